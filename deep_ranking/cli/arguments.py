@@ -1,0 +1,64 @@
+"""Flags from the fields of a config dataclass: one place for name, default and help."""
+
+import argparse
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def positive_int(text: str) -> int:
+    """Parse a count of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more. Received: {text}")
+    return value
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: str) -> None:
+    """Add a flag for each field of a dataclass that has a help text.
+
+    Booleans get --FLAG and --no-FLAG, optional fields take their type and default to None.
+
+    Args:
+        parser: parser to add to.
+        config: dataclass; a field's metadata has "help", and may have "choices" and "metavar".
+        title: heading of the flags in --help.
+    """
+    group = parser.add_argument_group(title)
+    kinds = typing.get_type_hints(config)
+    for each in dataclasses.fields(config):
+        if "help" not in each.metadata:
+            continue
+        kind = kinds[each.name]
+        if isinstance(kind, types.UnionType):  # X | None
+            kind = next(option for option in typing.get_args(kind) if option is not type(None))
+        # A flag without a default that was not given is absent, so that the config's None counts.
+        default = argparse.SUPPRESS if each.default is None else each.default
+        options: dict[str, Any] = {"default": default, **each.metadata}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = kind
+            if "choices" not in options:
+                options.setdefault("metavar", {Path: "PATH", str: "NAME"}.get(kind, "N"))
+        group.add_argument(f"--{each.name}", **options)
+
+
+def config_from(args: argparse.Namespace, config: type[Config], **others: Any) -> Config:
+    """Make a config of parsed flags.
+
+    Args:
+        args: what a parser with `add_config_arguments` of the same class gave.
+        config: the dataclass.
+        **others: values of fields that have no flag.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    names = [each.name for each in dataclasses.fields(config)]  # type: ignore[arg-type]
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    return config(**(given | others))

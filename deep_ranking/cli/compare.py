@@ -1,0 +1,61 @@
+"""`compare.py`: a model and two images -> their distance."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.errors import InputError
+
+DESCRIPTION = "Print the Euclidean distance of two images under a model: 0 alike, 2 at most."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags; the first three are the blog's."""
+    for flags, help_text in (
+        (("--model", "-m"), "model file of train.py"),
+        (("--image1", "-i1"), "an image"),
+        (("--image2", "-i2"), "another image"),
+    ):
+        parser.add_argument(
+            *flags,
+            type=Path,
+            required=True,
+            default=argparse.SUPPRESS,
+            metavar="PATH",
+            help=help_text,
+        )
+    parser.add_argument(
+        "--json", action="store_true", help="print the distance and the settings as JSON"
+    )
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Print the distance; nothing else stands in its line."""
+    args = parser.parse_args(argv)
+    for flag in ("model", "image1", "image2"):
+        path: Path = getattr(args, flag)
+        if not path.exists():
+            raise InputError(f"{path}: no such file; check --{flag}")
+
+    start_tensorflow()
+    from deep_ranking.embedding import embed_images
+    from deep_ranking.metrics import row_distances
+    from deep_ranking.model_file import load_model
+
+    model = load_model(args.model)
+    first, second = embed_images(model, [args.image1, args.image2])
+    distance = float(row_distances(first[None], second[None])[0])
+    if not args.json:
+        print(f"{distance:.6f}")
+        return
+    settings = {
+        "distance": distance,
+        "metric": "euclidean",
+        "model": str(args.model),
+        "image1": str(args.image1),
+        "image2": str(args.image2),
+        "network": json.loads(model.network_config.to_json()),
+    }
+    print(json.dumps(settings, indent=2))

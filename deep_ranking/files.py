@@ -1,0 +1,77 @@
+"""Atomic writes: at every instant a path holds the last complete file, or none."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deep_ranking.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to, and put that file in the place of `path` at the end.
+
+    The temporary file lies in the same folder, with the same suffix (writers choose their format
+    by it). When the block raises, it is removed and `path` is what it was. Before the exchange the
+    data is flushed to the disk, so that a power cut cannot leave an empty file under the new name.
+
+    Args:
+        path: file to write, in a folder that exists.
+
+    Yields:
+        Path of the temporary file, empty.
+
+    Raises:
+        InputError: the folder does not exist or cannot be written to, or `path` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected the name of a file to write")
+    try:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.stem[:100]}-", suffix=path.suffix, dir=path.parent
+        )
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose a folder you can write to"
+        ) from None
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and its parents, and check that it can be written to.
+
+    Args:
+        path: folder, which may exist.
+
+    Returns:
+        The same path.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot make this folder ({error.strerror})") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: no permission to write in this folder; choose another one")
+    return path

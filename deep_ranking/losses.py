@@ -1,0 +1,165 @@
+"""The ranking loss over triplets, and what is shown beside it (Wang et al. 2014, section 3, eq. 3).
+
+All of it works on the rows of one batch of embeddings, (3 * triplets, dim): query, positive and
+negative of each triplet in turn.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from deep_ranking.config import DISTANCES, HINGES
+from deep_ranking.errors import InputError
+
+
+def triplet_distances(embeddings: Any, *, squared: bool = False) -> tuple[Any, Any]:
+    """Distances of each query to its positive and to its negative.
+
+    Args:
+        embeddings: float tensor (3 * triplets, dim).
+        squared: whether to give squared Euclidean distances rather than Euclidean ones.
+
+    Returns:
+        Two float tensors (triplets,): to the positive, to the negative. Where two rows are equal,
+        distance and gradient are 0.
+
+    Raises:
+        ValueError: the number of rows is known, and no multiple of 3.
+    """
+    rows, dim = embeddings.shape
+    if rows is not None and rows % 3:
+        raise ValueError(
+            "embeddings must have rows query, positive, negative in turn: a multiple of 3. "
+            f"Received: {rows} rows"
+        )
+    triplets = ops.reshape(embeddings, (-1, 3, dim))  # (triplets, 3, dim)
+    difference = triplets[:, :1] - triplets[:, 1:]  # (triplets, 2, dim)
+    distances = ops.sum(ops.square(difference), axis=-1)  # (triplets, 2)
+    if not squared:
+        # The root has an infinite slope at 0, and 0 * inf is NaN: keep 0 away from the root.
+        apart = distances > 0
+        distances = ops.where(apart, ops.sqrt(ops.where(apart, distances, 1.0)), 0.0)
+    return distances[:, 0], distances[:, 1]
+
+
+@keras.saving.register_keras_serializable(package="deep_ranking")
+class RankingLoss(keras.losses.Loss):
+    """Hinge loss of triplets: max(0, gap + D(query, positive) - D(query, negative)).
+
+    By default the formula, averaged over the triplets. The blog's code is `hinge="batch",
+    clip=True`; the paper's distance is `distance="squared"`. The labels are not looked at.
+
+    Example:
+        model.compile("adam", loss=RankingLoss(gap=0.5))
+
+    Args:
+        gap: lead required of the negative, in units of the distance; above 0.
+        distance: "euclidean" or "squared".
+        hinge: "triplet" applies max(0, .) to each triplet, "batch" once to their mean.
+        clip: clip embeddings to [eps, 1 - eps] first, which zeroes negative coordinates.
+        name: name of the loss.
+        **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        gap: float = 1.0,
+        distance: str = "euclidean",
+        hinge: str = "triplet",
+        clip: bool = False,
+        name: str = "ranking_loss",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if not 0 < gap < float("inf"):
+            raise InputError(f"gap must be above 0. Received: gap={gap}")
+        if distance not in DISTANCES:
+            raise InputError(f"distance must be one of {DISTANCES}. Received: {distance}")
+        if hinge not in HINGES:
+            raise InputError(f"hinge must be one of {HINGES}. Received: {hinge}")
+        self.gap = gap
+        self.distance = distance
+        self.hinge = hinge
+        self.clip = clip
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute the loss of each triplet, (triplets,), or with the batch hinge of all, ()."""
+        if self.clip:
+            epsilon = keras.config.epsilon()
+            y_pred = ops.clip(y_pred, epsilon, 1.0 - epsilon)
+        positive, negative = triplet_distances(y_pred, squared=self.distance == "squared")
+        lag = self.gap + positive - negative  # (triplets,)
+        if self.hinge == "batch":
+            return ops.relu(ops.mean(lag))
+        return ops.relu(lag)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the arguments, so that Keras can rebuild the loss."""
+        return {
+            **super().get_config(),
+            "gap": self.gap,
+            "distance": self.distance,
+            "hinge": self.hinge,
+            "clip": self.clip,
+        }
+
+
+QUANTITIES = ("active_triplets", "positive_distance", "negative_distance", "similarity_precision")
+
+
+@keras.saving.register_keras_serializable(package="deep_ranking")
+class TripletMetric(keras.metrics.Mean):
+    """Mean over triplets of a quantity that shows how training goes.
+
+    Args:
+        quantity: "active_triplets", the share of triplets whose loss is above 0 (by the hinge of
+            each triplet); "positive_distance" and "negative_distance", the mean distances;
+            "similarity_precision", the share of triplets whose positive is nearer to the query
+            than the negative is (a tie is a miss).
+        gap: the loss's gap.
+        distance: the loss's distance, "euclidean" or "squared".
+        name: name of the metric; by default the quantity's.
+        **kwargs: `dtype` of `keras.metrics.Mean`.
+
+    Raises:
+        InputError: there is no such quantity.
+    """
+
+    def __init__(
+        self,
+        quantity: str,
+        gap: float = 1.0,
+        distance: str = "euclidean",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name or quantity, **kwargs)
+        if quantity not in QUANTITIES:
+            raise InputError(f"quantity must be one of {QUANTITIES}. Received: {quantity}")
+        self.quantity = quantity
+        self.gap = gap
+        self.distance = distance
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in one batch of embeddings, (3 * triplets, dim)."""
+        positive, negative = triplet_distances(y_pred, squared=self.distance == "squared")
+        values = {
+            "active_triplets": self.gap + positive - negative > 0,
+            "positive_distance": positive,
+            "negative_distance": negative,
+            "similarity_precision": positive < negative,
+        }
+        super().update_state(ops.cast(values[self.quantity], self.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the arguments, so that Keras can rebuild the metric."""
+        return {
+            **super().get_config(),
+            "quantity": self.quantity,
+            "gap": self.gap,
+            "distance": self.distance,
+        }

@@ -1,0 +1,102 @@
+"""The model file: a Keras .h5 that describes itself, and is opened without running anything of it.
+
+`save_model` writes what plain `keras.models.load_model(path)` opens, and adds the network's config
+as JSON in the attribute `deep_ranking_network`. `load_model` believes that JSON only within the
+config's own ranges, builds the network from it, and copies arrays. It also reads the weights-only
+files that the blog's own repository writes.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import h5py
+import keras
+
+from deep_ranking.config import BACKBONE_LAYERS, NetworkConfig
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path
+from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
+from deep_ranking.network import build_network
+
+CONFIG_ATTRIBUTE = "deep_ranking_network"
+
+
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Write a network of `build_network`, atomically, without its optimizer.
+
+    Args:
+        model: the network.
+        path: file to write; its name ends in .h5.
+
+    Raises:
+        InputError: the file cannot be written, or the model is not one of `build_network`.
+    """
+    path = Path(path)
+    config = getattr(model, "network_config", None)
+    if not isinstance(config, NetworkConfig):
+        raise InputError(f"{path}: only networks of build_network can be saved by save_model")
+    if path.suffix != ".h5":
+        raise InputError(f"{path}: expected a file name that ends in .h5")
+    with atomic_path(path) as temporary:
+        model.save(temporary, include_optimizer=False, overwrite=True)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Open a model file of `save_model`, or the weights that the blog's repository writes.
+
+    Args:
+        path: an .h5 file, from anybody: no code in it is run, and nothing outside of it is read.
+
+    Returns:
+        Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows.
+
+    Raises:
+        InputError: it is no such file, or is damaged.
+    """
+    with open_hdf5(Path(path)) as file:
+        text = read_text(file, CONFIG_ATTRIBUTE)
+        groups = child(file, "model_weights") or file
+        if text is not None:
+            model = build_network(NetworkConfig.from_json(text))
+            names = {layer.name: layer.name for layer in model.layers if layer.weights}
+        else:
+            names = _blog_names(list(groups))
+            if not names:
+                raise InputError(
+                    "not a model of deep ranking: it has no description of its network; "
+                    "expected a file that train.py wrote"
+                )
+            model = build_network(NetworkConfig(weights=None))
+            names |= {name: name for name in BACKBONE_LAYERS}
+        for name, name_in_file in names.items():
+            layer = model.get_layer(name)
+            group = child(groups, name_in_file)
+            if not isinstance(group, h5py.Group):
+                raise InputError(f"it has no layer {name_in_file}; the file is not whole")
+            layer.set_weights(read_layer(group, [weight.shape for weight in layer.weights]))
+    return model
+
+
+def _blog_names(layers: list[str]) -> dict[str, str]:
+    """Our layer names -> those of a weights-only file of the blog's code; empty if it is none.
+
+    Keras 2 numbered layers as they were made: the stride-16 convolution before the stride-32 one,
+    and the two hidden layers before the embedding.
+    """
+    convolutions = _numbered(layers, "conv2d")
+    dense = _numbered(layers, "dense")
+    if len(convolutions) != 2 or len(dense) != 3:
+        return {}
+    ours = ("branch_1_conv", "branch_2_conv", "hidden_1", "hidden_2", "embedding")
+    return dict(zip(ours, convolutions + dense, strict=True))
+
+
+def _numbered(layers: list[str], kind: str) -> list[str]:
+    """Names KIND, KIND_1, KIND_2 ... among the layers, by their number."""
+    found = [(re.fullmatch(rf"{kind}(?:_(\d+))?", name), name) for name in layers]
+    return [
+        name for _, name in sorted((int(match[1] or 0), name) for match, name in found if match)
+    ]

@@ -1,0 +1,299 @@
+"""Triplet file -> `tf.data` batches whose rows 3i, 3i + 1, 3i + 2 are one triplet.
+
+Shuffling moves triplets, never images. What an epoch holds depends on (seed, epoch) alone, so that
+a run can go on at any epoch: `TripletSource.dataset(epoch)`.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from PIL import Image
+
+from deep_ranking.augmentation import Augmentation, draw_transforms
+from deep_ranking.errors import InputError
+from deep_ranking.files import make_folder
+from deep_ranking.images import decode_image, read_image, resample
+from deep_ranking.triplets import COLUMNS, Triplets, read_triplets, resolve_paths
+
+UInt8Array = npt.NDArray[np.uint8]
+Int32Array = npt.NDArray[np.int32]
+
+NUM_SAVED_TRIPLETS = 100
+
+
+def triplet_dataset(
+    path: str | os.PathLike[str],
+    *,
+    image_size: int = 224,
+    batch_size: int = 24,
+    dataset_dir: str | os.PathLike[str] | None = None,
+    augmentation: Augmentation | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    epoch: int = 0,
+    skip_broken: bool = False,
+) -> tf.data.Dataset:
+    """Read the images of a triplet file, batch after batch, for one epoch.
+
+    Args:
+        path: triplet file.
+        image_size: side of the images in pixels.
+        batch_size: images a batch, a multiple of 3; the last batch may be short.
+        dataset_dir: folder that the file's paths start from, if not the file's own.
+        augmentation: random changes; None for none.
+        shuffle: permute all triplets, by (seed, epoch); otherwise the file's order.
+        seed: with `epoch`, decides order and augmentation.
+        epoch: number of the epoch, from 0.
+        skip_broken: leave out a triplet that has a missing or broken image, rather than stop.
+
+    Returns:
+        Dataset of (images, roles): float32 (rows, image_size, image_size, 3), RGB in [0, 255], and
+        int32 (rows,): 0 query, 1 positive, 2 negative, in turn.
+
+    Raises:
+        InputError: the file or an image of it cannot be used, or the batch size is no multiple
+            of 3. A broken image shows while iterating, as a `tf.errors.OpError` with its text.
+    """
+    source = TripletSource(
+        read_triplets(path),
+        image_size=image_size,
+        batch_size=batch_size,
+        dataset_dir=dataset_dir,
+        augmentation=augmentation,
+        shuffle=shuffle,
+        seed=seed,
+        skip_broken=skip_broken,
+    )
+    return source.dataset(epoch)
+
+
+class BatchSource:
+    """Batches of images that threads read below a `tf.data.Dataset`.
+
+    Args:
+        image_size: side of the images in pixels.
+
+    Attributes:
+        failure: the error that ended the latest iteration, if it was an image's fault.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+        self.failure: InputError | None = None
+
+    def _batches(self, read: Callable[[int], UInt8Array], num_batches: int) -> tf.data.Dataset:
+        """Dataset of `read(0) ... read(num_batches - 1)`, in order, as float32."""
+        self.failure = None
+        size = self.image_size
+
+        def read_or_remember(batch: npt.NDArray[np.int64]) -> UInt8Array:
+            try:
+                return read(int(batch))
+            except InputError as error:
+                self.failure = error
+                raise
+
+        def load(batch: tf.Tensor) -> tf.Tensor:
+            images = tf.numpy_function(read_or_remember, [batch], tf.uint8)
+            images.set_shape((None, size, size, 3))
+            return tf.cast(images, tf.float32)
+
+        # OpenCV decodes and samples outside of Python's lock, so threads do it side by side; its
+        # own threads would only get in their way.
+        cv2.setNumThreads(1)
+        workers = os.cpu_count() or 1
+        numbers = tf.data.Dataset.range(num_batches)
+        return numbers.map(load, num_parallel_calls=workers, deterministic=True).prefetch(2)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise an image's fault as the `InputError` that it is, not as TensorFlow wraps it."""
+        try:
+            yield
+        except tf.errors.OpError:
+            if self.failure is None:
+                raise
+            raise self.failure from None
+
+
+class ImageSource(BatchSource):
+    """Images by path, as they are.
+
+    Args:
+        paths: image files.
+        image_size: side of the images in pixels.
+        batch_size: images a batch; the last batch may be short.
+    """
+
+    def __init__(
+        self, paths: Sequence[str | os.PathLike[str]], *, image_size: int, batch_size: int
+    ) -> None:
+        super().__init__(image_size)
+        self.paths = paths
+        self.batch_size = batch_size
+
+    def dataset(self) -> tf.data.Dataset:
+        """Give batches of float32 (rows, image_size, image_size, 3), RGB in [0, 255]."""
+
+        def read(batch: int) -> UInt8Array:
+            part = self.paths[batch * self.batch_size : (batch + 1) * self.batch_size]
+            return np.stack([read_image(path, self.image_size) for path in part])
+
+        return self._batches(read, -(-len(self.paths) // self.batch_size))
+
+
+class TripletSource(BatchSource):
+    """The batches of each epoch over one triplet file.
+
+    Args:
+        triplets: what to read.
+        image_size: as for `triplet_dataset`, like all that follow.
+        batch_size: images a batch.
+        dataset_dir: folder of the paths.
+        augmentation: random changes.
+        shuffle: whether to permute the triplets of an epoch.
+        seed: decides order and augmentation.
+        skip_broken: whether to leave broken triplets out.
+        steps_per_epoch: batches an epoch; None for one pass over the file. With a number, epochs
+            follow each other through one permutation after the other, so that all triplets come up
+            equally often.
+        save_dir: folder that gets the first 100 triplets an epoch as PNG files, as the network
+            sees them.
+
+    Attributes:
+        broken: with `skip_broken`, indices of the triplets that were left out so far.
+
+    Raises:
+        InputError: as `triplet_dataset`.
+    """
+
+    def __init__(
+        self,
+        triplets: Triplets,
+        *,
+        image_size: int,
+        batch_size: int,
+        dataset_dir: str | os.PathLike[str] | None = None,
+        augmentation: Augmentation | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        skip_broken: bool = False,
+        steps_per_epoch: int | None = None,
+        save_dir: Path | None = None,
+    ) -> None:
+        if batch_size < 3 or batch_size % 3:
+            raise InputError(
+                "batch_size must be a multiple of 3, as rows are query, positive and negative in "
+                f"turn. Received: {batch_size}"
+            )
+        super().__init__(image_size)
+        self.triplets = triplets
+        self.triplets_per_batch = batch_size // 3
+        self.augmentation = augmentation
+        self.shuffle = shuffle
+        self.seed = seed
+        self.skip_broken = skip_broken
+        self.steps_per_epoch = steps_per_epoch
+        self.save_dir = make_folder(save_dir) if save_dir is not None else None
+        self.broken: set[int] = set()
+        self._paths = resolve_paths(triplets, dataset_dir)
+        self._check_images_exist()
+
+    @property
+    def num_batches(self) -> int:
+        """Batches an epoch, with nothing left out."""
+        return self.steps_per_epoch or -(-len(self.triplets) // self.triplets_per_batch)
+
+    def dataset(self, epoch: int) -> tf.data.Dataset:
+        """Give the batches of one epoch, as `triplet_dataset` describes them."""
+        order = self._order(epoch)
+
+        def read(batch: int) -> UInt8Array:
+            begin = batch * self.triplets_per_batch
+            return self._read_batch(order, slice(begin, begin + self.triplets_per_batch), epoch)
+
+        def with_roles(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return images, tf.range(tf.shape(images)[0]) % 3
+
+        dataset = self._batches(read, self.num_batches)
+        if self.skip_broken:  # a batch of which nothing is left
+            dataset = dataset.filter(lambda images: tf.shape(images)[0] > 0)
+        return dataset.map(with_roles)
+
+    def _order(self, epoch: int) -> Int32Array:
+        """Index of each of the epoch's triplets, in order."""
+        count = len(self.triplets)
+        if self.steps_per_epoch is None:
+            return self._permutation(epoch)
+        length = self.steps_per_epoch * self.triplets_per_batch
+        begin = epoch * length
+        passes = range(begin // count, -(-(begin + length) // count))
+        pieces = [
+            self._permutation(number)[
+                max(0, begin - number * count) : min(count, begin + length - number * count)
+            ]
+            for number in passes
+        ]
+        return np.concatenate(pieces)
+
+    def _permutation(self, number: int) -> Int32Array:
+        order = np.arange(len(self.triplets), dtype=np.int32)
+        if self.shuffle:
+            np.random.default_rng([self.seed, number]).shuffle(order)
+        return order
+
+    def _read_batch(self, order: Int32Array, part: slice, epoch: int) -> UInt8Array:
+        """Read the images of one batch: uint8 (3 * triplets, size, size, 3)."""
+        positions = range(len(order))[part]
+        images = np.empty((3 * len(positions), self.image_size, self.image_size, 3), np.uint8)
+        filled = 0
+        for position in positions:
+            triplet = int(order[position])
+            rng = np.random.default_rng([self.seed, epoch, position, 1])
+            transforms = draw_transforms(self.augmentation, rng, 3, self.image_size)
+            try:
+                for row, (path, transform) in enumerate(
+                    zip(self.triplets.rows[triplet], transforms, strict=True), start=filled
+                ):
+                    image = decode_image(self._paths[path], self.image_size)
+                    images[row] = resample(image, self.image_size, transform)
+            except InputError as error:
+                if not self.skip_broken:
+                    raise self._located(triplet, error) from None
+                self.broken.add(triplet)
+                continue
+            if self.save_dir is not None and position < NUM_SAVED_TRIPLETS:
+                self._save(self.save_dir, position, images[filled : filled + 3])
+            filled += 3
+        return images[:filled]
+
+    def _save(self, folder: Path, position: int, images: UInt8Array) -> None:
+        for role, image in zip(COLUMNS, images, strict=True):
+            path = folder / f"{position + 1:04}_{role}.png"
+            Image.fromarray(image).save(path)
+
+    def _check_images_exist(self) -> None:
+        """Find missing images before hours of training meet one."""
+        missing = np.array([not os.path.exists(path) for path in self._paths])
+        if not missing.any():
+            return
+        triplets = np.flatnonzero(missing[self.triplets.rows].any(axis=1))
+        if not self.skip_broken:
+            rows = self.triplets.rows[triplets[0]]
+            path = self._paths[rows[missing[rows]][0]]
+            raise self._located(int(triplets[0]), InputError(f"{path}: no such image"))
+        self.broken.update(triplets.tolist())
+        if len(self.broken) == len(self.triplets):
+            raise InputError(f"{self.triplets.file}: every triplet has a missing image")
+
+    def _located(self, triplet: int, error: InputError) -> InputError:
+        return InputError(
+            f"{self.triplets.file}:{triplet + 1}: {error}; mend the image, or leave such triplets "
+            "out with --skip_broken"
+        )

@@ -1,0 +1,335 @@
+"""TrainConfig -> a trained model, and a run folder from which training can go on.
+
+The run folder NAME.run/ beside NAME.h5 holds `config.json` (the settings), `history.csv` (an epoch
+a row), `history.png`, `best.h5` and `checkpoint.h5`. All are replaced atomically. Order,
+augmentation and dropout of an epoch depend on (seed, epoch) alone, so that a run that was stopped
+goes on to the same result.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from deep_ranking.checkpoint import read_state, restore_variables, save_checkpoint
+from deep_ranking.config import TrainConfig
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path, make_folder
+from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric
+from deep_ranking.model_file import save_model
+from deep_ranking.network import build_network, set_trainable_from
+from deep_ranking.pipeline import TripletSource
+from deep_ranking.plots import run_figure
+from deep_ranking.triplets import read_triplets
+
+COLLAPSED_DISTANCE = 0.05
+STUCK_SHARE = 0.01
+
+# Settings that may change when a run goes on: they decide how long it runs and where things lie.
+FREE_TO_CHANGE = (
+    "epochs",
+    "triplets",
+    "validation_triplets",
+    "dataset",
+    "output",
+    "save_augmented",
+)
+
+Row = dict[str, float]
+
+
+@dataclass
+class RunState:
+    """What a run needs to go on, besides weights and optimizer.
+
+    Attributes:
+        fingerprints: SHA-256 of each triplet file, since another file would be another run.
+        num_epochs: epochs completed.
+        history: one row an epoch that was measured; epoch 0 is before training.
+        best: best value so far of the quantity that `best.h5` is chosen by.
+    """
+
+    fingerprints: dict[str, str]
+    num_epochs: int = 0
+    history: list[Row] = field(default_factory=list)
+    best: float | None = None
+
+
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    verbose: int | None = None,
+) -> keras.Model:
+    """Train a network, and write its model file and run folder.
+
+    Args:
+        config: all settings. Everything in it is checked before the network is built.
+        resume: go on with the run that the run folder holds, to the same result as if it had not
+            been stopped; a run that has not begun begins.
+        overwrite: start anew in place of an earlier run.
+        verbose: Keras' progress: 0 none, 1 bars, 2 a line an epoch; None chooses bars for a
+            terminal and lines for a log.
+
+    Returns:
+        The model after the last epoch, as in the model file.
+
+    Raises:
+        InputError: a setting, a file or an image cannot be used; an earlier run is in the way; or
+            the loss became NaN.
+    """
+    if verbose is None:
+        verbose = 1 if sys.stdout.isatty() else 2
+    run = _Run(config, resume=resume, overwrite=overwrite)
+    model = run.begin()
+    while run.state.num_epochs < config.epochs:
+        run.train_epoch(model, verbose)
+    save_model(model, config.output)
+    return model
+
+
+def run_exists(config: TrainConfig) -> bool:
+    """Whether an earlier run, or a model of another origin, lies where this one would write."""
+    return config.output.exists() or config.run_dir.exists()
+
+
+class _Run:
+    """One run: its sources of batches, its folder and its state. Making it only checks."""
+
+    def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+        self.config = config
+        self.checkpoint = config.run_dir / "checkpoint.h5"
+        self.resumes = resume and self.checkpoint.exists()
+        if resume:
+            _check_same_settings(config)
+        elif run_exists(config) and not overwrite:
+            raise InputError(
+                f"{config.output}: there is a run or a model already; go on with it by --resume, "
+                "replace it by --overwrite, or choose another --output"
+            )
+        self.training = self._source(config.triplets, training=True)
+        self.validation = None
+        fingerprints = {"triplets": _fingerprint(config.triplets)}
+        if config.validation_triplets is not None:
+            self.validation = self._source(config.validation_triplets, training=False)
+            fingerprints["validation_triplets"] = _fingerprint(config.validation_triplets)
+        self.state = RunState(fingerprints)
+        if self.resumes:
+            self.state = RunState(**read_state(self.checkpoint))
+            _check_same_files(config, self.state.fingerprints, fingerprints)
+        make_folder(config.output.parent)
+
+    def _source(self, path: Path, *, training: bool) -> TripletSource:
+        config = self.config
+        return TripletSource(
+            read_triplets(path),
+            image_size=config.network.image_size,
+            batch_size=config.batch_size,
+            dataset_dir=config.dataset,
+            augmentation=config.augmentation if training else None,
+            shuffle=training and config.shuffle,
+            seed=config.seed,
+            skip_broken=config.skip_broken,
+            steps_per_epoch=config.steps_per_epoch if training else None,
+            save_dir=config.save_augmented if training else None,
+        )
+
+    def begin(self) -> keras.Model:
+        """Build the model, as at the start or where the run was stopped, and the run's folder."""
+        config = self.config
+        network = config.network
+        if self.resumes:  # all weights come from the checkpoint
+            network = dataclasses.replace(network, weights=None)
+        model = build_network(network, seed=config.seed)
+        set_trainable_from(model, config.train_from)
+        model.compile(
+            optimizer=_optimizer(config),
+            loss=RankingLoss(config.gap, config.distance, config.hinge, config.clip),
+            metrics=[TripletMetric(name, config.gap, config.distance) for name in QUANTITIES],
+        )
+        _print_size(model, self.training)
+        if self.resumes:
+            restore_variables(self.checkpoint, model)
+            print(f"Going on after epoch {self.state.num_epochs} of {config.epochs}.")
+        elif config.run_dir.is_dir():  # an earlier run, which nothing can now keep from replacing
+            shutil.rmtree(config.run_dir)
+        make_folder(config.run_dir)
+        with atomic_path(config.run_dir / "config.json") as temporary:
+            temporary.write_text(config.to_json(), encoding="utf-8")
+        if self.validation is not None and not self.state.history:
+            before = self._measure(model, self.validation)
+            print(f"Before training, validation: {_describe(before)}")
+            self.state.history.append({"epoch": 0, **before})
+        if self.state.history:
+            self._write_history()
+        return model
+
+    def train_epoch(self, model: keras.Model, verbose: int) -> None:
+        """Train one epoch, and bring the run's folder up to date."""
+        epoch = self.state.num_epochs
+        _seed_dropout(model, self.config.seed, epoch)
+        with self.training.explained():
+            history = model.fit(
+                self.training.dataset(epoch),
+                initial_epoch=epoch,
+                epochs=self.config.epochs,
+                callbacks=[_StopAfterEpoch()],
+                verbose=verbose,
+            ).history
+        if "loss" not in history:
+            raise InputError(f"{self.config.triplets}: every triplet has a broken image")
+        row = {name: float(values[-1]) for name, values in history.items()}
+        if not math.isfinite(row["loss"]):
+            raise InputError(
+                f"the loss became {row['loss']} in epoch {epoch + 1}; start anew with a lower "
+                "--learning_rate and --overwrite"
+            )
+        if self.validation is not None:
+            measured = self._measure(model, self.validation)
+            print(f"Epoch {epoch + 1}, validation: {_describe(measured)}")
+            row |= measured
+        self.state.num_epochs = epoch + 1
+        if self._is_best(row):
+            save_model(model, self.config.run_dir / "best.h5")
+        self.state.history.append({"epoch": epoch + 1, **row})
+        save_checkpoint(self.checkpoint, model, dataclasses.asdict(self.state))
+        self._write_history()
+        advice = diagnose(self.state.history, self.config.gap)
+        if advice:
+            print(advice)
+
+    def _measure(self, model: keras.Model, source: TripletSource) -> Row:
+        with source.explained():
+            measured = model.evaluate(source.dataset(0), verbose=0, return_dict=True)
+        return {f"val_{name}": float(value) for name, value in measured.items()}
+
+    def _is_best(self, row: Row) -> bool:
+        value = row.get("val_similarity_precision", -row["loss"])
+        if self.state.best is not None and value <= self.state.best:
+            return False
+        self.state.best = value
+        return True
+
+    def _write_history(self) -> None:
+        history = self.state.history
+        columns = list(dict.fromkeys(name for row in reversed(history) for name in row))
+        with (
+            atomic_path(self.config.run_dir / "history.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as handle,
+        ):
+            writer = csv.DictWriter(handle, columns)
+            writer.writeheader()
+            writer.writerows(history)
+        with atomic_path(self.config.run_dir / "history.png") as temporary:
+            run_figure(history).savefig(temporary)
+
+
+class _StopAfterEpoch(keras.callbacks.Callback):
+    """Ends `fit` after one epoch, as the next one reads from a data set of its own."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.model.stop_training = True
+
+
+def _optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(config.learning_rate)
+    return keras.optimizers.SGD(config.learning_rate, momentum=0.9, nesterov=True)
+
+
+def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+    """Let each dropout layer's numbers follow from (seed, epoch)."""
+    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    for number, layer in enumerate(dropouts):
+        state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
+        layer.seed_generator.state.assign(state % 2**31)
+
+
+def _fingerprint(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _check_same_settings(config: TrainConfig) -> None:
+    """A run that goes on must be the run that began."""
+    path = config.run_dir / "config.json"
+    if not path.exists():
+        return
+    try:
+        began = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{path}: not JSON any more; start anew with --overwrite") from None
+    goes_on = json.loads(config.to_json())
+    for name in goes_on:
+        if name not in FREE_TO_CHANGE and began.get(name) != goes_on[name]:
+            raise InputError(
+                f"{path}: the run began with {name} {began.get(name)}. Received: {goes_on[name]}; "
+                "resume with the same, or start anew with --overwrite"
+            )
+
+
+def _check_same_files(config: TrainConfig, began: dict[str, str], goes_on: dict[str, str]) -> None:
+    for name in sorted(began.keys() | goes_on.keys()):
+        if began.get(name) != goes_on.get(name):
+            raise InputError(
+                f"{name} {getattr(config, name)}: not the file that the run began with; give that "
+                "file, or start anew with --overwrite"
+            )
+
+
+def diagnose(history: list[Row], gap: float) -> str | None:
+    """Say what is wrong when training learns nothing.
+
+    Args:
+        history: rows of the epochs, the latest last.
+        gap: the loss's gap.
+
+    Returns:
+        One line with what is seen, why, and what to try; None when nothing is wrong.
+    """
+    row = history[-1]
+    if row["active_triplets"] == 0:
+        return (
+            "No triplet is active: every negative is already further away than its positive by "
+            f"the gap of {gap:g}, so nothing is learned. Try a larger --gap or sample new triplets."
+        )
+    if row["negative_distance"] < COLLAPSED_DISTANCE:
+        return (
+            f"Collapse: all embeddings are alike (mean distance {row['negative_distance']:.2g}), "
+            f"so the loss sticks at the gap of {gap:g}. Try a lower --learning_rate, a smaller "
+            "--gap, or pre-trained --weights."
+        )
+    trained = [row for row in history if "loss" in row]
+    if len(trained) > 1 and all(abs(row["loss"] - gap) < STUCK_SHARE * gap for row in trained[-2:]):
+        return (
+            f"The loss sticks at the gap of {gap:g}: positives come no nearer than negatives. "
+            "Try --optimizer adam with --learning_rate 0.0001, a smaller --gap, or pre-trained "
+            "--weights."
+        )
+    return None
+
+
+def _print_size(model: keras.Model, source: TripletSource) -> None:
+    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    print(
+        f"{len(source.triplets):,} triplets of {len(source.triplets.paths):,} images, "
+        f"{source.num_batches:,} batches an epoch; "
+        f"{model.count_params():,} parameters, {trained:,} of them trained."
+    )
+
+
+def _describe(measured: Row) -> str:
+    return (
+        f"similarity precision {measured['val_similarity_precision']:.4f}, "
+        f"loss {measured['val_loss']:.4f}"
+    )

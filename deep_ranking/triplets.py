@@ -1,0 +1,170 @@
+"""The triplet file: `query,positive,negative`, one triplet a line, no header.
+
+Fields are image paths, quoted as in CSV only where a name needs it (a comma, a quote), so that the
+files of earlier systems read as they are. Written paths are relative to the file's folder, with
+"/" between folders. Bytes that are not UTF-8 are kept as the file system has them.
+"""
+
+import csv
+import io
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path
+
+Int32Array = npt.NDArray[np.int32]
+
+BYTE_ORDER_MARK = "\ufeff"
+COLUMNS = ("query", "positive", "negative")
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """The triplets of a file: a table of paths, and three indices into it a triplet.
+
+    Attributes:
+        file: the triplet file; triplet i stands in its line i + 1.
+        paths: image paths as the file has them, each once, in order of appearance.
+        rows: int32 (triplets, 3), indices into `paths`: query, positive, negative.
+    """
+
+    file: Path
+    paths: list[str]
+    rows: Int32Array
+
+    def __len__(self) -> int:
+        """Give the number of triplets."""
+        return len(self.rows)
+
+
+def write_triplets(
+    path: str | os.PathLike[str], paths: Sequence[str], blocks: Iterable[npt.NDArray[np.integer]]
+) -> int:
+    """Write a triplet file, streamed and atomic: `path` appears when it is complete.
+
+    Args:
+        path: file to write.
+        paths: image paths, as they are to stand in the file: relative to the file's folder.
+        blocks: integer arrays (triplets, 3) of indices into `paths`, as `sample_triplets` yields.
+
+    Returns:
+        The number of triplets written.
+
+    Raises:
+        InputError: the file cannot be written, or a path holds a line break.
+    """
+    fields = [_field(image_path) for image_path in paths]
+    count = 0
+    with atomic_path(path) as temporary, _open(temporary, "w") as handle:
+        for block in blocks:
+            handle.writelines(
+                f"{fields[query]},{fields[positive]},{fields[negative]}\n"
+                for query, positive, negative in block.tolist()
+            )
+            count += len(block)
+    return count
+
+
+def _field(path: str) -> str:
+    if "\n" in path or "\r" in path:
+        raise InputError(f"{path!r}: a path with a line break cannot stand in a triplet file")
+    if "," not in path and '"' not in path and not path.startswith(BYTE_ORDER_MARK):
+        return path
+    line = io.StringIO()
+    csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow([path])
+    return line.getvalue()
+
+
+def _open(path: Path, mode: str) -> TextIO:
+    # A byte order mark is what some editors put before the first line; it is no part of a path.
+    encoding = "utf-8-sig" if mode == "r" else "utf-8"
+    return cast(TextIO, path.open(mode, encoding=encoding, errors="surrogateescape", newline=""))
+
+
+def read_triplets(path: str | os.PathLike[str]) -> Triplets:
+    """Read a triplet file.
+
+    Args:
+        path: a triplet file; lines may end in LF or CRLF.
+
+    Returns:
+        The `Triplets`; 12 bytes a triplet, and each path once.
+
+    Raises:
+        InputError: there is no such file, it is no text or empty, or a line has not three fields;
+            with path and line.
+    """
+    path = Path(path)
+    indices: dict[str, int] = {}
+    rows = array("i")
+    for line, fields in _read_lines(path):
+        if len(fields) != len(COLUMNS):
+            found = f"{len(fields)} fields" if fields else "an empty line"
+            raise InputError(
+                f"{path}:{line}: expected query,positive,negative, received {found}; "
+                "quote a path that has commas in it"
+            )
+        if not all(fields):
+            raise InputError(f"{path}:{line}: the {COLUMNS[fields.index('')]} is empty")
+        rows.extend(indices.setdefault(field, len(indices)) for field in fields)
+    if not rows:
+        raise InputError(f"{path}: no triplets in this file; sample some with triplet_sampler.py")
+    table = np.frombuffer(rows, np.int32).reshape(-1, len(COLUMNS))  # (triplets, 3)
+    return Triplets(path, list(indices), table)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield line numbers, from 1, and fields."""
+    try:
+        with _open(path, "r") as handle:
+            reader = csv.reader(handle)
+            for line, fields in enumerate(reader, start=1):
+                if any("\0" in field for field in fields):
+                    raise InputError(f"{path}:{line}: not a text file")
+                if reader.line_num != line:
+                    raise InputError(f"{path}:{line}: a quote is opened and not closed")
+                yield line, fields
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such triplet file; make it with triplet_sampler.py") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: not a triplet file ({error})") from None
+
+
+def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None) -> list[str]:
+    """Find the folder that the paths of a triplet file are relative to, once for the whole file.
+
+    Tried in turn: `dataset_dir`, the folder of the triplet file, the working folder (where the
+    blog's own files start from). The first that holds the first image is taken.
+
+    Args:
+        triplets: triplets of a file.
+        dataset_dir: folder to try first.
+
+    Returns:
+        A path for each of `triplets.paths`. Whether each image exists is not checked.
+
+    Raises:
+        InputError: the first image is in none of the folders.
+    """
+    first = triplets.paths[0]
+    folders = [triplets.file.parent, Path()]
+    if dataset_dir is not None:
+        folders.insert(0, Path(dataset_dir))
+    for folder in folders:
+        if (folder / first).exists():
+            return [os.path.join(folder, path) for path in triplets.paths]
+    tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
+    raise InputError(
+        f"{triplets.file}:1: image {first} not found in any of: {tried}; "
+        "name the folder that the paths start from with --dataset"
+    )
