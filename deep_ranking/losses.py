@@ -38,8 +38,9 @@ def triplet_distances(embeddings: Any, *, squared: bool = False) -> tuple[Any, A
     distances = ops.sum(ops.square(difference), axis=-1)  # (triplets, 2)
     if not squared:
         # The root has an infinite slope at 0, and 0 * inf is NaN: keep 0 away from the root.
-        apart = distances > 0
-        distances = ops.where(apart, ops.sqrt(ops.where(apart, distances, 1.0)), 0.0)
+        # (Asked as "equals 0", so that a NaN stays one and is noticed.)
+        equal = ops.equal(distances, 0.0)
+        distances = ops.where(equal, 0.0, ops.sqrt(ops.where(equal, 1.0, distances)))
     return distances[:, 0], distances[:, 1]
 
 

@@ -216,15 +216,13 @@ class TripletSource(BatchSource):
 
         def read(batch: int) -> UInt8Array:
             begin = batch * self.triplets_per_batch
-            return self._read_batch(order, slice(begin, begin + self.triplets_per_batch), epoch)
+            end = min(begin + self.triplets_per_batch, len(order))
+            return self._read_batch(order, range(begin, end), epoch)
 
         def with_roles(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return images, tf.range(tf.shape(images)[0]) % 3
 
-        dataset = self._batches(read, self.num_batches)
-        if self.skip_broken:  # a batch of which nothing is left
-            dataset = dataset.filter(lambda images: tf.shape(images)[0] > 0)
-        return dataset.map(with_roles)
+        return self._batches(read, self.num_batches).map(with_roles)
 
     def _order(self, epoch: int) -> Int32Array:
         """Index of each of the epoch's triplets, in order."""
@@ -248,30 +246,42 @@ class TripletSource(BatchSource):
             np.random.default_rng([self.seed, number]).shuffle(order)
         return order
 
-    def _read_batch(self, order: Int32Array, part: slice, epoch: int) -> UInt8Array:
+    def _read_batch(self, order: Int32Array, positions: range, epoch: int) -> UInt8Array:
         """Read the images of one batch: uint8 (3 * triplets, size, size, 3)."""
-        positions = range(len(order))[part]
         images = np.empty((3 * len(positions), self.image_size, self.image_size, 3), np.uint8)
         filled = 0
         for position in positions:
-            triplet = int(order[position])
-            rng = np.random.default_rng([self.seed, epoch, position, 1])
-            transforms = draw_transforms(self.augmentation, rng, 3, self.image_size)
-            try:
-                for row, (path, transform) in enumerate(
-                    zip(self.triplets.rows[triplet], transforms, strict=True), start=filled
-                ):
-                    image = decode_image(self._paths[path], self.image_size)
-                    images[row] = resample(image, self.image_size, transform)
-            except InputError as error:
-                if not self.skip_broken:
-                    raise self._located(triplet, error) from None
-                self.broken.add(triplet)
-                continue
-            if self.save_dir is not None and position < NUM_SAVED_TRIPLETS:
-                self._save(self.save_dir, position, images[filled : filled + 3])
-            filled += 3
+            if self._read_triplet(order, position, epoch, images[filled : filled + 3]):
+                filled += 3
+        if filled == 0:  # no batch may be empty: it takes the next triplet that is whole
+            following = (*range(positions.stop, len(order)), *range(positions.start))
+            if not any(self._read_triplet(order, each, epoch, images[:3]) for each in following):
+                raise InputError(
+                    f"{self.triplets.file}: every triplet has a missing or broken image"
+                )
+            filled = 3
         return images[:filled]
+
+    def _read_triplet(
+        self, order: Int32Array, position: int, epoch: int, images: UInt8Array
+    ) -> bool:
+        """Read three images into `images`; False if the triplet is to be left out."""
+        triplet = int(order[position])
+        rng = np.random.default_rng([self.seed, epoch, position, 1])
+        transforms = draw_transforms(self.augmentation, rng, 3, self.image_size)
+        try:
+            for row, transform in enumerate(transforms):
+                path = self._paths[self.triplets.rows[triplet, row]]
+                image = decode_image(path, self.image_size)
+                images[row] = resample(image, self.image_size, transform)
+        except InputError as error:
+            if not self.skip_broken:
+                raise self._located(triplet, error) from None
+            self.broken.add(triplet)
+            return False
+        if self.save_dir is not None and position < NUM_SAVED_TRIPLETS:
+            self._save(self.save_dir, position, images)
+        return True
 
     def _save(self, folder: Path, position: int, images: UInt8Array) -> None:
         for role, image in zip(COLUMNS, images, strict=True):

@@ -95,6 +95,8 @@ def train(
     while run.state.num_epochs < config.epochs:
         run.train_epoch(model, verbose)
     save_model(model, config.output)
+    if run.training.broken:
+        print(f"{len(run.training.broken):,} triplets left out: a missing or broken image.")
     return model
 
 
@@ -183,11 +185,10 @@ class _Run:
                 self.training.dataset(epoch),
                 initial_epoch=epoch,
                 epochs=self.config.epochs,
+                shuffle=False,
                 callbacks=[_StopAfterEpoch()],
                 verbose=verbose,
             ).history
-        if "loss" not in history:
-            raise InputError(f"{self.config.triplets}: every triplet has a broken image")
         row = {name: float(values[-1]) for name, values in history.items()}
         if not math.isfinite(row["loss"]):
             raise InputError(
@@ -249,7 +250,9 @@ def _optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
     """Let each dropout layer's numbers follow from (seed, epoch)."""
-    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    dropouts = [
+        layer for layer in model.layers if isinstance(layer, keras.layers.Dropout) and layer.rate
+    ]
     for number, layer in enumerate(dropouts):
         state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
         layer.seed_generator.state.assign(state % 2**31)

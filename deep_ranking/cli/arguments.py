@@ -18,6 +18,12 @@ def positive_int(text: str) -> int:
     return value
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number and its noun: "1 class", "2,000 images"."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: str) -> None:
     """Add a flag for each field of a dataclass that has a help text.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.cli.arguments import positive_int
+from deep_ranking.cli.arguments import counted, positive_int
 from deep_ranking.files import make_folder
 from deep_ranking.images import ImageListing, find_images
 from deep_ranking.sampling import hold_back_classes, sample_triplets
@@ -85,14 +85,15 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def _print_listing(listing: ImageListing) -> None:
-    counts = np.bincount(listing.labels)
-    print(f"{len(listing.paths):,} images in {len(listing.classes):,} classes.")
-    if singles := int((counts == 1).sum()):
-        print(f"{singles:,} classes have one image only: it serves as a negative.")
+    images, classes = counted(len(listing.paths), "image"), counted(len(listing.classes), "class")
+    print(f"{images} in {classes}.")
+    if singles := int((np.bincount(listing.labels) == 1).sum()):
+        verb = "has" if singles == 1 else "have"
+        print(f"{counted(singles, 'class')} {verb} one image only: it serves as a negative.")
     if listing.num_unlistable:
-        print(f"{listing.num_unlistable:,} images left out: a line break in their name.")
+        print(f"{counted(listing.num_unlistable, 'image')} left out: a line break in the name.")
     if listing.num_outside:
-        print(f"{listing.num_outside:,} images left out: in no folder of a class.")
+        print(f"{counted(listing.num_outside, 'image')} left out: in no folder of a class.")
 
 
 def _write(
@@ -109,4 +110,4 @@ def _write(
         seed=args.seed,
     )
     count = write_triplets(path, [prefix + listing.paths[number] for number in numbers], blocks)
-    print(f"{count:,} triplets in {path}.")
+    print(f"{counted(count, 'triplet')} in {path}.")

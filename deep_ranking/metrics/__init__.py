@@ -1,0 +1,68 @@
+"""Metrics of visual similarity: embeddings, distances and labels in, numbers out. NumPy only.
+
+`triplets` has the paper's two metrics, `retrieval` all that is read off a ranking of the gallery,
+`pairs` same-or-different verification, `clustering` the NMI and `intervals` the bootstrap around
+each of them. `distances` and `ranking` are what they stand on. Each function states what it does on
+ties, with the query in the gallery, with classes of one, and where it is undefined.
+"""
+
+from deep_ranking.metrics.clustering import nmi
+from deep_ranking.metrics.distances import first_non_finite_row, pair_distances, row_distances
+from deep_ranking.metrics.intervals import Interval, bootstrap_interval
+from deep_ranking.metrics.pairs import PairMetrics, Pairs, pair_metrics, sample_pairs
+from deep_ranking.metrics.ranking import Ranking, rank_gallery
+from deep_ranking.metrics.retrieval import (
+    Gallery,
+    RetrievalMetrics,
+    average_precision,
+    average_precision_at_r,
+    first_positive_rank,
+    knn_classify,
+    precision_at_k,
+    r_precision,
+    recall_at_k,
+    retrieval_metrics,
+)
+from deep_ranking.metrics.triplets import (
+    TripletDistances,
+    TripletRanks,
+    correct_triplets,
+    score_at_top_k,
+    similarity_precision,
+    top_k_scores,
+    triplet_distances,
+    triplet_ranks,
+)
+
+__all__ = [
+    "Gallery",
+    "Interval",
+    "PairMetrics",
+    "Pairs",
+    "Ranking",
+    "RetrievalMetrics",
+    "TripletDistances",
+    "TripletRanks",
+    "average_precision",
+    "average_precision_at_r",
+    "bootstrap_interval",
+    "correct_triplets",
+    "first_non_finite_row",
+    "first_positive_rank",
+    "knn_classify",
+    "nmi",
+    "pair_distances",
+    "pair_metrics",
+    "precision_at_k",
+    "r_precision",
+    "rank_gallery",
+    "recall_at_k",
+    "retrieval_metrics",
+    "row_distances",
+    "sample_pairs",
+    "score_at_top_k",
+    "similarity_precision",
+    "top_k_scores",
+    "triplet_distances",
+    "triplet_ranks",
+]

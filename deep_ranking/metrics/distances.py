@@ -1,0 +1,261 @@
+"""Euclidean distances between rows of embeddings, exact and in bounded memory.
+
+Two ways, for two needs. `row_distances` and `pair_distances` subtract first, in float64: they are
+what a person reads, and right even for images that are nearly equal. `GalleryDistances` multiplies
+matrices in float32, the only way to reach every gallery row of every query in time: its *squared*
+distances are good to about 4e-7 of the sum of both squared norms.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Embeddings = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.integer[Any]]
+
+MEMORY_LIMIT = 2**29
+"""Bytes that a chunk of queries may take at once, besides the embeddings themselves."""
+
+ROW_CHUNK_ELEMENTS = 2**21
+"""Elements of the float64 work arrays that walk over rows: 16 MiB each."""
+
+PRODUCT_ELEMENTS = 2**24
+"""Elements of a gallery block that is copied to be multiplied: 64 MiB in float32."""
+
+BYTES_PER_GALLERY_ROW = 48
+"""What one query needs for each gallery row, all its metrics included."""
+
+TIGHT_CONE = 2**-7
+"""Spread around the mean, as a share of the mean squared norm, below which rows are shifted by it."""
+
+
+def row_distances(first: Embeddings, second: Embeddings) -> Floats:
+    """Euclidean distance of each row of `first` to the same row of `second`.
+
+    Args:
+        first: float array (rows, dim); a memory-mapped array is read a chunk at a time.
+        second: float array (rows, dim).
+
+    Returns:
+        Float64 array (rows,). Equal rows are at exactly 0.
+
+    Raises:
+        ValueError: if the shapes differ, or a row has a NaN or an infinity.
+    """
+    if first.shape != second.shape:
+        raise ValueError(
+            "Row distances need two arrays of one shape. "
+            f"Received: {first.shape} and {second.shape}."
+        )
+    rows = np.arange(len(first))
+    return pair_distances(first, second, rows, rows)
+
+
+def pair_distances(
+    first: Embeddings, second: Embeddings, first_rows: Indices, second_rows: Indices
+) -> Floats:
+    """Euclidean distance of `first[first_rows[i]]` to `second[second_rows[i]]`, for each i.
+
+    Args:
+        first: float array (n, dim).
+        second: float array (m, dim); may be the same array.
+        first_rows: integer array (pairs,) of rows of `first`.
+        second_rows: integer array (pairs,) of rows of `second`.
+
+    Returns:
+        Float64 array (pairs,), from differences in float64. Equal rows are at exactly 0.
+
+    Raises:
+        ValueError: if the dimensions differ, the numbers of rows asked for differ, or a row that is
+            asked for has a NaN or an infinity.
+    """
+    _check_dimensions(first, second)
+    if np.shape(first_rows) != np.shape(second_rows):
+        raise ValueError(
+            "Pairs need as many first as second rows. "
+            f"Received: shapes {np.shape(first_rows)} and {np.shape(second_rows)}."
+        )
+    distances = np.empty(len(first_rows))
+    for pairs in row_chunks(len(distances), first.shape[1]):
+        difference = first[first_rows[pairs]].astype(np.float64)
+        difference -= second[second_rows[pairs]]  # (pairs, dim)
+        distances[pairs] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    if not np.isfinite(distances).all():
+        pair = int(np.argmin(np.isfinite(distances)))
+        raise ValueError(
+            "Embeddings must be finite. Received: NaN or infinity in row "
+            f"{first_rows[pair]} or {second_rows[pair]} (pair {pair})."
+        )
+    return distances
+
+
+def first_non_finite_row(embeddings: Embeddings) -> int | None:
+    """The first row that has a NaN or an infinity, or None.
+
+    Args:
+        embeddings: float array (rows, dim); a memory-mapped array is read a chunk at a time.
+    """
+    for rows in row_chunks(*embeddings.shape):
+        finite = np.isfinite(embeddings[rows]).all(axis=1)
+        if not finite.all():
+            return int(rows.start + np.argmin(finite))
+    return None
+
+
+def check_embeddings(embeddings: Embeddings, name: str) -> None:
+    """Refuse anything but a finite matrix with at least one row.
+
+    Args:
+        embeddings: float array (rows, dim).
+        name: what to call the array in the message.
+
+    Raises:
+        ValueError: if the array is no matrix, is empty, or has a NaN or an infinity: the message
+            names the row.
+    """
+    if np.ndim(embeddings) != 2 or 0 in embeddings.shape:
+        raise ValueError(
+            f"{name} must be a matrix (rows, dim) with a row at least. "
+            f"Received: shape {np.shape(embeddings)}."
+        )
+    if (row := first_non_finite_row(embeddings)) is not None:
+        raise ValueError(f"{name} must be finite. Received: NaN or infinity in row {row}.")
+
+
+def row_chunks(num_rows: int, dim: int) -> Iterator[slice]:
+    """Slices that walk over `num_rows` rows of `dim` elements in pieces of bounded size."""
+    step = max(1, ROW_CHUNK_ELEMENTS // max(1, dim))
+    for start in range(0, num_rows, step):
+        yield slice(start, min(start + step, num_rows))
+
+
+class GalleryDistances:
+    """Squared distances from any queries to every row of one gallery.
+
+    Ties: gallery rows that are equal, element for element, are at exactly the same distance from any
+    query, so images that occur twice, and collapsed models, are true ties. The matrix product alone
+    does not promise that: it may add up in another order at its edges. Different rows whose squared
+    distances differ by less than the rounding of float32 (4e-7 for unit rows) may come out in either
+    order, or as a tie.
+
+    A gallery in a tight cone (an untrained or collapsed network, nearly all cosines above 0.99) is
+    shifted by its mean first. The distances stay as they are, and are no longer the small difference
+    of large products.
+
+    Args:
+        gallery: float array (rows, dim), finite; a memory-mapped array stays on the disk.
+        memory_limit: bytes that a chunk of queries may take.
+
+    Attributes:
+        num_rows: rows of the gallery.
+        exact_below: squared distances below this, a hundredth of the mean squared norm, are to be
+            computed from differences where their value matters.
+
+    Raises:
+        ValueError: if the gallery is no matrix, is empty, or has a NaN or an infinity.
+    """
+
+    def __init__(self, gallery: Embeddings, *, memory_limit: int = MEMORY_LIMIT) -> None:
+        check_embeddings(gallery, "gallery")
+        self.num_rows = len(gallery)
+        self._gallery = gallery
+        self._memory_limit = memory_limit
+        self._centre = _centre_of_tight_cone(gallery)
+        self._squared_norms = _squared_norms(gallery, self._centre)
+        self.exact_below = 0.01 * float(self._squared_norms.mean())
+        self._first_equal = _first_equal_rows(gallery)
+        in_place = gallery.dtype == np.float32 and self._centre is None
+        step = self.num_rows if in_place else max(1, PRODUCT_ELEMENTS // gallery.shape[1])
+        self._product_blocks = [slice(i, i + step) for i in range(0, self.num_rows, step)]
+
+    def query_chunks(self, num_queries: int) -> Iterator[slice]:
+        """Slices that walk over the queries, as large as the memory limit allows."""
+        step = max(1, self._memory_limit // (BYTES_PER_GALLERY_ROW * self.num_rows))
+        for start in range(0, num_queries, step):
+            yield slice(start, min(start + step, num_queries))
+
+    def squared(
+        self, queries: Embeddings, exclude: Indices | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Squared Euclidean distances of a chunk of queries to all gallery rows.
+
+        Args:
+            queries: float array (queries, dim), finite.
+            exclude: integer array (queries,), for each query the gallery row that is the query
+                itself.
+
+        Returns:
+            Float32 array (queries, gallery), not negative; infinite at the excluded rows.
+
+        Raises:
+            ValueError: if the dimensions differ.
+        """
+        _check_dimensions(queries, self._gallery)
+        scaled = -2 * self._shifted(queries)  # exact, and one pass over the result less
+        squared = np.empty((len(queries), self.num_rows), np.float32)
+        for rows in self._product_blocks:
+            np.matmul(scaled, self._shifted(self._gallery[rows]).T, out=squared[:, rows])
+        squared += self._squared_norms
+        # Last: a sum with a square is never -0.0, whose bits would sort behind all other numbers.
+        squared += _squared_norms(queries, self._centre)[:, np.newaxis]
+        np.maximum(squared, 0, out=squared)
+        if self._first_equal is not None:
+            repeated, first = self._first_equal
+            squared[:, repeated] = squared[:, first]
+        if exclude is not None:
+            squared[np.arange(len(queries)), exclude] = np.inf
+        return squared
+
+    def _shifted(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:
+        rows = np.asarray(embeddings, np.float32)
+        return rows if self._centre is None else rows - self._centre
+
+
+def _check_dimensions(first: Embeddings, second: Embeddings) -> None:
+    if np.ndim(first) != 2 or np.ndim(second) != 2 or first.shape[1] != second.shape[1]:
+        raise ValueError(
+            "Distances need two matrices of one dimension. "
+            f"Received: shapes {np.shape(first)} and {np.shape(second)}."
+        )
+
+
+def _squared_norms(
+    embeddings: Embeddings, centre: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.float32]:
+    norms = np.empty(len(embeddings), np.float32)
+    for rows in row_chunks(*embeddings.shape):
+        chunk = np.asarray(embeddings[rows], np.float32)
+        chunk = (chunk if centre is None else chunk - centre).astype(np.float64)
+        norms[rows] = np.einsum("ij,ij->i", chunk, chunk)
+    return norms
+
+
+def _centre_of_tight_cone(gallery: Embeddings) -> npt.NDArray[np.float32] | None:
+    """The mean row, if the rows lie close around it when compared with their norm."""
+    total = np.zeros(gallery.shape[1])
+    squared_norm = 0.0
+    for rows in row_chunks(*gallery.shape):
+        chunk = gallery[rows].astype(np.float64)
+        total += chunk.sum(axis=0)
+        squared_norm += float(np.vdot(chunk, chunk)) / len(gallery)
+    centre = total / len(gallery)
+    spread = squared_norm - float(centre @ centre)
+    return centre.astype(np.float32) if spread < TIGHT_CONE * squared_norm else None
+
+
+def _first_equal_rows(gallery: Embeddings) -> tuple[Indices, Indices] | None:
+    """The rows that repeat an earlier row, and that row for each; None if all rows differ."""
+    seen: dict[bytes, int] = {}
+    repeated, first = [], []
+    for rows in row_chunks(*gallery.shape):
+        # Adding 0 turns -0.0 into 0.0: equal numbers get equal bytes.
+        for row, values in enumerate(np.asarray(gallery[rows], np.float32) + 0, rows.start):
+            earlier = seen.setdefault(hashlib.blake2b(values, digest_size=16).digest(), row)
+            if earlier != row:
+                repeated.append(row)
+                first.append(earlier)
+    return (np.array(repeated), np.array(first)) if repeated else None

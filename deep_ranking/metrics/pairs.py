@@ -1,0 +1,143 @@
+"""Same or different: pairs of images, and how well their distance tells the two kinds apart."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.metrics.distances import Floats, Indices
+
+
+class Pairs(NamedTuple):
+    """Pairs of rows: `same` of one class, `different` of two, each an int64 array (pairs, 2)."""
+
+    same: npt.NDArray[np.int64]
+    different: npt.NDArray[np.int64]
+
+
+class PairMetrics(NamedTuple):
+    """How well distance tells pairs of one class from pairs of two.
+
+    Attributes:
+        roc_auc: chance that a same pair is nearer than a different pair, a tie counting half.
+        equal_error_rate: share of same pairs called different, and of different pairs called same,
+            at the threshold where the two are equal.
+        threshold: that distance; pairs up to it are called same.
+    """
+
+    roc_auc: float
+    equal_error_rate: float
+    threshold: float
+
+
+def sample_pairs(labels: npt.NDArray[Any], count: int, *, seed: int = 0) -> Pairs:
+    """Pairs of one class and pairs of two, as many of each, drawn uniformly without repetition.
+
+    Every pair of images of one class is as likely as any other, so large classes give more pairs.
+    An image is never paired with itself, and (a, b) and (b, a) are one pair. A class of one has no
+    same pair. Memory is proportional to the labels and to `count`.
+
+    Args:
+        labels: array (n,) of classes, integers or strings.
+        count: pairs wanted of each kind; fewer come back, still as many of each, if the labels have
+            fewer of one kind.
+        seed: the same seed gives the same pairs.
+
+    Raises:
+        ValueError: if `count` is below 1, or there is no pair of one class or none of two.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1. Received: count={count}.")
+    _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    by_class = np.argsort(codes, kind="stable")
+    # In this order, the partners of an image that come after it are first those of its own class,
+    # up to the end of that class, and then those of all other classes.
+    position = np.arange(len(by_class))
+    end_of_class = np.repeat(np.cumsum(sizes), sizes)
+    num_same = end_of_class - position - 1
+    num_different = len(by_class) - end_of_class
+    if not num_same.any() or not num_different.any():
+        raise ValueError(
+            "Pairs need a class of two images and a second class. "
+            f"Received: {len(by_class)} images in {len(sizes)} classes."
+        )
+    count = min(count, int(num_same.sum()), int(num_different.sum()))
+    generator = np.random.default_rng(seed)
+    return Pairs(
+        by_class[_draw_pairs(generator, position + 1, num_same, count)],
+        by_class[_draw_pairs(generator, end_of_class, num_different, count)],
+    )
+
+
+def pair_metrics(same_distances: Floats, different_distances: Floats) -> PairMetrics:
+    """ROC-AUC and equal error rate of distances of pairs.
+
+    The equal error rate lies on the ROC curve with straight lines between its points, the threshold
+    likewise between the distances; where a range of thresholds is as good, in its middle. It does
+    not depend on how many pairs there are of each kind.
+
+    Args:
+        same_distances: float array (pairs,) of pairs of one class.
+        different_distances: float array (pairs,) of pairs of two classes.
+
+    Returns:
+        The AUC is 1 and the rate 0 if all same pairs are nearer than all different pairs; both are
+        0.5 if all distances are equal.
+
+    Raises:
+        ValueError: if one kind has no pairs, or a distance is NaN or infinite.
+    """
+    for name, given in (("same", same_distances), ("different", different_distances)):
+        if np.ndim(given) != 1 or not np.size(given) or not np.isfinite(given).all():
+            raise ValueError(
+                f"The {name} distances must be a row of finite numbers. Received: {given}."
+            )
+    from sklearn.metrics import roc_auc_score  # half a second to import
+
+    distances = np.concatenate([same_distances, different_distances])
+    is_same = np.arange(len(distances)) < len(same_distances)
+    thresholds = np.unique(distances)
+    found = np.searchsorted(np.sort(same_distances), thresholds, side="right")
+    false = np.searchsorted(np.sort(different_distances), thresholds, side="right")
+    num_same, num_different = len(same_distances), len(different_distances)
+    # How far the share of missed same pairs is above that of false ones: exact, as whole numbers.
+    excess = (num_same - found) * num_different - false * num_same
+    crossing = int(np.argmax(excess <= 0))
+    before = max(crossing - 1, 0)
+    # Below the first threshold all pairs are called different.
+    excess_before, false_before = (
+        (excess[before], false[before]) if crossing else (num_same * num_different, 0)
+    )
+    part = excess_before / (excess_before - excess[crossing])  # of the way from the point before
+    rate = (false_before + part * (false[crossing] - false_before)) / num_different
+    threshold = thresholds[before] + part * (thresholds[crossing] - thresholds[before])
+    if excess[crossing] == 0 and crossing + 1 < len(thresholds):
+        threshold = (thresholds[crossing] + thresholds[crossing + 1]) / 2
+    return PairMetrics(float(roc_auc_score(is_same, -distances)), float(rate), float(threshold))
+
+
+def _draw_pairs(
+    generator: np.random.Generator, first_partner: Indices, num_partners: Indices, count: int
+) -> npt.NDArray[np.int64]:
+    """Distinct pairs of an image and one of its partners, which start at `first_partner`."""
+    ends = np.cumsum(num_partners)
+    numbers = _draw_distinct(generator, int(ends[-1]), count)
+    first = np.searchsorted(ends, numbers, side="right")
+    second = first_partner[first] + numbers - (ends[first] - num_partners[first])
+    return np.stack([first, second], axis=1)
+
+
+def _draw_distinct(
+    generator: np.random.Generator, population: int, count: int
+) -> npt.NDArray[np.int64]:
+    """Distinct integers below `population`; memory in proportion to `count`.
+
+    `Generator.choice` without replacement holds the whole population in some cases.
+    """
+    if population < 2 * count:
+        return generator.permutation(population)[:count]
+    numbers = np.empty(0, np.int64)
+    while len(numbers) < count:
+        drawn = generator.integers(population, size=2 * count)
+        numbers = np.unique(np.concatenate([numbers, drawn]))
+    return generator.permutation(numbers)[:count]

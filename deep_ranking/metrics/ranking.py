@@ -1,0 +1,124 @@
+"""The complete gallery in order of distance for every query: never a queries x gallery matrix.
+
+Ties: gallery rows at equal distance keep the order of the gallery. `GalleryDistances` states how
+fine distances are told apart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.metrics.distances import (
+    MEMORY_LIMIT,
+    Embeddings,
+    Floats,
+    GalleryDistances,
+    Indices,
+    check_embeddings,
+    pair_distances,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The gallery in order of distance, for a chunk of the queries.
+
+    Attributes:
+        queries: which queries.
+        order: uint32 array (chunk, ranked) of gallery rows, nearest first; ranked is the number of
+            gallery rows, less one where the query itself is left out.
+        distances: float64 array (chunk, nearest), Euclidean distances of the first rows of `order`.
+    """
+
+    queries: slice
+    order: npt.NDArray[np.uint32]
+    distances: Floats
+
+
+def rank_gallery(
+    queries: Embeddings,
+    gallery: Embeddings,
+    *,
+    exclude: Indices | None = None,
+    nearest: int = 30,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Iterator[Ranking]:
+    """Rank all gallery rows by Euclidean distance to each query, a chunk of queries at a time.
+
+    Args:
+        queries: float array (queries, dim).
+        gallery: float array (gallery, dim); may be the same array.
+        exclude: integer array (queries,), for each query the gallery row that is the query itself,
+            which is left out of its ranking. Without it, every gallery row is ranked.
+        nearest: how many neighbours get an exact distance; clipped to what there is.
+        memory_limit: bytes that a chunk may take, besides the embeddings.
+
+    Yields:
+        A `Ranking` for each chunk, in the order of the queries. All rows are ordered by squared
+        distances in float32; then the nearest among themselves by distances of which the small ones
+        are computed anew, from differences. Ties keep the order of the gallery.
+
+    Raises:
+        ValueError: if queries or gallery are no matrix, are empty or not finite; their dimensions
+            differ; `exclude` does not name a gallery row for each query; or nothing is left to
+            rank.
+    """
+    check_embeddings(queries, "queries")
+    distances = GalleryDistances(gallery, memory_limit=memory_limit)
+    ranked = len(gallery)
+    if exclude is not None:
+        _check_exclude(exclude, len(queries), len(gallery))
+        ranked -= 1
+    if ranked == 0:
+        raise ValueError("Nothing to rank: the only row of the gallery is the query itself.")
+    nearest = min(nearest, ranked)
+    for chunk in distances.query_chunks(len(queries)):
+        squared = distances.squared(queries[chunk], None if exclude is None else exclude[chunk])
+        order = _order(squared)[:, :ranked]
+        nearest_rows = order[:, :nearest]
+        nearest_squared = np.take_along_axis(squared, nearest_rows.astype(np.int64), axis=1)
+        exact = np.sqrt(nearest_squared, dtype=np.float64)
+        close_queries, close = np.nonzero(nearest_squared < distances.exact_below)
+        exact[close_queries, close] = pair_distances(
+            queries, gallery, chunk.start + close_queries, nearest_rows[close_queries, close]
+        )
+        resorted = np.lexsort((nearest_rows, exact), axis=1)
+        order[:, :nearest] = np.take_along_axis(nearest_rows, resorted, axis=1)
+        yield Ranking(chunk, order, np.take_along_axis(exact, resorted, axis=1))
+
+
+def _check_exclude(exclude: Indices, num_queries: int, num_gallery: int) -> None:
+    """Refuse an `exclude` that does not name one gallery row for each query.
+
+    Raises:
+        ValueError: if it has another length than the queries, or names a row that does not exist.
+    """
+    if np.shape(exclude) != (num_queries,):
+        raise ValueError(
+            f"exclude must name one gallery row for each of {num_queries} queries. "
+            f"Received: shape {np.shape(exclude)}."
+        )
+    if exclude.min() < 0 or exclude.max() >= num_gallery:
+        raise ValueError(
+            f"exclude must name rows 0 to {num_gallery - 1} of the gallery. "
+            f"Received: {exclude.min()} to {exclude.max()}."
+        )
+
+
+def _order(squared: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+    """Stable order of each row: one sort of 64-bit keys, distance above, gallery row below.
+
+    The bits of non-negative floats sort as the floats do. Over twice as fast as a stable argsort.
+    """
+    num_gallery = squared.shape[1]
+    gallery_rows = np.arange(num_gallery, dtype=np.uint64)
+    keys = np.empty(num_gallery, np.uint64)
+    order = np.empty(squared.shape, np.uint32)
+    for query, bits in enumerate(squared.view(np.uint32)):
+        np.left_shift(bits, 32, out=keys, dtype=np.uint64)
+        keys |= gallery_rows
+        keys.sort()
+        order[query] = keys.astype(np.uint32)  # keeps the lower half
+    return order

@@ -1,0 +1,308 @@
+"""How well the nearest images are of the query's class: recall, precision, average precision, k-NN.
+
+All metrics come from one pass over the rankings of `rank_gallery`. Each has a value for every
+query, from which means, intervals, tables by class and the worst queries are computed.
+
+Contract of every metric here:
+
+* Ties: gallery rows at equal distance keep the order of the gallery.
+* Query in the gallery: left out of its own ranking, by its row. An image that occurs twice
+  stays in.
+* Undefined: NaN for a query whose class has no other image in the gallery (a class of one). Means
+  leave such queries out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.metrics.distances import MEMORY_LIMIT, Embeddings, Floats, Indices
+from deep_ranking.metrics.ranking import rank_gallery
+
+Hits = npt.NDArray[np.bool_]
+Labels = npt.NDArray[Any]
+
+NUM_NEIGHBOURS = 30
+"""Neighbours that the k-nearest-neighbour classifier asks, as in the article's PyTorch port."""
+
+
+class Gallery(NamedTuple):
+    """The images that are ranked.
+
+    Attributes:
+        embeddings: float array (gallery, dim).
+        labels: array (gallery,) of classes, integers or strings.
+        exclude: integer array (queries,), for each query the gallery row that is the query itself,
+            or None if no query is in the gallery.
+    """
+
+    embeddings: Embeddings
+    labels: Labels
+    exclude: Indices | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalMetrics:
+    """What `retrieval_metrics` found, for every query.
+
+    Attributes:
+        per_query: name of each metric to a float64 array (queries,), NaN where undefined.
+        num_positives: int64 array (queries,), gallery images of the query's class.
+        first_positive_rank: float64 array (queries,), rank of the nearest of them from 1, NaN where
+            there is none: recall at any k is the share of ranks up to k.
+        neighbours: int64 array (queries, nearest) of gallery rows, nearest first.
+        distances: float64 array (queries, nearest), their Euclidean distances.
+    """
+
+    per_query: dict[str, Floats]
+    num_positives: npt.NDArray[np.int64]
+    first_positive_rank: Floats
+    neighbours: npt.NDArray[np.int64]
+    distances: Floats
+
+    def means(self) -> dict[str, float]:
+        """Mean of each metric over the queries for which it is defined; NaN if there is none."""
+        defined = self.num_positives > 0
+        return {
+            name: float(values[defined].mean()) if defined.any() else float("nan")
+            for name, values in self.per_query.items()
+        }
+
+
+def retrieval_metrics(
+    embeddings: Embeddings,
+    labels: Labels,
+    gallery: Gallery | None = None,
+    *,
+    ks: Sequence[int] = (1, 5, 10, 30),
+    memory_limit: int = MEMORY_LIMIT,
+) -> RetrievalMetrics:
+    """All rank metrics of all queries, in one pass.
+
+    Args:
+        embeddings: float array (queries, dim), finite.
+        labels: array (queries,) of classes, integers or strings.
+        gallery: the images that are ranked; without it the queries themselves, each left out of its
+            own ranking.
+        ks: depths of recall and precision.
+        memory_limit: bytes that a chunk of queries may take, besides the embeddings.
+
+    Returns:
+        Per query `recall_at_K` and `precision_at_K` for each K, `r_precision`,
+        `mean_average_precision`, `map_at_r` and `knn_accuracy` (30 neighbours, weights 1/distance);
+        and the nearest images, as many as the largest of 30 and `ks`. The PyTorch port's share of
+        the 30 nearest that are of the query's class is `precision_at_30`.
+
+    Raises:
+        ValueError: as `rank_gallery`; if there is not one label for each row; or if a K is below 1.
+    """
+    if gallery is None:
+        gallery = Gallery(embeddings, labels, np.arange(len(embeddings)))
+    query_codes, gallery_codes = _class_codes(embeddings, labels, gallery)
+    chunks = []
+    for ranking in rank_gallery(
+        embeddings,
+        gallery.embeddings,
+        exclude=gallery.exclude,
+        nearest=max(*ks, NUM_NEIGHBOURS),
+        memory_limit=memory_limit,
+    ):
+        codes = query_codes[ranking.queries]
+        hits = np.empty(ranking.order.shape, np.bool_)
+        for query, code in enumerate(codes):
+            np.equal(gallery_codes[ranking.order[query]], code, out=hits[query])
+        nearest = ranking.order[:, : ranking.distances.shape[1]].astype(np.int64)
+        predicted = knn_classify(
+            gallery_codes[nearest[:, :NUM_NEIGHBOURS]], ranking.distances[:, :NUM_NEIGHBOURS]
+        )
+        per_query = {f"recall_at_{k}": recall_at_k(hits, k) for k in ks}
+        per_query |= {f"precision_at_{k}": precision_at_k(hits, k) for k in ks}
+        per_query |= {
+            "r_precision": r_precision(hits),
+            "mean_average_precision": average_precision(hits),
+            "map_at_r": average_precision_at_r(hits),
+            "knn_accuracy": _where_defined(hits, predicted == codes),
+        }
+        first_rank = first_positive_rank(hits)
+        chunks.append(
+            RetrievalMetrics(per_query, hits.sum(axis=1), first_rank, nearest, ranking.distances)
+        )
+    return RetrievalMetrics(
+        {
+            name: np.concatenate([chunk.per_query[name] for chunk in chunks])
+            for name in chunks[0].per_query
+        },
+        np.concatenate([chunk.num_positives for chunk in chunks]),
+        np.concatenate([chunk.first_positive_rank for chunk in chunks]),
+        np.concatenate([chunk.neighbours for chunk in chunks]),
+        np.concatenate([chunk.distances for chunk in chunks]),
+    )
+
+
+def recall_at_k(hits: Hits, k: int) -> Floats:
+    """1 where an image of the query's class is among the k nearest, else 0 (Jegou et al. 2011).
+
+    The convention of image retrieval, not of information retrieval: one hit is enough.
+
+    Args:
+        hits: bool array (queries, ranked), whether each image of the complete ranking, nearest
+            first, is of the query's class.
+        k: depth, at least 1; deeper than the ranking counts as all of it.
+
+    Returns:
+        Float64 array (queries,), NaN where a row has no hit at all.
+
+    Raises:
+        ValueError: if `k` is below 1.
+    """
+    _check_depth(k)
+    return _where_defined(hits, hits[:, :k].any(axis=1))
+
+
+def precision_at_k(hits: Hits, k: int) -> Floats:
+    """Share of the k nearest that are of the query's class.
+
+    Args:
+        hits: bool array (queries, ranked), as for `recall_at_k`.
+        k: depth, at least 1. Of a ranking with fewer images, the share of all of them.
+
+    Returns:
+        Float64 array (queries,), NaN where a row has no hit at all.
+
+    Raises:
+        ValueError: if `k` is below 1.
+    """
+    _check_depth(k)
+    return _where_defined(hits, hits[:, :k].sum(axis=1) / min(k, hits.shape[1]))
+
+
+def r_precision(hits: Hits) -> Floats:
+    """Share of the R nearest that are of the query's class, R being the size of that class.
+
+    Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2.
+
+    Args:
+        hits: bool array (queries, ranked), as for `recall_at_k`.
+
+    Returns:
+        Float64 array (queries,), NaN where a row has no hit at all.
+    """
+    queries, ranks, sizes = _ranks_of_hits(hits)
+    return _mean_of_hits(queries, ranks <= sizes[queries], sizes)
+
+
+def average_precision(hits: Hits) -> Floats:
+    """Mean, over the images of the query's class, of the precision at the rank of each.
+
+    Its mean over the queries is the mean average precision (mAP), over the complete ranking and
+    without interpolation (Manning et al. 2008, "Introduction to Information Retrieval", 8.4).
+
+    Args:
+        hits: bool array (queries, ranked), as for `recall_at_k`.
+
+    Returns:
+        Float64 array (queries,), NaN where a row has no hit at all.
+    """
+    queries, ranks, sizes = _ranks_of_hits(hits)
+    return _mean_of_hits(queries, _precision_at_hits(queries, ranks, sizes), sizes)
+
+
+def average_precision_at_r(hits: Hits) -> Floats:
+    """Average precision with hits beyond rank R counted as 0, R being the size of the class.
+
+    Its mean over the queries is MAP@R (Musgrave et al. 2020, section 3.2).
+
+    Args:
+        hits: bool array (queries, ranked), as for `recall_at_k`.
+
+    Returns:
+        Float64 array (queries,), NaN where a row has no hit at all.
+    """
+    queries, ranks, sizes = _ranks_of_hits(hits)
+    precision = _precision_at_hits(queries, ranks, sizes)
+    return _mean_of_hits(queries, precision * (ranks <= sizes[queries]), sizes)
+
+
+def first_positive_rank(hits: Hits) -> Floats:
+    """Rank, from 1, of the nearest image of the query's class.
+
+    Args:
+        hits: bool array (queries, ranked), as for `recall_at_k`.
+
+    Returns:
+        Float64 array (queries,), NaN where a row has no hit at all.
+    """
+    return _where_defined(hits, hits.argmax(axis=1) + 1)
+
+
+def knn_classify(classes: Indices, distances: Floats) -> Indices:
+    """Class that the nearest images vote for, each with the weight 1/distance.
+
+    As scikit-learn's `KNeighborsClassifier(weights="distance")`: where a neighbour is at distance
+    0, only those at 0 vote. Of classes with equal votes, up to rounding, the smallest wins.
+
+    Args:
+        classes: integer array (queries, neighbours), class of each neighbour.
+        distances: float array (queries, neighbours), not negative.
+
+    Returns:
+        Integer array (queries,).
+    """
+    equal = distances == 0
+    weights = 1 / np.where(equal, 1, distances)
+    weights = np.where(equal.any(axis=1, keepdims=True), equal, weights)
+    # For each neighbour the votes of its class: no table of queries x classes.
+    same = classes[:, :, np.newaxis] == classes[:, np.newaxis, :]  # (queries, neighbours, ...)
+    votes = np.matmul(same, weights[:, :, np.newaxis])[:, :, 0]
+    winners = votes >= votes.max(axis=1, keepdims=True) * (1 - 1e-12)
+    smallest: Indices = np.where(winners, classes, classes.max()).min(axis=1)
+    return smallest
+
+
+def _class_codes(
+    embeddings: Embeddings, labels: Labels, gallery: Gallery
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Labels of queries and gallery as numbers, in the order of the labels."""
+    for name, rows, given in (
+        ("queries", embeddings, labels),
+        ("gallery", gallery.embeddings, gallery.labels),
+    ):
+        if np.shape(given) != (len(rows),):
+            raise ValueError(
+                f"The {name} need one label for each of {len(rows)} embeddings. "
+                f"Received: labels of shape {np.shape(given)}."
+            )
+    _, codes = np.unique(np.concatenate([labels, gallery.labels]), return_inverse=True)
+    query_codes, gallery_codes = np.split(codes.astype(np.int32), [len(labels)])
+    return query_codes, gallery_codes
+
+
+def _check_depth(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k must be at least 1. Received: k={k}.")
+
+
+def _where_defined(hits: Hits, values: npt.NDArray[Any]) -> Floats:
+    return np.where(hits.any(axis=1), values, np.nan)
+
+
+def _ranks_of_hits(hits: Hits) -> tuple[Indices, Indices, Indices]:
+    """Query and rank (from 1) of every hit, queries in order and ranks rising; hits per query."""
+    # Flat, because NumPy's search of a matrix takes many times as long.
+    queries, columns = np.divmod(np.flatnonzero(hits), hits.shape[1])
+    return queries, columns + 1, np.bincount(queries, minlength=len(hits))
+
+
+def _precision_at_hits(queries: Indices, ranks: Indices, sizes: Indices) -> Floats:
+    """Precision at the rank of each hit: its number among the hits of its query, over its rank."""
+    before = np.cumsum(sizes) - sizes
+    return (np.arange(1, len(ranks) + 1) - before[queries]) / ranks
+
+
+def _mean_of_hits(queries: Indices, values: npt.NDArray[Any], sizes: Indices) -> Floats:
+    """Mean of the values of each query's hits, NaN where it has none."""
+    totals = np.bincount(queries, weights=values, minlength=len(sizes))
+    return np.where(sizes > 0, totals / np.maximum(sizes, 1), np.nan)

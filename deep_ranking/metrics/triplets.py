@@ -1,0 +1,207 @@
+"""The two metrics of the deep ranking paper, on triplets (Wang et al. 2014, section 6.2).
+
+Contract: a triplet whose positive and negative are equally far from the query is wrong, so that a
+collapsed model, to which all images are one, gets 0 and not a half of all triplets.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.metrics.distances import (
+    MEMORY_LIMIT,
+    Embeddings,
+    Floats,
+    GalleryDistances,
+    Indices,
+    check_embeddings,
+    pair_distances,
+)
+
+
+class TripletDistances(NamedTuple):
+    """Distances of a query to its positive and to its negative, float64 (triplets,) each."""
+
+    positive: Floats
+    negative: Floats
+
+
+class TripletRanks(NamedTuple):
+    """Ranks of positive and negative around their query, from 1, int64 (triplets,) each."""
+
+    positive: npt.NDArray[np.int64]
+    negative: npt.NDArray[np.int64]
+
+
+def triplet_distances(
+    embeddings: Embeddings, triplets: Indices, gallery: Embeddings | None = None
+) -> TripletDistances:
+    """Euclidean distances of each triplet's query to its positive and to its negative.
+
+    Args:
+        embeddings: float array (n, dim).
+        triplets: integer array (triplets, 3) of rows: query, positive, negative.
+        gallery: float array (m, dim) that positives and negatives are rows of; `embeddings` if not
+            given.
+
+    Raises:
+        ValueError: if the triplets are not (triplets, 3), dimensions differ, or a row is not
+            finite.
+    """
+    _check_triplets(triplets)
+    gallery = embeddings if gallery is None else gallery
+    query, positive, negative = triplets.T
+    return TripletDistances(
+        pair_distances(embeddings, gallery, query, positive),
+        pair_distances(embeddings, gallery, query, negative),
+    )
+
+
+def correct_triplets(
+    positive_distances: Floats, negative_distances: Floats
+) -> npt.NDArray[np.bool_]:
+    """Whether the positive of each triplet is strictly nearer than its negative.
+
+    Args:
+        positive_distances: float array (triplets,), query to positive.
+        negative_distances: float array (triplets,), query to negative.
+
+    Returns:
+        Bool array (triplets,); a tie is wrong.
+
+    Raises:
+        ValueError: if the shapes differ or a distance is NaN.
+    """
+    if np.shape(positive_distances) != np.shape(negative_distances):
+        raise ValueError(
+            "Each triplet has a positive and a negative distance. Received: shapes "
+            f"{np.shape(positive_distances)} and {np.shape(negative_distances)}."
+        )
+    undefined = np.isnan(positive_distances) | np.isnan(negative_distances)
+    if undefined.any():
+        raise ValueError(
+            f"Distances must be numbers. Received: NaN in triplet {int(np.argmax(undefined))}."
+        )
+    return np.less(positive_distances, negative_distances)
+
+
+def similarity_precision(positive_distances: Floats, negative_distances: Floats) -> float:
+    """Share of the triplets whose positive is strictly nearer than the negative (section 6.2).
+
+    Args:
+        positive_distances: float array (triplets,), query to positive.
+        negative_distances: float array (triplets,), query to negative.
+
+    Returns:
+        From 0 to 1; a tie is wrong. NaN without triplets.
+
+    Raises:
+        ValueError: if the shapes differ or a distance is NaN.
+    """
+    correct = correct_triplets(positive_distances, negative_distances)
+    return float(correct.mean()) if correct.size else float("nan")
+
+
+def triplet_ranks(
+    embeddings: Embeddings,
+    triplets: Indices,
+    gallery: Embeddings | None = None,
+    *,
+    memory_limit: int = MEMORY_LIMIT,
+) -> TripletRanks:
+    """Rank of each triplet's positive and negative among all gallery images around its query.
+
+    The rank is 1 plus the number of gallery images that are strictly nearer, so images at equal
+    distance share a rank.
+
+    Args:
+        embeddings: float array (n, dim), finite.
+        triplets: integer array (triplets, 3) of rows: query, positive, negative.
+        gallery: float array (m, dim) that positives and negatives are rows of. Without it they are
+            rows of `embeddings`, and the query itself is left out of the ranking.
+        memory_limit: bytes that a chunk of queries may take, besides the embeddings.
+
+    Raises:
+        ValueError: if the triplets are not (triplets, 3), or one has its own query as positive or
+            negative; if dimensions differ; if an array is empty or has a row that is not finite.
+    """
+    _check_triplets(triplets)
+    check_embeddings(embeddings, "embeddings")
+    leave_out = gallery is None
+    if leave_out and (itself := (triplets[:, :1] == triplets[:, 1:]).any(axis=1)).any():
+        triplet = int(np.argmax(itself))
+        raise ValueError(
+            "Positive and negative must be other images than the query. "
+            f"Received: {triplets[triplet].tolist()} (triplet {triplet})."
+        )
+    distances = GalleryDistances(
+        embeddings if gallery is None else gallery, memory_limit=memory_limit
+    )
+    ranks = np.empty((len(triplets), 2), np.int64)
+    queries, counts = np.unique(triplets[:, 0], return_counts=True)
+    by_query = np.argsort(triplets[:, 0], kind="stable")
+    triplets_of = np.split(by_query, np.cumsum(counts)[:-1])
+    for chunk in distances.query_chunks(len(queries)):
+        rows = queries[chunk]
+        squared = distances.squared(embeddings[rows], rows if leave_out else None)
+        for around, members in zip(squared, triplets_of[chunk], strict=True):
+            ranks[members] = np.searchsorted(np.sort(around), around[triplets[members, 1:]]) + 1
+    return TripletRanks(ranks[:, 0], ranks[:, 1])
+
+
+def top_k_scores(
+    positive_ranks: Indices, negative_ranks: Indices, *, k: int = 30
+) -> npt.NDArray[np.int64]:
+    """What each triplet adds to the score at top K: 1, -1, or 0 if neither image is in the top K.
+
+    Args:
+        positive_ranks: integer array (triplets,), rank of the positive around the query, from 1.
+        negative_ranks: integer array (triplets,), rank of the negative.
+        k: depth, at least 1.
+
+    Returns:
+        Int64 array (triplets,); a shared rank is wrong.
+
+    Raises:
+        ValueError: if the shapes differ or `k` is below 1.
+    """
+    if np.shape(positive_ranks) != np.shape(negative_ranks):
+        raise ValueError(
+            "Each triplet has a positive and a negative rank. Received: shapes "
+            f"{np.shape(positive_ranks)} and {np.shape(negative_ranks)}."
+        )
+    if k < 1:
+        raise ValueError(f"k must be at least 1. Received: k={k}.")
+    counted = np.minimum(positive_ranks, negative_ranks) <= k
+    return np.where(counted, np.where(np.less(positive_ranks, negative_ranks), 1, -1), 0)
+
+
+def score_at_top_k(positive_ranks: Indices, negative_ranks: Indices, *, k: int = 30) -> int:
+    """Correct minus incorrect triplets, of those with an image in the query's top K (section 6.2).
+
+    A triplet counts if its positive or its negative is one of the K nearest gallery images of its
+    query; it is correct if the positive has the lower rank. The paper ranks 1,000 images of the
+    query's text search; here the gallery is what `triplet_ranks` was given. The score grows with
+    the number of triplets, so only scores of the same triplets compare.
+
+    Args:
+        positive_ranks: integer array (triplets,), from `triplet_ranks`.
+        negative_ranks: integer array (triplets,).
+        k: depth; the paper's is 30.
+
+    Returns:
+        From -triplets to triplets. Images that tie share a rank: such a triplet is incorrect.
+
+    Raises:
+        ValueError: if the shapes differ or `k` is below 1.
+    """
+    return int(top_k_scores(positive_ranks, negative_ranks, k=k).sum())
+
+
+def _check_triplets(triplets: Indices) -> None:
+    if np.ndim(triplets) != 2 or triplets.shape[1] != 3:
+        raise ValueError(
+            "Triplets are rows of query, positive and negative: (triplets, 3). "
+            f"Received: shape {np.shape(triplets)}."
+        )

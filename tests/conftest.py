@@ -1,0 +1,60 @@
+"""Fixtures that several test modules share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+# A shared machine may be slow at any moment, and a test that failed must fail again.
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
+
+# Names that broke earlier systems: commas, quotes, spaces, hyphens, letter case, inner folders.
+IMAGE_TREE = {
+    "Hunde-groß": ["-dash.jpg", "Über alles.png"],
+    "cats": ["Tabby.JPG", "a,b.png", "nested/deep-er/kitten.PpM", 'say "hi".jpeg', "two words.bmp"],
+    "one image": ["single.gif"],
+    "zebra": ["z 2.webp", "z1.TiF", "z10.jpg"],
+}
+DECOYS = ("loose.jpg", ".hidden/x.jpg", "cats/.hidden.jpg", "cats/.hidden/x.jpg")
+NOT_IMAGES = ("notes.txt", "cats/notes.txt", "cats/jpg", "cats/x.jpg.part", "empty/readme.md")
+
+
+@pytest.fixture(scope="session")
+def image_tree(tmp_path_factory):
+    """Folder with the images of `IMAGE_TREE`, each unlike the others, and with what is no image
+    of a class. Not to be written to.
+    """
+    root = tmp_path_factory.mktemp("image_tree") / "two words, one comma"
+    rng = np.random.default_rng(0)
+    images = [f"{folder}/{name}" for folder, names in IMAGE_TREE.items() for name in names]
+    for name in (*images, *DECOYS):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.repeat(rng.integers(0, 256, (4, 6, 3), np.uint8), 4, axis=0)
+        Image.fromarray(np.repeat(pixels, 4, axis=1)).save(path)
+    for name in NOT_IMAGES:
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("no image\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of the data sets and weights for development; skips where there is none."""
+    folder = os.environ.get("DEEP_RANKING_DATA")
+    if not folder:
+        pytest.skip("DEEP_RANKING_DATA names no folder with real images and weights")
+    root = Path(folder)
+    for name in (
+        "data/caltech101.tar",
+        "data/tiny-imagenet.tar",
+        "weights/vgg16_imagenet_notop.h5",
+    ):
+        if not (root / name).is_file():
+            pytest.fail(f"DEEP_RANKING_DATA={folder}: has no {name}")
+    return root

@@ -1,0 +1,138 @@
+import os
+import stat
+
+import pytest
+
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path, make_folder
+
+not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+
+
+def test_input_error_is_a_value_error():
+    assert issubclass(InputError, ValueError)
+
+
+def test_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "model.h5"
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["model.h5"]
+
+
+def test_temporary_file_lies_beside_it_hidden_with_its_suffix(tmp_path):
+    with atomic_path(tmp_path / "model.h5") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(".")
+        assert temporary.suffix == ".h5"
+
+
+def test_old_file_stays_whole_until_the_end(tmp_path):
+    path = tmp_path / "triplets.txt"
+    path.write_text("old")
+    with atomic_path(str(path)) as temporary:
+        temporary.write_text("half of the n")
+        assert path.read_text() == "old"
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, fault):
+    path = tmp_path / "triplets.txt"
+    path.write_text("old")
+    with pytest.raises(fault), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise fault
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["triplets.txt"]
+
+
+def test_data_is_on_the_disk_before_the_name_changes(tmp_path, monkeypatch):
+    path = tmp_path / "model.h5"
+    synced = []
+
+    def fsync(descriptor):
+        synced.append((os.fstat(descriptor).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"12345")
+    assert synced == [(5, False)]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_permissions_follow_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with atomic_path(tmp_path / "x.txt"):
+            pass
+        assert os.umask(mask) == mask  # and the umask is what it was
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.txt").stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("letter", ["n", "é", "漢"])
+def test_longest_names_can_be_written(tmp_path, letter):
+    name = letter * (252 // len(letter.encode())) + ".h5"  # 255 bytes, the most that Linux takes
+    (tmp_path / name).write_text("a legal name")
+    with atomic_path(tmp_path / name) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / name).read_text() == "new"
+
+
+def message_of(path):
+    with pytest.raises(InputError) as caught, atomic_path(path):
+        pytest.fail("the block was entered")
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_folder_in_the_place_of_the_file(tmp_path):
+    assert "is a folder" in message_of(tmp_path)
+
+
+def test_folder_that_is_missing(tmp_path):
+    assert "No such file or directory" in message_of(tmp_path / "missing" / "x.txt")
+
+
+def test_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in message_of(tmp_path / "file" / "x.txt")
+
+
+@not_as_root
+def test_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o555)
+    assert "Permission denied" in message_of(tmp_path / "x.txt")
+    with pytest.raises(InputError, match="no permission to write"):
+        make_folder(tmp_path)
+    with pytest.raises(InputError, match="Permission denied"):
+        make_folder(tmp_path / "new")
+    tmp_path.chmod(0o755)
+
+
+def test_make_folder_makes_parents_and_takes_what_exists(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert make_folder(folder) == folder
+    assert make_folder(str(folder)) == folder
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_make_folder_where_a_file_is(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as caught:
+        make_folder(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: cannot make this folder")
+
+
+def test_make_folder_where_nothing_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(InputError, match="no permission to write in this folder"):
+        make_folder(tmp_path)

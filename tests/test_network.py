@@ -1,0 +1,211 @@
+import keras
+import numpy as np
+import pytest
+
+from deep_ranking.config import NetworkConfig
+from deep_ranking.errors import InputError
+from deep_ranking.network import build_network, set_trainable_from
+
+SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
+
+
+def random_images(size, count=2, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0, 255, (count, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def blog_network():
+    return build_network(NetworkConfig(weights=None))
+
+
+def test_the_blogs_network_to_the_last_parameter(blog_network):
+    shapes = {layer.name: tuple(layer.output.shape[1:]) for layer in blog_network.layers}
+    assert shapes["block5_pool"] == (7, 7, 512)
+    assert shapes["pooled"] == (512,)
+    assert shapes["hidden_1"] == shapes["hidden_2"] == (4096,)
+    assert shapes["branch_1_conv"] == (14, 14, 96)
+    assert shapes["branch_1_pool"] == (4, 4, 96)
+    assert shapes["branch_2_conv"] == (7, 7, 96)
+    assert shapes["branch_2_pool"] == (4, 4, 96)
+    assert shapes["unit_branch_1"] == shapes["unit_branch_2"] == (1536,)
+    assert shapes["shallow"] == (3072,)
+    assert shapes["merged"] == (7168,)
+    assert shapes["unit_embedding"] == (4096,)
+    assert blog_network.count_params() == 62_998_528
+
+
+def test_the_blogs_layers_have_its_settings(blog_network):
+    first = blog_network.get_layer("branch_1_conv")
+    second = blog_network.get_layer("branch_2_conv")
+    assert (first.kernel_size, first.strides, first.padding) == ((8, 8), (16, 16), "same")
+    assert (second.kernel_size, second.strides, second.padding) == ((8, 8), (32, 32), "same")
+    assert blog_network.get_layer("branch_1_pool").pool_size == (3, 3)
+    assert blog_network.get_layer("branch_2_pool").pool_size == (7, 7)
+    for name in ("dropout_1", "dropout_2"):
+        assert blog_network.get_layer(name).rate == 0.6
+    assert blog_network.get_layer("hidden_2").activation is keras.activations.relu
+    assert blog_network.get_layer("embedding").activation is keras.activations.linear
+
+
+@pytest.mark.parametrize(("size", "branch"), [(32, 96), (64, 96), (128, 384)])
+def test_smaller_images_give_smaller_branches(size, branch):
+    config = NetworkConfig(image_size=size, weights=None, hidden_size=8, embedding_size=8)
+    model = build_network(config)
+    assert model.get_layer("unit_branch_1").output.shape[1] == branch
+    assert model.get_layer("unit_branch_2").output.shape[1] == branch
+
+
+def test_embeddings_have_unit_length_and_depend_on_the_image():
+    model = build_network(SMALL)
+    rows = model.predict_on_batch(random_images(32))
+    assert rows.shape == (2, 8)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    assert np.abs(rows[0] - rows[1]).max() > 1e-4
+
+
+def test_network_equals_its_drawing():
+    """The data's way through the branches and the merge, layer by layer, in NumPy."""
+    model = build_network(SMALL, seed=3)
+    image = random_images(32, count=1)
+    parts = keras.Model(
+        model.input, [model.get_layer(name).output for name in ("branch_1_conv", "hidden_2")]
+    )
+    convolved, hidden = (np.asarray(part, np.float64) for part in parts(image))
+
+    def unit(vector):
+        return vector / np.linalg.norm(vector)
+
+    # 32 pixels at stride 16 give 2 x 2 places; a 3 x 3 pool at stride 4 takes the largest of all.
+    branch_1 = unit(convolved.max(axis=(1, 2))[0])
+    kernel, bias = model.get_layer("branch_2_conv").get_weights()
+    # At stride 32 there is one place, and its 8 x 8 window lies in the upper left corner.
+    corner = image[0, :8, :8].astype(np.float64) / 255
+    branch_2 = unit(np.tensordot(corner, kernel, 3) + bias)
+    kernel, bias = model.get_layer("embedding").get_weights()
+    merged = np.concatenate([branch_1, branch_2, unit(hidden[0])])
+    wanted = unit(merged @ kernel + bias)
+    np.testing.assert_allclose(model.predict_on_batch(image)[0], wanted, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights():
+    first, second, other = (build_network(SMALL, seed=seed) for seed in (1, 1, 2))
+    for name in ("block1_conv1", "branch_1_conv", "hidden_1", "embedding"):
+        kernels = [model.get_layer(name).get_weights()[0] for model in (first, second, other)]
+        np.testing.assert_array_equal(kernels[0], kernels[1])
+        assert np.abs(kernels[0] - kernels[2]).max() > 0
+
+
+@pytest.fixture(scope="module")
+def weight_file(tmp_path_factory):
+    """A weight file as Keras writes it, and the model that wrote it."""
+    path = tmp_path_factory.mktemp("weights") / "vgg16.weights.h5"
+    vgg16 = keras.applications.VGG16(include_top=False, weights=None, pooling="avg")
+    for layer in vgg16.layers:
+        if layer.weights:  # biases are not all 0 in trained weights
+            kernel, bias = layer.get_weights()
+            layer.set_weights([kernel, bias + np.linspace(0, 1, len(bias))])
+    legacy = path.with_name("vgg16.h5")
+    vgg16.save(path.with_name("whole.h5"), include_optimizer=False)
+    _only_weights(path.with_name("whole.h5"), legacy)
+    return legacy, vgg16
+
+
+def _only_weights(whole, weights):
+    import h5py
+
+    with h5py.File(whole) as source, h5py.File(weights, "w") as target:
+        for name in source["model_weights"]:
+            source.copy(f"model_weights/{name}", target)
+
+
+def test_pretrained_weights_read_rgb_pixels_as_they_read_bgr(weight_file):
+    path, vgg16 = weight_file
+    model = build_network(
+        NetworkConfig(image_size=64, weights=str(path), hidden_size=8, embedding_size=8)
+    )
+    images = random_images(64)
+    wanted = vgg16.predict_on_batch(keras.applications.vgg16.preprocess_input(images.copy()))
+    pooled = keras.Model(model.input, model.get_layer("pooled").output)
+    got = pooled.predict_on_batch(images)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_pretrained_weights_with_unit_range_are_taken_as_they_are(weight_file):
+    path, vgg16 = weight_file
+    config = NetworkConfig(image_size=32, weights=str(path), normalisation="unit", hidden_size=8)
+    kernel, _ = build_network(config).get_layer("block1_conv1").get_weights()
+    np.testing.assert_array_equal(kernel, vgg16.get_layer("block1_conv1").get_weights()[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "no such file"), (b"some text", "HDF5"), (b"", "HDF5")],
+)
+def test_a_weight_file_that_is_none_is_named(tmp_path, content, said):
+    path = tmp_path / "weights.h5"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=said) as error:
+        build_network(NetworkConfig(image_size=32, weights=str(path)))
+    assert str(path) in str(error.value)
+
+
+def test_a_weight_file_of_another_network_is_named(tmp_path):
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    other.save(tmp_path / "other.h5", include_optimizer=False)
+    with pytest.raises(InputError, match="block1_conv1"):
+        build_network(NetworkConfig(image_size=32, weights=str(tmp_path / "other.h5")))
+
+
+def test_without_a_network_the_message_says_how_to_go_on(monkeypatch):
+    def unreachable(**_):
+        raise Exception("URL fetch failure on https://example.org: None -- nothing resolves")
+
+    monkeypatch.setattr(keras.applications, "VGG16", unreachable)
+    with pytest.raises(InputError, match=r"--weights PATH.*--weights none"):
+        build_network(NetworkConfig(image_size=32))
+
+
+@pytest.mark.parametrize(
+    ("first", "frozen"),
+    [(None, 0), ("block1_conv1", 0), ("block4_conv1", 7), ("block5_conv3", 12), ("head", 13)],
+)
+def test_train_from_freezes_what_lies_before(first, frozen):
+    model = build_network(SMALL)
+    set_trainable_from(model, first)
+    backbone = [layer for layer in model.layers if layer.name.startswith("block") and layer.weights]
+    assert [layer.trainable for layer in backbone] == [False] * frozen + [True] * (13 - frozen)
+    assert all(layer.trainable for layer in model.layers if not layer.name.startswith("block"))
+
+
+def test_train_from_names_the_layers_there_are():
+    with pytest.raises(InputError, match=r"conv9.*block1_conv1.*head"):
+        set_trainable_from(build_network(SMALL), "conv9")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image_size": 31},
+        {"image_size": 2000},
+        {"dropout": 1.0},
+        {"dropout": float("nan")},
+        {"embedding_size": 0},
+        {"normalisation": "imagenet"},
+    ],
+)
+def test_config_refuses_values_out_of_range(values):
+    with pytest.raises(InputError, match=next(iter(values))):
+        NetworkConfig(weights=None, **values)
+
+
+@pytest.mark.real_data
+def test_real_weights_equal_keras_own(real_data):
+    path = real_data / "weights" / "vgg16_imagenet_notop.h5"
+    vgg16 = keras.applications.VGG16(include_top=False, weights=str(path), pooling="avg")
+    model = build_network(NetworkConfig(image_size=64, weights=str(path), hidden_size=8))
+    images = random_images(64)
+    wanted = vgg16.predict_on_batch(keras.applications.vgg16.preprocess_input(images.copy()))
+    pooled = keras.Model(model.input, model.get_layer("pooled").output)
+    np.testing.assert_allclose(pooled.predict_on_batch(images), wanted, atol=1e-4)

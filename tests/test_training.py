@@ -1,0 +1,344 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from deep_ranking.augmentation import Augmentation
+from deep_ranking.cli.main import run_command
+from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.errors import InputError
+from deep_ranking.images import find_images
+from deep_ranking.model_file import load_model
+from deep_ranking.network import build_network
+from deep_ranking.sampling import sample_triplets
+from deep_ranking.training import diagnose, train
+from deep_ranking.triplets import write_triplets
+
+SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size=8, dropout=0.2)
+
+
+def write_colors(root, classes=("red", "green", "blue"), images=4):
+    """Images that a few steps can learn: one colour a class, with noise."""
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(images):
+            pixels = rng.integers(0, 60, (16, 16, 3), dtype=np.uint8)
+            pixels[:, :, channel] += 180
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+
+
+def write_sampled(root, path, seed=0):
+    listing = find_images(root)
+    paths = [f"{root.name}/{name}" for name in listing.paths]
+    blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=seed)
+    write_triplets(path, paths, blocks)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """12 triplets to train on and 12 others to validate on."""
+    root = tmp_path_factory.mktemp("colors")
+    write_colors(root / "images")
+    write_sampled(root / "images", root / "triplets.txt")
+    write_sampled(root / "images", root / "validation.txt", seed=1)
+    return root
+
+
+def config_for(folder, output, **changes):
+    settings = {
+        "triplets": folder / "triplets.txt",
+        "output": output,
+        "network": SMALL,
+        "batch_size": 6,
+        "epochs": 2,
+        "steps_per_epoch": 2,
+        "seed": 4,
+        "learning_rate": 0.01,
+    }
+    return TrainConfig(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory):
+    """A run of three epochs that nothing interrupts, with dropout, augmentation and momentum."""
+    output = tmp_path_factory.mktemp("undisturbed") / "model.h5"
+    config = config_for(folder, output, validation_triplets=folder / "validation.txt", epochs=3)
+    model = train(config, verbose=0)
+    return config, model
+
+
+def read_history(config):
+    with (config.run_dir / "history.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_leaves_a_model_and_its_run_folder(undisturbed):
+    config, model = undisturbed
+    assert sorted(os.listdir(config.run_dir)) == [
+        "best.h5",
+        "checkpoint.h5",
+        "config.json",
+        "history.csv",
+        "history.png",
+    ]
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    loaded = load_model(config.output)
+    np.testing.assert_allclose(loaded(images), model(images), atol=1e-6)
+    with Image.open(config.run_dir / "history.png") as picture:
+        assert picture.size[0] > 500
+
+
+def test_history_starts_before_training(undisturbed):
+    config, _ = undisturbed
+    history = read_history(config)
+    assert [int(row["epoch"]) for row in history] == [0, 1, 2, 3]
+    assert history[0]["loss"] == ""
+    for row in history[1:]:
+        lag = 1 + float(row["positive_distance"]) - float(row["negative_distance"])
+        assert 0 <= float(row["similarity_precision"]) <= 1
+        assert 0 <= float(row["active_triplets"]) <= 1
+        assert float(row["loss"]) >= lag - 1e-5  # equal if all triplets are active
+    assert all(0 <= float(row["val_similarity_precision"]) <= 1 for row in history)
+
+
+def test_best_is_the_epoch_of_the_highest_validation_precision(undisturbed):
+    config, _ = undisturbed
+    trained = read_history(config)[1:]
+    precisions = [float(row["val_similarity_precision"]) for row in trained]
+    best = load_model(config.run_dir / "best.h5")
+    last = load_model(config.output)
+    same = np.array_equal(
+        best.get_layer("embedding").get_weights()[0], last.get_layer("embedding").get_weights()[0]
+    )
+    assert same == (int(np.argmax(precisions)) == len(precisions) - 1)
+
+
+def weights_of(path):
+    with h5py.File(path) as file:
+        arrays = {}
+        file.visititems(
+            lambda name, item: (
+                arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return arrays
+
+
+def assert_same_run(config, undisturbed):
+    whole, _ = undisturbed
+    wanted, got = weights_of(whole.output), weights_of(config.output)
+    assert wanted.keys() == got.keys()
+    for name in wanted:
+        np.testing.assert_array_equal(got[name], wanted[name])
+    assert read_history(config) == read_history(whole)
+
+
+def test_a_run_stopped_between_epochs_goes_on_to_the_same_result(folder, undisturbed, tmp_path):
+    whole, _ = undisturbed
+    config = replace(whole, output=tmp_path / "model.h5", epochs=1)
+    train(config, verbose=0)
+    config = replace(config, epochs=3)
+    train(config, resume=True, verbose=0)
+    assert_same_run(config, undisturbed)
+
+
+def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path):
+    whole, _ = undisturbed
+    config = replace(whole, output=tmp_path / "model.h5")
+    flags = [
+        *("--triplets", config.triplets, "--validation_triplets", config.validation_triplets),
+        *("--output", config.output, "--weights", "none", "--image_size", 32),
+        *("--hidden_size", 8, "--embedding_size", 8, "--dropout", 0.2, "--batch_size", 6),
+        *("--epochs", 3, "--steps_per_epoch", 2, "--seed", 4, "--learning_rate", 0.01),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deep_ranking", "train", *map(str, flags)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    checkpoint = config.run_dir / "checkpoint.h5"
+    deadline = time.monotonic() + 90
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()
+    process.stderr.close()
+    assert not config.output.exists()
+    assert run_command("train", ["--output", str(config.output), "--resume"]) == 0
+    assert_same_run(config, undisturbed)
+
+
+def test_training_pays(folder, tmp_path):
+    config = config_for(
+        folder,
+        tmp_path / "model.h5",
+        network=replace(SMALL, dropout=0.0),
+        validation_triplets=folder / "validation.txt",
+        optimizer="adam",
+        learning_rate=1e-3,
+        gap=1.5,
+        batch_size=24,
+        epochs=1,
+        steps_per_epoch=12,
+        augmentation=None,
+    )
+    train(config, verbose=0)
+    before, after = read_history(config)
+    assert float(after["val_loss"]) < 0.5 * float(before["val_loss"])
+
+
+def test_frozen_layers_stay_as_they_were(folder, tmp_path):
+    config = config_for(folder, tmp_path / "model.h5", train_from="block5_conv3", epochs=1)
+    model = train(config, verbose=0)
+    fresh = build_network(SMALL, seed=config.seed)
+    for name, moved in (
+        ("block1_conv1", False),
+        ("block5_conv2", False),
+        ("block5_conv3", True),
+        ("branch_1_conv", True),
+        ("embedding", True),
+    ):
+        difference = np.abs(
+            model.get_layer(name).get_weights()[0] - fresh.get_layer(name).get_weights()[0]
+        ).max()
+        assert (difference > 0) == moved, name
+
+
+def test_an_earlier_run_is_never_lost_by_accident(folder, undisturbed):
+    config, _ = undisturbed
+    data = config.output.read_bytes()
+    with pytest.raises(InputError, match=r"--resume.*--overwrite"):
+        train(config, verbose=0)
+    with pytest.raises(InputError, match="began with seed 4. Received: 5"):
+        train(replace(config, seed=5), resume=True, verbose=0)
+    with pytest.raises(InputError, match="not the file that the run began with"):
+        train(replace(config, triplets=folder / "validation.txt"), resume=True, verbose=0)
+    network = replace(SMALL, weights="missing.h5")
+    with pytest.raises(InputError, match=r"missing\.h5"):
+        train(replace(config, network=network), overwrite=True, verbose=0)
+    assert config.output.read_bytes() == data
+    assert (config.run_dir / "checkpoint.h5").exists()
+
+
+def test_a_damaged_checkpoint_is_named(undisturbed, tmp_path):
+    whole, _ = undisturbed
+    config = replace(whole, output=tmp_path / "model.h5")
+    config.run_dir.mkdir()
+    (config.run_dir / "config.json").write_text(config.to_json())
+    data = (whole.run_dir / "checkpoint.h5").read_bytes()
+    (config.run_dir / "checkpoint.h5").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"checkpoint\.h5"):
+        train(config, resume=True, verbose=0)
+
+
+def test_everything_is_checked_before_the_network_is_built(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "deep_ranking.training.build_network", lambda *_, **__: pytest.fail("built")
+    )
+    broken = tmp_path / "triplets.txt"
+    broken.write_text("a.png,b.png,c.png\n")
+    (tmp_path / "file").write_text("")
+    for changes, said in (
+        ({"triplets": broken}, "not found"),
+        ({"triplets": tmp_path / "none.txt"}, "no such triplet file"),
+        ({"validation_triplets": tmp_path / "none.txt"}, "no such triplet file"),
+        ({"output": tmp_path / "file" / "model.h5"}, "folder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            train(config_for(folder, **({"output": tmp_path / "model.h5"} | changes)), verbose=0)
+    assert sorted(os.listdir(tmp_path)) == ["file", "triplets.txt"]
+
+
+def test_a_broken_image_ends_training_with_its_line_or_is_left_out(tmp_path, capsys):
+    write_colors(tmp_path / "images")
+    write_sampled(tmp_path / "images", tmp_path / "triplets.txt")
+    (tmp_path / "images" / "green" / "0.png").write_bytes(b"no image")
+    config = config_for(
+        tmp_path, tmp_path / "model.h5", epochs=1, steps_per_epoch=None, shuffle=False
+    )
+    with pytest.raises(InputError, match=r"triplets\.txt:\d+: .*0\.png.*--skip_broken"):
+        train(config, verbose=0)
+    train(replace(config, skip_broken=True), overwrite=True, verbose=0)
+    lines = (tmp_path / "triplets.txt").read_text().splitlines()
+    broken = sum("green/0.png" in line for line in lines)
+    assert f"{broken} triplets left out" in capsys.readouterr().out
+
+
+def test_a_loss_of_nan_ends_the_run(folder, tmp_path, monkeypatch):
+    def build_spoilt(*args, **options):
+        model = build_network(*args, **options)
+        model.get_layer("embedding").bias.assign([np.nan] * 8)
+        return model
+
+    monkeypatch.setattr("deep_ranking.training.build_network", build_spoilt)
+    config = config_for(folder, tmp_path / "model.h5")
+    with pytest.raises(InputError, match="--learning_rate"):
+        train(config, verbose=0)
+    assert not config.output.exists()
+
+
+def row(**values):
+    usual = {
+        "epoch": 1,
+        "loss": 0.6,
+        "active_triplets": 0.8,
+        "positive_distance": 0.4,
+        "negative_distance": 0.8,
+        "similarity_precision": 0.9,
+    }
+    return usual | values
+
+
+@pytest.mark.parametrize(
+    ("history", "said"),
+    [
+        ([row()], None),
+        ([row(active_triplets=0.0, loss=0.0)], "No triplet is active"),
+        ([row(loss=0.999, positive_distance=0.001, negative_distance=0.002)], "Collapse"),
+        ([row(loss=0.999), row(loss=1.001)], "sticks at the gap"),
+        ([row(loss=0.8), row(loss=1.001)], None),
+        ([{"epoch": 0, "val_loss": 1.0}, row(loss=1.0)], None),
+    ],
+)
+def test_says_when_nothing_is_learned(history, said):
+    line = diagnose(history, 1.0)
+    assert (line is None) if said is None else (said in line and "Try" in line)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"batch_size": 25},
+        {"epochs": 0},
+        {"steps_per_epoch": 0},
+        {"learning_rate": 0.0},
+        {"gap": -1.0},
+        {"seed": -1},
+        {"optimizer": "sgdd"},
+        {"train_from": "block6_conv1"},
+        {"output": "model.keras"},
+    ],
+)
+def test_config_refuses_values_by_name(values, tmp_path):
+    if "output" in values:
+        values = {"output": tmp_path / values["output"]}
+    with pytest.raises(InputError, match=next(iter(values))):
+        TrainConfig(**values)
+
+
+def test_config_json_holds_every_setting(undisturbed):
+    config, _ = undisturbed
+    written = json.loads((config.run_dir / "config.json").read_text())
+    assert written["seed"] == 4
+    assert written["network"]["hidden_size"] == 8
+    assert written["augmentation"]["rotation"] == Augmentation().rotation
