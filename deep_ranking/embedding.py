@@ -16,7 +16,9 @@ def embed_images(
     paths: Sequence[str | os.PathLike[str]],
     *,
     batch_size: int = 64,
+    skip_broken: bool = False,
     progress: bool = False,
+    out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Embed image files.
 
@@ -24,7 +26,10 @@ def embed_images(
         model: a network of `build_network` or `load_model`.
         paths: image files.
         batch_size: images a batch.
-        progress: whether to show a progress bar on standard error.
+        skip_broken: give a missing or broken image a row of NaN, rather than stop.
+        progress: whether to show a progress bar on standard error, if that is a terminal.
+        out: float32 (images, dim) to write to, such as a memory-mapped file; by default a new
+            array in memory.
 
     Returns:
         float32 (images, dim), rows of unit length, in the order of the paths.
@@ -32,16 +37,25 @@ def embed_images(
     Raises:
         InputError: an image is missing or broken.
     """
-    source = ImageSource(paths, image_size=model.input_shape[1], batch_size=batch_size)
-    embeddings = np.empty((len(paths), model.output_shape[-1]), np.float32)
+    source = ImageSource(
+        paths,
+        image_size=model.input_shape[1],
+        batch_size=batch_size,
+        skip_broken=skip_broken,
+    )
+    if out is None:
+        out = np.empty((len(paths), model.output_shape[-1]), np.float32)
     filled = 0
     with (
         source.explained(),
-        tqdm(total=len(paths), desc="embedding", unit=" images", disable=not progress) as bar,
+        tqdm(
+            total=len(paths), desc="embedding", unit=" images", disable=None if progress else True
+        ) as bar,
     ):
         for images in source.dataset():
             rows = model.predict_on_batch(images)
-            embeddings[filled : filled + len(rows)] = rows
+            out[filled : filled + len(rows)] = rows
             filled += len(rows)
             bar.update(len(rows))
-    return embeddings
+    out[sorted(source.broken)] = np.nan
+    return out

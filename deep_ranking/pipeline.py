@@ -129,23 +129,44 @@ class ImageSource(BatchSource):
         paths: image files.
         image_size: side of the images in pixels.
         batch_size: images a batch; the last batch may be short.
+        skip_broken: give black pixels for a missing or broken image, rather than stop.
+
+    Attributes:
+        broken: with `skip_broken`, indices of the images that could not be read so far.
     """
 
     def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], *, image_size: int, batch_size: int
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        image_size: int,
+        batch_size: int,
+        skip_broken: bool = False,
     ) -> None:
         super().__init__(image_size)
         self.paths = paths
         self.batch_size = batch_size
+        self.skip_broken = skip_broken
+        self.broken: set[int] = set()
 
     def dataset(self) -> tf.data.Dataset:
         """Give batches of float32 (rows, image_size, image_size, 3), RGB in [0, 255]."""
 
         def read(batch: int) -> UInt8Array:
-            part = self.paths[batch * self.batch_size : (batch + 1) * self.batch_size]
-            return np.stack([read_image(path, self.image_size) for path in part])
+            begin = batch * self.batch_size
+            end = min(begin + self.batch_size, len(self.paths))
+            return np.stack([self._read(number) for number in range(begin, end)])
 
         return self._batches(read, -(-len(self.paths) // self.batch_size))
+
+    def _read(self, number: int) -> UInt8Array:
+        try:
+            return read_image(self.paths[number], self.image_size)
+        except InputError:
+            if not self.skip_broken:
+                raise
+            self.broken.add(number)
+            return np.zeros((self.image_size, self.image_size, 3), np.uint8)
 
 
 class TripletSource(BatchSource):
@@ -167,6 +188,7 @@ class TripletSource(BatchSource):
             sees them.
 
     Attributes:
+        paths: path of each of `triplets.paths`.
         broken: with `skip_broken`, indices of the triplets that were left out so far.
 
     Raises:
@@ -202,7 +224,7 @@ class TripletSource(BatchSource):
         self.steps_per_epoch = steps_per_epoch
         self.save_dir = make_folder(save_dir) if save_dir is not None else None
         self.broken: set[int] = set()
-        self._paths = resolve_paths(triplets, dataset_dir)
+        self.paths = resolve_paths(triplets, dataset_dir)
         self._check_images_exist()
 
     @property
@@ -271,7 +293,7 @@ class TripletSource(BatchSource):
         transforms = draw_transforms(self.augmentation, rng, 3, self.image_size)
         try:
             for row, transform in enumerate(transforms):
-                path = self._paths[self.triplets.rows[triplet, row]]
+                path = self.paths[self.triplets.rows[triplet, row]]
                 image = decode_image(path, self.image_size)
                 images[row] = resample(image, self.image_size, transform)
         except InputError as error:
@@ -290,13 +312,13 @@ class TripletSource(BatchSource):
 
     def _check_images_exist(self) -> None:
         """Find missing images before hours of training meet one."""
-        missing = np.array([not os.path.exists(path) for path in self._paths])
+        missing = np.array([not os.path.exists(path) for path in self.paths])
         if not missing.any():
             return
         triplets = np.flatnonzero(missing[self.triplets.rows].any(axis=1))
         if not self.skip_broken:
             rows = self.triplets.rows[triplets[0]]
-            path = self._paths[rows[missing[rows]][0]]
+            path = self.paths[rows[missing[rows]][0]]
             raise self._located(int(triplets[0]), InputError(f"{path}: no such image"))
         self.broken.update(triplets.tolist())
         if len(self.broken) == len(self.triplets):

@@ -13,6 +13,7 @@ import json
 import math
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 
 from deep_ranking.checkpoint import read_state, restore_variables, save_checkpoint
 from deep_ranking.config import TrainConfig
+from deep_ranking.embedding import embed_images
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path, make_folder
 from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric
@@ -31,6 +33,7 @@ from deep_ranking.pipeline import TripletSource
 from deep_ranking.plots import run_figure
 from deep_ranking.triplets import read_triplets
 
+MEASURED_TRIPLETS = 1024
 COLLAPSED_DISTANCE = 0.05
 STUCK_SHARE = 0.01
 
@@ -156,8 +159,8 @@ class _Run:
         set_trainable_from(model, config.train_from)
         model.compile(
             optimizer=_optimizer(config),
-            loss=RankingLoss(config.gap, config.distance, config.hinge, config.clip),
-            metrics=[TripletMetric(name, config.gap, config.distance) for name in QUANTITIES],
+            loss=_loss(config),
+            metrics=_metrics(config),
         )
         _print_size(model, self.training)
         if self.resumes:
@@ -210,9 +213,29 @@ class _Run:
             print(advice)
 
     def _measure(self, model: keras.Model, source: TripletSource) -> Row:
-        with source.explained():
-            measured = model.evaluate(source.dataset(0), verbose=0, return_dict=True)
-        return {f"val_{name}": float(value) for name, value in measured.items()}
+        """Judge the model on triplets; each image is embedded once, however often it occurs."""
+        config = self.config
+        loss, metrics = _loss(config), _metrics(config)
+        mean_loss = keras.metrics.Mean(name="loss")
+        chunk = source.triplets_per_batch if config.hinge == "batch" else MEASURED_TRIPLETS
+        with tempfile.TemporaryFile(dir=config.run_dir) as file:
+            shape = (len(source.paths), config.network.embedding_size)
+            embeddings = np.memmap(file, np.float32, "w+", shape=shape)
+            embed_images(
+                model, source.paths, skip_broken=config.skip_broken, progress=True, out=embeddings
+            )
+            for begin in range(0, len(source.triplets), chunk):
+                triplets = source.triplets.rows[begin : begin + chunk]
+                if config.skip_broken:
+                    triplets = triplets[~np.isnan(embeddings[triplets, 0]).any(axis=1)]
+                    if not len(triplets):
+                        continue
+                # Loss and metrics look at embeddings alone, so these serve as labels too.
+                rows = keras.ops.convert_to_tensor(embeddings[triplets.ravel()])
+                mean_loss.update_state(loss(rows, rows), sample_weight=len(triplets))
+                for metric in metrics:
+                    metric.update_state(rows, rows)
+        return {f"val_{metric.name}": float(metric.result()) for metric in (mean_loss, *metrics)}
 
     def _is_best(self, row: Row) -> bool:
         value = row.get("val_similarity_precision", -row["loss"])
@@ -246,6 +269,14 @@ def _optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     if config.optimizer == "adam":
         return keras.optimizers.Adam(config.learning_rate)
     return keras.optimizers.SGD(config.learning_rate, momentum=0.9, nesterov=True)
+
+
+def _loss(config: TrainConfig) -> RankingLoss:
+    return RankingLoss(config.gap, config.distance, config.hinge, config.clip)
+
+
+def _metrics(config: TrainConfig) -> list[TripletMetric]:
+    return [TripletMetric(name, config.gap, config.distance) for name in QUANTITIES]
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:

@@ -36,9 +36,9 @@ def test_groups_are_drawn_whole():
     for draw in np.random.default_rng(3).integers(3, size=(400, 3)):
         drawn = [value for group in draw for value in members[group]]
         means.append(sum(drawn) / len(drawn))
-    found = bootstrap_interval(values, resamples=400, seed=3, groups=groups)
+    found = bootstrap_interval(values, confidence=0.5, resamples=400, seed=3, groups=groups)
     assert found.mean == pytest.approx(3.75 / 6)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.25, 0.75])))
 
 
 def test_a_group_for_each_value_is_no_grouping():

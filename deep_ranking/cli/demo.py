@@ -95,7 +95,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     print("\nsimilarity precision (share of triplets in order)  before   after   raw pixels")
     for (name, triplets), value in zip(judged.items(), precision_before, strict=True):
         trained, raw = _precision(triplets, after), _precision(triplets, None)
-        print(f"  {name:48s} {value:6.3f}  {trained:6.3f}   {raw:10.3f}")
+        verdict = "better" if trained > raw else "not better"
+        print(
+            f"  {name:48s} {value:6.3f}  {trained:6.3f}   {raw:10.3f}   {verdict} than raw pixels"
+        )
     _compare(files["held_back"], after)
     print(f"\nModel in {config.output}; compare any two images with it:")
     print(f"  python compare.py --model {config.output} --image1 A.png --image2 B.png")
@@ -124,7 +127,7 @@ def _sample(images: Path, path: Path, seed: int) -> Path:
 def _precision(triplets: Triplets, model: "keras.Model | None") -> float:
     """Similarity precision of a model's embeddings, or of raw pixels without one."""
     from deep_ranking.embedding import embed_images
-    from deep_ranking.metrics import row_distances, similarity_precision
+    from deep_ranking.metrics import similarity_precision, triplet_distances
 
     paths = resolve_paths(triplets, None)
     if model is None:
@@ -132,8 +135,7 @@ def _precision(triplets: Triplets, model: "keras.Model | None") -> float:
         embeddings = rows.reshape(len(rows), -1).astype(np.float32)
     else:
         embeddings = embed_images(model, paths)
-    query, positive, negative = (embeddings[column] for column in triplets.rows.T)
-    return similarity_precision(row_distances(query, positive), row_distances(query, negative))
+    return similarity_precision(*triplet_distances(embeddings, triplets.rows))
 
 
 def _compare(triplets_path: Path, model: "keras.Model") -> None:

@@ -30,7 +30,7 @@ BYTES_PER_GALLERY_ROW = 48
 """What one query needs for each gallery row, all its metrics included."""
 
 TIGHT_CONE = 2**-7
-"""Spread around the mean, as a share of the mean squared norm, below which rows are shifted by it."""
+"""Share of the mean squared norm: a gallery that spreads less is shifted by its mean."""
 
 
 def row_distances(first: Embeddings, second: Embeddings) -> Floats:
@@ -136,15 +136,15 @@ def row_chunks(num_rows: int, dim: int) -> Iterator[slice]:
 class GalleryDistances:
     """Squared distances from any queries to every row of one gallery.
 
-    Ties: gallery rows that are equal, element for element, are at exactly the same distance from any
-    query, so images that occur twice, and collapsed models, are true ties. The matrix product alone
-    does not promise that: it may add up in another order at its edges. Different rows whose squared
-    distances differ by less than the rounding of float32 (4e-7 for unit rows) may come out in either
-    order, or as a tie.
+    Ties: gallery rows that are equal, element for element, are at exactly the same distance from
+    any query, so images that occur twice, and collapsed models, are true ties. The matrix product
+    alone does not promise that: it may add up in another order at its edges. Different rows whose
+    squared distances differ by less than the rounding of float32 (about 4e-7 of the sum of both
+    squared norms) may come out in either order, or as a tie.
 
     A gallery in a tight cone (an untrained or collapsed network, nearly all cosines above 0.99) is
-    shifted by its mean first. The distances stay as they are, and are no longer the small difference
-    of large products.
+    shifted by its mean first. The distances stay as they are, but are no longer the small
+    difference of large products.
 
     Args:
         gallery: float array (rows, dim), finite; a memory-mapped array stays on the disk.

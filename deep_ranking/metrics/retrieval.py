@@ -285,7 +285,7 @@ def _check_depth(k: int) -> None:
         raise ValueError(f"k must be at least 1. Received: k={k}.")
 
 
-def _where_defined(hits: Hits, values: npt.NDArray[Any]) -> Floats:
+def _where_defined(hits: Hits, values: npt.ArrayLike) -> Floats:
     return np.where(hits.any(axis=1), values, np.nan)
 
 
