@@ -103,11 +103,6 @@ def train(
     return model
 
 
-def run_exists(config: TrainConfig) -> bool:
-    """Whether an earlier run, or a model of another origin, lies where this one would write."""
-    return config.output.exists() or config.run_dir.exists()
-
-
 class _Run:
     """One run: its sources of batches, its folder and its state. Making it only checks."""
 
@@ -115,9 +110,9 @@ class _Run:
         self.config = config
         self.checkpoint = config.run_dir / "checkpoint.h5"
         self.resumes = resume and self.checkpoint.exists()
-        if resume:
+        if self.resumes:
             _check_same_settings(config)
-        elif run_exists(config) and not overwrite:
+        elif (self.checkpoint.exists() or config.output.exists()) and not overwrite:
             raise InputError(
                 f"{config.output}: there is a run or a model already; go on with it by --resume, "
                 "replace it by --overwrite, or choose another --output"

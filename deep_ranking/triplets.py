@@ -162,7 +162,8 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         folders.insert(0, Path(dataset_dir))
     for folder in folders:
         if (folder / first).exists():
-            return [os.path.join(folder, path) for path in triplets.paths]
+            prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
+            return [os.path.join(prefix, path) for path in triplets.paths]
     tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
     raise InputError(
         f"{triplets.file}:1: image {first} not found in any of: {tried}; "
