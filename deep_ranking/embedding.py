@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from deep_ranking.pipeline import ImageSource
+from deep_ranking.batches import ImageSource
 
 
 def embed_images(

@@ -1,70 +1,33 @@
 """TrainConfig -> a trained model, and a run folder from which training can go on.
 
-The run folder NAME.run/ beside NAME.h5 holds `config.json` (the settings), `history.csv` (an epoch
-a row), `history.png`, `best.h5` and `checkpoint.h5`. All are replaced atomically. Order,
-augmentation and dropout of an epoch depend on (seed, epoch) alone, so that a run that was stopped
-goes on to the same result.
+Order, augmentation and dropout of an epoch depend on (seed, epoch) alone, and a checkpoint holds
+all the rest, so that a run that was stopped goes on to the same result.
 """
 
-import csv
 import dataclasses
-import hashlib
-import json
 import math
-import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from deep_ranking.checkpoint import read_state, restore_variables, save_checkpoint
+from deep_ranking.checkpoint import restore_variables, save_checkpoint
 from deep_ranking.config import TrainConfig
+from deep_ranking.diagnosis import diagnose
 from deep_ranking.embedding import embed_images
 from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path, make_folder
+from deep_ranking.files import make_folder
 from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric
 from deep_ranking.model_file import save_model
 from deep_ranking.network import build_network, set_trainable_from
 from deep_ranking.pipeline import TripletSource
-from deep_ranking.plots import run_figure
+from deep_ranking.run_folder import Row, RunFolder, RunState
 from deep_ranking.triplets import read_triplets
 
 MEASURED_TRIPLETS = 1024
-COLLAPSED_DISTANCE = 0.05
-STUCK_SHARE = 0.01
-
-# Settings that may change when a run goes on: they decide how long it runs and where things lie.
-FREE_TO_CHANGE = (
-    "epochs",
-    "triplets",
-    "validation_triplets",
-    "dataset",
-    "output",
-    "save_augmented",
-)
-
-Row = dict[str, float]
-
-
-@dataclass
-class RunState:
-    """What a run needs to go on, besides weights and optimizer.
-
-    Attributes:
-        fingerprints: SHA-256 of each triplet file, since another file would be another run.
-        num_epochs: epochs completed.
-        history: one row an epoch that was measured; epoch 0 is before training.
-        best: best value so far of the quantity that `best.h5` is chosen by.
-    """
-
-    fingerprints: dict[str, str]
-    num_epochs: int = 0
-    history: list[Row] = field(default_factory=list)
-    best: float | None = None
 
 
 def train(
@@ -108,25 +71,13 @@ class _Run:
 
     def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         self.config = config
-        self.checkpoint = config.run_dir / "checkpoint.h5"
-        self.resumes = resume and self.checkpoint.exists()
-        if self.resumes:
-            _check_same_settings(config)
-        elif (self.checkpoint.exists() or config.output.exists()) and not overwrite:
-            raise InputError(
-                f"{config.output}: there is a run or a model already; go on with it by --resume, "
-                "replace it by --overwrite, or choose another --output"
-            )
+        self.folder = RunFolder(config)
+        self.resumes = self.folder.check_earlier_run(config, resume=resume, overwrite=overwrite)
         self.training = self._source(config.triplets, training=True)
         self.validation = None
-        fingerprints = {"triplets": _fingerprint(config.triplets)}
         if config.validation_triplets is not None:
             self.validation = self._source(config.validation_triplets, training=False)
-            fingerprints["validation_triplets"] = _fingerprint(config.validation_triplets)
-        self.state = RunState(fingerprints)
-        if self.resumes:
-            self.state = RunState(**read_state(self.checkpoint))
-            _check_same_files(config, self.state.fingerprints, fingerprints)
+        self.state = self.folder.read_state(config) if self.resumes else RunState.of(config)
         make_folder(config.output.parent)
 
     def _source(self, path: Path, *, training: bool) -> TripletSource:
@@ -159,19 +110,17 @@ class _Run:
         )
         _print_size(model, self.training)
         if self.resumes:
-            restore_variables(self.checkpoint, model)
+            restore_variables(self.folder.checkpoint, model)
             print(f"Going on after epoch {self.state.num_epochs} of {config.epochs}.")
-        elif config.run_dir.is_dir():  # an earlier run, which nothing can now keep from replacing
-            shutil.rmtree(config.run_dir)
-        make_folder(config.run_dir)
-        with atomic_path(config.run_dir / "config.json") as temporary:
-            temporary.write_text(config.to_json(), encoding="utf-8")
+        else:
+            self.folder.clear()
+        self.folder.write_settings(config)
         if self.validation is not None and not self.state.history:
             before = self._measure(model, self.validation)
             print(f"Before training, validation: {_describe(before)}")
             self.state.history.append({"epoch": 0, **before})
         if self.state.history:
-            self._write_history()
+            self.folder.write_history(self.state.history)
         return model
 
     def train_epoch(self, model: keras.Model, verbose: int) -> None:
@@ -199,10 +148,10 @@ class _Run:
             row |= measured
         self.state.num_epochs = epoch + 1
         if self._is_best(row):
-            save_model(model, self.config.run_dir / "best.h5")
+            save_model(model, self.folder.best)
         self.state.history.append({"epoch": epoch + 1, **row})
-        save_checkpoint(self.checkpoint, model, dataclasses.asdict(self.state))
-        self._write_history()
+        save_checkpoint(self.folder.checkpoint, model, dataclasses.asdict(self.state))
+        self.folder.write_history(self.state.history)
         advice = diagnose(self.state.history, self.config.gap)
         if advice:
             print(advice)
@@ -213,7 +162,7 @@ class _Run:
         loss, metrics = _loss(config), _metrics(config)
         mean_loss = keras.metrics.Mean(name="loss")
         chunk = source.triplets_per_batch if config.hinge == "batch" else MEASURED_TRIPLETS
-        with tempfile.TemporaryFile(dir=config.run_dir) as file:
+        with tempfile.TemporaryFile(dir=self.folder.path) as file:
             shape = (len(source.paths), config.network.embedding_size)
             embeddings = np.memmap(file, np.float32, "w+", shape=shape)
             embed_images(
@@ -238,19 +187,6 @@ class _Run:
             return False
         self.state.best = value
         return True
-
-    def _write_history(self) -> None:
-        history = self.state.history
-        columns = list(dict.fromkeys(name for row in reversed(history) for name in row))
-        with (
-            atomic_path(self.config.run_dir / "history.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as handle,
-        ):
-            writer = csv.DictWriter(handle, columns)
-            writer.writeheader()
-            writer.writerows(history)
-        with atomic_path(self.config.run_dir / "history.png") as temporary:
-            run_figure(history).savefig(temporary)
 
 
 class _StopAfterEpoch(keras.callbacks.Callback):
@@ -282,70 +218,6 @@ def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
     for number, layer in enumerate(dropouts):
         state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
         layer.seed_generator.state.assign(state % 2**31)
-
-
-def _fingerprint(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _check_same_settings(config: TrainConfig) -> None:
-    """A run that goes on must be the run that began."""
-    path = config.run_dir / "config.json"
-    if not path.exists():
-        return
-    try:
-        began = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise InputError(f"{path}: not JSON any more; start anew with --overwrite") from None
-    goes_on = json.loads(config.to_json())
-    for name in goes_on:
-        if name not in FREE_TO_CHANGE and began.get(name) != goes_on[name]:
-            raise InputError(
-                f"{path}: the run began with {name} {began.get(name)}. Received: {goes_on[name]}; "
-                "resume with the same, or start anew with --overwrite"
-            )
-
-
-def _check_same_files(config: TrainConfig, began: dict[str, str], goes_on: dict[str, str]) -> None:
-    for name in sorted(began.keys() | goes_on.keys()):
-        if began.get(name) != goes_on.get(name):
-            raise InputError(
-                f"{name} {getattr(config, name)}: not the file that the run began with; give that "
-                "file, or start anew with --overwrite"
-            )
-
-
-def diagnose(history: list[Row], gap: float) -> str | None:
-    """Say what is wrong when training learns nothing.
-
-    Args:
-        history: rows of the epochs, the latest last.
-        gap: the loss's gap.
-
-    Returns:
-        One line with what is seen, why, and what to try; None when nothing is wrong.
-    """
-    row = history[-1]
-    if row["active_triplets"] == 0:
-        return (
-            "No triplet is active: every negative is already further away than its positive by "
-            f"the gap of {gap:g}, so nothing is learned. Try a larger --gap or sample new triplets."
-        )
-    if row["negative_distance"] < COLLAPSED_DISTANCE:
-        return (
-            f"Collapse: all embeddings are alike (mean distance {row['negative_distance']:.2g}), "
-            f"so the loss sticks at the gap of {gap:g}. Try a lower --learning_rate, a smaller "
-            "--gap, or pre-trained --weights."
-        )
-    trained = [row for row in history if "loss" in row]
-    if len(trained) > 1 and all(abs(row["loss"] - gap) < STUCK_SHARE * gap for row in trained[-2:]):
-        return (
-            f"The loss sticks at the gap of {gap:g}: positives come no nearer than negatives. "
-            "Try --optimizer adam with --learning_rate 0.0001, a smaller --gap, or pre-trained "
-            "--weights."
-        )
-    return None
 
 
 def _print_size(model: keras.Model, source: TripletSource) -> None:

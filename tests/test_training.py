@@ -15,12 +15,13 @@ from PIL import Image
 from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.diagnosis import diagnose
 from deep_ranking.errors import InputError
 from deep_ranking.images import find_images
 from deep_ranking.model_file import load_model
 from deep_ranking.network import build_network
 from deep_ranking.sampling import sample_triplets
-from deep_ranking.training import diagnose, train
+from deep_ranking.training import train
 from deep_ranking.triplets import write_triplets
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size=8, dropout=0.2)
@@ -219,7 +220,7 @@ def test_an_earlier_run_is_never_lost_by_accident(folder, undisturbed):
     data = config.output.read_bytes()
     with pytest.raises(InputError, match=r"--resume.*--overwrite"):
         train(config, verbose=0)
-    with pytest.raises(InputError, match="began with seed 4. Received: 5"):
+    with pytest.raises(InputError, match=r"began with seed 4\. Received: 5"):
         train(replace(config, seed=5), resume=True, verbose=0)
     with pytest.raises(InputError, match="not the file that the run began with"):
         train(replace(config, triplets=folder / "validation.txt"), resume=True, verbose=0)

@@ -1,0 +1,168 @@
+"""The run folder NAME.run/ beside NAME.h5: what a training run leaves behind, and goes on from.
+
+It holds `config.json` (the settings), `history.csv` (an epoch a row) and `history.png`, `best.h5`
+and `checkpoint.h5`, each replaced atomically.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from deep_ranking.checkpoint import read_state
+from deep_ranking.config import TrainConfig
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path, make_folder
+from deep_ranking.plots import run_figure
+
+Row = dict[str, float]
+
+# Settings that may change when a run goes on: they decide how long it runs and where things lie.
+FREE_TO_CHANGE = (
+    "epochs",
+    "triplets",
+    "validation_triplets",
+    "dataset",
+    "output",
+    "save_augmented",
+)
+
+
+@dataclass
+class RunState:
+    """What a run needs to go on, besides weights and optimizer.
+
+    Attributes:
+        fingerprints: SHA-256 of each triplet file, since another file would be another run.
+        num_epochs: epochs completed.
+        history: one row an epoch that was measured; epoch 0 is before training.
+        best: best value so far of the quantity that `best.h5` is chosen by.
+    """
+
+    fingerprints: dict[str, str]
+    num_epochs: int = 0
+    history: list[Row] = field(default_factory=list)
+    best: float | None = None
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Self:
+        """Give the state of a run that has not begun."""
+        paths = {
+            "triplets": config.triplets,
+            "validation_triplets": config.validation_triplets,
+        }
+        return cls({name: _sha256(path) for name, path in paths.items() if path is not None})
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        config: the run's settings, which name the folder.
+
+    Attributes:
+        path: the folder.
+        checkpoint: file of weights, optimizer and `RunState`.
+        best: model file of the best epoch.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.path = config.run_dir
+        self.checkpoint = self.path / "checkpoint.h5"
+        self.best = self.path / "best.h5"
+
+    def check_earlier_run(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> bool:
+        """Say whether an earlier run goes on.
+
+        Raises:
+            InputError: there is an earlier run or model, and it is not said what to do with it; or
+                it is to go on with other settings.
+        """
+        if resume and self.checkpoint.exists():
+            self._check_settings(config)
+            return True
+        if (self.checkpoint.exists() or config.output.exists()) and not overwrite:
+            raise InputError(
+                f"{config.output}: there is a run or a model already; go on with it by --resume, "
+                "replace it by --overwrite, or choose another --output"
+            )
+        return False
+
+    def _check_settings(self, config: TrainConfig) -> None:
+        path = self.path / "config.json"
+        try:
+            began = _flat(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return
+        except (ValueError, AttributeError):
+            raise InputError(
+                f"{path}: not the settings of a run; start anew by --overwrite"
+            ) from None
+        goes_on = _flat(json.loads(config.to_json()))
+        for name in sorted(began.keys() | goes_on.keys()):
+            if name not in FREE_TO_CHANGE and began.get(name) != goes_on.get(name):
+                raise InputError(
+                    f"{path}: the run began with {name} {began.get(name)}. "
+                    f"Received: {goes_on.get(name)}; resume with the same, or start anew by "
+                    "--overwrite"
+                )
+
+    def read_state(self, config: TrainConfig) -> RunState:
+        """Read the state of the run that goes on.
+
+        Raises:
+            InputError: the checkpoint is damaged, or a triplet file is not the one it began with.
+        """
+        try:
+            state = RunState(**read_state(self.checkpoint))
+        except TypeError:
+            raise InputError(
+                f"{self.checkpoint}: of another version; start anew by --overwrite"
+            ) from None
+        given = RunState.of(config).fingerprints
+        for name in sorted(state.fingerprints.keys() | given.keys()):
+            if state.fingerprints.get(name) != given.get(name):
+                raise InputError(
+                    f"{name} {getattr(config, name)}: not the file that the run began with; give "
+                    "that file, or start anew by --overwrite"
+                )
+        return state
+
+    def clear(self) -> None:
+        """Make the folder empty: an earlier run gives way."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
+        make_folder(self.path)
+
+    def write_settings(self, config: TrainConfig) -> None:
+        """Write `config.json`."""
+        with atomic_path(self.path / "config.json") as temporary:
+            temporary.write_text(config.to_json(), encoding="utf-8")
+
+    def write_history(self, history: list[Row]) -> None:
+        """Write `history.csv` and its picture."""
+        columns = list(dict.fromkeys(name for row in reversed(history) for name in row))
+        with (
+            atomic_path(self.path / "history.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as handle,
+        ):
+            writer = csv.DictWriter(handle, columns)
+            writer.writeheader()
+            writer.writerows(history)
+        with atomic_path(self.path / "history.png") as temporary:
+            run_figure(history).savefig(temporary)
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those of network and augmentation among them, rather than below them."""
+    network, augmentation = settings.pop("network"), settings.pop("augmentation")
+    flat: dict[str, Any] = settings | network | (augmentation or {"augment": False})
+    return flat
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
