@@ -69,6 +69,19 @@ class Measured:
     queries: int
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a process used.
+
+    Attributes:
+        seconds: time of sampling and writing.
+        megabytes: the most memory that it ever held: interpreter, NumPy and listing included.
+    """
+
+    seconds: float
+    megabytes: float
+
+
 def make_listing(num_images, num_classes):
     """Make up a listing of `num_images` names in classes of equal size, give or take one."""
     labels = (np.arange(num_images) * num_classes // num_images).astype(np.int32)
@@ -80,11 +93,11 @@ def make_listing(num_images, num_classes):
 
 
 def sample_ours(listing, num_positives, num_negatives, path):
-    """Sample and write with this project; give the number of triplets."""
+    """Sample and write with this project."""
     blocks = sample_triplets(
         listing.labels, num_positives=num_positives, num_negatives=num_negatives, seed=0
     )
-    return write_triplets(path, listing.names, blocks)
+    write_triplets(path, listing.names, blocks)
 
 
 def negatives_by_lists(listing) -> Callable[[int, int], list[str]]:
@@ -166,16 +179,15 @@ def measure_in_child(num_images, num_classes, num_positives, num_negatives):
     """Run ours once in this process, meant to be a new one.
 
     Returns:
-        Triplets, seconds, and the largest memory that the process ever held, in MB: the
-        interpreter, NumPy and the listing included.
+        The `Usage`.
     """
     listing = make_listing(num_images, num_classes)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        triplets = sample_ours(listing, num_positives, num_negatives, Path(folder) / "triplets.txt")
+        sample_ours(listing, num_positives, num_negatives, Path(folder) / "triplets.txt")
         seconds = time.perf_counter() - start
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
-    return triplets, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return Usage(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def parse_arguments():
@@ -205,6 +217,39 @@ def parse_arguments():
     return args
 
 
+def compare(listing, counts, repeats, seconds):
+    """Run ours and both readings of the blog's in turn.
+
+    Args:
+        listing: the images.
+        counts: positives a query, negatives a pair.
+        repeats: runs of each.
+        seconds: time limit for all runs of a reading together.
+
+    Returns:
+        Seconds of each run of ours; for each reading, what each run measured.
+    """
+    readings = {"lists": negatives_by_lists(listing), "array": negatives_by_array(listing)}
+    ours = []
+    blog = {reading: [] for reading in readings}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            sample_ours(listing, *counts, folder / "ours.txt")
+            ours.append(time.perf_counter() - start)
+            for reading, draw in readings.items():
+                run = sample_blog(
+                    listing,
+                    *counts,
+                    folder / "blog.txt",
+                    draw_negatives=draw,
+                    seconds=seconds / repeats,
+                )
+                blog[reading].append(run)
+    return ours, blog
+
+
 def main():
     """Measure and print."""
     args = parse_arguments()
@@ -215,7 +260,7 @@ def main():
     )
     print(
         f"{args.classes:,} classes, {counts[0]} positives a query, {counts[1]} negatives a pair; "
-        f"medians of {args.repeats}"
+        f"medians of {args.repeats} runs"
     )
     print()
 
@@ -224,60 +269,42 @@ def main():
         # First of all: a child starts with the parent's peak, and that is still small.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             large = pool.submit(measure_in_child, args.large_images, args.classes, *counts).result()
-
     listing = make_listing(args.images, args.classes)
-    readings = {"lists": negatives_by_lists(listing), "array": negatives_by_array(listing)}
-    ours = []
-    blog = {reading: [] for reading in readings}
-    triplets = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(args.repeats):
-            start = time.perf_counter()
-            triplets = sample_ours(listing, *counts, Path(folder) / "ours.txt")
-            ours.append(time.perf_counter() - start)
-            for reading, draw in readings.items():
-                limit = args.seconds / args.repeats
-                path = Path(folder) / "blog.txt"
-                blog[reading].append(
-                    sample_blog(listing, *counts, path, draw_negatives=draw, seconds=limit)
-                )
+    ours, blog = compare(listing, counts, args.repeats, args.seconds)
 
     seconds = statistics.median(ours)
     print(f"{'':24}{'images':>10}{'queries':>11}{'measured':>11}{'all queries':>14}{'ratio':>9}")
     print(f"{'ours':24}{args.images:10,}{args.images:11,}{seconds:9.2f} s{seconds:12.2f} s")
     ratios = {}
     for reading, runs in blog.items():
+        queries = statistics.median_low(run.queries for run in runs)
+        measured = statistics.median(run.seconds for run in runs)
         scaled = statistics.median(run.seconds * args.images / run.queries for run in runs)
         ratios[reading] = scaled / seconds
-        queries = statistics.median_low([run.queries for run in runs])
-        measured = statistics.median(run.seconds for run in runs)
         print(
             f"{f'the blog, {reading}':24}{args.images:10,}{queries:11,}{measured:9.2f} s"
-            f"{scaled:12.0f} s{ratios[reading]:9,.0f}"
+            f"{scaled:12.2f} s{ratios[reading]:9,.0f}"
         )
-    if large:
-        print(
-            f"{'ours, alone':24}{args.large_images:10,}{args.large_images:11,}{large[1]:9.2f} s"
-            f"{large[1]:12.2f} s   peak memory {large[2]:,.0f} MB"
-        )
-    print()
-    print(
-        f'{triplets:,} triplets a run of ours. The blog\'s "all queries" are scaled up from the '
-        "queries measured."
-    )
     checks = [
-        (
-            f"{ratios['array']:,.0f} times faster (target {TARGET_RATIO})",
-            ratios["array"] >= TARGET_RATIO,
-        ),
-        (f"{seconds:.2f} s (target under {TARGET_SECONDS:.0f})", seconds < TARGET_SECONDS),
+        (ratios["array"] >= TARGET_RATIO, f"{ratios['array']:,.0f} times (target {TARGET_RATIO})"),
+        (seconds < TARGET_SECONDS, f"{seconds:.2f} s (target under {TARGET_SECONDS:.0f} s)"),
     ]
     if large:
-        checks.append(
-            (f"{large[2]:,.0f} MB (target under {TARGET_MEGABYTES:,})", large[2] < TARGET_MEGABYTES)
+        print(
+            f"{'ours, in a new process':24}{args.large_images:10,}{args.large_images:11,}"
+            f"{large.seconds:9.2f} s{large.seconds:12.2f} s   peak memory {large.megabytes:,.0f} MB"
         )
-    verdict = "met" if all(met for _, met in checks) else "MISSED"
-    print(f"Targets {verdict}: " + ", ".join(text for text, _ in checks) + ".")
+        checks.append(
+            (
+                large.megabytes < TARGET_MEGABYTES,
+                f"{large.megabytes:,.0f} MB (target under {TARGET_MEGABYTES:,} MB)",
+            )
+        )
+    print()
+    print('For the blog, "all queries" is scaled up from the queries that were measured.')
+    print("Targets are set for the default sizes, and judged by the kindest reading, the array.")
+    verdict = "met" if all(met for met, _ in checks) else "MISSED"
+    print(f"Targets {verdict}: " + ", ".join(text for _, text in checks) + ".")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Augmentation:
             ("rotation", 0, 180),
             ("zoom", 0, 0.99),
             ("shear", 0, 89),
-            ("shift", 0, np.inf),
+            ("shift", 0, 1024),
             ("random_crop", 0.01, 1),
         ):
             value = getattr(self, name)

@@ -33,12 +33,14 @@ class BatchSource:
         """Dataset of `read(0) ... read(num_batches - 1)`, in order, as float32."""
         self.failure = None
         size = self.image_size
+        failures: dict[int, InputError] = {}
 
         def read_or_remember(batch: npt.NDArray[np.int64]) -> UInt8Array:
             try:
                 return read(int(batch))
             except InputError as error:
-                self.failure = error
+                failures[int(batch)] = error  # threads may be ahead: the first one counts
+                self.failure = failures[min(failures)]
                 raise
 
         def load(batch: tf.Tensor) -> tf.Tensor:

@@ -30,9 +30,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected the name of a file to write")
     try:
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.stem[:100]}-", suffix=path.suffix, dir=path.parent
-        )
+        descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); choose a folder you can write to"

@@ -8,6 +8,8 @@ file's content: OpenCV for plain 8-bit JPEG and PNG, Pillow for every other kind
 import io
 import os
 import stat
+import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ Float64Array = npt.NDArray[np.float64]
 IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".bmp", ".png", ".ppm", ".gif", ".tif", ".tiff", ".webp")
 )
+# What Pillow may take a file for, whatever its name: no format that another program would run.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 178_956_970  # Pillow's own limit, twice its `MAX_IMAGE_PIXELS`
 ORIENTATION_TAG = 0x0112
@@ -36,6 +40,7 @@ IDENTITY: Float64Array = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 # A broken file is reported once, by an `InputError`, and not by the decoder as well.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -167,11 +172,13 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     """
     data = _read_file(Path(path))
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
             pixels = _decode_opencv(data, header, size)
             if pixels is None:
                 pixels = _decode_pillow(header)
-            orientation = header.getexif().get(ORIENTATION_TAG, 1)
+            # Pillow decodes a whole PNG in search of EXIF data: ask only if there is any.
+            has_exif = header.format != "PNG" or b"eXIf" in data
+            orientation = header.getexif().get(ORIENTATION_TAG, 1) if has_exif else 1
     except Image.DecompressionBombError:
         raise InputError(
             f"{path}: image has more than {MAX_PIXELS:,} pixels; make it smaller first"
@@ -253,8 +260,8 @@ def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | 
                 break
     elif header.format == "PNG":
         bit_depth = data[24]
-        whole = data[-8:-4] == b"IEND"
-        if bit_depth != 8 or not whole or "transparency" in header.info or _is_animated(header):
+        plain = "transparency" not in header.info and not _is_animated(header)
+        if bit_depth != 8 or not plain or not _is_whole_png(data):
             return None
     else:
         return None
@@ -269,6 +276,19 @@ def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | 
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
+def _is_whole_png(data: bytes) -> bool:
+    """Whether all checksums are right; OpenCV's PNG library would complain on standard error."""
+    view, begin = memoryview(data), 8
+    while begin + 12 <= len(data):
+        end = begin + 12 + int.from_bytes(view[begin : begin + 4])
+        if zlib.crc32(view[begin + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+            return False
+        if bytes(view[begin + 4 : begin + 8]) == b"IEND":
+            return True
+        begin = end
+    return False
+
+
 def _is_animated(header: Image.Image) -> bool:
     return bool(getattr(header, "is_animated", False))
 
@@ -276,10 +296,10 @@ def _is_animated(header: Image.Image) -> bool:
 def _decode_pillow(image: Image.Image) -> UInt8Array:
     image.load()
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
+        # Pillow scales a 16-bit PPM to 0 ... 65,535 in 32 bits; others of mode I are as they are.
+        if image.mode == "I" and image.format != "PPM":
             raise InputError("32-bit pixels have no fixed range; convert the image to 8 or 16 bits")
-        gray = (values >> 8).astype(np.uint8)
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise InputError("float pixels have no fixed range; convert the image to 8 or 16 bits")

@@ -191,6 +191,8 @@ class TripletSource(BatchSource):
     ) -> bool:
         """Read three images into `images`; False if the triplet is to be left out."""
         triplet = int(order[position])
+        if triplet in self.broken:
+            return False
         rng = np.random.default_rng([self.seed, epoch, position, 1])
         transforms = draw_transforms(self.augmentation, rng, 3, self.image_size)
         try:

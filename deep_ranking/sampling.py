@@ -42,9 +42,9 @@ def sample_triplets(
     for name, count in (("num_positives", num_positives), ("num_negatives", num_negatives)):
         if count < 1:
             raise InputError(f"{name} must be 1 or more. Received: {count}")
-    if np.any(np.diff(labels) < 0):
+    if np.any(labels[1:] < labels[:-1]):
         raise ValueError("labels must not decrease: sort the images by class")
-    starts = np.flatnonzero(np.diff(labels, prepend=-1)) if len(labels) else np.zeros(0, np.int64)
+    starts = np.flatnonzero(np.append(True, labels[1:] != labels[:-1])[: len(labels)])
     sizes = np.diff(starts, append=len(labels))
     if len(sizes) < 2:
         raise InputError(f"triplets need images of two classes or more. Received: {len(sizes)}")

@@ -123,9 +123,10 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
 
 def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line numbers, from 1, and fields."""
+    line = 0
     try:
         with _open(path, "r") as handle:
-            reader = csv.reader(handle)
+            reader = csv.reader(handle, strict=True)
             for line, fields in enumerate(reader, start=1):
                 if any("\0" in field for field in fields):
                     raise InputError(f"{path}:{line}: not a text file")
@@ -137,14 +138,16 @@ def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except csv.Error as error:
-        raise InputError(f"{path}: not a triplet file ({error})") from None
+        raise InputError(
+            f"{path}:{line + 1}: not a triplet line, or a quote is opened and not closed ({error})"
+        ) from None
 
 
 def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None) -> list[str]:
     """Find the folder that the paths of a triplet file are relative to, once for the whole file.
 
     Tried in turn: `dataset_dir`, the folder of the triplet file, the working folder (where the
-    blog's own files start from). The first that holds the first image is taken.
+    blog's own files start from). The first that holds any image of the file is taken.
 
     Args:
         triplets: triplets of a file.
@@ -154,18 +157,18 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         A path for each of `triplets.paths`. Whether each image exists is not checked.
 
     Raises:
-        InputError: the first image is in none of the folders.
+        InputError: no image is in any of the folders.
     """
-    first = triplets.paths[0]
     folders = [triplets.file.parent, Path()]
     if dataset_dir is not None:
         folders.insert(0, Path(dataset_dir))
     for folder in folders:
-        if (folder / first).exists():
-            prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
-            return [os.path.join(prefix, path) for path in triplets.paths]
+        prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
+        paths = [os.path.join(prefix, path) for path in triplets.paths]
+        if any(map(os.path.exists, paths)):
+            return paths
     tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
     raise InputError(
-        f"{triplets.file}:1: image {first} not found in any of: {tried}; "
+        f"{triplets.file}:1: image {triplets.paths[0]} not found in any of: {tried}; "
         "name the folder that the paths start from with --dataset"
     )

@@ -32,11 +32,13 @@ def test_temporary_file_lies_beside_it_hidden_with_its_suffix(tmp_path):
 def test_old_file_stays_whole_until_the_end(tmp_path):
     path = tmp_path / "triplets.txt"
     path.write_text("old")
-    with atomic_path(str(path)) as temporary:
-        temporary.write_text("half of the n")
-        assert path.read_text() == "old"
-        temporary.write_text("new")
-    assert path.read_text() == "new"
+    with path.open() as reader:
+        with atomic_path(str(path)) as temporary:
+            temporary.write_text("half of the n")
+            assert path.read_text() == "old"
+            temporary.write_text("new")
+        assert path.read_text() == "new"
+        assert reader.read() == "old"  # whoever has it open still sees one whole file
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt, SystemExit])

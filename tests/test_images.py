@@ -116,6 +116,20 @@ def test_exif_orientation_of_a_jpeg_decoded_reduced(tmp_path, orientation):
     assert largest_difference(read_image(path, 20), read_image(upright, 20)) <= 4
 
 
+def test_exif_orientation_behind_the_pixels_of_a_png(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    before = save(tmp_path / "before.png", noise(12, 20), exif=exif)
+    data = before.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4])
+    path = tmp_path / "behind.png"
+    path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])  # 12: IEND
+    expected = np.rot90(noise(12, 20), -1)
+    np.testing.assert_array_equal(decode_image(before, 20), expected)
+    np.testing.assert_array_equal(decode_image(path, 20), expected)
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 200])
 def test_unknown_orientation_is_none(tmp_path, orientation):
     exif = Image.Exif()
@@ -282,7 +296,9 @@ def test_black_and_white(tmp_path):
 def test_pixels_without_a_range_are_refused(tmp_path, name):
     value = {"float.tif": np.float32(200), "32-bit.tif": np.int32(200), "signed.tif": np.int32(-1)}
     path = save(tmp_path / name, np.full((4, 4), value[name]))
-    assert "no fixed range" in message_of(path)
+    message = message_of(path)
+    assert "no fixed range" in message
+    assert "broken" not in message
 
 
 # Sizes

@@ -136,7 +136,7 @@ def test_refuses_what_is_no_model(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_model(path)
     path.write_text("not a model")
-    with pytest.raises(InputError, match="expected an .h5 file"):
+    with pytest.raises(InputError, match=r"expected an \.h5 file"):
         load_model(path)
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(path, include_optimizer=False)
     with pytest.raises(InputError, match="not a model of deep ranking"):

@@ -19,8 +19,11 @@ def positive_int(text: str) -> int:
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number and its noun: "1 class", "2,000 images"."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    """Write a number and its noun: "1 class", "2,000 images", "3 queries"."""
+    if noun.endswith("y"):
+        plural = noun[:-1] + "ies"
+    else:
+        plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number:,} {noun if number == 1 else plural}"
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "sample": "draw triplets from folders of images into a text file",
     "train": "train a network on a triplet file",
     "compare": "print the distance of two images",
+    "evaluate": "judge a model on images of known classes, beside what needs no training",
     "demo": "see it work: learn handwritten digits in a few minutes",
 }
 

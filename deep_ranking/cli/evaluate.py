@@ -1,0 +1,205 @@
+"""`evaluate`: is a model good, and is it better than doing nothing?"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.cli.arguments import counted
+from deep_ranking.cli.evaluation_tables import (
+    extreme_queries,
+    format_interval,
+    print_classes,
+    print_methods,
+    print_queries,
+    verdict,
+    without_nan,
+)
+from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path
+from deep_ranking.images import find_images
+from deep_ranking.triplets import read_triplets, resolve_paths
+
+if TYPE_CHECKING:
+    import keras
+
+    from deep_ranking.evaluation import Evaluation
+
+DESCRIPTION = (
+    "Judge a model on images of known classes, or on given triplets: a table with 95 % bootstrap "
+    "intervals. Judge on classes that it was not trained on."
+)
+MODEL = "model"
+BACKBONE = "untrained backbone"
+VERDICT_METRIC = "map_at_r"
+NUM_QUERIES_SHOWN = 5
+
+Rows = npt.NDArray[np.float32]
+Embedder = Callable[[list[str], Path], Rows]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    suppress = argparse.SUPPRESS
+    parser.add_argument(
+        "--model",
+        "-m",
+        type=Path,
+        required=True,
+        default=suppress,
+        metavar="PATH",
+        help="model file of train.py",
+    )
+    for name, help_text in (
+        ("dataset", "folder with one folder a class; each image is searched for among the others"),
+        ("queries", "folder of the images to search with, one folder a class"),
+        ("gallery", "folder of the images to search, one folder a class"),
+        ("triplets", "triplet file to judge by instead, such as one that people labelled"),
+    ):
+        metavar = "FILE" if name == "triplets" else "DIR"
+        parser.add_argument(
+            f"--{name}", type=Path, default=suppress, metavar=metavar, help=help_text
+        )
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="judge features that nobody trained as well, and say whether training was worth it",
+    )
+    parser.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="imagenet|none|PATH",
+        help="weights of the untrained backbone among the baselines",
+    )
+    parser.add_argument(
+        "--json", type=Path, default=suppress, metavar="FILE", help="write all of it as JSON"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides what is drawn")
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Embed, judge, print."""
+    args = parser.parse_args(argv)
+    given = [name for name in ("dataset", "queries", "gallery", "triplets") if hasattr(args, name)]
+    if given not in (["dataset"], ["queries", "gallery"], ["triplets"]):
+        parser.error("give --dataset, or --queries and --gallery, or --triplets")
+    if args.baselines and given == ["triplets"]:
+        parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
+    if args.seed < 0:
+        parser.error(f"argument --seed: must be 0 or more. Received: {args.seed}")
+    if not args.model.exists():
+        raise InputError(f"{args.model}: no such file; check --model")
+    result = _judge_triplets(args) if given == ["triplets"] else _judge_classes(args, given)
+    if hasattr(args, "json"):
+        with atomic_path(args.json) as temporary:
+            text = json.dumps(without_nan(result), indent=2, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+        print(f"All of it is in {args.json}.")
+
+
+def _judge_triplets(args: argparse.Namespace) -> dict[str, Any]:
+    triplets = read_triplets(args.triplets)
+    paths = resolve_paths(triplets, None)
+    start_tensorflow()
+    from deep_ranking.embedding import embed_images
+    from deep_ranking.evaluation import EmbeddedImages, evaluate_triplets
+    from deep_ranking.model_file import load_model
+
+    model = load_model(args.model)
+    with tempfile.TemporaryFile() as file:
+        shape = (len(paths), model.output_shape[-1])
+        embeddings = np.memmap(file, np.float32, "w+", shape=shape)
+        embed_images(model, paths, progress=True, out=embeddings)
+        images = EmbeddedImages(paths, np.full(len(paths), ""), embeddings)
+        found = evaluate_triplets(images, triplets.rows, seed=args.seed)
+    print(f"{counted(found.num_triplets, 'triplet')} of {counted(len(paths), 'image')}.")
+    print(f"similarity precision  {format_interval(found.similarity_precision)}")
+    print(f"score at top 30       {found.score_at_top_30:,}")
+    return {
+        "triplets": found.num_triplets,
+        "similarity_precision": found.similarity_precision._asdict(),
+        "score_at_top_30": found.score_at_top_30,
+    }
+
+
+def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, Any]:
+    listings = [find_images(getattr(args, name)) for name in folders]
+    paths = [[str(listing.root / path) for path in listing.paths] for listing in listings]
+    labels = [np.array(listing.classes)[listing.labels] for listing in listings]
+    start_tensorflow()
+    from deep_ranking.evaluation import (
+        EmbeddedImages,
+        compare_evaluations,
+        draw_triplets,
+        evaluate,
+        means_by_class,
+    )
+    from deep_ranking.model_file import load_model
+
+    draw_triplets(labels[0], *labels[1:])  # complains of a single class before the long work
+    model = load_model(args.model)
+    evaluations: dict[str, Evaluation] = {}
+    for name, embed in _embedders(model, args).items():
+        with tempfile.TemporaryDirectory() as folder:
+            sets = [
+                EmbeddedImages(images, of, embed(images, Path(folder) / f"{number}.rows"))
+                for number, (images, of) in enumerate(zip(paths, labels, strict=True))
+            ]
+            evaluations[name] = evaluate(*sets, seed=args.seed)
+    queries, classes = counted(len(paths[0]), "query"), counted(len(listings[0].classes), "class")
+    searched = counted(len(paths[-1]), "image")
+    rest = "each searched for among the others" if len(sets) == 1 else f"searched for in {searched}"
+    print(f"{queries} of {classes}, {rest}; means with 95 % bootstrap intervals over queries.\n")
+    by_class = means_by_class(evaluations[MODEL], labels[0])
+    extremes = extreme_queries(evaluations[MODEL], paths[0], NUM_QUERIES_SHOWN)
+    print_methods(evaluations)
+    print_classes(by_class)
+    print_queries(extremes)
+    result = {
+        "methods": {
+            name: {
+                "metrics": {key: value._asdict() for key, value in each.intervals.items()},
+                **each.whole,
+            }
+            for name, each in evaluations.items()
+        },
+        "classes": by_class,
+        "queries": extremes,
+    }
+    if args.baselines:
+        gain = compare_evaluations(
+            evaluations[MODEL], evaluations[BACKBONE], VERDICT_METRIC, seed=args.seed
+        )
+        result["gain_over_backbone"] = {VERDICT_METRIC: gain._asdict()}
+        print(f"\n{verdict(gain, VERDICT_METRIC)}")
+    return result
+
+
+def _embedders(model: "keras.Model", args: argparse.Namespace) -> dict[str, Embedder]:
+    """What embeds: for each method a function of image paths and of a file for its rows."""
+    from deep_ranking.baselines import BASELINES, baseline_features, untrained_backbone
+    from deep_ranking.embedding import embed_images
+
+    def of_network(network: "keras.Model") -> Embedder:
+        def embed(paths: list[str], file: Path) -> Rows:
+            rows = np.memmap(file, np.float32, "w+", shape=(len(paths), network.output_shape[-1]))
+            return embed_images(network, paths, progress=True, out=rows)
+
+        return embed
+
+    def of_baseline(name: str) -> Embedder:
+        return lambda paths, _: baseline_features(name, paths, progress=True)
+
+    embedders = {MODEL: of_network(model)}
+    if args.baselines:
+        weights = None if args.weights == "none" else args.weights
+        backbone = untrained_backbone(model.network_config.image_size, weights)
+        embedders[BACKBONE] = of_network(backbone)
+        embedders |= {name: of_baseline(name) for name in BASELINES}
+    return embedders

@@ -1,0 +1,90 @@
+"""How `evaluate` writes what was found: tables, and a verdict in words."""
+
+import math
+from typing import Any
+
+from deep_ranking.evaluation import Evaluation
+from deep_ranking.metrics import Interval
+
+NUM_CLASSES_SHOWN = 10
+WHOLE = ("nmi", "roc_auc", "equal_error_rate", "equal_error_threshold", "score_at_top_30")
+CLASS_COLUMNS = ("similarity_precision", "recall_at_1", "map_at_r")
+
+
+def format_interval(interval: Interval) -> str:
+    """Write a mean and its interval: "0.634 [0.622, 0.646]"."""
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def print_methods(evaluations: dict[str, Evaluation]) -> None:
+    """Print a column for each method and a row for each metric."""
+    print(" " * 24 + "".join(f"{name:>24s}" for name in evaluations))
+    first = next(iter(evaluations.values()))
+    for metric in first.intervals:
+        cells = [format_interval(each.intervals[metric]) for each in evaluations.values()]
+        print(f"{metric:24s}" + "".join(f"{cell:>24s}" for cell in cells))
+    for metric in WHOLE:
+        values = [each.whole[metric] for each in evaluations.values()]
+        cells = [f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in values]
+        print(f"{metric:24s}" + "".join(f"{cell:>24s}" for cell in cells))
+    print(f"({first.whole['triplets']:,} triplets drawn; thresholds are distances)")
+
+
+def print_classes(by_class: dict[str, dict[str, float]]) -> None:
+    """Print the classes that are found worst."""
+    ordered = sorted(by_class.items(), key=lambda item: _nan_last(item[1]["map_at_r"]))
+    shown = ordered[:NUM_CLASSES_SHOWN]
+    print(f"\nWorst {len(shown)} of {len(by_class)} classes")
+    width = max(len(name) for name, _ in shown)
+    print(" " * width + "".join(f"{column:>22s}" for column in ("queries", *CLASS_COLUMNS)))
+    for name, values in shown:
+        cells = "".join(f"{values[column]:22.3f}" for column in CLASS_COLUMNS)
+        print(f"{name:{width}s}{values['queries']:22,.0f}{cells}")
+
+
+def extreme_queries(
+    evaluation: Evaluation, paths: list[str], count: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Give the worst and the best queries by average precision, each with its value."""
+    values = evaluation.per_query["mean_average_precision"]
+    order = sorted(
+        (row for row in range(len(paths)) if not math.isnan(values[row])),
+        key=lambda row: (values[row], paths[row]),
+    )
+
+    def listed(rows: list[int]) -> list[dict[str, Any]]:
+        return [{"path": paths[row], "average_precision": float(values[row])} for row in rows]
+
+    return {"worst": listed(order[:count]), "best": listed(order[::-1][:count])}
+
+
+def print_queries(extremes: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the worst and the best queries."""
+    for kind, queries in extremes.items():
+        print(f"\n{kind.capitalize()} queries (average precision)")
+        for query in queries:
+            print(f"  {query['average_precision']:.3f}  {query['path']}")
+
+
+def verdict(gain: Interval, metric: str) -> str:
+    """Say whether training was worth it: `gain` is how far the model is above the backbone."""
+    if gain.low > 0:
+        said = "Training was worth it"
+    elif gain.high < 0:
+        said = "Training was not worth it: the untrained backbone is better"
+    else:
+        said = "Whether training was worth it cannot be told from these images"
+    return f"{said} ({metric} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}])."
+
+
+def without_nan(value: Any) -> Any:
+    """Put None in the place of NaN, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _nan_last(value: float) -> float:
+    return math.inf if math.isnan(value) else value
