@@ -17,6 +17,7 @@ NORMALISATIONS = ("unit", "backbone")
 DISTANCES = ("euclidean", "squared")
 HINGES = ("triplet", "batch")
 OPTIMIZERS = ("sgd", "adam")
+MONITORS = ("loss", "similarity_precision", "recall_at_1", "map_at_r")
 
 # The layers of VGG16 that have weights, in the order of the data, as Keras names them.
 BACKBONE_LAYERS = tuple(
@@ -143,7 +144,36 @@ class TrainConfig:
         },
     )
     validation_triplets: Path | None = field(
-        default=None, metadata={"help": "triplet file to judge on before training and each epoch"}
+        default=None,
+        metadata={"help": "triplet file to judge on, before training and while it goes on"},
+    )
+    validation_dataset: Path | None = field(
+        default=None,
+        metadata={
+            "help": "folder of classes to judge on instead, by recall@1, mAP@R and similarity "
+            "precision; training must not see them"
+        },
+    )
+    validate_every: int = field(
+        default=1, metadata={"help": "epochs from one judgement to the next"}
+    )
+    monitor: str | None = field(
+        default=None,
+        metadata={
+            "help": "what the best model and --patience go by (default: similarity precision on "
+            "validation data or, without any, the training loss)",
+            "choices": MONITORS,
+        },
+    )
+    patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "stop when so many judgements in turn were no better than the best "
+            "(default: never)"
+        },
+    )
+    tensorboard: bool = field(
+        default=False, metadata={"help": "write curves for TensorBoard to NAME.run/tensorboard"}
     )
     output: Path = field(
         default=Path("deepranking.h5"),
@@ -210,7 +240,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what needs no look at a file."""
-        for name in ("epochs", "steps_per_epoch"):
+        for name in ("epochs", "steps_per_epoch", "validate_every", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be 1 or more. Received: {value}")
@@ -229,9 +259,27 @@ class TrainConfig:
             raise InputError(f"output must end in .h5. Received: {self.output}")
         if self.train_from is not None:
             _check_choice(self, "train_from", (*BACKBONE_LAYERS, HEAD))
+        self._check_validation()
         _check_choice(self, "optimizer", OPTIMIZERS)
         _check_choice(self, "hinge", HINGES)
         _check_choice(self, "distance", DISTANCES)
+
+    def _check_validation(self) -> None:
+        if self.validation_triplets is not None and self.validation_dataset is not None:
+            raise InputError("give validation_triplets or validation_dataset, not both")
+        if self.monitor is None:
+            return
+        _check_choice(self, "monitor", MONITORS)
+        measured = {"loss"}
+        if self.validation_triplets is not None:
+            measured = {"loss", "similarity_precision"}
+        if self.validation_dataset is not None:
+            measured = {"similarity_precision", "recall_at_1", "map_at_r"}
+        if self.monitor not in measured:
+            raise InputError(
+                f"monitor {self.monitor} is not measured; with the validation data given, choose "
+                f"one of: {', '.join(sorted(measured))}"
+            )
 
     @property
     def run_dir(self) -> Path:

@@ -1,18 +1,20 @@
 """The model file: a Keras .h5 that describes itself, and is opened without running anything of it.
 
-`save_model` writes what plain `keras.models.load_model(path)` opens, and adds the network's config
-as JSON in the attribute `deep_ranking_network`. `load_model` believes that JSON only within the
-config's own ranges, builds the network from it, and copies arrays. It also reads the weights-only
-files that the blog's own repository writes.
+`save_model` writes what plain `keras.models.load_model(path)` opens, and adds two JSON attributes:
+`deep_ranking_network`, the network's config, and `deep_ranking_calibration`, if there is one.
+`load_model` believes them only within their own ranges, builds the network, and copies arrays. It
+also reads the weights-only files that the blog's own repository writes.
 """
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import h5py
 import keras
 
+from deep_ranking.calibration import Calibration
 from deep_ranking.config import BACKBONE_LAYERS, NetworkConfig
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
@@ -20,13 +22,14 @@ from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
 from deep_ranking.network import build_network
 
 CONFIG_ATTRIBUTE = "deep_ranking_network"
+CALIBRATION_ATTRIBUTE = "deep_ranking_calibration"
 
 
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Write a network of `build_network`, atomically, without its optimizer.
 
     Args:
-        model: the network.
+        model: the network; if it has an attribute `calibration`, that is written as well.
         path: file to write; its name ends in .h5.
 
     Raises:
@@ -42,6 +45,29 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         model.save(temporary, include_optimizer=False, overwrite=True)
         with h5py.File(temporary, "r+") as file:
             file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
+            calibration = getattr(model, "calibration", None)
+            if calibration is not None:
+                file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
+
+
+def store_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
+    """Put a calibration into a model file, in the place of an earlier one, atomically.
+
+    Args:
+        path: file of `save_model`.
+        calibration: what the model's distances mean.
+
+    Raises:
+        InputError: there is no such model file, or it cannot be written.
+    """
+    path = Path(path)
+    with open_hdf5(path) as file:
+        if read_text(file, CONFIG_ATTRIBUTE) is None:
+            raise InputError("not a model that train.py wrote; only such a one can be calibrated")
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
@@ -51,13 +77,15 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         path: an .h5 file, from anybody: no code in it is run, and nothing outside of it is read.
 
     Returns:
-        Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows.
+        Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows. Its
+        attribute `calibration` is the file's, or None.
 
     Raises:
         InputError: it is no such file, or is damaged.
     """
     with open_hdf5(Path(path)) as file:
         text = read_text(file, CONFIG_ATTRIBUTE)
+        calibration = read_text(file, CALIBRATION_ATTRIBUTE)
         groups = child(file, "model_weights") or file
         if text is not None:
             model = build_network(NetworkConfig.from_json(text))
@@ -77,6 +105,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
             if not isinstance(group, h5py.Group):
                 raise InputError(f"it has no layer {name_in_file}; the file is not whole")
             layer.set_weights(read_layer(group, [weight.shape for weight in layer.weights]))
+        model.calibration = None if calibration is None else Calibration.from_json(calibration)
     return model
 
 

@@ -16,6 +16,7 @@ from deep_ranking.checkpoint import read_state
 from deep_ranking.config import TrainConfig
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path, make_folder
+from deep_ranking.images import find_images
 from deep_ranking.plots import run_figure
 
 Row = dict[str, float]
@@ -36,25 +37,33 @@ class RunState:
     """What a run needs to go on, besides weights and optimizer.
 
     Attributes:
-        fingerprints: SHA-256 of each triplet file, since another file would be another run.
+        fingerprints: SHA-256 of each triplet file, and of the image names of a folder to validate
+            on, since another one would be another run.
         num_epochs: epochs completed.
         history: one row an epoch that was measured; epoch 0 is before training.
         best: best value so far of the quantity that `best.h5` is chosen by.
+        num_no_better: judgements since then.
+        calibration: the latest calibration, as JSON.
     """
 
     fingerprints: dict[str, str]
     num_epochs: int = 0
     history: list[Row] = field(default_factory=list)
     best: float | None = None
+    num_no_better: int = 0
+    calibration: str | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> Self:
         """Give the state of a run that has not begun."""
-        paths = {
-            "triplets": config.triplets,
-            "validation_triplets": config.validation_triplets,
-        }
-        return cls({name: _sha256(path) for name, path in paths.items() if path is not None})
+        fingerprints = {"triplets": _sha256(config.triplets)}
+        if config.validation_triplets is not None:
+            fingerprints["validation_triplets"] = _sha256(config.validation_triplets)
+        if config.validation_dataset is not None:
+            names = "\n".join(find_images(config.validation_dataset).paths)
+            digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+            fingerprints["validation_dataset"] = digest
+        return cls(fingerprints)
 
 
 class RunFolder:
@@ -114,7 +123,7 @@ class RunFolder:
         """Read the state of the run that goes on.
 
         Raises:
-            InputError: the checkpoint is damaged, or a triplet file is not the one it began with.
+            InputError: the checkpoint is damaged, or the data is not what it began with.
         """
         try:
             state = RunState(**read_state(self.checkpoint))
@@ -126,8 +135,8 @@ class RunFolder:
         for name in sorted(state.fingerprints.keys() | given.keys()):
             if state.fingerprints.get(name) != given.get(name):
                 raise InputError(
-                    f"{name} {getattr(config, name)}: not the file that the run began with; give "
-                    "that file, or start anew by --overwrite"
+                    f"{name} {getattr(config, name)}: not what the run began with; give "
+                    "that, or start anew by --overwrite"
                 )
         return state
 
@@ -154,6 +163,21 @@ class RunFolder:
             writer.writerows(history)
         with atomic_path(self.path / "history.png") as temporary:
             run_figure(history).savefig(temporary)
+
+
+def write_tensorboard(folder: Path, row: Row) -> None:
+    """Add an epoch's quantities to the curves that TensorBoard shows.
+
+    Args:
+        folder: folder of the curves.
+        row: what was measured in the epoch.
+    """
+    import tensorflow as tf
+
+    with tf.summary.create_file_writer(str(folder)).as_default(step=int(row["epoch"])):
+        for name, value in row.items():
+            if name != "epoch":
+                tf.summary.scalar(name, value)
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

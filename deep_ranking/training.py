@@ -7,27 +7,24 @@ all the rest, so that a run that was stopped goes on to the same result.
 import dataclasses
 import math
 import sys
-import tempfile
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
 import keras
 import numpy as np
 
+from deep_ranking.calibration import Calibration
 from deep_ranking.checkpoint import restore_variables, save_checkpoint
 from deep_ranking.config import TrainConfig
 from deep_ranking.diagnosis import diagnose
-from deep_ranking.embedding import embed_images
 from deep_ranking.errors import InputError
 from deep_ranking.files import make_folder
-from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric
 from deep_ranking.model_file import save_model
 from deep_ranking.network import build_network, set_trainable_from
 from deep_ranking.pipeline import TripletSource
-from deep_ranking.run_folder import Row, RunFolder, RunState
+from deep_ranking.run_folder import Row, RunFolder, RunState, write_tensorboard
 from deep_ranking.triplets import read_triplets
-
-MEASURED_TRIPLETS = 1024
+from deep_ranking.validation import make_validation, ranking_loss, triplet_metrics
 
 
 def train(
@@ -58,7 +55,7 @@ def train(
         verbose = 1 if sys.stdout.isatty() else 2
     run = _Run(config, resume=resume, overwrite=overwrite)
     model = run.begin()
-    while run.state.num_epochs < config.epochs:
+    while not run.is_over:
         run.train_epoch(model, verbose)
     save_model(model, config.output)
     if run.training.broken:
@@ -73,27 +70,25 @@ class _Run:
         self.config = config
         self.folder = RunFolder(config)
         self.resumes = self.folder.check_earlier_run(config, resume=resume, overwrite=overwrite)
-        self.training = self._source(config.triplets, training=True)
-        self.validation = None
-        if config.validation_triplets is not None:
-            self.validation = self._source(config.validation_triplets, training=False)
-        self.state = self.folder.read_state(config) if self.resumes else RunState.of(config)
-        make_folder(config.output.parent)
-
-    def _source(self, path: Path, *, training: bool) -> TripletSource:
-        config = self.config
-        return TripletSource(
-            read_triplets(path),
+        self.training = TripletSource(
+            read_triplets(config.triplets),
             image_size=config.network.image_size,
             batch_size=config.batch_size,
             dataset_dir=config.dataset,
-            augmentation=config.augmentation if training else None,
-            shuffle=training and config.shuffle,
+            augmentation=config.augmentation,
+            shuffle=config.shuffle,
             seed=config.seed,
             skip_broken=config.skip_broken,
-            steps_per_epoch=config.steps_per_epoch if training else None,
-            save_dir=config.save_augmented if training else None,
+            steps_per_epoch=config.steps_per_epoch,
+            save_dir=config.save_augmented,
         )
+        self.validation = make_validation(config)
+        if config.tensorboard and find_spec("tensorboard") is None:
+            raise InputError(
+                "--tensorboard needs the package of that name: pip install tensorboard"
+            )
+        self.state = self.folder.read_state(config) if self.resumes else RunState.of(config)
+        make_folder(config.output.parent)
 
     def begin(self) -> keras.Model:
         """Build the model, as at the start or where the run was stopped, and the run's folder."""
@@ -105,23 +100,32 @@ class _Run:
         set_trainable_from(model, config.train_from)
         model.compile(
             optimizer=_optimizer(config),
-            loss=_loss(config),
-            metrics=_metrics(config),
+            loss=ranking_loss(config),
+            metrics=triplet_metrics(config),
         )
         _print_size(model, self.training)
         if self.resumes:
             restore_variables(self.folder.checkpoint, model)
+            if self.state.calibration is not None:
+                model.calibration = Calibration.from_json(self.state.calibration)
             print(f"Going on after epoch {self.state.num_epochs} of {config.epochs}.")
         else:
             self.folder.clear()
         self.folder.write_settings(config)
         if self.validation is not None and not self.state.history:
-            before = self._measure(model, self.validation)
-            print(f"Before training, validation: {_describe(before)}")
-            self.state.history.append({"epoch": 0, **before})
+            self.state.history.append(self._judge(model, 0, {"epoch": 0}))
         if self.state.history:
             self.folder.write_history(self.state.history)
         return model
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or nothing got better for too long."""
+        patience = self.config.patience
+        if patience is not None and self.state.num_no_better >= patience:
+            print(f"Stopping early after epoch {self.state.num_epochs}: no better for {patience}.")
+            return True
+        return self.state.num_epochs >= self.config.epochs
 
     def train_epoch(self, model: keras.Model, verbose: int) -> None:
         """Train one epoch, and bring the run's folder up to date."""
@@ -142,51 +146,48 @@ class _Run:
                 f"the loss became {row['loss']} in epoch {epoch + 1}; start anew with a lower "
                 "--learning_rate and --overwrite"
             )
-        if self.validation is not None:
-            measured = self._measure(model, self.validation)
-            print(f"Epoch {epoch + 1}, validation: {_describe(measured)}")
-            row |= measured
+        row = self._judge(model, epoch + 1, {"epoch": epoch + 1, **row})
         self.state.num_epochs = epoch + 1
+        self.state.history.append(row)
         if self._is_best(row):
             save_model(model, self.folder.best)
-        self.state.history.append({"epoch": epoch + 1, **row})
         save_checkpoint(self.folder.checkpoint, model, dataclasses.asdict(self.state))
         self.folder.write_history(self.state.history)
+        if self.config.tensorboard:
+            write_tensorboard(self.folder.path / "tensorboard", row)
         advice = diagnose(self.state.history, self.config.gap)
         if advice:
             print(advice)
 
-    def _measure(self, model: keras.Model, source: TripletSource) -> Row:
-        """Judge the model on triplets; each image is embedded once, however often it occurs."""
-        config = self.config
-        loss, metrics = _loss(config), _metrics(config)
-        mean_loss = keras.metrics.Mean(name="loss")
-        chunk = source.triplets_per_batch if config.hinge == "batch" else MEASURED_TRIPLETS
-        with tempfile.TemporaryFile(dir=self.folder.path) as file:
-            shape = (len(source.paths), config.network.embedding_size)
-            embeddings = np.memmap(file, np.float32, "w+", shape=shape)
-            embed_images(
-                model, source.paths, skip_broken=config.skip_broken, progress=True, out=embeddings
-            )
-            for begin in range(0, len(source.triplets), chunk):
-                triplets = source.triplets.rows[begin : begin + chunk]
-                if config.skip_broken:
-                    triplets = triplets[~np.isnan(embeddings[triplets, 0]).any(axis=1)]
-                    if not len(triplets):
-                        continue
-                # Loss and metrics look at embeddings alone, so these serve as labels too.
-                rows = keras.ops.convert_to_tensor(embeddings[triplets.ravel()])
-                mean_loss.update_state(loss(rows, rows), sample_weight=len(triplets))
-                for metric in metrics:
-                    metric.update_state(rows, rows)
-        return {f"val_{metric.name}": float(metric.result()) for metric in (mean_loss, *metrics)}
+    def _judge(self, model: keras.Model, epoch: int, row: Row) -> Row:
+        """Add to an epoch's row what is found on validation data, if it is due."""
+        due = epoch % self.config.validate_every == 0 or epoch == self.config.epochs
+        if self.validation is None or not due:
+            return row
+        found, calibration = self.validation.measure(model)
+        print(f"{f'Epoch {epoch}' if epoch else 'Before training'}, validation: {_describe(found)}")
+        self.state.calibration = None if calibration is None else calibration.to_json()
+        model.calibration = calibration
+        return row | found
 
     def _is_best(self, row: Row) -> bool:
-        value = row.get("val_similarity_precision", -row["loss"])
-        if self.state.best is not None and value <= self.state.best:
+        """Whether the model is the best so far; counts the judgements since then."""
+        sign, quantity = _monitored(self.config)
+        if quantity not in row:
             return False
-        self.state.best = value
+        value = sign * row[quantity]
+        if self.state.best is not None and value <= self.state.best:
+            self.state.num_no_better += 1
+            return False
+        self.state.best, self.state.num_no_better = value, 0
         return True
+
+
+def _monitored(config: TrainConfig) -> tuple[int, str]:
+    """Sign that makes more better, and column of the history, of what the best model goes by."""
+    validates = config.validation_triplets or config.validation_dataset
+    name = config.monitor or ("similarity_precision" if validates else "loss")
+    return -1 if name == "loss" else 1, f"val_{name}" if validates else name
 
 
 class _StopAfterEpoch(keras.callbacks.Callback):
@@ -200,14 +201,6 @@ def _optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     if config.optimizer == "adam":
         return keras.optimizers.Adam(config.learning_rate)
     return keras.optimizers.SGD(config.learning_rate, momentum=0.9, nesterov=True)
-
-
-def _loss(config: TrainConfig) -> RankingLoss:
-    return RankingLoss(config.gap, config.distance, config.hinge, config.clip)
-
-
-def _metrics(config: TrainConfig) -> list[TripletMetric]:
-    return [TripletMetric(name, config.gap, config.distance) for name in QUANTITIES]
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
@@ -229,8 +222,10 @@ def _print_size(model: keras.Model, source: TripletSource) -> None:
     )
 
 
-def _describe(measured: Row) -> str:
-    return (
-        f"similarity precision {measured['val_similarity_precision']:.4f}, "
-        f"loss {measured['val_loss']:.4f}"
+def _describe(found: Row) -> str:
+    shown = ("val_similarity_precision", "val_recall_at_1", "val_map_at_r", "val_loss")
+    return ", ".join(
+        f"{name.removeprefix('val_').replace('_', ' ')} {found[name]:.4f}"
+        for name in shown
+        if name in found
     )

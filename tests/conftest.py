@@ -58,3 +58,26 @@ def real_data():
         if not (root / name).is_file():
             pytest.fail(f"DEEP_RANKING_DATA={folder}: has no {name}")
     return root
+
+
+@pytest.fixture(scope="session")
+def write_colors():
+    """A function that writes images which a few steps can learn: one colour a class, with noise."""
+
+    def write(root, classes=("red", "green", "blue"), images=4):
+        rng = np.random.default_rng(0)
+        for channel, name in enumerate(classes):
+            (root / name).mkdir(parents=True)
+            for number in range(images):
+                pixels = rng.integers(0, 60, (16, 16, 3), dtype=np.uint8)
+                pixels[:, :, channel] += 180
+                Image.fromarray(pixels).save(root / name / f"{number}.png")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def image_tree_of_colors(tmp_path_factory, write_colors):
+    root = tmp_path_factory.mktemp("tree") / "colors"
+    write_colors(root)
+    return root

@@ -16,7 +16,9 @@ from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.diagnosis import diagnose
+from deep_ranking.embedding import embed_images
 from deep_ranking.errors import InputError
+from deep_ranking.evaluation import EmbeddedImages, evaluate
 from deep_ranking.images import find_images
 from deep_ranking.model_file import load_model
 from deep_ranking.network import build_network
@@ -27,17 +29,6 @@ from deep_ranking.triplets import write_triplets
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size=8, dropout=0.2)
 
 
-def write_colors(root, classes=("red", "green", "blue"), images=4):
-    """Images that a few steps can learn: one colour a class, with noise."""
-    rng = np.random.default_rng(0)
-    for channel, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for number in range(images):
-            pixels = rng.integers(0, 60, (16, 16, 3), dtype=np.uint8)
-            pixels[:, :, channel] += 180
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-
-
 def write_sampled(root, path, seed=0):
     listing = find_images(root)
     paths = [f"{root.name}/{name}" for name in listing.paths]
@@ -46,7 +37,7 @@ def write_sampled(root, path, seed=0):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, write_colors):
     """12 triplets to train on and 12 others to validate on."""
     root = tmp_path_factory.mktemp("colors")
     write_colors(root / "images")
@@ -144,6 +135,7 @@ def assert_same_run(config, undisturbed):
     assert read_history(config) == read_history(whole)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_between_epochs_goes_on_to_the_same_result(folder, undisturbed, tmp_path):
     whole, _ = undisturbed
     config = replace(whole, output=tmp_path / "model.h5", epochs=1)
@@ -188,7 +180,7 @@ def test_training_pays(folder, tmp_path):
         optimizer="adam",
         learning_rate=1e-3,
         gap=1.5,
-        batch_size=24,
+        batch_size=12,
         epochs=1,
         steps_per_epoch=12,
         augmentation=None,
@@ -222,7 +214,7 @@ def test_an_earlier_run_is_never_lost_by_accident(folder, undisturbed):
         train(config, verbose=0)
     with pytest.raises(InputError, match=r"began with seed 4\. Received: 5"):
         train(replace(config, seed=5), resume=True, verbose=0)
-    with pytest.raises(InputError, match="not the file that the run began with"):
+    with pytest.raises(InputError, match="not what the run began with"):
         train(replace(config, triplets=folder / "validation.txt"), resume=True, verbose=0)
     network = replace(SMALL, weights="missing.h5")
     with pytest.raises(InputError, match=r"missing\.h5"):
@@ -260,7 +252,7 @@ def test_everything_is_checked_before_the_network_is_built(folder, tmp_path, mon
     assert sorted(os.listdir(tmp_path)) == ["file", "triplets.txt"]
 
 
-def test_a_broken_image_ends_training_with_its_line_or_is_left_out(tmp_path, capsys):
+def test_a_broken_image_ends_training_with_its_line_or_is_left_out(tmp_path, write_colors, capsys):
     write_colors(tmp_path / "images")
     write_sampled(tmp_path / "images", tmp_path / "triplets.txt")
     (tmp_path / "images" / "green" / "0.png").write_bytes(b"no image")
@@ -286,6 +278,77 @@ def test_a_loss_of_nan_ends_the_run(folder, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--learning_rate"):
         train(config, verbose=0)
     assert not config.output.exists()
+
+
+@pytest.fixture(scope="module")
+def judged_on_classes(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("classes") / "model.h5"
+    config = config_for(
+        folder,
+        output,
+        validation_dataset=folder / "images",
+        validate_every=2,
+        epochs=5,
+        steps_per_epoch=1,
+        monitor="map_at_r",
+        tensorboard=True,
+    )
+    return config, train(config, verbose=0)
+
+
+def test_judges_on_classes_every_other_epoch_and_at_the_end(judged_on_classes):
+    config, _ = judged_on_classes
+    history = read_history(config)
+    assert [bool(row["val_map_at_r"]) for row in history] == [True, False, True, False, True, True]
+    assert all(0 <= float(row["val_recall_at_1"] or 0) <= 1 for row in history)
+
+
+def test_what_training_finds_is_what_evaluate_finds(judged_on_classes):
+    config, model = judged_on_classes
+    listing = find_images(config.validation_dataset)
+    paths = [str(listing.root / path) for path in listing.paths]
+    images = EmbeddedImages(
+        paths, np.array(listing.classes)[listing.labels], embed_images(model, paths)
+    )
+    found = evaluate(images, seed=config.seed)
+    last = read_history(config)[-1]
+    for name in ("similarity_precision", "recall_at_1", "map_at_r"):
+        assert float(last[f"val_{name}"]) == pytest.approx(found.intervals[name].mean)
+
+
+def test_a_judged_model_is_calibrated(judged_on_classes, undisturbed):
+    for config, model in (judged_on_classes, undisturbed):
+        loaded = load_model(config.output)
+        assert loaded.calibration is not None
+        assert loaded.calibration == model.calibration
+
+
+def test_curves_for_tensorboard(judged_on_classes):
+    config, _ = judged_on_classes
+    events = b"".join(path.read_bytes() for path in config.run_dir.glob("tensorboard/*"))
+    assert b"val_map_at_r" in events and b"active_triplets" in events
+
+
+def test_stops_early_and_stays_stopped(folder, tmp_path, capsys, monkeypatch):
+    # Validation that gets worse and worse: the best is before training, then 2 chances.
+    values = iter([0.9, 0.8, 0.7, 0.6, 0.5])
+    monkeypatch.setattr(
+        "deep_ranking.validation.TripletValidation.measure",
+        lambda *_: ({"val_similarity_precision": next(values), "val_loss": 1.0}, None),
+    )
+    config = config_for(
+        folder,
+        tmp_path / "model.h5",
+        validation_triplets=folder / "validation.txt",
+        steps_per_epoch=1,
+        epochs=5,
+        patience=2,
+    )
+    train(config, verbose=0)
+    assert [int(row["epoch"]) for row in read_history(config)] == [0, 1, 2, 3]
+    assert "Stopping early after epoch 3" in capsys.readouterr().out
+    train(config, resume=True, verbose=0)
+    assert len(read_history(config)) == 4
 
 
 def row(**values):
@@ -328,6 +391,10 @@ def test_says_when_nothing_is_learned(history, said):
         {"optimizer": "sgdd"},
         {"train_from": "block6_conv1"},
         {"output": "model.keras"},
+        {"validate_every": 0},
+        {"patience": 0},
+        {"monitor": "accuracy"},
+        {"monitor": "map_at_r"},
     ],
 )
 def test_config_refuses_values_by_name(values, tmp_path):

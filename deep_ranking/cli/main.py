@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a network on a triplet file",
     "compare": "print the distance of two images",
     "evaluate": "judge a model on images of known classes, beside what needs no training",
+    "calibrate": "learn what a model's distances mean, from images of known classes",
     "demo": "see it work: learn handwritten digits in a few minutes",
 }
 

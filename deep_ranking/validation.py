@@ -1,0 +1,142 @@
+"""Judging a model while it trains, on triplets or on whole classes that training does not see."""
+
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.calibration import MIN_PAIRS, Calibration, calibrate
+from deep_ranking.config import TrainConfig
+from deep_ranking.embedding import embed_images
+from deep_ranking.evaluation import EmbeddedImages, draw_triplets, evaluate
+from deep_ranking.images import find_images
+from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric
+from deep_ranking.metrics import triplet_distances
+from deep_ranking.pipeline import TripletSource
+from deep_ranking.run_folder import Row
+from deep_ranking.triplets import read_triplets
+
+Float32Array = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.integer]
+
+MEASURED_TRIPLETS = 1024
+
+
+def ranking_loss(config: TrainConfig) -> RankingLoss:
+    """Give the loss that a run trains with."""
+    return RankingLoss(config.gap, config.distance, config.hinge, config.clip)
+
+
+def triplet_metrics(config: TrainConfig) -> list[TripletMetric]:
+    """Give what is shown beside the loss."""
+    return [TripletMetric(name, config.gap, config.distance) for name in QUANTITIES]
+
+
+class Validation(ABC):
+    """Validation data of a run, each image of which is embedded once a judgement.
+
+    Args:
+        config: the run's settings.
+        paths: the images.
+    """
+
+    def __init__(self, config: TrainConfig, paths: list[str]) -> None:
+        self.config = config
+        self.paths = paths
+
+    def measure(self, model: keras.Model) -> tuple[Row, Calibration | None]:
+        """Judge a model.
+
+        Returns:
+            What was found, under names that begin with "val_"; and what the model's distances
+            mean, if there are pairs enough to tell.
+
+        Raises:
+            InputError: an image is missing or broken, unless broken ones are left out, or an
+                embedding is not finite.
+        """
+        with tempfile.TemporaryFile() as file:
+            shape = (len(self.paths), model.output_shape[-1])
+            rows = np.memmap(file, np.float32, "w+", shape=shape)
+            skip = self.config.skip_broken
+            embed_images(model, self.paths, skip_broken=skip, progress=True, out=rows)
+            whole = np.flatnonzero(~np.isnan(rows[:, 0])) if skip else np.arange(len(rows))
+            found, triplets = self._judge(rows, whole)
+            distances = triplet_distances(rows, triplets)
+        enough = len(triplets) >= MIN_PAIRS
+        found = {f"val_{name}": value for name, value in found.items()}
+        return found, calibrate(*distances) if enough else None
+
+    @abstractmethod
+    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+        """Judge embeddings; `whole` are the rows whose image could be read.
+
+        Returns:
+            What was found, and triplets of rows to calibrate with.
+        """
+
+
+class TripletValidation(Validation):
+    """Validation on a triplet file: the loss, and what is shown beside it in training."""
+
+    def __init__(self, config: TrainConfig, path: Path) -> None:
+        source = TripletSource(  # checks the file and that its images exist
+            read_triplets(path),
+            image_size=config.network.image_size,
+            batch_size=config.batch_size,
+            dataset_dir=config.dataset,
+            skip_broken=config.skip_broken,
+        )
+        super().__init__(config, source.paths)
+        self.triplets = source.triplets.rows
+
+    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+        triplets = self.triplets[np.isin(self.triplets, whole).all(axis=1)]
+        loss, metrics = ranking_loss(self.config), triplet_metrics(self.config)
+        mean_loss = keras.metrics.Mean(name="loss")
+        batch = self.config.batch_size // 3
+        step = batch if self.config.hinge == "batch" else MEASURED_TRIPLETS
+        for begin in range(0, len(triplets), step):
+            part = triplets[begin : begin + step]
+            embeddings = keras.ops.convert_to_tensor(rows[part.ravel()])
+            # Loss and metrics look at embeddings alone, so these serve as labels too.
+            mean_loss.update_state(loss(embeddings, embeddings), sample_weight=len(part))
+            for metric in metrics:
+                metric.update_state(embeddings, embeddings)
+        return {each.name: float(each.result()) for each in (mean_loss, *metrics)}, triplets
+
+
+class ClassValidation(Validation):
+    """Validation on folders of classes: how each image finds the others of its class."""
+
+    def __init__(self, config: TrainConfig, folder: Path) -> None:
+        listing = find_images(folder)
+        super().__init__(config, [str(listing.root / path) for path in listing.paths])
+        self.labels = np.array(listing.classes)[listing.labels]
+        draw_triplets(self.labels)  # complains of a single class before the long work
+
+    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+        labels = self.labels[whole]
+        paths = [self.paths[number] for number in whole]
+        # Without broken images, this is the memory-mapped file itself rather than a copy.
+        embeddings = rows if len(whole) == len(rows) else rows[whole]
+        found = evaluate(EmbeddedImages(paths, labels, embeddings), seed=self.config.seed)
+        names = ("similarity_precision", "recall_at_1", "map_at_r")
+        triplets = whole[draw_triplets(labels, seed=self.config.seed)]
+        return {name: found.intervals[name].mean for name in names}, triplets
+
+
+def make_validation(config: TrainConfig) -> Validation | None:
+    """Give the validation data of a run, checked; None if it has none.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    if config.validation_triplets is not None:
+        return TripletValidation(config, config.validation_triplets)
+    if config.validation_dataset is not None:
+        return ClassValidation(config, config.validation_dataset)
+    return None
