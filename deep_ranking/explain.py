@@ -14,7 +14,8 @@ switches, so the places still add up to the part, but for what the layers' biase
 the branches). Grad-CAM averages the gradient over the places first, which breaks that sum wherever
 the gradient differs between places, as it does below a max-pooling (Draelos & Carin 2020,
 "HiResCAM"). The lengths are held fixed because the gradient of a cosine is 0 where two embeddings
-are equal: the most similar images would have nothing to show.
+are equal: the most similar images would have nothing to show. So a heatmap says what adds up to the
+similarity; covering a place changes the lengths as well, and may change the cosine otherwise.
 """
 
 from collections.abc import Sequence
@@ -240,7 +241,7 @@ def explanation_figure(
         location="bottom",
         shrink=0.6,
         label="what a place adds to the similarity, as a share of the strongest place in the same "
-        "picture; grey: nothing, or it speaks against",
+        "heatmap; grey: nothing, or it speaks against",
     )
     _draw_parts(explanation, figure.add_subplot(grid[:, 4]))
     return figure

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "print the distance of two images",
     "evaluate": "judge a model on images of known classes, beside what needs no training",
     "calibrate": "learn what a model's distances mean, from images of known classes",
+    "explain": "show where the similarity of two images comes from",
     "demo": "see it work: learn handwritten digits in a few minutes",
 }
 

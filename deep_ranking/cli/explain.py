@@ -1,0 +1,112 @@
+"""`explain`: a model and two images -> where their similarity comes from, in numbers and places."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path
+
+if TYPE_CHECKING:
+    from deep_ranking.explain import Explanation
+
+DESCRIPTION = (
+    "Show where the similarity of two images comes from: what the ConvNet and each shallow branch "
+    "add to it, and heatmaps of the places."
+)
+# Of the formats that matplotlib writes, those that people open.
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".tif", ".tiff", ".webp")
+# Parts in percent of a cosine near 0 would be huge and say nothing.
+MIN_COSINE = 0.05
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags; those of `compare` are the same."""
+    for flags, help_text in (
+        (("--model", "-m"), "model file of train.py"),
+        (("--image1", "-i1"), "an image"),
+        (("--image2", "-i2"), "another image"),
+    ):
+        parser.add_argument(
+            *flags,
+            type=Path,
+            required=True,
+            default=argparse.SUPPRESS,
+            metavar="PATH",
+            help=help_text,
+        )
+    parser.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        default=Path("explanation.png"),
+        metavar="PATH",
+        help=f"picture to write, one of {', '.join(PICTURE_SUFFIXES)}",
+    )
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Explain, write the picture, print."""
+    args = parser.parse_args(argv)
+    for flag in ("model", "image1", "image2"):
+        path: Path = getattr(args, flag)
+        if not path.exists():
+            raise InputError(f"{path}: no such file; check --{flag}")
+    suffix = args.output.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        raise InputError(
+            f"{args.output}: the name of a picture must end in one of {', '.join(PICTURE_SUFFIXES)}"
+        )
+    with atomic_path(args.output) as temporary:  # first, as it fails where nothing can be written
+        start_tensorflow()
+        from deep_ranking.explain import explain, explanation_figure
+        from deep_ranking.images import read_image
+        from deep_ranking.model_file import load_model
+
+        model = load_model(args.model)
+        size = model.input_shape[1]
+        explanation = explain(model, read_image(args.image1, size), read_image(args.image2, size))
+        figure = explanation_figure(explanation, (args.image1.name, args.image2.name))
+        figure.savefig(temporary, format=suffix[1:], dpi=120)
+    if args.json:
+        _print_json(explanation, args)
+    else:
+        _print_text(explanation, args.output)
+
+
+def _print_text(explanation: "Explanation", output: Path) -> None:
+    from deep_ranking.explain import PART_NAMES
+
+    print(f"distance {explanation.distance:.6f}")
+    print(f"cosine   {explanation.cosine:.6f}, the sum of")
+    for name, value in explanation.parts.items():
+        share = ""
+        if explanation.cosine >= MIN_COSINE:
+            share = f"  {100 * value / explanation.cosine:6.1f} %"
+        print(f"  {PART_NAMES[name]:8} {value:+.6f}{share}")
+    print(f"Picture in {output}")
+
+
+def _print_json(explanation: "Explanation", args: argparse.Namespace) -> None:
+    by_image = {
+        f"image{number + 1}": {
+            name: float(values[number]) for name, values in explanation.parts_of_image.items()
+        }
+        for number in range(2)
+    }
+    numbers = {
+        "distance": explanation.distance,
+        "cosine": explanation.cosine,
+        "parts": explanation.parts,
+        "parts_of_image": by_image,
+        "heatmap_layer": explanation.layer,
+        "model": str(args.model),
+        "image1": str(args.image1),
+        "image2": str(args.image2),
+        "output": str(args.output),
+    }
+    print(json.dumps(numbers, indent=2))
