@@ -189,9 +189,9 @@ def parse_arguments():
     )
     for flag, default, text in (
         ("--made_up_images", 400, "images to make up without --dataset"),
-        ("--triplets", 800, "triplets a run of ours, three images each"),
+        ("--triplets", 2400, "triplets a run of ours, three images each"),
         ("--blog_triplets", 80, "triplets a run of the blog's"),
-        ("--repeats", 7, "runs of each, in turn; the median counts"),
+        ("--repeats", 5, "runs of each, in turn; the median counts"),
     ):
         parser.add_argument(flag, type=int, default=default, metavar="N", help=text)
     args = parser.parse_args()
