@@ -27,6 +27,7 @@ Int64Array = npt.NDArray[np.int64]
 
 TRIPLETS_PER_QUERY = 10
 TOP_K = 30
+TRIPLETS_AT_ONCE = 1 << 16
 RECALL_DEPTHS = (1, 5, 10, TOP_K)
 
 # Of the metrics that have a value for every query, those that are shown, in this order.
@@ -111,7 +112,7 @@ def evaluate(
     triplets = draw_triplets(queries.labels, None if gallery is None else gallery.labels, seed=seed)
     rows = None if gallery is None else gallery.embeddings
     distances = triplet_distances(queries.embeddings, triplets, rows)
-    ranks = triplet_ranks(queries.embeddings, triplets, rows)
+    correct = correct_triplets(*distances)
     retrieval = retrieval_metrics(
         queries.embeddings,
         queries.labels,
@@ -119,14 +120,15 @@ def evaluate(
         ks=RECALL_DEPTHS,
     )
     pairs = pair_metrics(*distances)
-    precision = _group_means(triplets[:, 0], correct_triplets(*distances), len(queries.paths))
+    precision = _group_means(triplets[:, 0], correct, len(queries.paths))
+    in_top = _in_top(retrieval.neighbours[:, :TOP_K], triplets)
     per_query = {"similarity_precision": precision, **retrieval.per_query}
     per_query = {name: per_query[name] for name in PER_QUERY}
     return Evaluation(
         per_query,
         {name: bootstrap_interval(values, seed=seed) for name, values in per_query.items()},
         {
-            "score_at_top_30": score_at_top_k(*ranks, k=TOP_K),
+            "score_at_top_30": int(np.where(correct, 1, -1)[in_top].sum()),
             "triplets": len(triplets),
             "nmi": nmi(searched.embeddings, searched.labels, seed=seed),
             "roc_auc": pairs.roc_auc,
@@ -270,6 +272,20 @@ def means_by_class(
         }
         for row, label in enumerate(classes)
     }
+
+
+def _in_top(nearest: Int64Array, triplets: Int64Array) -> npt.NDArray[np.bool_]:
+    """Whether a triplet's positive or negative is among the nearest images of its query.
+
+    The ranking is at hand, so the ranks of all images need not be found once more.
+    """
+    found = np.zeros(len(triplets), bool)
+    for begin in range(0, len(triplets), TRIPLETS_AT_ONCE):
+        part = triplets[begin : begin + TRIPLETS_AT_ONCE]
+        around = nearest[part[:, 0]]  # (triplets, top K)
+        for column in (1, 2):
+            found[begin : begin + len(part)] |= (around == part[:, [column]]).any(axis=1)
+    return found
 
 
 def _group_means(groups: Int64Array, values: npt.NDArray[np.generic], num_groups: int) -> Floats:
