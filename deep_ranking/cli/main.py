@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "print the distance of two images",
     "evaluate": "judge a model on images of known classes, beside what needs no training",
     "calibrate": "learn what a model's distances mean, from images of known classes",
+    "report": "write one HTML page about a model: pictures, likely wrong labels, duplicates",
     "explain": "show where the similarity of two images comes from",
     "demo": "see it work: learn handwritten digits in a few minutes",
 }

@@ -1,7 +1,4 @@
-"""Pictures: one figure a function; each takes the axes to draw on, or makes its own.
-
-Figures are made without pyplot, so that nothing is global and no display is needed.
-"""
+"""A training run over its epochs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from deep_ranking.plots.axes import new_axes
+
 History = Sequence[Mapping[str, float]]
-
-
-def new_axes(*, width: float = 6.4, height: float = 4.8) -> Axes:
-    """Make axes on a figure of their own, of the given size in inches."""
-    return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
 def plot_history(history: History, quantities: Sequence[str], ax: Axes | None = None) -> Axes:
@@ -45,7 +39,8 @@ def plot_history(history: History, quantities: Sequence[str], ax: Axes | None = 
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
-    ax.legend()
+    if ax.lines:
+        ax.legend()
     return ax
 
 
@@ -64,8 +59,8 @@ def run_figure(history: History) -> Figure:
     plot_history(history, ["positive_distance", "negative_distance"], distances).set_title(
         "mean distance to the query"
     )
-    plot_history(history, ["similarity_precision", "active_triplets"], shares).set_title(
-        "share of the triplets"
-    )
+    plot_history(
+        history, ["similarity_precision", "active_triplets", "recall_at_1", "map_at_r"], shares
+    ).set_title("share of triplets, or of images")
     shares.set_ylim(0, 1)
     return figure

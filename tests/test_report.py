@@ -1,0 +1,450 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deep_ranking.cli.main import run_command
+from deep_ranking.cli.report import read_history
+from deep_ranking.errors import InputError
+from deep_ranking.evaluation import EmbeddedImages, evaluate
+from deep_ranking.metrics import pair_metrics, retrieval_metrics
+from deep_ranking.plots import plot_distances
+from deep_ranking.report import (
+    Confusion,
+    Duplicate,
+    Suspect,
+    class_confusions,
+    duplicates_across_classes,
+    in_class_negatives,
+    likely_mislabelled,
+    precision_over_shares,
+    write_report,
+)
+from deep_ranking.report.html import escaped, page, table
+from deep_ranking.report.sections import _distances
+
+LABELS = np.array(["a", "a", "b", "b", "c"])
+
+
+def test_a_suspect_has_most_of_the_votes_in_one_other_class():
+    neighbours = np.array([[2, 3, 1], [2, 0, 4], [3, 0, 1], [2, 4, 1], [2, 0, 3]])
+    distances = np.array([[1, 2, 4], [1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 4, 4]], float)
+    # 0 (a): b 1 + 1/2, a 1/4: b has 1.5 / 1.75.     1 (a): b, a, c a third each.
+    # 2 (b): b 1, a 1/2 + 1/2: a tie is not most.     3 (b): b 1, c 1/2, a 1/2: b has a half.
+    # 4 (c): b 1/2 + 1/4, a 1/4: b has 3/4.
+    suspects = likely_mislabelled(LABELS, neighbours, distances)
+    assert suspects == [Suspect(0, "a", "b", 1.5 / 1.75, 2), Suspect(4, "c", "b", 0.75, 2)]
+    assert likely_mislabelled(LABELS, neighbours, distances, limit=1) == suspects[:1]
+
+
+def test_one_copy_under_another_label_does_not_make_a_suspect():
+    labels = np.array(["a"] * 21 + ["b"])
+    neighbours = np.array([[21, *range(1, 21)]])
+    distances = np.array([[0.0] + [1.0] * 20])
+    # The copy has 10 votes, each of the others 1.
+    rows = np.repeat(neighbours, 22, 0)
+    found = likely_mislabelled(labels, rows, np.repeat(distances, 22, 0))
+    assert found == [Suspect(21, "b", "a", pytest.approx(20 / 30), 1)]
+
+
+def test_only_the_30_nearest_vote():
+    labels = np.array(["a"] + ["b"] * 30 + ["a"] * 60)
+    neighbours = np.tile(np.arange(1, 91), (91, 1))
+    found = likely_mislabelled(labels, neighbours, np.ones((91, 90)), limit=100)
+    assert [each.row for each in found] == [0, *range(31, 91)]
+    assert {each.share for each in found} == {1.0}
+
+
+def test_all_distances_0_give_every_neighbour_one_vote():
+    neighbours = np.array([[2, 3, 1]] * 5)
+    found = likely_mislabelled(LABELS, neighbours, np.zeros((5, 3)))
+    assert [(each.row, each.share) for each in found] == [
+        (row, pytest.approx(2 / 3)) for row in (0, 1, 4)
+    ]
+
+
+def test_suspects_equal_a_loop_over_the_neighbours():
+    rng = np.random.default_rng(3)
+    labels = rng.choice(["x", "y", "z"], 60, p=[0.6, 0.3, 0.1])
+    found = retrieval_metrics(rng.normal(size=(60, 2)).astype(np.float32), labels)
+    expected = {}
+    for row in range(60):
+        votes = {}
+        for other, distance in zip(found.neighbours[row], found.distances[row], strict=True):
+            weight = 1 / max(distance, found.distances[row].max() / 10)
+            votes[labels[other]] = votes.get(labels[other], 0) + weight
+        best = max(votes, key=votes.get)
+        if best != labels[row] and votes[best] > sum(votes.values()) / 2:
+            expected[row] = (best, pytest.approx(votes[best] / sum(votes.values())))
+    suspects = likely_mislabelled(labels, found.neighbours, found.distances, limit=60)
+    assert {each.row: (each.proposed, each.share) for each in suspects} == expected
+    assert len(expected) > 5
+    shares = [each.share for each in suspects]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_duplicates_are_pairs_of_two_classes_each_once():
+    neighbours = np.array([[1, 2], [0, 4], [0, 3], [2, 4], [1, 3]])
+    distances = np.array([[0.01, 0.03], [0.01, 0.02], [0.03, 0.01], [0.01, 0.05], [0.02, 0.05]])
+    # 0-1 and 2-3 are of one class; 1-4 and 0-2 are seen from both ends; 3-4 is too far.
+    arguments = LABELS, neighbours, distances
+    found = duplicates_across_classes(*arguments, below=0.05)
+    assert found == [Duplicate(1, 4, 0.02), Duplicate(0, 2, 0.03)]
+    assert duplicates_across_classes(*arguments, below=0.05, limit=1) == found[:1]
+    assert duplicates_across_classes(*arguments, below=0.02) == []
+
+
+def test_a_duplicate_seen_from_one_end_only_counts():
+    neighbours = np.array([[2], [0], [3], [2], [3]])
+    found = duplicates_across_classes(LABELS, neighbours, np.zeros((5, 1)), below=0)
+    assert found == [Duplicate(0, 2, 0.0), Duplicate(3, 4, 0.0)]
+
+
+def test_confusions_count_the_nearest_wrong_image():
+    neighbours = np.array([[1, 4, 2], [0, 2, 4], [3, 4, 0], [2, 4, 0], [2, 3, 0]])
+    # a: 0 -> c, 1 -> b.  b: 2 -> c, 3 -> c.  c is a class of one.
+    confusions = class_confusions(LABELS, neighbours)
+    assert confusions == [
+        Confusion("b", "c", 2, 1.0),
+        Confusion("a", "b", 1, 0.5),
+        Confusion("a", "c", 1, 0.5),
+    ]
+    assert class_confusions(LABELS, neighbours, limit=2) == confusions[:2]
+
+
+def test_an_image_with_no_wrong_neighbour_is_confused_with_no_class():
+    neighbours = np.array([[1], [0], [3], [0], [0]])
+    assert class_confusions(LABELS, neighbours) == [Confusion("b", "a", 1, 0.5)]
+
+
+def test_in_class_negatives_are_of_the_category_where_there_are_any():
+    classes = ["bags/red", "bags/blue", "bags/old/green", "shoes/x", "bags/black"]
+    others, words = in_class_negatives(classes, np.eye(5))
+    assert [each.tolist() for each in others] == [[1, 4], [0, 4], [], [], [0, 1]]
+    assert "category" in words
+
+
+def test_in_class_negatives_are_of_the_nearest_class_elsewhere():
+    means = np.array([[0.0], [1.0], [5.0], [3.5]])
+    others, words = in_class_negatives(["a", "b/c", "d", "e"], means)
+    assert [each.tolist() for each in others] == [[1], [0], [3], [2]]
+    assert "nearest other class" in words
+
+
+def test_precision_over_shares_mixes_both_kinds_of_negatives():
+    # Classes 0 and 1 lie together, so that half of all in-class triplets are in order; 2 and 3
+    # likewise, far away, so that all others are.
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["p", "q", "r", "s"], 100)
+    embeddings = rng.normal(size=(400, 3)) + 100.0 * np.repeat([[0], [1]], 200, axis=0)
+    others = [np.array([other]) for other in (1, 0, 3, 2)]
+    found = precision_over_shares(embeddings, labels, others, [0, 0.5, 1])
+    assert found[0] == (1, 1, 1)
+    assert found[2].mean == pytest.approx(0.5, abs=0.05)
+    assert found[1].mean == pytest.approx((found[0].mean + found[2].mean) / 2)
+    assert found[2].low < found[2].mean < found[2].high
+
+
+def test_precision_needs_negatives_of_both_kinds():
+    labels, embeddings = np.array(["p", "p", "q"]), np.eye(3)
+    assert precision_over_shares(embeddings, labels, [np.array([1]), np.array([0])], [0]) is None
+
+
+class Page(HTMLParser):
+    """What a page holds: tags in order, open tags at the end, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.words = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+
+NAMES = ('<script>alert("1")</script>', "Q&A 'x' $y_$", "plain")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Three classes of six images, in groups; one image lies in the wrong group."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    paths, labels = [], []
+    for number, name in enumerate(NAMES):
+        for image in range(6):
+            path = root / f'{number}{image} <b>&amp;"quoted".png'
+            pixels = rng.integers(0, 255, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(path)
+            paths.append(str(path))
+            labels.append(name)
+    embeddings = np.repeat(np.eye(3, 4), 6, axis=0) + rng.normal(scale=0.05, size=(18, 4))
+    embeddings[0] = embeddings[7] + 1e-4
+    return EmbeddedImages(paths, np.array(labels), embeddings.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def report(images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    history = [
+        {"epoch": 0, "val_loss": 0.5, "val_recall_at_1": 0.1},
+        {"epoch": 1, "loss": 0.4, "val_loss": 0.3, "something_new": 2.0},
+    ]
+    findings = write_report(path, evaluate(images), images, title="<h1>&", history=history, seed=0)
+    return path.read_text(encoding="utf-8"), findings
+
+
+def test_the_report_finds_the_image_in_the_wrong_group(report, images):
+    text, findings = report
+    assert [(each.row, each.label, each.proposed, each.witness) for each in findings.suspects] == [
+        (0, NAMES[0], NAMES[1], 7)
+    ]
+    assert findings.duplicates[0][:2] == (0, 7)
+    words = "".join(Page(text).words)
+    assert f"{images.paths[0]}: labelled {NAMES[0]}, looks like {NAMES[1]}" in words
+
+
+def test_the_report_has_every_section_and_closes_every_tag(report):
+    found = Page(report[0])
+    assert found.open == []
+    sections = [attributes["id"] for tag, attributes in found.tags if tag == "section"]
+    assert sections == [
+        "summary",
+        "training",
+        "distances",
+        "recall",
+        "hard-negatives",
+        "classes",
+        "confusions",
+        "map",
+        "examples",
+        "worst-and-best-queries",
+        "likely-mislabelled",
+        "near-duplicates-across-classes",
+    ]
+    links = [attributes["href"] for tag, attributes in found.tags if tag == "a"]
+    assert links == [f"#{name}" for name in sections]
+
+
+def test_nothing_in_the_report_leaves_it(report):
+    found = Page(report[0])
+    tags = {tag for tag, _ in found.tags}
+    assert not tags & {"script", "iframe", "object", "embed", "base", "form", "video", "source"}
+    for tag, attributes in found.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "href", "srcset", "action", "poster", "background"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), tag
+    style = re.search("<style>(.*?)</style>", report[0], re.DOTALL).group(1)
+    assert "url(" not in style
+    assert "@import" not in style
+    policies = [each["content"] for tag, each in found.tags if "http-equiv" in each]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_every_picture_of_the_report_can_be_seen(report):
+    formats = []
+    for tag, attributes in Page(report[0]).tags:
+        if tag == "img":
+            kind, data = re.fullmatch(
+                "data:image/(png|jpeg);base64,(.*)", attributes["src"]
+            ).groups()
+            with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
+                image.load()
+                formats.append(image.format)
+                assert image.format.lower() == kind
+                assert image.convert("L").getextrema()[0] < image.convert("L").getextrema()[1]
+            assert attributes["alt"]
+    # Loss, recall and what is new over the epochs; distances, recall, negatives, confusions, map,
+    # examples.
+    assert formats.count("PNG") == 9
+    assert formats.count("JPEG") >= 10 * 10
+
+
+def test_worst_and_best_queries_come_in_order_with_hits_and_misses(report, images):
+    values = evaluate(images).per_query["mean_average_precision"]
+    label_of = dict(zip(images.paths, images.labels, strict=True))
+    part = report[0].split('<section id="worst-and-best-queries">')[1].split("</section>")[0]
+    worst, best = [], []
+    for heading in part.split("<h3>")[1:]:
+        pictures = [each for tag, each in Page("<h3>" + heading).tags if tag == "img"]
+        query, *nearest = [each["alt"] for each in pictures]
+        (worst if heading.startswith("Worst: ") else best).append(values[images.paths.index(query)])
+        kinds = ["hit" if label_of[path] == label_of[query] else "miss" for path in nearest]
+        assert [each["class"] for each in pictures[1:]] == kinds
+    assert worst == sorted(values)[:5]
+    assert best == sorted(values)[:-6:-1]
+
+
+def test_the_distances_shown_are_those_that_the_threshold_is_of(images, monkeypatch):
+    given = []
+
+    def draw(same, different, threshold):
+        given.append((pair_metrics(same, different).threshold, threshold))
+        return plot_distances(same, different, threshold)
+
+    monkeypatch.setattr("deep_ranking.report.sections.plot_distances", draw)
+    rng = np.random.default_rng(0)
+    noisy = EmbeddedImages(images.paths, images.labels, rng.normal(size=(18, 4)))
+    _distances(evaluate(noisy, seed=3), noisy, 3)
+    assert given[0][0] == given[0][1]
+
+
+def test_names_in_the_report_are_text(report, images):
+    found = Page(report[0])
+    assert "b" not in {tag for tag, _ in found.tags}
+    words = "".join(found.words)
+    assert words.count("<h1>&") == 2  # title and heading
+    assert NAMES[0] in words
+    described = [each["alt"] for tag, each in found.tags if tag == "img"]
+    assert images.paths[0] in described
+
+
+def test_the_report_gives_the_figures_of_the_evaluation(report, images):
+    mean, low, high = evaluate(images).intervals["map_at_r"]
+    assert f"<td>MAP@R</td><td>{mean:.3f}</td><td>{low:.3f} to {high:.3f}</td>" in report[0]
+
+
+def test_a_small_report_without_history_is_the_same_each_time(images, tmp_path):
+    few = EmbeddedImages(images.paths[5:8], images.labels[5:8], images.embeddings[5:8])
+    write_report(tmp_path / "few.html", evaluate(few), few)
+    text = (tmp_path / "few.html").read_text(encoding="utf-8")
+    assert 'id="training"' not in text
+    assert "too few classes" in text
+    write_report(tmp_path / "again.html", evaluate(few), few)
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
+
+
+def test_a_report_that_fails_leaves_nothing(images, tmp_path):
+    gone = EmbeddedImages(
+        [str(tmp_path / "gone.png"), *images.paths[1:]], images.labels, images.embeddings
+    )
+    with pytest.raises(InputError, match=r"gone\.png: no such image"):
+        write_report(tmp_path / "report.html", evaluate(images), gone)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pieces_of_a_page_escape_what_they_are_given():
+    assert escaped("<&\"'") == "&lt;&amp;&quot;&#x27;"
+    assert escaped("a\udcff\n\u202eb") == r"a\udcff\n\u202eb"
+    assert "<td>&lt;i&gt;</td>" in table(["x"], [["<i>"]])
+    assert "<title>{style}&lt;</title>" in page("{style}<", "")
+
+
+def test_history_is_read_as_it_was_written(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss,val_loss\n0,,0.5\n1,0.25,1e-3\n", encoding="utf-8")
+    assert read_history(path) == [
+        {"epoch": 0, "val_loss": 0.5},
+        {"epoch": 1, "loss": 0.25, "val_loss": 0.001},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ":1: expected a line of names"),
+        ("loss\n1\n", ":1: expected a line of names"),
+        ("epoch,loss\n1,2\n2,x\n", ":3: expected numbers"),
+        ("epoch,loss\n1,2,3\n", ":2: expected numbers"),
+        ("epoch,loss\n,2\n", ":2: no number of an epoch"),
+        ("epoch,loss\nnan,2\n", ":2: no number of an epoch"),
+    ],
+)
+def test_a_file_that_is_no_history_is_named_with_the_line(tmp_path, text, message):
+    path = tmp_path / "history.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape(f"{path}{message}")):
+        read_history(path)
+
+
+def test_a_history_that_is_no_text_or_missing_is_named(tmp_path):
+    path = tmp_path / "history.csv"
+    with pytest.raises(InputError, match="no such file; check --history"):
+        read_history(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not a history"):
+        read_history(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of three images each, and a file that stands for a model."""
+    rng = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = rng.integers(0, 100, (8, 8, 3)) + 150 * (name == "light")
+            path = tmp_path / "images" / name / f"{number}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    (tmp_path / "model.h5").touch()
+    return tmp_path
+
+
+def report_of(folder, *more, model="model.h5", dataset="images", output="report.html"):
+    paths = {"--model": model, "--dataset": dataset, "--output": output}
+    arguments = [word for flag, name in paths.items() for word in (flag, str(folder / name))]
+    return run_command("report", [*arguments, *more], prog="report")
+
+
+def test_the_command_writes_a_report_and_says_where(folder, capsys, monkeypatch):
+    keras = pytest.importorskip("keras")
+    network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
+    monkeypatch.setattr("deep_ranking.model_file.load_model", lambda path: network)
+    (folder / "model.run").mkdir()
+    (folder / "model.run" / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.25\n")
+    assert report_of(folder, "--title", "Dark & light") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("6 images of 2 classes: 0 likely mislabelled, 0 near-duplicates")
+    assert lines[-1].startswith(f"Report in {folder / 'report.html'}, ")
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Dark &amp; light</h1>" in text
+    assert 'id="training"' in text
+    assert "<td>recall@1</td><td>1.000</td>" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "more", "message"),
+    [
+        ({"model": "none.h5"}, [], "none.h5: no such file; check --model"),
+        ({"dataset": "none"}, [], "none: no such folder"),
+        ({"output": "images"}, [], "images: is a folder"),
+        ({"output": "none/report.html"}, [], "no folder to write in"),
+        ({}, ["--history", "none.csv"], "none.csv: no such file; check --history"),
+    ],
+)
+def test_bad_input_is_one_line_before_the_long_work(folder, capsys, changed, more, message):
+    before = sorted(folder.rglob("*"))
+    assert report_of(folder, *more, **changed) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert message in said.err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_single_class_cannot_be_reported_on(folder, capsys):
+    for path in (folder / "images" / "light").iterdir():
+        path.unlink()
+    assert report_of(folder) == 1
+    assert "two classes are needed" in capsys.readouterr().err
+
+
+def test_a_negative_seed_is_a_usage_error(folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        report_of(folder, "--seed", "-1")
+    assert ended.value.code == 2
+    assert "must be 0 or more. Received: -1" in capsys.readouterr().err
