@@ -4,6 +4,7 @@ The defaults are the blog's: both flips, rotation by up to 30 degrees, zoom 0.2 
 degrees. The pixel shift is the paper's (section 4).
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,19 +74,32 @@ class Augmentation:
             [-1/2, 1/2], to give to `images.resample`.
         """
         mirror_x, mirror_y, turn, zoom_x, zoom_y, slant, shift_x, shift_y, crop_x, crop_y = (
-            rng.uniform(-1, 1, 10)
+            rng.uniform(-1, 1, 10).tolist()
         )
-        angle, shear = np.deg2rad([turn * self.rotation, slant * self.shear])
-        scale = np.array([1 + zoom_x * self.zoom, 1 + zoom_y * self.zoom]) * self.random_crop
+        angle, shear = math.radians(turn * self.rotation), math.radians(slant * self.shear)
+        scale_x = (1 + zoom_x * self.zoom) * self.random_crop
+        scale_y = (1 + zoom_y * self.zoom) * self.random_crop
         if self.horizontal_flip and mirror_x < 0:
-            scale[0] *= -1
+            scale_x = -scale_x
         if self.vertical_flip and mirror_y < 0:
-            scale[1] *= -1
-        rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        slope = np.array([[1.0, -np.sin(shear)], [0.0, np.cos(shear)]])
-        move = np.array([shift_x, shift_y]) * (self.shift / size)
-        move += np.array([crop_x, crop_y]) * ((1 - self.random_crop) / 2)
-        return np.column_stack([rotate @ slope @ np.diag(scale), move])
+            scale_y = -scale_y
+        shift, crop = self.shift / size, (1 - self.random_crop) / 2
+        # Rotation times shear times scale, written out: NumPy takes its time over 2 x 2 matrices.
+        sine, cosine = math.sin(angle), math.cos(angle)
+        return np.array(
+            [
+                [
+                    cosine * scale_x,
+                    -math.sin(angle + shear) * scale_y,
+                    shift_x * shift + crop_x * crop,
+                ],
+                [
+                    sine * scale_x,
+                    math.cos(angle + shear) * scale_y,
+                    shift_y * shift + crop_y * crop,
+                ],
+            ]
+        )
 
 
 def draw_transforms(
