@@ -19,7 +19,7 @@ demo: install
 
 # All default tests: offline, under two minutes.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The tests that take longer; they need no data either.
 test-slow: install
