@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--classes", type=int, default=200)
     parser.add_argument("--dim", type=int, default=4096)
+    parser.add_argument("--reference", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -75,10 +76,10 @@ def main() -> None:
         labels = write_embeddings(path, args.images, args.classes, args.dim)
         print(f"{args.images:,} embeddings of {args.dim} in {args.classes} classes")
         print(f"{'':44s} seconds  peak MB")
-        for name, job in (
-            ("ours: every figure of evaluate", run_ours),
-            ("scikit-learn: the 31 nearest alone", run_reference),
-        ):
+        jobs = [("ours: every figure of evaluate", run_ours)]
+        if args.reference:
+            jobs.append(("scikit-learn: the 31 nearest alone", run_reference))
+        for name, job in jobs:
             results = context.Queue()
             process = context.Process(target=_measure, args=(job, path, labels, results))
             process.start()
