@@ -1,7 +1,9 @@
 """Model + image paths -> embeddings."""
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -59,3 +61,25 @@ def embed_images(
             bar.update(len(rows))
     out[sorted(source.broken)] = np.nan
     return out
+
+
+@contextmanager
+def embedded_images(
+    model: keras.Model, paths: Sequence[str | os.PathLike[str]], *, skip_broken: bool = False
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Embed image files into a temporary file, with a progress bar: memory stays bounded.
+
+    Args:
+        model: a network of `build_network` or `load_model`.
+        paths: image files.
+        skip_broken: as for `embed_images`.
+
+    Yields:
+        float32 (images, dim), memory-mapped; gone when the block ends.
+
+    Raises:
+        InputError: an image is missing or broken.
+    """
+    with tempfile.TemporaryFile() as file:
+        rows = np.memmap(file, np.float32, "w+", shape=(len(paths), model.output_shape[-1]))
+        yield embed_images(model, paths, skip_broken=skip_broken, progress=True, out=rows)

@@ -7,6 +7,7 @@ and `checkpoint.h5`, each replaced atomically.
 import csv
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,6 +164,35 @@ class RunFolder:
             writer.writerows(history)
         with atomic_path(self.path / "history.png") as temporary:
             run_figure(history).savefig(temporary)
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Read the history of a training run, `history.csv`: a line of names, then an epoch a line.
+
+    Returns:
+        One mapping an epoch, of what was measured in it: empty cells are left out.
+
+    Raises:
+        InputError: there is no such file, or it is no history; with the line.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            reader = csv.DictReader(handle, restkey="", restval="")
+            if "epoch" not in (reader.fieldnames or ()):
+                raise InputError(f"{path}:1: expected a line of names with epoch among them")
+            rows = []
+            for cells in reader:
+                rows.append({name: float(cell) for name, cell in cells.items() if cell})
+                if not math.isfinite(rows[-1].get("epoch", math.nan)):
+                    raise InputError(f"{path}:{reader.line_num}: no number of an epoch")
+            return rows
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check --history") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        line = f":{reader.line_num}" if not isinstance(error, UnicodeDecodeError) else ""
+        raise InputError(f"{path}{line}: expected numbers; not a history of train.py") from None
 
 
 def write_tensorboard(folder: Path, row: Row) -> None:

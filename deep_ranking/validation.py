@@ -1,6 +1,5 @@
 """Judging a model while it trains, on triplets or on whole classes that training does not see."""
 
-import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy.typing as npt
 
 from deep_ranking.calibration import MIN_PAIRS, Calibration, calibrate
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding import embed_images
+from deep_ranking.embedding import embedded_images
 from deep_ranking.evaluation import EmbeddedImages, draw_triplets, evaluate
 from deep_ranking.images import find_images
 from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric
@@ -58,11 +57,8 @@ class Validation(ABC):
             InputError: an image is missing or broken, unless broken ones are left out, or an
                 embedding is not finite.
         """
-        with tempfile.TemporaryFile() as file:
-            shape = (len(self.paths), model.output_shape[-1])
-            rows = np.memmap(file, np.float32, "w+", shape=shape)
-            skip = self.config.skip_broken
-            embed_images(model, self.paths, skip_broken=skip, progress=True, out=rows)
+        skip = self.config.skip_broken
+        with embedded_images(model, self.paths, skip_broken=skip) as rows:
             whole = np.flatnonzero(~np.isnan(rows[:, 0])) if skip else np.arange(len(rows))
             found, triplets = self._judge(rows, whole)
             distances = triplet_distances(rows, triplets)

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from deep_ranking.cli.main import run_command
-from deep_ranking.cli.report import read_history
 from deep_ranking.errors import InputError
 from deep_ranking.evaluation import EmbeddedImages, evaluate
 from deep_ranking.metrics import pair_metrics, retrieval_metrics
@@ -26,6 +25,7 @@ from deep_ranking.report import (
 )
 from deep_ranking.report.html import escaped, page, table
 from deep_ranking.report.sections import _distances
+from deep_ranking.run_folder import read_history
 
 LABELS = np.array(["a", "a", "b", "b", "c"])
 

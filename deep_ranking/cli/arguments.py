@@ -7,6 +7,8 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deep_ranking.errors import InputError
+
 Config = TypeVar("Config")
 
 
@@ -16,6 +18,52 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more. Received: {text}")
     return value
+
+
+def non_negative_int(text: str) -> int:
+    """Parse a number of 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more. Received: {text}")
+    return value
+
+
+def add_required_path(
+    parser: argparse.ArgumentParser, *flags: str, help_text: str, metavar: str = "PATH"
+) -> None:
+    """Add a flag that names a file or a folder and must be given."""
+    parser.add_argument(
+        *flags,
+        type=Path,
+        required=True,
+        default=argparse.SUPPRESS,
+        metavar=metavar,
+        help=help_text,
+    )
+
+
+def add_image_pair(parser: argparse.ArgumentParser) -> None:
+    """Add the blog's flags for a model and two images."""
+    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
+    add_required_path(parser, "--image1", "-i1", help_text="an image")
+    add_required_path(parser, "--image2", "-i2", help_text="another image")
+
+
+def add_seed(parser: argparse.ArgumentParser, help_text: str = "decides what is drawn") -> None:
+    """Add the flag of the seed."""
+    parser.add_argument("--seed", type=non_negative_int, default=0, metavar="N", help=help_text)
+
+
+def check_files_exist(args: argparse.Namespace, *names: str) -> None:
+    """Complain of a missing file before anything slow is done.
+
+    Raises:
+        InputError: the path of one of these arguments does not exist.
+    """
+    for name in names:
+        path: Path = getattr(args, name)
+        if not path.exists():
+            raise InputError(f"{path}: no such file; check --{name}")
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,13 +1,15 @@
 """`calibrate`: a model and labelled images -> probabilities, kept in the model file."""
 
 import argparse
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from deep_ranking.cli.arguments import counted, positive_int
+from deep_ranking.cli.arguments import (
+    add_required_path,
+    add_seed,
+    check_files_exist,
+    counted,
+    positive_int,
+)
 from deep_ranking.cli.tensorflow import start_tensorflow
 from deep_ranking.errors import InputError
 from deep_ranking.images import find_images
@@ -21,18 +23,12 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    for flags, metavar, help_text in (
-        (("--model", "-m"), "PATH", "model file of train.py, which gets the calibration"),
-        (("--dataset",), "DIR", "folder with one folder of images a class"),
-    ):
-        parser.add_argument(
-            *flags,
-            type=Path,
-            required=True,
-            default=argparse.SUPPRESS,
-            metavar=metavar,
-            help=help_text,
-        )
+    add_required_path(
+        parser, "--model", "-m", help_text="model file of train.py, which gets the calibration"
+    )
+    add_required_path(
+        parser, "--dataset", metavar="DIR", help_text="folder with one folder of images a class"
+    )
     parser.add_argument(
         "--num_pairs",
         type=positive_int,
@@ -40,16 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pairs of each kind, same and different, at most",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the pairs")
+    add_seed(parser, "decides the pairs")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed, measure pairs, fit, store."""
     args = parser.parse_args(argv)
-    if args.seed < 0:
-        parser.error(f"argument --seed: must be 0 or more. Received: {args.seed}")
-    if not args.model.exists():
-        raise InputError(f"{args.model}: no such file; check --model")
+    check_files_exist(args, "model")
     listing = find_images(args.dataset)
     try:
         pairs = sample_pairs(listing.labels, args.num_pairs, seed=args.seed)
@@ -57,15 +50,13 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         raise InputError(f"{args.dataset}: {error}") from None
     start_tensorflow()
     from deep_ranking.calibration import calibrate
-    from deep_ranking.embedding import embed_images
+    from deep_ranking.embedding import embedded_images
     from deep_ranking.metrics import pair_distances, pair_metrics
     from deep_ranking.model_file import load_model, store_calibration
 
     model = load_model(args.model)
     paths = [str(listing.root / path) for path in listing.paths]
-    with tempfile.TemporaryFile() as file:
-        rows = np.memmap(file, np.float32, "w+", shape=(len(paths), model.output_shape[-1]))
-        embed_images(model, paths, progress=True, out=rows)
+    with embedded_images(model, paths) as rows:
         same, different = (pair_distances(rows, rows, *chosen.T) for chosen in pairs)
     calibration = calibrate(same, different)
     store_calibration(args.model, calibration)

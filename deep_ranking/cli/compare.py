@@ -3,11 +3,10 @@
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deep_ranking.cli.arguments import add_image_pair, check_files_exist
 from deep_ranking.cli.tensorflow import start_tensorflow
-from deep_ranking.errors import InputError
 
 if TYPE_CHECKING:
     from deep_ranking.calibration import Calibration
@@ -18,19 +17,7 @@ DESCRIPTION = "Print the Euclidean distance of two images under a model: 0 alike
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags; the first three are the blog's."""
-    for flags, help_text in (
-        (("--model", "-m"), "model file of train.py"),
-        (("--image1", "-i1"), "an image"),
-        (("--image2", "-i2"), "another image"),
-    ):
-        parser.add_argument(
-            *flags,
-            type=Path,
-            required=True,
-            default=argparse.SUPPRESS,
-            metavar="PATH",
-            help=help_text,
-        )
+    add_image_pair(parser)
     parser.add_argument(
         "--json", action="store_true", help="print the distance and the settings as JSON"
     )
@@ -39,11 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Print the distance, alone in its line, and below it what it means."""
     args = parser.parse_args(argv)
-    for flag in ("model", "image1", "image2"):
-        path: Path = getattr(args, flag)
-        if not path.exists():
-            raise InputError(f"{path}: no such file; check --{flag}")
-
+    check_files_exist(args, "model", "image1", "image2")
     start_tensorflow()
     from deep_ranking.embedding import embed_images
     from deep_ranking.metrics import row_distances

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deep_ranking.cli.arguments import add_seed, positive_int
 from deep_ranking.cli.tensorflow import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.errors import InputError
@@ -44,18 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the images, the triplets and the model; replaced if it is an earlier demo",
     )
     parser.add_argument(
-        "--steps", type=int, default=NUM_STEPS, metavar="N", help="batches to train on"
+        "--steps", type=positive_int, default=NUM_STEPS, metavar="N", help="batches to train on"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="decides all that is drawn"
-    )
+    add_seed(parser)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Write digits, sample, train, judge, compare."""
     args = parser.parse_args(argv)
-    if args.steps < 1 or args.seed < 0:
-        parser.error("--steps must be 1 or more, and --seed 0 or more")
     root = _empty_folder(args.output_directory)
     start_tensorflow()
     from deep_ranking.datasets import write_digits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.cli.arguments import counted
+from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist, counted
 from deep_ranking.cli.evaluation_tables import (
     extreme_queries,
     format_interval,
@@ -21,7 +21,6 @@ from deep_ranking.cli.evaluation_tables import (
     without_nan,
 )
 from deep_ranking.cli.tensorflow import start_tensorflow
-from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
 from deep_ranking.images import find_images
 from deep_ranking.triplets import read_triplets, resolve_paths
@@ -47,15 +46,7 @@ Embedder = Callable[[list[str], Path], Rows]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     suppress = argparse.SUPPRESS
-    parser.add_argument(
-        "--model",
-        "-m",
-        type=Path,
-        required=True,
-        default=suppress,
-        metavar="PATH",
-        help="model file of train.py",
-    )
+    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
     for name, help_text in (
         ("dataset", "folder with one folder a class; each image is searched for among the others"),
         ("queries", "folder of the images to search with, one folder a class"),
@@ -80,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=Path, default=suppress, metavar="FILE", help="write all of it as JSON"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides what is drawn")
+    add_seed(parser)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
@@ -91,10 +82,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error("give --dataset, or --queries and --gallery, or --triplets")
     if args.baselines and given == ["triplets"]:
         parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
-    if args.seed < 0:
-        parser.error(f"argument --seed: must be 0 or more. Received: {args.seed}")
-    if not args.model.exists():
-        raise InputError(f"{args.model}: no such file; check --model")
+    check_files_exist(args, "model")
     result = _judge_triplets(args) if given == ["triplets"] else _judge_classes(args, given)
     if hasattr(args, "json"):
         with atomic_path(args.json) as temporary:
@@ -107,15 +95,12 @@ def _judge_triplets(args: argparse.Namespace) -> dict[str, Any]:
     triplets = read_triplets(args.triplets)
     paths = resolve_paths(triplets, None)
     start_tensorflow()
-    from deep_ranking.embedding import embed_images
+    from deep_ranking.embedding import embedded_images
     from deep_ranking.evaluation import EmbeddedImages, evaluate_triplets
     from deep_ranking.model_file import load_model
 
     model = load_model(args.model)
-    with tempfile.TemporaryFile() as file:
-        shape = (len(paths), model.output_shape[-1])
-        embeddings = np.memmap(file, np.float32, "w+", shape=shape)
-        embed_images(model, paths, progress=True, out=embeddings)
+    with embedded_images(model, paths) as embeddings:
         images = EmbeddedImages(paths, np.full(len(paths), ""), embeddings)
         found = evaluate_triplets(images, triplets.rows, seed=args.seed)
     print(f"{counted(found.num_triplets, 'triplet')} of {counted(len(paths), 'image')}.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deep_ranking.cli.arguments import add_image_pair, check_files_exist
 from deep_ranking.cli.tensorflow import start_tensorflow
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
@@ -25,19 +26,7 @@ MIN_COSINE = 0.05
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags; those of `compare` are the same."""
-    for flags, help_text in (
-        (("--model", "-m"), "model file of train.py"),
-        (("--image1", "-i1"), "an image"),
-        (("--image2", "-i2"), "another image"),
-    ):
-        parser.add_argument(
-            *flags,
-            type=Path,
-            required=True,
-            default=argparse.SUPPRESS,
-            metavar="PATH",
-            help=help_text,
-        )
+    add_image_pair(parser)
     parser.add_argument(
         "--output",
         "-o",
@@ -52,10 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Explain, write the picture, print."""
     args = parser.parse_args(argv)
-    for flag in ("model", "image1", "image2"):
-        path: Path = getattr(args, flag)
-        if not path.exists():
-            raise InputError(f"{path}: no such file; check --{flag}")
+    check_files_exist(args, "model", "image1", "image2")
     suffix = args.output.suffix.lower()
     if suffix not in PICTURE_SUFFIXES:
         raise InputError(

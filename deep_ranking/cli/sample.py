@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.cli.arguments import counted, positive_int
+from deep_ranking.cli.arguments import add_required_path, add_seed, counted, positive_int
 from deep_ranking.files import make_folder
 from deep_ranking.images import ImageListing, find_images
 from deep_ranking.sampling import hold_back_classes, sample_triplets
@@ -23,13 +23,11 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags; the first four are the blog's."""
-    parser.add_argument(
+    add_required_path(
+        parser,
         "--input_directory",
-        type=Path,
-        required=True,
-        default=argparse.SUPPRESS,
         metavar="DIR",
-        help="folder with one folder of images a class",
+        help_text="folder with one folder of images a class",
     )
     parser.add_argument(
         "--output_directory",
@@ -59,9 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="hold this share of the classes back, and write validation_triplets.txt from them",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="the same seed gives the same file"
-    )
+    add_seed(parser, "the same seed gives the same file")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
@@ -70,8 +66,6 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     share = getattr(args, "validation_share", None)
     if share is not None and not 0 < share < 1:
         parser.error(f"argument --validation_share: must lie between 0 and 1. Received: {share}")
-    if args.seed < 0:
-        parser.error(f"argument --seed: must be 0 or more. Received: {args.seed}")
     start = time.monotonic()
     listing = find_images(args.input_directory)
     output_dir = make_folder(args.output_directory)
