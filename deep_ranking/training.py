@@ -58,6 +58,9 @@ def train(
     while not run.is_over:
         run.train_epoch(model, verbose)
     save_model(model, config.output)
+    if run.stopped_early:
+        epoch = run.state.num_epochs
+        print(f"Stopped early after epoch {epoch}: no better for {config.patience} judgements.")
     if run.training.broken:
         print(f"{len(run.training.broken):,} triplets left out: a missing or broken image.")
     return model
@@ -121,11 +124,13 @@ class _Run:
     @property
     def is_over(self) -> bool:
         """Whether all epochs are done, or nothing got better for too long."""
+        return self.stopped_early or self.state.num_epochs >= self.config.epochs
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether as many judgements in turn as `patience` were no better than the best."""
         patience = self.config.patience
-        if patience is not None and self.state.num_no_better >= patience:
-            print(f"Stopping early after epoch {self.state.num_epochs}: no better for {patience}.")
-            return True
-        return self.state.num_epochs >= self.config.epochs
+        return patience is not None and self.state.num_no_better >= patience
 
     def train_epoch(self, model: keras.Model, verbose: int) -> None:
         """Train one epoch, and bring the run's folder up to date."""
@@ -141,10 +146,10 @@ class _Run:
                 verbose=verbose,
             ).history
         row = {name: float(values[-1]) for name, values in history.items()}
-        if not math.isfinite(row["loss"]):
+        if not (math.isfinite(row["loss"]) and _is_finite(model)):
             raise InputError(
-                f"the loss became {row['loss']} in epoch {epoch + 1}; start anew with a lower "
-                "--learning_rate and --overwrite"
+                f"weights became NaN or infinite in epoch {epoch + 1} (loss {row['loss']}); start "
+                "anew with a lower --learning_rate and --overwrite"
             )
         row = self._judge(model, epoch + 1, {"epoch": epoch + 1, **row})
         self.state.num_epochs = epoch + 1
@@ -211,6 +216,13 @@ def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
     for number, layer in enumerate(dropouts):
         state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
         layer.seed_generator.state.assign(state % 2**31)
+
+
+def _is_finite(model: keras.Model) -> bool:
+    """Whether all weights are numbers; the last step of an epoch shows in no loss of it."""
+    return all(
+        bool(keras.ops.all(keras.ops.isfinite(weight))) for weight in model.trainable_weights
+    )
 
 
 def _print_size(model: keras.Model, source: TripletSource) -> None:

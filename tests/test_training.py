@@ -372,9 +372,20 @@ def test_stops_early_and_stays_stopped(folder, tmp_path, capsys, monkeypatch):
     )
     train(config, verbose=0)
     assert [int(row["epoch"]) for row in read_history(config)] == [0, 1, 2, 3]
-    assert "Stopping early after epoch 3" in capsys.readouterr().out
+    assert "Stopped early after epoch 3" in capsys.readouterr().out
     train(config, resume=True, verbose=0)
     assert len(read_history(config)) == 4
+
+
+@pytest.mark.usefixtures("stub_network")
+def test_weights_of_nan_end_the_run_even_after_the_last_step(folder, tmp_path):
+    # One step an epoch: its loss is that of the first weights, and the weights are gone after it.
+    config = config_for(
+        folder, tmp_path / "model.h5", learning_rate=1e39, steps_per_epoch=1, epochs=1
+    )
+    with pytest.raises(InputError, match="--learning_rate"):
+        train(config, verbose=0)
+    assert not config.output.exists()
 
 
 def row(**values):
