@@ -88,9 +88,11 @@ class RunFolder:
         """Say whether an earlier run goes on.
 
         Raises:
-            InputError: there is an earlier run or model, and it is not said what to do with it; or
-                it is to go on with other settings.
+            InputError: there is an earlier run or model, and it is not said what to do with it; it
+                is to go on with other settings; or a folder has the model's name.
         """
+        if config.output.is_dir():
+            raise InputError(f"{config.output}: is a folder; expected the name of a model file")
         if resume and self.checkpoint.exists():
             self._check_settings(config)
             return True

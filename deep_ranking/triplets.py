@@ -107,7 +107,7 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
     rows = array("i")
     for line, fields in _read_lines(path):
         if len(fields) != len(COLUMNS):
-            found = f"{len(fields)} fields" if fields else "an empty line"
+            found = f"{len(fields)} field{'s' * (len(fields) != 1)}" if fields else "an empty line"
             raise InputError(
                 f"{path}:{line}: expected query,positive,negative, received {found}; "
                 "quote a path that has commas in it"
@@ -157,10 +157,12 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         A path for each of `triplets.paths`. Whether each image exists is not checked.
 
     Raises:
-        InputError: no image is in any of the folders.
+        InputError: no image is in any of the folders, or `dataset_dir` is none.
     """
     folders = [triplets.file.parent, Path()]
     if dataset_dir is not None:
+        if not Path(dataset_dir).is_dir():
+            raise InputError(f"{dataset_dir}: no such folder; check --dataset")
         folders.insert(0, Path(dataset_dir))
     for folder in folders:
         prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"

@@ -260,15 +260,18 @@ def test_everything_is_checked_before_the_network_is_built(folder, tmp_path, mon
     broken = tmp_path / "triplets.txt"
     broken.write_text("a.png,b.png,c.png\n")
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder.h5").mkdir()
     for changes, said in (
         ({"triplets": broken}, "not found"),
         ({"triplets": tmp_path / "none.txt"}, "no such triplet file"),
         ({"validation_triplets": tmp_path / "none.txt"}, "no such triplet file"),
         ({"output": tmp_path / "file" / "model.h5"}, "folder"),
+        ({"output": tmp_path / "folder.h5"}, "is a folder"),
+        ({"dataset": tmp_path / "none"}, "check --dataset"),
     ):
         with pytest.raises(InputError, match=said):
             train(config_for(folder, **({"output": tmp_path / "model.h5"} | changes)), verbose=0)
-    assert sorted(os.listdir(tmp_path)) == ["file", "triplets.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.h5", "triplets.txt"]
 
 
 @pytest.mark.usefixtures("stub_network")
