@@ -15,6 +15,7 @@ from deep_ranking.metrics import (
     correct_triplets,
     first_non_finite_row,
     nmi,
+    pair_intervals,
     pair_metrics,
     retrieval_metrics,
     score_at_top_k,
@@ -69,12 +70,15 @@ class Evaluation:
         intervals: for each of `PER_QUERY` the mean with its 95 % bootstrap interval over queries.
         whole: figures of the whole set: `score_at_top_30` and the number of `triplets` it is of,
             `nmi`, `roc_auc`, `equal_error_rate` and `equal_error_threshold`, a distance.
+        whole_intervals: 95 % bootstrap intervals over queries of `roc_auc`, `equal_error_rate` and
+            `score_at_top_30`.
         retrieval: the nearest images of each query, and more.
     """
 
     per_query: dict[str, Floats]
     intervals: dict[str, Interval]
     whole: dict[str, float]
+    whole_intervals: dict[str, Interval]
     retrieval: RetrievalMetrics
 
 
@@ -121,20 +125,22 @@ def evaluate(
     )
     pairs = pair_metrics(*distances)
     precision = _group_means(triplets[:, 0], correct, len(queries.paths))
-    in_top = _in_top(retrieval.neighbours[:, :TOP_K], triplets)
+    counted = _in_top(retrieval.neighbours[:, :TOP_K], triplets)
+    points = np.where(counted, np.where(correct, 1, -1), 0)
     per_query = {"similarity_precision": precision, **retrieval.per_query}
     per_query = {name: per_query[name] for name in PER_QUERY}
     return Evaluation(
         per_query,
         {name: bootstrap_interval(values, seed=seed) for name, values in per_query.items()},
         {
-            "score_at_top_30": int(np.where(correct, 1, -1)[in_top].sum()),
+            "score_at_top_30": int(points.sum()),
             "triplets": len(triplets),
             "nmi": nmi(searched.embeddings, searched.labels, seed=seed),
             "roc_auc": pairs.roc_auc,
             "equal_error_rate": pairs.equal_error_rate,
             "equal_error_threshold": pairs.threshold,
         },
+        _whole_intervals(triplets[:, 0], distances, points, seed),
         retrieval,
     )
 
@@ -272,6 +278,15 @@ def means_by_class(
         }
         for row, label in enumerate(classes)
     }
+
+
+def _whole_intervals(
+    queries: Int64Array, distances: TripletDistances, points: Int64Array, seed: int
+) -> dict[str, Interval]:
+    pairs = pair_intervals(*distances, queries, queries, seed=seed)
+    mean = bootstrap_interval(points, seed=seed, groups=queries)
+    score = Interval(*(value * len(points) for value in mean))
+    return {**pairs._asdict(), "score_at_top_30": score}
 
 
 def _in_top(nearest: Int64Array, triplets: Int64Array) -> npt.NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from deep_ranking.metrics import pair_metrics, sample_pairs
+from deep_ranking.metrics import pair_intervals, pair_metrics, sample_pairs
 
 
 def all_pairs(labels):
@@ -136,3 +136,34 @@ def test_distances_must_be_a_row_of_numbers(bad):
         pair_metrics(np.array(bad), np.array([1.0]))
     with pytest.raises(ValueError, match="different distances must be"):
         pair_metrics(np.array([1.0]), np.array(bad))
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_intervals_are_those_of_resampled_groups(decimals):
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(30), 4)
+    same = np.round(rng.normal(0.7, 0.3, 120) + 0.2 * (groups % 3), decimals)
+    different = np.round(rng.normal(1.2, 0.3, 120), decimals)
+    found = pair_intervals(same, different, groups, groups, resamples=50, seed=2)
+    whole = pair_metrics(same, different)
+    assert found.roc_auc.mean == whole.roc_auc
+    assert found.equal_error_rate.mean == whole.equal_error_rate
+    # The same draws, each resample written out pair by pair and judged like any other pairs.
+    generator = np.random.default_rng(2)
+    values = []
+    for _ in range(50):
+        drawn = generator.integers(30, size=30)
+        rows = np.concatenate([np.flatnonzero(groups == group) for group in drawn])
+        again = pair_metrics(same[rows], different[rows])
+        values.append((again.roc_auc, again.equal_error_rate))
+    low, high = np.quantile(values, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose(
+        [found.roc_auc[1:], found.equal_error_rate[1:]], np.transpose([low, high]), atol=1e-9
+    )
+
+
+def test_intervals_of_equal_distances():
+    equal = np.ones(12)
+    found = pair_intervals(equal, equal, np.arange(12), np.arange(12))
+    assert found.roc_auc == (0.5, 0.5, 0.5)
+    assert found.equal_error_rate == (0.5, 0.5, 0.5)

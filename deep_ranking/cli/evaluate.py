@@ -150,6 +150,7 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
         "methods": {
             name: {
                 "metrics": {key: value._asdict() for key, value in each.intervals.items()},
+                "intervals": {key: value._asdict() for key, value in each.whole_intervals.items()},
                 **each.whole,
             }
             for name, each in evaluations.items()

@@ -24,10 +24,18 @@ def print_methods(evaluations: dict[str, Evaluation]) -> None:
         cells = [format_interval(each.intervals[metric]) for each in evaluations.values()]
         print(f"{metric:24s}" + "".join(f"{cell:>24s}" for cell in cells))
     for metric in WHOLE:
-        values = [each.whole[metric] for each in evaluations.values()]
-        cells = [f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in values]
+        cells = [_format_whole(each, metric) for each in evaluations.values()]
         print(f"{metric:24s}" + "".join(f"{cell:>24s}" for cell in cells))
     print(f"({first.whole['triplets']:,} triplets drawn; thresholds are distances)")
+
+
+def _format_whole(evaluation: Evaluation, metric: str) -> str:
+    value, interval = evaluation.whole[metric], evaluation.whole_intervals.get(metric)
+    if interval is None:
+        return f"{value:.3f}"
+    if isinstance(value, int):
+        return f"{value:,} [{interval.low:,.0f}, {interval.high:,.0f}]"
+    return format_interval(interval)
 
 
 def print_classes(by_class: dict[str, dict[str, float]]) -> None:

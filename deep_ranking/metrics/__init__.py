@@ -9,7 +9,14 @@ ties, with the query in the gallery, with classes of one, and where it is undefi
 from deep_ranking.metrics.clustering import nmi
 from deep_ranking.metrics.distances import first_non_finite_row, pair_distances, row_distances
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval
-from deep_ranking.metrics.pairs import PairMetrics, Pairs, pair_metrics, sample_pairs
+from deep_ranking.metrics.pairs import (
+    PairIntervals,
+    PairMetrics,
+    Pairs,
+    pair_intervals,
+    pair_metrics,
+    sample_pairs,
+)
 from deep_ranking.metrics.ranking import Ranking, rank_gallery
 from deep_ranking.metrics.retrieval import (
     Gallery,
@@ -37,6 +44,7 @@ from deep_ranking.metrics.triplets import (
 __all__ = [
     "Gallery",
     "Interval",
+    "PairIntervals",
     "PairMetrics",
     "Pairs",
     "Ranking",
@@ -52,6 +60,7 @@ __all__ = [
     "knn_classify",
     "nmi",
     "pair_distances",
+    "pair_intervals",
     "pair_metrics",
     "precision_at_k",
     "r_precision",

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.metrics.distances import Floats, Indices
+from deep_ranking.metrics.intervals import Interval
 
 
 class Pairs(NamedTuple):
@@ -114,6 +115,76 @@ def pair_metrics(same_distances: Floats, different_distances: Floats) -> PairMet
     if excess[crossing] == 0 and crossing + 1 < len(thresholds):
         threshold = (thresholds[crossing] + thresholds[crossing + 1]) / 2
     return PairMetrics(float(roc_auc_score(is_same, -distances)), float(rate), float(threshold))
+
+
+class PairIntervals(NamedTuple):
+    """Bootstrap intervals of two of the `PairMetrics`, around their values on all pairs."""
+
+    roc_auc: Interval
+    equal_error_rate: Interval
+
+
+def pair_intervals(
+    same_distances: Floats,
+    different_distances: Floats,
+    same_groups: Indices,
+    different_groups: Indices,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 200,
+    seed: int = 0,
+) -> PairIntervals:
+    """Percentile bootstrap intervals of ROC-AUC and equal error rate, over groups of pairs.
+
+    Pairs that share a query are not independent, so whole groups are drawn. The distances are
+    sorted once; a resample only weighs them.
+
+    Args:
+        same_distances: float array (pairs,) of pairs of one class.
+        different_distances: float array (pairs,) of pairs of two classes.
+        same_groups: integer array, for each same pair its group, such as the row of its query.
+        different_groups: integer array, likewise for the different pairs.
+        confidence: share of the resampled values inside the interval.
+        resamples: how often to resample; a resample without a pair of each kind is left out.
+        seed: the same seed gives the same intervals.
+
+    Raises:
+        ValueError: as `pair_metrics`.
+    """
+    whole = pair_metrics(same_distances, different_distances)
+    distances = np.concatenate([same_distances, different_distances])
+    _, codes = np.unique(np.concatenate([same_groups, different_groups]), return_inverse=True)
+    order = np.argsort(distances, kind="stable")
+    is_same, codes, ordered = order < len(same_distances), codes[order], distances[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of equal distances
+    generator = np.random.default_rng(seed)
+    num_groups = int(codes.max()) + 1
+    values = []
+    for _ in range(resamples):
+        drawn = np.bincount(generator.integers(num_groups, size=num_groups), minlength=num_groups)
+        weights = drawn[codes]
+        same = np.add.reduceat(weights * is_same, starts)
+        different = np.add.reduceat(weights * ~is_same, starts)
+        num_same, num_different = same.sum(), different.sum()
+        if num_same and num_different:
+            found, false = np.cumsum(same) / num_same, np.cumsum(different) / num_different
+            area = np.sum(different * (found - same / (2 * num_same))) / num_different
+            values.append((area, _crossing(1 - found, false)))
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(values, tails, axis=0)
+    return PairIntervals(
+        Interval(whole.roc_auc, float(low[0]), float(high[0])),
+        Interval(whole.equal_error_rate, float(low[1]), float(high[1])),
+    )
+
+
+def _crossing(missed: Floats, false: Floats) -> float:
+    """Rate at which the falling share of missed pairs meets the rising one of false pairs."""
+    missed, false = np.append(1.0, missed), np.append(0.0, false)
+    after = int(np.argmax(false >= missed))
+    excess = missed[after - 1] - false[after - 1]
+    part = excess / (excess + false[after] - missed[after])
+    return float(false[after - 1] + part * (false[after] - false[after - 1]))
 
 
 def _draw_pairs(
