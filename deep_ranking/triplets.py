@@ -172,5 +172,5 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
     tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
     raise InputError(
         f"{triplets.file}:1: image {triplets.paths[0]} not found in any of: {tried}; "
-        "name the folder that the paths start from with --dataset"
+        "put the file into the folder that its paths start from, or train with --dataset FOLDER"
     )
