@@ -19,19 +19,25 @@ from deep_ranking.files import atomic_path
 from deep_ranking.hdf5 import child, open_hdf5, read_array
 
 
-def save_checkpoint(path: Path, model: keras.Model, state: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    state: dict[str, Any],
+) -> None:
     """Write weights, optimizer and state, atomically.
 
     Args:
         path: file to write.
-        model: compiled model.
+        model: the model.
+        optimizer: built for the weights that it trains.
         state: what else the run needs to go on, as JSON values.
 
     Raises:
         InputError: the file cannot be written.
     """
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, variables in _variables(model).items():
+        for name, variables in _variables(model, optimizer).items():
             group = file.create_group(name)
             for number, variable in enumerate(variables):
                 group[str(number)] = keras.ops.convert_to_numpy(variable)
@@ -56,18 +62,21 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_variables(path: Path, model: keras.Model) -> None:
+def restore_variables(
+    path: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> None:
     """Put weights and optimizer back as they were.
 
     Args:
         path: file of `save_checkpoint`.
-        model: model of the same layers, compiled alike.
+        model: model of the same layers.
+        optimizer: optimizer of the same kind, built for the same weights.
 
     Raises:
         InputError: the file is damaged, or belongs to another network or optimizer; the model is
             unchanged then.
     """
-    variables = _variables(model)
+    variables = _variables(model, optimizer)
     with open_hdf5(path) as file:
         arrays = {
             name: [
@@ -81,6 +90,7 @@ def restore_variables(path: Path, model: keras.Model) -> None:
             variable.assign(values)
 
 
-def _variables(model: keras.Model) -> dict[str, Sequence[Any]]:
-    model.optimizer.build(model.trainable_variables)
-    return {"weights": model.weights, "optimizer": model.optimizer.variables}
+def _variables(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> dict[str, Sequence[Any]]:
+    return {"weights": model.weights, "optimizer": optimizer.variables}

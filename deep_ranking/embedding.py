@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from deep_ranking.batches import ImageSource
+from deep_ranking.pipeline import ImageSource
 
 
 def embed_images(

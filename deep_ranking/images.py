@@ -8,9 +8,10 @@ file's content: OpenCV for plain 8-bit JPEG and PNG, Pillow for every other kind
 import io
 import os
 import stat
+import statistics
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "J
 # Pixels of the image between two points that are sampled: bilinear sampling averages 2, so up to
 # here it leaves out little, and beyond it the image is shrunk first.
 MAX_SAMPLING_STEP = 2.5
+NUM_MEASURED = 200  # images that `fitting_size` looks at
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 178_956_970  # Pillow's own limit, twice its `MAX_IMAGE_PIXELS`
 ORIENTATION_TAG = 0x0112
@@ -138,6 +140,28 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
     for name in folders:
         for path in _walk(folder / name, seen):
             yield f"{name}/{path}"
+
+
+def fitting_size(paths: Sequence[str | os.PathLike[str]], largest: int) -> int:
+    """Choose the size at which to look at images: no larger than most of them are.
+
+    Args:
+        paths: image files; broken ones do not count.
+        largest: the result is no larger.
+
+    Returns:
+        A multiple of 32, 32 at least: the median of the shorter sides of some of the images,
+        spread over all, rounded down.
+    """
+    sides = []
+    for path in paths[:: max(1, len(paths) // NUM_MEASURED)]:
+        try:
+            with Image.open(path, formats=FORMATS) as header:
+                sides.append(min(header.size))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+    side = statistics.median(sides) if sides else largest
+    return max(32, int(min(side, largest)) // 32 * 32)
 
 
 def read_image(path: str | os.PathLike[str], size: int) -> UInt8Array:

@@ -2,7 +2,8 @@
 
 One image goes three ways: through the backbone (VGG16, pooled, two dense layers) and through two
 shallow branches that see it at a coarse scale. All three are normalised, concatenated, and mapped
-to one embedding of unit length. Sizes and strides are the blog's.
+to one embedding of unit length. Sizes and strides are the blog's. Other choices of the config leave
+the branches or the dense layers out, and pool several depths of the backbone.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from deep_ranking.config import BACKBONE_LAYERS, HEAD, NetworkConfig
+from deep_ranking.config import BACKBONE_LAYERS, HEAD, NUM_BLOCKS, NetworkConfig
 from deep_ranking.errors import InputError
 from deep_ranking.hdf5 import child, open_hdf5, read_layer
 
@@ -46,11 +47,12 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
         keras.utils.set_random_seed(seed)
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     unit = layers.Rescaling(1 / 255, name="unit_range")(image)
-    convnet = _convnet(_backbone_input(image, unit, config), config)
-    branch_1 = _branch(unit, 1, stride=16, pool_size=3, pool_stride=4)
-    branch_2 = _branch(unit, 2, stride=32, pool_size=7, pool_stride=2)
-    shallow = layers.Concatenate(name="shallow")([branch_1, branch_2])
-    merged = layers.Concatenate(name="merged")([shallow, convnet])
+    parts = [_convnet(_backbone_input(image, unit, config), config)]
+    if config.shallow_branches:
+        branch_1 = _branch(unit, 1, stride=16, pool_size=3, pool_stride=4)
+        branch_2 = _branch(unit, 2, stride=32, pool_size=7, pool_stride=2)
+        parts.insert(0, layers.Concatenate(name="shallow")([branch_1, branch_2]))
+    merged = _concatenate(parts, name="merged")
     linear = layers.Dense(config.embedding_size, name="embedding")(merged)
     unit_length = layers.UnitNormalization(name="unit_embedding")(linear)
     model = keras.Model(image, unit_length, name="deep_ranking")
@@ -61,21 +63,69 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
 
 
 def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:
-    if config.normalisation == "unit":
-        return unit
-    offset = [-mean for mean in IMAGENET_MEAN]
-    return layers.Rescaling([1.0, 1.0, 1.0], offset, name="backbone_range")(image)
+    x = unit
+    if config.normalisation == "backbone":
+        offset = [-mean for mean in IMAGENET_MEAN]
+        x = layers.Rescaling([1.0, 1.0, 1.0], offset, name="backbone_range")(image)
+    if config.enlarge > 1:
+        x = layers.UpSampling2D(config.enlarge, interpolation="bilinear", name="enlarged")(x)
+    return x
 
 
 def _convnet(normalised: Any, config: NetworkConfig) -> Any:
     backbone = keras.applications.VGG16(
         include_top=False, weights=None, input_tensor=normalised, name="vgg16"
     )
-    x = layers.GlobalAveragePooling2D(name="pooled")(backbone.output)  # (batch, 512)
-    for number in (1, 2):
+    blocks = range(NUM_BLOCKS, NUM_BLOCKS - config.pooled_blocks, -1)
+    maps = [backbone.get_layer(f"block{block}_pool").output for block in blocks]
+    pooled = [
+        vector
+        for block, features in zip(blocks, maps, strict=True)
+        for vector in _pool(features, config.pooling, "" if block == NUM_BLOCKS else f"_{block}")
+    ]
+    if len(pooled) > 1:  # each by itself, or the one with the largest values would count alone
+        pooled = [
+            layers.UnitNormalization(name=f"unit_part_{number}")(vector)
+            for number, vector in enumerate(pooled, start=1)
+        ]
+    x = _concatenate(pooled, name="all_pooled")
+    for number in range(1, config.hidden_layers + 1):
         x = layers.Dense(config.hidden_size, activation="relu", name=f"hidden_{number}")(x)
         x = layers.Dropout(config.dropout, name=f"dropout_{number}")(x)
-    return layers.UnitNormalization(name="unit_convnet")(x)
+    x = layers.UnitNormalization(name="unit_convnet")(x)
+    if config.hidden_layers == 0:
+        x = layers.Dropout(config.dropout, name="dropout")(x)
+    return x
+
+
+def _pool(features: Any, pooling: str, suffix: str) -> list[Any]:
+    """Make a vector of a feature map (batch, height, width, channels), or two."""
+    average = layers.GlobalAveragePooling2D(name=f"pooled{suffix}")
+    maximum = layers.GlobalMaxPooling2D(name=f"max_pooled{suffix}")
+    if pooling == "average":
+        return [average(features)]
+    if pooling == "max":
+        return [maximum(features)]
+    if pooling == "average+max":
+        return [average(features), maximum(features)]
+    return [_generalised_mean(features, suffix)]
+
+
+def _generalised_mean(features: Any, suffix: str) -> Any:
+    """Pool by the root of the mean square (Radenovic et al. 2018, eq. 3, with power 2).
+
+    The power 2, as it can be said in layers that every Keras has: x times x / |x|, summed over the
+    places, is |x|. The factor between sum and mean is the same for all channels.
+    """
+    channels = features.shape[-1]
+    places = layers.Reshape((-1, channels), name=f"places{suffix}")(features)
+    unit = layers.UnitNormalization(axis=1, name=f"unit_places{suffix}")(places)
+    product = layers.Multiply(name=f"places_times_unit{suffix}")([places, unit])
+    return layers.GlobalAveragePooling1D(name=f"gem_pooled{suffix}")(product)
+
+
+def _concatenate(parts: list[Any], *, name: str) -> Any:
+    return parts[0] if len(parts) == 1 else layers.Concatenate(name=name)(parts)
 
 
 def _branch(unit: Any, number: int, *, stride: int, pool_size: int, pool_stride: int) -> Any:
@@ -108,6 +158,31 @@ def set_trainable_from(model: keras.Model, first: str | None) -> None:
     for name in BACKBONE_LAYERS:
         trains = trains or name == first
         model.get_layer(name).trainable = trains
+
+
+def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Split a network where what is frozen ends.
+
+    Args:
+        model: a network of `build_network`, after `set_trainable_from`.
+
+    Returns:
+        Two models that share its layers: from images to the outputs of frozen layers that others
+        go on from, a list, each float (batch, ...); and from these to embeddings. One after the
+        other, they are `model`.
+
+    """
+    trained: set[str] = set()  # layers that are trained, or come after one that is
+    frontier: dict[int, Any] = {}
+    for layer in model.layers[1:]:  # in topological order; the first is the image
+        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+        frozen = [each for each in inputs if each._keras_history.operation.name not in trained]
+        random = isinstance(layer, keras.layers.Dropout) and layer.rate > 0
+        if layer.trainable_weights or random or len(frozen) < len(inputs):
+            trained.add(layer.name)
+            frontier |= {id(each): each for each in frozen}
+    tensors = list(frontier.values())
+    return keras.Model(model.input, tensors), keras.Model(tensors, model.output)
 
 
 def _pretrained_arrays(config: NetworkConfig) -> Mapping[str, list[npt.NDArray[np.float32]]]:

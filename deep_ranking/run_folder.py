@@ -30,6 +30,8 @@ FREE_TO_CHANGE = (
     "dataset",
     "output",
     "save_augmented",
+    "cache_dir",
+    "auto_fix",
 )
 
 
@@ -38,13 +40,15 @@ class RunState:
     """What a run needs to go on, besides weights and optimizer.
 
     Attributes:
-        fingerprints: SHA-256 of each triplet file, and of the image names of a folder to validate
-            on, since another one would be another run.
+        fingerprints: SHA-256 of each triplet file, and of the image names of a folder to train or
+            validate on, since another one would be another run.
         num_epochs: epochs completed.
         history: one row an epoch that was measured; epoch 0 is before training.
         best: best value so far of the quantity that `best.h5` is chosen by.
         num_no_better: judgements since then.
         calibration: the latest calibration, as JSON.
+        fixes: settings that were changed because training went wrong, by their latest values.
+        fixed_epochs: epochs after which that happened, from 1.
     """
 
     fingerprints: dict[str, str]
@@ -53,17 +57,21 @@ class RunState:
     best: float | None = None
     num_no_better: int = 0
     calibration: str | None = None
+    fixes: dict[str, Any] = field(default_factory=dict)
+    fixed_epochs: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, config: TrainConfig) -> Self:
         """Give the state of a run that has not begun."""
-        fingerprints = {"triplets": _sha256(config.triplets)}
+        fingerprints = {}
+        if config.batches == "triplets":
+            fingerprints["triplets"] = _sha256(config.triplets)
+        elif config.dataset is not None:
+            fingerprints["dataset"] = _sha256_of_names(config.dataset)
         if config.validation_triplets is not None:
             fingerprints["validation_triplets"] = _sha256(config.validation_triplets)
         if config.validation_dataset is not None:
-            names = "\n".join(find_images(config.validation_dataset).paths)
-            digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
-            fingerprints["validation_dataset"] = digest
+            fingerprints["validation_dataset"] = _sha256_of_names(config.validation_dataset)
         return cls(fingerprints)
 
 
@@ -222,3 +230,8 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sha256_of_names(folder: Path) -> str:
+    names = "\n".join(find_images(folder).paths)
+    return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()

@@ -15,16 +15,21 @@ import numpy as np
 
 from deep_ranking.calibration import Calibration
 from deep_ranking.checkpoint import restore_variables, save_checkpoint
-from deep_ranking.config import TrainConfig
-from deep_ranking.diagnosis import diagnose
+from deep_ranking.config import HEAD, TrainConfig
+from deep_ranking.diagnosis import Finding, diagnose, not_finite
 from deep_ranking.errors import InputError
 from deep_ranking.files import make_folder
+from deep_ranking.losses import BatchLoss, make_loss, make_metrics
 from deep_ranking.model_file import save_model
-from deep_ranking.network import build_network, set_trainable_from
+from deep_ranking.network import build_network, set_trainable_from, split_at_frozen
+from deep_ranking.optimizers import make_optimizer
 from deep_ranking.pipeline import TripletSource
 from deep_ranking.run_folder import Row, RunFolder, RunState, write_tensorboard
-from deep_ranking.triplets import read_triplets
-from deep_ranking.validation import make_validation, ranking_loss, triplet_metrics
+from deep_ranking.training_data import feature_source, image_source, start_embedding
+from deep_ranking.validation import make_validation
+
+# A run that was mended so often is not going to be.
+MAX_FIXES = 5
 
 
 def train(
@@ -54,37 +59,37 @@ def train(
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() else 2
     run = _Run(config, resume=resume, overwrite=overwrite)
-    model = run.begin()
+    run.begin()
     while not run.is_over:
-        run.train_epoch(model, verbose)
-    save_model(model, config.output)
+        run.train_epoch(verbose)
+    save_model(run.model, config.output)
     if run.stopped_early:
         epoch = run.state.num_epochs
         print(f"Stopped early after epoch {epoch}: no better for {config.patience} judgements.")
-    if run.training.broken:
-        print(f"{len(run.training.broken):,} triplets left out: a missing or broken image.")
-    return model
+    if run.source.broken:
+        what = "triplets" if config.batches == "triplets" else "images"
+        print(f"{len(run.source.broken):,} {what} left out: a missing or broken image.")
+    return run.model
 
 
 class _Run:
-    """One run: its sources of batches, its folder and its state. Making it only checks."""
+    """One run: its batches, its networks, its folder and its state. Making it only checks.
+
+    Attributes:
+        model: the whole network, from images.
+        trained: what `fit` trains: the whole, or what follows the cached features.
+        source: the batches that `trained` takes.
+    """
+
+    model: keras.Model
+    trained: keras.Model
 
     def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         self.config = config
         self.folder = RunFolder(config)
         self.resumes = self.folder.check_earlier_run(config, resume=resume, overwrite=overwrite)
-        self.training = TripletSource(
-            read_triplets(config.triplets),
-            image_size=config.network.image_size,
-            batch_size=config.batch_size,
-            dataset_dir=config.dataset,
-            augmentation=config.augmentation,
-            shuffle=config.shuffle,
-            seed=config.seed,
-            skip_broken=config.skip_broken,
-            steps_per_epoch=config.steps_per_epoch,
-            save_dir=config.save_augmented,
-        )
+        self.images = image_source(config)
+        self.source: Any = self.images
         self.validation = make_validation(config)
         if config.tensorboard and find_spec("tensorboard") is None:
             raise InputError(
@@ -93,33 +98,67 @@ class _Run:
         self.state = self.folder.read_state(config) if self.resumes else RunState.of(config)
         make_folder(config.output.parent)
 
-    def begin(self) -> keras.Model:
-        """Build the model, as at the start or where the run was stopped, and the run's folder."""
+    def begin(self) -> None:
+        """Build the networks, as at the start or where the run was stopped, and its folder."""
         config = self.config
         network = config.network
         if self.resumes:  # all weights come from the checkpoint
             network = dataclasses.replace(network, weights=None)
-        model = build_network(network, seed=config.seed)
-        set_trainable_from(model, config.train_from)
-        model.compile(
-            optimizer=_optimizer(config),
-            loss=ranking_loss(config),
-            metrics=triplet_metrics(config),
-        )
-        _print_size(model, self.training)
+        self.model = self.trained = build_network(network, seed=config.seed)
+        set_trainable_from(self.model, config.train_from)
+        frozen = None
+        if config.cache_features:
+            frozen, self.trained = split_at_frozen(self.model)
         if self.resumes:
-            restore_variables(self.folder.checkpoint, model)
-            if self.state.calibration is not None:
-                model.calibration = Calibration.from_json(self.state.calibration)
-            print(f"Going on after epoch {self.state.num_epochs} of {config.epochs}.")
+            self._go_on()
         else:
             self.folder.clear()
         self.folder.write_settings(config)
+        if frozen is not None and not isinstance(self.images, TripletSource):
+            self.source = feature_source(config, self.images, frozen)
+        if not self.resumes:
+            if config.embedding_start != "random":
+                start_embedding(config, self.model, self.source, frozen)
+            self._compile(epoch=0)
+        self._print_size()
         if self.validation is not None and not self.state.history:
-            self.state.history.append(self._judge(model, 0, {"epoch": 0}))
+            self.state.history.append(self._judge(0, {"epoch": 0}))
         if self.state.history:
             self.folder.write_history(self.state.history)
-        return model
+        if config.auto_fix and not self.resumes:
+            self._save_checkpoint()  # something to go back to
+
+    def _go_on(self) -> None:
+        """Take weights, optimizer and settings from the checkpoint."""
+        self.config = dataclasses.replace(self.config, **self.state.fixes)
+        self._restore()
+        if self.state.calibration is not None:
+            self.model.calibration = Calibration.from_json(self.state.calibration)
+        print(f"Going on after epoch {self.state.num_epochs} of {self.config.epochs}.")
+
+    def _restore(self) -> None:
+        """Take weights and optimizer from the checkpoint of the latest epoch."""
+        self._compile(epoch=max(0, self.state.num_epochs - 1))
+        restore_variables(self.folder.checkpoint, self.model, self.trained.optimizer)
+
+    def _compile(self, epoch: int) -> None:
+        """Make optimizer and loss for the part of the run that an epoch, from 0, belongs to."""
+        config = self.config
+        self.trains_head = epoch < config.head_epochs
+        set_trainable_from(self.model, HEAD if self.trains_head else config.train_from)
+        head_epochs = min(config.head_epochs, config.epochs)
+        num_epochs = head_epochs if self.trains_head else config.epochs - head_epochs
+        rate = config.learning_rate
+        if self.trains_head and config.head_learning_rate is not None:
+            rate = config.head_learning_rate
+        num_steps = num_epochs * self.source.num_batches
+        self.loss = make_loss(config, config.batches, config.network.embedding_size)
+        self.trained.compile(
+            optimizer=make_optimizer(config, learning_rate=rate, num_steps=num_steps),
+            loss=self.loss,
+            metrics=make_metrics(config, config.batches),
+        )
+        self.trained.optimizer.build(self.trained.trainable_variables)
 
     @property
     def is_over(self) -> bool:
@@ -132,48 +171,98 @@ class _Run:
         patience = self.config.patience
         return patience is not None and self.state.num_no_better >= patience
 
-    def train_epoch(self, model: keras.Model, verbose: int) -> None:
+    def train_epoch(self, verbose: int) -> None:
         """Train one epoch, and bring the run's folder up to date."""
         epoch = self.state.num_epochs
-        _seed_dropout(model, self.config.seed, epoch)
-        with self.training.explained():
-            history = model.fit(
-                self.training.dataset(epoch),
+        if self.trains_head != (epoch < self.config.head_epochs):
+            self._compile(epoch)
+        _seed_dropout(self.model, self.config.seed, epoch)
+        if isinstance(self.loss, BatchLoss) and self.loss.memory is not None:
+            self.loss.memory.reset()
+        with self.source.explained():
+            history = self.trained.fit(
+                self.source.dataset(epoch),
                 initial_epoch=epoch,
                 epochs=self.config.epochs,
                 shuffle=False,
                 callbacks=[_StopAfterEpoch()],
                 verbose=verbose,
             ).history
-        row = {name: float(values[-1]) for name, values in history.items()}
-        if not (math.isfinite(row["loss"]) and _is_finite(model)):
-            raise InputError(
-                f"weights became NaN or infinite in epoch {epoch + 1} (loss {row['loss']}); start "
-                "anew with a lower --learning_rate and --overwrite"
-            )
-        row = self._judge(model, epoch + 1, {"epoch": epoch + 1, **row})
+        row: Row = {"epoch": epoch + 1} | {
+            name: float(values[-1]) for name, values in history.items()
+        }
+        finding = self._diagnose(row)
+        if finding is not None and self._mend(finding) and finding.spoilt:
+            return
+        row = self._judge(epoch + 1, row)
         self.state.num_epochs = epoch + 1
         self.state.history.append(row)
         if self._is_best(row):
-            save_model(model, self.folder.best)
-        save_checkpoint(self.folder.checkpoint, model, dataclasses.asdict(self.state))
+            save_model(self.model, self.folder.best)
+        self._save_checkpoint()
         self.folder.write_history(self.state.history)
         if self.config.tensorboard:
             write_tensorboard(self.folder.path / "tensorboard", row)
-        advice = diagnose(self.state.history, self.config.gap)
-        if advice:
-            print(advice)
 
-    def _judge(self, model: keras.Model, epoch: int, row: Row) -> Row:
+    def _diagnose(self, row: Row) -> Finding | None:
+        """Say what is wrong after an epoch.
+
+        Raises:
+            InputError: the weights are no numbers any more, and are not to be mended.
+        """
+        if math.isfinite(row["loss"]) and _is_finite(self.model):
+            return diagnose([*self.state.history, row], self.config)
+        finding = not_finite(int(row["epoch"]), row["loss"], self.config)
+        if not self.config.auto_fix or len(self.state.fixed_epochs) == MAX_FIXES:
+            raise InputError(finding.text)
+        return finding
+
+    def _mend(self, finding: Finding) -> bool:
+        """Say what was found, and change the settings if that is wanted; True if they changed."""
+        print(finding.text)
+        fixes = finding.fixes
+        if not (self.config.auto_fix and fixes) or len(self.state.fixed_epochs) == MAX_FIXES:
+            return False
+        changes = ", ".join(
+            f"{name} {getattr(self.config, name)} -> {value}" for name, value in fixes.items()
+        )
+        back = ", back to the weights of the epoch before" if finding.spoilt else ""
+        print(f"Going on with {changes}{back}.")
+        self.config = dataclasses.replace(self.config, **fixes)
+        self.state.fixes |= fixes
+        self.state.fixed_epochs.append(self.state.num_epochs + 1)
+        if finding.spoilt:
+            self._restore()
+            return True
+        optimizer = self.trained.optimizer  # its moments and number of steps go on
+        self._compile(self.state.num_epochs)
+        for variable, before in zip(
+            self.trained.optimizer.variables, optimizer.variables, strict=True
+        ):
+            variable.assign(before)
+        return True
+
+    def _save_checkpoint(self) -> None:
+        state = dataclasses.asdict(self.state)
+        save_checkpoint(self.folder.checkpoint, self.model, self.trained.optimizer, state)
+
+    def _judge(self, epoch: int, row: Row) -> Row:
         """Add to an epoch's row what is found on validation data, if it is due."""
         due = epoch % self.config.validate_every == 0 or epoch == self.config.epochs
         if self.validation is None or not due:
             return row
-        found, calibration = self.validation.measure(model)
+        found, calibration = self.validation.measure(self.model)
         print(f"{f'Epoch {epoch}' if epoch else 'Before training'}, validation: {_describe(found)}")
         self.state.calibration = None if calibration is None else calibration.to_json()
-        model.calibration = calibration
+        self.model.calibration = calibration
         return row | found
+
+    def _print_size(self) -> None:
+        trained = sum(math.prod(weight.shape) for weight in self.trained.trainable_weights)
+        print(
+            f"{self.source.description}, {self.source.num_batches:,} batches an epoch; "
+            f"{self.model.count_params():,} parameters, {trained:,} of them trained."
+        )
 
     def _is_best(self, row: Row) -> bool:
         """Whether the model is the best so far; counts the judgements since then."""
@@ -190,9 +279,8 @@ class _Run:
 
 def _monitored(config: TrainConfig) -> tuple[int, str]:
     """Sign that makes more better, and column of the history, of what the best model goes by."""
-    validates = config.validation_triplets or config.validation_dataset
-    name = config.monitor or ("similarity_precision" if validates else "loss")
-    return -1 if name == "loss" else 1, f"val_{name}" if validates else name
+    name = config.monitor or ("similarity_precision" if config.validates else "loss")
+    return -1 if name == "loss" else 1, f"val_{name}" if config.validates else name
 
 
 class _StopAfterEpoch(keras.callbacks.Callback):
@@ -200,12 +288,6 @@ class _StopAfterEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.model.stop_training = True
-
-
-def _optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
-    if config.optimizer == "adam":
-        return keras.optimizers.Adam(config.learning_rate)
-    return keras.optimizers.SGD(config.learning_rate, momentum=0.9, nesterov=True)
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
@@ -222,15 +304,6 @@ def _is_finite(model: keras.Model) -> bool:
     """Whether all weights are numbers; the last step of an epoch shows in no loss of it."""
     return all(
         bool(keras.ops.all(keras.ops.isfinite(weight))) for weight in model.trainable_weights
-    )
-
-
-def _print_size(model: keras.Model, source: TripletSource) -> None:
-    trained = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    print(
-        f"{len(source.triplets):,} triplets of {len(source.triplets.paths):,} images, "
-        f"{source.num_batches:,} batches an epoch; "
-        f"{model.count_params():,} parameters, {trained:,} of them trained."
     )
 
 

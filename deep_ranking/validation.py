@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.calibration import MIN_PAIRS, Calibration, calibrate
+from deep_ranking.class_folders import held_back_images, labelled_images
 from deep_ranking.config import TrainConfig
 from deep_ranking.embedding import embedded_images
 from deep_ranking.evaluation import EmbeddedImages, draw_triplets, evaluate
 from deep_ranking.images import find_images
-from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric
+from deep_ranking.losses import make_loss, make_metrics
 from deep_ranking.metrics import triplet_distances
 from deep_ranking.pipeline import TripletSource
 from deep_ranking.run_folder import Row
@@ -22,16 +23,6 @@ Float32Array = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.integer]
 
 MEASURED_TRIPLETS = 1024
-
-
-def ranking_loss(config: TrainConfig) -> RankingLoss:
-    """Give the loss that a run trains with."""
-    return RankingLoss(config.gap, config.distance, config.hinge, config.clip)
-
-
-def triplet_metrics(config: TrainConfig) -> list[TripletMetric]:
-    """Give what is shown beside the loss."""
-    return [TripletMetric(name, config.gap, config.distance) for name in QUANTITIES]
 
 
 class Validation(ABC):
@@ -91,7 +82,8 @@ class TripletValidation(Validation):
 
     def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
         triplets = self.triplets[np.isin(self.triplets, whole).all(axis=1)]
-        loss, metrics = ranking_loss(self.config), triplet_metrics(self.config)
+        loss = make_loss(self.config, "triplets", rows.shape[1])
+        metrics = make_metrics(self.config, "triplets")
         mean_loss = keras.metrics.Mean(name="loss")
         batch = self.config.batch_size // 3
         step = batch if self.config.hinge == "batch" else MEASURED_TRIPLETS
@@ -106,12 +98,11 @@ class TripletValidation(Validation):
 
 
 class ClassValidation(Validation):
-    """Validation on folders of classes: how each image finds the others of its class."""
+    """Validation on labelled images: how each finds the others of its class."""
 
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
-        listing = find_images(folder)
-        super().__init__(config, [str(listing.root / path) for path in listing.paths])
-        self.labels = np.array(listing.classes)[listing.labels]
+    def __init__(self, config: TrainConfig, paths: list[str], labels: npt.NDArray[np.str_]) -> None:
+        super().__init__(config, paths)
+        self.labels = labels
         draw_triplets(self.labels)  # complains of a single class before the long work
 
     def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
@@ -134,5 +125,7 @@ def make_validation(config: TrainConfig) -> Validation | None:
     if config.validation_triplets is not None:
         return TripletValidation(config, config.validation_triplets)
     if config.validation_dataset is not None:
-        return ClassValidation(config, config.validation_dataset)
+        return ClassValidation(config, *labelled_images(find_images(config.validation_dataset)))
+    if config.validation_share is not None:
+        return ClassValidation(config, *held_back_images(config))
     return None

@@ -9,12 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deep_ranking import pipeline
 from deep_ranking.augmentation import Augmentation
-from deep_ranking.batches import ImageSource
 from deep_ranking.errors import InputError
 from deep_ranking.images import find_images, read_image
-from deep_ranking.pipeline import TripletSource, triplet_dataset
+from deep_ranking.pipeline import ImageSource, TripletSource, triplet_dataset
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.triplets import read_triplets, write_triplets
 
@@ -285,7 +283,7 @@ def test_saved_images_are_those_of_the_batches(tree_triplets, tmp_path, batch_si
 
 
 def test_only_the_first_triplets_are_saved(colors, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "NUM_SAVED_TRIPLETS", 3)
+    monkeypatch.setattr("deep_ranking.pipeline.triplets.NUM_SAVED_TRIPLETS", 3)
     walk = source(write(colors, some_triplets(8)), save_dir=tmp_path)
     shown = flat(triplets_in(walk.dataset(0)))[:3]
     saved = [
@@ -498,7 +496,8 @@ def test_program_that_ends_amid_an_epoch_does_not_hang(colors):
     path = write(colors, some_triplets(20))
     program = """if True:
         import sys
-        from deep_ranking.pipeline import TripletSource, read_triplets
+        from deep_ranking.pipeline import TripletSource
+        from deep_ranking.triplets import read_triplets
         walk = TripletSource(
             read_triplets(sys.argv[1]), image_size=224, batch_size=3, steps_per_epoch=10_000
         )

@@ -16,7 +16,6 @@ from PIL import Image
 from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.diagnosis import diagnose
 from deep_ranking.embedding import embed_images
 from deep_ranking.errors import InputError
 from deep_ranking.evaluation import EmbeddedImages, evaluate
@@ -381,6 +380,7 @@ def test_stops_early_and_stays_stopped(folder, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("stub_network")
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_weights_of_nan_end_the_run_even_after_the_last_step(folder, tmp_path):
     # One step an epoch: its loss is that of the first weights, and the weights are gone after it.
     config = config_for(
@@ -389,34 +389,6 @@ def test_weights_of_nan_end_the_run_even_after_the_last_step(folder, tmp_path):
     with pytest.raises(InputError, match="--learning_rate"):
         train(config, verbose=0)
     assert not config.output.exists()
-
-
-def row(**values):
-    usual = {
-        "epoch": 1,
-        "loss": 0.6,
-        "active_triplets": 0.8,
-        "positive_distance": 0.4,
-        "negative_distance": 0.8,
-        "similarity_precision": 0.9,
-    }
-    return usual | values
-
-
-@pytest.mark.parametrize(
-    ("history", "said"),
-    [
-        ([row()], None),
-        ([row(active_triplets=0.0, loss=0.0)], "No triplet is active"),
-        ([row(loss=0.999, positive_distance=0.001, negative_distance=0.002)], "Collapse"),
-        ([row(loss=0.999), row(loss=1.001)], "sticks at the gap"),
-        ([row(loss=0.8), row(loss=1.001)], None),
-        ([{"epoch": 0, "val_loss": 1.0}, row(loss=1.0)], None),
-    ],
-)
-def test_says_when_nothing_is_learned(history, said):
-    line = diagnose(history, 1.0)
-    assert (line is None) if said is None else (said in line and "Try" in line)
 
 
 @pytest.mark.parametrize(

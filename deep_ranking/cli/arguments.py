@@ -76,7 +76,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: str) -> None:
-    """Add a flag for each field of a dataclass that has a help text.
+    """Add a flag for each field that a dataclass itself declares with a help text.
 
     Booleans get --FLAG and --no-FLAG, optional fields take their type and default to None.
 
@@ -88,7 +88,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: s
     group = parser.add_argument_group(title)
     kinds = typing.get_type_hints(config)
     for each in dataclasses.fields(config):
-        if "help" not in each.metadata:
+        if "help" not in each.metadata or each.name not in vars(config)["__annotations__"]:
             continue
         kind = kinds[each.name]
         if isinstance(kind, types.UnionType):  # X | None

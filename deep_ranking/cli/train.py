@@ -4,22 +4,47 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.arguments import add_config_arguments, config_from
 from deep_ranking.cli.tensorflow import start_tensorflow
-from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.config import (
+    DataConfig,
+    LossConfig,
+    NetworkConfig,
+    ScheduleConfig,
+    TrainConfig,
+    ValidationConfig,
+)
 from deep_ranking.errors import InputError
+from deep_ranking.images import find_images, fitting_size
+from deep_ranking.recipes import RECIPES, Recipe
 
 DESCRIPTION = (
-    "Train a network on a triplet file, and write it as an .h5 file; settings, history, best model "
-    "and checkpoint go to the folder NAME.run beside it."
+    "Train a network on a triplet file or on folders of classes, and write it as an .h5 file; "
+    "settings, history, best model and checkpoint go to the folder NAME.run beside it. Those who "
+    "just want it to work: --recipe laptop --dataset DIR --output m.h5."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags: those of the three configs, and how to treat an earlier run."""
-    add_config_arguments(parser, TrainConfig, "training")
+    """Add the command's flags: recipe, those of the configs, and how to treat an earlier run."""
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default=argparse.SUPPRESS,
+        help="; ".join(f"{each.name}: {each.summary}" for each in RECIPES.values())
+        + "; other flags change single settings of it",
+    )
+    for config, title in (
+        (DataConfig, "data"),
+        (LossConfig, "loss"),
+        (ScheduleConfig, "schedule"),
+        (ValidationConfig, "validation"),
+        (TrainConfig, "run"),
+    ):
+        add_config_arguments(parser, config, title)
     add_config_arguments(parser, NetworkConfig, "network")
     add_config_arguments(parser, Augmentation, "augmentation")
     parser.add_argument(
@@ -43,12 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and say where the model is."""
-    config = _config(parser, parser.parse_args(argv))
     args = parser.parse_args(argv)
     resume = hasattr(args, "resume")
-    if resume:
-        _take_settings_of_earlier_run(parser, config)
-        config = _config(parser, parser.parse_args(argv))
+    goes_on = resume and _take_settings_of_earlier_run(parser, args.output.with_suffix(".run"))
+    if not goes_on and hasattr(args, "recipe"):
+        _take_settings_of_recipe(parser, RECIPES[args.recipe], argv)
+    config = _config(parser, parser.parse_args(argv))
 
     start_tensorflow()
     from deep_ranking.training import train
@@ -76,12 +101,36 @@ def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainC
         parser.error(str(error))
 
 
-def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, config: TrainConfig) -> None:
-    """Make the settings that the run began with the defaults of the flags."""
-    path = config.run_dir / "config.json"
+def _take_settings_of_recipe(
+    parser: argparse.ArgumentParser, recipe: Recipe, argv: Sequence[str] | None
+) -> None:
+    """Make the settings of a recipe the defaults of the flags."""
+    usual = {name: parser.get_default(name) for name in ("image_size", "enlarge")}
+    parser.set_defaults(**dict.fromkeys(usual) | recipe.settings)
+    args = parser.parse_args(argv)
+    print(f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}.")
+    if recipe.backbone_size is not None and args.dataset is not None:
+        if args.image_size is None:
+            listing = find_images(args.dataset)
+            paths = [listing.root / path for path in listing.paths]
+            usual["image_size"] = fitting_size(paths, recipe.backbone_size)
+        image_size = args.image_size or usual["image_size"]
+        usual["enlarge"] = max(1, recipe.backbone_size // image_size)
+        print(
+            f"Images are seen at {image_size} pixels, by the backbone "
+            f"{args.enlarge or usual['enlarge']} times enlarged; --image_size and --enlarge "
+            "change it."
+        )
+    missing = {name: value for name, value in usual.items() if getattr(args, name) is None}
+    parser.set_defaults(**missing)
+
+
+def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, run_dir: Path) -> bool:
+    """Make the settings that the run began with the defaults of the flags; False if none has."""
+    path = run_dir / "config.json"
     if not path.exists():
-        print(f"Nothing to resume in {config.run_dir}: starting.")
-        return
+        print(f"Nothing to resume in {run_dir}: starting.")
+        return False
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         network = settings.pop("network")
@@ -91,3 +140,4 @@ def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, config: Train
         raise InputError(f"{path}: not the settings of a run; start anew by --overwrite") from None
     defaults = settings | network | (augmentation or {}) | {"augment": augmentation is not None}
     parser.set_defaults(**{name: value for name, value in defaults.items() if value is not None})
+    return True

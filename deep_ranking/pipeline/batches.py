@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,32 +11,42 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deep_ranking.errors import InputError
-from deep_ranking.images import read_image
+from deep_ranking.images import IDENTITY, decode_image, resample
 
+Array = npt.NDArray[Any]
 UInt8Array = npt.NDArray[np.uint8]
+Float64Array = npt.NDArray[np.float64]
+
+
+def image_spec(size: int) -> tf.TensorSpec:
+    """Type and shape of a batch of images."""
+    return tf.TensorSpec((None, size, size, 3), tf.uint8)
 
 
 class BatchSource:
-    """Batches of images that threads read below a `tf.data.Dataset`.
-
-    Args:
-        image_size: side of the images in pixels.
+    """Batches that threads read below a `tf.data.Dataset`.
 
     Attributes:
         failure: the error that ended the latest iteration, if it was an image's fault.
     """
 
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
+    def __init__(self) -> None:
         self.failure: InputError | None = None
 
-    def _batches(self, read: Callable[[int], UInt8Array], num_batches: int) -> tf.data.Dataset:
-        """Dataset of `read(0) ... read(num_batches - 1)`, in order, as float32."""
+    def _batches(
+        self, read: Callable[[int], list[Array]], num_batches: int, specs: list[tf.TensorSpec]
+    ) -> tf.data.Dataset:
+        """Dataset of what `read(0) ... read(num_batches - 1)` give, in order.
+
+        Args:
+            read: gives the arrays of a batch.
+            num_batches: how many there are.
+            specs: type and shape of each array; 8-bit pixels and half floats become float32.
+        """
         self.failure = None
-        size = self.image_size
         failures: dict[int, InputError] = {}
 
-        def read_or_remember(batch: npt.NDArray[np.int64]) -> UInt8Array:
+        def read_or_remember(batch: npt.NDArray[np.int64]) -> list[Array]:
             try:
                 return read(int(batch))
             except InputError as error:
@@ -43,10 +54,14 @@ class BatchSource:
                 self.failure = failures[min(failures)]
                 raise
 
-        def load(batch: tf.Tensor) -> tf.Tensor:
-            images = tf.numpy_function(read_or_remember, [batch], tf.uint8)
-            images.set_shape((None, size, size, 3))
-            return tf.cast(images, tf.float32)
+        def load(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            arrays = tf.numpy_function(read_or_remember, [batch], [spec.dtype for spec in specs])
+            for array, spec in zip(arrays, specs, strict=True):
+                array.set_shape(spec.shape)
+            return tuple(
+                tf.cast(array, tf.float32) if array.dtype in (tf.uint8, tf.float16) else array
+                for array in arrays
+            )
 
         # OpenCV decodes and samples outside of Python's lock, so threads do it side by side; its
         # own threads would only get in their way.
@@ -73,6 +88,7 @@ class ImageSource(BatchSource):
         paths: image files.
         image_size: side of the images in pixels.
         batch_size: images a batch; the last batch may be short.
+        transforms: what to do to each image, as for `images.resample`; None for nothing.
         skip_broken: give black pixels for a missing or broken image, rather than stop.
 
     Attributes:
@@ -85,27 +101,34 @@ class ImageSource(BatchSource):
         *,
         image_size: int,
         batch_size: int,
+        transforms: Sequence[Float64Array] | None = None,
         skip_broken: bool = False,
     ) -> None:
-        super().__init__(image_size)
+        super().__init__()
         self.paths = paths
+        self.image_size = image_size
         self.batch_size = batch_size
+        self.transforms = transforms
         self.skip_broken = skip_broken
         self.broken: set[int] = set()
 
     def dataset(self) -> tf.data.Dataset:
         """Give batches of float32 (rows, image_size, image_size, 3), RGB in [0, 255]."""
 
-        def read(batch: int) -> UInt8Array:
+        def read(batch: int) -> list[Array]:
             begin = batch * self.batch_size
             end = min(begin + self.batch_size, len(self.paths))
-            return np.stack([self._read(number) for number in range(begin, end)])
+            return [np.stack([self._read(number) for number in range(begin, end)])]
 
-        return self._batches(read, -(-len(self.paths) // self.batch_size))
+        num_batches = -(-len(self.paths) // self.batch_size)
+        batches = self._batches(read, num_batches, [image_spec(self.image_size)])
+        return batches.map(lambda images: images)  # the images alone, not a tuple of them
 
     def _read(self, number: int) -> UInt8Array:
         try:
-            return read_image(self.paths[number], self.image_size)
+            transform = IDENTITY if self.transforms is None else self.transforms[number]
+            image = decode_image(self.paths[number], self.image_size)
+            return resample(image, self.image_size, transform)
         except InputError:
             if not self.skip_broken:
                 raise

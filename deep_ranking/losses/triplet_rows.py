@@ -1,7 +1,7 @@
-"""The ranking loss over triplets, and what is shown beside it (Wang et al. 2014, section 3, eq. 3).
+"""The ranking loss of a batch of triplets (Wang et al. 2014, section 3, eq. 3).
 
-All of it works on the rows of one batch of embeddings, (3 * triplets, dim): query, positive and
-negative of each triplet in turn.
+The rows of a batch of embeddings, (3 * triplets, dim), are query, positive and negative of each
+triplet in turn.
 """
 
 from typing import Any
@@ -9,8 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from deep_ranking.config import DISTANCES, HINGES
-from deep_ranking.errors import InputError
+from deep_ranking.losses.hinge import check_hinge, clip_coordinates
 
 
 def triplet_distances(embeddings: Any, *, squared: bool = False) -> tuple[Any, Any]:
@@ -76,12 +75,7 @@ class RankingLoss(keras.losses.Loss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        if not 0 < gap < float("inf"):
-            raise InputError(f"gap must be above 0. Received: gap={gap}")
-        if distance not in DISTANCES:
-            raise InputError(f"distance must be one of {DISTANCES}. Received: {distance}")
-        if hinge not in HINGES:
-            raise InputError(f"hinge must be one of {HINGES}. Received: {hinge}")
+        check_hinge(gap, distance, hinge)
         self.gap = gap
         self.distance = distance
         self.hinge = hinge
@@ -90,8 +84,7 @@ class RankingLoss(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the loss of each triplet, (triplets,), or with the batch hinge of all, ()."""
         if self.clip:
-            epsilon = keras.config.epsilon()
-            y_pred = ops.clip(y_pred, epsilon, 1.0 - epsilon)
+            y_pred = clip_coordinates(y_pred)
         positive, negative = triplet_distances(y_pred, squared=self.distance == "squared")
         lag = self.gap + positive - negative  # (triplets,)
         if self.hinge == "batch":
@@ -106,61 +99,4 @@ class RankingLoss(keras.losses.Loss):
             "distance": self.distance,
             "hinge": self.hinge,
             "clip": self.clip,
-        }
-
-
-QUANTITIES = ("active_triplets", "positive_distance", "negative_distance", "similarity_precision")
-
-
-@keras.saving.register_keras_serializable(package="deep_ranking")
-class TripletMetric(keras.metrics.Mean):
-    """Mean over triplets of a quantity that shows how training goes.
-
-    Args:
-        quantity: "active_triplets", the share of triplets whose loss is above 0 (by the hinge of
-            each triplet); "positive_distance" and "negative_distance", the mean distances;
-            "similarity_precision", the share of triplets whose positive is nearer to the query
-            than the negative is (a tie is a miss).
-        gap: the loss's gap.
-        distance: the loss's distance, "euclidean" or "squared".
-        name: name of the metric; by default the quantity's.
-        **kwargs: `dtype` of `keras.metrics.Mean`.
-
-    Raises:
-        InputError: there is no such quantity.
-    """
-
-    def __init__(
-        self,
-        quantity: str,
-        gap: float = 1.0,
-        distance: str = "euclidean",
-        name: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name=name or quantity, **kwargs)
-        if quantity not in QUANTITIES:
-            raise InputError(f"quantity must be one of {QUANTITIES}. Received: {quantity}")
-        self.quantity = quantity
-        self.gap = gap
-        self.distance = distance
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Take in one batch of embeddings, (3 * triplets, dim)."""
-        positive, negative = triplet_distances(y_pred, squared=self.distance == "squared")
-        values = {
-            "active_triplets": self.gap + positive - negative > 0,
-            "positive_distance": positive,
-            "negative_distance": negative,
-            "similarity_precision": positive < negative,
-        }
-        super().update_state(ops.cast(values[self.quantity], self.dtype))
-
-    def get_config(self) -> dict[str, Any]:
-        """Give the arguments, so that Keras can rebuild the metric."""
-        return {
-            **super().get_config(),
-            "quantity": self.quantity,
-            "gap": self.gap,
-            "distance": self.distance,
         }

@@ -13,10 +13,10 @@ import tensorflow as tf
 from PIL import Image
 
 from deep_ranking.augmentation import Augmentation, draw_transforms
-from deep_ranking.batches import BatchSource
 from deep_ranking.errors import InputError
 from deep_ranking.files import make_folder
 from deep_ranking.images import decode_image, resample
+from deep_ranking.pipeline.batches import Array, BatchSource, image_spec
 from deep_ranking.triplets import COLUMNS, Triplets, read_triplets, resolve_paths
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -116,7 +116,8 @@ class TripletSource(BatchSource):
                 "batch_size must be a multiple of 3, as rows are query, positive and negative in "
                 f"turn. Received: {batch_size}"
             )
-        super().__init__(image_size)
+        super().__init__()
+        self.image_size = image_size
         self.triplets = triplets
         self.triplets_per_batch = batch_size // 3
         self.augmentation = augmentation
@@ -134,19 +135,23 @@ class TripletSource(BatchSource):
         """Batches an epoch, with nothing left out."""
         return self.steps_per_epoch or -(-len(self.triplets) // self.triplets_per_batch)
 
+    @property
+    def description(self) -> str:
+        """What is trained on, in words."""
+        return f"{len(self.triplets):,} triplets of {len(self.triplets.paths):,} images"
+
     def dataset(self, epoch: int) -> tf.data.Dataset:
         """Give the batches of one epoch, as `triplet_dataset` describes them."""
         order = self._order(epoch)
 
-        def read(batch: int) -> UInt8Array:
+        def read(batch: int) -> list[Array]:
             begin = batch * self.triplets_per_batch
             end = min(begin + self.triplets_per_batch, len(order))
-            return self._read_batch(order, range(begin, end), epoch)
+            images = self._read_batch(order, range(begin, end), epoch)
+            return [images, np.arange(len(images), dtype=np.int32) % 3]
 
-        def with_roles(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return images, tf.range(tf.shape(images)[0]) % 3
-
-        return self._batches(read, self.num_batches).map(with_roles)
+        roles = tf.TensorSpec((None,), tf.int32)
+        return self._batches(read, self.num_batches, [image_spec(self.image_size), roles])
 
     def _order(self, epoch: int) -> Int32Array:
         """Index of each of the epoch's triplets, in order."""

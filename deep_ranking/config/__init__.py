@@ -1,0 +1,29 @@
+"""Every choice that a user can make for a network and a training run, with its range.
+
+The defaults are the blog's figures. Commands take their flags, help and defaults from the fields
+here. Nothing in this room imports TensorFlow.
+"""
+
+from deep_ranking.config.data import DataConfig
+from deep_ranking.config.loss import DISTANCES, HINGES, LOSSES, MININGS, LossConfig
+from deep_ranking.config.network import BACKBONE_LAYERS, HEAD, NUM_BLOCKS, NetworkConfig
+from deep_ranking.config.schedule import ScheduleConfig
+from deep_ranking.config.training import TrainConfig
+from deep_ranking.config.validation import MONITORS, ValidationConfig
+
+__all__ = [
+    "BACKBONE_LAYERS",
+    "DISTANCES",
+    "HEAD",
+    "HINGES",
+    "LOSSES",
+    "MININGS",
+    "MONITORS",
+    "NUM_BLOCKS",
+    "DataConfig",
+    "LossConfig",
+    "NetworkConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "ValidationConfig",
+]

@@ -1,0 +1,85 @@
+"""Settings of the loss: which one, and which triplets of a batch it sees."""
+
+from dataclasses import dataclass, field
+
+from deep_ranking.config.checks import Config
+
+LOSSES = ("ranking", "soft_margin", "supervised_contrastive", "multi_similarity")
+DISTANCES = ("euclidean", "squared")
+HINGES = ("triplet", "batch")
+MININGS = ("all", "semi-hard", "hard", "distance-weighted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig(Config):
+    """The loss: the blog's by default.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    loss: str = field(
+        default="ranking",
+        metadata={
+            "help": "ranking: the paper's hinge of triplets; soft_margin: each query and positive "
+            "against all negatives of the batch at once (Sohn 2016); supervised_contrastive: "
+            "against all other images (Khosla et al. 2020); multi_similarity: of pairs (Wang et "
+            "al. 2019); all but ranking need --batches classes",
+            "choices": LOSSES,
+        },
+    )
+    gap: float = field(
+        default=1.0,
+        metadata={"help": "lead required of the negative, in units of the distance (ranking)"},
+    )
+    distance: str = field(
+        default="euclidean",
+        metadata={
+            "help": "distance in the ranking loss; squared is the paper's",
+            "choices": DISTANCES,
+        },
+    )
+    hinge: str = field(
+        default="triplet",
+        metadata={
+            "help": "triplet: the formula, a hinge for each triplet; batch: the blog's code, one "
+            "hinge for the mean of the batch",
+            "choices": HINGES,
+        },
+    )
+    clip: bool = field(
+        default=False, metadata={"help": "clip embeddings to [eps, 1 - eps], as the blog's code"}
+    )
+    mining: str = field(
+        default="all",
+        metadata={
+            "help": "which triplets of a batch of classes the ranking loss sees: all; semi-hard: "
+            "for each query and positive the nearest negative beyond the positive; hard: for each "
+            "query the furthest positive and the nearest negative; distance-weighted: negatives of "
+            "every distance alike",
+            "choices": MININGS,
+        },
+    )
+    temperature: float = field(
+        default=0.1,
+        metadata={
+            "help": "cosine similarity that counts as one unit in the losses other than ranking"
+        },
+    )
+    memory: int = field(
+        default=0,
+        metadata={
+            "help": "embeddings of earlier batches that serve as positives and negatives as well "
+            "(cross-batch memory; with --batches classes)"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        self._check_choice("loss", LOSSES)
+        self._check_choice("distance", DISTANCES)
+        self._check_choice("hinge", HINGES)
+        self._check_choice("mining", MININGS)
+        self._check_positive("gap", "temperature")
+        self._check_range("memory", 0, 1_000_000)

@@ -1,0 +1,149 @@
+"""Settings of the network, which travel with a model file."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Self
+
+from deep_ranking.config.checks import Config
+from deep_ranking.errors import InputError
+
+NORMALISATIONS = ("unit", "backbone")
+POOLINGS = ("average", "max", "gem", "average+max")
+
+# The layers of VGG16 that have weights, in the order of the data, as Keras names them.
+BACKBONE_LAYERS = tuple(
+    f"block{block}_conv{number}"
+    for block, count in ((1, 2), (2, 2), (3, 3), (4, 3), (5, 3))
+    for number in range(1, count + 1)
+)
+NUM_BLOCKS = 5
+HEAD = "head"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig(Config):
+    """What `build_network` builds: the blog's network by default.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    image_size: int = field(
+        default=224, metadata={"help": "side of the network's input in pixels, 32 to 1024"}
+    )
+    weights: str | None = field(
+        default="imagenet",
+        metadata={
+            "help": "where the backbone starts from: imagenet, none (random, as the blog), or the "
+            "PATH of a VGG16 weight file without top (.h5)",
+            "metavar": "imagenet|none|PATH",
+        },
+    )
+    normalisation: str | None = field(
+        default=None,
+        metadata={
+            "help": "unit: pixels / 255 everywhere; backbone: as the backbone was pre-trained "
+            "(default: unit for a random start, otherwise backbone)",
+            "choices": NORMALISATIONS,
+        },
+    )
+    enlarge: int = field(
+        default=1,
+        metadata={
+            "help": "show the backbone the image enlarged so many times: it learned objects at "
+            "224 pixels, and sees little in small images; costs the square of it in time"
+        },
+    )
+    pooling: str = field(
+        default="average",
+        metadata={
+            "help": "how a block's feature map becomes a vector; gem is the generalised mean of "
+            "power 3; average+max gives both, one after the other",
+            "choices": POOLINGS,
+        },
+    )
+    pooled_blocks: int = field(
+        default=1,
+        metadata={"help": "how many of the backbone's last blocks are pooled, each by itself"},
+    )
+    hidden_layers: int = field(
+        default=2, metadata={"help": "dense layers behind the backbone, 0 to 4"}
+    )
+    hidden_size: int = field(default=4096, metadata={"help": "units of each of them"})
+    dropout: float = field(
+        default=0.6,
+        metadata={
+            "help": "share of the units dropped behind each of them; without any, of the pooled "
+            "features"
+        },
+    )
+    shallow_branches: bool = field(
+        default=True, metadata={"help": "see the image at two coarse scales besides"}
+    )
+    embedding_size: int = field(default=4096, metadata={"help": "length of an embedding"})
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and fill in the normalisation that goes with the weights."""
+        super().__post_init__()
+        if self.normalisation is None:
+            implied = "unit" if self.weights is None else "backbone"
+            object.__setattr__(self, "normalisation", implied)
+        self._check_range("image_size", 32, 1024)
+        self._check_range("enlarge", 1, 8)
+        self._check_range("pooled_blocks", 1, NUM_BLOCKS)
+        self._check_range("hidden_layers", 0, 4)
+        self._check_range("hidden_size", 1, 8192)
+        self._check_range("embedding_size", 1, 8192)
+        self._check_range("dropout", 0, 0.99)
+        self._check_choice("normalisation", NORMALISATIONS)
+        self._check_choice("pooling", POOLINGS)
+
+    def to_json(self) -> str:
+        """Give the network as JSON, without the weights that it once started from."""
+        fields = dataclasses.asdict(self)
+        del fields["weights"]
+        return json.dumps(fields, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote, trusting nothing in it.
+
+        Args:
+            text: JSON, from a file that may be anybody's. Fields that an earlier version did not
+                have may be missing: the default is what it built.
+
+        Returns:
+            The config, with `weights=None`.
+
+        Raises:
+            InputError: it is no JSON object of this class's fields, each of its type and range.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            raise InputError("the network's description is not JSON") from None
+        types = {each.name: type(each.default) for each in dataclasses.fields(cls)}
+        types["normalisation"] = str
+        del types["weights"]
+        if not isinstance(values, dict) or not FIRST_FIELDS <= values.keys() <= types.keys():
+            raise InputError(f"the network's description must have the fields {', '.join(types)}")
+        for name, value in values.items():
+            if types[name] is float and type(value) is int:
+                values[name] = float(value)
+            if type(values[name]) is not types[name]:
+                raise InputError(
+                    f"{name} must be of type {types[name].__name__} in the network's description. "
+                    f"Received: {type(value).__name__}"
+                )
+        return cls(weights=None, **values)
+
+
+# What the description in a model file of the first version holds.
+FIRST_FIELDS = {
+    "image_size",
+    "normalisation",
+    "hidden_size",
+    "dropout",
+    "embedding_size",
+}

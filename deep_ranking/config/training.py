@@ -1,0 +1,79 @@
+"""All settings of a training run."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deep_ranking.augmentation import Augmentation
+from deep_ranking.config.data import DataConfig
+from deep_ranking.config.loss import LossConfig
+from deep_ranking.config.network import NetworkConfig
+from deep_ranking.config.schedule import ScheduleConfig
+from deep_ranking.config.validation import ValidationConfig
+from deep_ranking.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DataConfig):
+    """A training run: the blog's by default.
+
+    Raises:
+        InputError: a value is out of its range, or settings do not go together.
+    """
+
+    output: Path = field(
+        default=Path("deepranking.h5"),
+        metadata={"help": "model file to write; the run's folder, NAME.run, lies beside it"},
+    )
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    seed: int = field(
+        default=0, metadata={"help": "decides first weights, order, augmentation and dropout"}
+    )
+    tensorboard: bool = field(
+        default=False, metadata={"help": "write curves for TensorBoard to NAME.run/tensorboard"}
+    )
+    auto_fix: bool = field(
+        default=False,
+        metadata={
+            "help": "when training goes wrong, lower the learning rate or change the mining, and "
+            "go on"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check what needs no look at a file."""
+        super().__post_init__()
+        self._check_counts("seed", low=0)
+        if self.output.suffix != ".h5":
+            raise InputError(f"output must end in .h5. Received: {self.output}")
+        if self.batches == "triplets":
+            self._check_batches_of_triplets()
+        if self.cache_features and self.train_from is None:
+            raise InputError("cache_features needs frozen layers: say which train by --train_from")
+
+    def _check_batches_of_triplets(self) -> None:
+        names = (
+            *("loss", "mining", "memory", "embedding_start"),
+            *("validation_share", "max_images_per_class"),
+        )
+        for name in names:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise InputError(
+                    f"{name} {getattr(self, name)} needs batches of classes: --batches classes"
+                )
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run: history, settings, picture, best model and checkpoint."""
+        return self.output.with_suffix(".run")
+
+    @property
+    def feature_dir(self) -> Path:
+        """Folder of cached features."""
+        return self.cache_dir or self.output.parent / "deep_ranking_features"
+
+    def to_json(self) -> str:
+        """Give the settings as indented JSON, paths as text."""
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"

@@ -1,0 +1,90 @@
+"""First weights of the embedding layer, made from what it sees of the training images.
+
+At random, this layer forgets a part of what the backbone knows. It can begin as the axes of largest
+variance instead, or as those by which the classes of the training images differ.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.errors import InputError
+
+Floats = npt.NDArray[np.floating]
+
+# Share of the mean variance that is added to every axis: with fewer images than dimensions some
+# axes have hardly any variance within classes, and would be blown up.
+SHRINKAGE = 0.01
+
+
+def principal_axes(features: Floats, num_axes: int) -> tuple[Floats, Floats]:
+    """Kernel and bias that map features to their coordinates on the axes of largest variance.
+
+    Args:
+        features: float (images, dim).
+        num_axes: number of axes.
+
+    Returns:
+        Float kernel (dim, num_axes) and bias (num_axes,); the results have mean 0 and a mean length
+        of 1.
+
+    Raises:
+        InputError: there are fewer axes than that.
+    """
+    centred = features - features.mean(axis=0)
+    return _scaled(_top_axes(centred, num_axes), features)
+
+
+def whitening_axes(
+    features: Floats, labels: npt.NDArray[np.integer], num_axes: int
+) -> tuple[Floats, Floats]:
+    """Kernel and bias after which classes have variance 1 on every axis, ordered by the whole's.
+
+    The whitening makes all directions within a class alike; of the result, the axes of largest
+    variance are those on which classes differ most (the two steps of linear discriminant analysis,
+    Fukunaga 1990, section 10.2, without its limit to one axis less than classes).
+
+    Args:
+        features: float (images, dim).
+        labels: integers (images,).
+        num_axes: number of axes.
+
+    Returns:
+        As `principal_axes`.
+
+    Raises:
+        InputError: there are fewer axes than that.
+    """
+    classes, members = np.unique(labels, return_inverse=True)
+    means = np.zeros((len(classes), features.shape[1]), features.dtype)
+    np.add.at(means, members, features)
+    means /= np.bincount(members)[:, None]
+    within = features - means[members]
+    covariance = within.T @ within / len(within)
+    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    variances, axes = np.linalg.eigh(covariance)
+    # Nothing varies within classes where each has one image, or all its images are alike.
+    whitening = axes / np.sqrt(np.maximum(variances, 1e-8 * max(variances.max(), 1e-12)))
+    centred = (features - features.mean(axis=0)) @ whitening
+    return _scaled(whitening @ _top_axes(centred, num_axes), features)
+
+
+def _top_axes(centred: Floats, num_axes: int) -> Floats:
+    """Axes of largest variance as columns (dim, num_axes), each with its largest entry positive."""
+    if num_axes > min(centred.shape):
+        raise InputError(
+            f"{centred.shape[0]:,} images with {centred.shape[1]:,} features have at most "
+            f"{min(centred.shape):,} axes; lower --embedding_size (now {num_axes:,}) or choose "
+            "--embedding_start random"
+        )
+    _, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+    axes = axes[:, ::-1][:, :num_axes]
+    largest = np.abs(axes).argmax(axis=0)
+    result: Floats = axes * np.sign(axes[largest, np.arange(num_axes)])
+    return result
+
+
+def _scaled(kernel: Floats, features: Floats) -> tuple[Floats, Floats]:
+    """Add the bias that centres, and scale so that results have a mean length of 1."""
+    bias = -features.mean(axis=0) @ kernel
+    length = np.linalg.norm(features @ kernel + bias, axis=1).mean()
+    return kernel / length, bias / length

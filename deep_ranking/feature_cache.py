@@ -1,0 +1,177 @@
+"""Images -> what the frozen layers of a network make of them, computed once and kept.
+
+The features are kept by the layers' weights and the content of each image, so that a second run, a
+moved file or a data set that has grown computes nothing twice.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from deep_ranking.augmentation import Augmentation
+from deep_ranking.errors import InputError
+from deep_ranking.feature_store import CachedFeatures, FeatureStore
+from deep_ranking.images import IDENTITY
+from deep_ranking.pipeline import ImageSource
+
+Float64Array = npt.NDArray[np.float64]
+
+BATCH_SIZE = 64
+
+
+def cache_features(
+    frozen: keras.Model,
+    paths: Sequence[str | os.PathLike[str]],
+    folder: Path,
+    *,
+    num_views: int = 1,
+    augmentation: Augmentation | None = None,
+    precision: str = "float32",
+    skip_broken: bool = False,
+) -> CachedFeatures:
+    """Compute the features of images that are not kept yet, and give those of all.
+
+    Args:
+        frozen: model from images, float32 (batch, size, size, 3), to a list of tensors.
+        paths: image files.
+        folder: where features are kept, of any number of networks.
+        num_views: versions of each image: the first is the image itself, the others are augmented,
+            each by a draw that follows from the image's content and the view's number.
+        augmentation: random changes; None leaves all views alike.
+        precision: "float32" or "mixed_bfloat16", the arithmetic of the layers.
+        skip_broken: whether to leave broken images out, rather than stop.
+
+    Returns:
+        The `CachedFeatures`, (images, views).
+
+    Raises:
+        InputError: an image is missing or broken, or the disk is full.
+    """
+    shapes = [tuple(each.shape[1:]) for each in frozen.outputs]
+    store = FeatureStore(folder / _network_key(frozen, precision), shapes)
+    contents = _content_digests(paths, skip_broken)
+    views = [
+        _view(content, number, augmentation, frozen.input_shape[1])
+        for content in contents
+        for number in range(num_views)
+    ]
+    files = [path for path in paths for _ in range(num_views)]
+    keys = [key for key, _ in views]
+    with store.lock:
+        known = store.find()
+        missing = {key: number for number, key in enumerate(keys) if key and key not in known}
+        if missing:
+            store.check_space(len(missing))
+            print(
+                f"Computing the frozen layers' features once: {len(missing):,} views of "
+                f"{len(paths):,} images, {len(missing) * store.row_bytes / 1e9:.2f} GB in "
+                f"{store.folder.parent}."
+            )
+            numbers = list(missing.values())
+            source = ImageSource(
+                [files[number] for number in numbers],
+                image_size=frozen.input_shape[1],
+                batch_size=BATCH_SIZE,
+                transforms=[views[number][1] for number in numbers],
+                skip_broken=skip_broken,
+            )
+            with _computing_in(precision, frozen):
+                store.extend(_blocks(frozen, source, list(missing)))
+            known = store.find()
+    rows = np.array([known.get(key, -1) for key in keys], np.int64)
+    return store.features(rows.reshape(len(paths), num_views))
+
+
+def _blocks(
+    frozen: keras.Model, source: ImageSource, keys: list[bytes]
+) -> Iterator[tuple[list[bytes], list[npt.NDArray[np.float32]]]]:
+    """Compute features batch after batch; images that turn out to be broken are left out."""
+    begin = 0
+    with (
+        source.explained(),
+        tqdm(total=len(keys), desc="features", unit=" views", disable=None) as bar,
+    ):
+        for images in source.dataset():
+            outputs = keras.tree.flatten(frozen.predict_on_batch(images))
+            numbers = np.arange(begin, begin + len(images))
+            whole = ~np.isin(numbers, list(source.broken))
+            yield (
+                [keys[number] for number in numbers[whole]],
+                [np.asarray(each, np.float32)[whole] for each in outputs],
+            )
+            begin += len(images)
+            bar.update(len(images))
+
+
+def _network_key(frozen: keras.Model, precision: str) -> str:
+    """Name for all that decides a feature, besides the image."""
+    layers = [layer.get_config() for layer in frozen.layers]
+    described = {
+        "layers": [
+            {k: v for k, v in each.items() if k not in ("dtype", "trainable")} for each in layers
+        ],
+        "outputs": [each._keras_history.operation.name for each in frozen.outputs],
+        "precision": precision,
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+    for weight in frozen.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _content_digests(
+    paths: Sequence[str | os.PathLike[str]], skip_broken: bool
+) -> list[bytes | None]:
+    """SHA-256 of each file; None for a missing one if that is to be left out."""
+
+    def digest(path: str | os.PathLike[str]) -> bytes | None:
+        try:
+            with open(path, "rb") as handle:
+                return hashlib.file_digest(handle, "sha256").digest()
+        except OSError as error:
+            if skip_broken:
+                return None
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+    with ThreadPoolExecutor() as pool:
+        progress = tqdm(
+            pool.map(digest, paths), total=len(paths), desc="hashing", unit=" images", disable=None
+        )
+        return list(progress)
+
+
+def _view(
+    content: bytes | None, number: int, augmentation: Augmentation | None, size: int
+) -> tuple[bytes, Float64Array]:
+    """Key and transform of a view of an image; an empty key for a missing image."""
+    if content is None:
+        return b"", IDENTITY
+    if number == 0 or augmentation is None:
+        return content, IDENTITY
+    drawn = f"{json.dumps(asdict(augmentation), sort_keys=True)} {number}".encode()
+    key = hashlib.sha256(content + drawn).digest()
+    rng = np.random.default_rng(int.from_bytes(key, "big"))
+    return key, augmentation.draw(rng, size)
+
+
+@contextmanager
+def _computing_in(precision: str, model: keras.Model) -> Iterator[None]:
+    """Let the layers of a model compute in another precision for a while."""
+    before = [layer.dtype_policy for layer in model.layers]
+    try:
+        for layer in model.layers:
+            layer.dtype_policy = keras.DTypePolicy(precision)
+        yield
+    finally:
+        for layer, policy in zip(model.layers, before, strict=True):
+            layer.dtype_policy = policy

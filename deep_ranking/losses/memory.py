@@ -1,0 +1,79 @@
+"""Embeddings of earlier batches as further references (Wang et al. 2020, cross-batch memory)."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from deep_ranking.errors import InputError
+
+EMPTY = -1
+
+
+class CrossBatchMemory:
+    """The latest embeddings and labels, first in, first out (Wang et al. 2020, algorithm 1).
+
+    Embeddings drift slowly, so that those of earlier batches stand for what the network would
+    give now, at no cost but their room. What is kept has no gradient, lives in variables, so that
+    it can change inside a compiled training step, and is not saved with a model.
+
+    Args:
+        size: how many embeddings to keep, 1 or more.
+        dim: length of an embedding, 1 or more.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+
+    def __init__(self, size: int, dim: int) -> None:
+        if size < 1:
+            raise InputError(f"size of a memory must be 1 or more. Received: size={size}")
+        if dim < 1:
+            raise InputError(f"dim of a memory must be 1 or more. Received: dim={dim}")
+        self.size = size
+        self.dim = dim
+        # Oldest first.
+        self.embeddings = keras.Variable(
+            ops.zeros((size, dim)), trainable=False, name="memory_embeddings"
+        )
+        self.labels = keras.Variable(
+            ops.full((size,), EMPTY, dtype="int32"),
+            dtype="int",  # what the backend can keep on an accelerator
+            trainable=False,
+            name="memory_labels",
+        )
+
+    def append_to(self, embeddings: Any, labels: Any) -> tuple[Any, Any]:
+        """Give the rows of a batch, followed by those in memory.
+
+        Args:
+            embeddings: float tensor (batch, dim).
+            labels: int tensor (batch,), 0 or more.
+
+        Returns:
+            Float tensor (batch + size, dim) and int tensor (batch + size,), whose label is
+            `EMPTY` where nothing is kept yet.
+        """
+        kept = ops.stop_gradient(ops.cast(self.embeddings, embeddings.dtype))
+        kept_labels = ops.cast(self.labels, labels.dtype)
+        return ops.concatenate([embeddings, kept]), ops.concatenate([labels, kept_labels])
+
+    def remember(self, embeddings: Any, labels: Any) -> None:
+        """Take in a batch in place of the oldest rows; of one beyond `size` its last rows.
+
+        Args:
+            embeddings: float tensor (batch, dim).
+            labels: int tensor (batch,), 0 or more.
+        """
+        embeddings = ops.cast(ops.stop_gradient(embeddings), self.embeddings.dtype)
+        labels = ops.cast(labels, self.labels.dtype)
+        rows = ops.concatenate([ops.convert_to_tensor(self.embeddings), embeddings])
+        row_labels = ops.concatenate([ops.convert_to_tensor(self.labels), labels])
+        # The reshape tells the number of rows, which is not known while a batch's is not.
+        self.embeddings.assign(ops.reshape(rows[-self.size :], (self.size, self.dim)))
+        self.labels.assign(ops.reshape(row_labels[-self.size :], (self.size,)))
+
+    def reset(self) -> None:
+        """Forget all."""
+        self.embeddings.assign(ops.zeros((self.size, self.dim)))
+        self.labels.assign(ops.full((self.size,), EMPTY, dtype=self.labels.dtype))

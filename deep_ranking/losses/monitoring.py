@@ -1,0 +1,110 @@
+"""What is shown beside the loss: how the triplets of a batch fare."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from deep_ranking.errors import InputError
+from deep_ranking.losses.mining import label_masks, pairwise_distances
+from deep_ranking.losses.triplet_rows import triplet_distances
+
+QUANTITIES = ("active_triplets", "positive_distance", "negative_distance", "similarity_precision")
+
+
+@keras.saving.register_keras_serializable(package="deep_ranking")
+class TripletMetric(keras.metrics.Mean):
+    """Mean over triplets of a quantity that shows how training goes.
+
+    Args:
+        quantity: "active_triplets", the share of triplets whose loss is above 0 (by the hinge of
+            each triplet); "positive_distance" and "negative_distance", the mean distances;
+            "similarity_precision", the share of triplets whose positive is nearer to the query
+            than the negative is (a tie is a miss).
+        gap: the loss's gap.
+        distance: the loss's distance, "euclidean" or "squared".
+        name: name of the metric; by default the quantity's.
+        **kwargs: `dtype` of `keras.metrics.Mean`.
+
+    Raises:
+        InputError: there is no such quantity.
+    """
+
+    def __init__(
+        self,
+        quantity: str,
+        gap: float = 1.0,
+        distance: str = "euclidean",
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name or quantity, **kwargs)
+        if quantity not in QUANTITIES:
+            raise InputError(f"quantity must be one of {QUANTITIES}. Received: {quantity}")
+        self.quantity = quantity
+        self.gap = gap
+        self.distance = distance
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in one batch of embeddings, (3 * triplets, dim)."""
+        positive, negative = triplet_distances(y_pred, squared=self.distance == "squared")
+        values = {
+            "active_triplets": self.gap + positive - negative > 0,
+            "positive_distance": positive,
+            "negative_distance": negative,
+            "similarity_precision": positive < negative,
+        }
+        super().update_state(ops.cast(values[self.quantity], self.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the arguments, so that Keras can rebuild the metric."""
+        return {
+            **super().get_config(),
+            "quantity": self.quantity,
+            "gap": self.gap,
+            "distance": self.distance,
+        }
+
+
+@keras.saving.register_keras_serializable(package="deep_ranking")
+class ClassTripletMetric(TripletMetric):
+    """The same quantities over all triplets of a batch of classes, whatever the loss mines.
+
+    "positive_distance" is the mean over all pairs of a query and a positive, and
+    "negative_distance" over those of a query and a negative; the others are means over triplets.
+    A batch counts by its number of these, and not at all if it has none; before the first, the
+    result is 0. A cross-batch memory has no part in it.
+
+    Args:
+        quantity: one of `QUANTITIES`.
+        gap: the loss's gap.
+        distance: the loss's distance, "euclidean" or "squared".
+        name: name of the metric; by default the quantity's.
+        **kwargs: `dtype` of `keras.metrics.Mean`.
+
+    Raises:
+        InputError: there is no such quantity.
+    """
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in labels, int (batch,), and embeddings, (batch, dim), of one batch."""
+        embeddings = ops.convert_to_tensor(y_pred)
+        same, different = label_masks(y_true, y_true)  # (batch, batch)
+        distances = pairwise_distances(
+            embeddings, embeddings, squared=self.distance == "squared"
+        )  # (batch, batch)
+        if self.quantity == "positive_distance":
+            values, counted = distances, same
+        elif self.quantity == "negative_distance":
+            values, counted = distances, different
+        else:
+            lead = distances[:, None, :] - distances[:, :, None]  # (queries, positives, negatives)
+            values = lead < self.gap if self.quantity == "active_triplets" else lead > 0
+            counted = ops.logical_and(same[:, :, None], different[:, None, :])
+        # In one row, because Keras averages each row of a matrix first, so that batches of
+        # different size would not weigh by their number of triplets.
+        keras.metrics.Mean.update_state(
+            self,
+            ops.reshape(ops.cast(values, self.dtype), (-1,)),
+            sample_weight=ops.reshape(ops.cast(counted, self.dtype), (-1,)),
+        )

@@ -1,0 +1,127 @@
+"""TrainConfig -> what a run trains on: batches of triplets, of classes, or of cached features."""
+
+import keras
+import numpy as np
+
+from deep_ranking.class_folders import training_images
+from deep_ranking.config import TrainConfig
+from deep_ranking.embedding import embed_images
+from deep_ranking.embedding_start import principal_axes, whitening_axes
+from deep_ranking.feature_cache import cache_features
+from deep_ranking.pipeline import ClassSource, FeatureSource, TripletSource
+from deep_ranking.sampling import ClassBatches
+from deep_ranking.triplets import read_triplets
+
+# Images that the embedding layer's start is computed from, at most.
+MAX_START_IMAGES = 20_000
+
+
+def image_source(config: TrainConfig) -> TripletSource | ClassSource:
+    """Give the batches of images that a run trains on, checked.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    if config.batches == "triplets":
+        return TripletSource(
+            read_triplets(config.triplets),
+            image_size=config.network.image_size,
+            batch_size=config.batch_size,
+            dataset_dir=config.dataset,
+            augmentation=config.augmentation,
+            shuffle=config.shuffle,
+            seed=config.seed,
+            skip_broken=config.skip_broken,
+            steps_per_epoch=config.steps_per_epoch,
+            save_dir=config.save_augmented,
+        )
+    paths, classes = training_images(config)
+    _, labels = np.unique(classes, return_inverse=True)
+    return ClassSource(
+        paths,
+        labels,
+        image_size=config.network.image_size,
+        batches=ClassBatches(
+            labels,
+            batch_size=config.batch_size,
+            images_per_class=config.images_per_class,
+            seed=config.seed,
+        ),
+        augmentation=config.augmentation,
+        seed=config.seed,
+        skip_broken=config.skip_broken,
+        steps_per_epoch=config.steps_per_epoch,
+        save_dir=config.save_augmented,
+    )
+
+
+def feature_source(config: TrainConfig, images: ClassSource, frozen: keras.Model) -> FeatureSource:
+    """Give the same batches as features of the frozen layers, which are computed if need be.
+
+    Args:
+        config: the run's settings.
+        images: the batches of images.
+        frozen: the first model of `split_at_frozen`.
+
+    Raises:
+        InputError: an image is missing or broken, or the disk is full.
+    """
+    features = cache_features(
+        frozen,
+        images.paths,
+        config.feature_dir,
+        num_views=config.cached_views,
+        augmentation=config.augmentation,
+        precision=config.precision,
+        skip_broken=config.skip_broken,
+    )
+    return FeatureSource(
+        features,
+        images.labels,
+        batches=images.batches,
+        seed=config.seed,
+        steps_per_epoch=config.steps_per_epoch,
+    )
+
+
+def start_embedding(
+    config: TrainConfig,
+    model: keras.Model,
+    source: ClassSource | FeatureSource,
+    frozen: keras.Model | None = None,
+) -> None:
+    """Set the first weights of the embedding layer from training images, as the config says.
+
+    Args:
+        config: the run's settings.
+        model: the whole network.
+        source: what it is trained on.
+        frozen: with cached features, the layers that gave them.
+
+    Raises:
+        InputError: there are too few images or features for so long an embedding.
+    """
+    rng = np.random.default_rng([config.seed, 5])
+    usable = np.setdiff1d(np.arange(len(source.labels)), sorted(source.broken))
+    chosen = np.sort(rng.permutation(usable)[:MAX_START_IMAGES])
+    layer = model.get_layer("embedding")
+    print(f"The embedding layer starts {config.embedding_start}, from {len(chosen):,} images.")
+    if isinstance(source, FeatureSource):
+        assert frozen is not None
+        before = keras.Model(frozen.outputs, layer.input)
+        parts = np.array_split(chosen, -(-len(chosen) // 256))
+        features = np.concatenate(
+            [before.predict_on_batch(source.features.read(part, 0 * part)) for part in parts]
+        )
+    else:
+        before = keras.Model(model.input, layer.input)
+        paths = [source.paths[number] for number in chosen]
+        features = embed_images(before, paths, skip_broken=config.skip_broken, progress=True)
+        chosen, features = chosen[~np.isnan(features[:, 0])], features[~np.isnan(features[:, 0])]
+    if config.embedding_start == "pca":
+        kernel, bias = principal_axes(features, config.network.embedding_size)
+    else:
+        kernel, bias = whitening_axes(
+            features, source.labels[chosen], config.network.embedding_size
+        )
+    layer.set_weights([kernel, bias])
