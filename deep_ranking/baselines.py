@@ -98,12 +98,13 @@ def baseline_features(
     return np.stack(list(rows()))
 
 
-def untrained_backbone(image_size: int, weights: str | None) -> "keras.Model":
-    """Pooled features of the backbone as it comes, which is what training starts from.
+def untrained_backbone(image_size: int, weights: str | None, *, enlarge: int = 1) -> "keras.Model":
+    """Average-pooled features of the backbone as it comes: what doing nothing gives.
 
     Args:
         image_size: side of the input in pixels; that of the model it is compared with.
         weights: as in `NetworkConfig`.
+        enlarge: as in `NetworkConfig`.
 
     Returns:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows.
@@ -115,7 +116,14 @@ def untrained_backbone(image_size: int, weights: str | None) -> "keras.Model":
 
     from deep_ranking.network import build_network
 
-    config = NetworkConfig(image_size=image_size, weights=weights, hidden_size=1, embedding_size=1)
+    config = NetworkConfig(
+        image_size=image_size,
+        weights=weights,
+        enlarge=enlarge,
+        hidden_layers=0,
+        shallow_branches=False,
+        embedding_size=1,
+    )
     network = build_network(config, seed=0)
     pooled = network.get_layer("pooled").output
     return keras.Model(network.input, keras.layers.UnitNormalization(name="unit")(pooled))

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.pipeline import ImageSource
+
+FEATURES_AT_ONCE = 256
 
 
 def embed_images(
@@ -80,6 +83,33 @@ def embedded_images(
     Raises:
         InputError: an image is missing or broken.
     """
-    with tempfile.TemporaryFile() as file:
-        rows = np.memmap(file, np.float32, "w+", shape=(len(paths), model.output_shape[-1]))
+    with _temporary_rows(len(paths), model) as rows:
         yield embed_images(model, paths, skip_broken=skip_broken, progress=True, out=rows)
+
+
+@contextmanager
+def embedded_features(
+    model: keras.Model, features: CachedFeatures
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Embed cached features into a temporary file, as `embedded_images` does images.
+
+    Args:
+        model: what follows the features, the second model of `split_at_frozen`.
+        features: of the first view of each image.
+
+    Yields:
+        float32 (images, dim), memory-mapped, NaN for a broken image; gone when the block ends.
+    """
+    with _temporary_rows(len(features.rows), model) as rows:
+        rows[:] = np.nan
+        whole = np.flatnonzero(features.rows[:, 0] >= 0)
+        for begin in range(0, len(whole), FEATURES_AT_ONCE):
+            part = whole[begin : begin + FEATURES_AT_ONCE]
+            rows[part] = model.predict_on_batch(features.read(part, 0 * part))
+        yield rows
+
+
+@contextmanager
+def _temporary_rows(count: int, model: keras.Model) -> Iterator[npt.NDArray[np.float32]]:
+    with tempfile.TemporaryFile() as file:
+        yield np.memmap(file, np.float32, "w+", shape=(count, model.output_shape[-1]))

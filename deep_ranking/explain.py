@@ -3,47 +3,52 @@
 The similarity is the cosine of the two embeddings (distance² = 2 - 2 cosine). Up to its length, an
 embedding is linear in what the ConvNet and the two branches give (Wang et al. 2014, fig. 3):
 e = sum over parts p of W_p^T m_p + bias, a = e / |e|. So the cosine a . b splits exactly into
-(W_p^T m_p) . b / |e| for each part, and the bias.
+(W_p^T m_p) . b / |e| for each part, and the bias. A network without branches has the ConvNet's part
+only; where no dense layer follows the pooling, m_p is the pooled vectors, each times a number.
 
 Each part splits further, over the places of a feature map F of that part: place x gives
 sum over channels k of F_k(x) ds / dF_k(x), where s is the cosine with the other embedding and all
-lengths held fixed. For a network that pools and does nothing more, this is the decomposition of
-Stylianou et al. 2019 ("Visualizing Deep Similarity Networks"), which cannot be had directly here:
-dense layers with ReLU follow the pooling. Those are linear for one image as long as no unit
-switches, so the places still add up to the part, but for what the layers' biases add (nothing, in
-the branches). Grad-CAM averages the gradient over the places first, which breaks that sum wherever
-the gradient differs between places, as it does below a max-pooling (Draelos & Carin 2020,
-"HiResCAM"). The lengths are held fixed because the gradient of a cosine is 0 where two embeddings
-are equal: the most similar images would have nothing to show. So a heatmap says what adds up to the
-similarity; covering a place changes the lengths as well, and may change the cosine otherwise.
+lengths held fixed. For a network that averages and does nothing more, this is the decomposition of
+Stylianou et al. 2019 ("Visualizing Deep Similarity Networks"). Other layers may follow: dense ones
+with ReLU, blocks of the backbone, the root of a mean square. All of them give twice as much for an
+input twice as large, so the places still add up to the part, but for what the layers' biases add
+(nothing, in the branches). Grad-CAM averages the gradient over the places first, which breaks that
+sum wherever the gradient differs between places, as it does below a max-pooling (Draelos & Carin
+2020, "HiResCAM"). The lengths are held fixed because the gradient of a cosine is 0 where two
+embeddings are equal: the most similar images would have nothing to show. So a heatmap says what
+adds up to the similarity; covering a place changes the lengths as well, and may change the cosine
+otherwise.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from keras import ops
+from keras.layers import Concatenate, UnitNormalization
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from deep_ranking.config import BACKBONE_LAYERS, NUM_BLOCKS
 from deep_ranking.errors import InputError
 from deep_ranking.metrics import row_distances
 
 UInt8Array = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
 
+CONVNET = "convnet"
 BIAS = "bias"
-# In the order of the rows of the last dense layer's kernel.
-PART_LAYERS = {"branch_1": "branch_1_flat", "branch_2": "branch_2_flat", "convnet": "hidden_2"}
-PART_NAMES = {"convnet": "ConvNet", "branch_1": "branch 1", "branch_2": "branch 2", BIAS: "bias"}
+PART_NAMES = {CONVNET: "ConvNet", "branch_1": "branch 1", "branch_2": "branch 2", BIAS: "bias"}
 
 # A map coarser than this says little about places.
 MIN_MAP_SIDE = 7
 # Keras divides by the length of a vector, but by no less than this.
-MIN_LENGTH = 1e-6
+MIN_LENGTH = 1e-12
 COLORMAP = "plasma"
 MAX_NAME = 40
 
@@ -56,9 +61,10 @@ class Explanation:
         images: uint8 (2, size, size, 3), RGB.
         distance: Euclidean distance of the embeddings.
         cosine: their dot product.
-        parts_of_image: for "convnet", "branch_1", "branch_2" and "bias" a float array (2,): what
-            this part of image 1 adds to the cosine with the whole of image 2, and of image 2 with
-            the whole of image 1. Both columns add up to the cosine.
+        parts_of_image: for "convnet", "bias", and where there are branches "branch_1" and
+            "branch_2" a float array (2,): what this part of image 1 adds to the cosine with the
+            whole of image 2, and of image 2 with the whole of image 1. Both columns add up to the
+            cosine.
         evidence: for each part but the bias a float array (2, rows, columns): what each place of
             its feature map adds to the cosine, against it if negative.
         heatmaps: for each part but the bias a float array (2, size, size): the places for
@@ -99,62 +105,89 @@ def explain(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explan
         InputError: an embedding is not finite.
     """
     images = np.stack([first, second])
-    layer = _convnet_layer(model)
-    map_layers = {"branch_1": "branch_1_conv", "branch_2": "branch_2_conv", "convnet": layer}
+    embedding = model.get_layer("embedding")
+    names, sizes = zip(*_parts(embedding.input), strict=True)
+    part_of_row = np.repeat(names, sizes)  # of the kernel of `embedding`
+    map_layers = {
+        name: _convnet_layer(model) if name == CONVNET else f"{name}_conv"
+        for name in PART_NAMES
+        if name in names
+    }
     # The network in two: below the maps nothing is recorded, which at 1024 pixels saves gigabytes.
-    map_outputs = [model.get_layer(name).output for name in map_layers.values()]
-    top_layers = (*PART_LAYERS.values(), "embedding", "unit_embedding")
+    map_outputs = [model.get_layer(layer).output for layer in map_layers.values()]
     below = keras.Model(model.input, map_outputs)
-    above = keras.Model(map_outputs, [model.get_layer(name).output for name in top_layers])
+    above = keras.Model(map_outputs, [embedding.input, embedding.output, model.output])
+    above = keras.models.clone_model(above, clone_function=_with_fixed_length)
 
-    maps = below(images.astype(np.float32), training=False)
+    maps = tf.nest.flatten(below(images.astype(np.float32), training=False))  # one has no list
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(maps)
-        *outputs, linear, embeddings = above(maps, training=False)
+        merged, linear, embeddings = above(maps, training=False)
         _check_finite(embeddings.numpy())
-        kernel, bias = model.get_layer("embedding").get_weights()
-        towards = embeddings.numpy()[::-1] / _lengths(linear.numpy())  # (2, embedding_size)
-        weights = np.split(
-            towards @ kernel.T, np.cumsum([each.shape[1] for each in outputs])[:-1], axis=1
-        )
-        added = [
-            tf.reduce_sum(output * (weight / _lengths(output.numpy())), axis=1)
-            for output, weight in zip(outputs, weights, strict=True)
-        ]
-        total = tf.add_n(added)
-    gradients = tape.gradient(total, maps)
+        kernel, bias = embedding.get_weights()
+        lengths = np.linalg.norm(linear.numpy(), axis=1, keepdims=True)
+        towards = embeddings.numpy()[::-1] / np.maximum(lengths, MIN_LENGTH)
+        added = merged * (towards @ kernel.T)  # (2, rows of the kernel)
+    gradients = tape.gradient(added, maps)
+    parts = {name: added.numpy()[:, part_of_row == name].sum(axis=1) for name in map_layers}
     evidence = {
         name: np.sum(values.numpy() * gradient.numpy(), axis=-1)
         for name, values, gradient in zip(map_layers, maps, gradients, strict=True)
     }
-    parts = dict(zip(PART_LAYERS, (each.numpy() for each in added), strict=True))
-    parts[BIAS] = towards @ bias
-    size = images.shape[1]
-    factor = 2 ** (int(layer[len("block")]) - 1)
-    heatmaps = {"convnet": _interpolate(np.maximum(evidence["convnet"], 0), size, factor)}
-    for name in ("branch_1", "branch_2"):
-        convolution = model.get_layer(map_layers[name])
-        windows = _windows(size, convolution.kernel_size[0], convolution.strides[0])
-        heatmaps[name] = _paint(np.maximum(evidence[name], 0), windows)
     rows = embeddings.numpy()
     return Explanation(
         images=images,
         distance=float(row_distances(rows[:1], rows[1:])[0]),
         cosine=float(rows[0].astype(np.float64) @ rows[1]),
-        parts_of_image={name: parts[name] for name in PART_NAMES},
+        parts_of_image=parts | {BIAS: towards @ bias},
         evidence=evidence,
-        heatmaps={name: _scale(heatmap) for name, heatmap in heatmaps.items()},
-        layer=layer,
+        heatmaps={
+            name: _heatmaps(model, layer, np.maximum(evidence[name], 0))
+            for name, layer in map_layers.items()
+        },
+        layer=map_layers[CONVNET],
     )
 
 
+def _parts(tensor: Any) -> list[tuple[str, int]]:
+    """Name and size of each part's vectors, in the order in which `tensor` consists of them."""
+    layer = tensor._keras_history.operation
+    if not isinstance(layer, Concatenate | UnitNormalization):
+        name = next((name for name in PART_NAMES if layer.name.startswith(name)), CONVNET)
+        return [(name, tensor.shape[-1])]
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    return [part for each in inputs for part in _parts(each)]
+
+
+class _FixedLength(keras.layers.Layer):
+    """What `UnitNormalization` gives for a vector, with its length taken for a constant."""
+
+    def call(self, vectors: Any) -> Any:
+        """Divide each of the vectors (batch, size) by its length."""
+        lengths = ops.norm(vectors, axis=-1, keepdims=True)
+        return vectors / ops.maximum(ops.stop_gradient(lengths), MIN_LENGTH)
+
+
+def _with_fixed_length(layer: keras.layers.Layer) -> keras.layers.Layer:
+    is_length = isinstance(layer, UnitNormalization) and len(layer.output.shape) == 2
+    return _FixedLength(name=layer.name) if is_length else layer
+
+
 def _convnet_layer(model: keras.Model) -> str:
-    """Name of the last convolution of the deepest block whose map has a useful resolution."""
-    names = [f"block{block}_conv3" for block in (5, 4, 3)]
-    for name in names:
-        if model.get_layer(name).output.shape[1] >= MIN_MAP_SIDE:
-            return name
-    return names[-1]
+    """Name of the layer with the ConvNet's map: from it comes all that is pooled.
+
+    It is the last convolution of the deepest block whose map has a useful resolution.
+    """
+    shallowest = NUM_BLOCKS + 1 - model.network_config.pooled_blocks
+    names = [name for name in BACKBONE_LAYERS if _block(name) <= shallowest]
+    # Of 32 pixels, the smallest image, the first three blocks see 8 places and more.
+    return next(
+        name for name in reversed(names) if model.get_layer(name).output.shape[1] >= MIN_MAP_SIDE
+    )
+
+
+def _block(layer: str) -> int:
+    return int(layer[len("block")])
 
 
 def _check_finite(embeddings: Floats) -> None:
@@ -166,20 +199,28 @@ def _check_finite(embeddings: Floats) -> None:
             )
 
 
-def _lengths(rows: Floats) -> Floats:
-    """Length of each row as a column, as `UnitNormalization` has it."""
-    lengths: Floats = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), MIN_LENGTH)
-    return lengths
+def _heatmaps(model: keras.Model, layer: str, places: Floats) -> Floats:
+    """Spread what the places of a layer's map add (2, rows, columns) over the image's pixels."""
+    size = model.input.shape[1]
+    if layer in BACKBONE_LAYERS:
+        width = 2 ** (_block(layer) - 1) / model.network_config.enlarge
+        return _scale(_interpolate(places, size, width))
+    convolution = model.get_layer(layer)
+    return _scale(
+        _paint(places, _windows(size, convolution.kernel_size[0], convolution.strides[0]))
+    )
 
 
-def _interpolate(maps: Floats, size: int, factor: int) -> Floats:
-    """Stretch maps (2, rows, columns) bilinearly; a place is `factor` pixels wide."""
-    pixels = (np.arange(size) + 0.5) / factor - 0.5
-    left = np.clip(np.floor(pixels).astype(int), 0, maps.shape[1] - 1)
-    right = np.minimum(left + 1, maps.shape[1] - 1)
-    weight = np.clip(pixels - left, 0, 1)
-    rows = maps[:, left] * (1 - weight)[:, None] + maps[:, right] * weight[:, None]
-    stretched: Floats = rows[:, :, left] * (1 - weight) + rows[:, :, right] * weight
+def _interpolate(maps: Floats, size: int, width: float) -> Floats:
+    """Stretch maps (2, rows, columns) bilinearly; a place is `width` pixels wide.
+
+    Where that is less than 1, a pixel is the weighted mean of all the places around its middle.
+    """
+    places = np.arange(maps.shape[1])
+    middles = np.clip((np.arange(size) + 0.5) / width - 0.5, 0, places[-1])
+    shares = np.maximum(1 - np.abs(middles[:, None] - places) / max(1, 1 / width), 0)
+    shares /= shares.sum(axis=1, keepdims=True)  # (pixels, places)
+    stretched: Floats = shares @ maps @ shares.T
     return stretched
 
 
@@ -215,12 +256,14 @@ def explanation_figure(
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    columns = 1 + len(explanation.heatmaps)
+    widths = [1] * columns + [1.25]
+    figure = Figure(figsize=(2.5 * sum(widths), 5.6), layout="constrained")
     figure.suptitle(
         f"distance {explanation.distance:.4f}, cosine {explanation.cosine:.4f}: "
         "where the similarity of the two images comes from"
     )
-    grid = figure.add_gridspec(2, 5, width_ratios=(1, 1, 1, 1, 1.25))
+    grid = figure.add_gridspec(2, columns + 1, width_ratios=widths)
     overlays = []
     for row, (image, name) in enumerate(zip(explanation.images, names, strict=True)):
         ax = figure.add_subplot(grid[row, 0])
@@ -240,10 +283,10 @@ def explanation_figure(
         ax=overlays,
         location="bottom",
         shrink=0.6,
-        label="what a place adds to the similarity, as a share of the strongest place in the same "
-        "heatmap; grey: nothing, or it speaks against",
+        label="what a place adds to the similarity, as a share of the strongest\n"
+        "place in the same heatmap; grey: nothing, or it speaks against",
     )
-    _draw_parts(explanation, figure.add_subplot(grid[:, 4]))
+    _draw_parts(explanation, figure.add_subplot(grid[:, columns]))
     return figure
 
 

@@ -171,7 +171,9 @@ def _computing_in(precision: str, model: keras.Model) -> Iterator[None]:
     try:
         for layer in model.layers:
             layer.dtype_policy = keras.DTypePolicy(precision)
+        model.make_predict_function(force=True)  # what is compiled keeps its precision
         yield
     finally:
         for layer, policy in zip(model.layers, before, strict=True):
             layer.dtype_policy = policy
+        model.make_predict_function(force=True)

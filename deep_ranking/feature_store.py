@@ -86,7 +86,7 @@ class FeatureStore:
 
     def find(self) -> dict[bytes, int]:
         """Give the row of each key."""
-        if not self._keys.exists():
+        if not (self._keys.exists() and self._features.exists()):
             return {}
         keys = self._keys.read_bytes()
         count = min(len(keys) // KEY_BYTES, self._features.stat().st_size // self.row_bytes)
@@ -109,7 +109,9 @@ class FeatureStore:
                 features.truncate(count * self.row_bytes)
                 keys.truncate(count * KEY_BYTES)
                 for names, arrays in blocks:
-                    flat = [array.reshape(len(names), -1) for array in arrays]
+                    flat = [
+                        array.reshape(len(names), math.prod(array.shape[1:])) for array in arrays
+                    ]
                     rows = np.clip(np.concatenate(flat, axis=1), -LARGEST, LARGEST)
                     features.write(rows.astype(np.float16).tobytes())
                     features.flush()
@@ -140,6 +142,7 @@ class FeatureStore:
         """
         if not (rows >= 0).any():
             raise InputError("every image is missing or broken")
-        file = np.memmap(self._features, np.float16, "r")
-        whole = len(file) // self.width
-        return CachedFeatures(file[: whole * self.width].reshape(whole, -1), rows, self.shapes)
+        # Of whole rows alone: a run that was stopped may have left a part of one.
+        whole = self._features.stat().st_size // self.row_bytes
+        file = np.memmap(self._features, np.float16, "r", shape=(whole, self.width))
+        return CachedFeatures(file, rows, self.shapes)

@@ -22,6 +22,7 @@ from deep_ranking.hdf5 import child, open_hdf5, read_layer
 # Means of the ImageNet pixels, R, G, B, that the backbone's weights were trained with.
 IMAGENET_MEAN = (123.68, 116.779, 103.939)
 BRANCH_FILTERS = 96
+GEM_OFFSET = 1e-9
 
 
 def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Model:
@@ -115,11 +116,13 @@ def _generalised_mean(features: Any, suffix: str) -> Any:
     """Pool by the root of the mean square (Radenovic et al. 2018, eq. 3, with power 2).
 
     The power 2, as it can be said in layers that every Keras has: x times x / |x|, summed over the
-    places, is |x|. The factor between sum and mean is the same for all channels.
+    places, is |x|. The factor between sum and mean is the same for all channels. A channel that is
+    0 everywhere has no x / |x|, and compiled for a GPU a gradient of NaN; hence the offset.
     """
     channels = features.shape[-1]
     places = layers.Reshape((-1, channels), name=f"places{suffix}")(features)
-    unit = layers.UnitNormalization(axis=1, name=f"unit_places{suffix}")(places)
+    lifted = layers.Rescaling(1.0, GEM_OFFSET, name=f"lifted_places{suffix}")(places)
+    unit = layers.UnitNormalization(axis=1, name=f"unit_places{suffix}")(lifted)
     product = layers.Multiply(name=f"places_times_unit{suffix}")([places, unit])
     return layers.GlobalAveragePooling1D(name=f"gem_pooled{suffix}")(product)
 

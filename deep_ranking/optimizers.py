@@ -54,7 +54,8 @@ class _BackboneRate:
     def build(self, variables: Any) -> None:
         super().build(variables)  # type: ignore[misc]
         self._rates = [
-            self.backbone_rate if variable.path.split("/")[0] in BACKBONE_LAYERS else 1.0
+            # A model within a model has its name in front of the layer's.
+            1.0 if set(BACKBONE_LAYERS).isdisjoint(variable.path.split("/")) else self.backbone_rate
             for variable in variables
         ]
 

@@ -86,17 +86,16 @@ LAPTOP = Recipe(
     settings=_POOLED
     | {
         "cache_features": True,
-        "cached_views": 2,
+        "cached_views": 1,
         "rotation": 0.0,
         "zoom": 0.0,
         "shear": 0.0,
         "train_from": "head",
         "batch_size": 192,
-        "max_images_per_class": 100,
-        "steps_per_epoch": 50,
+        "max_images_per_class": 150,
         "epochs": 2,
-        "learning_rate": 1e-3,
-        "dropout": 0.3,
+        "learning_rate": 3e-4,
+        "dropout": 0.0,
     },
     backbone_size=128,
 )

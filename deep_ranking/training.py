@@ -17,7 +17,9 @@ from deep_ranking.calibration import Calibration
 from deep_ranking.checkpoint import restore_variables, save_checkpoint
 from deep_ranking.config import HEAD, TrainConfig
 from deep_ranking.diagnosis import Finding, diagnose, not_finite
+from deep_ranking.embedding import embedded_features, embedded_images
 from deep_ranking.errors import InputError
+from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.files import make_folder
 from deep_ranking.losses import BatchLoss, make_loss, make_metrics
 from deep_ranking.model_file import save_model
@@ -25,7 +27,12 @@ from deep_ranking.network import build_network, set_trainable_from, split_at_fro
 from deep_ranking.optimizers import make_optimizer
 from deep_ranking.pipeline import TripletSource
 from deep_ranking.run_folder import Row, RunFolder, RunState, write_tensorboard
-from deep_ranking.training_data import feature_source, image_source, start_embedding
+from deep_ranking.training_data import (
+    cached_features,
+    feature_source,
+    image_source,
+    start_embedding,
+)
 from deep_ranking.validation import make_validation
 
 # A run that was mended so often is not going to be.
@@ -79,10 +86,12 @@ class _Run:
         model: the whole network, from images.
         trained: what `fit` trains: the whole, or what follows the cached features.
         source: the batches that `trained` takes.
+        validation_features: what is cached of the images to judge on.
     """
 
     model: keras.Model
     trained: keras.Model
+    validation_features: CachedFeatures | None = None
 
     def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         self.config = config
@@ -116,6 +125,10 @@ class _Run:
         self.folder.write_settings(config)
         if frozen is not None and not isinstance(self.images, TripletSource):
             self.source = feature_source(config, self.images, frozen)
+            if self.validation is not None:
+                self.validation_features = cached_features(
+                    config, self.validation.paths, frozen, num_views=1
+                )
         if not self.resumes:
             if config.embedding_start != "random":
                 start_embedding(config, self.model, self.source, frozen)
@@ -251,7 +264,13 @@ class _Run:
         due = epoch % self.config.validate_every == 0 or epoch == self.config.epochs
         if self.validation is None or not due:
             return row
-        found, calibration = self.validation.measure(self.model)
+        if self.validation_features is not None:
+            embedded = embedded_features(self.trained, self.validation_features)
+        else:
+            paths, skip_broken = self.validation.paths, self.config.skip_broken
+            embedded = embedded_images(self.model, paths, skip_broken=skip_broken)
+        with embedded as rows:
+            found, calibration = self.validation.measure(rows)
         print(f"{f'Epoch {epoch}' if epoch else 'Before training'}, validation: {_describe(found)}")
         self.state.calibration = None if calibration is None else calibration.to_json()
         self.model.calibration = calibration

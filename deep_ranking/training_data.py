@@ -1,13 +1,17 @@
 """TrainConfig -> what a run trains on: batches of triplets, of classes, or of cached features."""
 
+import os
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
 from deep_ranking.class_folders import training_images
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding import embed_images
+from deep_ranking.embedding import embed_images, embedded_features
 from deep_ranking.embedding_start import principal_axes, whitening_axes
 from deep_ranking.feature_cache import cache_features
+from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.pipeline import ClassSource, FeatureSource, TripletSource
 from deep_ranking.sampling import ClassBatches
 from deep_ranking.triplets import read_triplets
@@ -55,28 +59,39 @@ def image_source(config: TrainConfig) -> TripletSource | ClassSource:
     )
 
 
-def feature_source(config: TrainConfig, images: ClassSource, frozen: keras.Model) -> FeatureSource:
-    """Give the same batches as features of the frozen layers, which are computed if need be.
+def cached_features(
+    config: TrainConfig,
+    paths: Sequence[str | os.PathLike[str]],
+    frozen: keras.Model,
+    *,
+    num_views: int,
+) -> CachedFeatures:
+    """Give what the frozen layers make of images, computed if need be.
 
     Args:
         config: the run's settings.
-        images: the batches of images.
+        paths: the images.
         frozen: the first model of `split_at_frozen`.
+        num_views: versions of each image, the first of which is the image itself.
 
     Raises:
         InputError: an image is missing or broken, or the disk is full.
     """
-    features = cache_features(
+    return cache_features(
         frozen,
-        images.paths,
+        paths,
         config.feature_dir,
-        num_views=config.cached_views,
+        num_views=num_views,
         augmentation=config.augmentation,
         precision=config.precision,
         skip_broken=config.skip_broken,
     )
+
+
+def feature_source(config: TrainConfig, images: ClassSource, frozen: keras.Model) -> FeatureSource:
+    """Give the same batches as features of the frozen layers; see `cached_features`."""
     return FeatureSource(
-        features,
+        cached_features(config, images.paths, frozen, num_views=config.cached_views),
         images.labels,
         batches=images.batches,
         seed=config.seed,
@@ -106,14 +121,14 @@ def start_embedding(
     chosen = np.sort(rng.permutation(usable)[:MAX_START_IMAGES])
     layer = model.get_layer("embedding")
     print(f"The embedding layer starts {config.embedding_start}, from {len(chosen):,} images.")
-    if isinstance(source, FeatureSource):
-        assert frozen is not None
-        before = keras.Model(frozen.outputs, layer.input)
-        parts = np.array_split(chosen, -(-len(chosen) // 256))
-        features = np.concatenate(
-            [before.predict_on_batch(source.features.read(part, 0 * part)) for part in parts]
-        )
-    else:
+    if isinstance(source, FeatureSource) and frozen is not None:
+        if any(each is layer.input for each in frozen.outputs):  # it is what was cached
+            features = source.features.read(chosen, 0 * chosen)[0].astype(np.float32)
+        else:
+            before = keras.Model(frozen.outputs, layer.input)
+            with embedded_features(before, source.features) as rows:
+                features = rows[chosen]
+    elif isinstance(source, ClassSource):
         before = keras.Model(model.input, layer.input)
         paths = [source.paths[number] for number in chosen]
         features = embed_images(before, paths, skip_broken=config.skip_broken, progress=True)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from deep_ranking.calibration import MIN_PAIRS, Calibration, calibrate
 from deep_ranking.class_folders import held_back_images, labelled_images
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding import embedded_images
 from deep_ranking.evaluation import EmbeddedImages, draw_triplets, evaluate
 from deep_ranking.images import find_images
 from deep_ranking.losses import make_loss, make_metrics
@@ -37,22 +36,23 @@ class Validation(ABC):
         self.config = config
         self.paths = paths
 
-    def measure(self, model: keras.Model) -> tuple[Row, Calibration | None]:
-        """Judge a model.
+    def measure(self, rows: Float32Array) -> tuple[Row, Calibration | None]:
+        """Judge a model by its embeddings of the images.
+
+        Args:
+            rows: float32 (images, dim), unit rows in the order of `paths`; NaN for a broken image.
 
         Returns:
             What was found, under names that begin with "val_"; and what the model's distances
             mean, if there are pairs enough to tell.
 
         Raises:
-            InputError: an image is missing or broken, unless broken ones are left out, or an
-                embedding is not finite.
+            InputError: an embedding is not finite.
         """
         skip = self.config.skip_broken
-        with embedded_images(model, self.paths, skip_broken=skip) as rows:
-            whole = np.flatnonzero(~np.isnan(rows[:, 0])) if skip else np.arange(len(rows))
-            found, triplets = self._judge(rows, whole)
-            distances = triplet_distances(rows, triplets)
+        whole = np.flatnonzero(~np.isnan(rows[:, 0])) if skip else np.arange(len(rows))
+        found, triplets = self._judge(rows, whole)
+        distances = triplet_distances(rows, triplets)
         enough = len(triplets) >= MIN_PAIRS
         found = {f"val_{name}": value for name, value in found.items()}
         return found, calibrate(*distances) if enough else None

@@ -81,3 +81,12 @@ def image_tree_of_colors(tmp_path_factory, write_colors):
     root = tmp_path_factory.mktemp("tree") / "colors"
     write_colors(root)
     return root
+
+
+@pytest.fixture
+def stub_network(monkeypatch):
+    """Training builds a network of one dense layer in the place of the real one."""
+    from stubs import build_stub
+
+    monkeypatch.setattr("deep_ranking.training.build_network", build_stub)
+    monkeypatch.setattr("deep_ranking.training.set_trainable_from", lambda *_: None)

@@ -5,6 +5,7 @@ from functools import cache
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -25,9 +26,9 @@ def random_images(size=32, seed=0):
 
 
 @cache
-def network(size=32, *, normalisation="unit", biases=False):
+def network(size=32, *, biases=False, **options):
     """A random network, not to be changed; Keras' biases are 0 until it is trained."""
-    config = replace(SMALL, image_size=size, normalisation=normalisation)
+    config = replace(SMALL, image_size=size, **options)
     model = build_network(config, seed=3)
     if biases:
         rng = np.random.default_rng(4)
@@ -113,6 +114,60 @@ def test_parts_equal_the_formula_on_the_layers_outputs():
     parts = explain(model, *images).parts_of_image
     for name in PARTS:
         np.testing.assert_allclose(parts[name], expected[name], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "layer"),
+    [
+        (32, {"shallow_branches": False}, "block3_conv3"),
+        (64, {"hidden_layers": 0}, "block4_conv3"),
+        (
+            64,
+            {
+                "hidden_layers": 0,
+                "pooling": "average+max",
+                "pooled_blocks": 2,
+                "shallow_branches": False,
+            },
+            "block4_conv3",
+        ),
+        (32, {"hidden_layers": 0, "pooling": "gem", "pooled_blocks": 4}, "block2_conv2"),
+        (32, {"hidden_layers": 1, "pooling": "gem"}, "block3_conv3"),
+        (32, {"hidden_layers": 4, "pooled_blocks": 5}, "block1_conv2"),
+        (32, {"enlarge": 2}, "block4_conv3"),
+        # A place is 2 / 3 of a pixel wide.
+        (32, {"enlarge": 3, "pooled_blocks": 4, "pooling": "max"}, "block2_conv2"),
+    ],
+)
+def test_every_choice_of_layers_is_explained(size, options, layer):
+    images = random_images(size)
+    model = network(size, biases=True, **options)
+    explanation = explain(model, *images)
+    assert explanation.layer == layer
+    branches = ["branch_1", "branch_2"] if options.get("shallow_branches", True) else []
+    assert list(explanation.parts) == ["convnet", *branches, "bias"]
+    assert list(explanation.heatmaps) == list(explanation.evidence) == ["convnet", *branches]
+    sums = np.sum(list(explanation.parts_of_image.values()), axis=0)
+    np.testing.assert_allclose(sums, explanation.cosine, atol=1e-5)
+
+    names = ("unit_convnet", "embedding", "unit_embedding")
+    probe = keras.Model(model.input, [model.get_layer(name).output for name in names])
+    convnet, linear, unit = (np.asarray(rows) for rows in probe(images.astype(np.float32)))
+    assert explanation.cosine == pytest.approx(unit[0] @ unit[1], abs=1e-5)
+    kernel = model.get_layer("embedding").get_weights()[0][-convnet.shape[1] :]
+    expected = np.sum(convnet @ kernel * unit[::-1], axis=1) / np.linalg.norm(linear, axis=1)
+    np.testing.assert_allclose(explanation.parts_of_image["convnet"], expected, atol=1e-5)
+
+    without_biases = explain(network(size, **options), *images)
+    for name, evidence in without_biases.evidence.items():
+        np.testing.assert_allclose(
+            evidence.sum(axis=(1, 2)), without_biases.parts_of_image[name], atol=1e-5
+        )
+
+    positive = np.maximum(explanation.evidence["convnet"], 0)[..., np.newaxis]
+    stretched = tf.image.resize(positive, (size, size), antialias=True).numpy()[..., 0]
+    stretched /= stretched.max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(explanation.heatmaps["convnet"], stretched, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "layer"), [(32, "block3_conv3"), (64, "block4_conv3")])
@@ -234,6 +289,25 @@ def test_any_file_name_can_stand_in_the_picture():
     assert labels >= {"..." + "l" * 17 + "$x_{1 ??? line?break", "Hund-groß $?.png"}
 
 
+def test_a_picture_without_branches_has_room_for_its_text():
+    explanation = explain(network(shallow_branches=False), *random_images())
+    figure = explanation_figure(explanation)
+    FigureCanvasAgg(figure).draw()
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["ConvNet", "share of each part"]
+    assert figure.get_figwidth() < 10  # no columns for what is not there
+    bars = figure.axes[-1]
+    assert [label.get_text().split("\n")[0] for label in bars.get_yticklabels()] == [
+        "ConvNet",
+        "bias",
+    ]
+    used = figure.get_tightbbox()  # in inches
+    assert used.x0 >= 0
+    assert used.y0 >= 0
+    assert used.x1 <= figure.get_figwidth()
+    assert used.y1 <= figure.get_figheight()
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A model and two images, the first of which is not square."""
@@ -298,6 +372,14 @@ def test_command_prints_json(files, tmp_path, capsys):
     assert numbers["distance"] ** 2 == pytest.approx(2 - 2 * numbers["cosine"], abs=1e-5)
     with Image.open(tmp_path / "x.JPG") as picture:
         assert picture.format == "JPEG"
+
+
+def test_command_explains_a_network_without_branches(files, tmp_path, capsys):
+    path = tmp_path / "model.h5"
+    save_model(network(shallow_branches=False, hidden_layers=0, pooling="average+max"), path)
+    assert call(files, "--model", path, "-o", tmp_path / "x.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["ConvNet", "bias", "Picture"]
 
 
 def test_matplotlib_knows_the_suffixes():

@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from deep_ranking.errors import InputError
-from deep_ranking.images import decode_image, find_images, is_image_name, read_image, resample
+from deep_ranking.images import (
+    NUM_MEASURED,
+    decode_image,
+    find_images,
+    fitting_size,
+    is_image_name,
+    read_image,
+    resample,
+)
 
 ORIENTATION = 0x0112
 LOSSLESS = {"png": {}, "bmp": {}, "ppm": {}, "tif": {}, "webp": {"lossless": True}}
@@ -795,6 +803,78 @@ def test_folder_without_classes(tmp_path):
     assert "none below it" in listing_error(tmp_path)
     touch(tmp_path, "1.jpg")
     assert "only directly in it" in listing_error(tmp_path)
+
+
+# Sizes
+
+
+def sized(folder, *sizes):
+    """Images of these widths and heights, with little in them."""
+    paths = []
+    for number, size in enumerate(sizes):
+        paths.append(folder / f"{number:03}.png")
+        Image.new("L", size).save(paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(1, 32), (31, 32), (32, 32), (63, 32), (64, 64), (95, 64), (200, 192)]
+)
+def test_fitting_size_is_rounded_down_to_a_multiple_of_32(tmp_path, side, expected):
+    paths = sized(tmp_path, (side, 300))
+    assert fitting_size(paths, 224) == expected
+    assert fitting_size([str(path) for path in paths], 224) == expected
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"), [(224, 224), (96, 96), (100, 96), (32, 32), (31, 32), (1, 32)]
+)
+def test_fitting_size_is_no_larger_than_wanted(tmp_path, largest, expected):
+    assert fitting_size(sized(tmp_path, (640, 480)), largest) == expected
+
+
+def test_fitting_size_goes_by_the_median_of_the_shorter_sides(tmp_path):
+    # Shorter sides 40, 64, 96, 100 and 900; the mean is 240.
+    paths = sized(tmp_path, (900, 900), (96, 400), (500, 40), (64, 64), (128, 100))
+    assert fitting_size(paths, 224) == 96
+    # Of 64 and 130: 97. Of 64 and 126: 95.
+    (tmp_path / "x").mkdir()
+    assert fitting_size(sized(tmp_path / "x", (64, 70), (130, 140)), 224) == 96
+    assert fitting_size(sized(tmp_path / "x", (64, 70), (140, 126)), 224) == 64
+
+
+def test_fitting_size_passes_over_broken_images(tmp_path):
+    paths = sized(tmp_path, (100, 100), (64, 64), (40, 40))
+    data = paths[0].read_bytes()
+    bad = [tmp_path / name for name in ("none.png", "empty.png", "text.png", "cut.png", "bomb.png")]
+    for path, content in zip(
+        bad[1:],
+        (b"", b"no image", data[:20], png_bytes((40_000, 40_000), 8, 0, [b"too few"])),
+        strict=True,
+    ):
+        path.write_bytes(content)
+    (tmp_path / "folder.png").mkdir()
+    bad.append(tmp_path / "folder.png")
+    assert fitting_size([*bad, *paths], 224) == 64
+    assert fitting_size(bad, 224) == 224
+    assert fitting_size([], 160) == 160
+
+
+def test_fitting_size_looks_at_some_of_many_images(tmp_path, monkeypatch):
+    small, large = sized(tmp_path, (40, 40), (200, 200))
+    opened = []
+    open_image = Image.open
+
+    def counted(path, **options):
+        opened.append(path)
+        return open_image(path, **options)
+
+    monkeypatch.setattr(Image, "open", counted)
+    # What comes first is not what counts: the first thousand are small, the other 4000 are not.
+    paths = [small] * 1000 + [large] * 4000
+    assert fitting_size(paths, 224) == 192
+    assert len(opened) == NUM_MEASURED
+    assert opened.count(small) == NUM_MEASURED / 5
 
 
 # Real images

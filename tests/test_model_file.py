@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import h5py
 import keras
@@ -50,6 +51,61 @@ def test_plain_keras_opens_it_without_custom_objects(saved):
     np.testing.assert_allclose(
         plain.predict_on_batch(images), model.predict_on_batch(images), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(
+            SMALL,
+            normalisation="backbone",
+            enlarge=2,
+            pooling="gem",
+            pooled_blocks=3,
+            hidden_layers=1,
+            dropout=0.1,
+            shallow_branches=False,
+        ),
+        replace(SMALL, pooling="average+max", pooled_blocks=5, hidden_layers=0),
+        replace(SMALL, pooling="max", hidden_layers=4),
+    ],
+)
+def test_every_option_comes_back_from_a_file(config, tmp_path):
+    model = build_network(config, seed=5)
+    path = tmp_path / "model.h5"
+    save_model(model, path)
+    loaded = load_model(path)
+    assert loaded.network_config == config
+    images = random_images()
+    wanted = model.predict_on_batch(images)
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), wanted)
+    plain = keras.models.load_model(path)
+    np.testing.assert_allclose(plain.predict_on_batch(images), wanted, atol=1e-6)
+
+
+def test_a_file_of_the_first_version_is_the_blogs_network(saved, damaged):
+    first_fields = ("image_size", "normalisation", "hidden_size", "dropout", "embedding_size")
+    with h5py.File(damaged, "r+") as file:
+        described = json.loads(file.attrs[CONFIG_ATTRIBUTE])
+        described = {name: described[name] for name in first_fields}
+        file.attrs[CONFIG_ATTRIBUTE] = json.dumps(described)
+    loaded = load_model(damaged)
+    assert loaded.network_config == replace(
+        SMALL,
+        enlarge=1,
+        pooling="average",
+        pooled_blocks=1,
+        hidden_layers=2,
+        shallow_branches=True,
+    )
+    images = random_images()
+    np.testing.assert_array_equal(
+        loaded.predict_on_batch(images), saved[0].predict_on_batch(images)
+    )
+    for name in first_fields:
+        text = json.dumps({each: described[each] for each in first_fields if each != name})
+        with pytest.raises(InputError, match="must have the fields"):
+            NetworkConfig.from_json(text)
 
 
 def test_describes_the_network_and_not_where_it_came_from(saved):
@@ -169,6 +225,15 @@ def change_description(path, **values):
         ({"dropout": None}, "type float"),
         ({"normalisation": "__import__('os')"}, "normalisation"),
         ({"class_name": "Lambda"}, "must have the fields"),
+        ({"pooling": "sum"}, "pooling"),
+        ({"pooling": ["max"]}, "type str"),
+        ({"pooled_blocks": 6}, "pooled_blocks"),
+        ({"pooled_blocks": True}, "type int"),
+        ({"hidden_layers": -1}, "hidden_layers"),
+        ({"hidden_layers": 2.0}, "type int"),
+        ({"enlarge": 1 << 40}, "enlarge"),
+        ({"shallow_branches": 0}, "type bool"),
+        ({"weights": "imagenet"}, "must have the fields"),
     ],
 )
 def test_believes_the_description_only_within_bounds(damaged, values, said):

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from deep_ranking.config import NetworkConfig
 from deep_ranking.errors import InputError
-from deep_ranking.network import build_network, set_trainable_from
+from deep_ranking.network import build_network, set_trainable_from, split_at_frozen
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 
@@ -54,6 +57,136 @@ def test_smaller_images_give_smaller_branches(size, branch):
     model = build_network(config)
     assert model.get_layer("unit_branch_1").output.shape[1] == branch
     assert model.get_layer("unit_branch_2").output.shape[1] == branch
+
+
+VGG16 = 14_714_688  # its parameters without top
+BRANCHES = 2 * (8 * 8 * 3 * 96 + 96)
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters", "shapes"),
+    [
+        (
+            {"hidden_layers": 0, "shallow_branches": False},
+            512 * 8 + 8,
+            {"pooled": (512,), "dropout": (512,), "embedding": (8,)},
+        ),
+        (
+            {"hidden_layers": 1, "pooling": "max"},
+            BRANCHES + 512 * 16 + 16 + (96 + 96 + 16) * 8 + 8,
+            {"max_pooled": (512,), "hidden_1": (16,), "dropout_1": (16,), "merged": (208,)},
+        ),
+        (
+            {"hidden_layers": 0, "pooling": "average+max", "pooled_blocks": 3},
+            BRANCHES + (2 * (512 + 512 + 256) + 192) * 8 + 8,
+            {
+                "max_pooled_4": (512,),
+                "unit_part_6": (256,),
+                "all_pooled": (2560,),
+                "merged": (2752,),
+            },
+        ),
+        (
+            {
+                "hidden_layers": 4,
+                "pooling": "gem",
+                "pooled_blocks": 5,
+                "shallow_branches": False,
+                "enlarge": 2,
+            },
+            (512 + 512 + 256 + 128 + 64) * 16 + 16 + 3 * (16 * 16 + 16) + 16 * 8 + 8,
+            {
+                "enlarged": (64, 64, 3),
+                "block5_pool": (2, 2, 512),
+                "gem_pooled_1": (64,),
+                "all_pooled": (1472,),
+                "dropout_4": (16,),
+            },
+        ),
+    ],
+)
+def test_options_have_the_layers_and_parameters_worked_out_by_hand(options, parameters, shapes):
+    model = build_network(replace(SMALL, **options))
+    assert model.count_params() == VGG16 + parameters
+    found = {layer.name: tuple(layer.output.shape[1:]) for layer in model.layers}
+    assert {name: found.get(name) for name in shapes} == shapes
+    assert ("branch_1_conv" in found) == options.get("shallow_branches", True)
+    dropout = ["dropout"] if options["hidden_layers"] == 0 else []
+    dropout += [f"dropout_{number + 1}" for number in range(options["hidden_layers"])]
+    assert [name for name in found if name.startswith("dropout")] == dropout
+
+
+def unit_rows(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+POOLINGS = {
+    "average": [lambda features: features.mean(axis=(1, 2))],
+    "max": [lambda features: features.max(axis=(1, 2))],
+    "gem": [lambda features: np.sqrt((features**2).mean(axis=(1, 2)))],
+}
+POOLINGS["average+max"] = POOLINGS["average"] + POOLINGS["max"]
+
+
+@pytest.mark.parametrize("pooled_blocks", [1, 2])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooled_vectors_equal_numpy(pooling, pooled_blocks):
+    """Each vector by itself of length 1, the last block first, and all of them together."""
+    config = replace(
+        SMALL, image_size=64, hidden_layers=0, pooling=pooling, pooled_blocks=pooled_blocks
+    )
+    model = build_network(config, seed=3)
+    names = [*(f"block{block}_pool" for block in (5, 4)[:pooled_blocks]), "unit_convnet"]
+    probe = keras.Model(model.input, [model.get_layer(name).output for name in names])
+    *maps, got = (np.asarray(each, np.float64) for each in probe(random_images(64)))
+    parts = [unit_rows(pool(features)) for features in maps for pool in POOLINGS[pooling]]
+    np.testing.assert_allclose(got, unit_rows(np.concatenate(parts, axis=1)), atol=1e-6)
+
+
+def test_a_channel_that_is_0_everywhere_has_a_finite_gradient_when_compiled():
+    """Keras compiles for a GPU, where 0 / 0 is not left out as it is on a processor."""
+    model = build_network(replace(SMALL, image_size=64, pooling="gem"))
+    layers = [model.get_layer(name) for name in ("block5_pool", "gem_pooled")]
+    pooling = keras.Model(layers[0].output, layers[1].output)
+    features = np.random.default_rng(0).uniform(0, 1, (1, 2, 2, 512)).astype(np.float32)
+    features[..., 7] = 0
+
+    @tf.function(jit_compile=True)
+    def gradient(features):
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            pooled = pooling(features)
+        return tape.gradient(pooled, features)
+
+    got = gradient(tf.constant(features)).numpy()
+    assert np.isfinite(got).all()
+    lengths = np.linalg.norm(features, axis=(1, 2), keepdims=True)
+    others = np.arange(512) != 7
+    # The mean over 4 places of x times x / |x| is |x| / 4, the gradient of which is x / |x| / 4.
+    expected = features[..., others] / lengths[..., others] / 4
+    np.testing.assert_allclose(got[..., others], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalisation", ["unit", "backbone"])
+def test_enlarge_is_the_network_of_twice_the_size_on_the_enlarged_image(normalisation):
+    config = replace(SMALL, shallow_branches=False, normalisation=normalisation)
+    model = build_network(replace(config, enlarge=2), seed=3)
+    larger = build_network(replace(config, image_size=64), seed=4)
+    larger.set_weights(model.get_weights())
+    images = random_images(32)
+    enlarged = tf.image.resize(images, (64, 64), method="bilinear")
+    got, wanted = (
+        np.asarray(keras.Model(each.input, each.get_layer("pooled").output)(pixels))
+        for each, pixels in ((model, images), (larger, enlarged))
+    )
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * wanted.max())
+    np.testing.assert_allclose(model(images), larger(enlarged), atol=1e-4)
+
+
+def test_branches_see_the_image_as_it_is_when_the_backbone_sees_it_enlarged():
+    model = build_network(replace(SMALL, enlarge=2))
+    assert model.get_layer("branch_1_conv").input.shape[1:] == (32, 32, 3)
+    assert model.get_layer("block1_conv1").input.shape[1:] == (64, 64, 3)
 
 
 def test_embeddings_have_unit_length_and_depend_on_the_image():
@@ -179,6 +312,50 @@ def test_train_from_freezes_what_lies_before(first, frozen):
     assert all(layer.trainable for layer in model.layers if not layer.name.startswith("block"))
 
 
+NO_HEAD = {"hidden_layers": 0, "shallow_branches": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "frontier"),
+    [
+        ({}, None, {"unit_range"}),
+        ({"normalisation": "backbone"}, None, {"unit_range", "backbone_range"}),
+        ({}, "block3_conv2", {"unit_range", "block3_conv1"}),
+        ({}, "block5_conv1", {"unit_range", "block4_pool"}),
+        ({}, "head", {"unit_range", "pooled"}),
+        ({"hidden_layers": 0, "pooling": "gem"}, "head", {"unit_range", "unit_convnet"}),
+        ({"shallow_branches": False, "pooled_blocks": 2}, "head", {"all_pooled"}),
+        # The fourth block's vector is finished, and waits for the fifth's.
+        (
+            {"shallow_branches": False, "pooled_blocks": 2},
+            "block5_conv1",
+            {"block4_pool", "unit_part_2"},
+        ),
+        (NO_HEAD | {"enlarge": 2}, None, {"enlarged"}),
+        (NO_HEAD, "head", {"unit_convnet"}),  # features are dropped anew in each step
+        (NO_HEAD | {"dropout": 0.0}, "head", {"dropout"}),
+    ],
+)
+def test_the_frozen_and_the_trained_model_are_the_network(options, first, frontier):
+    model = build_network(replace(SMALL, **options), seed=3)
+    set_trainable_from(model, first)
+    frozen, head = split_at_frozen(model)
+    assert {each._keras_history.operation.name for each in frozen.outputs} == frontier
+    assert len(frozen.outputs) == len(frontier)
+    assert not frozen.trainable_weights
+    assert {id(each) for each in head.trainable_weights} == {
+        id(each) for each in model.trainable_weights
+    }
+    images = random_images(32)
+    before = np.asarray(model(images))
+    np.testing.assert_allclose(head(frozen(images)), before, atol=1e-6)
+    bias = head.trainable_weights[-1]
+    bias.assign(np.linspace(-1, 1, 8))
+    after = np.asarray(model(images))
+    assert np.abs(after - before).max() > 0.1
+    np.testing.assert_allclose(head(frozen(images)), after, atol=1e-6)
+
+
 def test_train_from_names_the_layers_there_are():
     with pytest.raises(InputError, match=r"conv9.*block1_conv1.*head"):
         set_trainable_from(build_network(SMALL), "conv9")
@@ -193,6 +370,13 @@ def test_train_from_names_the_layers_there_are():
         {"dropout": float("nan")},
         {"embedding_size": 0},
         {"normalisation": "imagenet"},
+        {"pooling": "sum"},
+        {"pooled_blocks": 6},
+        {"pooled_blocks": 0},
+        {"hidden_layers": 5},
+        {"hidden_layers": -1},
+        {"enlarge": 0},
+        {"enlarge": 9},
     ],
 )
 def test_config_refuses_values_out_of_range(values):

@@ -8,10 +8,10 @@ import time
 from dataclasses import replace
 
 import h5py
-import keras
 import numpy as np
 import pytest
 from PIL import Image
+from stubs import build_stub
 
 from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.main import run_command
@@ -44,24 +44,6 @@ def folder(tmp_path_factory, write_colors):
     write_sampled(root / "images", root / "triplets.txt")
     write_sampled(root / "images", root / "validation.txt", seed=1)
     return root
-
-
-def build_stub(config, *, seed=None):
-    """A network that is built and trained at once, for what does not depend on the real one."""
-    keras.utils.set_random_seed(seed)
-    image = keras.Input((config.image_size, config.image_size, 3), name="image")
-    x = keras.layers.AveragePooling2D(16, name="pooled")(image)
-    x = keras.layers.Flatten(name="flat")(x)
-    x = keras.layers.Dense(config.embedding_size, name="embedding")(x)
-    model = keras.Model(image, keras.layers.UnitNormalization(name="unit_embedding")(x))
-    model.network_config = config
-    return model
-
-
-@pytest.fixture
-def stub_network(monkeypatch):
-    monkeypatch.setattr("deep_ranking.training.build_network", build_stub)
-    monkeypatch.setattr("deep_ranking.training.set_trainable_from", lambda *_: None)
 
 
 def config_for(folder, output, **changes):

@@ -159,9 +159,9 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
         "queries": extremes,
     }
     if args.baselines:
-        gain = compare_evaluations(
-            evaluations[MODEL], evaluations[BACKBONE], VERDICT_METRIC, seed=args.seed
-        )
+        backbones = [each for name, each in evaluations.items() if name.startswith(BACKBONE)]
+        best = max(backbones, key=lambda each: each.intervals[VERDICT_METRIC].mean)
+        gain = compare_evaluations(evaluations[MODEL], best, VERDICT_METRIC, seed=args.seed)
         result["gain_over_backbone"] = {VERDICT_METRIC: gain._asdict()}
         print(f"\n{verdict(gain, VERDICT_METRIC)}")
     return result
@@ -185,7 +185,10 @@ def _embedders(model: "keras.Model", args: argparse.Namespace) -> dict[str, Embe
     embedders = {MODEL: of_network(model)}
     if args.baselines:
         weights = None if args.weights == "none" else args.weights
-        backbone = untrained_backbone(model.network_config.image_size, weights)
-        embedders[BACKBONE] = of_network(backbone)
+        config = model.network_config
+        embedders[BACKBONE] = of_network(untrained_backbone(config.image_size, weights))
+        if config.enlarge > 1:
+            enlarged = untrained_backbone(config.image_size, weights, enlarge=config.enlarge)
+            embedders[f"{BACKBONE}, x{config.enlarge}"] = of_network(enlarged)
         embedders |= {name: of_baseline(name) for name in BASELINES}
     return embedders

@@ -59,7 +59,7 @@ class NetworkConfig(Config):
         default="average",
         metadata={
             "help": "how a block's feature map becomes a vector; gem is the generalised mean of "
-            "power 3; average+max gives both, one after the other",
+            "power 2; average+max gives both, one after the other",
             "choices": POOLINGS,
         },
     )
