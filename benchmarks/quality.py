@@ -9,8 +9,8 @@ Two uses:
 judged on the rest, which it never saw. All choices are made there. `judge` trains the recipe as it
 is on all of --train, once a seed, and judges it on the other classes of --judge, beside the
 untouched VGG16 (average-pooled, at the same image size; and with images enlarged as the recipe
-enlarges them). Embeddings that another library made (benchmarks/quality_pytorch.py) are judged in the same run with
---reference NAME=FILE.npz. Differences have 95 % bootstrap intervals over queries.
+enlarges them). Embeddings that another library made (benchmarks/quality_pytorch.py) are judged in
+the same run with --reference NAME=FILE.npz. Differences have 95 % bootstrap intervals over queries.
 """
 
 import argparse
@@ -29,7 +29,7 @@ METRICS = ("recall_at_1", "map_at_r", "similarity_precision")
 HEADER = "recall@1 | mAP@R | similarity precision"
 
 # Each changes one thing of the recipe `laptop`; without enlargement, so that many can be tried.
-SMALL = "--enlarge 1"
+SMALL = "--backbone_size 64"
 VARIANTS = {
     "laptop without enlargement": SMALL,
     "start: random": f"{SMALL} --embedding_start random",
@@ -119,66 +119,103 @@ def choose(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     """Train the recipe once a seed, and give a table of models and of what they are measured by."""
-    from deep_ranking.baselines import untrained_backbone
     from deep_ranking.cli.tensorflow import start_tensorflow
-    from deep_ranking.embedding import embed_images
-    from deep_ranking.evaluation import EmbeddedImages, compare_evaluations, evaluate
+    from deep_ranking.evaluation import EmbeddedImages, evaluate
     from deep_ranking.images import find_images
-    from deep_ranking.model_file import load_model
 
     start_tensorflow()
-    outputs = {seed: folder / f"model_{seed}.h5" for seed in args.seeds}
-    seconds = {seed: train(args, output, "", seed) for seed, output in outputs.items()}
+    seconds = {seed: train_once(args, folder, seed) for seed in args.seeds}
     listing = find_images(args.judge)
     paths = [str(listing.root / path) for path in listing.paths]
     labels = np.array(listing.classes)[listing.labels]
+    rows = embeddings_of(args, folder, paths)
+    found = {
+        name: evaluate(EmbeddedImages(paths, labels, each))
+        for name, each in (rows | references(args, paths)).items()
+    }
+    trained = {seed: found.pop(f"seed {seed}") for seed in args.seeds}
+    return tables(args, listing.root.name, trained, found, seconds)
 
-    def judged(embeddings: np.ndarray):
-        return evaluate(EmbeddedImages(paths, labels, embeddings))
 
-    models = {seed: load_model(output) for seed, output in outputs.items()}
-    config = models[args.seeds[0]].network_config
-    size = config.image_size
-    trained = {seed: judged(embed_images(model, paths)) for seed, model in models.items()}
-    plain = judged(embed_images(untrained_backbone(size, args.weights), paths))
-    others = {f"untouched VGG16, average-pooled, {size} pixels": plain}
-    if config.enlarge > 1:
-        enlarged = untrained_backbone(size, args.weights, enlarge=config.enlarge)
-        name = f"untouched VGG16, images enlarged {config.enlarge} times"
-        others[name] = judged(embed_images(enlarged, paths))
+def train_once(args: argparse.Namespace, folder: Path, seed: int) -> float:
+    """Train the recipe with a seed, unless --work has it from an earlier call; give its seconds."""
+    output, clock = folder / f"model_{seed}.h5", folder / f"seconds_{seed}.txt"
+    if not clock.exists():
+        seconds = train(args, output, "--overwrite", seed)
+        clock.write_text(f"{seconds}\n", encoding="utf-8")
+    return float(clock.read_text(encoding="utf-8"))
+
+
+def embeddings_of(
+    args: argparse.Namespace, folder: Path, paths: list[str]
+) -> dict[str, np.ndarray]:
+    """Embed by the model of each seed, and by the untouched backbone."""
+    from deep_ranking.baselines import untrained_backbone
+    from deep_ranking.config import HEAD
+    from deep_ranking.embedding import embed_images, embedded_features
+    from deep_ranking.feature_cache import cache_features
+    from deep_ranking.model_file import load_model
+    from deep_ranking.network import set_trainable_from, split_at_frozen
+
+    rows = {}
+    for seed in args.seeds:
+        model = load_model(folder / f"model_{seed}.h5")
+        set_trainable_from(model, HEAD)
+        frozen, head = split_at_frozen(model)
+        features = cache_features(frozen, paths, folder / "features")  # which all seeds share
+        with embedded_features(head, features) as embedded:
+            rows[f"seed {seed}"] = np.array(embedded)
+    config = model.network_config
+    for size in sorted({config.image_size, config.seen_size}):
+        file = folder / f"untouched_{size}.npy"
+        if not file.exists():
+            backbone = untrained_backbone(config.image_size, args.weights, backbone_size=size)
+            np.save(file, embed_images(backbone, paths))
+        how = "average-pooled" if size == config.image_size else "images enlarged to"
+        rows[f"untouched VGG16, {how}, {size} pixels".replace("to,", "to")] = np.load(file)
+    return rows
+
+
+def references(args: argparse.Namespace, paths: list[str]) -> dict[str, np.ndarray]:
+    """Read the embeddings that other libraries made, in the order of `paths`."""
+    rows = {}
     for reference in args.reference:
         name, file = reference.split("=", 1)
         with np.load(file) as arrays:
-            others[name] = evaluate(
-                EmbeddedImages(list(arrays["paths"]), arrays["labels"], arrays["embeddings"])
-            )
-    median = np.median(
-        [[each.intervals[metric].mean for metric in METRICS] for each in trained.values()], axis=0
-    )
-    lines = [f"| {listing.root.name} | {HEADER} |", "| --- | --- | --- | --- |"]
-    for name, each in others.items():
-        cells = (f"{each.intervals[metric].mean:.3f}" for metric in METRICS)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    for seed, each in trained.items():
-        cells = (f"{each.intervals[metric].mean:.3f}" for metric in METRICS)
-        lines.append(
-            f"| `{args.recipe}`, seed {seed} ({seconds[seed]:.0f} s) | {' | '.join(cells)} |"
-        )
-    cells = " | ".join(f"**{value:.3f}**" for value in median)
-    lines += [f"| **`{args.recipe}`, median** | {cells} |", ""]
-    middle = sorted(trained, key=lambda seed: trained[seed].intervals["map_at_r"].mean)
-    model = trained[middle[len(middle) // 2]]
+            order = {Path(path).resolve(): row for row, path in enumerate(arrays["paths"])}
+            rows[name] = arrays["embeddings"][[order[Path(path).resolve()] for path in paths]]
+    return rows
+
+
+def tables(args: argparse.Namespace, data: str, trained: dict, others: dict, seconds: dict) -> list:
+    """Write the figures of all, and the differences of the model in the middle to each other."""
+    from deep_ranking.evaluation import compare_evaluations
+
+    def row(name: str, cells: list[str]) -> str:
+        return f"| {name} | {' | '.join(cells)} |"
+
+    def figures(each) -> list[str]:
+        return [f"{each.intervals[metric].mean:.3f}" for metric in METRICS]
+
+    means = [[each.intervals[metric].mean for metric in METRICS] for each in trained.values()]
+    lines = [f"| {data} | {HEADER} |", "| --- | --- | --- | --- |"]
+    lines += [row(name, figures(each)) for name, each in others.items()]
     lines += [
-        f"Of the model with the median mAP@R, against | {HEADER}".replace("Of", "| Of", 1) + " |",
-        "| --- | --- | --- | --- |",
+        row(f"`{args.recipe}`, seed {seed} ({seconds[seed]:.0f} s)", figures(each))
+        for seed, each in trained.items()
     ]
+    median = [f"**{value:.3f}**" for value in np.median(means, axis=0)]
+    lines += [row(f"**`{args.recipe}`, median**", median), ""]
+    by_map = sorted(trained.values(), key=lambda each: each.intervals["map_at_r"].mean)
+    model = by_map[len(by_map) // 2]
+    lines += [f"| the model of median mAP@R against | {HEADER} |", "| --- | --- | --- | --- |"]
     for name, each in others.items():
         cells = []
         for metric in METRICS:
             gain = compare_evaluations(model, each, metric)
             ratio = model.intervals[metric].mean / each.intervals[metric].mean
             cells.append(f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {ratio:.3f} times")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(row(name, cells))
     return lines
 
 

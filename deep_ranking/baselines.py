@@ -98,13 +98,15 @@ def baseline_features(
     return np.stack(list(rows()))
 
 
-def untrained_backbone(image_size: int, weights: str | None, *, enlarge: int = 1) -> "keras.Model":
+def untrained_backbone(
+    image_size: int, weights: str | None, *, backbone_size: int | None = None
+) -> "keras.Model":
     """Average-pooled features of the backbone as it comes: what doing nothing gives.
 
     Args:
         image_size: side of the input in pixels; that of the model it is compared with.
         weights: as in `NetworkConfig`.
-        enlarge: as in `NetworkConfig`.
+        backbone_size: as in `NetworkConfig`.
 
     Returns:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows.
@@ -119,7 +121,7 @@ def untrained_backbone(image_size: int, weights: str | None, *, enlarge: int = 1
     config = NetworkConfig(
         image_size=image_size,
         weights=weights,
-        enlarge=enlarge,
+        backbone_size=backbone_size,
         hidden_layers=0,
         shallow_branches=False,
         embedding_size=1,

@@ -203,7 +203,7 @@ def _heatmaps(model: keras.Model, layer: str, places: Floats) -> Floats:
     """Spread what the places of a layer's map add (2, rows, columns) over the image's pixels."""
     size = model.input.shape[1]
     if layer in BACKBONE_LAYERS:
-        width = 2 ** (_block(layer) - 1) / model.network_config.enlarge
+        width = 2 ** (_block(layer) - 1) * size / model.network_config.seen_size
         return _scale(_interpolate(places, size, width))
     convolution = model.get_layer(layer)
     return _scale(

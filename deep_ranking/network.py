@@ -68,8 +68,9 @@ def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:
     if config.normalisation == "backbone":
         offset = [-mean for mean in IMAGENET_MEAN]
         x = layers.Rescaling([1.0, 1.0, 1.0], offset, name="backbone_range")(image)
-    if config.enlarge > 1:
-        x = layers.UpSampling2D(config.enlarge, interpolation="bilinear", name="enlarged")(x)
+    side = config.seen_size
+    if side != config.image_size:
+        x = layers.Resizing(side, side, interpolation="bilinear", name="enlarged")(x)
     return x
 
 

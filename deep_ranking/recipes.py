@@ -15,8 +15,9 @@ class Recipe:
         takes: how long it takes, on two cores.
         command: how to run it.
         settings: values of flags, by their names, in place of the defaults.
-        backbone_size: the network is made for images of this size or, where they are smaller, for
-            theirs, enlarged to it for the backbone; None leaves the size to the flags.
+        max_image_size: the network is made for images of this size, or of theirs if they are
+            smaller; None leaves sizes to the flags.
+        max_backbone_size: to which images are enlarged for the backbone, but no more than twice.
     """
 
     name: str
@@ -25,7 +26,8 @@ class Recipe:
     takes: str
     command: str
     settings: dict[str, Any] = field(default_factory=dict)
-    backbone_size: int | None = None
+    max_image_size: int | None = None
+    max_backbone_size: int = 0
 
 
 BLOG = Recipe(
@@ -69,6 +71,7 @@ _POOLED = {
     "embedding_size": 512,
     "embedding_start": "whitened",
     "loss": "supervised_contrastive",
+    "temperature": 0.07,
     "optimizer": "adam",
     "decay": "cosine",
     "warmup_steps": 20,
@@ -87,6 +90,7 @@ LAPTOP = Recipe(
     | {
         "cache_features": True,
         "cached_views": 1,
+        "precision": "auto",
         "rotation": 0.0,
         "zoom": 0.0,
         "shear": 0.0,
@@ -97,7 +101,8 @@ LAPTOP = Recipe(
         "learning_rate": 3e-4,
         "dropout": 0.0,
     },
-    backbone_size=128,
+    max_image_size=128,
+    max_backbone_size=192,
 )
 
 FINE_TUNE = Recipe(

@@ -59,7 +59,7 @@ def test_plain_keras_opens_it_without_custom_objects(saved):
         replace(
             SMALL,
             normalisation="backbone",
-            enlarge=2,
+            backbone_size=48,
             pooling="gem",
             pooled_blocks=3,
             hidden_layers=1,
@@ -92,7 +92,6 @@ def test_a_file_of_the_first_version_is_the_blogs_network(saved, damaged):
     loaded = load_model(damaged)
     assert loaded.network_config == replace(
         SMALL,
-        enlarge=1,
         pooling="average",
         pooled_blocks=1,
         hidden_layers=2,
@@ -231,7 +230,7 @@ def change_description(path, **values):
         ({"pooled_blocks": True}, "type int"),
         ({"hidden_layers": -1}, "hidden_layers"),
         ({"hidden_layers": 2.0}, "type int"),
-        ({"enlarge": 1 << 40}, "enlarge"),
+        ({"backbone_size": 1 << 40}, "backbone_size"),
         ({"shallow_branches": 0}, "type bool"),
         ({"weights": "imagenet"}, "must have the fields"),
     ],

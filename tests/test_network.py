@@ -92,7 +92,7 @@ BRANCHES = 2 * (8 * 8 * 3 * 96 + 96)
                 "pooling": "gem",
                 "pooled_blocks": 5,
                 "shallow_branches": False,
-                "enlarge": 2,
+                "backbone_size": 64,
             },
             (512 + 512 + 256 + 128 + 64) * 16 + 16 + 3 * (16 * 16 + 16) + 16 * 8 + 8,
             {
@@ -168,9 +168,9 @@ def test_a_channel_that_is_0_everywhere_has_a_finite_gradient_when_compiled():
 
 
 @pytest.mark.parametrize("normalisation", ["unit", "backbone"])
-def test_enlarge_is_the_network_of_twice_the_size_on_the_enlarged_image(normalisation):
+def test_the_backbone_sees_the_enlarged_image(normalisation):
     config = replace(SMALL, shallow_branches=False, normalisation=normalisation)
-    model = build_network(replace(config, enlarge=2), seed=3)
+    model = build_network(replace(config, backbone_size=64), seed=3)
     larger = build_network(replace(config, image_size=64), seed=4)
     larger.set_weights(model.get_weights())
     images = random_images(32)
@@ -184,7 +184,7 @@ def test_enlarge_is_the_network_of_twice_the_size_on_the_enlarged_image(normalis
 
 
 def test_branches_see_the_image_as_it_is_when_the_backbone_sees_it_enlarged():
-    model = build_network(replace(SMALL, enlarge=2))
+    model = build_network(replace(SMALL, backbone_size=64))
     assert model.get_layer("branch_1_conv").input.shape[1:] == (32, 32, 3)
     assert model.get_layer("block1_conv1").input.shape[1:] == (64, 64, 3)
 
@@ -331,7 +331,7 @@ NO_HEAD = {"hidden_layers": 0, "shallow_branches": False}
             "block5_conv1",
             {"block4_pool", "unit_part_2"},
         ),
-        (NO_HEAD | {"enlarge": 2}, None, {"enlarged"}),
+        (NO_HEAD | {"backbone_size": 64}, None, {"enlarged"}),
         (NO_HEAD, "head", {"unit_convnet"}),  # features are dropped anew in each step
         (NO_HEAD | {"dropout": 0.0}, "head", {"dropout"}),
     ],
@@ -375,8 +375,8 @@ def test_train_from_names_the_layers_there_are():
         {"pooled_blocks": 0},
         {"hidden_layers": 5},
         {"hidden_layers": -1},
-        {"enlarge": 0},
-        {"enlarge": 9},
+        {"backbone_size": 31},
+        {"backbone_size": 1025},
     ],
 )
 def test_config_refuses_values_out_of_range(values):

@@ -319,7 +319,7 @@ def test_a_recipe_needs_a_folder_and_nothing_else(colors, tmp_path, capsys):
     assert settings["batches"] == "classes"
     assert settings["cache_features"] and not settings["augmentation"]["vertical_flip"]
     assert settings["network"]["image_size"] == 32
-    assert settings["network"]["enlarge"] == 4  # to the 128 pixels of the recipe
+    assert settings["network"]["backbone_size"] == 64  # twice as large
     assert settings["batch_size"] == 8 and settings["epochs"] == 1  # the flags given
     assert (tmp_path / "deep_ranking_features").is_dir()
 
@@ -328,7 +328,7 @@ def test_flags_of_a_recipe_can_be_changed(colors, tmp_path, capsys):
     flags = ["--recipe", "laptop", "--dataset", str(colors), "--output", str(tmp_path / "m.h5")]
     for more, said in (
         (["--image_size", "31"], "image_size must lie between"),
-        (["--enlarge", "9"], "enlarge must lie between"),
+        (["--backbone_size", "16"], "backbone_size must lie between"),
         (["--batches", "triplets"], "batches"),
         (["--recipe", "desktop"], "invalid choice"),
     ):

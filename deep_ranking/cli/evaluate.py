@@ -187,8 +187,9 @@ def _embedders(model: "keras.Model", args: argparse.Namespace) -> dict[str, Embe
         weights = None if args.weights == "none" else args.weights
         config = model.network_config
         embedders[BACKBONE] = of_network(untrained_backbone(config.image_size, weights))
-        if config.enlarge > 1:
-            enlarged = untrained_backbone(config.image_size, weights, enlarge=config.enlarge)
-            embedders[f"{BACKBONE}, x{config.enlarge}"] = of_network(enlarged)
+        size = config.seen_size
+        if size != config.image_size:
+            enlarged = untrained_backbone(config.image_size, weights, backbone_size=size)
+            embedders[f"{BACKBONE}, {size} px"] = of_network(enlarged)
         embedders |= {name: of_baseline(name) for name in BASELINES}
     return embedders

@@ -105,20 +105,20 @@ def _take_settings_of_recipe(
     parser: argparse.ArgumentParser, recipe: Recipe, argv: Sequence[str] | None
 ) -> None:
     """Make the settings of a recipe the defaults of the flags."""
-    usual = {name: parser.get_default(name) for name in ("image_size", "enlarge")}
+    usual = {name: parser.get_default(name) for name in ("image_size", "backbone_size")}
     parser.set_defaults(**dict.fromkeys(usual) | recipe.settings)
     args = parser.parse_args(argv)
     print(f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}.")
-    if recipe.backbone_size is not None and args.dataset is not None:
+    if recipe.max_image_size is not None and args.dataset is not None:
         if args.image_size is None:
             listing = find_images(args.dataset)
             paths = [listing.root / path for path in listing.paths]
-            usual["image_size"] = fitting_size(paths, recipe.backbone_size)
+            usual["image_size"] = fitting_size(paths, recipe.max_image_size)
         image_size = args.image_size or usual["image_size"]
-        usual["enlarge"] = max(1, recipe.backbone_size // image_size)
+        usual["backbone_size"] = max(image_size, min(2 * image_size, recipe.max_backbone_size))
         print(
-            f"Images are seen at {image_size} pixels, by the backbone "
-            f"{args.enlarge or usual['enlarge']} times enlarged; --image_size and --enlarge "
+            f"Images are seen at {image_size} pixels, by the backbone enlarged to "
+            f"{args.backbone_size or usual['backbone_size']}; --image_size and --backbone_size "
             "change it."
         )
     missing = {name: value for name, value in usual.items() if getattr(args, name) is None}

@@ -48,11 +48,12 @@ class NetworkConfig(Config):
             "choices": NORMALISATIONS,
         },
     )
-    enlarge: int = field(
-        default=1,
+    backbone_size: int | None = field(
+        default=None,
         metadata={
-            "help": "show the backbone the image enlarged so many times: it learned objects at "
-            "224 pixels, and sees little in small images; costs the square of it in time"
+            "help": "side in pixels to which the image is enlarged for the backbone, which learned "
+            "objects at 224 pixels and sees little in small images; time goes with the square of "
+            "it (default: --image_size)"
         },
     )
     pooling: str = field(
@@ -84,13 +85,14 @@ class NetworkConfig(Config):
     embedding_size: int = field(default=4096, metadata={"help": "length of an embedding"})
 
     def __post_init__(self) -> None:
-        """Check the ranges, and fill in the normalisation that goes with the weights."""
+        """Check the ranges, and fill in what goes with other settings."""
         super().__post_init__()
         if self.normalisation is None:
             implied = "unit" if self.weights is None else "backbone"
             object.__setattr__(self, "normalisation", implied)
         self._check_range("image_size", 32, 1024)
-        self._check_range("enlarge", 1, 8)
+        if self.backbone_size is not None:
+            self._check_range("backbone_size", self.image_size, 1024)
         self._check_range("pooled_blocks", 1, NUM_BLOCKS)
         self._check_range("hidden_layers", 0, 4)
         self._check_range("hidden_size", 1, 8192)
@@ -98,6 +100,11 @@ class NetworkConfig(Config):
         self._check_range("dropout", 0, 0.99)
         self._check_choice("normalisation", NORMALISATIONS)
         self._check_choice("pooling", POOLINGS)
+
+    @property
+    def seen_size(self) -> int:
+        """Side in pixels of what the backbone sees."""
+        return self.backbone_size or self.image_size
 
     def to_json(self) -> str:
         """Give the network as JSON, without the weights that it once started from."""
@@ -124,11 +131,13 @@ class NetworkConfig(Config):
         except (ValueError, RecursionError):
             raise InputError("the network's description is not JSON") from None
         types = {each.name: type(each.default) for each in dataclasses.fields(cls)}
-        types["normalisation"] = str
+        types |= {"normalisation": str, "backbone_size": int}
         del types["weights"]
         if not isinstance(values, dict) or not FIRST_FIELDS <= values.keys() <= types.keys():
             raise InputError(f"the network's description must have the fields {', '.join(types)}")
         for name, value in values.items():
+            if value is None and name == "backbone_size":
+                continue
             if types[name] is float and type(value) is int:
                 values[name] = float(value)
             if type(values[name]) is not types[name]:
