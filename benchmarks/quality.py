@@ -182,7 +182,8 @@ def references(args: argparse.Namespace, paths: list[str]) -> dict[str, np.ndarr
     for reference in args.reference:
         name, file = reference.split("=", 1)
         with np.load(file) as arrays:
-            order = {Path(path).resolve(): row for row, path in enumerate(arrays["paths"])}
+            files = [Path(args.judge, path).resolve() for path in arrays["paths"]]
+            order = {file: row for row, file in enumerate(files)}
             rows[name] = arrays["embeddings"][[order[Path(path).resolve()] for path in paths]]
     return rows
 

@@ -15,20 +15,32 @@ if TYPE_CHECKING:
     from deep_ranking.embedding import embed_images
     from deep_ranking.errors import InputError
     from deep_ranking.images import ImageListing, find_images, read_image
-    from deep_ranking.losses import RankingLoss
+    from deep_ranking.losses import (
+        BatchRankingLoss,
+        MultiSimilarityLoss,
+        RankingLoss,
+        SoftMarginLoss,
+        SupervisedContrastiveLoss,
+    )
     from deep_ranking.model_file import load_model, save_model
     from deep_ranking.network import build_network
     from deep_ranking.pipeline import triplet_dataset
+    from deep_ranking.recipes import RECIPES
     from deep_ranking.sampling import sample_triplets
     from deep_ranking.training import train
     from deep_ranking.triplets import Triplets, read_triplets, write_triplets
 
 _ROOMS = {
     "Augmentation": "augmentation",
+    "BatchRankingLoss": "losses",
     "ImageListing": "images",
     "InputError": "errors",
+    "MultiSimilarityLoss": "losses",
     "NetworkConfig": "config",
+    "RECIPES": "recipes",
     "RankingLoss": "losses",
+    "SoftMarginLoss": "losses",
+    "SupervisedContrastiveLoss": "losses",
     "TrainConfig": "config",
     "Triplets": "triplets",
     "build_network": "network",
@@ -45,11 +57,16 @@ _ROOMS = {
 }
 
 __all__ = [
+    "RECIPES",
     "Augmentation",
+    "BatchRankingLoss",
     "ImageListing",
     "InputError",
+    "MultiSimilarityLoss",
     "NetworkConfig",
     "RankingLoss",
+    "SoftMarginLoss",
+    "SupervisedContrastiveLoss",
     "TrainConfig",
     "Triplets",
     "__version__",

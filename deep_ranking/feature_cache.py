@@ -27,6 +27,7 @@ from deep_ranking.pipeline import ImageSource
 Float64Array = npt.NDArray[np.float64]
 
 BATCH_SIZE = 64
+SKIP = "--skip_broken"
 
 
 def cache_features(
@@ -88,8 +89,12 @@ def cache_features(
                 transforms=[views[number][1] for number in numbers],
                 skip_broken=skip_broken,
             )
-            with _computing_in(precision, frozen):
-                store.extend(_blocks(frozen, source, list(missing)))
+            try:
+                with _computing_in(precision, frozen), source.explained():
+                    store.extend(_blocks(frozen, source, list(missing)))
+            except InputError as error:
+                hint = f"; mend the image, or leave such images out with {SKIP}"
+                raise InputError(f"{error}{hint if source.failure else ''}") from None
             known = store.find()
     rows = np.array([known.get(key, -1) for key in keys], np.int64)
     return store.features(rows.reshape(len(paths), num_views))
@@ -109,10 +114,7 @@ def _blocks(
 ) -> Iterator[tuple[list[bytes], list[npt.NDArray[np.float32]]]]:
     """Compute features batch after batch; images that turn out to be broken are left out."""
     begin = 0
-    with (
-        source.explained(),
-        tqdm(total=len(keys), desc="features", unit=" views", disable=None) as bar,
-    ):
+    with tqdm(total=len(keys), desc="features", unit=" views", disable=None) as bar:
         for images in source.dataset():
             outputs = keras.tree.flatten(frozen.predict_on_batch(images))
             numbers = np.arange(begin, begin + len(images))
@@ -153,7 +155,9 @@ def _content_digests(
         except OSError as error:
             if skip_broken:
                 return None
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}); leave such images out with {SKIP}"
+            ) from None
 
     with ThreadPoolExecutor() as pool:
         progress = tqdm(

@@ -25,7 +25,7 @@ from deep_ranking.losses import BatchLoss, make_loss, make_metrics
 from deep_ranking.model_file import save_model
 from deep_ranking.network import build_network, set_trainable_from, split_at_frozen
 from deep_ranking.optimizers import make_optimizer
-from deep_ranking.pipeline import TripletSource
+from deep_ranking.pipeline import ClassSource
 from deep_ranking.run_folder import Row, RunFolder, RunState, write_tensorboard
 from deep_ranking.training_data import (
     cached_features,
@@ -120,19 +120,14 @@ class _Run:
             frozen, self.trained = split_at_frozen(self.model)
         if self.resumes:
             self._go_on()
-        else:
-            self.folder.clear()
-        self.folder.write_settings(config)
-        if frozen is not None and not isinstance(self.images, TripletSource):
-            self.source = feature_source(config, self.images, frozen)
-            if self.validation is not None:
-                self.validation_features = cached_features(
-                    config, self.validation.paths, frozen, num_views=1
-                )
+        if frozen is not None:
+            self._cache(frozen)
         if not self.resumes:
             if config.embedding_start != "random":
                 start_embedding(config, self.model, self.source, frozen)
             self._compile(epoch=0)
+            self.folder.clear()  # nothing of this run can fail any more before it begins
+        self.folder.write_settings(config)
         self._print_size()
         if self.validation is not None and not self.state.history:
             self.state.history.append(self._judge(0, {"epoch": 0}))
@@ -140,6 +135,14 @@ class _Run:
             self.folder.write_history(self.state.history)
         if config.auto_fix and not self.resumes:
             self._save_checkpoint()  # something to go back to
+
+    def _cache(self, frozen: keras.Model) -> None:
+        """Let features of the frozen layers take the place of images."""
+        if isinstance(self.images, ClassSource):
+            self.source = feature_source(self.config, self.images, frozen)
+        if self.validation is not None:
+            paths = self.validation.paths
+            self.validation_features = cached_features(self.config, paths, frozen, num_views=1)
 
     def _go_on(self) -> None:
         """Take weights, optimizer and settings from the checkpoint."""

@@ -12,7 +12,7 @@ from deep_ranking.class_folders import held_back_images, labelled_images
 from deep_ranking.config import TrainConfig
 from deep_ranking.evaluation import EmbeddedImages, draw_triplets, evaluate
 from deep_ranking.images import find_images
-from deep_ranking.losses import make_loss, make_metrics
+from deep_ranking.losses import RankingLoss, make_metrics
 from deep_ranking.metrics import triplet_distances
 from deep_ranking.pipeline import TripletSource
 from deep_ranking.run_folder import Row
@@ -70,10 +70,11 @@ class TripletValidation(Validation):
     """Validation on a triplet file: the loss, and what is shown beside it in training."""
 
     def __init__(self, config: TrainConfig, path: Path) -> None:
+        self.num_triplets_per_batch = max(1, config.batch_size // 3)
         source = TripletSource(  # checks the file and that its images exist
             read_triplets(path),
             image_size=config.network.image_size,
-            batch_size=config.batch_size,
+            batch_size=3 * self.num_triplets_per_batch,
             dataset_dir=config.dataset,
             skip_broken=config.skip_broken,
         )
@@ -82,10 +83,11 @@ class TripletValidation(Validation):
 
     def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
         triplets = self.triplets[np.isin(self.triplets, whole).all(axis=1)]
-        loss = make_loss(self.config, "triplets", rows.shape[1])
-        metrics = make_metrics(self.config, "triplets")
+        config = self.config  # whose loss may be one for batches of classes
+        loss = RankingLoss(config.gap, config.distance, config.hinge, config.clip)
+        metrics = make_metrics(config, "triplets")
         mean_loss = keras.metrics.Mean(name="loss")
-        batch = self.config.batch_size // 3
+        batch = self.num_triplets_per_batch
         step = batch if self.config.hinge == "batch" else MEASURED_TRIPLETS
         for begin in range(0, len(triplets), step):
             part = triplets[begin : begin + step]

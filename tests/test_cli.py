@@ -133,11 +133,16 @@ def test_public_names_load_no_tensorflow_until_used():
 
 def test_public_names():
     assert deep_ranking.__all__ == [
+        "RECIPES",
         "Augmentation",
+        "BatchRankingLoss",
         "ImageListing",
         "InputError",
+        "MultiSimilarityLoss",
         "NetworkConfig",
         "RankingLoss",
+        "SoftMarginLoss",
+        "SupervisedContrastiveLoss",
         "TrainConfig",
         "Triplets",
         "__version__",

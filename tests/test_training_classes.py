@@ -336,3 +336,12 @@ def test_flags_of_a_recipe_can_be_changed(colors, tmp_path, capsys):
             run_command("train", [*flags, *more])
         assert ended.value.code == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stub_network")
+def test_classes_can_be_judged_by_triplets(colors, tmp_path):
+    triplets = tmp_path / "triplets.txt"
+    triplets.write_text("red/0.png,red/1.png,blue/0.png\ndark/0.png,dark/1.png,red/2.png\n")
+    config = config_for(colors, tmp_path / "m.h5", validation_triplets=triplets)
+    train(config, verbose=0)
+    assert all(0 <= float(row["val_similarity_precision"]) <= 1 for row in history_of(config))

@@ -7,6 +7,8 @@ from deep_ranking.config.checks import Config
 LOSSES = ("ranking", "soft_margin", "supervised_contrastive", "multi_similarity")
 DISTANCES = ("euclidean", "squared")
 HINGES = ("triplet", "batch")
+# The ranking loss compares each query with each pair of references.
+MAX_RANKING_MEMORY = 1024
 MININGS = ("all", "semi-hard", "hard", "distance-weighted")
 
 
@@ -82,4 +84,4 @@ class LossConfig(Config):
         self._check_choice("hinge", HINGES)
         self._check_choice("mining", MININGS)
         self._check_positive("gap", "temperature")
-        self._check_range("memory", 0, 1_000_000)
+        self._check_range("memory", 0, MAX_RANKING_MEMORY if self.loss == "ranking" else 1_000_000)
