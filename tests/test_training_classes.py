@@ -324,6 +324,23 @@ def test_a_recipe_needs_a_folder_and_nothing_else(colors, tmp_path, capsys):
     assert (tmp_path / "deep_ranking_features").is_dir()
 
 
+def test_a_recipe_without_a_folder_asks_for_it(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_command("train", ["--recipe", "laptop", "--output", str(tmp_path / "m.h5")])
+    assert ended.value.code == 2
+    assert "--dataset" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stub_network")
+def test_a_run_of_a_recipe_goes_on_without_naming_it(colors, tmp_path):
+    output = str(tmp_path / "m.h5")
+    flags = ["--recipe", "laptop", "--dataset", str(colors), "--output", output]
+    assert run_command("train", [*flags, *RECIPE_FLAGS]) == 0
+    assert run_command("train", ["--output", output, "--resume", "--epochs", "2"]) == 0
+    history = (tmp_path / "m.run" / "history.csv").read_text().splitlines()
+    assert len(history) == 3
+
+
 def test_flags_of_a_recipe_can_be_changed(colors, tmp_path, capsys):
     flags = ["--recipe", "laptop", "--dataset", str(colors), "--output", str(tmp_path / "m.h5")]
     for more, said in (

@@ -105,11 +105,11 @@ def _take_settings_of_recipe(
     parser: argparse.ArgumentParser, recipe: Recipe, argv: Sequence[str] | None
 ) -> None:
     """Make the settings of a recipe the defaults of the flags."""
-    usual = {name: parser.get_default(name) for name in ("image_size", "backbone_size")}
+    usual = {"image_size": parser.get_default("image_size"), "backbone_size": None}
     parser.set_defaults(**dict.fromkeys(usual) | recipe.settings)
     args = parser.parse_args(argv)
     print(f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}.")
-    if recipe.max_image_size is not None and args.dataset is not None:
+    if recipe.max_image_size is not None and hasattr(args, "dataset"):
         if args.image_size is None:
             listing = find_images(args.dataset)
             paths = [listing.root / path for path in listing.paths]
