@@ -49,12 +49,11 @@ VARIANTS = {
     "--mining distance-weighted",
     "cross-batch memory of 1,000": f"{SMALL} --memory 1000",
     "no warm-up, no decay": f"{SMALL} --warmup_steps 0 --decay none",
-    "one view an image": f"{SMALL} --cached_views 1",
-    "no dropout": f"{SMALL} --dropout 0",
-    "mixed_bfloat16": f"{SMALL} --precision mixed_bfloat16",
+    "two views an image": f"{SMALL} --cached_views 2",
+    "dropout 0.3": f"{SMALL} --dropout 0.3",
+    "float32 features": f"{SMALL} --precision float32",
     "block 5 too, at a tenth of the rate, after the head": f"{SMALL} --train_from block5_conv1 "
-    "--head_epochs 2 --head_learning_rate 0.0003 --learning_rate 0.0003 --backbone_rate 0.1 "
-    "--batch_size 96 --epochs 4",
+    "--head_epochs 2 --backbone_rate 0.1 --batch_size 96 --epochs 4",
     "block 5 too, at the head's rate, from the start": f"{SMALL} --train_from block5_conv1 "
     "--batch_size 96 --epochs 4",
     "laptop": "",
@@ -92,7 +91,7 @@ def choose(args: argparse.Namespace, folder: Path) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, flags in TABLES[args.table].items():
-        if args.only and args.only not in name:
+        if args.only and not any(part in name for part in args.only):
             continue
         found, before, seconds = [], [], []
         for seed in args.seeds:
@@ -101,7 +100,7 @@ def choose(args: argparse.Namespace, folder: Path) -> list[str]:
                 train(
                     args,
                     output,
-                    f"--validation_share {args.share} --validate_every 100 {flags}",
+                    f"--overwrite --validation_share {args.share} --validate_every 100 {flags}",
                     seed,
                 )
             )
@@ -230,7 +229,9 @@ def main() -> None:
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--flags", default="", help="more flags for train.py, in one string")
     parser.add_argument("--table", choices=TABLES, default="options", help="for choose")
-    parser.add_argument("--only", default="", help="for choose: variants with this in their name")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="for choose: variants with one of these in the name"
+    )
     parser.add_argument("--share", type=float, default=0.2, help="classes held back by choose")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--reference", action="append", default=[], metavar="NAME=FILE.npz")
