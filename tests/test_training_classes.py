@@ -111,7 +111,9 @@ def interrupted(config, monkeypatch, after):
 
 
 @pytest.mark.usefixtures("stub_network")
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize(
+    "after", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_a_run_goes_on_in_the_middle_of_its_schedule(colors, tmp_path, monkeypatch, after):
     def config(name):
         return config_for(
