@@ -13,8 +13,8 @@ Floats = npt.NDArray[np.floating]
 
 # Share of the mean variance that is added to every axis. Without it, axes that hardly vary within
 # the training classes are blown up, which helps the nearest neighbours and ruins the order of the
-# rest; 0.01 to 5 were tried on classes held back.
-SHRINKAGE = 1.0
+# rest. Of 0.1 to 30, 3 to 5 did best on classes held back of two data sets (35 and 100 classes).
+SHRINKAGE = 4.0
 
 
 def principal_axes(features: Floats, num_axes: int) -> tuple[Floats, Floats]:
@@ -26,10 +26,11 @@ def principal_axes(features: Floats, num_axes: int) -> tuple[Floats, Floats]:
 
     Returns:
         Float kernel (dim, num_axes) and bias (num_axes,); the results have mean 0 and a mean length
-        of 1.
+        of 1. Where the images span fewer axes than that, the last ones are any that are orthogonal
+        to them: nothing is known of those, but images to come may differ there.
 
     Raises:
-        InputError: there are fewer axes than that.
+        InputError: there are fewer features than that.
     """
     centred = features - features.mean(axis=0)
     return _scaled(_top_axes(centred, num_axes), features)
@@ -53,7 +54,7 @@ def whitening_axes(
         As `principal_axes`.
 
     Raises:
-        InputError: there are fewer axes than that.
+        InputError: there are fewer features than that.
     """
     classes, members = np.unique(labels, return_inverse=True)
     means = np.zeros((len(classes), features.shape[1]), features.dtype)
@@ -71,11 +72,10 @@ def whitening_axes(
 
 def _top_axes(centred: Floats, num_axes: int) -> Floats:
     """Axes of largest variance as columns (dim, num_axes)."""
-    if num_axes > min(centred.shape):
+    if num_axes > centred.shape[1]:
         raise InputError(
-            f"{centred.shape[0]:,} images with {centred.shape[1]:,} features have at most "
-            f"{min(centred.shape):,} axes; lower --embedding_size (now {num_axes:,}) or choose "
-            "--embedding_start random"
+            f"images with {centred.shape[1]:,} features have at most as many axes; lower "
+            f"--embedding_size (now {num_axes:,}) or choose --embedding_start random"
         )
     _, axes = np.linalg.eigh(centred.T @ centred / len(centred))
     result: Floats = axes[:, ::-1][:, :num_axes]
