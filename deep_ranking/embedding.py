@@ -45,7 +45,7 @@ def embed_images(
     source = ImageSource(
         paths,
         image_size=model.input_shape[1],
-        batch_size=batch_size,
+        batch_size=max(1, min(batch_size, len(paths))),
         skip_broken=skip_broken,
     )
     if out is None:
@@ -57,13 +57,31 @@ def embed_images(
             total=len(paths), desc="embedding", unit=" images", disable=None if progress else True
         ) as bar,
     ):
-        for images in source.dataset():
-            rows = model.predict_on_batch(images)
+        for rows in embed_batches(model, source):
             out[filled : filled + len(rows)] = rows
             filled += len(rows)
             bar.update(len(rows))
     out[sorted(source.broken)] = np.nan
     return out
+
+
+def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[npt.NDArray[np.float32]]:
+    """Embed batch after batch, all of one shape.
+
+    The last batch is filled up with black images, whose rows are left out: so the network is
+    traced once, and a batch of the same images gives the same bytes, be it the last or not.
+
+    Args:
+        model: a network of `build_network` or `load_model`.
+        source: the images.
+
+    Yields:
+        float32 (batch, dim), unit rows.
+    """
+    for images in source.dataset():
+        count = len(images)
+        full = np.pad(images, ((0, source.batch_size - count), (0, 0), (0, 0), (0, 0)))
+        yield np.array(model.predict_on_batch(full)[:count], np.float32)
 
 
 @contextmanager

@@ -136,6 +136,7 @@ def _network_key(frozen: keras.Model, precision: str) -> str:
         ],
         "outputs": [each._keras_history.operation.name for each in frozen.outputs],
         "precision": precision,
+        "version": 2,  # of the store's files
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for weight in frozen.weights:

@@ -97,7 +97,7 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
     num_outside = sum(map(is_image_name, files))
     for name in folders:
         found = [f"{name}/{path}" for path in _walk(root / name, set()) if is_image_name(path)]
-        listable = sorted(path for path in found if "\n" not in path and "\r" not in path)
+        listable = sorted(path for path in found if _is_listable(path))
         num_unlistable += len(found) - len(listable)
         if listable:
             labels.extend([len(classes)] * len(listable))
@@ -111,6 +111,40 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
     return ImageListing(
         root, paths, np.array(labels, np.int32), classes, num_unlistable, num_outside
     )
+
+
+def list_images(root: str | os.PathLike[str]) -> tuple[list[str], int]:
+    """List all images of a folder tree, those directly in it too; no image is opened.
+
+    Hidden files and folders and links are taken as by `find_images`.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Sorted paths relative to `root`, and how many were left out for a line break in their name.
+
+    Raises:
+        InputError: `root` is no folder, or holds no image.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected a folder of images")
+    found = [path for path in _walk(root, set()) if is_image_name(path)]
+    paths = sorted(path for path in found if _is_listable(path))
+    if not paths:
+        endings = ", ".join(sorted(IMAGE_EXTENSIONS))
+        raise InputError(f"{root}: no image in it; looked for files that end in {endings}")
+    return paths, len(found) - len(paths)
+
+
+def class_of(path: str) -> str:
+    """Give the class of an image by its path relative to the root: its first folder, or ""."""
+    return path.split("/", 1)[0] if "/" in path else ""
+
+
+def _is_listable(path: str) -> bool:
+    return "\n" not in path and "\r" not in path
 
 
 def is_image_name(path: str) -> bool:

@@ -19,10 +19,8 @@ from deep_ranking.config import BACKBONE_LAYERS, NetworkConfig
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
 from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
+from deep_ranking.model_header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
 from deep_ranking.network import build_network
-
-CONFIG_ATTRIBUTE = "deep_ranking_network"
-CALIBRATION_ATTRIBUTE = "deep_ranking_calibration"
 
 
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:

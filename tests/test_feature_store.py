@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from deep_ranking.errors import InputError
-from deep_ranking.feature_store import KEY_BYTES, FeatureStore
+from deep_ranking.feature_store import FeatureStore
+from deep_ranking.row_store import KEY_BYTES, RECORD
 
 SHAPES = [(2, 3), (4,), ()]
 WIDTH = 11
@@ -33,7 +34,7 @@ def block(*numbers):
 
 def store_of(folder, *numbers):
     store = FeatureStore(folder, SHAPES)
-    store.extend([block(*numbers)])
+    store.extend([block(number) for number in numbers])
     return store
 
 
@@ -55,7 +56,7 @@ def test_what_is_appended_is_found_and_read(tmp_path):
     assert store.find() == {key(5): 0, key(2): 1, key(7): 2}
     assert_holds(store, 2, 7, 5)
     assert (tmp_path / "features.bin").stat().st_size == 3 * store.row_bytes == 3 * 2 * WIDTH
-    assert (tmp_path / "keys.bin").stat().st_size == 3 * KEY_BYTES
+    assert (tmp_path / "keys.bin").stat().st_size == 3 * RECORD.itemsize
 
 
 def test_views_are_read_each_by_its_row(tmp_path):
@@ -87,7 +88,7 @@ def test_empty_blocks_add_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "row_bytes"), [("features.bin", 2 * WIDTH), ("keys.bin", KEY_BYTES)]
+    ("name", "row_bytes"), [("features.bin", 2 * WIDTH), ("keys.bin", RECORD.itemsize)]
 )
 def test_torn_row_is_cut_off_and_the_store_goes_on(tmp_path, name, row_bytes):
     whole = tmp_path / "whole"
@@ -101,7 +102,21 @@ def test_torn_row_is_cut_off_and_the_store_goes_on(tmp_path, name, row_bytes):
         FeatureStore(folder, SHAPES).extend([block(4)])
         assert_holds(FeatureStore(folder, SHAPES), 1, 2, 4)
         assert (folder / "features.bin").stat().st_size == 3 * 2 * WIDTH
-        assert (folder / "keys.bin").stat().st_size == 3 * KEY_BYTES
+        assert (folder / "keys.bin").stat().st_size == 3 * RECORD.itemsize
+
+
+@pytest.mark.parametrize(
+    ("name", "row_bytes"), [("features.bin", 2 * WIDTH), ("keys.bin", RECORD.itemsize)]
+)
+def test_of_a_torn_block_nothing_is_left(tmp_path, name, row_bytes):
+    store = FeatureStore(tmp_path, SHAPES)
+    store.extend([block(1, 2), block(3, 4, 5)])
+    file = tmp_path / name
+    file.write_bytes(file.read_bytes()[: 4 * row_bytes])  # one row of the last block is missing
+    assert_holds(FeatureStore(tmp_path, SHAPES), 1, 2)
+    store.extend([block(6)])
+    assert_holds(store, 1, 2, 6)
+    assert file.stat().st_size == 3 * row_bytes
 
 
 @pytest.mark.parametrize("name", ["features.bin", "keys.bin"])
@@ -216,7 +231,7 @@ class FullDisk:
 def test_full_disk(tmp_path, monkeypatch, full, rows):
     store = store_of(tmp_path, 1, 2)
     path_open = type(tmp_path).open
-    room = int(rows * (2 * WIDTH if full == "features.bin" else KEY_BYTES))
+    room = int(rows * (2 * WIDTH if full == "features.bin" else RECORD.itemsize))
 
     def opened(path, *arguments, **options):
         file = path_open(path, *arguments, **options)

@@ -1,0 +1,227 @@
+"""The folder of a collection: what it was made with, and who writes to it.
+
+collection.json   version, model, images, index; replaced atomically
+model.h5          the model, so that the folder is all that a search needs
+images.sqlite     path, class, content and row of each image
+embeddings.bin    rows of unit length, and keys.bin, their contents
+index.*           what the index keeps
+lock, holder      who writes
+"""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from deep_ranking.calibration import Calibration
+from deep_ranking.collection.image_table import ImageTable, Int64Array
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path, make_folder
+from deep_ranking.model_header import read_header
+from deep_ranking.row_store import Rows, RowStore
+
+VERSION = 1
+SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
+DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a collection was made with.
+
+    Attributes:
+        fingerprint: of the model.
+        dimension: floats an embedding.
+        image_size: side of the images that the model takes, in pixels.
+        dtype: type of the embeddings on disk.
+        batch_size: images that are embedded at once: rows of one batch size are the same bytes.
+        root: folder of the images, absolute.
+        shard: (i, n) if it holds the i-th of n parts of the images, from 1; or None.
+        index: kind of the index, and what it was told.
+        version: of the folder's files.
+    """
+
+    fingerprint: str
+    dimension: int
+    image_size: int
+    dtype: str
+    batch_size: int
+    root: str
+    shard: tuple[int, int] | None = None
+    index: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
+    version: int = VERSION
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `Collection` wrote.
+
+        Raises:
+            InputError: it is something else, or of a newer version.
+        """
+        try:
+            values = json.loads(text)
+            version = int(values["version"])
+            if version <= VERSION:
+                shard = values.pop("shard")
+                settings = cls(shard=shard and (int(shard[0]), int(shard[1])), **values)
+                if settings.dtype in DTYPES and isinstance(settings.index["kind"], str):
+                    return settings
+        except (ValueError, TypeError, LookupError, RecursionError):
+            version = 0
+        if version > VERSION:
+            raise InputError(
+                f"made by a newer version of deep ranking (format {version}, this one reads up to "
+                f"{VERSION}); update deep ranking, or index the images anew"
+            )
+        raise InputError("not what `index` wrote; index the images anew")
+
+
+class Collection:
+    """An open collection.
+
+    Args:
+        folder: one that `make` or `open` gave.
+        settings: what it was made with.
+
+    Attributes:
+        folder: as given.
+        settings: what it was made with, as on disk.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Self:
+        """Open a collection.
+
+        Raises:
+            InputError: there is none, it is damaged, or of a newer version.
+        """
+        folder = Path(folder)
+        file = folder / SETTINGS
+        if not folder.is_dir() or not file.is_file():
+            raise InputError(
+                f"{folder}: no index here; make one with: python -m deep_ranking index --model M "
+                f"--images DIR --output {folder}"
+            )
+        try:
+            settings = Settings.from_json(file.read_text(encoding="utf-8"))
+        except (InputError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: {error}") from None
+        collection = cls(folder, settings)
+        for name in (MODEL, IMAGES):
+            if not (folder / name).is_file():
+                raise InputError(f"{folder}: has no {name}; index the images anew")
+        return collection
+
+    @classmethod
+    def make(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
+        """Make the folder of a collection without images; the last file makes it one.
+
+        Raises:
+            InputError: it cannot be written, or holds other files.
+        """
+        folder = make_folder(folder)
+        allowed = {MODEL, IMAGES, "lock", "holder", "embeddings.bin", "keys.bin"}
+        others = [
+            each.name
+            for each in folder.iterdir()
+            if each.name not in allowed and not each.name.startswith((".writing-", IMAGES))
+        ]
+        if others:
+            raise InputError(
+                f"{folder}: holds other files, such as {min(others)}; name a folder of its own"
+            )
+        with atomic_path(folder / MODEL) as temporary:
+            shutil.copyfile(model, temporary)
+        ImageTable(folder / IMAGES, writable=True).close()
+        collection = cls(folder, settings)
+        collection.save(settings)
+        return collection
+
+    def save(self, settings: Settings) -> None:
+        """Replace the settings, on disk too."""
+        with atomic_path(self.folder / SETTINGS) as temporary:
+            temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+        self.settings = settings
+
+    def change(self, **changes: Any) -> None:
+        """Replace some of the settings, on disk too."""
+        self.save(replace(self.settings, **changes))
+
+    @property
+    def model(self) -> Path:
+        """The model file."""
+        return self.folder / MODEL
+
+    @property
+    def store(self) -> RowStore:
+        """The embeddings."""
+        settings = self.settings
+        return RowStore(self.folder, "embeddings", settings.dimension, settings.dtype)
+
+    def images(self, *, writable: bool = False) -> ImageTable:
+        """Open the table of images."""
+        return ImageTable(self.folder / IMAGES, writable=writable)
+
+    def embeddings(self) -> Rows:
+        """Map the embeddings, (rows, dimension), of images that are gone too."""
+        return self.store.rows()
+
+    def rows(self) -> Int64Array:
+        """Give the rows of the images that can be found, rising: int64 (rows,)."""
+        with closing(self.images()) as images:
+            return images.rows()
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What the model's distances mean."""
+        return read_header(self.model).calibration
+
+    def check_model(self, fingerprint: str) -> None:
+        """Refuse another model.
+
+        Raises:
+            InputError: with both fingerprints.
+        """
+        if fingerprint != self.settings.fingerprint:
+            raise InputError(
+                f"{self.folder}: made by the model {self.settings.fingerprint}, not by this one, "
+                f"{fingerprint}, whose embeddings do not compare; choose another --output, or "
+                "remove the folder to embed all images anew"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only one to write.
+
+        Raises:
+            InputError: another process writes; says which.
+        """
+        holder = self.folder / "holder"
+        try:
+            with FileLock(self.folder / "lock", timeout=0):
+                name = f"process {os.getpid()} on {socket.gethostname()}"
+                since = datetime.now().astimezone().isoformat(" ", "seconds")
+                with atomic_path(holder) as temporary:
+                    temporary.write_text(f"{name} since {since}\n", encoding="utf-8")
+                yield
+        except Timeout:
+            try:
+                who = holder.read_text(encoding="utf-8").strip()
+            except OSError:
+                who = "another process"
+            raise InputError(
+                f"{self.folder}: being written to by {who}; wait for it, or stop it"
+            ) from None

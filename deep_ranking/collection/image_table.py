@@ -1,0 +1,214 @@
+"""The images of a collection: path, class, content and row of the embedding of each, in SQLite."""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.errors import InputError
+
+Int64Array = npt.NDArray[np.int64]
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS images (
+    path BLOB PRIMARY KEY,   -- relative to the root, as the file system's bytes
+    class BLOB NOT NULL,     -- the first folder of the path; empty for none
+    size INTEGER NOT NULL,   -- bytes and time of change of the file whose content is known:
+    changed INTEGER NOT NULL,  -- while both are the same, so is the content
+    content BLOB NOT NULL,   -- SHA-256 of the file
+    row INTEGER,             -- of the embedding; NULL until there is one
+    problem TEXT             -- why there is none, for a broken image
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS images_by_row ON images (row);
+CREATE INDEX IF NOT EXISTS images_by_content ON images (content);
+"""
+MAX_PARAMETERS = 500  # of one query; SQLite takes more, but not everywhere
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file as a folder lists it: path relative to the root, bytes, time of change (ns)."""
+
+    path: str
+    size: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class GalleryImage:
+    """An image that can be found: path relative to the root, class, row of its embedding."""
+
+    path: str
+    label: str
+    row: int
+
+
+class ImageTable:
+    """The table of one collection.
+
+    Args:
+        file: the data base; made if `writable` and not there.
+        writable: whether to change it.
+
+    Raises:
+        InputError: it is no such data base.
+    """
+
+    def __init__(self, file: Path, *, writable: bool = False) -> None:
+        self.file = file
+        mode = "rwc" if writable else "ro"
+        try:
+            self._base = sqlite3.connect(
+                f"{file.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None
+            )
+            if writable:
+                self._base.executescript(SCHEMA)
+            self._base.execute("SELECT path, class, size, changed, content, row FROM images")
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{file}: not the list of images of a collection ({error}); index the images anew"
+            ) from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._base.close()
+
+    def __len__(self) -> int:
+        """Number of images that can be found."""
+        return int(self._one("SELECT COUNT(*) FROM images WHERE row IS NOT NULL"))
+
+    def rows(self) -> Int64Array:
+        """Give the rows in use, rising, each once: int64 (rows,)."""
+        found = self._base.execute(
+            "SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row"
+        )
+        return np.fromiter((row for (row,) in found), np.int64)
+
+    def images(self) -> Iterator[GalleryImage]:
+        """Give all images that can be found, by path."""
+        for path, label, row in self._base.execute(
+            "SELECT path, class, row FROM images WHERE row IS NOT NULL ORDER BY path"
+        ):
+            yield GalleryImage(os.fsdecode(path), os.fsdecode(label), row)
+
+    def of_rows(self, rows: Sequence[int]) -> dict[int, list[GalleryImage]]:
+        """Give the images of each of some rows, by path; several of one content share a row."""
+        found: dict[int, list[GalleryImage]] = {}
+        for part in _parts(rows):
+            for path, label, row in self._base.execute(
+                f"SELECT path, class, row FROM images WHERE row IN ({_marks(part)}) ORDER BY path",
+                part,
+            ):
+                image = GalleryImage(os.fsdecode(path), os.fsdecode(label), row)
+                found.setdefault(row, []).append(image)
+        return found
+
+    def broken(self) -> list[tuple[str, str]]:
+        """Give path and problem of each broken image."""
+        found = self._base.execute(
+            "SELECT path, problem FROM images WHERE problem IS NOT NULL ORDER BY path"
+        )
+        return [(os.fsdecode(path), problem) for path, problem in found]
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Make all changes of the block at once, or none if it raises.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        try:
+            self._base.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._base.execute("ROLLBACK")
+                raise
+            self._base.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise InputError(f"{self.file}: cannot be written ({error})") from None
+
+    def note_found(self, files: Iterable[FoundFile]) -> None:
+        """Note what the folder holds now, to compare with what is known (`changed`, `remove`)."""
+        self._base.executescript(
+            "CREATE TEMP TABLE IF NOT EXISTS found"
+            " (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER) WITHOUT ROWID;"
+            "DELETE FROM found;"
+        )
+        with self.change():
+            self._base.executemany(
+                "INSERT INTO found VALUES (?, ?, ?)",
+                ((os.fsencode(each.path), each.size, each.changed) for each in files),
+            )
+
+    def changed(self, *, every: bool = False) -> list[FoundFile]:
+        """Give the files found whose content is not known, by path; with `every`, all of them."""
+        same = (
+            "SELECT 1 FROM images WHERE images.path = found.path"
+            " AND images.size = found.size AND images.changed = found.changed"
+        )
+        where = "" if every else f"WHERE NOT EXISTS ({same})"
+        return [
+            FoundFile(os.fsdecode(path), size, changed)
+            for path, size, changed in self._base.execute(
+                f"SELECT path, size, changed FROM found {where} ORDER BY path"
+            )
+        ]
+
+    def remove_others(self) -> int:
+        """Forget images that were not found; give their number."""
+        return self._base.execute(
+            "DELETE FROM images WHERE path NOT IN (SELECT path FROM found)"
+        ).rowcount
+
+    def put(self, file: FoundFile, label: str, content: bytes) -> None:
+        """Enter a file, in the place of what its path was before."""
+        values = (os.fsencode(label), file.size, file.changed, content)
+        path = os.fsencode(file.path)
+        # A file that was touched, or has content that is known, takes its row with it.
+        known = self._base.execute(
+            "SELECT row, problem FROM images WHERE content = ?"
+            " AND (row IS NOT NULL OR problem IS NOT NULL) LIMIT 1",
+            (content,),
+        ).fetchone()
+        self._base.execute(
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (path, *values, *(known or (None, None))),
+        )
+
+    def contents(self) -> list[bytes]:
+        """Give the contents of all images, each once."""
+        return [content for (content,) in self._base.execute("SELECT DISTINCT content FROM images")]
+
+    def pending(self) -> list[tuple[bytes, str]]:
+        """Give the contents that have neither row nor problem, each with a path, by path."""
+        found = self._base.execute(
+            "SELECT content, MIN(path) AS first FROM images"
+            " WHERE row IS NULL AND problem IS NULL GROUP BY content ORDER BY first"
+        )
+        return [(content, os.fsdecode(path)) for content, path in found]
+
+    def set_row(self, content: bytes, row: int) -> None:
+        """Enter the row of a content."""
+        self._base.execute("UPDATE images SET row = ? WHERE content = ?", (row, content))
+
+    def set_problem(self, content: bytes, problem: str) -> None:
+        """Enter why there is no embedding of a content."""
+        self._base.execute("UPDATE images SET problem = ? WHERE content = ?", (problem, content))
+
+    def _one(self, query: str) -> int:
+        return self._base.execute(query).fetchone()[0]  # type: ignore[no-any-return]
+
+
+def _parts(values: Sequence[int]) -> Iterator[list[int]]:
+    for begin in range(0, len(values), MAX_PARAMETERS):
+        yield [int(value) for value in values[begin : begin + MAX_PARAMETERS]]
+
+
+def _marks(values: Sequence[int]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,0 +1,1 @@
+"""Nearest embeddings: exact, cluster-pruned, or kept by Milvus, behind one interface."""

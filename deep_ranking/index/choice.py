@@ -1,0 +1,57 @@
+"""Which index a collection has, by its settings."""
+
+from typing import TYPE_CHECKING
+
+from deep_ranking.errors import InputError
+from deep_ranking.index.base import Index
+
+if TYPE_CHECKING:
+    from deep_ranking.collection import Collection
+
+KINDS = ("exact", "clusters", "hierarchy")
+FILE = "index.faiss"
+MILVUS = "milvus"
+
+
+def index_settings(kind: str) -> dict[str, str]:
+    """Give the settings of an index by what `--index` says: a kind, or where Milvus is.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if kind in KINDS:
+        return {"kind": kind}
+    if kind.startswith(("http://", "https://")) or kind.endswith(".db"):
+        return {"kind": MILVUS, "uri": kind}
+    raise InputError(
+        f"--index {kind}: expected {', '.join(KINDS)}, or a Milvus collection: a path that ends in "
+        ".db, or http://HOST:PORT"
+    )
+
+
+def open_index(collection: "Collection") -> Index:
+    """Open the index of a collection; one that was not built yet has no rows.
+
+    Raises:
+        InputError: it is damaged, or its server cannot be reached.
+    """
+    settings = collection.settings.index
+    kind = settings["kind"]
+    if kind == "exact":
+        from deep_ranking.index.exact import ExactIndex
+
+        return ExactIndex(collection.embeddings(), collection.rows())
+    if kind == MILVUS:
+        from deep_ranking.index.milvus import MilvusIndex
+
+        return MilvusIndex(collection)
+    from deep_ranking.index import clusters
+
+    known = {each.kind: each for each in (clusters.ClusterIndex, clusters.HierarchyIndex)}
+    if kind not in known:
+        raise InputError(f"{collection.folder}: has an index of unknown kind {kind}; index anew")
+    return known[kind](
+        collection.folder / FILE,
+        num_clusters=settings.get("clusters", 0),
+        probes=settings.get("probes", 1),
+    )

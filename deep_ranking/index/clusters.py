@@ -1,0 +1,224 @@
+"""Cluster-pruned search: k-means means, the closest clusters first, their members compared.
+
+This is the article's advice for large collections. faiss keeps the members of each cluster next to
+each other in one file, which is mapped into memory: opening it reads nothing.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import faiss
+import numpy as np
+
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path
+from deep_ranking.index.base import (
+    ROWS_AT_ONCE,
+    Cost,
+    Float32Array,
+    Found,
+    Index,
+    Int64Array,
+    Rows,
+    Within,
+    distances_of,
+    read_rows,
+)
+
+# k-means needs so many members a cluster to place its mean, and gains nothing beyond (faiss).
+LEAST_MEMBERS, MOST_MEMBERS = 39, 256
+NUM_ITERATIONS = 10
+# Once a collection would get so many times the clusters that it has, it is clustered anew.
+OUTGROWN = 2
+
+
+class ClusterIndex(Index):
+    """Clusters by k-means; a query visits those whose means are nearest.
+
+    Args:
+        file: of the index; there if it was built.
+        num_clusters: how many to make; 0 for 4 times the root of the number of embeddings.
+        probes: clusters visited by each query.
+
+    Raises:
+        InputError: the file is cut off or damaged.
+    """
+
+    kind = "clusters"
+    clusters_by_root: ClassVar[int] = 4
+
+    def __init__(self, file: Path, *, num_clusters: int = 0, probes: int = 1) -> None:
+        self._file = file
+        self._wanted = num_clusters
+        self._index: Any = None
+        self.probes = probes
+        if file.exists():
+            self._open()
+
+    def _open(self) -> None:
+        self._index = _read(self._file, faiss.IO_FLAG_MMAP_IFC)
+        self.num_clusters = self._index.nlist
+        lists = self._index.invlists
+        self._sizes = np.array([lists.list_size(number) for number in range(lists.nlist)])
+
+    def rows(self) -> Int64Array:
+        """Give the rows that the clusters hold."""
+        if self._index is None:
+            return np.empty(0, np.int64)
+        lists = self._index.invlists
+        parts = [
+            faiss.rev_swig_ptr(lists.get_ids(number), int(size)).astype(np.int64)
+            for number, size in enumerate(self._sizes)
+            if size
+        ]
+        return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
+        """Add to the nearest clusters, and remove; cluster anew what has outgrown its clusters."""
+        rows = np.union1d(np.setdiff1d(self.rows(), removed), added)
+        outgrown = self._num_clusters_for(len(rows)) >= OUTGROWN * self.num_clusters
+        if self._index is None or outgrown:
+            index = self._train(embeddings, rows)
+            added = rows
+        else:
+            index = _read(self._file, 0)
+            if len(removed):
+                index.remove_ids(removed)
+        for begin in range(0, len(added), ROWS_AT_ONCE):
+            part = added[begin : begin + ROWS_AT_ONCE]
+            index.add_with_ids(read_rows(embeddings, part), part)
+        self._write(index)
+
+    def rebuild(self, embeddings: Rows) -> None:
+        """Cluster anew."""
+        rows, self._index = self.rows(), None
+        self.update(embeddings, rows, np.empty(0, np.int64))
+
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+        """Find the nearest rows among the members of the nearest clusters."""
+        count = min(count, int(self._sizes.sum()))
+        probes = min(probes or self.probes, self.num_clusters)
+        self._prepare(probes)
+        means_squared, clusters = self._index.quantizer.search(queries, probes)
+        squared, rows = self._index.search_preassigned(queries, count, clusters, means_squared)
+        visited = clusters[clusters >= 0]
+        cost = Cost(len(visited), int(self._sizes[visited].sum()))
+        return Found(distances_of(squared, rows), rows, cost)
+
+    def within(self, queries: Float32Array, radius: float) -> Within:
+        """Find all rows nearer than `radius` in the nearest clusters."""
+        self._prepare(min(self.probes, self.num_clusters))
+        limits, squared, rows = self._index.range_search(queries, radius**2)
+        return Within(limits.astype(np.int64), distances_of(squared, rows), rows)
+
+    def _prepare(self, probes: int) -> None:
+        """Set how many clusters are visited."""
+        self._index.nprobe = probes
+
+    def _num_clusters_for(self, num_rows: int) -> int:
+        """How many clusters so many embeddings should have."""
+        wanted = self._wanted or round(self.clusters_by_root * math.sqrt(num_rows))
+        return max(1, min(wanted, num_rows // LEAST_MEMBERS))
+
+    def _train(self, embeddings: Rows, rows: Int64Array) -> Any:
+        """Find the means of some of the embeddings; an index without members."""
+        num_clusters = self._num_clusters_for(len(rows))
+        sample = read_rows(embeddings, _some(rows, MOST_MEMBERS * num_clusters))
+        return _inverted(self._quantizer(sample, num_clusters))
+
+    def _quantizer(self, sample: Float32Array, num_clusters: int) -> Any:
+        return _flat(_means(sample, num_clusters))
+
+    def _write(self, index: Any) -> None:
+        try:
+            with atomic_path(self._file) as temporary:
+                faiss.write_index(index, str(temporary))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self._file}: cannot be written ({reason})") from None
+        self._open()
+
+
+class HierarchyIndex(ClusterIndex):
+    """Clusters of clusters: the means are themselves found by the nearest means of theirs.
+
+    For sizes at which comparing a query with all means would take longer than with the members: so
+    there are more and smaller clusters.
+    """
+
+    kind = "hierarchy"
+    clusters_by_root = 16
+
+    def _quantizer(self, sample: Float32Array, num_clusters: int) -> Any:
+        """Means of means: k-means of the whole, then of each part by its size."""
+        num_tops = round(math.sqrt(num_clusters))
+        tops = _means(sample, num_tops)
+        upper = _flat(tops)
+        _, owners = upper.search(sample, 1)
+        means = []
+        for top in range(num_tops):
+            members = sample[owners[:, 0] == top]
+            share = num_clusters * len(members) / len(sample)
+            most = max(1, len(members) // LEAST_MEMBERS)
+            if len(members):
+                means.append(_means(members, max(1, min(round(share), most))))
+        lower = _inverted(upper)
+        lower.add(np.concatenate(means))
+        return lower
+
+    def _prepare(self, probes: int) -> None:
+        """Visit so many parts that they have several times the means that are asked for."""
+        super()._prepare(probes)
+        upper = faiss.downcast_index(self._index.quantizer)
+        share = probes / self.num_clusters
+        upper.nprobe = min(upper.nlist, max(4, math.ceil(4 * share * upper.nlist)))
+
+
+def _means(sample: Float32Array, count: int) -> Float32Array:
+    kmeans = faiss.Kmeans(
+        sample.shape[1],
+        count,
+        niter=NUM_ITERATIONS,
+        seed=0,
+        max_points_per_centroid=MOST_MEMBERS,
+        min_points_per_centroid=1,
+    )
+    kmeans.train(sample)
+    means: Float32Array = kmeans.centroids
+    return means
+
+
+def _flat(means: Float32Array) -> Any:
+    index = faiss.IndexFlatL2(means.shape[1])
+    index.add(means)
+    return index
+
+
+def _inverted(quantizer: Any) -> Any:
+    """Index whose clusters are what `quantizer` holds; it keeps the quantizer."""
+    index = faiss.IndexIVFFlat(quantizer, quantizer.d, quantizer.ntotal)
+    index.own_fields = True
+    quantizer.this.disown()
+    index.is_trained = True
+    return index
+
+
+def _some(rows: Int64Array, most: int) -> Int64Array:
+    """At most so many of the rows, rising, the same each time."""
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+
+
+def _read(file: Path, flags: int) -> Any:
+    try:
+        index = faiss.read_index(str(file), flags)
+    except RuntimeError:
+        raise InputError(
+            f"{file}: cut off, damaged, or no index; remove it and run `index` again, which embeds "
+            "nothing anew"
+        ) from None
+    if not isinstance(index, faiss.IndexIVFFlat):
+        raise InputError(f"{file}: an index of another kind; remove it and run `index` again")
+    return index
