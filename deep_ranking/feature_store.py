@@ -1,4 +1,4 @@
-"""What a frozen network gives for images, on disk: rows of float16 that hold several arrays each."""
+"""What a frozen network gives for images, on disk: rows of float16 of several arrays each."""
 
 import math
 from collections.abc import Iterable, Sequence

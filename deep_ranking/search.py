@@ -78,8 +78,8 @@ class Searcher:
             known = images.of_rows(np.unique(found.rows[found.rows >= 0]).tolist())
         root = Path(self.collection.settings.root)
         results = []
-        for query, rows in zip(queries, found.rows, strict=True):
-            rows = np.array([row for row in rows.tolist() if row in known], np.int64)
+        for query, nearest in zip(queries, found.rows, strict=True):
+            rows = np.array([row for row in nearest.tolist() if row in known], np.int64)
             distances = self._distances(query, rows)
             pairs = sorted(
                 (distance, image.path, image.label)

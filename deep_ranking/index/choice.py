@@ -47,7 +47,9 @@ def open_index(collection: "Collection") -> Index:
         return MilvusIndex(collection)
     from deep_ranking.index import clusters
 
-    known = {each.kind: each for each in (clusters.ClusterIndex, clusters.HierarchyIndex)}
+    known: dict[str, type[clusters.ClusterIndex]] = {
+        each.kind: each for each in (clusters.ClusterIndex, clusters.HierarchyIndex)
+    }
     if kind not in known:
         raise InputError(f"{collection.folder}: has an index of unknown kind {kind}; index anew")
     return known[kind](

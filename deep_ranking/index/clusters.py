@@ -170,7 +170,7 @@ class HierarchyIndex(ClusterIndex):
     def _prepare(self, probes: int) -> None:
         """Visit so many parts that they have several times the means that are asked for."""
         super()._prepare(probes)
-        upper = faiss.downcast_index(self._index.quantizer)
+        upper: Any = faiss.downcast_index(self._index.quantizer)
         share = probes / self.num_clusters
         upper.nprobe = min(upper.nlist, max(4, math.ceil(4 * share * upper.nlist)))
 
@@ -185,8 +185,7 @@ def _means(sample: Float32Array, count: int) -> Float32Array:
         min_points_per_centroid=1,
     )
     kmeans.train(sample)
-    means: Float32Array = kmeans.centroids
-    return means
+    return np.asarray(kmeans.centroids, np.float32)
 
 
 def _flat(means: Float32Array) -> Any:

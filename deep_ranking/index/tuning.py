@@ -90,16 +90,18 @@ def measure(index: Index, yardstick: Yardstick) -> list[Trade]:
     """
     trades = []
     for probes in _doubling(index.num_clusters):
-        recalls, seconds, compared = [], [], 0
+        answers, seconds, compared = [], [], 0
         index.search(yardstick.queries[:1], 1, probes=probes)
-        for number, query in enumerate(yardstick.queries):
+        for query in yardstick.queries:
             start = time.perf_counter()
             found = index.search(query[None], yardstick.num_nearest + 1, probes=probes)
             seconds.append(time.perf_counter() - start)
-            recalls.append((found.distances[0], found.rows[0]))
+            answers.append((found.distances[0], found.rows[0]))
             compared += found.cost.rows if found.cost else 0
         recall = yardstick.recalls(
-            np.stack([each for each, _ in recalls]), np.stack([rows for _, rows in recalls]), COUNTS
+            np.stack([distances for distances, _ in answers]),
+            np.stack([rows for _, rows in answers]),
+            COUNTS,
         )
         p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1000
         share = compared / len(yardstick.queries) / yardstick.num_rows
