@@ -31,6 +31,7 @@ from deep_ranking.row_store import Rows, RowStore
 
 VERSION = 1
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
+LOCK, HOLDER = "lock", "holder"
 DTYPES = ("float32", "float16")
 
 
@@ -133,12 +134,8 @@ class Collection:
             InputError: it cannot be written, or holds other files.
         """
         folder = make_folder(folder)
-        allowed = {MODEL, IMAGES, "lock", "holder", "embeddings.bin", "keys.bin"}
-        others = [
-            each.name
-            for each in folder.iterdir()
-            if each.name not in allowed and not each.name.startswith((".writing-", IMAGES))
-        ]
+        ours = (MODEL, IMAGES, LOCK, HOLDER, ".writing-")
+        others = [each.name for each in folder.iterdir() if not each.name.startswith(ours)]
         if others:
             raise InputError(
                 f"{folder}: holds other files, such as {min(others)}; name a folder of its own"
@@ -202,26 +199,33 @@ class Collection:
                 "remove the folder to embed all images anew"
             )
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only one to write.
+    def take_calibration(self, model: Path) -> None:
+        """Take the model file again if it was calibrated since."""
+        if read_header(model).calibration != self.calibration:
+            with atomic_path(self.model) as temporary:
+                shutil.copyfile(model, temporary)
+            vars(self).pop("calibration", None)
 
-        Raises:
-            InputError: another process writes; says which.
-        """
-        holder = self.folder / "holder"
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Be the only process that writes to a collection, or to a folder that is to be one.
+
+    Raises:
+        InputError: another process writes, and which; or the folder cannot be made.
+    """
+    folder = make_folder(folder)
+    holder = folder / HOLDER
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            name = f"process {os.getpid()} on {socket.gethostname()}"
+            since = datetime.now().astimezone().isoformat(" ", "seconds")
+            with atomic_path(holder) as temporary:
+                temporary.write_text(f"{name} since {since}\n", encoding="utf-8")
+            yield
+    except Timeout:
         try:
-            with FileLock(self.folder / "lock", timeout=0):
-                name = f"process {os.getpid()} on {socket.gethostname()}"
-                since = datetime.now().astimezone().isoformat(" ", "seconds")
-                with atomic_path(holder) as temporary:
-                    temporary.write_text(f"{name} since {since}\n", encoding="utf-8")
-                yield
-        except Timeout:
-            try:
-                who = holder.read_text(encoding="utf-8").strip()
-            except OSError:
-                who = "another process"
-            raise InputError(
-                f"{self.folder}: being written to by {who}; wait for it, or stop it"
-            ) from None
+            who = holder.read_text(encoding="utf-8").strip()
+        except OSError:
+            who = "another process"
+        raise InputError(f"{folder}: being written to by {who}; wait for it, or stop it") from None

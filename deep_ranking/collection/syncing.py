@@ -6,6 +6,7 @@ the next sync goes on: what was hashed or embedded is not done twice.
 """
 
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import keras
 
 FILES_AT_ONCE = 2_000  # hashed before they are entered
+NUM_FLOATS = 192  # that VGG16 keeps for a pixel at its widest: three layers of 64 channels
 UNREADABLE = -1  # size that no file has: it is tried again by the next sync
 NO_SPACE = "free some, choose another --output, or keep the embeddings in half with --dtype float16"
 
@@ -204,11 +206,16 @@ def _embed(
     return len(pending) - len(source.broken)
 
 
-def no_images(report: SyncReport, root: str) -> InputError:
-    """Give the error of a collection in which nothing can be found."""
-    if report.broken:
-        path, problem = report.broken[0]
-        return InputError(
-            f"{root}: none of its images can be read, such as {path}: {problem}; nothing to search"
-        )
-    return InputError(f"{root}: no image of this shard; nothing to search")
+def fitting_batch_size(image_size: int) -> int:
+    """Choose how many images to embed at once, so that they take an eighth of the free memory.
+
+    Args:
+        image_size: side in pixels at which the network looks at images.
+
+    Returns:
+        A power of 2, from 8 to 64.
+    """
+    image_bytes = NUM_FLOATS * 4 * image_size**2
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fitting = max(1, free // 8 // image_bytes)
+    return int(min(64, max(8, 1 << (int(fitting).bit_length() - 1))))

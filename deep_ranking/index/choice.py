@@ -1,6 +1,7 @@
 """Which index a collection has, by its settings."""
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from deep_ranking.errors import InputError
 from deep_ranking.index.base import Index
@@ -9,24 +10,33 @@ if TYPE_CHECKING:
     from deep_ranking.collection import Collection
 
 KINDS = ("exact", "clusters", "hierarchy")
-FILE = "index.faiss"
 MILVUS = "milvus"
 
 
-def index_settings(kind: str) -> dict[str, str]:
+def index_settings(kind: str) -> dict[str, Any]:
     """Give the settings of an index by what `--index` says: a kind, or where Milvus is.
+
+    Args:
+        kind: one of `KINDS`, a path that ends in .db, or http(s)://HOST:PORT.
 
     Raises:
         InputError: it is neither.
     """
     if kind in KINDS:
         return {"kind": kind}
-    if kind.startswith(("http://", "https://")) or kind.endswith(".db"):
+    if kind.startswith(("http://", "https://")):
         return {"kind": MILVUS, "uri": kind}
+    if kind.endswith(".db"):
+        return {"kind": MILVUS, "uri": str(Path(kind).absolute())}
     raise InputError(
         f"--index {kind}: expected {', '.join(KINDS)}, or a Milvus collection: a path that ends in "
         ".db, or http://HOST:PORT"
     )
+
+
+def index_file(collection: "Collection", kind: str) -> Path:
+    """Give the file that an index of a kind is kept in."""
+    return collection.folder / f"{kind}.faiss"
 
 
 def open_index(collection: "Collection") -> Index:
@@ -53,7 +63,7 @@ def open_index(collection: "Collection") -> Index:
     if kind not in known:
         raise InputError(f"{collection.folder}: has an index of unknown kind {kind}; index anew")
     return known[kind](
-        collection.folder / FILE,
+        index_file(collection, kind),
         num_clusters=settings.get("clusters", 0),
         probes=settings.get("probes", 1),
     )

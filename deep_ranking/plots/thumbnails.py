@@ -32,19 +32,19 @@ class Neighbours(NamedTuple):
         caption: what stands above the query, such as its class.
         query: uint8 (height, width, 3), RGB.
         images: the nearest images, likewise, nearest first.
-        hits: whether each of them is of the query's class.
+        hits: whether each of them is of the query's class; None where that is not known.
         distances: how far each is from the query.
     """
 
     caption: str
     query: UInt8Array
     images: Sequence[UInt8Array]
-    hits: Sequence[bool]
+    hits: Sequence[bool] | None
     distances: Sequence[float]
 
 
 def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
-    """Draw queries with their nearest images, hits framed green and misses red.
+    """Draw queries with their nearest images, hits framed green and misses red, or all in grey.
 
     Under each image stands its distance, after a tick or a cross, for eyes or printers that do not
     tell the colours apart.
@@ -63,10 +63,13 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
         _show(ax, row.query, 0, top, QUERY)
         caption = shortened(row.caption, 18)
         ax.text(0.5, top - 0.04, caption, fontsize=7, ha="center", va="bottom", parse_math=False)
-        shown = zip(row.images, row.hits, row.distances, strict=True)
-        for column, (image, hit, distance) in enumerate(shown, start=1):
-            _show(ax, image, column, top, HIT if hit else MISS)
-            words = f"{'✓' if hit else '✗'} {distance:.3f}"
+        marks = [("", QUERY)] * len(row.images)
+        if row.hits is not None:
+            marks = [("✓ ", HIT) if hit else ("✗ ", MISS) for hit in row.hits]
+        shown = zip(row.images, marks, row.distances, strict=True)
+        for column, (image, (mark, color), distance) in enumerate(shown, start=1):
+            _show(ax, image, column, top, color)
+            words = f"{mark}{distance:.3f}"
             ax.text(column + 0.5, top + 1.04, words, fontsize=8, ha="center", va="top")
     ax.set_xlim(0, columns)
     ax.set_ylim(len(rows) * ROW_HEIGHT - 0.08, -0.2)  # downwards
