@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from deep_ranking.calibration import Calibration
 from deep_ranking.collection import Collection
-from deep_ranking.index.base import Cost, Float32Array, Index, Int64Array
+from deep_ranking.index.base import Float32Array, Index, Int64Array
 from deep_ranking.index.choice import open_index
 from deep_ranking.metrics import pair_distances
 
@@ -61,7 +61,7 @@ class Searcher:
 
     def search(
         self, queries: Float32Array, count: int, *, probes: int | None = None
-    ) -> tuple[list[list[Result]], Cost | None]:
+    ) -> list[list[Result]]:
         """Find the nearest images of each query.
 
         Args:
@@ -70,7 +70,7 @@ class Searcher:
             probes: clusters to visit a query; None for the index's own.
 
         Returns:
-            For each query its results, nearest first, of equal distance by path; and what it took.
+            For each query its results, nearest first, of equal distance by path.
             Distances are computed anew from the embeddings, so that every index gives the same.
         """
         found = self.index.search(queries, count, probes=probes)
@@ -92,7 +92,7 @@ class Searcher:
                     for rank, (distance, path, label) in enumerate(pairs[:count], start=1)
                 ]
             )
-        return results, found.cost
+        return results
 
     def _distances(self, query: Float32Array, rows: Int64Array) -> npt.NDArray[np.float64]:
         embeddings = np.asarray(self._embeddings[rows], np.float32)

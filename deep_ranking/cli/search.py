@@ -93,12 +93,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
     searcher = Searcher(collection)
     queries, rows = _embedded(collection, given)
-    results, cost = searcher.search(rows, args.top, probes=getattr(args, "probes", None))
+    results = searcher.search(rows, args.top, probes=getattr(args, "probes", None))
     if hasattr(args, "picture"):
         _write_picture(args.picture, queries, results)
     _print(args, queries, results)
     if args.explain_cost:
-        print(_cost(searcher, rows, args, cost), file=sys.stderr if args.json or args.csv else None)
+        print(_cost(searcher, rows, args), file=sys.stderr if args.json or args.csv else None)
 
 
 def _queries(given: list[str]) -> dict[str, bool]:
@@ -165,7 +165,7 @@ def _print(args: argparse.Namespace, queries: list[str], results: list[list["Res
             print(f"{each.rank:{width}}  {value:.6f}{chance}  {each.path}")
 
 
-def _cost(searcher: "Searcher", rows: Any, args: argparse.Namespace, cost: Any) -> str:
+def _cost(searcher: "Searcher", rows: Any, args: argparse.Namespace) -> str:
     """Say what the search took, and what it missed."""
     import numpy as np
 
@@ -174,8 +174,10 @@ def _cost(searcher: "Searcher", rows: Any, args: argparse.Namespace, cost: Any) 
 
     index, embeddings = searcher.index, searcher.collection.embeddings()
     exact = Searcher(searcher.collection, ExactIndex(embeddings, searcher.collection.rows()))
-    found, _ = searcher.search(rows, args.top, probes=getattr(args, "probes", None))
-    right, _ = exact.search(rows, args.top)
+    probes = getattr(args, "probes", None)
+    found = searcher.search(rows, args.top, probes=probes)
+    cost = index.cost(rows, probes=probes)
+    right = exact.search(rows, args.top)
     shares = [
         np.isin([each.path for each in wanted], [each.path for each in got]).mean()
         for wanted, got in zip(right, found, strict=True)

@@ -15,11 +15,11 @@ ROWS_AT_ONCE = 1 << 14
 
 
 class Cost(NamedTuple):
-    """What a search took, summed over its queries.
+    """What searches take, summed over their queries.
 
     Attributes:
-        clusters: clusters that were visited.
-        rows: embeddings that the queries were compared with.
+        clusters: clusters that are visited.
+        rows: embeddings that the queries are compared with.
     """
 
     clusters: int
@@ -32,12 +32,10 @@ class Found(NamedTuple):
     Attributes:
         distances: float32 (queries, count), Euclidean, rising; infinite where there is none.
         rows: int64 (queries, count), -1 where there is none.
-        cost: what it took; None where the engine does not say.
     """
 
     distances: Float32Array
     rows: Int64Array
-    cost: Cost | None = None
 
 
 class Within(NamedTuple):
@@ -98,6 +96,15 @@ class Index(ABC):
 
         Returns:
             As many as there are up to `count`.
+        """
+
+    @abstractmethod
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost | None:
+        """Tell what searches take, without searching; None where the engine does not say.
+
+        Args:
+            queries: float32 (queries, dim), unit rows.
+            probes: as for `search`.
         """
 
     @abstractmethod

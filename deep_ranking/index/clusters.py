@@ -97,24 +97,27 @@ class ClusterIndex(Index):
 
     def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
         """Find the nearest rows among the members of the nearest clusters."""
-        count = min(count, int(self._sizes.sum()))
-        probes = min(probes or self.probes, self.num_clusters)
         self._prepare(probes)
-        means_squared, clusters = self._index.quantizer.search(queries, probes)
-        squared, rows = self._index.search_preassigned(queries, count, clusters, means_squared)
+        squared, rows = self._index.search(queries, min(count, self._index.ntotal))
+        return Found(distances_of(squared, rows), rows)
+
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
+        """Tell how many clusters are visited, and how many members these have."""
+        _, clusters = self._index.quantizer.search(queries, self._prepare(probes))
         visited = clusters[clusters >= 0]
-        cost = Cost(len(visited), int(self._sizes[visited].sum()))
-        return Found(distances_of(squared, rows), rows, cost)
+        return Cost(len(visited), int(self._sizes[visited].sum()))
 
     def within(self, queries: Float32Array, radius: float) -> Within:
         """Find all rows nearer than `radius` in the nearest clusters."""
-        self._prepare(min(self.probes, self.num_clusters))
+        self._prepare(None)
         limits, squared, rows = self._index.range_search(queries, radius**2)
         return Within(limits.astype(np.int64), distances_of(squared, rows), rows)
 
-    def _prepare(self, probes: int) -> None:
-        """Set how many clusters are visited."""
+    def _prepare(self, probes: int | None) -> int:
+        """Set how many clusters are visited; give their number."""
+        probes = min(probes or self.probes, self.num_clusters)
         self._index.nprobe = probes
+        return probes
 
     def _num_clusters_for(self, num_rows: int) -> int:
         """How many clusters so many embeddings should have."""
@@ -167,12 +170,13 @@ class HierarchyIndex(ClusterIndex):
         lower.add(np.concatenate(means))
         return lower
 
-    def _prepare(self, probes: int) -> None:
+    def _prepare(self, probes: int | None) -> int:
         """Visit so many parts that they have several times the means that are asked for."""
-        super()._prepare(probes)
+        probes = super()._prepare(probes)
         upper: Any = faiss.downcast_index(self._index.quantizer)
         share = probes / self.num_clusters
         upper.nprobe = min(upper.nlist, max(4, math.ceil(4 * share * upper.nlist)))
+        return probes
 
 
 def _means(sample: Float32Array, count: int) -> Float32Array:

@@ -51,7 +51,11 @@ class ExactIndex(Index):
             best.add_result(distances, part[order])
         best.finalize()
         distances, rows = best.D[:, :count], best.I[:, :count]
-        return Found(distances_of(distances, rows), rows, Cost(0, len(queries) * len(self._rows)))
+        return Found(distances_of(distances, rows), rows)
+
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
+        """Tell that every embedding is compared."""
+        return Cost(0, len(queries) * len(self._rows))
 
     def within(self, queries: Float32Array, radius: float) -> Within:
         """Find all rows nearer than `radius`."""

@@ -1,5 +1,6 @@
 """How well an index finds what an exact search finds, and at what price: measured, not guessed."""
 
+import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -90,22 +91,22 @@ def measure(index: Index, yardstick: Yardstick) -> list[Trade]:
     """
     trades = []
     for probes in _doubling(index.num_clusters):
-        answers, seconds, compared = [], [], 0
+        answers, seconds = [], []
         index.search(yardstick.queries[:1], 1, probes=probes)
         for query in yardstick.queries:
             start = time.perf_counter()
             found = index.search(query[None], yardstick.num_nearest + 1, probes=probes)
             seconds.append(time.perf_counter() - start)
             answers.append((found.distances[0], found.rows[0]))
-            compared += found.cost.rows if found.cost else 0
         recall = yardstick.recalls(
             np.stack([distances for distances, _ in answers]),
             np.stack([rows for _, rows in answers]),
             COUNTS,
         )
         p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1000
-        share = compared / len(yardstick.queries) / yardstick.num_rows
-        trades.append(Trade(probes, tuple(recall), p50, p99, share or float("nan")))
+        cost = index.cost(yardstick.queries, probes=probes)
+        share = cost.rows / len(yardstick.queries) / yardstick.num_rows if cost else math.nan
+        trades.append(Trade(probes, tuple(recall), p50, p99, share))
         if min(recall) == 1:
             break
     return trades
