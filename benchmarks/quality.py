@@ -10,7 +10,8 @@ judged on the rest, which it never saw. All choices are made there. `judge` trai
 is on all of --train, once a seed, and judges it on the other classes of --judge, beside the
 untouched VGG16 (average-pooled, at the same image size; and with images enlarged as the recipe
 enlarges them). Embeddings that another library made (benchmarks/quality_pytorch.py) are judged in
-the same run with --reference NAME=FILE.npz. Differences have 95 % bootstrap intervals over queries.
+the same run with --reference NAME=FILE.npz; several of one name are its seeds. Differences have
+95 % bootstrap intervals over queries.
 """
 
 import argparse
@@ -129,10 +130,10 @@ def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     labels = np.array(listing.classes)[listing.labels]
     rows = embeddings_of(args, folder, paths)
     found = {
-        name: evaluate(EmbeddedImages(paths, labels, each))
+        name: [evaluate(EmbeddedImages(paths, labels, one)) for one in each]
         for name, each in (rows | references(args, paths)).items()
     }
-    trained = {seed: found.pop(f"seed {seed}") for seed in args.seeds}
+    trained = {seed: found.pop(f"seed {seed}")[0] for seed in args.seeds}
     return tables(args, listing.root.name, trained, found, seconds)
 
 
@@ -147,7 +148,7 @@ def train_once(args: argparse.Namespace, folder: Path, seed: int) -> float:
 
 def embeddings_of(
     args: argparse.Namespace, folder: Path, paths: list[str]
-) -> dict[str, np.ndarray]:
+) -> dict[str, list[np.ndarray]]:
     """Embed by the model of each seed, and by the untouched backbone."""
     from deep_ranking.baselines import untrained_backbone
     from deep_ranking.config import HEAD
@@ -163,7 +164,7 @@ def embeddings_of(
         frozen, head = split_at_frozen(model)
         features = cache_features(frozen, paths, folder / "features")  # which all seeds share
         with embedded_features(head, features) as embedded:
-            rows[f"seed {seed}"] = np.array(embedded)
+            rows[f"seed {seed}"] = [np.array(embedded)]
     config = model.network_config
     for size in sorted({config.image_size, config.seen_size}):
         file = folder / f"untouched_{size}.npy"
@@ -171,19 +172,20 @@ def embeddings_of(
             backbone = untrained_backbone(config.image_size, args.weights, backbone_size=size)
             np.save(file, embed_images(backbone, paths))
         how = "average-pooled" if size == config.image_size else "images enlarged to"
-        rows[f"untouched VGG16, {how}, {size} pixels".replace("to,", "to")] = np.load(file)
+        rows[f"untouched VGG16, {how}, {size} pixels".replace("to,", "to")] = [np.load(file)]
     return rows
 
 
-def references(args: argparse.Namespace, paths: list[str]) -> dict[str, np.ndarray]:
-    """Read the embeddings that other libraries made, in the order of `paths`."""
-    rows = {}
+def references(args: argparse.Namespace, paths: list[str]) -> dict[str, list[np.ndarray]]:
+    """Read the embeddings that other libraries made, in the order of `paths`, seed by seed."""
+    rows: dict[str, list[np.ndarray]] = {}
     for reference in args.reference:
         name, file = reference.split("=", 1)
         with np.load(file) as arrays:
             files = [Path(args.judge, path).resolve() for path in arrays["paths"]]
             order = {file: row for row, file in enumerate(files)}
-            rows[name] = arrays["embeddings"][[order[Path(path).resolve()] for path in paths]]
+            numbers = [order[Path(path).resolve()] for path in paths]
+            rows.setdefault(name, []).append(arrays["embeddings"][numbers])
     return rows
 
 
@@ -197,20 +199,27 @@ def tables(args: argparse.Namespace, data: str, trained: dict, others: dict, sec
     def figures(each) -> list[str]:
         return [f"{each.intervals[metric].mean:.3f}" for metric in METRICS]
 
-    means = [[each.intervals[metric].mean for metric in METRICS] for each in trained.values()]
+    def medians(seeds) -> list[float]:
+        return np.median([[each.intervals[m].mean for m in METRICS] for each in seeds], axis=0)
+
+    def middle(seeds):
+        by_map = sorted(seeds, key=lambda each: each.intervals["map_at_r"].mean)
+        return by_map[len(by_map) // 2]
+
     lines = [f"| {data} | {HEADER} |", "| --- | --- | --- | --- |"]
-    lines += [row(name, figures(each)) for name, each in others.items()]
+    for name, seeds in others.items():
+        several = f", median of {len(seeds)} seeds" if len(seeds) > 1 else ""
+        lines.append(row(f"{name}{several}", [f"{value:.3f}" for value in medians(seeds)]))
     lines += [
         row(f"`{args.recipe}`, seed {seed} ({seconds[seed]:.0f} s)", figures(each))
         for seed, each in trained.items()
     ]
-    median = [f"**{value:.3f}**" for value in np.median(means, axis=0)]
+    median = [f"**{value:.3f}**" for value in medians(trained.values())]
     lines += [row(f"**`{args.recipe}`, median**", median), ""]
-    by_map = sorted(trained.values(), key=lambda each: each.intervals["map_at_r"].mean)
-    model = by_map[len(by_map) // 2]
+    model = middle(trained.values())
     lines += [f"| the model of median mAP@R against | {HEADER} |", "| --- | --- | --- | --- |"]
-    for name, each in others.items():
-        cells = []
+    for name, seeds in others.items():
+        each, cells = middle(seeds), []
         for metric in METRICS:
             gain = compare_evaluations(model, each, metric)
             ratio = model.intervals[metric].mean / each.intervals[metric].mean
