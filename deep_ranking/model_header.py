@@ -70,12 +70,26 @@ def read_header(path: str | os.PathLike[str]) -> ModelHeader:
         )
 
 
+def read_calibration(path: str | os.PathLike[str]) -> Calibration | None:
+    """Read what the distances of a model mean, if it says so; its arrays are not read.
+
+    Args:
+        path: an .h5 file, as for `load_model`.
+
+    Raises:
+        InputError: it is no such file, or is damaged.
+    """
+    with open_hdf5(Path(path)) as file:
+        text = read_text(file, CALIBRATION_ATTRIBUTE)
+        return None if text is None else Calibration.from_json(text)
+
+
 def _arrays(group: Any, seen: set[int], depth: int = 0) -> Iterator[tuple[str, Any]]:
     """All arrays below a group, by their full names, in sorted order; each is reached once."""
     if depth > MAX_DEPTH:
         raise InputError(f"{group.name}: groups within groups without end; refused")
     for name in sorted(group):
-        found = child(group, name)
+        found: Any = child(group, name)
         address = h5py.h5o.get_info(found.id).addr
         if address in seen:  # hard links may form a circle, or more ways than anybody waits for
             raise InputError(f"{found.name} is linked to twice; refused")

@@ -38,7 +38,8 @@ class RowStore:
     """
 
     def __init__(self, folder: Path, name: str, width: int, dtype: npt.DTypeLike) -> None:
-        self.folder = make_folder(folder)
+        # To read, no permission to write is needed.
+        self.folder = folder if folder.is_dir() else make_folder(folder)
         self.width = width
         self.dtype = np.dtype(dtype)
         self._rows = self.folder / f"{name}.bin"
@@ -92,6 +93,7 @@ class RowStore:
                     records["end"] = count
                     keys.write(records.tobytes())
                     keys.flush()
+                os.fsync(keys.fileno())  # who notes these rows elsewhere finds them again
         except OSError as error:
             raise InputError(f"{self._rows}: cannot be written ({error.strerror})") from None
 

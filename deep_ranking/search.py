@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.calibration import Calibration
-from deep_ranking.collection import Collection
+from deep_ranking.collection import Collection, GalleryImage
 from deep_ranking.index.base import Float32Array, Index, Int64Array
 from deep_ranking.index.choice import open_index
 from deep_ranking.metrics import pair_distances
@@ -73,13 +73,11 @@ class Searcher:
             For each query its results, nearest first, of equal distance by path.
             Distances are computed anew from the embeddings, so that every index gives the same.
         """
-        found = self.index.search(queries, count, probes=probes)
-        with closing(self.collection.images()) as images:
-            known = images.of_rows(np.unique(found.rows[found.rows >= 0]).tolist())
+        nearest, known = self._nearest(queries, count, probes)
         root = Path(self.collection.settings.root)
         results = []
-        for query, nearest in zip(queries, found.rows, strict=True):
-            rows = np.array([row for row in nearest.tolist() if row in known], np.int64)
+        for query, found in zip(queries, nearest, strict=True):
+            rows = np.array([row for row in found.tolist() if row in known], np.int64)
             distances = self._distances(query, rows)
             pairs = sorted(
                 (distance, image.path, image.label)
@@ -93,6 +91,23 @@ class Searcher:
                 ]
             )
         return results
+
+    def _nearest(
+        self, queries: Float32Array, count: int, probes: int | None
+    ) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
+        """Rows of the nearest embeddings, and their images, of which each query has enough.
+
+        The index may hold rows whose images are gone, if a sync was stopped: more are asked for.
+        """
+        wanted = count
+        while True:
+            rows = self.index.search(queries, wanted, probes=probes).rows
+            with closing(self.collection.images()) as images:
+                known = images.of_rows(np.unique(rows[rows >= 0]).tolist())
+            gone = ~np.isin(rows, list(known)) & (rows >= 0)
+            if rows.shape[1] < wanted or (gone.sum(axis=1) <= wanted - count).all():
+                return rows, known
+            wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
 
     def _distances(self, query: Float32Array, rows: Int64Array) -> npt.NDArray[np.float64]:
         embeddings = np.asarray(self._embeddings[rows], np.float32)

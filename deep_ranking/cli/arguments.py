@@ -54,6 +54,26 @@ def add_seed(parser: argparse.ArgumentParser, help_text: str = "decides what is 
     parser.add_argument("--seed", type=non_negative_int, default=0, metavar="N", help=help_text)
 
 
+def add_index_kind(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of the kind of index; its value is the index's settings."""
+    from deep_ranking.index.choice import KINDS, index_settings
+
+    def settings(text: str) -> dict[str, Any]:
+        try:
+            return index_settings(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    parser.add_argument(
+        "--index",
+        type=settings,
+        default=argparse.SUPPRESS,
+        metavar="KIND",
+        help=f"{', '.join(KINDS)}, or a Milvus collection: PATH.db, http://HOST:PORT (default: "
+        "exact, or what it was)",
+    )
+
+
 def check_files_exist(args: argparse.Namespace, *names: str) -> None:
     """Complain of a missing file before anything slow is done.
 

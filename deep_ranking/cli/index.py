@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_required_path, counted, non_negative_int, positive_int
+from deep_ranking.cli.arguments import (
+    add_index_kind,
+    add_required_path,
+    counted,
+    non_negative_int,
+    positive_int,
+)
 from deep_ranking.cli.tensorflow import start_tensorflow
 from deep_ranking.collection import (
     DTYPES,
@@ -20,7 +26,6 @@ from deep_ranking.collection import (
 )
 from deep_ranking.collection.folder import SETTINGS
 from deep_ranking.errors import InputError
-from deep_ranking.index.choice import KINDS, index_settings
 from deep_ranking.model_header import read_header
 
 if TYPE_CHECKING:
@@ -57,13 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of images, in folders or not; needed the first time",
     )
-    parser.add_argument(
-        "--index",
-        default=suppress,
-        metavar="KIND",
-        help=f"{', '.join(KINDS)}, or a Milvus collection: PATH.db, http://HOST:PORT (default: "
-        "exact, or what it was)",
-    )
+    add_index_kind(parser)
     parser.add_argument(
         "--clusters",
         type=non_negative_int,
@@ -118,12 +117,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     is_new = not (args.output / SETTINGS).exists()
     if is_new and not (hasattr(args, "model") and hasattr(args, "images")):
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
-    settings = index_settings(args.index) if hasattr(args, "index") else None
     if is_new and not args.images.is_dir():
         raise InputError(f"{args.images}: no such folder; check --images")
     with locked(args.output):
         collection = _make(args) if is_new else _open(args)
-        settings = settings or collection.settings.index
+        settings = getattr(args, "index", collection.settings.index)
         if settings["kind"] == collection.settings.index["kind"]:
             settings = collection.settings.index | settings
         if hasattr(args, "clusters"):

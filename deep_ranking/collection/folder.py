@@ -26,7 +26,7 @@ from deep_ranking.calibration import Calibration
 from deep_ranking.collection.image_table import ImageTable, Int64Array
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path, make_folder
-from deep_ranking.model_header import read_header
+from deep_ranking.model_header import read_calibration
 from deep_ranking.row_store import Rows, RowStore
 
 VERSION = 1
@@ -74,9 +74,9 @@ class Settings:
             if version <= VERSION:
                 shard = values.pop("shard")
                 settings = cls(shard=shard and (int(shard[0]), int(shard[1])), **values)
-                if settings.dtype in DTYPES and isinstance(settings.index["kind"], str):
+                if settings._is_sane():
                     return settings
-        except (ValueError, TypeError, LookupError, RecursionError):
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             version = 0
         if version > VERSION:
             raise InputError(
@@ -84,6 +84,16 @@ class Settings:
                 f"{VERSION}); update deep ranking, or index the images anew"
             )
         raise InputError("not what `index` wrote; index the images anew")
+
+    def _is_sane(self) -> bool:
+        numbers = (self.dimension, self.image_size, self.batch_size)
+        texts = (self.fingerprint, self.root, self.index["kind"])
+        return (
+            self.dtype in DTYPES
+            and all(type(number) is int and number > 0 for number in numbers)
+            and all(type(text) is str for text in texts)
+            and (self.shard is None or 1 <= self.shard[0] <= self.shard[1])
+        )
 
 
 class Collection:
@@ -118,7 +128,11 @@ class Collection:
             )
         try:
             settings = Settings.from_json(file.read_text(encoding="utf-8"))
-        except (InputError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError:
+            raise InputError(f"{file}: not what `index` wrote; index the images anew") from None
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+        except InputError as error:
             raise InputError(f"{file}: {error}") from None
         collection = cls(folder, settings)
         for name in (MODEL, IMAGES):
@@ -128,14 +142,26 @@ class Collection:
 
     @classmethod
     def make(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
-        """Make the folder of a collection without images; the last file makes it one.
+        """Make the folder of a collection, without images.
+
+        Raises:
+            InputError: as `prepare`.
+        """
+        collection = cls.prepare(folder, settings, model)
+        collection.save(settings)
+        return collection
+
+    @classmethod
+    def prepare(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
+        """Make all of a collection but the settings on disk, without which it is none: see `save`.
 
         Raises:
             InputError: it cannot be written, or holds other files.
         """
         folder = make_folder(folder)
-        ours = (MODEL, IMAGES, LOCK, HOLDER, ".writing-")
-        others = [each.name for each in folder.iterdir() if not each.name.startswith(ours)]
+        ours = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, "embeddings.bin", "keys.bin"}
+        names = {each.name for each in folder.iterdir() if not each.name.startswith(".writing-")}
+        others = names - ours
         if others:
             raise InputError(
                 f"{folder}: holds other files, such as {min(others)}; name a folder of its own"
@@ -143,9 +169,7 @@ class Collection:
         with atomic_path(folder / MODEL) as temporary:
             shutil.copyfile(model, temporary)
         ImageTable(folder / IMAGES, writable=True).close()
-        collection = cls(folder, settings)
-        collection.save(settings)
-        return collection
+        return cls(folder, settings)
 
     def save(self, settings: Settings) -> None:
         """Replace the settings, on disk too."""
@@ -173,8 +197,20 @@ class Collection:
         return ImageTable(self.folder / IMAGES, writable=writable)
 
     def embeddings(self) -> Rows:
-        """Map the embeddings, (rows, dimension), of images that are gone too."""
-        return self.store.rows()
+        """Map the embeddings, (rows, dimension), of images that are gone too.
+
+        Raises:
+            InputError: some are missing.
+        """
+        with closing(self.images()) as images:
+            needed = images.num_rows_needed()
+        rows = self.store.rows()
+        if len(rows) < needed:
+            raise InputError(
+                f"{self.folder}: embeddings.bin or keys.bin is cut off or missing; run `index` "
+                "again, which embeds what is lost"
+            )
+        return rows
 
     def rows(self) -> Int64Array:
         """Give the rows of the images that can be found, rising: int64 (rows,)."""
@@ -184,7 +220,7 @@ class Collection:
     @cached_property
     def calibration(self) -> Calibration | None:
         """What the model's distances mean."""
-        return read_header(self.model).calibration
+        return read_calibration(self.model)
 
     def check_model(self, fingerprint: str) -> None:
         """Refuse another model.
@@ -201,7 +237,7 @@ class Collection:
 
     def take_calibration(self, model: Path) -> None:
         """Take the model file again if it was calibrated since."""
-        if read_header(model).calibration != self.calibration:
+        if read_calibration(model) != self.calibration:
             with atomic_path(self.model) as temporary:
                 shutil.copyfile(model, temporary)
             vars(self).pop("calibration", None)

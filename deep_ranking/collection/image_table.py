@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS images (
 CREATE INDEX IF NOT EXISTS images_by_row ON images (row);
 CREATE INDEX IF NOT EXISTS images_by_content ON images (content);
 """
+SECONDS_TO_WAIT = 60  # for another process to finish a change
 MAX_PARAMETERS = 500  # of one query; SQLite takes more, but not everywhere
 
 
@@ -61,14 +63,21 @@ class ImageTable:
 
     def __init__(self, file: Path, *, writable: bool = False) -> None:
         self.file = file
-        mode = "rwc" if writable else "ro"
+        # A reader too must be able to take back what a writer that was killed left half done.
+        mode = "rwc" if writable else "rw" if os.access(file.parent, os.W_OK) else "ro"
         try:
             self._base = sqlite3.connect(
-                f"{file.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None
+                f"{file.absolute().as_uri()}?mode={mode}",
+                timeout=SECONDS_TO_WAIT,
+                isolation_level=None,
+                uri=True,
             )
             if writable:
                 self._base.executescript(SCHEMA)
-            self._base.execute("SELECT path, class, size, changed, content, row FROM images")
+            self._base.execute(
+                "SELECT path, class, size, changed, content, row, problem FROM images LIMIT 1"
+            ).fetchone()
+            self._base.execute(f"PRAGMA query_only = {int(not writable)}")
         except sqlite3.Error as error:
             raise InputError(
                 f"{file}: not the list of images of a collection ({error}); index the images anew"
@@ -84,14 +93,12 @@ class ImageTable:
 
     def rows(self) -> Int64Array:
         """Give the rows in use, rising, each once: int64 (rows,)."""
-        found = self._base.execute(
-            "SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row"
-        )
+        found = self._select("SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row")
         return np.fromiter((row for (row,) in found), np.int64)
 
     def images(self) -> Iterator[GalleryImage]:
         """Give all images that can be found, by path."""
-        for path, label, row in self._base.execute(
+        for path, label, row in self._select(
             "SELECT path, class, row FROM images WHERE row IS NOT NULL ORDER BY path"
         ):
             yield GalleryImage(os.fsdecode(path), os.fsdecode(label), row)
@@ -100,7 +107,7 @@ class ImageTable:
         """Give the images of each of some rows, by path; several of one content share a row."""
         found: dict[int, list[GalleryImage]] = {}
         for part in _parts(rows):
-            for path, label, row in self._base.execute(
+            for path, label, row in self._select(
                 f"SELECT path, class, row FROM images WHERE row IN ({_marks(part)}) ORDER BY path",
                 part,
             ):
@@ -110,7 +117,7 @@ class ImageTable:
 
     def broken(self) -> list[tuple[str, str]]:
         """Give path and problem of each broken image."""
-        found = self._base.execute(
+        found = self._select(
             "SELECT path, problem FROM images WHERE problem IS NOT NULL ORDER BY path"
         )
         return [(os.fsdecode(path), problem) for path, problem in found]
@@ -135,12 +142,12 @@ class ImageTable:
 
     def note_found(self, files: Iterable[FoundFile]) -> None:
         """Note what the folder holds now, to compare with what is known (`changed`, `remove`)."""
-        self._base.executescript(
-            "CREATE TEMP TABLE IF NOT EXISTS found"
-            " (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER) WITHOUT ROWID;"
-            "DELETE FROM found;"
-        )
         with self.change():
+            self._base.execute(
+                "CREATE TEMP TABLE IF NOT EXISTS found"
+                " (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER) WITHOUT ROWID"
+            )
+            self._base.execute("DELETE FROM found")
             self._base.executemany(
                 "INSERT INTO found VALUES (?, ?, ?)",
                 ((os.fsencode(each.path), each.size, each.changed) for each in files),
@@ -155,7 +162,7 @@ class ImageTable:
         where = "" if every else f"WHERE NOT EXISTS ({same})"
         return [
             FoundFile(os.fsdecode(path), size, changed)
-            for path, size, changed in self._base.execute(
+            for path, size, changed in self._select(
                 f"SELECT path, size, changed FROM found {where} ORDER BY path"
             )
         ]
@@ -170,24 +177,34 @@ class ImageTable:
         """Enter a file, in the place of what its path was before."""
         values = (os.fsencode(label), file.size, file.changed, content)
         path = os.fsencode(file.path)
-        # A file that was touched, or has content that is known, takes its row with it.
+        # A file that was touched, or has content that is known, takes its row with it; one that
+        # could not be read is tried again.
         known = self._base.execute(
-            "SELECT row, problem FROM images WHERE content = ?"
-            " AND (row IS NOT NULL OR problem IS NOT NULL) LIMIT 1",
-            (content,),
+            "SELECT row FROM images WHERE content = ? AND row IS NOT NULL LIMIT 1", (content,)
         ).fetchone()
         self._base.execute(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (path, *values, *(known or (None, None))),
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, NULL)",
+            (path, *values, known and known[0]),
         )
 
-    def contents(self) -> list[bytes]:
-        """Give the contents of all images, each once."""
-        return [content for (content,) in self._base.execute("SELECT DISTINCT content FROM images")]
+    def clear(self) -> None:
+        """Forget all images."""
+        self._base.execute("DELETE FROM images")
+
+    def take(self, other: "ImageTable") -> None:
+        """Enter the images of another table, without their rows.
+
+        Where both have an image, the one that knows what is wrong with it counts.
+        """
+        self._base.executemany(
+            "INSERT INTO images VALUES (?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (path) DO UPDATE"
+            " SET problem = COALESCE(problem, excluded.problem)",
+            other._select("SELECT path, class, size, changed, content, problem FROM images"),
+        )
 
     def pending(self) -> list[tuple[bytes, str]]:
         """Give the contents that have neither row nor problem, each with a path, by path."""
-        found = self._base.execute(
+        found = self._select(
             "SELECT content, MIN(path) AS first FROM images"
             " WHERE row IS NULL AND problem IS NULL GROUP BY content ORDER BY first"
         )
@@ -195,14 +212,43 @@ class ImageTable:
 
     def set_row(self, content: bytes, row: int) -> None:
         """Enter the row of a content."""
-        self._base.execute("UPDATE images SET row = ? WHERE content = ?", (row, content))
+        self._base.execute(
+            "UPDATE images SET row = ?, problem = NULL WHERE content = ?", (row, content)
+        )
 
     def set_problem(self, content: bytes, problem: str) -> None:
         """Enter why there is no embedding of a content."""
-        self._base.execute("UPDATE images SET problem = ? WHERE content = ?", (problem, content))
+        text = problem.encode(errors="replace").decode()  # it may name a file of odd bytes
+        self._base.execute("UPDATE images SET problem = ? WHERE content = ?", (text, content))
+
+    def count_known(self, files: Iterable[FoundFile]) -> int:
+        """Count the files that have a row."""
+        query = "SELECT COUNT(row) FROM images WHERE path = ?"
+        return sum(next(self._select(query, [os.fsencode(each.path)]))[0] for each in files)
+
+    def forget_rows(self, count: int) -> None:
+        """Forget rows that are not there, as only `count` are: after a power cut."""
+        self._base.execute("UPDATE images SET row = NULL WHERE row >= ?", (count,))
+
+    def num_rows_needed(self) -> int:
+        """Give the least number of embeddings that hold all rows in use."""
+        return int(self._one("SELECT COALESCE(MAX(row), -1) + 1 FROM images"))
 
     def _one(self, query: str) -> int:
-        return self._base.execute(query).fetchone()[0]  # type: ignore[no-any-return]
+        return int(next(self._select(query))[0])
+
+    def _select(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
+        """Give what a query finds.
+
+        Raises:
+            InputError: the file is damaged, or another process does not let go of it.
+        """
+        try:
+            yield from self._base.execute(query, parameters)
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{self.file}: cannot be read ({error}); if it is damaged, index the images anew"
+            ) from None
 
 
 def _parts(values: Sequence[int]) -> Iterator[list[int]]:

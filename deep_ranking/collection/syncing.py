@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FILES_AT_ONCE = 2_000  # hashed before they are entered
 NUM_FLOATS = 192  # that VGG16 keeps for a pixel at its widest: three layers of 64 channels
 UNREADABLE = -1  # size that no file has: it is tried again by the next sync
+LATER = "could not be read when it was to be embedded; touch it to try again"
 NO_SPACE = "free some, choose another --output, or keep the embeddings in half with --dtype float16"
 
 
@@ -74,17 +75,19 @@ def sync(
     paths, num_unlistable = list_images(root)
     with closing(collection.images(writable=True)) as images:
         images.note_found(_files(root, paths))
-        changed = images.changed(every=checksum)
-        _enter(images, root, changed)
+        changed = images.changed()
+        _enter(images, root, images.changed(every=True) if checksum else changed)
         with images.change():
             num_removed = images.remove_others()
-        num_pending = len(_pending(images, collection.settings))
-        _take_rows(images, collection)  # of an earlier sync that was stopped
+            images.forget_rows(len(collection.store))
+        # Of an earlier sync that was stopped, or of images that come back.
+        take_rows(images, collection, try_again=True)
+        num_known = images.count_known(changed)
         num_embedded = _embed(images, collection, load_model)
         return SyncReport(
             num_images=len(images),
             num_embedded=num_embedded,
-            num_known=max(0, len(changed) - num_pending),
+            num_known=num_known,
             num_removed=num_removed,
             num_unlistable=num_unlistable,
             broken=images.broken(),
@@ -136,43 +139,48 @@ def _enter(images: ImageTable, root: Path, files: list[FoundFile]) -> None:
                     bar.update()
 
 
-def _pending(images: ImageTable, settings: Settings) -> list[tuple[bytes, str]]:
-    """Contents of this shard that are to be embedded, each with a path."""
+def pending_of(images: ImageTable, settings: Settings) -> list[tuple[bytes, str]]:
+    """Give the contents of a collection's shard that are to be embedded, each with a path."""
     pending = images.pending()
     return [each for each in pending if in_shard(each[0], settings.shard)]
 
 
-def _take_rows(images: ImageTable, collection: Collection) -> None:
-    """Enter what is embedded: the row of each image, or what is wrong with it."""
-    pending = _pending(images, collection.settings)
+def take_rows(images: ImageTable, collection: Collection, *, try_again: bool = False) -> None:
+    """Enter what is embedded: the row of each image, or what is wrong with it.
+
+    With `try_again`, an image that could not be read then, and now can, is left to be embedded.
+    """
+    pending = pending_of(images, collection.settings)
     rows = collection.store.find() if pending else {}
-    embeddings = collection.embeddings()
+    embeddings = collection.store.rows()
     root = Path(collection.settings.root)
     with images.change():
         for content, path in pending:
             row = rows.get(content)
             if row is None:
                 continue
-            if np.isnan(embeddings[row, 0]):
-                images.set_problem(content, _problem(root / path))
-            else:
+            if not np.isnan(embeddings[row, 0]):
                 images.set_row(content, row)
+                continue
+            problem = _problem(root / path)
+            if problem is not None or not try_again:
+                images.set_problem(content, problem or LATER)
 
 
-def _problem(path: Path) -> str:
-    """What is wrong with an image that could not be read."""
+def _problem(path: Path) -> str | None:
+    """What is wrong with an image that could not be read; None for nothing, any more."""
     try:
         decode_image(path, 32)
     except InputError as error:
         return str(error).removeprefix(f"{path}: ")
-    return "could not be read when it was to be embedded; touch it to try again"
+    return None
 
 
 def _embed(
     images: ImageTable, collection: Collection, load_model: Callable[[], "keras.Model"]
 ) -> int:
     """Embed what has no row yet; give the number of new embeddings."""
-    pending = _pending(images, collection.settings)
+    pending = pending_of(images, collection.settings)
     if not pending:
         return 0
     store, root = collection.store, Path(collection.settings.root)
@@ -202,7 +210,7 @@ def _embed(
 
     with source.explained():
         store.extend(blocks())
-    _take_rows(images, collection)
+    take_rows(images, collection)
     return len(pending) - len(source.broken)
 
 

@@ -29,8 +29,8 @@ def index_settings(kind: str) -> dict[str, Any]:
     if kind.endswith(".db"):
         return {"kind": MILVUS, "uri": str(Path(kind).absolute())}
     raise InputError(
-        f"--index {kind}: expected {', '.join(KINDS)}, or a Milvus collection: a path that ends in "
-        ".db, or http://HOST:PORT"
+        f"expected {', '.join(KINDS)}, or a Milvus collection: a path that ends in .db, or "
+        f"http://HOST:PORT. Received: {kind}"
     )
 
 

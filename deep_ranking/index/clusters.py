@@ -1,10 +1,13 @@
 """Cluster-pruned search: k-means means, the closest clusters first, their members compared.
 
 This is the article's advice for large collections. faiss keeps the members of each cluster next to
-each other in one file, which is mapped into memory: opening it reads nothing.
+each other in one file, which is mapped into memory: opening it reads nothing. The file ends with
+the kind of the index and the number of bytes before: faiss itself crashes on one that is cut off.
 """
 
 import math
+import os
+import struct
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +34,7 @@ LEAST_MEMBERS, MOST_MEMBERS = 39, 256
 NUM_ITERATIONS = 10
 # Once a collection would get so many times the clusters that it has, it is clustered anew.
 OUTGROWN = 2
+ENDING = struct.Struct("<16sQ")
 
 
 class ClusterIndex(Index):
@@ -52,15 +56,16 @@ class ClusterIndex(Index):
         self._file = file
         self._wanted = num_clusters
         self._index: Any = None
+        self._sizes = np.empty(0, np.int64)
         self.probes = probes
         if file.exists():
             self._open()
 
     def _open(self) -> None:
-        self._index = _read(self._file, faiss.IO_FLAG_MMAP_IFC)
+        self._index = self._read(faiss.IO_FLAG_MMAP_IFC)
         self.num_clusters = self._index.nlist
         lists = self._index.invlists
-        self._sizes = np.array([lists.list_size(number) for number in range(lists.nlist)])
+        self._sizes = np.array([lists.list_size(number) for number in range(lists.nlist)], int)
 
     def rows(self) -> Int64Array:
         """Give the rows that the clusters hold."""
@@ -77,12 +82,14 @@ class ClusterIndex(Index):
     def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
         """Add to the nearest clusters, and remove; cluster anew what has outgrown its clusters."""
         rows = np.union1d(np.setdiff1d(self.rows(), removed), added)
+        if self._index is None and not len(rows):
+            return
         outgrown = self._num_clusters_for(len(rows)) >= OUTGROWN * self.num_clusters
         if self._index is None or outgrown:
             index = self._train(embeddings, rows)
             added = rows
         else:
-            index = _read(self._file, 0)
+            index = self._read(0)
             if len(removed):
                 index.remove_ids(removed)
         for begin in range(0, len(added), ROWS_AT_ONCE):
@@ -97,18 +104,26 @@ class ClusterIndex(Index):
 
     def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
         """Find the nearest rows among the members of the nearest clusters."""
+        count = min(count, int(self._sizes.sum()))
+        if not count:
+            return Found(*(np.empty((len(queries), 0), dtype) for dtype in (np.float32, np.int64)))
         self._prepare(probes)
-        squared, rows = self._index.search(queries, min(count, self._index.ntotal))
+        squared, rows = self._index.search(queries, count)
         return Found(distances_of(squared, rows), rows)
 
     def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
         """Tell how many clusters are visited, and how many members these have."""
+        if self._index is None:
+            return Cost(0, 0)
         _, clusters = self._index.quantizer.search(queries, self._prepare(probes))
         visited = clusters[clusters >= 0]
         return Cost(len(visited), int(self._sizes[visited].sum()))
 
     def within(self, queries: Float32Array, radius: float) -> Within:
         """Find all rows nearer than `radius` in the nearest clusters."""
+        if self._index is None:
+            nothing = np.zeros(len(queries) + 1, np.int64)
+            return Within(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
         self._prepare(None)
         limits, squared, rows = self._index.range_search(queries, radius**2)
         return Within(limits.astype(np.int64), distances_of(squared, rows), rows)
@@ -137,10 +152,30 @@ class ClusterIndex(Index):
         try:
             with atomic_path(self._file) as temporary:
                 faiss.write_index(index, str(temporary))
-        except RuntimeError as error:
+                with temporary.open("ab") as handle:
+                    handle.write(ENDING.pack(self.kind.encode(), handle.tell()))
+        except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{self._file}: cannot be written ({reason})") from None
         self._open()
+
+    def _read(self, flags: int) -> Any:
+        refused = InputError(
+            f"{self._file}: cut off, damaged, or no index of kind {self.kind}; remove it and run "
+            "`index` again, which embeds nothing anew"
+        )
+        try:
+            with self._file.open("rb") as handle:
+                size = max(0, handle.seek(0, os.SEEK_END) - ENDING.size)
+                handle.seek(size)
+                if handle.read() != ENDING.pack(self.kind.encode(), size):
+                    raise refused
+            index = faiss.read_index(str(self._file), flags)
+        except (RuntimeError, OSError):
+            raise refused from None
+        if not isinstance(index, faiss.IndexIVFFlat):
+            raise refused
+        return index
 
 
 class HierarchyIndex(ClusterIndex):
@@ -166,9 +201,13 @@ class HierarchyIndex(ClusterIndex):
             most = max(1, len(members) // LEAST_MEMBERS)
             if len(members):
                 means.append(_means(members, max(1, min(round(share), most))))
-        lower = _inverted(upper)
-        lower.add(np.concatenate(means))
-        return lower
+        while True:
+            lower = _inverted(_flat(tops))
+            lower.add(np.concatenate(means))
+            sizes = [lower.invlists.list_size(part) for part in range(lower.nlist)]
+            if all(sizes):
+                return lower
+            tops = tops[np.array(sizes) > 0]  # what came to a part without means would be lost
 
     def _prepare(self, probes: int | None) -> int:
         """Visit so many parts that they have several times the means that are asked for."""
@@ -212,16 +251,3 @@ def _some(rows: Int64Array, most: int) -> Int64Array:
     if len(rows) <= most:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-
-
-def _read(file: Path, flags: int) -> Any:
-    try:
-        index = faiss.read_index(str(file), flags)
-    except RuntimeError:
-        raise InputError(
-            f"{file}: cut off, damaged, or no index; remove it and run `index` again, which embeds "
-            "nothing anew"
-        ) from None
-    if not isinstance(index, faiss.IndexIVFFlat):
-        raise InputError(f"{file}: an index of another kind; remove it and run `index` again")
-    return index

@@ -11,6 +11,7 @@ from deep_ranking.index.choice import KINDS, index_file, open_index
 from deep_ranking.index.tuning import Yardstick, fewest_probes
 
 TARGET_RECALL = 0.95
+RECHOSEN = 0.05  # share of new images from which on probes are chosen anew
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def update_index(
         settings: of the index that it is to have, such as those that it has.
         probes: clusters that a query is to visit.
         target_recall: or share of the 20 nearest images to find, 0 to 1, by which they are chosen.
-            With neither, they are chosen once, and again when the index changed.
+            With neither, they are chosen once, and again when many images are new.
 
     Returns:
         What was done.
@@ -70,7 +71,11 @@ def update_index(
         if probes is not None:
             settings = settings | {"probes": min(probes, index.num_clusters)}
             settings.pop("target_recall", None)
-        elif target_recall or "probes" not in settings or (_chosen(settings) and len(added)):
+        elif (
+            target_recall
+            or "probes" not in settings
+            or (_chosen(settings) and len(added) > RECHOSEN * len(wanted))
+        ):
             yardstick = Yardstick(collection.embeddings(), wanted)
             chosen, recall = fewest_probes(index, yardstick, target)
             settings = settings | {"probes": chosen, "target_recall": target}

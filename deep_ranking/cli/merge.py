@@ -1,0 +1,41 @@
+"""`merge`: the shards of an index -> one index."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from deep_ranking.cli.arguments import add_index_kind, add_required_path, counted
+from deep_ranking.collection import Collection, locked
+from deep_ranking.collection.merging import merge
+
+DESCRIPTION = (
+    "Join the shards that several machines made with index --shard I/N. Nothing is embedded, and "
+    "the shards stay as they are."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument(
+        "shards", nargs="+", type=Path, metavar="SHARD", help="folder that index --shard wrote"
+    )
+    add_required_path(
+        parser, "--output", "-o", metavar="INDEX", help_text="folder of the whole; made if missing"
+    )
+    add_index_kind(parser)
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Merge, index, print."""
+    args = parser.parse_args(argv)
+    parts = [Collection.open(each) for each in args.shards]
+    from deep_ranking.index.upkeep import update_index
+
+    with locked(args.output):
+        collection = merge(parts, args.output)
+        done = update_index(collection, getattr(args, "index", collection.settings.index))
+    print(
+        f"{args.output}: {counted(len(done.index.rows()), 'embedding')} of "
+        f"{counted(len(parts), 'shard')} in index {done.index.kind}. Search: python -m "
+        f"deep_ranking search --index {args.output} --image QUERY"
+    )

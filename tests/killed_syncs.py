@@ -1,0 +1,133 @@
+"""Syncs that are killed at one line of their code after the other; run as a program by a test.
+
+It starts without TensorFlow, and forks for each kill. The embeddings depend on the whole batch, so
+that a sync that goes on with other batches than an undisturbed one gives itself away.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+
+from deep_ranking.collection import Collection, syncing
+from deep_ranking.errors import InputError
+from deep_ranking.images import read_image
+
+TRACED = ("row_store.py", "image_table.py", "syncing.py", "folder.py", "files.py")
+NUM_KILLS, NUM_WHILE_WRITING = 16, 9
+DIMENSION, SIZE = 6, 32
+
+
+class Source:
+    def __init__(self, paths, *, image_size, batch_size, skip_broken):
+        assert skip_broken
+        self.paths, self.size, self.batch_size = paths, image_size, batch_size
+        self.broken = set()
+        self.explained = contextlib.nullcontext
+
+    def batch(self, begin):
+        images = np.zeros((self.batch_size, self.size, self.size, 3))
+        for number in range(begin, min(begin + self.batch_size, len(self.paths))):
+            try:
+                images[number - begin] = read_image(self.paths[number], self.size)
+            except InputError:
+                self.broken.add(number)
+        return images
+
+
+def embed_batches(_, source):
+    mix = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, DIMENSION)) / 255
+    for begin in range(0, len(source.paths), source.batch_size):
+        rows = source.batch(begin).reshape(source.batch_size, -1) @ mix
+        rows = (rows + rows.sum(0)).astype(np.float32)
+        yield rows[: len(source.paths) - begin]
+
+
+def sync(folder):
+    network = types.SimpleNamespace(input_shape=(None, SIZE, SIZE, 3))
+    return syncing.sync(Collection.open(folder), lambda: network)
+
+
+class LineTracer:
+    """Counts lines of the traced files, and kills this process at one of them."""
+
+    def __init__(self, fatal=None):
+        self.count, self.fatal = 0, fatal
+        self.writing = []  # lines at which rows and keys are being written
+
+    def __call__(self, frame, event, _):
+        if not frame.f_code.co_filename.endswith(TRACED):
+            return None
+        if event == "line":
+            self.count += 1
+            if frame.f_code.co_name == "extend":
+                self.writing.append(self.count)
+            if self.count == self.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self
+
+
+def traced_sync(folder, fatal=None):
+    tracer = LineTracer(fatal)
+    sys.settrace(tracer)
+    try:
+        sync(folder)
+    finally:
+        sys.settrace(None)
+    return tracer
+
+
+def state(folder):
+    """All that a sync writes."""
+    with contextlib.closing(sqlite3.connect(folder / "images.sqlite")) as base:
+        table = base.execute("SELECT * FROM images ORDER BY path").fetchall()
+    return (folder / "embeddings.bin").read_bytes(), (folder / "keys.bin").read_bytes(), table
+
+
+def main(start, work):
+    """Kill syncs of a copy of a collection; print what differed, if anything, as JSON."""
+    fakes = {"embedding": {"embed_batches": embed_batches}, "pipeline": {"ImageSource": Source}}
+    for name, values in fakes.items():
+        module = types.ModuleType(f"deep_ranking.{name}")
+        vars(module).update(values)
+        sys.modules[module.__name__] = module
+    syncing.FILES_AT_ONCE = 4
+    undisturbed = work / "undisturbed"
+    shutil.copytree(start, undisturbed)
+    tracer = traced_sync(undisturbed)
+    wanted = state(undisturbed)
+    problems, num_killed = [], 0
+    picked = np.linspace(0, len(tracer.writing) - 1, NUM_WHILE_WRITING).astype(int)
+    lines = {
+        *np.linspace(1, tracer.count, NUM_KILLS).astype(int),
+        *np.array(tracer.writing)[picked],
+    }
+    for fatal in sorted(map(int, lines)):
+        folder = work / str(fatal)
+        shutil.copytree(start, folder)
+        child = os.fork()
+        if not child:
+            traced_sync(folder, fatal)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        num_killed += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        try:
+            Collection.open(folder).embeddings()  # what a search opens meanwhile
+            sync(folder)
+            problems += [] if state(folder) == wanted else [f"line {fatal}: another result"]
+        except Exception as error:
+            problems.append(f"line {fatal}: {error!r}")
+        shutil.rmtree(folder)
+    rows = len(wanted[1]) // 40
+    print(json.dumps({"killed": num_killed, "rows": rows, "problems": problems}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,475 @@
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+from collections_of import make_collection
+from PIL import Image
+
+from deep_ranking.cli.main import main
+from deep_ranking.duplicates import find_duplicates, readable_bytes, sharpness
+from deep_ranking.errors import InputError
+from deep_ranking.index import joining
+from deep_ranking.index.base import Within
+from deep_ranking.index.clusters import ClusterIndex
+from deep_ranking.index.exact import ExactIndex
+from deep_ranking.index.joining import near_components
+from deep_ranking.report.duplicate_groups import _pixels
+
+
+def unit(rows):
+    rows = np.asarray(rows, np.float64)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def at_angles(*angles):
+    """Points of the unit circle: those at angles a and b are 2 sin(|a - b| / 2) apart."""
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def groups_by_walking(embeddings, rows, threshold):
+    """Sets of rows that are joined, by visiting neighbours of neighbours."""
+    left, groups = set(rows), []
+    while left:
+        reached, todo = set(), [min(left)]
+        while todo:
+            row = todo.pop()
+            if row in reached:
+                continue
+            reached.add(row)
+            for other in rows:
+                difference = embeddings[row].astype(np.float64) - embeddings[other]
+                if np.sqrt((difference**2).sum()) < threshold:
+                    todo.append(other)
+        groups.append(sorted(reached))
+        left -= reached
+    return sorted(groups)
+
+
+def groups_of_labels(rows, labels):
+    return sorted(sorted(rows[labels == label].tolist()) for label in np.unique(labels))
+
+
+class Watched:
+    """An index that notes how many queries come at once."""
+
+    def __init__(self, inner):
+        self.inner, self.sizes = inner, []
+
+    def within(self, queries, radius):
+        self.sizes.append(len(queries))
+        return self.inner.within(queries, radius)
+
+
+class Products(Watched):
+    """An index that multiplies in float32, and finds what rounding lets it find."""
+
+    def within(self, queries, radius):
+        squared = np.float32(2) - 2 * (queries @ self.inner.T)
+        found = squared < radius**2
+        limits = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
+        return Within(limits, np.sqrt(np.maximum(squared[found], 0)), np.nonzero(found)[1])
+
+
+@pytest.mark.parametrize("threshold", [0.08, 0.12, 0.2])
+def test_groups_are_those_of_naive_loops(threshold, monkeypatch):
+    monkeypatch.setattr(joining, "QUERIES_AT_ONCE", 23)
+    monkeypatch.setattr(joining, "FIRST_QUERIES", 5)
+    monkeypatch.setattr(joining, "PAIRS_DECIDED_AT_ONCE", 7)
+    embeddings = unit(np.random.default_rng(3).normal(size=(150, 3)))
+    # The index holds rows that do not count, which must not join others.
+    rows = np.setdiff1d(np.arange(150), np.arange(4, 150, 6))
+    index = Watched(ExactIndex(embeddings, np.arange(150)))
+    labels = near_components(embeddings, rows, index, threshold)
+    expected = groups_by_walking(embeddings, rows.tolist(), threshold)
+    assert any(len(group) > 2 for group in expected) and len(expected) > 1
+    assert groups_of_labels(rows, labels) == expected
+    assert index.sizes[:2] == [5, 20] and max(index.sizes) == 23
+    assert sum(index.sizes) == len(rows)
+
+
+def test_many_neighbours_make_few_queries_at_once(monkeypatch):
+    monkeypatch.setattr(joining, "FIRST_QUERIES", 8)
+    monkeypatch.setattr(joining, "PAIRS_AT_ONCE", 200)
+    embeddings = unit(np.ones((100, 4)))
+    index = Watched(ExactIndex(embeddings, np.arange(100)))
+    labels = near_components(embeddings, np.arange(100), index, 0.5)
+    assert len(set(labels.tolist())) == 1
+    assert index.sizes[0] == 8 and set(index.sizes[1:]) == {2}
+
+
+def test_nearly_equal_rows_are_found_and_decided_exactly():
+    rng = np.random.default_rng(0)
+    first = unit(rng.normal(size=(60, 512)))
+    second = first.copy()
+    second[:, 0] += 2e-4  # float32 products are wrong by more than its square
+    embeddings = np.concatenate([first, second])
+    rows = np.arange(120)
+    index = Products(embeddings)
+    exact = np.sqrt(((first.astype(np.float64) - second) ** 2).sum(axis=1))
+    labels = near_components(embeddings, rows, index, exact.max() * 1.0001)
+    assert (labels[:60] == labels[60:]).all()
+    # Nearer than the threshold, not as near: the pair at the threshold itself is none.
+    labels = near_components(embeddings, rows, index, float(np.median(exact[:-1])))
+    joined = labels[:60] == labels[60:]
+    assert (joined == (exact < np.median(exact[:-1]))).all()
+
+
+def test_clusters_find_what_is_in_the_clusters_visited(tmp_path):
+    embeddings = unit(np.random.default_rng(1).normal(size=(200, 4)))
+    index = ClusterIndex(tmp_path / "index.faiss", probes=5)
+    index.update(embeddings, np.arange(200), np.empty(0, np.int64))
+    assert index.num_clusters == 5
+    labels = near_components(embeddings, np.arange(200), index, 0.2)
+    assert groups_of_labels(np.arange(200), labels) == groups_by_walking(
+        embeddings, range(200), 0.2
+    )
+
+
+def scene(seed, width=48, height=32):
+    """An image with coarse and fine structure."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.integers(0, 256, (4, 6, 3), np.uint8), (width, height))
+    fine = rng.integers(0, 40, (height, width, 1), np.uint8)
+    return np.clip(coarse.astype(int) + fine - 20, 0, 255).astype(np.uint8)
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def png(pixels, level):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=level)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function of images by path and their embeddings, which makes a collection."""
+
+    def made(pictures, embeddings, **options):
+        root = tmp_path / "images"
+        for number, (path, picture) in enumerate(pictures.items()):
+            if isinstance(picture, bytes):
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                (root / path).write_bytes(picture)
+            else:
+                save(root / path, scene(number) if picture is None else picture)
+        by_path = dict(zip(pictures, embeddings, strict=True))
+        return make_collection(tmp_path / "index", root, by_path, **options)
+
+    return made
+
+
+def paths_of(found):
+    return [[image.path for image in group.images] for group in found.groups]
+
+
+def test_chains_are_one_group(make):
+    pictures = dict.fromkeys(["a/1.png", "a/2.png", "b/3.png", "b/far.png"])
+    collection = make(pictures, at_angles(0.0, 0.1, 0.2, 1.0))
+    (group,) = find_duplicates(collection, 0.11).groups
+    assert {image.path for image in group.images} == {"a/1.png", "a/2.png", "b/3.png"}
+    assert [image.label for image in sorted(group.images, key=lambda each: each.path)] == [
+        "a",
+        "a",
+        "b",
+    ]
+    angles = {"a/1.png": 0.0, "a/2.png": 0.1, "b/3.png": 0.2}
+    for image in group.images:
+        apart = abs(angles[image.path] - angles[group.keeper.path])
+        assert image.distance == pytest.approx(2 * np.sin(apart / 2), abs=1e-6)
+    assert find_duplicates(collection, 0.09).groups == []
+
+
+def test_equal_files_are_duplicates_at_any_threshold(make):
+    pictures = {"b/copy.png": scene(0), "a.png": scene(0), "c/other.png": scene(1)}
+    collection = make(pictures, at_angles(0.0, 0.0, 1e-3))
+    assert len(collection.rows()) == 2
+    assert paths_of(find_duplicates(collection, 0)) == [["a.png", "b/copy.png"]]
+    (group,) = find_duplicates(collection, 0.1).groups
+    assert len(group.images) == 3
+
+
+def test_groups_are_ordered_by_size_and_path(make):
+    pictures = dict.fromkeys(["z.png", "y.png", "x.png", "d.png", "c.png", "b.png", "a.png"])
+    angles = at_angles(0, 0.01, 0.02, 1, 1.01, 2, 2.01)
+    collection = make(pictures, angles)
+    sets = [sorted(group) for group in paths_of(find_duplicates(collection, 0.05))]
+    assert sets == [["x.png", "y.png", "z.png"], ["a.png", "b.png"], ["c.png", "d.png"]]
+    assert find_duplicates(collection, 0.05) == find_duplicates(collection, 0.05)
+
+
+def test_the_image_with_the_most_pixels_is_kept(make):
+    large = scene(0, 60, 40)
+    blurred = cv2.GaussianBlur(large, (0, 0), 3)
+    pictures = {"a.png": scene(0), "b.png": blurred, "c.png": scene(0, 90, 20)}
+    (group,) = find_duplicates(make(pictures, at_angles(0, 0.02, 0.03)), 0.1).groups
+    assert group.keeper.path == "b.png" and group.keeper.is_keeper
+    assert (group.keeper.width, group.keeper.height, group.keeper.distance) == (60, 40, 0)
+    assert [image.path for image in group.others] == ["c.png", "a.png"]  # 0.01 and 0.02 away
+    assert not any(image.is_keeper for image in group.others)
+
+
+def test_of_equal_pixels_the_sharpest_is_kept(make):
+    sharp = scene(0)
+    pictures = {
+        "a.png": png(cv2.GaussianBlur(sharp, (0, 0), 2), level=0),
+        "b.png": png(sharp, level=9),
+        "c.png": png(cv2.GaussianBlur(sharp, (0, 0), 1), level=0),
+    }
+    assert len(pictures["b.png"]) < len(pictures["c.png"])
+    (group,) = find_duplicates(make(pictures, at_angles(0, 0, 0)), 0.1).groups
+    assert group.keeper.path == "b.png"
+    by_path = {image.path: image.sharpness for image in group.images}
+    assert by_path["b.png"] > by_path["c.png"] > by_path["a.png"] > 0
+
+
+def test_what_compression_makes_seem_sharper_is_no_reason_to_keep_it(make):
+    plain = scene(0)
+    blocks = png(np.clip((plain.astype(int) - 128) * 1.2 + 128, 0, 255).astype(np.uint8), level=9)
+    pictures = {"a.png": blocks, "b.png": png(plain, level=0)}
+    (group,) = find_duplicates(make(pictures, at_angles(0, 0)), 0.1).groups
+    sharp = {image.path: image.sharpness for image in group.images}
+    assert 1 < sharp["a.png"] / sharp["b.png"] < 2
+    assert group.keeper.path == "b.png"
+
+
+def test_of_equal_sharpness_the_largest_file_is_kept_and_then_the_first_path(make):
+    buffers = {level: png(scene(0), level) for level in (0, 9)}
+    pictures = {"a.png": buffers[9], "c.png": buffers[0], "b.png": buffers[0]}
+    collection = make(pictures, at_angles(0, 0.01, 0.01))
+    (group,) = find_duplicates(collection, 0.1).groups
+    assert len(buffers[0]) > len(buffers[9])
+    assert [image.path for image in group.images] == ["b.png", "c.png", "a.png"]
+    assert group.keeper.num_bytes == len(buffers[0])
+
+
+def test_sharpness_is_the_variance_of_the_laplacian():
+    gray = np.zeros((8, 8), np.uint8)
+    gray[4, 4] = 100
+    # The Laplacian is -400 at the point and 100 at its 4 neighbours: mean 0.
+    expected = (400**2 + 4 * 100**2) / 64
+    assert sharpness(np.repeat(gray[:, :, None], 3, axis=2)) == pytest.approx(expected)
+
+
+def test_what_is_gone_changed_or_broken_is_left_out(make, tmp_path):
+    names = ["bridge.png", "broken.png", "changed.png", "gone.png", "one.png", "two.png"]
+    # one and two are near each other only by way of what has changed.
+    collection = make(dict.fromkeys(names), at_angles(0.1, 1, 0, 2, 0, 0.2))
+    save(tmp_path / "images" / "changed.png", scene(9))
+    save(tmp_path / "images" / "bridge.png", scene(8))
+    (tmp_path / "images" / "gone.png").unlink()
+    found = find_duplicates(collection, 0.11)
+    assert found.groups == []
+    assert [path for path, _ in found.left_out] == ["bridge.png", "changed.png", "gone.png"]
+    assert "changed since" in found.left_out[1][1] and "gone since" in found.left_out[2][1]
+
+
+def test_a_file_that_cannot_be_read_any_more_is_left_out(make, tmp_path):
+    collection = make(dict.fromkeys(["a.png", "b.png", "c.png"]), at_angles(0, 0.01, 0.02))
+    path = tmp_path / "images" / "b.png"
+    status, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:60] + bytes(len(data) - 60))  # damaged, with its size and time
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    found = find_duplicates(collection, 0.1)
+    assert [sorted(group) for group in paths_of(found)] == [["a.png", "c.png"]]
+    ((path, problem),) = found.left_out
+    assert path == "b.png" and problem and "b.png" not in problem
+
+
+def test_a_link_is_no_duplicate_of_its_file(make, tmp_path):
+    root = tmp_path / "images"
+    save(root / "z.png", scene(0))
+    (root / "a.png").symlink_to("z.png")
+    data = (root / "z.png").read_bytes()
+    collection = make_collection(
+        tmp_path / "index", root, {"a.png": at_angles(0)[0], "z.png": at_angles(0)[0]}
+    )
+    found = find_duplicates(collection, 0.1)
+    assert found.groups == []
+    assert found.left_out == [("a.png", "a link that leads to z.png")]
+    assert (root / "z.png").read_bytes() == data
+
+
+def test_bad_thresholds_and_a_folder_that_is_gone_are_named(make, tmp_path):
+    collection = make({"a.png": None}, at_angles(0))
+    for threshold in (-0.1, 2.1, float("nan")):
+        with pytest.raises(InputError, match="threshold must be 0 to 2"):
+            find_duplicates(collection, threshold)
+    assert find_duplicates(collection, 2).groups == []
+    shutil.rmtree(tmp_path / "images")
+    with pytest.raises(InputError, match="no such folder, where the images were"):
+        find_duplicates(collection, 0.1)
+
+
+def test_bytes_for_people():
+    assert [readable_bytes(number) for number in (0, 1023, 1536, 2**20, 5 * 2**30)] == [
+        "0 bytes",
+        "1023 bytes",
+        "1.5 KiB",
+        "1.0 MiB",
+        "5,120.0 MiB",
+    ]
+
+
+ODD = "a&b/<i>\"say\" 'hi' .png"
+
+
+@pytest.fixture
+def odd(make, tmp_path):
+    pictures = {ODD: scene(0, 60, 40), "b/2.png": scene(0), "b/3.png": None, "b/4.png": None}
+    make({**pictures, "c.png": None}, at_angles(0, 0.02, 1, 1.03, 2))
+    return tmp_path / "index"
+
+
+def test_the_command_prints_groups_and_a_last_line(odd, tmp_path, capsys):
+    assert main(["duplicates", "--index", str(odd), "--threshold", "0.1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert str(tmp_path / "images") in lines[0]
+    assert lines[2] == "Group 1: 2 images"
+    assert lines[3].split()[:2] == ["keep", "60x40"] and lines[3].endswith(ODD)
+    assert lines[4].split()[:2] == ["0.0200", "48x32"] and lines[4].endswith("b/2.png")
+    assert lines[6] == "Group 2: 2 images"
+    assert "--html FILE" in lines[-2] and "--move DIR" in lines[-2]
+    assert re.fullmatch(r"2 groups, 4 images, 2 could go, \d+\.\d KiB", lines[-1])
+    assert main(["duplicates", "--index", str(odd), "--threshold", "0"]) == 0
+    assert capsys.readouterr().out == "0 groups, 0 images, 0 could go, 0 bytes\n"
+
+
+def test_json_has_all_of_it(odd, tmp_path):
+    (tmp_path / "images" / "c.png").unlink()
+    file = tmp_path / "found.json"
+    assert main(["duplicates", "--index", str(odd), "--threshold", "0.1", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert found["threshold"] == 0.1 and found["root"] == str(tmp_path / "images")
+    assert [len(group) for group in found["groups"]] == [2, 2]
+    keeper, other = found["groups"][0]
+    assert keeper["path"] == str(tmp_path / "images" / ODD) and keeper["class"] == "a&b"
+    assert (keeper["width"], keeper["height"], keeper["distance"]) == (60, 40, 0)
+    assert keeper["is_keeper"] and not other["is_keeper"]
+    assert other["distance"] == pytest.approx(0.02, abs=1e-5)
+    assert other["bytes"] == (tmp_path / "images" / "b" / "2.png").stat().st_size
+    assert other["sharpness"] > 0
+    assert [each["path"] for each in found["left_out"]] == [str(tmp_path / "images" / "c.png")]
+
+
+class Page(HTMLParser):
+    """Images with their attributes, and the text of captions."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.captions, self.tags, self.within = [], [], set(), ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.within = tag
+        if tag == "img":
+            self.images.append(dict(attrs))
+
+    def handle_data(self, data):
+        if self.within == "figcaption" and data.strip():
+            self.captions.append(data)
+        self.within = "" if self.within == "figcaption" else self.within
+
+
+def test_the_page_shows_each_image_and_frames_the_keeper(odd, tmp_path):
+    file = tmp_path / "page.html"
+    assert main(["duplicates", "--index", str(odd), "--threshold", "0.1", "--html", str(file)]) == 0
+    text = file.read_text()
+    found = Page(text)
+    assert "i" not in found.tags and "script" not in found.tags
+    root = tmp_path / "images"
+    assert [image["title"] for image in found.images][:2] == [
+        str(root / ODD),
+        str(root / "b" / "2.png"),
+    ]
+    assert [image.get("class") for image in found.images] == ["hit", None, "hit", None]
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in found.images)
+    assert found.captions[0].startswith("✓ keep, 60x40, ") and ODD in found.captions[0]
+    assert found.captions[1].startswith("0.020, 48x32, ")
+    shown = Image.open(io.BytesIO(base64.b64decode(found.images[0]["src"].split(",")[1])))
+    assert shown.size == (224, 149)  # in proportion
+    expected = cv2.resize(scene(0, 60, 40), shown.size, interpolation=cv2.INTER_AREA)
+    assert np.abs(np.asarray(shown, int) - expected).mean() < 12
+    assert "2 groups, 4 images, 2 could go" in text
+    assert "are shown" not in text and "more in this group" not in text
+
+
+def test_thumbnails_keep_their_proportions(tmp_path):
+    wide = cv2.resize(scene(0), (600, 500))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    save(tmp_path / "wide.jpg", wide)
+    save(tmp_path / "tall.jpg", wide, exif=exif)
+    assert _pixels(tmp_path / "wide.jpg").shape == (187, 224, 3)
+    assert _pixels(tmp_path / "tall.jpg").shape == (224, 187, 3)
+    assert (_pixels(tmp_path / "gone.jpg") == 255).all()
+
+
+def test_a_long_page_says_what_it_leaves_out(odd, tmp_path, monkeypatch):
+    monkeypatch.setattr("deep_ranking.report.duplicate_groups.MOST_GROUPS", 1)
+    monkeypatch.setattr("deep_ranking.report.duplicate_groups.MOST_IMAGES", 1)
+    file = tmp_path / "page.html"
+    assert main(["duplicates", "--index", str(odd), "--threshold", "0.1", "--html", str(file)]) == 0
+    text = file.read_text()
+    assert len(Page(text).images) == 1
+    assert "The 1 largest of 2 groups are shown" in text
+    assert "and 1 more in this group" in text
+
+
+def test_wrong_calls_exit_with_2_and_bad_data_with_1(odd, tmp_path, capsys):
+    index = ["duplicates", "--index", str(odd)]
+    undo = ["duplicates", "--undo", str(tmp_path / "no.jsonl")]
+    for wrong in (["duplicates"], [*index, "--threshold", "3"], [*index, *undo[1:]]):
+        with pytest.raises(SystemExit) as end:
+            main(wrong)
+        assert end.value.code == 2
+    with pytest.raises(SystemExit) as end:
+        main([*undo, "--move", str(tmp_path / "aside")])
+    assert end.value.code == 2
+    capsys.readouterr()
+    for bad in (
+        undo,
+        ["duplicates", "--index", str(tmp_path / "none")],
+        [*index, "--json", str(tmp_path)],
+        [*index, "--html", str(tmp_path / "none" / "page.html")],
+        [*index, "--move", str(tmp_path / "images" / "aside")],
+    ):
+        assert main(bad) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_pruned_index_says_that_it_may_miss_some(make, tmp_path, capsys):
+    names = [f"{number}.png" for number in range(80)]
+    embeddings = unit(np.random.default_rng(0).normal(size=(80, 8)))
+    embeddings[1] = embeddings[0]
+    make(dict.fromkeys(names), embeddings, index={"kind": "clusters", "clusters": 2, "probes": 1})
+    assert main(["duplicates", "--index", str(tmp_path / "index")]) == 0
+    printed = capsys.readouterr()
+    assert "those of 1 of the index's 2 clusters" in printed.err
+    assert printed.out.splitlines()[-1].startswith("1 group, 2 images, 1 could go")
+
+
+def test_it_runs_without_tensorflow(odd, tmp_path):
+    code = (
+        "import sys\nfrom deep_ranking.cli.main import main\n"
+        f"assert main(['duplicates', '--index', {str(odd)!r}, '--threshold', '0.1', '--html', "
+        f"{str(tmp_path / 'page.html')!r}, '--move', {str(tmp_path / 'aside')!r}]) == 0\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Moved 2 images" in done.stdout
+    assert (tmp_path / "aside" / "b" / "2.png").exists()

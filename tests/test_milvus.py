@@ -1,0 +1,420 @@
+import fcntl
+import os
+import shutil
+import sys
+import time
+
+import milvus_server
+import numpy as np
+import pymilvus
+import pytest
+
+from deep_ranking.collection import Collection, Settings
+from deep_ranking.errors import InputError
+from deep_ranking.index import milvus
+from deep_ranking.index.choice import open_index
+from deep_ranking.index.milvus import MilvusIndex, search_parameters
+
+DIMENSION = 16
+NUM_ROWS = 300
+NONE = np.empty(0, np.int64)
+ALL = np.arange(NUM_ROWS)
+
+
+def unit_rows(count, dimension=DIMENSION, seed=0):
+    rows = np.random.default_rng(seed).normal(0.2, 1, (count, dimension)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+MATRIX = unit_rows(NUM_ROWS)
+MATRIX[7] = MATRIX[5]  # two images of the same content but for a pixel
+QUERIES = np.concatenate([unit_rows(6, seed=1), MATRIX[5:6]])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    program = milvus_server.find_program()
+    if program is None:
+        reason = f"no milvus-server; make milvus-server, or set {milvus_server.PROGRAM_VARIABLE}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = milvus_server.MilvusServer(
+        program,
+        tmp_path_factory.mktemp("milvus") / "data",
+        # After a kill the server waits until its former self is taken for dead, by default 30 s.
+        "--extra-config",
+        "common.session.ttl=5",
+    )
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def emptied(server):
+    """The server, whose collections are dropped at the end: what it holds delays its next start."""
+    yield server
+    client = pymilvus.MilvusClient(server.uri)
+    for name in client.list_collections():
+        client.drop_collection(name)
+
+
+@pytest.fixture(params=["embedded", "server"])
+def uri(request, tmp_path):
+    if request.param == "server":
+        yield request.getfixturevalue("emptied").uri
+        return
+    path = str(tmp_path / "lite.db")
+    yield path
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(path)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function that makes a collection whose embeddings are kept, and none indexed."""
+
+    def make(uri, matrix=MATRIX, folder="collection", fingerprint="c0ffee", **index):
+        model = tmp_path / "some.h5"
+        model.write_bytes(b"a model")
+        settings = Settings(
+            fingerprint=fingerprint,
+            dimension=matrix.shape[1],
+            image_size=32,
+            dtype="float32",
+            batch_size=8,
+            root=str(tmp_path),
+            index={"kind": "milvus", "uri": uri, **index},
+        )
+        collection = Collection.make(tmp_path / folder, settings, model)
+        keys = [number.to_bytes(32) for number in range(len(matrix))]
+        collection.store.extend([(keys, matrix)])
+        return collection
+
+    return make
+
+
+def held(collection, rows=ALL, **options):
+    """An index that was told to hold some rows, opened anew."""
+    index = MilvusIndex(collection, **options)
+    index.update(collection.embeddings(), rows, NONE)
+    return MilvusIndex(collection)
+
+
+def nearest(queries, rows, count, matrix=MATRIX):
+    """What is right: distances and rows of the nearest."""
+    distances = np.sqrt(((queries[:, None] - matrix[None, rows]) ** 2).sum(-1))
+    order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(distances, order, 1), rows[order]
+
+
+def check_search(index, rows, count=9):
+    found = index.search(QUERIES, count)
+    distances, expected = nearest(QUERIES, rows, count)
+    np.testing.assert_allclose(found.distances, distances, atol=1e-3)
+    np.testing.assert_array_equal(np.sort(found.rows[:-1]), np.sort(expected[:-1]))
+    assert {5, 7} & set(rows) == {5, 7} & set(found.rows[-1])
+    assert found.rows.dtype == np.int64
+    assert found.distances.dtype == np.float32
+    assert index.cost(QUERIES) is None
+
+
+def one_line(error, *parts):
+    text = str(error.value)
+    assert "\n" not in text
+    for part in parts:
+        assert part in text
+
+
+def test_finds_what_brute_force_finds(uri, make, capfd, caplog):
+    collection = make(uri)
+    index = held(collection)
+    np.testing.assert_array_equal(index.rows(), ALL)
+    check_search(index, ALL)
+    opened = open_index(collection)
+    assert isinstance(opened, MilvusIndex)
+    assert opened.kind == "milvus"
+    check_search(opened, ALL)
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+def test_gives_all_if_more_are_asked_for(uri, make):
+    index = held(make(uri), ALL[:20])
+    found = index.search(QUERIES, 50)
+    assert found.rows.shape == (len(QUERIES), 20)
+    assert (np.sort(found.rows) == ALL[:20]).all()
+
+
+def test_adds_and_removes(uri, make):
+    collection = make(uri)
+    index = held(collection, ALL[:200])
+    check_search(index, ALL[:200])
+    index.update(collection.embeddings(), ALL[200:], ALL[10:150])
+    rows = np.concatenate([ALL[:10], ALL[150:]])
+    np.testing.assert_array_equal(index.rows(), rows)
+    check_search(index, rows)
+    opened = MilvusIndex(collection)
+    np.testing.assert_array_equal(opened.rows(), rows)
+    check_search(opened, rows)
+
+
+def test_a_row_that_is_sent_twice_is_there_once(uri, make):
+    index = held(make(uri), ALL[:100])
+    index.update(MATRIX, ALL[50:150], NONE)
+    np.testing.assert_array_equal(index.rows(), ALL[:150])
+    assert index.search(QUERIES, 200).rows.shape[1] == 150
+
+
+def test_small_batches_and_pages(uri, make, monkeypatch):
+    monkeypatch.setattr(milvus, "BATCH_BYTES", 4 * DIMENSION * 70)
+    monkeypatch.setattr(milvus, "MOST_RESULTS", 50)
+    monkeypatch.setattr(milvus, "RESULTS_AT_ONCE", 20)
+    collection = make(uri)
+    index = held(collection)
+    np.testing.assert_array_equal(index.rows(), ALL)
+    check_search(index, ALL)
+    index.update(MATRIX, NONE, ALL[:120])
+    np.testing.assert_array_equal(index.rows(), ALL[120:])
+
+
+def test_without_rows(uri, make):
+    index = MilvusIndex(make(uri))
+    assert index.rows().shape == (0,)
+    assert index.search(QUERIES, 5).rows.shape == (len(QUERIES), 0)
+    within = index.within(QUERIES, 1.0)
+    assert within.limits.tolist() == [0] * (len(QUERIES) + 1)
+    assert len(within.rows) == len(within.distances) == 0
+
+
+@pytest.mark.parametrize("radius", [0.3, 1.0, 1.45])
+def test_within_gives_all_that_are_nearer(uri, make, radius):
+    index = held(make(uri))
+    distances, rows = nearest(QUERIES, ALL, NUM_ROWS)
+    found = index.within(QUERIES, radius)
+    counts = np.diff(found.limits)
+    np.testing.assert_array_equal(counts, (distances < radius).sum(axis=1))
+    assert counts[-1] >= 2  # the query and its copy
+    assert radius < 1.4 or counts.max() > milvus.FIRST_LIMIT  # looked further
+    for number, (begin, end) in enumerate(zip(found.limits, found.limits[1:], strict=False)):
+        order = np.argsort(found.rows[begin:end])
+        near = distances[number] < radius
+        expected = np.argsort(rows[number][near])
+        np.testing.assert_array_equal(found.rows[begin:end][order], rows[number][near][expected])
+        np.testing.assert_allclose(
+            found.distances[begin:end][order], distances[number][near][expected], atol=1e-3
+        )
+
+
+def test_tells_what_is_more_than_milvus_gives(uri, make, monkeypatch):
+    index = held(make(uri))
+    monkeypatch.setattr(milvus, "MOST_RESULTS", 100)
+    with pytest.raises(InputError) as error:
+        index.within(QUERIES, 1.9)
+    one_line(error, uri, "100 or more", "1.9")
+    with pytest.raises(InputError) as error:
+        index.search(QUERIES, 101)
+    one_line(error, uri, "at most 100", "101")
+
+
+def test_another_model_is_refused(uri, make):
+    name = f"shared_{time.time_ns()}"
+    held(make(uri, name=name), ALL[:5])
+    with pytest.raises(InputError) as error:
+        MilvusIndex(make(uri, folder="other", fingerprint="decaf", name=name))
+    one_line(error, uri, name, "c0ffee", "decaf")
+    with pytest.raises(InputError) as error:
+        MilvusIndex(make(uri, matrix=unit_rows(3, 8), folder="third", name=name))
+    one_line(error, uri, name, "16", "8")
+
+
+def test_a_folder_finds_its_own_rows_wherever_it_is(uri, make, tmp_path):
+    collection = make(uri)
+    held(collection, ALL[:40])
+    shutil.move(collection.folder, tmp_path / "moved")
+    moved = MilvusIndex(Collection.open(tmp_path / "moved"))
+    np.testing.assert_array_equal(moved.rows(), ALL[:40])
+    anew = MilvusIndex(make(uri))  # of the same path, but another
+    assert len(anew.rows()) == 0
+    anew.update(MATRIX, ALL[50:60], NONE)
+    np.testing.assert_array_equal(anew.rows(), ALL[50:60])
+    np.testing.assert_array_equal(moved.rows(), ALL[:40])
+
+
+def test_large_collections_get_a_graph(uri, make):
+    matrix = unit_rows(3000, 32)
+    collection = make(uri, matrix)
+    index = held(collection, np.arange(3000))
+    about = index._connected().describe_index(index._name, milvus.EMBEDDING)
+    assert about["index_type"] == "HNSW"
+    queries = unit_rows(50, 32, seed=5)
+    found = index.search(queries, 10)
+    _, expected = nearest(queries, np.arange(3000), 10, matrix)
+    hits = [len(set(a) & set(b)) for a, b in zip(found.rows, expected, strict=True)]
+    assert np.mean(hits) / 10 > 0.95
+
+
+def test_another_index_of_the_server_is_kept(uri, make):
+    collection = make(uri)
+    index = held(collection)
+    client, name = index._connected(), index._name
+    client.release_collection(name)
+    client.drop_index(name, milvus.EMBEDDING)
+    inverted = client.prepare_index_params()
+    inverted.add_index(
+        milvus.EMBEDDING,
+        index_name=milvus.EMBEDDING,
+        index_type="IVF_FLAT",
+        metric_type="L2",
+        params={"nlist": 128},
+    )
+    client.create_index(name, inverted)
+    index = MilvusIndex(collection)
+    assert index._index_type == "IVF_FLAT"
+    index.probes = 128
+    check_search(index, ALL)
+    index.update(MATRIX, NONE, ALL[:3])
+    check_search(index, ALL[3:])
+    assert client.describe_index(name, milvus.EMBEDDING)["index_type"] == "IVF_FLAT"
+
+
+def killing(index, server, after, then=lambda: None):
+    """Make the server be killed before a message to it."""
+    ask, count = index._ask, iter(range(1000))
+
+    def wrapped(method, **arguments):
+        if method == "upsert" and next(count) == after:
+            server.kill()
+            then()
+        return ask(method, **arguments)
+
+    index._ask = wrapped
+
+
+def test_insertion_goes_on_after_the_server_was_killed(emptied, make, monkeypatch):
+    server = emptied
+    monkeypatch.setattr(milvus, "BATCH_BYTES", 4 * DIMENSION * 50)
+    collection = make(server.uri)
+    index = MilvusIndex(collection, retry_seconds=1)
+    killing(index, server, after=3)
+    with pytest.raises(InputError) as error:
+        index.update(MATRIX, ALL, NONE)
+    one_line(error, server.uri, "run the same command again")
+    server.start()
+    index = MilvusIndex(collection)
+    rows = index.rows()
+    np.testing.assert_array_equal(rows, ALL[:150])
+    index.update(MATRIX, np.setdiff1d(ALL, rows), NONE)
+    np.testing.assert_array_equal(index.rows(), ALL)
+    check_search(index, ALL)
+
+
+def test_a_server_that_comes_back_is_not_noticed(emptied, make, monkeypatch, capfd, caplog):
+    server = emptied
+    monkeypatch.setattr(milvus, "BATCH_BYTES", 4 * DIMENSION * 50)
+    index = MilvusIndex(make(server.uri))
+    killing(index, server, after=2, then=server.start)
+    index.update(MATRIX, ALL, NONE)
+    np.testing.assert_array_equal(index.rows(), ALL)
+    check_search(index, ALL)
+    server.kill()
+    server.start()
+    check_search(index, ALL)
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+def test_a_server_that_is_down_is_named(make, capfd, caplog):
+    uri = f"http://127.0.0.1:{milvus_server.free_port()}"
+    begin = time.monotonic()
+    with pytest.raises(InputError) as error:
+        MilvusIndex(make(uri), retry_seconds=1)
+    assert 1 <= time.monotonic() - begin < 10
+    one_line(error, uri, "does not answer", "1 s", "refused", "run the same command again")
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_another_process_has_open(make, tmp_path):
+    path = tmp_path / "lite.db"
+    path.mkdir()
+    with (path / "LOCK").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError) as error:
+            MilvusIndex(make(str(path)))
+    one_line(error, str(path), "another process")
+
+
+class Recorder:
+    """In the place of the client: takes down what it is made with."""
+
+    def __init__(self, uri, **options):
+        self.made.append((uri, options))
+
+
+@pytest.fixture
+def made(monkeypatch):
+    monkeypatch.setattr("pymilvus.MilvusClient", Recorder)
+    Recorder.made = []
+    return Recorder.made
+
+
+def test_token_and_certificate_are_passed_on_and_not_kept(make, made, monkeypatch, tmp_path):
+    certificate = tmp_path / "ca.pem"
+    certificate.write_text("a certificate")
+    monkeypatch.setenv(milvus.TOKEN_VARIABLE, "root:secret")
+    monkeypatch.setenv(milvus.CERTIFICATE_VARIABLE, str(certificate))
+    collection = make("https://milvus.example:443")
+    MilvusIndex(collection)
+    [(uri, options)] = made
+    assert uri == "https://milvus.example:443"
+    assert options["token"] == "root:secret"
+    assert options["secure"] is True
+    assert options["server_pem_path"] == str(certificate)
+    for file in collection.folder.iterdir():
+        assert b"secret" not in file.read_bytes()
+    certificate.unlink()
+    with pytest.raises(InputError) as error:
+        MilvusIndex(collection)
+    one_line(error, milvus.CERTIFICATE_VARIABLE, str(certificate))
+
+
+def test_without_token_and_tls(make, made, monkeypatch):
+    monkeypatch.delenv(milvus.TOKEN_VARIABLE, raising=False)
+    MilvusIndex(make("http://milvus.example:19530"))
+    [(_, options)] = made
+    assert not {"token", "secure", "server_pem_path"} & set(options)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated(make):
+    with pytest.raises(InputError) as error:
+        MilvusIndex(make("http://root:secret@127.0.0.1:1"))
+    one_line(error, milvus.TOKEN_VARIABLE)
+    assert "secret" not in str(error.value)
+
+
+def test_without_pymilvus(make, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(InputError) as error:
+        MilvusIndex(make("http://127.0.0.1:1"))
+    one_line(error, "pip install 'deep-ranking[milvus]'")
+
+
+@pytest.mark.parametrize(
+    ("index_type", "expected"),
+    [
+        ("HNSW", {"ef": 100}),
+        ("DISKANN", {"search_list": 100}),
+        ("IVF_FLAT", {"nprobe": 32}),
+        ("IVF_PQ", {"nprobe": 32}),
+        ("FLAT", {}),
+    ],
+)
+def test_search_parameters(index_type, expected):
+    assert search_parameters(index_type, 32, 100) == expected
+    assert search_parameters("HNSW", 300, 100) == {"ef": 300}

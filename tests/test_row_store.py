@@ -1,0 +1,155 @@
+import re
+import shutil
+import struct
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from deep_ranking.errors import InputError
+from deep_ranking.row_store import RowStore
+
+WIDTH = 3
+RECORD_BYTES = 40  # a key of 32 bytes, and a count of 8
+
+
+def key(number):
+    """A digest that ends in zero bytes, as one may."""
+    return bytes([number, 255, 0, number]) + bytes(28)
+
+
+def values(number):
+    return np.array([number, number + 0.5, -number], np.float32)
+
+
+def block(*numbers):
+    rows = np.array([values(number) for number in numbers], np.float32).reshape(-1, WIDTH)
+    return [key(number) for number in numbers], rows
+
+
+def assert_holds(store, *numbers):
+    assert len(store) == len(numbers)
+    assert store.keys() == [key(number) for number in numbers]
+    assert store.find() == {key(number): row for row, number in enumerate(numbers)}
+    rows = store.rows()
+    assert rows.shape == (len(numbers), WIDTH)
+    assert rows.dtype == store.dtype
+    np.testing.assert_array_equal(rows, block(*numbers)[1])
+
+
+def open_store(folder, dtype=np.float32):
+    return RowStore(folder, "vectors", WIDTH, dtype)
+
+
+@pytest.mark.parametrize(("dtype", "letter"), [(np.float32, "f"), (np.float16, "e")])
+def test_files_are_rows_and_records(tmp_path, dtype, letter):
+    store = open_store(tmp_path, dtype)
+    assert_holds(store)
+    store.extend([block(7, 1), block(3)])
+    store.extend([block(9)])
+    assert_holds(store, 7, 1, 3, 9)
+    assert_holds(open_store(tmp_path, dtype), 7, 1, 3, 9)
+    rows = b"".join(
+        struct.pack(f"<3{letter}", number, number + 0.5, -number) for number in (7, 1, 3, 9)
+    )
+    assert (tmp_path / "vectors.bin").read_bytes() == rows
+    records = [(7, 2), (1, 2), (3, 3), (9, 4)]  # the key, and the rows at the end of its block
+    packed = b"".join(key(number) + struct.pack("<Q", end) for number, end in records)
+    assert (tmp_path / "keys.bin").read_bytes() == packed
+
+
+def test_rows_are_mapped_and_not_to_be_written(tmp_path):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2)])
+    rows = store.rows()
+    assert isinstance(rows, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        rows[0, 0] = 1
+
+
+def test_a_key_that_came_twice_has_its_last_row(tmp_path):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2), block(1)])
+    assert store.find() == {key(1): 2, key(2): 1}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_what_the_type_cannot_hold_is_clipped_and_nan_is_kept(tmp_path, dtype):
+    store = open_store(tmp_path, dtype)
+    store.extend(
+        [
+            ([key(1)], np.array([[np.nan, np.nan, np.nan]], np.float32)),
+            ([key(2)], np.array([[np.inf, -np.inf, 1e5]])),
+            ([key(3)], np.array([[1e39, -1e39, 0]])),
+        ]
+    )
+    largest = {np.float32: 3.4028234663852886e38, np.float16: 65504.0}[dtype]
+    most = {np.float32: 1e5, np.float16: 65504.0}[dtype]
+    assert np.isnan(store.rows()[0]).all()
+    np.testing.assert_array_equal(store.rows()[1], np.array([largest, -largest, most], dtype))
+    np.testing.assert_array_equal(store.rows()[2], np.array([largest, -largest, 0], dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("name", ["vectors.bin", "keys.bin"])
+def test_blocks_are_whole_or_absent_wherever_a_file_ends(tmp_path, name, dtype):
+    whole = tmp_path / "whole"
+    blocks = [(1, 2), (3,), (), (4, 5, 6)]
+    open_store(whole, dtype).extend([block(*numbers) for numbers in blocks])
+    content = (whole / name).read_bytes()
+    unit = RECORD_BYTES if name == "keys.bin" else WIDTH * np.dtype(dtype).itemsize
+    assert len(content) == 6 * unit
+    folder = tmp_path / "cut"
+    needed = {1: 2, 2: 2, 3: 3, 4: 6, 5: 6, 6: 6}  # rows up to the end of the block of each
+    for size in range(len(content) + 1):
+        shutil.copytree(whole, folder)
+        (folder / name).write_bytes(content[:size])
+        left = [number for number, rows in needed.items() if size >= rows * unit]
+        assert_holds(open_store(folder, dtype), *left)
+        if size % unit in (0, 1):
+            open_store(folder, dtype).extend([block(8, 9)])
+            assert_holds(open_store(folder, dtype), *left, 8, 9)
+            count = len(left) + 2
+            sizes = [(folder / each).stat().st_size for each in ("vectors.bin", "keys.bin")]
+            assert sizes == [count * WIDTH * np.dtype(dtype).itemsize, count * RECORD_BYTES]
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("name", ["vectors.bin", "keys.bin"])
+def test_a_torn_end_that_is_longer_is_cut_off(tmp_path, name):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2)])
+    with (tmp_path / name).open("ab") as file:
+        file.write(bytes(100))
+    assert_holds(store, 1, 2)
+    store.extend([block(3)])
+    assert_holds(store, 1, 2, 3)
+
+
+def test_a_block_that_cannot_be_computed_leaves_those_before(tmp_path):
+    def blocks():
+        yield block(1, 2)
+        raise KeyboardInterrupt
+
+    store = open_store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        store.extend(blocks())
+    assert_holds(store, 1, 2)
+
+
+def test_room_on_the_disk(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9e12, 0, 6_000_000_000))
+    store = open_store(tmp_path, np.float16)
+    assert store.row_bytes == 6
+    assert open_store(tmp_path).row_bytes == 12
+    store.check_space(1_000_000_000, "buy a disk")
+    said = f"{tmp_path}: 1,000,000,001 more rows take 6.0 GB, and 6.0 are free; buy a disk"
+    with pytest.raises(InputError, match=re.escape(said)):
+        store.check_space(1_000_000_001, "buy a disk")
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make this folder"):
+        open_store(tmp_path / "file" / "x")
