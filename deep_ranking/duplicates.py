@@ -157,16 +157,14 @@ def find_duplicates(
 def _out_of_date(table: ImageTable, root: Path) -> dict[str, str]:
     """Give the problem of each image whose file is not the one that was embedded."""
     problems: dict[str, str] = {}
-    known = table._select("SELECT path, size, changed FROM images WHERE row IS NOT NULL")
-    for name, size, changed in known:
-        path = os.fsdecode(name)
+    for file in table.files():
         try:
-            status = (root / path).stat()
+            status = (root / file.path).stat()
         except OSError as error:
-            problems[path] = f"gone since the collection was synced ({error.strerror})"
+            problems[file.path] = f"gone since the collection was synced ({error.strerror})"
             continue
-        if (status.st_size, status.st_mtime_ns) != (size, changed):
-            problems[path] = "changed since the collection was synced"
+        if (status.st_size, status.st_mtime_ns) != (file.size, file.changed):
+            problems[file.path] = "changed since the collection was synced"
     return problems
 
 

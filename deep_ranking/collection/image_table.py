@@ -103,6 +103,13 @@ class ImageTable:
         ):
             yield GalleryImage(os.fsdecode(path), os.fsdecode(label), row)
 
+    def files(self) -> Iterator[FoundFile]:
+        """Give the files of all images that can be found, as they were, by path."""
+        for path, size, changed in self._select(
+            "SELECT path, size, changed FROM images WHERE row IS NOT NULL ORDER BY path"
+        ):
+            yield FoundFile(os.fsdecode(path), size, changed)
+
     def of_rows(self, rows: Sequence[int]) -> dict[int, list[GalleryImage]]:
         """Give the images of each of some rows, by path; several of one content share a row."""
         found: dict[int, list[GalleryImage]] = {}
