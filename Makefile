@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-real lint types check clean
+.PHONY: install demo test test-slow test-real test-milvus milvus-server lint types check clean
 
 install: $(VENV)/installed
 
@@ -23,11 +23,23 @@ test: install
 
 # The tests that take longer; they need no data either.
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto
 
 # The tests on real images and weights: DEEP_RANKING_DATA names their folder.
 test-real: install
 	$(BIN)/python -m pytest -m real_data
+
+# The tests of a real Milvus server, which this starts on the loopback and stops.
+test-milvus: install milvus-server
+	CI=true $(BIN)/python -m pytest -m milvus
+
+# The server, in an environment of its own: it needs an old setuptools.
+milvus-server: .venv-milvus/installed
+
+.venv-milvus/installed:
+	$(PYTHON) -m venv .venv-milvus
+	.venv-milvus/bin/python -m pip install --quiet --disable-pip-version-check 'milvus==2.3.5' 'setuptools<81'
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .
@@ -39,4 +51,4 @@ types: install
 check: lint types test
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output
+	rm -rf $(VENV) .venv-milvus build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output

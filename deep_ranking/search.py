@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from deep_ranking.calibration import Calibration
 from deep_ranking.collection import Collection, GalleryImage
+from deep_ranking.errors import InputError
 from deep_ranking.index.base import Float32Array, Index, Int64Array
 from deep_ranking.index.choice import open_index
 from deep_ranking.metrics import pair_distances
@@ -102,6 +103,9 @@ class Searcher:
         wanted = count
         while True:
             rows = self.index.search(queries, wanted, probes=probes).rows
+            if not rows.shape[1] and len(self.collection.rows()):
+                folder = self.collection.folder
+                raise InputError(f"{folder}: its index is empty; run index --output {folder} again")
             with closing(self.collection.images()) as images:
                 known = images.of_rows(np.unique(rows[rows >= 0]).tolist())
             gone = ~np.isin(rows, list(known)) & (rows >= 0)

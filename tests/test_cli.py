@@ -50,6 +50,7 @@ def model_path(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_three_commands_from_folders_to_a_distance(photos, tmp_path):
     """As the blog's users work: in one folder, with the root scripts and their defaults."""
     sampled = python(

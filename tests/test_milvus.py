@@ -63,7 +63,7 @@ def emptied(server):
         client.drop_collection(name)
 
 
-@pytest.fixture(params=["embedded", "server"])
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.milvus)])
 def uri(request, tmp_path):
     if request.param == "server":
         yield request.getfixturevalue("emptied").uri
@@ -169,6 +169,10 @@ def test_a_row_that_is_sent_twice_is_there_once(uri, make):
     index.update(MATRIX, ALL[50:150], NONE)
     np.testing.assert_array_equal(index.rows(), ALL[:150])
     assert index.search(QUERIES, 200).rows.shape[1] == 150
+    [count] = index._connected().query(
+        index._name, output_fields=["count(*)"], consistency_level="Strong"
+    )
+    assert count["count(*)"] == 150
 
 
 def test_small_batches_and_pages(uri, make, monkeypatch):
@@ -296,6 +300,7 @@ def killing(index, server, after, then=lambda: None):
     index._ask = wrapped
 
 
+@pytest.mark.milvus
 def test_insertion_goes_on_after_the_server_was_killed(emptied, make, monkeypatch):
     server = emptied
     monkeypatch.setattr(milvus, "BATCH_BYTES", 4 * DIMENSION * 50)
@@ -314,6 +319,7 @@ def test_insertion_goes_on_after_the_server_was_killed(emptied, make, monkeypatc
     check_search(index, ALL)
 
 
+@pytest.mark.milvus
 def test_a_server_that_comes_back_is_not_noticed(emptied, make, monkeypatch, capfd, caplog):
     server = emptied
     monkeypatch.setattr(milvus, "BATCH_BYTES", 4 * DIMENSION * 50)

@@ -234,6 +234,7 @@ def test_clusters_file_cut_off(index, photos, capsys):
     flags = ("--index", index, "--image", photos / "a/1.png")
     assert "clusters.faiss: cut off, damaged" in call(capsys, "search", *flags, code=1)
     file.unlink()
+    assert "its index is empty; run index" in call(capsys, "search", *flags, code=1)
     call(capsys, "index", "--output", index)
     assert call(capsys, "search", *flags)
 
@@ -256,3 +257,32 @@ def test_a_wrong_call_is_one_line_and_exit_2(capsys, command, arguments, named):
     assert end.value.code == 2
     line = capsys.readouterr().err
     assert named in line and line.endswith("; see --help\n") and line.count("\n") == 1
+
+
+def test_probes_are_chosen_given_and_kept(tmp_path, model_path, capsys):
+    root = tmp_path / "many"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(160):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(root / f"{number}.png")
+    index = tmp_path / "index"
+    flags = ("--output", index, "--index", "clusters")
+    out = call(capsys, "index", "--model", model_path, "--images", root, *flags)
+    assert "4 clusters of which a search visits" in out and "of the 20 nearest, as measured" in out
+
+    def settings():
+        return json.loads((index / "collection.json").read_text())["index"]
+
+    assert settings()["target_recall"] == 0.95
+    call(capsys, "index", *flags, "--probes", 3)
+    assert settings() == {"kind": "clusters", "probes": 3}
+    call(capsys, "index", "--output", index)
+    assert settings()["probes"] == 3
+    call(capsys, "index", "--output", index, "--target_recall", 1)
+    assert settings()["target_recall"] == 1
+    out = call(capsys, "index", "--output", index, "--clusters", 2)
+    assert "2 clusters" in out and settings()["clusters"] == 2
+    for kind in ("hierarchy", "exact"):
+        assert f"in index {kind}" in call(capsys, "index", "--output", index, "--index", kind)
+        assert len(searched(capsys, index, "--image", root / "0.png", "--top", 200)) > 20
+    assert settings() == {"kind": "exact"}

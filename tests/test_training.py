@@ -145,6 +145,7 @@ def test_a_run_stopped_between_epochs_goes_on_to_the_same_result(folder, undistu
     assert_same_run(config, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path):
     whole, _ = undisturbed
     config = replace(whole, output=tmp_path / "model.h5")

@@ -111,9 +111,8 @@ def interrupted(config, monkeypatch, after):
 
 
 @pytest.mark.usefixtures("stub_network")
-@pytest.mark.parametrize(
-    "after", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 2, 3])
 def test_a_run_goes_on_in_the_middle_of_its_schedule(colors, tmp_path, monkeypatch, after):
     def config(name):
         return config_for(
@@ -232,6 +231,7 @@ def mended(config, monkeypatch, findings):
     return train(config, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_spoilt_weights_go_back_and_learn_more_slowly(colors, tmp_path, monkeypatch, capsys):
     config = config_for(colors, tmp_path / "m.h5", auto_fix=True, epochs=2)
@@ -245,6 +245,7 @@ def test_spoilt_weights_go_back_and_learn_more_slowly(colors, tmp_path, monkeypa
     assert [row["epoch"] for row in history_of(config)] == ["1", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_what_was_mended_stays_mended_when_the_run_goes_on(colors, tmp_path, monkeypatch):
     def finding():

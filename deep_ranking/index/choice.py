@@ -24,6 +24,8 @@ def index_settings(kind: str) -> dict[str, Any]:
     """
     if kind in KINDS:
         return {"kind": kind}
+    if kind.startswith(("http://", "https://")) and "@" in kind:
+        raise InputError("no password in an address: put it into DEEP_RANKING_MILVUS_TOKEN")
     if kind.startswith(("http://", "https://")):
         return {"kind": MILVUS, "uri": kind}
     if kind.endswith(".db"):

@@ -1,13 +1,15 @@
 """Keep the index of a collection at what the collection holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from deep_ranking.collection import Collection
+from deep_ranking.errors import InputError
 from deep_ranking.index.base import Index
 from deep_ranking.index.choice import KINDS, index_file, open_index
+from deep_ranking.index.clusters import ClusterIndex
 from deep_ranking.index.tuning import Yardstick, fewest_probes
 
 TARGET_RECALL = 0.95
@@ -55,36 +57,52 @@ def update_index(
         InputError: the index is damaged, cannot be written, or its server not be reached.
     """
     before = collection.settings.index
-    if settings != before:
-        collection.change(index=settings)
-    index = open_index(collection)
+    reclustered = settings.get("clusters") != before.get("clusters")
+    if reclustered:
+        settings = {name: value for name, value in settings.items() if name != "probes"}
+    # Until the new index is complete, the collection has the one that it had.
+    changed = replace(collection.settings, index=settings)
+    index = open_index(Collection(collection.folder, changed))
     wanted, held = collection.rows(), index.rows()
     added, removed = np.setdiff1d(wanted, held), np.setdiff1d(held, wanted)
     if len(added) or len(removed):
         index.update(collection.embeddings(), added, removed)
+    if reclustered and isinstance(index, ClusterIndex) and len(held):
+        index.rebuild(collection.embeddings())
+    settings, recall = _with_probes(
+        collection, index, settings, len(added), probes=probes, target_recall=target_recall
+    )
+    if settings != before:
+        collection.change(index=settings)
     for kind in KINDS:
         if kind != settings["kind"]:
             index_file(collection, kind).unlink(missing_ok=True)
-    recall = None
-    if index.num_clusters:
-        target = target_recall or settings.get("target_recall", TARGET_RECALL)
-        if probes is not None:
-            settings = settings | {"probes": min(probes, index.num_clusters)}
-            settings.pop("target_recall", None)
-        elif (
-            target_recall
-            or "probes" not in settings
-            or (_chosen(settings) and len(added) > RECHOSEN * len(wanted))
-        ):
-            yardstick = Yardstick(collection.embeddings(), wanted)
-            chosen, recall = fewest_probes(index, yardstick, target)
-            settings = settings | {"probes": chosen, "target_recall": target}
-        index.probes = settings["probes"]
-    if settings != collection.settings.index:
-        collection.change(index=settings)
     return Upkeep(index, len(added), len(removed), recall)
 
 
-def _chosen(settings: dict[str, Any]) -> bool:
-    """Whether the probes were chosen by a target, rather than given."""
-    return "target_recall" in settings
+def _with_probes(
+    collection: Collection,
+    index: Index,
+    settings: dict[str, Any],
+    num_added: int,
+    *,
+    probes: int | None,
+    target_recall: float | None,
+) -> tuple[dict[str, Any], float | None]:
+    """Give the index its probes; the settings with them, and the recall if it was measured."""
+    if probes is not None:
+        index.probes = min(probes, index.num_clusters or probes)
+        kept = {name: value for name, value in settings.items() if name != "target_recall"}
+        return kept | {"probes": index.probes}, None
+    if not index.num_clusters:
+        if target_recall is not None and settings["kind"] not in KINDS:
+            raise InputError("--target_recall is for clusters and hierarchy; give --probes")
+        return settings, None
+    rows = collection.rows()
+    many_new = "target_recall" in settings and num_added > RECHOSEN * len(rows)
+    if target_recall is None and "probes" in settings and not many_new:
+        return settings, None
+    target = target_recall or settings.get("target_recall", TARGET_RECALL)
+    yardstick = Yardstick(collection.embeddings(), rows)
+    index.probes, recall = fewest_probes(index, yardstick, target)
+    return settings | {"probes": index.probes, "target_recall": target}, recall
