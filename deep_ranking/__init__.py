@@ -11,6 +11,7 @@ from deep_ranking.version import __version__
 
 if TYPE_CHECKING:
     from deep_ranking.augmentation import Augmentation
+    from deep_ranking.collection import Collection
     from deep_ranking.config import NetworkConfig, TrainConfig
     from deep_ranking.embedding import embed_images
     from deep_ranking.errors import InputError
@@ -27,18 +28,22 @@ if TYPE_CHECKING:
     from deep_ranking.pipeline import triplet_dataset
     from deep_ranking.recipes import RECIPES
     from deep_ranking.sampling import sample_triplets
+    from deep_ranking.search import Result, Searcher
     from deep_ranking.training import train
     from deep_ranking.triplets import Triplets, read_triplets, write_triplets
 
 _ROOMS = {
     "Augmentation": "augmentation",
     "BatchRankingLoss": "losses",
+    "Collection": "collection",
     "ImageListing": "images",
     "InputError": "errors",
     "MultiSimilarityLoss": "losses",
     "NetworkConfig": "config",
     "RECIPES": "recipes",
     "RankingLoss": "losses",
+    "Result": "search",
+    "Searcher": "search",
     "SoftMarginLoss": "losses",
     "SupervisedContrastiveLoss": "losses",
     "TrainConfig": "config",
@@ -60,11 +65,14 @@ __all__ = [
     "RECIPES",
     "Augmentation",
     "BatchRankingLoss",
+    "Collection",
     "ImageListing",
     "InputError",
     "MultiSimilarityLoss",
     "NetworkConfig",
     "RankingLoss",
+    "Result",
+    "Searcher",
     "SoftMarginLoss",
     "SupervisedContrastiveLoss",
     "TrainConfig",
