@@ -219,6 +219,12 @@ def test_bad_input_is_one_line(tmp_path, index, photos, model_path, capsys):
     assert "no such folder" in error("index", *flags, "--images", tmp_path / "nowhere")
     (empty / "x.jpg").write_bytes(b"")
     assert "can be searched" in error("index", *flags, "--images", empty)
+    assert "no such folder" in error("index", "--output", index, "--images", tmp_path / "nowhere")
+    assert call(capsys, "index", "--output", index)  # the root is what it was
+    assert "holds other files, such as" in error(
+        *("index", *flags[:2]), "--images", photos, "--output", photos / "a"
+    )
+    assert {each.name for each in (photos / "a").iterdir()} == {"1.png", "2.JPG", "broken.jpg"}
     with locked(index):
         held = error("index", "--output", index)
     assert f"being written to by process {os.getpid()} on" in held

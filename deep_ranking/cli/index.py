@@ -26,7 +26,7 @@ from deep_ranking.collection import (
 )
 from deep_ranking.collection.folder import SETTINGS
 from deep_ranking.errors import InputError
-from deep_ranking.model_header import read_header
+from deep_ranking.model_header import ModelHeader, read_header
 
 if TYPE_CHECKING:
     import keras
@@ -117,10 +117,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     is_new = not (args.output / SETTINGS).exists()
     if is_new and not (hasattr(args, "model") and hasattr(args, "images")):
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
-    if is_new and not args.images.is_dir():
+    if hasattr(args, "images") and not args.images.is_dir():
         raise InputError(f"{args.images}: no such folder; check --images")
+    header = read_header(args.model) if hasattr(args, "model") else None
     with locked(args.output):
-        collection = _make(args) if is_new else _open(args)
+        collection = _make(args, header) if is_new and header else _open(args, header)
         settings = getattr(args, "index", collection.settings.index)
         if settings["kind"] == collection.settings.index["kind"]:
             settings = collection.settings.index | settings
@@ -150,8 +151,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     _print_end(collection, report, done)
 
 
-def _make(args: argparse.Namespace) -> Collection:
-    header = read_header(args.model)
+def _make(args: argparse.Namespace, header: ModelHeader) -> Collection:
     settings = Settings(
         fingerprint=header.fingerprint,
         dimension=header.network.embedding_size,
@@ -164,7 +164,7 @@ def _make(args: argparse.Namespace) -> Collection:
     return Collection.make(args.output, settings, args.model)
 
 
-def _open(args: argparse.Namespace) -> Collection:
+def _open(args: argparse.Namespace, header: ModelHeader | None) -> Collection:
     """Open the collection, which must be what the flags say."""
     collection = Collection.open(args.output)
     settings = collection.settings
@@ -176,8 +176,8 @@ def _open(args: argparse.Namespace) -> Collection:
                 f"{args.output}: made with --{name} {found}, which cannot change; choose another "
                 "--output"
             )
-    if hasattr(args, "model"):
-        collection.check_model(read_header(args.model).fingerprint)
+    if header is not None:
+        collection.check_model(header.fingerprint)
         collection.take_calibration(args.model)
     if hasattr(args, "images"):
         root = str(args.images.absolute())

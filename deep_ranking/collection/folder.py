@@ -159,13 +159,7 @@ class Collection:
             InputError: it cannot be written, or holds other files.
         """
         folder = make_folder(folder)
-        ours = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, "embeddings.bin", "keys.bin"}
-        names = {each.name for each in folder.iterdir() if not each.name.startswith(".writing-")}
-        others = names - ours
-        if others:
-            raise InputError(
-                f"{folder}: holds other files, such as {min(others)}; name a folder of its own"
-            )
+        _check_vacant(folder)
         with atomic_path(folder / MODEL) as temporary:
             shutil.copyfile(model, temporary)
         ImageTable(folder / IMAGES, writable=True).close()
@@ -243,14 +237,28 @@ class Collection:
             vars(self).pop("calibration", None)
 
 
+def _check_vacant(folder: Path) -> None:
+    """Refuse a folder that holds what no unfinished collection does."""
+    ours = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, "embeddings.bin", "keys.bin"}
+    names = {each.name for each in folder.iterdir() if not each.name.startswith(".writing-")}
+    others = names - ours
+    if others:
+        raise InputError(
+            f"{folder}: holds other files, such as {min(others)}; name a folder of its own"
+        )
+
+
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Be the only process that writes to a collection, or to a folder that is to be one.
 
     Raises:
-        InputError: another process writes, and which; or the folder cannot be made.
+        InputError: another process writes, and which; or the folder cannot be made, or holds other
+            files.
     """
     folder = make_folder(folder)
+    if not (folder / SETTINGS).exists():
+        _check_vacant(folder)  # before anything is written into it
     holder = folder / HOLDER
     try:
         with FileLock(folder / LOCK, timeout=0):

@@ -32,7 +32,7 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
         InputError: a shard is missing or there twice, was made by another model or otherwise, or
             is not done; or the disk is full.
     """
-    _check(parts)
+    check_shards(parts)
     settings = replace(parts[0].settings, shard=None, index={"kind": "exact"})
     if (output / "collection.json").exists():
         whole = Collection.open(output)
@@ -56,7 +56,12 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
     return whole
 
 
-def _check(parts: Sequence[Collection]) -> None:
+def check_shards(parts: Sequence[Collection]) -> None:
+    """Check that collections are the shards of one.
+
+    Raises:
+        InputError: as `merge`.
+    """
     first = parts[0]
     for part in parts:
         part.check_model(first.settings.fingerprint)
