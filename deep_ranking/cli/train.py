@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="; ".join(f"{each.name}: {each.summary}" for each in RECIPES.values())
         + "; other flags change single settings of it",
     )
+    parser.epilog = "Recipes. " + " ".join(
+        f"{each.name}: python {each.command} (takes {each.takes}; {each.gives})."
+        for each in RECIPES.values()
+    )
     for config, title in (
         (DataConfig, "data"),
         (LossConfig, "loss"),
@@ -108,7 +112,7 @@ def _take_settings_of_recipe(
     usual = {"image_size": parser.get_default("image_size"), "backbone_size": None}
     parser.set_defaults(**dict.fromkeys(usual) | recipe.settings)
     args = parser.parse_args(argv)
-    print(f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}.")
+    print(f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}; {recipe.gives}.")
     if recipe.max_image_size is not None and hasattr(args, "dataset"):
         if args.image_size is None:
             listing = find_images(args.dataset)
