@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         before = size_of(args.data)
         index = make_ours(Path(folder), args.uri, matrix)
-        client, name = index._connected(), ""
+        client, name = index._connection.client(), ""
         try:
             start = time.perf_counter()
             index.update(matrix, np.arange(len(matrix)), np.empty(0, np.int64))

@@ -11,7 +11,7 @@ import pytest
 
 from deep_ranking.collection import Collection, Settings
 from deep_ranking.errors import InputError
-from deep_ranking.index import milvus
+from deep_ranking.index import milvus, milvus_connection
 from deep_ranking.index.choice import open_index
 from deep_ranking.index.milvus import MilvusIndex, search_parameters
 
@@ -169,7 +169,7 @@ def test_a_row_that_is_sent_twice_is_there_once(uri, make):
     index.update(MATRIX, ALL[50:150], NONE)
     np.testing.assert_array_equal(index.rows(), ALL[:150])
     assert index.search(QUERIES, 200).rows.shape[1] == 150
-    [count] = index._connected().query(
+    [count] = index._connection.client().query(
         index._name, output_fields=["count(*)"], consistency_level="Strong"
     )
     assert count["count(*)"] == 150
@@ -254,7 +254,7 @@ def test_large_collections_get_a_graph(uri, make):
     matrix = unit_rows(3000, 32)
     collection = make(uri, matrix)
     index = held(collection, np.arange(3000))
-    about = index._connected().describe_index(index._name, milvus.EMBEDDING)
+    about = index._connection.client().describe_index(index._name, milvus.EMBEDDING)
     assert about["index_type"] == "HNSW"
     queries = unit_rows(50, 32, seed=5)
     found = index.search(queries, 10)
@@ -266,7 +266,7 @@ def test_large_collections_get_a_graph(uri, make):
 def test_another_index_of_the_server_is_kept(uri, make):
     collection = make(uri)
     index = held(collection)
-    client, name = index._connected(), index._name
+    client, name = index._connection.client(), index._name
     client.release_collection(name)
     client.drop_index(name, milvus.EMBEDDING)
     inverted = client.prepare_index_params()
@@ -289,15 +289,15 @@ def test_another_index_of_the_server_is_kept(uri, make):
 
 def killing(index, server, after, then=lambda: None):
     """Make the server be killed before a message to it."""
-    ask, count = index._ask, iter(range(1000))
+    ask, count = index._connection.ask, iter(range(1000))
 
-    def wrapped(method, **arguments):
+    def wrapped(method, name, **arguments):
         if method == "upsert" and next(count) == after:
             server.kill()
             then()
-        return ask(method, **arguments)
+        return ask(method, name, **arguments)
 
-    index._ask = wrapped
+    index._connection.ask = wrapped
 
 
 @pytest.mark.milvus
@@ -373,8 +373,8 @@ def made(monkeypatch):
 def test_token_and_certificate_are_passed_on_and_not_kept(make, made, monkeypatch, tmp_path):
     certificate = tmp_path / "ca.pem"
     certificate.write_text("a certificate")
-    monkeypatch.setenv(milvus.TOKEN_VARIABLE, "root:secret")
-    monkeypatch.setenv(milvus.CERTIFICATE_VARIABLE, str(certificate))
+    monkeypatch.setenv(milvus_connection.TOKEN_VARIABLE, "root:secret")
+    monkeypatch.setenv(milvus_connection.CERTIFICATE_VARIABLE, str(certificate))
     collection = make("https://milvus.example:443")
     MilvusIndex(collection)
     [(uri, options)] = made
@@ -387,11 +387,11 @@ def test_token_and_certificate_are_passed_on_and_not_kept(make, made, monkeypatc
     certificate.unlink()
     with pytest.raises(InputError) as error:
         MilvusIndex(collection)
-    one_line(error, milvus.CERTIFICATE_VARIABLE, str(certificate))
+    one_line(error, milvus_connection.CERTIFICATE_VARIABLE, str(certificate))
 
 
 def test_without_token_and_tls(make, made, monkeypatch):
-    monkeypatch.delenv(milvus.TOKEN_VARIABLE, raising=False)
+    monkeypatch.delenv(milvus_connection.TOKEN_VARIABLE, raising=False)
     MilvusIndex(make("http://milvus.example:19530"))
     [(_, options)] = made
     assert not {"token", "secure", "server_pem_path"} & set(options)
@@ -400,7 +400,7 @@ def test_without_token_and_tls(make, made, monkeypatch):
 def test_a_password_in_the_address_is_refused_and_not_repeated(make):
     with pytest.raises(InputError) as error:
         MilvusIndex(make("http://root:secret@127.0.0.1:1"))
-    one_line(error, milvus.TOKEN_VARIABLE)
+    one_line(error, milvus_connection.TOKEN_VARIABLE)
     assert "secret" not in str(error.value)
 
 

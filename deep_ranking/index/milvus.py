@@ -4,17 +4,11 @@ The Milvus collection has two fields: `row`, the row in the collection's matrix,
 primary key, and `embedding`. Its property `deep_ranking.model` is the fingerprint of the model. Its
 name is drawn once and kept in the file milvus.name of the folder, so that a folder that is moved,
 or searched from another machine, finds it, and one that is made anew does not find what is stale.
-
-The token and the certificate come from the environment and are never written down.
 """
 
-import logging
-import os
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -31,13 +25,11 @@ from deep_ranking.index.base import (
     distances_of,
     read_rows,
 )
+from deep_ranking.index.milvus_connection import REPLY_SECONDS, MilvusConnection
 
 if TYPE_CHECKING:
     from deep_ranking.collection import Collection
 
-Answer = TypeVar("Answer")
-
-TOKEN_VARIABLE, CERTIFICATE_VARIABLE = "DEEP_RANKING_MILVUS_TOKEN", "DEEP_RANKING_MILVUS_CA"
 NAME_FILE = "milvus.name"
 ROW, EMBEDDING, MODEL_PROPERTY = "row", "embedding", "deep_ranking.model"
 
@@ -51,13 +43,7 @@ MOST_RESULTS = 16_384  # that Milvus gives for one query or filter
 BATCH_BYTES = 4 << 20  # of vectors in a message; a server takes 64 MiB, and splits what is larger
 RESULTS_AT_ONCE = 1 << 18  # of all queries of a message
 FIRST_LIMIT = 64  # of the results that are looked through for those within a radius
-CONNECT_SECONDS, REPLY_SECONDS, FLUSH_SECONDS = 10.0, 120.0, 3600.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-
-COLLECTION_NOT_FOUND, PARAMETER_INVALID = 100, 1100
-REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
-FINAL = (*REFUSALS, "INVALID_ARGUMENT", "UNIMPLEMENTED")
-GOES_ON = "run the same command again, which goes on where it stopped"
+FLUSH_SECONDS = 3600.0
 
 
 class MilvusIndex(Index):
@@ -80,14 +66,11 @@ class MilvusIndex(Index):
         self.probes = settings.index.get("probes", DEFAULT_PROBES)
         self._collection = collection
         self._uri: str = settings.index["uri"]
-        self._retry_seconds = retry_seconds
-        self._pymilvus = _pymilvus()
-        self._options = _client_options(self._uri)
-        self._client: Any = None
+        self._connection = MilvusConnection(self._uri, retry_seconds=retry_seconds)
         self._index_type = INDEX_TYPE
         self._is_current = False  # what was written has been seen by a read
         self._name = settings.index.get("name") or self._kept_name()
-        self._is_ready: bool = self._retried(self._open)
+        self._is_ready: bool = self._connection.retried(self._open, self._name)
 
     def rows(self) -> Int64Array:
         """Give the rows that the Milvus collection holds."""
@@ -107,12 +90,12 @@ class MilvusIndex(Index):
             self._name = f"deep_ranking_{uuid.uuid4().hex[:16]}"
             with atomic_path(self._collection.folder / NAME_FILE) as temporary:
                 temporary.write_text(self._name + "\n", encoding="utf-8")
-        self._retried(self._make)
         self._is_current = False
+        self._connection.retried(self._make, self._name)
         total = len(removed) + len(added)
         with tqdm(total=total, desc="indexing", unit=" images", disable=None) as bar:
             for part in _parts(removed, MOST_RESULTS):
-                self._ask("delete", ids=part.tolist())
+                self._connection.ask("delete", self._name, ids=part.tolist())
                 bar.update(len(part))
             for part in _parts(added, BATCH_BYTES // (4 * embeddings.shape[1])):
                 block = read_rows(embeddings, part)
@@ -121,9 +104,9 @@ class MilvusIndex(Index):
                     {ROW: row, EMBEDDING: vector}
                     for row, vector in zip(part.tolist(), block, strict=True)
                 ]
-                self._ask("upsert", data=values)
+                self._connection.ask("upsert", self._name, data=values)
                 bar.update(len(part))
-        self._ask("flush", timeout=FLUSH_SECONDS)
+        self._connection.ask("flush", self._name, timeout=FLUSH_SECONDS)
 
     def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
         """Find the nearest rows.
@@ -196,7 +179,7 @@ class MilvusIndex(Index):
 
     def _open(self) -> bool:
         """Check and load the Milvus collection; whether there is one, complete."""
-        client = self._connected()
+        client = self._connection.client()
         if not self._name or not client.has_collection(self._name, timeout=REPLY_SECONDS):
             return False
         self._check(client.describe_collection(self._name, timeout=REPLY_SECONDS))
@@ -209,16 +192,17 @@ class MilvusIndex(Index):
 
     def _make(self) -> None:
         """Make what is missing of the Milvus collection: stopped at any instant, it goes on."""
-        client, settings = self._connected(), self._collection.settings
+        from pymilvus import DataType
+
+        client, settings = self._connection.client(), self._collection.settings
         if not client.has_collection(self._name, timeout=REPLY_SECONDS):
-            types = self._pymilvus.DataType
             schema = client.create_schema(
                 auto_id=False,
                 enable_dynamic_field=False,
                 description=f"Embeddings of deep ranking's model {settings.fingerprint}",
             )
-            schema.add_field(ROW, types.INT64, is_primary=True)
-            schema.add_field(EMBEDDING, types.FLOAT_VECTOR, dim=settings.dimension)
+            schema.add_field(ROW, DataType.INT64, is_primary=True)
+            schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=settings.dimension)
             client.create_collection(
                 self._name,
                 schema=schema,
@@ -261,13 +245,6 @@ class MilvusIndex(Index):
                 f"{min(count, held):,}; ask for fewer, or choose another --index"
             )
 
-    def _connected(self) -> Any:
-        if self._client is None:
-            self._client = self._pymilvus.MilvusClient(
-                self._uri, timeout=min(CONNECT_SECONDS, self._retry_seconds), **self._options
-            )
-        return self._client
-
     def _read(self, method: str, **arguments: Any) -> Any:
         """Ask for what is held, up to date: the first time it waits for all that was written.
 
@@ -275,52 +252,10 @@ class MilvusIndex(Index):
         seen, the later ones see without.
         """
         level = "Bounded" if self._is_current else "Strong"
-        answer = self._ask(method, consistency_level=level, **arguments)
+        self._is_current = False  # until it is answered: a server that comes back may lag behind
+        answer = self._connection.ask(method, self._name, consistency_level=level, **arguments)
         self._is_current = True
         return answer
-
-    def _ask(self, method: str, *, timeout: float = REPLY_SECONDS, **arguments: Any) -> Any:
-        """Call a method of the client, again if the server does not answer."""
-        return self._retried(
-            lambda: getattr(self._connected(), method)(self._name, timeout=timeout, **arguments)
-        )
-
-    def _retried(self, action: Callable[[], Answer]) -> Answer:
-        """Do what may fail while a server starts or is gone, again, with growing pauses.
-
-        pymilvus itself tries again only while it can connect, which to a server that is gone it
-        cannot.
-        """
-        end, pause = time.monotonic() + self._retry_seconds, FIRST_PAUSE
-        while True:
-            try:
-                return action()
-            except _faults() as error:
-                self._is_current = False
-                left = end - time.monotonic()
-                if left <= 0 or _is_final(error):
-                    raise InputError(self._explained(error)) from None
-                time.sleep(min(pause, left))
-                pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _explained(self, error: Exception) -> str:
-        if any(code in REFUSALS for code in _codes(error)):
-            return (
-                f"{self._uri}: Milvus refuses the token, or there is none; set {TOKEN_VARIABLE} to "
-                "USER:PASSWORD or an API key"
-            )
-        reason = _reason(error)
-        if COLLECTION_NOT_FOUND in _codes(error):
-            return f"{self._uri}: the collection {self._name} is gone; index anew"
-        if self._uri.endswith(".db"):
-            return (
-                f"{self._uri}: Milvus Lite does not work on it ({reason}); another process may "
-                f"have it open: wait for that, and {GOES_ON}"
-            )
-        return (
-            f"{self._uri}: Milvus does not answer, tried for {self._retry_seconds:g} s ({reason}); "
-            f"see that it runs, and {GOES_ON}"
-        )
 
 
 def search_parameters(index_type: str, probes: int, limit: int) -> dict[str, int]:
@@ -344,80 +279,3 @@ def _parts(values: Int64Array, size: int) -> Iterator[Int64Array]:
     size = max(1, size)
     for begin in range(0, len(values), size):
         yield values[begin : begin + size]
-
-
-def _pymilvus() -> Any:
-    """Import pymilvus, quietly: faults are told by our errors."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    try:
-        import pymilvus
-    except ImportError:
-        raise InputError(
-            "an index in Milvus needs pymilvus: pip install 'deep-ranking[milvus]'"
-        ) from None
-    for name in ("pymilvus", "milvus_lite", "grpc._server"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    return pymilvus
-
-
-def _client_options(uri: str) -> dict[str, Any]:
-    """Give what the client needs besides the address, from the environment."""
-    if "@" in uri.partition("://")[2]:
-        raise InputError(
-            f"{uri.partition('://')[0]}://...@...: a password in the address would be written to "
-            f"disk; set {TOKEN_VARIABLE} to USER:PASSWORD instead"
-        )
-    options: dict[str, Any] = {}
-    if token := os.environ.get(TOKEN_VARIABLE):
-        options["token"] = token
-    if uri.startswith("https://"):
-        options["secure"] = True
-        if certificate := os.environ.get(CERTIFICATE_VARIABLE):
-            if not Path(certificate).is_file():
-                raise InputError(f"{CERTIFICATE_VARIABLE}={certificate}: no such file")
-            options["server_pem_path"] = certificate
-    return options
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    import grpc
-    from pymilvus.exceptions import MilvusException
-
-    return MilvusException, grpc.RpcError
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and its causes."""
-    seen: set[int] = set()  # pymilvus makes an error its own cause
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ if error.__cause__ is not error else error.__context__
-
-
-def _codes(error: BaseException) -> set[Any]:
-    """Give the codes of an error and its causes: numbers of Milvus, names of gRPC."""
-    codes: set[Any] = set()
-    for each in _causes(error):
-        code = getattr(each, "code", None)
-        code = code() if callable(code) else code
-        codes.add(getattr(code, "name", code))
-    return codes
-
-
-def _reason(error: BaseException) -> str:
-    """Give what is wrong in one line: what gRPC says, if it does."""
-    texts = [each.details() for each in _causes(error) if hasattr(each, "details")]
-    text = str(texts[-1] if texts else getattr(error, "message", "") or error)
-    return " ".join(text.split())[:300]
-
-
-def _is_final(error: BaseException) -> bool:
-    """Whether the same request would fail again."""
-    from pymilvus.exceptions import ConnectionConfigException, ParamError
-
-    return (
-        isinstance(error, ConnectionConfigException | ParamError)
-        or bool(getattr(error, "is_input_error", False))
-        or bool(_codes(error) & {COLLECTION_NOT_FOUND, PARAMETER_INVALID, *FINAL})
-    )
