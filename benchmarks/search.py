@@ -55,15 +55,22 @@ def set_probes(index, wanted: float, right: np.ndarray, queries: np.ndarray) -> 
 
 
 def in_turn(methods: dict, queries: np.ndarray) -> dict[str, np.ndarray]:
-    """Milliseconds of each query by each method, one at a time."""
+    """Milliseconds of each query by each method, one at a time, all asked once before.
+
+    An exact search empties the processor's caches for what comes after it, so exact searches and
+    the others take turns among themselves, the order changing from query to query.
+    """
     for search in methods.values():
-        search(queries[:1])
-    times: dict[str, list[float]] = {name: [] for name in methods}
-    for number in range(len(queries)):
-        for name, search in methods.items():
-            start = time.perf_counter()
+        for number in range(len(queries)):
             search(queries[number : number + 1])
-            times[name].append(1000 * (time.perf_counter() - start))
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    names = list(methods)
+    for pair in (names[:2], names[2:]):
+        for number in range(len(queries)):
+            for name in pair if number % 2 else reversed(pair):
+                start = time.perf_counter()
+                methods[name](queries[number : number + 1])
+                times[name].append(1000 * (time.perf_counter() - start))
     return {name: np.array(each) for name, each in times.items()}
 
 

@@ -104,11 +104,10 @@ class ClusterIndex(Index):
 
     def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
         """Find the nearest rows among the members of the nearest clusters."""
-        count = min(count, int(self._sizes.sum()))
-        if not count:
+        if self._index is None or not self._index.ntotal:
             return Found(*(np.empty((len(queries), 0), dtype) for dtype in (np.float32, np.int64)))
         self._prepare(probes)
-        squared, rows = self._index.search(queries, count)
+        squared, rows = self._index.search(queries, min(count, self._index.ntotal))
         return Found(distances_of(squared, rows), rows)
 
     def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
