@@ -159,6 +159,7 @@ def test_picture_and_cost(tmp_path, index, photos, capsys):
         assert image.format == "PNG" and image.width > image.height > 100
 
 
+@pytest.mark.slow
 def test_measure(index, capsys):
     out = call(capsys, "index", "--output", index, "--index", "clusters", "--measure")
     table = [line.split() for line in out.splitlines() if line.startswith("  ")]

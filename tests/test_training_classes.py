@@ -69,7 +69,14 @@ def kernel_of(model):
 
 
 @pytest.mark.usefixtures("stub_network")
-@pytest.mark.parametrize("loss", ["ranking", "soft_margin", "multi_similarity"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "ranking",
+        pytest.param("soft_margin", marks=pytest.mark.slow),
+        pytest.param("multi_similarity", marks=pytest.mark.slow),
+    ],
+)
 def test_training_on_classes_pays(colors, tmp_path, loss):
     changes = {"gap": 0.5, "batch_size": 10, "learning_rate": 1e-3, "steps_per_epoch": 10}
     changes["network"] = replace(SMALL, embedding_size=2)
@@ -139,6 +146,7 @@ def test_a_run_goes_on_in_the_middle_of_its_schedule(colors, tmp_path, monkeypat
     assert history_of(config("stopped.h5")) == history_of(config("whole.h5"))
 
 
+@pytest.mark.slow
 def test_the_head_trains_first_and_then_the_upper_layers(colors, tmp_path, monkeypatch):
     config = config_for(
         colors,
@@ -261,6 +269,7 @@ def test_what_was_mended_stays_mended_when_the_run_goes_on(colors, tmp_path, mon
     np.testing.assert_array_equal(kernel_of(resumed), kernel_of(undisturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_weights_of_nan_are_mended(colors, tmp_path, monkeypatch):
