@@ -36,6 +36,7 @@ from deep_ranking.sampling.strategy import (
 )
 
 IMAGES_AT_ONCE = 1 << 16  # that go by between two draws
+TRIPLETS_AT_ONCE = 1 << 21  # that are drawn category by category, each of which is scored once
 SCORES_AT_ONCE = 1 << 20
 MAX_TRIES = 20  # of a query, to find a positive that has a negative
 
@@ -131,12 +132,15 @@ class ByRelevance(Strategy):
         reservoirs = Reservoirs(self._pool.num_items, self._buffer)
         for counts in self._arrivals(rng, reservoirs):
             for share in _parts(rng, counts):
-                block = [
+                drawn = [
                     self._draw(rng, reservoirs, category, int(share[category]), tally)
                     for category in np.flatnonzero(share).tolist()
                 ]
-                rows = np.concatenate(block).astype(np.int32)
-                yield rng.permutation(rows) if shuffle else rows
+                rows = np.concatenate(drawn)
+                if shuffle:
+                    rng.shuffle(rows)
+                for begin in range(0, len(rows), BLOCK_TRIPLETS):
+                    yield rows[begin : begin + BLOCK_TRIPLETS]
         if tally.tried and not tally.drawn:
             raise InputError(
                 f"relevance_gap {self._gap:g}: none of {tally.tried:,} queries has a positive that "
@@ -172,8 +176,8 @@ class ByRelevance(Strategy):
         category: int,
         count: int,
         tally: _Tally,
-    ) -> Int64Array:
-        """Draw triplets of a category: int64 (count or fewer, 3)."""
+    ) -> Int32Array:
+        """Draw triplets of a category: int32 (count or fewer, 3)."""
         images = reservoirs.images[reservoirs.starts[category] : reservoirs.starts[category + 1]]
         inclusion = reservoirs.inclusion(category)
         weights = np.cumsum(self._totals[images] / inclusion)
@@ -193,7 +197,7 @@ class ByRelevance(Strategy):
             negatives = images[negative]
             negatives[outside] = self._others(rng, images[0], int(outside.sum()))
             parts.append(np.column_stack([images[some[found]], images[positive], negatives]))
-        return np.concatenate(parts)
+        return np.concatenate(parts).astype(np.int32)
 
     def _pairs(
         self, rng: np.random.Generator, table: "_Candidates", rows: Int64Array, tally: _Tally
@@ -284,11 +288,11 @@ class _Candidates:
 
 
 def _parts(rng: np.random.Generator, counts: Int64Array) -> Iterator[Int64Array]:
-    """Split counts into random parts that sum to a block each, at most."""
+    """Split counts into random parts, each of which sums to `TRIPLETS_AT_ONCE` at most."""
     left = counts.copy()
     while remaining := int(left.sum()):
         part = left
-        if remaining > BLOCK_TRIPLETS:
-            part = rng.multivariate_hypergeometric(left, BLOCK_TRIPLETS, method="marginals")
+        if remaining > TRIPLETS_AT_ONCE:
+            part = rng.multivariate_hypergeometric(left, TRIPLETS_AT_ONCE, method="marginals")
         yield part
         left = left - part
