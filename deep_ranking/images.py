@@ -11,6 +11,7 @@ import stat
 import statistics
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class ImageListing:
         classes: names of the folders directly below `root` that hold images, sorted.
         num_unlistable: files left out because a line break in their path would break a text file.
         num_outside: images directly in `root`, which belong to no class and are left out.
+        num_seen_again: links to a folder of the same class, or to `root`, that was listed already.
     """
 
     root: Path
@@ -68,6 +70,7 @@ class ImageListing:
     classes: list[str]
     num_unlistable: int = 0
     num_outside: int = 0
+    num_seen_again: int = 0
 
 
 def find_images(root: str | os.PathLike[str]) -> ImageListing:
@@ -92,11 +95,13 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
     paths: list[str] = []
     labels: list[int] = []
     classes: list[str] = []
-    num_unlistable = 0
+    num_unlistable = num_seen_again = 0
     files, folders = _scan(root)
     num_outside = sum(map(is_image_name, files))
     for name in folders:
-        found = [f"{name}/{path}" for path in _walk(root / name, set()) if is_image_name(path)]
+        visits = Counter([_identity(root)])  # a class that links to the root has not all classes
+        found = [f"{name}/{path}" for path in _walk(root / name, visits) if is_image_name(path)]
+        num_seen_again += visits.total() - len(visits)
         listable = sorted(path for path in found if _is_listable(path))
         num_unlistable += len(found) - len(listable)
         if listable:
@@ -109,7 +114,13 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
             f"{root}: no classes: expected one folder of images a class, found images {where}"
         )
     return ImageListing(
-        root, paths, np.array(labels, np.int32), classes, num_unlistable, num_outside
+        root,
+        paths,
+        np.array(labels, np.int32),
+        classes,
+        num_unlistable,
+        num_outside,
+        num_seen_again,
     )
 
 
@@ -130,7 +141,7 @@ def list_images(root: str | os.PathLike[str]) -> tuple[list[str], int]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected a folder of images")
-    found = [path for path in _walk(root, set()) if is_image_name(path)]
+    found = [path for path in _walk(root, Counter()) if is_image_name(path)]
     paths = sorted(path for path in found if _is_listable(path))
     if not paths:
         endings = ", ".join(sorted(IMAGE_EXTENSIONS))
@@ -163,16 +174,21 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(folders)
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Paths of all files below `folder`, relative to it."""
+def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: Path, visits: Counter[tuple[int, int]]) -> Iterator[str]:
+    """Paths of all files below `folder`, relative to it; `visits` counts how often each is met."""
+    identity = _identity(folder)
+    visits[identity] += 1
+    if visits[identity] > 1:
         return
-    seen.add((status.st_dev, status.st_ino))
     files, folders = _scan(folder)
     yield from files
     for name in folders:
-        for path in _walk(folder / name, seen):
+        for path in _walk(folder / name, visits):
             yield f"{name}/{path}"
 
 

@@ -17,6 +17,7 @@ from deep_ranking.relevance.tree import FolderTree
 
 FEATURES, TREE, BACKBONE = "features", "tree", "backbone"
 KINDS = (TREE, FEATURES, BACKBONE)
+WITHOUT_NETWORK = (TREE, FEATURES, ".csv")  # endings of what needs no TensorFlow
 LARGEST_IMAGE_SIZE = 224
 
 

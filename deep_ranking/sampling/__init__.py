@@ -3,6 +3,7 @@
 NumPy only. Relevance and neighbours come in as arguments: no model, no index, no file in here.
 """
 
+from deep_ranking.sampling.choice import STRATEGIES, SamplingConfig, make_strategy
 from deep_ranking.sampling.class_batches import ClassBatches
 from deep_ranking.sampling.drawing import draw_distinct
 from deep_ranking.sampling.hard import Nearest
@@ -16,6 +17,7 @@ from deep_ranking.sampling.reservoir import Reservoirs
 from deep_ranking.sampling.strategy import ByQuery, Strategy
 
 __all__ = [
+    "STRATEGIES",
     "ByQuery",
     "ByRelevance",
     "ClassBatches",
@@ -27,8 +29,10 @@ __all__ = [
     "Reservoirs",
     "SameCategory",
     "SameItem",
+    "SamplingConfig",
     "Strategy",
     "draw_distinct",
     "hold_back_classes",
+    "make_strategy",
     "sample_triplets",
 ]

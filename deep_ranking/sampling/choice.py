@@ -148,29 +148,34 @@ def make_strategy(
             buffer=config.buffer,
             balance=config.balance,
         )
-    count = config.num_neg_images
-    positives: Positives
     if pairs is None:
         pool = Pool(items, categories)
+    else:
+        pool = Pool(items, categories, np.unique(pairs[:, 1]))
+    negatives: Negatives
+    if config.strategy != HARD:
+        negatives = _negatives(config, pool, categories is not None, has_pairs=pairs is not None)
+    elif neighbours is not None:
+        negatives = Nearest(neighbours, items, config.num_neg_images)
+    else:
+        raise InputError("strategy hard needs neighbours: give --model or --index")
+    positives: Positives
+    if pairs is None:
         positives = SameItem(pool, config.num_pos_images)
     else:
-        members = sorted(set(pairs[:, 1].tolist()))
-        pool = Pool(items, categories, np.array(members))
         positives = GivenPositives(pairs, config.num_pos_images)
-    negatives: Negatives
-    if config.strategy == HARD:
-        if neighbours is None:
-            raise InputError("strategy hard needs neighbours: give --model or --index")
-        negatives = Nearest(neighbours, items, count)
-    elif config.strategy == IN_CLASS or (config.strategy is None and pairs is not None):
-        any_item = pairs is not None
-        if categories is None and not any_item:
-            raise InputError(
-                "strategy in-class needs categories: folders category/item/image, or a column "
-                "category"
-            )
-        share = config.share
-        negatives = SameCategory(pool, count, out_of_class_share=share, any_item=any_item)
-    else:
-        negatives = OtherClasses(pool, count)
     return ByQuery(positives, negatives, balanced_items=items if config.balance else None)
+
+
+def _negatives(
+    config: SamplingConfig, pool: Pool, has_categories: bool, *, has_pairs: bool
+) -> Negatives:
+    count = config.num_neg_images
+    if config.strategy == IN_CLASS or (config.strategy is None and has_pairs):
+        if not has_categories and not has_pairs:
+            raise InputError(
+                "strategy in-class needs categories: folders category/item/image, a column "
+                "category, or --level"
+            )
+        return SameCategory(pool, count, out_of_class_share=config.share, any_item=has_pairs)
+    return OtherClasses(pool, count)
