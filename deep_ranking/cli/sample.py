@@ -106,7 +106,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     parts, data = parts_of(args, data)
     with ExitStack() as opened:
         # All strategies before any file: what is wrong with the data is said before one is written.
-        strategies = [_strategy(args, config, part, opened) for _, part in parts]
+        strategies = []
+        for stem, part in parts:
+            try:
+                strategies.append(_strategy(args, config, part, opened))
+            except InputError as error:
+                raise InputError(f"{stem}: {error}" if len(parts) > 1 else str(error)) from None
         if shares_of(args) is not None:
             write_classes(output_dir / PARTITION, data, relative_prefix(data.root, output_dir))
             print(f"Which image is where is in {output_dir / PARTITION}.")
@@ -162,11 +167,11 @@ def _strategy(
 
 
 def _print_data(data: LabelledImages, config: SamplingConfig) -> None:
-    images, num_items = counted(len(data), "image"), len(data.items.names)
+    images, num_items = counted(len(data), "image"), data.items.num_names
     if data.categories is None:
         print(f"{images} in {counted(num_items, 'class')}.")
     else:
-        categories = counted(len(data.categories.names), "category")
+        categories = counted(data.categories.num_names, "category")
         print(f"{images} of {counted(num_items, 'item')} in {categories}.")
     if data.pairs is not None:
         print(f"{counted(len(data.pairs), 'pair')} of query and positive.")

@@ -34,6 +34,11 @@ class Labels:
         """Give the labels of some images."""
         return replace(self, codes=self.codes[chosen])
 
+    @property
+    def num_names(self) -> int:
+        """Labels that an image has."""
+        return int(np.count_nonzero(self.sizes()))
+
     def sizes(self) -> npt.NDArray[np.intp]:
         """Give the number of images of each name."""
         return np.bincount(self.codes, minlength=len(self.names))
