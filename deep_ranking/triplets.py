@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ Int32Array = npt.NDArray[np.int32]
 BYTE_ORDER_MARK = "\ufeff"
 COLUMNS = ("query", "positive", "negative")
 COMPRESSED = ".gz"
+MAX_PADDING = 4  # times the bytes of all paths that they may take when filled up to the longest
 SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>(\.[^.]+)*)", re.DOTALL)
 
 
@@ -85,21 +86,18 @@ def write_triplets(
     Raises:
         InputError: the file cannot be written, or a path holds a line break.
     """
-    fields = [_field(image_path) for image_path in paths]
+    lines = _Lines([_field(image_path) for image_path in paths])
     path = Path(path)
     files = [path] if shards is None else [shard_path(path, i, shards) for i in range(shards)]
     count = 0
     with ExitStack() as complete:
         temporaries = [complete.enter_context(atomic_path(file)) for file in files]
         with ExitStack() as opened:
-            handles = [opened.enter_context(_open(each, "w")) for each in temporaries]
+            handles = [opened.enter_context(_open(each, "wb")) for each in temporaries]
             for block in blocks:
                 for number, handle in enumerate(handles):
                     part = block[(number - count) % len(files) :: len(files)]
-                    handle.writelines(
-                        f"{fields[query]},{fields[positive]},{fields[negative]}\n"
-                        for query, positive, negative in part.tolist()
-                    )
+                    handle.write(lines.of(part))
                 count += len(block)
     return count
 
@@ -111,27 +109,49 @@ def shard_path(path: Path, number: int, count: int) -> Path:
     return path.with_name(f"{stem}-{number:05}-of-{count:05}{suffix}")
 
 
-def _field(path: str) -> str:
+class _Lines:
+    """Lines of triplets, many at once.
+
+    Args:
+        fields: each image's path as it stands in the file.
+    """
+
+    def __init__(self, fields: list[bytes]) -> None:
+        self._num_fields = len(fields)
+        ended = [field + end for end in (b",", b"\n") for field in fields]
+        longest, all_of_them = max(map(len, ended), default=0), sum(map(len, ended))
+        # As one array, whose short rows are filled up with zeros, unless few rows are that long.
+        self._padded = longest * len(ended) <= MAX_PADDING * all_of_them
+        self._ended = np.array(ended, bytes if self._padded else object)
+
+    def of(self, triplets: npt.NDArray[np.integer]) -> bytes:
+        """Give the lines of triplets."""
+        fields = self._ended.take(triplets + np.array([0, 0, self._num_fields]))
+        if self._padded:
+            data: bytes = fields.tobytes()
+            return data.translate(None, b"\0")  # no path has a zero in it
+        return b"".join(fields.ravel().tolist())
+
+
+def _field(path: str) -> bytes:
     if "\n" in path or "\r" in path:
         raise InputError(f"{path!r}: a path with a line break cannot stand in a triplet file")
-    if "," not in path and '"' not in path and not path.startswith(BYTE_ORDER_MARK):
-        return path
-    line = io.StringIO()
-    csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow([path])
-    return line.getvalue()
+    if "," in path or '"' in path or path.startswith(BYTE_ORDER_MARK):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow([path])
+        path = line.getvalue()
+    return path.encode("utf-8", "surrogateescape")
 
 
 @contextmanager
-def _open(path: Path, mode: str) -> Iterator[TextIO]:
-    # A byte order mark is what some editors put before the first line; it is no part of a path.
-    encoding = "utf-8-sig" if mode == "r" else "utf-8"
-    with path.open(f"{mode}b") as raw:
-        binary: BinaryIO = cast(BinaryIO, raw)
+def _open(path: Path, mode: Literal["rb", "wb"]) -> Iterator[BinaryIO]:
+    with path.open(mode) as file:
         if path.suffix == COMPRESSED:
             # Neither name nor time in it: the same triplets are the same bytes.
-            binary = cast(BinaryIO, gzip.GzipFile("", f"{mode}b", fileobj=raw, mtime=0))
-        with io.TextIOWrapper(binary, encoding, errors="surrogateescape", newline="") as handle:
-            yield handle
+            with gzip.GzipFile("", mode, fileobj=file, mtime=0) as compressed:
+                yield cast(BinaryIO, compressed)
+        else:
+            yield file
 
 
 def read_triplets(path: str | os.PathLike[str]) -> Triplets:
@@ -205,8 +225,10 @@ def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line numbers, from 1, and fields."""
     line = 0
     try:
-        with _open(path, "r") as handle:
-            reader = csv.reader(handle, strict=True)
+        # A byte order mark is what some editors put before the first line; it is no part of a path.
+        with _open(path, "rb") as file:
+            lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+            reader = csv.reader(lines, strict=True)
             for line, fields in enumerate(reader, start=1):
                 if any("\0" in field for field in fields):
                     raise InputError(f"{path}:{line}: not a text file")

@@ -28,6 +28,7 @@ from deep_ranking.sampling import (
     sample_triplets,
 )
 from deep_ranking.sampling import relevance as relevance_module
+from deep_ranking.sampling import strategy as strategy_module
 
 
 def drawn(strategy, seed=0, epoch=0, **options):
@@ -56,7 +57,7 @@ def assert_share(hits, total, share):
 def test_ranges_of_a_pool_hold_what_they_say(data):
     size = data.draw(st.integers(1, 20))
     items = np.array(data.draw(st.lists(st.integers(-3, 6), min_size=size, max_size=size)))
-    categories = items // 2  # two items each, the same for all images of an item
+    categories = items * 7 % 3  # several items each, none beside the other
     members = np.array(
         sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=size)))
     )
@@ -228,12 +229,15 @@ def test_a_stream_goes_on_at_any_epoch_and_never_ends():
         per_epoch = len(list(strategy.triplets(5, 0, shuffle=True)))
         blocks = list(islice(strategy.stream(5), 3 * per_epoch))
         again = list(islice(strategy.stream(5, epoch=1), 2 * per_epoch))
+        assert not np.array_equal(blocks[0], blocks[per_epoch])
         np.testing.assert_array_equal(np.concatenate(again), np.concatenate(blocks[per_epoch:]))
 
 
-def test_a_stream_is_in_random_order():
+def test_a_stream_is_in_random_order(monkeypatch):
+    monkeypatch.setattr(strategy_module, "BLOCK_TRIPLETS", 60)  # ten queries: two classes in order
     for strategy in strategies():
         triplets = next(strategy.stream(5))
+        assert len(set(triplets[:, 0] // 5)) > 3
         classes = triplets[:, 0] // 5
         # Class by class, nearly all neighbours would be of one class; at random a sixth are.
         assert (classes[1:] == classes[:-1]).mean() < 0.4

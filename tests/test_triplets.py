@@ -344,6 +344,14 @@ def test_name_too_long_for_any_file(places):
         resolve_paths(triplets_of(places, "a" * 300, "b", "c"), None)
 
 
+@pytest.mark.parametrize("longest", [1, 40, 40_000])
+def test_one_path_may_be_far_longer_than_others(tmp_path, longest):
+    names = [*NUMBERED[:8], "x" * longest + ".jpg"]
+    write_triplets(tmp_path / "t.txt", names, [np.arange(9).reshape(3, 3), np.array([[8, 0, 8]])])
+    lines = [*(names[i : i + 3] for i in (0, 3, 6)), [names[8], names[0], names[8]]]
+    assert (tmp_path / "t.txt").read_text() == "".join(",".join(line) + "\n" for line in lines)
+
+
 # Compressed files, and sets of them
 
 BLOCKS = [np.arange(12).reshape(4, 3), np.arange(12, 33).reshape(7, 3)]  # eleven triplets
