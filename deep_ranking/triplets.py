@@ -86,7 +86,7 @@ def write_triplets(
     Raises:
         InputError: the file cannot be written, or a path holds a line break.
     """
-    lines = _Lines([_field(image_path) for image_path in paths])
+    lines = _Lines(_fields(paths))
     path = Path(path)
     files = [path] if shards is None else [shard_path(path, i, shards) for i in range(shards)]
     count = 0
@@ -117,20 +117,35 @@ class _Lines:
     """
 
     def __init__(self, fields: list[bytes]) -> None:
-        self._num_fields = len(fields)
-        ended = [field + end for end in (b",", b"\n") for field in fields]
-        longest, all_of_them = max(map(len, ended), default=0), sum(map(len, ended))
+        self._fields = fields
+        self._table: npt.NDArray[np.uint8] | None = None
+        width = max(map(len, fields), default=1)
         # As one array, whose short rows are filled up with zeros, unless few rows are that long.
-        self._padded = longest * len(ended) <= MAX_PADDING * all_of_them
-        self._ended = np.array(ended, bytes if self._padded else object)
+        if width * len(fields) <= MAX_PADDING * sum(map(len, fields)):
+            self._table = np.array(fields, f"S{width}").view(np.uint8).reshape(-1, width)
+            self._fields = []
 
     def of(self, triplets: npt.NDArray[np.integer]) -> bytes:
         """Give the lines of triplets."""
-        fields = self._ended.take(triplets + np.array([0, 0, self._num_fields]))
-        if self._padded:
-            data: bytes = fields.tobytes()
-            return data.translate(None, b"\0")  # no path has a zero in it
-        return b"".join(fields.ravel().tolist())
+        if self._table is None:
+            fields = self._fields
+            return b"".join(
+                b"%b,%b,%b\n" % (fields[query], fields[positive], fields[negative])
+                for query, positive, negative in triplets.tolist()
+            )
+        num_triplets, width = len(triplets), self._table.shape[1]
+        lines = np.empty((num_triplets, len(COLUMNS), width + 1), np.uint8)
+        lines[:, :, :width] = self._table.take(triplets, axis=0)
+        lines[:, :, width] = np.frombuffer(b",,\n", np.uint8)
+        return lines.tobytes().translate(None, b"\0")  # no path has a zero in it
+
+
+def _fields(paths: Sequence[str]) -> list[bytes]:
+    text = "\n".join(paths)
+    odd = any(sign in text for sign in (",", '"', "\r", BYTE_ORDER_MARK))
+    if odd or text.count("\n") >= max(1, len(paths)):
+        return [_field(path) for path in paths]
+    return text.encode("utf-8", "surrogateescape").split(b"\n")  # all at once, as nearly always
 
 
 def _field(path: str) -> bytes:
