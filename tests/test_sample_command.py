@@ -217,6 +217,18 @@ def test_a_category_of_one_item_is_told_or_refused(capsys, tmp_path):
     assert "no category has two items" in error(capsys, *arguments)
 
 
+def test_level_gives_categories_to_given_pairs(capsys, tmp_path):
+    items = ("s/a/1", "s/a/2", "s/b/3", "s/b/4")
+    touch(tmp_path, *(f"{item}{name}.jpg" for item in items for name in "qp"))
+    rows = [f"{item}q.jpg,{item}p.jpg,{item[-1]}\n" for item in items]
+    (tmp_path / "p.csv").write_text("".join(rows))
+    for level, num_triplets in ((1, 12), (2, 4)):  # of three other items, or of the one beside
+        sample(capsys, "--pairs", tmp_path / "p.csv", "--level", level, output=tmp_path)
+        triplets = names(tmp_path / "triplets.txt")
+        assert len(triplets) == num_triplets
+        assert all(row[2].endswith("p.jpg") for row in triplets)
+
+
 def test_missing_images_of_a_pair_file(capsys, tmp_path):
     touch(tmp_path, "q.jpg")
     (tmp_path / "p.csv").write_text("q.jpg,gone.jpg,1\n")

@@ -144,7 +144,7 @@ def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
     else:
         assert root is not None  # as `check_data_arguments` sees to
         data = nested_folders(root, level or 1) if nested else class_folders(root)
-    if level is not None and data.categories is None and data.splits is None:
+    if level is not None and data.categories is None:
         data = with_folder_categories(data, level)
     fewest = getattr(args, "min_images_per_class", None)
     return limit_classes(data, fewest=fewest, most=getattr(args, "max_images_per_class", None))
