@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from deep_ranking.relevance.base import Float64Array, Int64Array, Relevance
 
