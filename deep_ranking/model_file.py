@@ -15,7 +15,7 @@ import h5py
 import keras
 
 from deep_ranking.calibration import Calibration
-from deep_ranking.config import BACKBONE_LAYERS, NetworkConfig
+from deep_ranking.config import NetworkConfig
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
 from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
@@ -96,7 +96,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
                     "expected a file that train.py wrote"
                 )
             model = build_network(NetworkConfig(weights=None))
-            names |= {name: name for name in BACKBONE_LAYERS}
+            names |= {name: name for name in model.backbone_layers if model.get_layer(name).weights}
         for name, name_in_file in names.items():
             layer = model.get_layer(name)
             group = child(groups, name_in_file)

@@ -170,7 +170,9 @@ class _Run:
         num_steps = num_epochs * self.source.num_batches
         self.loss = make_loss(config, config.batches, config.network.embedding_size)
         self.trained.compile(
-            optimizer=make_optimizer(config, learning_rate=rate, num_steps=num_steps),
+            optimizer=make_optimizer(
+                config, self.model.backbone_layers, learning_rate=rate, num_steps=num_steps
+            ),
             loss=self.loss,
             metrics=make_metrics(config, config.batches),
         )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from deep_ranking.config.checks import Config
-from deep_ranking.config.network import BACKBONE_LAYERS, HEAD
 
 OPTIMIZERS = ("sgd", "adam")
 DECAYS = ("none", "cosine")
@@ -22,8 +21,9 @@ class ScheduleConfig(Config):
     train_from: str | None = field(
         default=None,
         metadata={
-            "help": "train this layer of the backbone and what follows it, such as block4_conv1; "
-            "head: all but the backbone (default: everything)",
+            "help": "train this layer or block of the backbone and what follows it, such as "
+            "block4_conv1 of VGG16 or conv5 of ResNet50; head: all but the backbone (default: "
+            "everything)",
             "metavar": "LAYER",
         },
     )
@@ -83,5 +83,3 @@ class ScheduleConfig(Config):
         self._check_choice("optimizer", OPTIMIZERS)
         self._check_choice("decay", DECAYS)
         self._check_choice("embedding_start", STARTS)
-        if self.train_from is not None:
-            self._check_choice("train_from", (*BACKBONE_LAYERS, HEAD))
