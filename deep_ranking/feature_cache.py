@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures, FeatureStore
 from deep_ranking.images import IDENTITY
 from deep_ranking.pipeline import ImageSource
+from deep_ranking.precision import computing_in, resolved_precision
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -49,8 +49,7 @@ def cache_features(
         num_views: versions of each image: the first is the image itself, the others are augmented,
             each by a draw that follows from the image's content and the view's number.
         augmentation: random changes; None leaves all views alike.
-        precision: "float32" or "mixed_bfloat16", the arithmetic of the layers, or "auto" for the
-            faster one.
+        precision: the arithmetic of the layers, see `resolved_precision`.
         skip_broken: whether to leave broken images out, rather than stop.
 
     Returns:
@@ -59,8 +58,7 @@ def cache_features(
     Raises:
         InputError: an image is missing or broken, or the disk is full.
     """
-    if precision == "auto":
-        precision = "mixed_bfloat16" if _has_bfloat16() else "float32"
+    precision = resolved_precision(precision)
     shapes = [tuple(each.shape[1:]) for each in frozen.outputs]
     store = FeatureStore(folder / _network_key(frozen, precision), shapes)
     contents = _content_digests(paths, skip_broken)
@@ -90,7 +88,7 @@ def cache_features(
                 skip_broken=skip_broken,
             )
             try:
-                with _computing_in(precision, frozen), source.explained():
+                with computing_in(precision, frozen), source.explained():
                     store.extend(_blocks(frozen, source, list(missing)))
             except InputError as error:
                 hint = f"; mend the image, or leave such images out with {SKIP}"
@@ -98,15 +96,6 @@ def cache_features(
             known = store.find()
     rows = np.array([known.get(key, -1) for key in keys], np.int64)
     return store.features(rows.reshape(len(paths), num_views))
-
-
-def _has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16, as far as Linux tells."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _blocks(
@@ -136,7 +125,7 @@ def _network_key(frozen: keras.Model, precision: str) -> str:
         ],
         "outputs": [each._keras_history.operation.name for each in frozen.outputs],
         "precision": precision,
-        "version": 2,  # of the store's files
+        "version": 3,  # of the store's files
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for weight in frozen.weights:
@@ -179,18 +168,3 @@ def _view(
     key = hashlib.sha256(content + drawn).digest()
     rng = np.random.default_rng(int.from_bytes(key, "big"))
     return key, augmentation.draw(rng, size)
-
-
-@contextmanager
-def _computing_in(precision: str, model: keras.Model) -> Iterator[None]:
-    """Let the layers of a model compute in another precision for a while."""
-    before = [layer.dtype_policy for layer in model.layers]
-    try:
-        for layer in model.layers:
-            layer.dtype_policy = keras.DTypePolicy(precision)
-        model.make_predict_function(force=True)  # what is compiled keeps its precision
-        yield
-    finally:
-        for layer, policy in zip(model.layers, before, strict=True):
-            layer.dtype_policy = policy
-        model.make_predict_function(force=True)

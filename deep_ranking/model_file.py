@@ -21,10 +21,11 @@ from deep_ranking.files import atomic_path
 from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
 from deep_ranking.model_header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
 from deep_ranking.network import build_network
+from deep_ranking.precision import FULL, policies_of
 
 
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Write a network of `build_network`, atomically, without its optimizer.
+    """Write a network of `build_network`, atomically, without its optimizer, to compute in float32.
 
     Args:
         model: the network; if it has an attribute `calibration`, that is written as well.
@@ -40,7 +41,8 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     if path.suffix != ".h5":
         raise InputError(f"{path}: expected a file name that ends in .h5")
     with atomic_path(path) as temporary:
-        model.save(temporary, include_optimizer=False, overwrite=True)
+        with policies_of(FULL, model):
+            model.save(temporary, include_optimizer=False, overwrite=True)
         with h5py.File(temporary, "r+") as file:
             file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
             calibration = getattr(model, "calibration", None)

@@ -7,8 +7,10 @@ another backbone, see the coarse scales as the paper does or not at all, leave t
 and pool several depths of the backbone.
 """
 
+from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 from keras import layers
 
@@ -21,6 +23,8 @@ from deep_ranking.backbone import (
 )
 from deep_ranking.config import HEAD, RANGES, NetworkConfig, find_backbone
 from deep_ranking.errors import InputError
+from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
+from deep_ranking.model_header import CONFIG_ATTRIBUTE
 
 BRANCH_FILTERS = 96
 GEM_OFFSET = 1e-9
@@ -44,7 +48,8 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     """
     spec = find_backbone(config.backbone)
     arrays = {}
-    if config.weights is not None:
+    own = config.weights is not None and _is_own(config.weights)
+    if config.weights is not None and not own:
         arrays = pretrained_arrays(spec, config.weights, config.seen_size)
         if config.normalisation == "backbone" and spec.pixels == "caffe":
             # Trained on B, G, R: the first kernel turned around reads R, G, B.
@@ -69,7 +74,40 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     model.network_config = config
     for name, values in arrays.items():
         model.get_layer(name).set_weights(values)
+    if own:
+        _take_weights_of_model(model, Path(str(config.weights)))
     return model
+
+
+def _is_own(weights: str) -> bool:
+    """Whether the first weights are those of a whole network of ours."""
+    if weights == "imagenet":
+        return False
+    with open_hdf5(Path(weights)) as file:
+        return read_text(file, CONFIG_ATTRIBUTE) is not None
+
+
+def _take_weights_of_model(model: keras.Model, path: Path) -> None:
+    """Take the weights of a model file for all layers that it has in the same shape."""
+    config = model.network_config
+    with open_hdf5(path) as file:
+        found = NetworkConfig.from_json(read_text(file, CONFIG_ATTRIBUTE) or "")
+        for name in ("backbone", "normalisation"):
+            if getattr(found, name) != getattr(config, name):
+                raise InputError(
+                    f"this model has {name} {getattr(found, name)}, and the one to train "
+                    f"{getattr(config, name)}; give --{name} {getattr(found, name)}"
+                )
+        groups = child(file, "model_weights") or file
+        for layer in model.layers:
+            group = child(groups, layer.name)
+            shapes = [weight.shape for weight in layer.weights]
+            if shapes and isinstance(group, h5py.Group):
+                try:
+                    layer.set_weights(read_layer(group, shapes))
+                except InputError:
+                    if layer.name in model.backbone_layers:
+                        raise
 
 
 def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from deep_ranking.config import TrainConfig
+from deep_ranking.precision import resolved_precision
 
 
 @keras.saving.register_keras_serializable(package="deep_ranking")
@@ -90,9 +91,17 @@ def make_optimizer(
     rate = WarmupDecay(learning_rate, config.warmup_steps, decay_steps)
     decay = config.weight_decay or None
     if config.optimizer == "adam":
-        optimizer = RankingAdam(rate, weight_decay=decay)
+        optimizer = RankingAdam(rate, weight_decay=decay, global_clipnorm=config.clip_norm)
     else:
-        optimizer = RankingSGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        optimizer = RankingSGD(
+            rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=decay,
+            global_clipnorm=config.clip_norm,
+        )
     optimizer.backbone_rate = config.backbone_rate
     optimizer.backbone_layers = frozenset(backbone_layers)
+    if resolved_precision(config.precision) == "mixed_float16":  # small gradients are 0 in it
+        return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

@@ -42,10 +42,11 @@ class RunState:
     Attributes:
         fingerprints: SHA-256 of each triplet file, and of the image names of a folder to train or
             validate on, since another one would be another run.
-        num_epochs: epochs completed.
+        num_epochs: epochs completed, those before `start_epoch` among them.
         history: one row an epoch that was measured; epoch 0 is before training.
         best: best value so far of the quantity that `best.h5` is chosen by.
         num_no_better: judgements since then.
+        num_rate_drops: how often the learning rate was lowered on a plateau.
         calibration: the latest calibration, as JSON.
         fixes: settings that were changed because training went wrong, by their latest values.
         fixed_epochs: epochs after which that happened, from 1.
@@ -56,6 +57,7 @@ class RunState:
     history: list[Row] = field(default_factory=list)
     best: float | None = None
     num_no_better: int = 0
+    num_rate_drops: int = 0
     calibration: str | None = None
     fixes: dict[str, Any] = field(default_factory=dict)
     fixed_epochs: list[int] = field(default_factory=list)
@@ -72,7 +74,7 @@ class RunState:
             fingerprints["validation_triplets"] = _sha256(config.validation_triplets)
         if config.validation_dataset is not None:
             fingerprints["validation_dataset"] = _sha256_of_names(config.validation_dataset)
-        return cls(fingerprints)
+        return cls(fingerprints, num_epochs=config.start_epoch)
 
 
 class RunFolder:

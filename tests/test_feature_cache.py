@@ -325,6 +325,6 @@ def test_precision_of_the_layers_is_put_back(images, tmp_path, monkeypatch, fail
         cache_features(frozen, images, tmp_path / "cache", precision="mixed_bfloat16")
     except KeyboardInterrupt:
         assert fails
-    assert set(during) == {"mixed_bfloat16"}
+    assert set(during) == {"mixed_bfloat16", "float32"}  # float32 for what ends in unit lengths
     assert [layer.dtype_policy for layer in frozen.layers] == before
     assert [each.name for each in before].count("mixed_float16") == 1

@@ -28,7 +28,10 @@ class BatchSource:
 
     Attributes:
         failure: the error that ended the latest iteration, if it was an image's fault.
+        rows_together: rows of a batch that belong together.
     """
+
+    rows_together = 1
 
     def __init__(self) -> None:
         self.failure: InputError | None = None

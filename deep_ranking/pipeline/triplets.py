@@ -97,6 +97,8 @@ class TripletSource(BatchSource):
         InputError: as `triplet_dataset`.
     """
 
+    rows_together = len(COLUMNS)
+
     def __init__(
         self,
         triplets: Triplets,
