@@ -38,8 +38,8 @@ class NetworkConfig(Config):
         default="imagenet",
         metadata={
             "help": "where the backbone starts from: imagenet, none (random, as the blog), or the "
-            "PATH of a weight file of the backbone without top (.h5), or of a model of train.py, of "
-            "which all layers that fit are taken",
+            "PATH of a weight file of the backbone without top (.h5), or of a model of train.py, "
+            "of which all layers that fit are taken",
             "metavar": "imagenet|none|PATH",
         },
     )
