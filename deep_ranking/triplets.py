@@ -9,20 +9,19 @@ import csv
 import io
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
+from deep_ranking.path_lines import BYTE_ORDER_MARK, find_images_of, read_lines
 
 Int32Array = npt.NDArray[np.int32]
 
-BYTE_ORDER_MARK = "\ufeff"
 COLUMNS = ("query", "positive", "negative")
 
 
@@ -63,7 +62,10 @@ def write_triplets(
     """
     fields = [_field(image_path) for image_path in paths]
     count = 0
-    with atomic_path(path) as temporary, _open(temporary, "w") as handle:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle,
+    ):
         for block in blocks:
             handle.writelines(
                 f"{fields[query]},{fields[positive]},{fields[negative]}\n"
@@ -83,17 +85,11 @@ def _field(path: str) -> str:
     return line.getvalue()
 
 
-def _open(path: Path, mode: str) -> TextIO:
-    # A byte order mark is what some editors put before the first line; it is no part of a path.
-    encoding = "utf-8-sig" if mode == "r" else "utf-8"
-    return cast(TextIO, path.open(mode, encoding=encoding, errors="surrogateescape", newline=""))
-
-
 def read_triplets(path: str | os.PathLike[str]) -> Triplets:
     """Read a triplet file.
 
     Args:
-        path: a triplet file; lines may end in LF or CRLF.
+        path: a triplet file; lines may end in LF or CRLF, and .gz is decompressed.
 
     Returns:
         The `Triplets`; 12 bytes a triplet, and each path once.
@@ -105,7 +101,7 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
     path = Path(path)
     indices: dict[str, int] = {}
     rows = array("i")
-    for line, fields in _read_lines(path):
+    for line, fields in read_lines(path, kind="triplet", hint="make it with triplet_sampler.py"):
         if len(fields) != len(COLUMNS):
             found = f"{len(fields)} field{'s' * (len(fields) != 1)}" if fields else "an empty line"
             raise InputError(
@@ -119,28 +115,6 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
         raise InputError(f"{path}: no triplets in this file; sample some with triplet_sampler.py")
     table = np.frombuffer(rows, np.int32).reshape(-1, len(COLUMNS))  # (triplets, 3)
     return Triplets(path, list(indices), table)
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line numbers, from 1, and fields."""
-    line = 0
-    try:
-        with _open(path, "r") as handle:
-            reader = csv.reader(handle, strict=True)
-            for line, fields in enumerate(reader, start=1):
-                if any("\0" in field for field in fields):
-                    raise InputError(f"{path}:{line}: not a text file")
-                if reader.line_num != line:
-                    raise InputError(f"{path}:{line}: a quote is opened and not closed")
-                yield line, fields
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such triplet file; make it with triplet_sampler.py") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except csv.Error as error:
-        raise InputError(
-            f"{path}:{line + 1}: not a triplet line, or a quote is opened and not closed ({error})"
-        ) from None
 
 
 def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None) -> list[str]:
@@ -164,13 +138,9 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         if not Path(dataset_dir).is_dir():
             raise InputError(f"{dataset_dir}: no such folder; check --dataset")
         folders.insert(0, Path(dataset_dir))
-    for folder in folders:
-        prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
-        paths = [os.path.join(prefix, path) for path in triplets.paths]
-        if any(map(os.path.exists, paths)):
-            return paths
-    tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise InputError(
-        f"{triplets.file}:1: image {triplets.paths[0]} not found in any of: {tried}; "
-        "put the file into the folder that its paths start from, or train with --dataset FOLDER"
+    return find_images_of(
+        triplets.file,
+        triplets.paths,
+        folders,
+        "put the file into the folder that its paths start from, or train with --dataset FOLDER",
     )
