@@ -17,17 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from deep_ranking.augmentation import Augmentation
+from deep_ranking.augmentation import Augmentation, draw_views
 from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures, FeatureStore
-from deep_ranking.images import IDENTITY
+from deep_ranking.images import PLAIN, View
 from deep_ranking.pipeline import ImageSource
 from deep_ranking.precision import computing_in, resolved_precision
 
-Float64Array = npt.NDArray[np.float64]
-
 BATCH_SIZE = 64
 SKIP = "--skip_broken"
+# Settings that came later, by the value that leaves images as they were: features of earlier
+# versions are found again.
+LATER_SETTINGS = {"resized_crop": 1.0, "grayscale": 0.0}
 
 
 def cache_features(
@@ -63,7 +64,7 @@ def cache_features(
     store = FeatureStore(folder / _network_key(frozen, precision), shapes)
     contents = _content_digests(paths, skip_broken)
     views = [
-        _view(content, number, augmentation, frozen.input_shape[1])
+        cached_view(content, number, augmentation, frozen.input_shape[1])
         for content in contents
         for number in range(num_views)
     ]
@@ -84,7 +85,7 @@ def cache_features(
                 [files[number] for number in numbers],
                 image_size=frozen.input_shape[1],
                 batch_size=BATCH_SIZE,
-                transforms=[views[number][1] for number in numbers],
+                views=[views[number][1] for number in numbers],
                 skip_broken=skip_broken,
             )
             try:
@@ -156,15 +157,26 @@ def _content_digests(
         return list(progress)
 
 
-def _view(
+def cached_view(
     content: bytes | None, number: int, augmentation: Augmentation | None, size: int
-) -> tuple[bytes, Float64Array]:
-    """Key and transform of a view of an image; an empty key for a missing image."""
+) -> tuple[bytes, View]:
+    """Give key and look of a view of an image.
+
+    Args:
+        content: SHA-256 of the image's file; None for a missing one.
+        number: 0 for the image itself.
+        augmentation: as for `cache_features`.
+        size: side of the images in pixels.
+
+    Returns:
+        The key, empty for a missing image, and the `View`.
+    """
     if content is None:
-        return b"", IDENTITY
+        return b"", PLAIN
     if number == 0 or augmentation is None:
-        return content, IDENTITY
-    drawn = f"{json.dumps(asdict(augmentation), sort_keys=True)} {number}".encode()
+        return content, PLAIN
+    settings = asdict(augmentation).items() - LATER_SETTINGS.items()
+    drawn = f"{json.dumps(dict(settings), sort_keys=True)} {number}".encode()
     key = hashlib.sha256(content + drawn).digest()
-    rng = np.random.default_rng(int.from_bytes(key, "big"))
-    return key, augmentation.draw(rng, size)
+    (view,) = draw_views(augmentation, np.random.default_rng(int.from_bytes(key, "big")), 1, size)
+    return key, view

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from deep_ranking.augmentation import Augmentation
+from deep_ranking.augmentation import Augmentation, draw_views
 from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.files import make_folder
-from deep_ranking.images import IDENTITY, decode_image, resample
+from deep_ranking.images import read_image
 from deep_ranking.pipeline.batches import Array, BatchSource, image_spec
 from deep_ranking.sampling import ClassBatches
 
@@ -98,12 +98,10 @@ class ClassSource(BatchSource):
 
     def _read(self, number: int, row: int, step: int, epoch: int, image: UInt8Array) -> bool:
         """Read an image into `image`; False if it is to be left out."""
-        transform = IDENTITY
-        if self.augmentation is not None:
-            rng = np.random.default_rng([self.seed, epoch, step, row, 3])
-            transform = self.augmentation.draw(rng, self.image_size)
+        rng = np.random.default_rng([self.seed, epoch, step, row, 3])
+        (view,) = draw_views(self.augmentation, rng, 1, self.image_size)
         try:
-            decoded = decode_image(self.paths[number], self.image_size)
+            image[:] = read_image(self.paths[number], self.image_size, view)
         except InputError as error:
             if not self.skip_broken:
                 raise InputError(
@@ -111,7 +109,6 @@ class ClassSource(BatchSource):
                 ) from None
             self.broken.add(number)
             return False
-        image[:] = resample(decoded, self.image_size, transform)
         position = step * self.batches.num_images + row
         if self.save_dir is not None and position < NUM_SAVED_IMAGES:
             name = f"{position + 1:04}_class_{self.labels[number]}.png"

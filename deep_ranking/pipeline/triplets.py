@@ -12,10 +12,10 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from deep_ranking.augmentation import Augmentation, draw_transforms
+from deep_ranking.augmentation import Augmentation, draw_views
 from deep_ranking.errors import InputError
 from deep_ranking.files import make_folder
-from deep_ranking.images import decode_image, resample
+from deep_ranking.images import read_image
 from deep_ranking.pipeline.batches import Array, BatchSource, image_spec
 from deep_ranking.triplets import COLUMNS, Triplets, read_triplets, resolve_paths
 
@@ -201,12 +201,11 @@ class TripletSource(BatchSource):
         if triplet in self.broken:
             return False
         rng = np.random.default_rng([self.seed, epoch, position, 1])
-        transforms = draw_transforms(self.augmentation, rng, 3, self.image_size)
+        views = draw_views(self.augmentation, rng, 3, self.image_size)
         try:
-            for row, transform in enumerate(transforms):
+            for row, view in enumerate(views):
                 path = self.paths[self.triplets.rows[triplet, row]]
-                image = decode_image(path, self.image_size)
-                images[row] = resample(image, self.image_size, transform)
+                images[row] = read_image(path, self.image_size, view)
         except InputError as error:
             if not self.skip_broken:
                 raise self._located(triplet, error) from None
