@@ -141,8 +141,7 @@ def _content_digests(
 
     def digest(path: str | os.PathLike[str]) -> bytes | None:
         try:
-            with open(path, "rb") as handle:
-                return hashlib.file_digest(handle, "sha256").digest()
+            return content_digest(path)
         except OSError as error:
             if skip_broken:
                 return None
@@ -155,6 +154,12 @@ def _content_digests(
             pool.map(digest, paths), total=len(paths), desc="hashing", unit=" images", disable=None
         )
         return list(progress)
+
+
+def content_digest(path: str | os.PathLike[str]) -> bytes:
+    """Give the SHA-256 of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").digest()
 
 
 def cached_view(

@@ -207,21 +207,6 @@ def read_history(path: Path) -> list[dict[str, float]]:
         raise InputError(f"{path}{line}: expected numbers; not a history of train.py") from None
 
 
-def write_tensorboard(folder: Path, row: Row) -> None:
-    """Add an epoch's quantities to the curves that TensorBoard shows.
-
-    Args:
-        folder: folder of the curves.
-        row: what was measured in the epoch.
-    """
-    import tensorflow as tf
-
-    with tf.summary.create_file_writer(str(folder)).as_default(step=int(row["epoch"])):
-        for name, value in row.items():
-            if name != "epoch":
-                tf.summary.scalar(name, value)
-
-
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with those of network and augmentation among them, rather than below them."""
     network, augmentation = settings.pop("network"), settings.pop("augmentation")

@@ -7,7 +7,6 @@ all the rest, so that a run that was stopped goes on to the same result.
 import dataclasses
 import math
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 import keras
@@ -28,7 +27,8 @@ from deep_ranking.network import build_network, set_trainable_from, split_at_fro
 from deep_ranking.optimizers import make_optimizer
 from deep_ranking.pipeline import ClassSource
 from deep_ranking.precision import FULL, resolved_precision, set_precision
-from deep_ranking.run_folder import Row, RunFolder, RunState, write_tensorboard
+from deep_ranking.run_folder import Row, RunFolder, RunState
+from deep_ranking.tensorboard import Board
 from deep_ranking.training_data import (
     cached_features,
     feature_source,
@@ -73,6 +73,7 @@ def train(
         run.train_epoch(verbose)
     set_precision(run.model, FULL)
     save_model(run.model, config.output)
+    run.board.project(run.devices.on_one(run.model))
     if run.stopped_early:
         epoch = run.state.num_epochs
         print(f"Stopped early after epoch {epoch}: no better for {config.patience} judgements.")
@@ -103,10 +104,7 @@ class _Run:
         self.images = image_source(config)
         self.source: Any = self.images
         self.validation = make_validation(config)
-        if config.tensorboard and find_spec("tensorboard") is None:
-            raise InputError(
-                "--tensorboard needs the package of that name: pip install tensorboard"
-            )
+        self.board = Board(config, self.images, self.validation)
         self.state = self.folder.read_state(config) if self.resumes else RunState.of(config)
         self.devices = Devices(config.devices)
         make_folder(config.output.parent)
@@ -217,6 +215,7 @@ class _Run:
         epoch = self.state.num_epochs
         if self.trains_head != (epoch < self.config.head_epochs):
             self._compile(epoch)
+        self.board.show_batch(self.source, epoch)
         _seed_dropout(self.model, self.config.seed, epoch)
         if isinstance(self.loss, BatchLoss) and self.loss.memory is not None:
             self.loss.memory.reset()
@@ -250,8 +249,7 @@ class _Run:
             print(f"On a plateau: the learning rate is now {factor:g} times what it was at first.")
         self._save_checkpoint()
         self.folder.write_history(self.state.history)
-        if self.config.tensorboard:
-            write_tensorboard(self.folder.path / "tensorboard", row)
+        self.board.add_epoch(row)
 
     def _diagnose(self, row: Row) -> Finding | None:
         """Say what is wrong after an epoch.

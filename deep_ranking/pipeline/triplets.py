@@ -155,6 +155,19 @@ class TripletSource(BatchSource):
         roles = tf.TensorSpec((None,), tf.int32)
         return self._batches(read, self.num_batches, [image_spec(self.image_size), roles])
 
+    def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
+        """Give the images of the first `count` triplets of an epoch, as the network sees them.
+
+        Returns:
+            For each triplet uint8 (3, image_size, image_size, 3): query, positive, negative.
+
+        Raises:
+            InputError: an image is missing or broken, and its triplet is not to be left out.
+        """
+        order = self._order(epoch)
+        images = self._read_batch(order, range(min(count, len(order))), epoch)
+        return np.split(images, len(images) // 3)
+
     def _order(self, epoch: int) -> Int32Array:
         """Index of each of the epoch's triplets, in order."""
         count = len(self.triplets)
