@@ -6,11 +6,11 @@ import json
 import os
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from stubs import build_stub
 
 from deep_ranking.calibration import calibrate
 from deep_ranking.cli.main import run_command
@@ -18,8 +18,6 @@ from deep_ranking.comparing import Comparison, CrossedPairs, read_pairs
 from deep_ranking.config import NetworkConfig
 from deep_ranking.errors import InputError
 from deep_ranking.images import read_image
-from deep_ranking.model_file import save_model, store_calibration
-from deep_ranking.network import build_network
 
 
 def unit_rows(count, dim=5, seed=0):
@@ -205,10 +203,19 @@ def test_rows_are_compared_as_they_are_read():
 
 
 @pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model.h5"
-    save_model(build_network(NetworkConfig(image_size=32, weights=None, hidden_size=8)), path)
-    return path
+def stub():
+    config = NetworkConfig(image_size=32, weights=None, embedding_size=8)
+    model = build_stub(config, seed=0)
+    model.calibration = None
+    return model
+
+
+@pytest.fixture
+def model_path(stub, tmp_path, monkeypatch):
+    """A file that loads as a stub; `test_cli` compares with a real model."""
+    monkeypatch.setattr("deep_ranking.model_file.load_model", lambda _: stub)
+    (tmp_path / "model.h5").touch()
+    return tmp_path / "model.h5"
 
 
 @pytest.fixture(scope="module")
@@ -222,14 +229,13 @@ def photos(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def distance_by_hand(model_path):
+@pytest.fixture
+def distance_by_hand(stub):
     """The distance of two files by plain Keras."""
-    plain = keras.models.load_model(model_path)
 
     def distance(first, second):
         images = np.stack([read_image(path, 32) for path in (first, second)])
-        one, other = plain.predict_on_batch(images.astype(np.float32)).astype(np.float64)
+        one, other = stub.predict_on_batch(images.astype(np.float32)).astype(np.float64)
         return np.sqrt(((one - other) ** 2).sum())
 
     return distance
@@ -280,14 +286,12 @@ def test_a_file_and_a_folder_as_json_to_a_file(photos, model_path, distance_by_h
     output.unlink()
 
 
-def test_pairs_of_a_calibrated_model(photos, model_path, capsys):
+def test_pairs_of_a_calibrated_model(photos, model_path, stub, monkeypatch, capsys):
     pairs = photos / "pairs.csv"
     pairs.write_text("old/1.png,old/2.png,same\nold/2.png,new/4.png,different\n")
-    before = model_path.read_bytes()
     calibration = some_calibration()
-    store_calibration(model_path, calibration)
+    monkeypatch.setattr(stub, "calibration", calibration)
     said = compared(capsys, "--model", model_path, "--pairs", pairs)
-    model_path.write_bytes(before)
     rows = list(csv.DictReader(io.StringIO(said.out)))
     assert [row["same"] for row in rows] == ["1", "0"]
     for row in rows:
