@@ -15,6 +15,7 @@ from deep_ranking.errors import InputError
 from deep_ranking.version import __version__
 
 COMMANDS = {
+    "dataset": "get a public data set as class folders; say what a data set is like",
     "sample": "draw triplets from folders of images into a text file",
     "train": "train a network on a triplet file",
     "compare": "print the distance of two images, or of many pairs",
