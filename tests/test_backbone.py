@@ -31,7 +31,7 @@ def shaken(model):
     rng = np.random.default_rng(3)
     for layer in model.layers:
         if layer.weights and not isinstance(layer, keras.layers.Normalization):
-            layer.set_weights([w + 0.05 * rng.uniform(0, 1, w.shape) for w in layer.get_weights()])
+            layer.set_weights([w + 0.05 * rng.uniform(-1, 1, w.shape) for w in layer.get_weights()])
     return model
 
 

@@ -59,7 +59,11 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DataConfig):
         },
     )
     tensorboard: bool = field(
-        default=False, metadata={"help": "write curves for TensorBoard to NAME.run/tensorboard"}
+        default=False,
+        metadata={
+            "help": "write curves, pictures of batches and embeddings for TensorBoard to "
+            "NAME.run/tensorboard"
+        },
     )
     auto_fix: bool = field(
         default=False,
