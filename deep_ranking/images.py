@@ -1,8 +1,8 @@
 """Find the images of a folder tree, and read one: the only image reader of the project.
 
-Training, comparing, embedding and searching all get their pixels from `decode_image` and
-`resample`, so that the same file gives the same pixels everywhere. The decoder is chosen by the
-file's content: OpenCV for plain 8-bit JPEG and PNG, Pillow for every other kind.
+Training, comparing, embedding and searching all get their pixels from `read_image`, so that the
+same file gives the same pixels everywhere. The decoder is chosen by the file's content: OpenCV for
+plain 8-bit JPEG and PNG, Pillow for every other kind.
 """
 
 import io
@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -47,6 +47,22 @@ IDENTITY: Float64Array = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 # A broken file is reported once, by an `InputError`, and not by the decoder as well.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A way to see an image.
+
+    Attributes:
+        affine: float (2, 3), where it is sampled; see `resample`.
+        grayscale: whether its colours are taken out.
+    """
+
+    affine: Float64Array = field(default_factory=lambda: IDENTITY)
+    grayscale: bool = False
+
+
+PLAIN = View()
 
 
 @dataclass(frozen=True)
@@ -214,7 +230,7 @@ def fitting_size(paths: Sequence[str | os.PathLike[str]], largest: int) -> int:
     return max(32, int(min(side, largest)) // 32 * 32)
 
 
-def read_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
+def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> UInt8Array:
     """Read an image file as a square of RGB pixels, the way every part of the project does.
 
     Orientation is applied, transparency laid on white, 16-bit, CMYK and palette images converted,
@@ -223,6 +239,7 @@ def read_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     Args:
         path: an image file, of any format that OpenCV or Pillow reads, whatever its extension.
         size: side of the square in pixels, 1 or more.
+        view: another way to see it than as it is, as augmentation draws them.
 
     Returns:
         uint8 (size, size, 3), RGB, 0 to 255.
@@ -230,7 +247,14 @@ def read_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     Raises:
         InputError: there is no such file, or it holds no whole image of a reasonable size.
     """
-    return resample(decode_image(path, size), size)
+    pixels = resample(decode_image(path, size), size, view.affine)
+    return _without_color(pixels) if view.grayscale else pixels
+
+
+def _without_color(image: UInt8Array) -> UInt8Array:
+    """Give all channels the brightness by ITU-R 601: 0.299 red, 0.587 green, 0.114 blue."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
 
 
 def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:

@@ -14,23 +14,22 @@ import gzip
 import io
 import os
 import re
-import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
+from deep_ranking.path_lines import BYTE_ORDER_MARK, find_images_of, read_lines
 
 Int32Array = npt.NDArray[np.int32]
 
-BYTE_ORDER_MARK = "\ufeff"
 COLUMNS = ("query", "positive", "negative")
 COMPRESSED = ".gz"
 MAX_PADDING = 4  # times the bytes of all paths that they may take when filled up to the longest
@@ -93,7 +92,7 @@ def write_triplets(
     with ExitStack() as complete:
         temporaries = [complete.enter_context(atomic_path(file)) for file in files]
         with ExitStack() as opened:
-            handles = [opened.enter_context(_open(each, "wb")) for each in temporaries]
+            handles = [opened.enter_context(_create(each)) for each in temporaries]
             for block in blocks:
                 for number, handle in enumerate(handles):
                     part = block[(number - count) % len(files) :: len(files)]
@@ -159,11 +158,11 @@ def _field(path: str) -> bytes:
 
 
 @contextmanager
-def _open(path: Path, mode: Literal["rb", "wb"]) -> Iterator[BinaryIO]:
-    with path.open(mode) as file:
+def _create(path: Path) -> Iterator[BinaryIO]:
+    with path.open("wb") as file:
         if path.suffix == COMPRESSED:
             # Neither name nor time in it: the same triplets are the same bytes.
-            with gzip.GzipFile("", mode, fileobj=file, mtime=0) as compressed:
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
                 yield cast(BinaryIO, compressed)
         else:
             yield file
@@ -173,8 +172,9 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
     """Read a triplet file, or a set of them.
 
     Args:
-        path: a triplet file; lines may end in LF or CRLF. Or any file of a set, or a pattern with
-            `*`, `?` or `[` of files that are read one after the other, in the order of their names.
+        path: a triplet file; lines may end in LF or CRLF, and .gz is decompressed. Or any file of a
+            set, or a pattern with `*`, `?` or `[` of files that are read one after the other, in
+            the order of their names.
 
     Returns:
         The `Triplets`; 12 bytes a triplet, and each path once.
@@ -224,7 +224,7 @@ def triplet_files(path: Path) -> list[Path]:
 
 
 def _read_file(path: Path, indices: dict[str, int], rows: "array[int]") -> None:
-    for line, fields in _read_lines(path):
+    for line, fields in read_lines(path, kind="triplet", hint="make it with triplet_sampler.py"):
         if len(fields) != len(COLUMNS):
             found = f"{len(fields)} field{'s' * (len(fields) != 1)}" if fields else "an empty line"
             raise InputError(
@@ -234,32 +234,6 @@ def _read_file(path: Path, indices: dict[str, int], rows: "array[int]") -> None:
         if not all(fields):
             raise InputError(f"{path}:{line}: the {COLUMNS[fields.index('')]} is empty")
         rows.extend(indices.setdefault(field, len(indices)) for field in fields)
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line numbers, from 1, and fields."""
-    line = 0
-    try:
-        # A byte order mark is what some editors put before the first line; it is no part of a path.
-        with _open(path, "rb") as file:
-            lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-            reader = csv.reader(lines, strict=True)
-            for line, fields in enumerate(reader, start=1):
-                if any("\0" in field for field in fields):
-                    raise InputError(f"{path}:{line}: not a text file")
-                if reader.line_num != line:
-                    raise InputError(f"{path}:{line}: a quote is opened and not closed")
-                yield line, fields
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such triplet file; make it with triplet_sampler.py") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}:{line + 1}: not a whole compressed file ({error})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except csv.Error as error:
-        raise InputError(
-            f"{path}:{line + 1}: not a triplet line, or a quote is opened and not closed ({error})"
-        ) from None
 
 
 def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None) -> list[str]:
@@ -283,13 +257,9 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         if not Path(dataset_dir).is_dir():
             raise InputError(f"{dataset_dir}: no such folder; check --dataset")
         folders.insert(0, Path(dataset_dir))
-    for folder in folders:
-        prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
-        paths = [os.path.join(prefix, path) for path in triplets.paths]
-        if any(map(os.path.exists, paths)):
-            return paths
-    tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise InputError(
-        f"{triplets.file}:1: image {triplets.paths[0]} not found in any of: {tried}; "
-        "put the file into the folder that its paths start from, or train with --dataset FOLDER"
+    return find_images_of(
+        triplets.file,
+        triplets.paths,
+        folders,
+        "put the file into the folder that its paths start from, or train with --dataset FOLDER",
     )

@@ -425,7 +425,7 @@ def test_compressed_files_that_are_broken(tmp_path):
     whole = path.read_bytes()
     for data in (whole[:-9], b"a,b,c\n", whole[:12] + b"\xff" * 30):
         path.write_bytes(data)
-        with pytest.raises(InputError, match=r"t\.txt\.gz:\d+: not a whole compressed file"):
+        with pytest.raises(InputError, match=r"t\.txt\.gz: not a whole gzip file"):
             read_triplets(path)
 
 

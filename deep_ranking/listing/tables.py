@@ -14,6 +14,7 @@ from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
 from deep_ranking.listing.collecting import Collector
 from deep_ranking.listing.labelled import LabelledImages
+from deep_ranking.path_lines import read_lines
 
 CLASS_COLUMNS = ("path", "label", "category", "split")
 PAIR_COLUMNS = ("query", "positive", "item", "category")
@@ -79,29 +80,19 @@ def read_table(
     required = columns[:num_required]
     expected = ",".join(required) + "".join(f"[,{name}]" for name in columns[num_required:])
     names: Sequence[str] | None = None
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
-            reader = csv.reader(handle, strict=True)
-            for fields in reader:
-                line = reader.line_num
-                if names is None:
-                    header = [field.strip().lower() for field in fields]
-                    if set(required) <= set(header):
-                        names = header
-                        continue
-                    names = columns[: max(num_required, len(fields))]
-                if len(fields) != len(names):
-                    raise InputError(
-                        f"{file}:{line}: expected {expected}, received {len(fields)} "
-                        f"field{'s' * (len(fields) != 1)}; quote a path that has commas in it"
-                    )
-                yield line, dict(zip(names, fields, strict=True))
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file; expected lines of {expected}") from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    except csv.Error as error:
-        raise InputError(f"{file}:{reader.line_num}: not CSV ({error})") from None
+    for line, fields in read_lines(file, kind="table", hint=f"expected lines of {expected}"):
+        if names is None:
+            header = [field.strip().lower() for field in fields]
+            if set(required) <= set(header):
+                names = header
+                continue
+            names = columns[: max(num_required, len(fields))]
+        if len(fields) != len(names):
+            raise InputError(
+                f"{file}:{line}: expected {expected}, received {len(fields)} "
+                f"field{'s' * (len(fields) != 1)}; quote a path that has commas in it"
+            )
+        yield line, dict(zip(names, fields, strict=True))
 
 
 def write_classes(file: Path, data: LabelledImages, prefix: str) -> None:

@@ -82,13 +82,15 @@ def _hand_made_features(data: LabelledImages) -> Iterator[Relevance]:
 @contextmanager
 def _embeddings(kind: str, data: LabelledImages, weights: str | None) -> Iterator[Relevance]:
     from deep_ranking.baselines import untrained_backbone
+    from deep_ranking.config import NetworkConfig
     from deep_ranking.embedding import embedded_images
     from deep_ranking.images import fitting_size
     from deep_ranking.model_file import load_model
 
     files = data.files()
     if kind == BACKBONE:
-        model = untrained_backbone(fitting_size(files, LARGEST_IMAGE_SIZE), weights)
+        size = fitting_size(files, LARGEST_IMAGE_SIZE)
+        model = untrained_backbone(NetworkConfig(image_size=size, weights=None), weights)
     else:
         model = load_model(kind)
     with embedded_images(model, files) as rows:
