@@ -50,7 +50,7 @@ def our_step(size, precision, dataset, folder):
     from deep_ranking.losses import make_loss, make_metrics
     from deep_ranking.network import build_network
     from deep_ranking.optimizers import make_optimizer
-    from deep_ranking.pipeline import TripletSource
+    from deep_ranking.pipeline import TripletsOfFile, TripletSource
     from deep_ranking.precision import resolved_precision, set_precision
     from deep_ranking.triplets import read_triplets
 
@@ -76,7 +76,7 @@ def our_step(size, precision, dataset, folder):
 
     def batches(steps):
         return TripletSource(
-            read_triplets(triplets),
+            TripletsOfFile(read_triplets(triplets)),
             image_size=size,
             batch_size=BATCH_SIZE,
             augmentation=config.augmentation,

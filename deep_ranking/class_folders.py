@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.images import ImageListing, find_images
+from deep_ranking.images import ImageListing
+from deep_ranking.listing import LabelledImages, class_folders, limit_classes, nested_folders
 from deep_ranking.sampling import hold_back_classes
 
 Labelled = tuple[list[str], npt.NDArray[np.str_]]
@@ -16,50 +17,47 @@ def labelled_images(listing: ImageListing) -> Labelled:
     return paths, np.array(listing.classes)[listing.labels]
 
 
-def training_images(config: TrainConfig) -> Labelled:
-    """Give the images that a run trains on.
+def training_data(config: TrainConfig) -> LabelledImages:
+    """Give the images that a run trains on, with all that their folders say.
 
     Raises:
         InputError: there are none, or too few classes to hold some back.
     """
-    paths, labels = _split(config)[0]
-    if config.max_images_per_class is None:
-        return paths, labels
-    chosen = np.concatenate(
-        [
-            _spread(np.flatnonzero(labels == name), config.max_images_per_class)
-            for name in np.unique(labels)
-        ]
-    )
-    return [paths[number] for number in chosen], labels[chosen]
+    return limit_classes(_split(config)[0], most=config.max_images_per_class)
+
+
+def training_images(config: TrainConfig) -> Labelled:
+    """Give the images that a run trains on.
+
+    Raises:
+        InputError: as `training_data`.
+    """
+    return _labelled(training_data(config))
 
 
 def held_back_images(config: TrainConfig) -> Labelled:
     """Give the images of the classes that a run leaves out, by its `validation_share`.
 
     Raises:
-        InputError: as `training_images`.
+        InputError: as `training_data`.
     """
-    return _split(config)[1]
+    return _labelled(_split(config)[1])
 
 
-def _spread(numbers: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
-    """Take `count` of some numbers, evenly spread, or all if there are no more."""
-    if len(numbers) <= count:
-        return numbers
-    return numbers[np.arange(count) * len(numbers) // count]
+def _labelled(data: LabelledImages) -> Labelled:
+    return data.files(), np.array(data.items.names)[data.items.codes]
 
 
-def _split(config: TrainConfig) -> tuple[Labelled, Labelled]:
+def _split(config: TrainConfig) -> tuple[LabelledImages, LabelledImages]:
+    """Images to train on, and those held back: whole classes, or whole categories of items."""
     assert config.dataset is not None  # the config checks it
-    listing = find_images(config.dataset)
-    paths, labels = labelled_images(listing)
-    if config.validation_share is None:
-        held = np.zeros(len(paths), bool)
+    if config.has_nested_folders:
+        data = nested_folders(config.dataset, config.level or 1)
     else:
+        data = class_folders(config.dataset)
+    held = np.zeros(len(data), bool)
+    if config.validation_share is not None:
         # Which classes are held back is no matter of chance between runs that are compared.
-        held = hold_back_classes(listing.labels, config.validation_share, seed=0)
-    kept, left = (
-        ([paths[number] for number in np.flatnonzero(part)], labels[part]) for part in (~held, held)
-    )
-    return kept, left
+        classes = data.items if data.categories is None else data.categories
+        held = hold_back_classes(classes.codes, config.validation_share, seed=0)
+    return data.select(~held), data.select(held)

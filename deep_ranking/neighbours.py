@@ -1,9 +1,11 @@
 """The nearest images of other classes: what a model takes for alike, and is not."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +15,17 @@ from deep_ranking.collection import Collection
 from deep_ranking.errors import InputError
 from deep_ranking.index.base import Index, Int64Array, Rows, read_rows
 from deep_ranking.index.choice import open_index
+from deep_ranking.index.clusters import ClusterIndex
 from deep_ranking.index.exact import ExactIndex
+from deep_ranking.index.tuning import Yardstick, fewest_probes
 from deep_ranking.listing import LabelledImages
 
 Int32Array = npt.NDArray[np.int32]
 
 QUERIES_AT_ONCE = 256
+# Beyond so many images, comparing each with all takes longer than making clusters of them.
+MOST_COMPARED = 50_000
+CLUSTER_RECALL = 0.95
 
 
 def nearest_of_other_classes(
@@ -70,14 +77,59 @@ def nearest_of_other_classes(
     return nearest
 
 
-@contextmanager
-def _embedded(model_path: Path, data: LabelledImages) -> Iterator[tuple[Index, Rows, Int64Array]]:
-    from deep_ranking.embedding import embedded_images
-    from deep_ranking.model_file import load_model
+def neighbours_by_model(
+    model: Any, data: LabelledImages, count: int, *, skip_broken: bool = False
+) -> Int32Array:
+    """Find the nearest images of other classes by a model, with which all are embedded.
 
-    with embedded_images(load_model(model_path), data.files()) as rows:
-        numbers = np.arange(len(rows))
-        yield ExactIndex(rows, numbers), rows, numbers
+    Up to 50,000 images, each is compared with all; of more, with those of so many clusters that
+    95 % of the nearest are found.
+
+    Args:
+        model: a network of `build_network` or `load_model`.
+        data: the images.
+        count: how many of each.
+        skip_broken: leave out a missing or broken image, rather than stop.
+
+    Returns:
+        int32 (images, count), as `nearest_of_other_classes`; only positives, where those are given.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    from deep_ranking.embedding import embedded_images
+
+    allowed = _allowed(data)
+    with embedded_images(model, data.files(), skip_broken=skip_broken) as rows:
+        whole = ~np.isnan(rows[:, 0])
+        rows[~whole] = 0
+        with _index_of(rows, np.flatnonzero(whole)) as index:
+            nearest = nearest_of_other_classes(
+                index, rows, np.arange(len(rows)), data.items.codes, count, allowed=allowed & whole
+            )
+    nearest[~whole] = -1
+    return nearest
+
+
+@contextmanager
+def _index_of(embeddings: Rows, rows: Int64Array) -> Iterator[Index]:
+    if len(rows) <= MOST_COMPARED:
+        yield ExactIndex(embeddings, rows)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        index = ClusterIndex(Path(folder) / "clusters.faiss")
+        index.update(embeddings, rows, np.empty(0, np.int64))
+        index.probes, _ = fewest_probes(index, Yardstick(embeddings, rows), CLUSTER_RECALL)
+        yield index
+
+
+def _allowed(data: LabelledImages) -> npt.NDArray[np.bool_]:
+    """Images that may be negatives: all, or the positives where those are given."""
+    if data.pairs is None:
+        return np.ones(len(data), bool)
+    allowed = np.zeros(len(data), bool)
+    allowed[data.pairs[:, 1]] = True
+    return allowed
 
 
 def _indexed(folder: Path, data: LabelledImages) -> tuple[Index, Rows, Int64Array]:
@@ -97,15 +149,21 @@ def _indexed(folder: Path, data: LabelledImages) -> tuple[Index, Rows, Int64Arra
 
 
 def find_neighbours(
-    data: LabelledImages, count: int, *, model: Path | None = None, index: Path | None = None
+    data: LabelledImages,
+    count: int,
+    *,
+    model: Path | None = None,
+    index: Path | None = None,
+    skip_broken: bool = False,
 ) -> Int32Array:
     """Find the nearest images of other classes by a model, or by an index that has them.
 
     Args:
         data: the images.
         count: how many of each.
-        model: model file, with which the images are embedded and compared, each with all.
+        model: model file, as for `neighbours_by_model`.
         index: folder of an index that `index` made, which holds all of the images.
+        skip_broken: as for `neighbours_by_model`.
 
     Returns:
         int32 (images, count), as `nearest_of_other_classes`; only positives, where those are given.
@@ -113,13 +171,10 @@ def find_neighbours(
     Raises:
         InputError: an image cannot be read, or is not in the index.
     """
-    allowed = None
-    if data.pairs is not None:
-        allowed = np.zeros(len(data), bool)
-        allowed[data.pairs[:, 1]] = True
     if index is not None:
         found = _indexed(index, data)
-        return nearest_of_other_classes(*found, data.items.codes, count, allowed=allowed)
+        return nearest_of_other_classes(*found, data.items.codes, count, allowed=_allowed(data))
+    from deep_ranking.model_file import load_model
+
     assert model is not None  # the command checks it
-    with _embedded(model, data) as embedded:
-        return nearest_of_other_classes(*embedded, data.items.codes, count, allowed=allowed)
+    return neighbours_by_model(load_model(model), data, count, skip_broken=skip_broken)

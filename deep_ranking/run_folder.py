@@ -1,7 +1,7 @@
 """The run folder NAME.run/ beside NAME.h5: what a training run leaves behind, and goes on from.
 
 It holds `config.json` (the settings), `history.csv` (an epoch a row) and `history.png`, `best.h5`
-and `checkpoint.h5`, each replaced atomically.
+and `checkpoint.h5`, and with `--strategy hard` `neighbours.h5`, each replaced atomically.
 """
 
 import csv
@@ -29,6 +29,8 @@ FREE_TO_CHANGE = (
     "triplets",
     "validation_triplets",
     "dataset",
+    "relevance",
+    "neighbours_of",
     "output",
     "save_augmented",
     "cache_dir",
@@ -41,8 +43,8 @@ class RunState:
     """What a run needs to go on, besides weights and optimizer.
 
     Attributes:
-        fingerprints: SHA-256 of each triplet file, and of the image names of a folder to train or
-            validate on, since another one would be another run.
+        fingerprints: SHA-256 of each triplet file, of a file of relevance, and of the image names
+            of a folder to train or validate on, since another one would be another run.
         num_epochs: epochs completed, those before `start_epoch` among them.
         history: one row an epoch that was measured; epoch 0 is before training.
         best: best value so far of the quantity that `best.h5` is chosen by.
@@ -67,10 +69,13 @@ class RunState:
     def of(cls, config: TrainConfig) -> Self:
         """Give the state of a run that has not begun."""
         fingerprints = {}
-        if config.batches == "triplets":
-            fingerprints["triplets"] = _sha256(*triplet_files(config.triplets))
+        if config.batches == "triplets" and not config.draws:
+            fingerprints["triplets"] = _sha256(*triplet_files(config.triplet_file))
         elif config.dataset is not None:
             fingerprints["dataset"] = _sha256_of_names(config.dataset)
+        if config.relevance is not None:
+            file = Path(config.relevance)
+            fingerprints["relevance"] = _sha256(file) if file.is_file() else config.relevance
         if config.validation_triplets is not None:
             files = triplet_files(config.validation_triplets)
             fingerprints["validation_triplets"] = _sha256(*files)
@@ -149,8 +154,9 @@ class RunFolder:
         given = RunState.of(config).fingerprints
         for name in sorted(state.fingerprints.keys() | given.keys()):
             if state.fingerprints.get(name) != given.get(name):
+                given_now = config.triplet_file if name == "triplets" else getattr(config, name)
                 raise InputError(
-                    f"{name} {getattr(config, name)}: not what the run began with; give "
+                    f"{name} {given_now}: not what the run began with; give "
                     "that, or start anew by --overwrite"
                 )
         return state
@@ -212,7 +218,8 @@ def read_history(path: Path) -> list[dict[str, float]]:
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with those of network and augmentation among them, rather than below them."""
     network, augmentation = settings.pop("network"), settings.pop("augmentation")
-    flat: dict[str, Any] = settings | network | (augmentation or {"augment": False})
+    sampling = settings.pop("sampling", {})
+    flat: dict[str, Any] = settings | network | sampling | (augmentation or {"augment": False})
     return flat
 
 

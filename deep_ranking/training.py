@@ -78,7 +78,8 @@ def train(
         epoch = run.state.num_epochs
         print(f"Stopped early after epoch {epoch}: no better for {config.patience} judgements.")
     if run.source.broken:
-        what = "triplets" if config.batches == "triplets" else "images"
+        of_file = config.batches == "triplets" and not config.draws
+        what = "triplets" if of_file else "images"
         print(f"{len(run.source.broken):,} {what} left out: a missing or broken image.")
     return run.model
 
@@ -215,14 +216,16 @@ class _Run:
         epoch = self.state.num_epochs
         if self.trains_head != (epoch < self.config.head_epochs):
             self._compile(epoch)
+        self.source.prepare(epoch, self.devices.on_one(self.model))
         self.board.show_batch(self.source, epoch)
         _seed_dropout(self.model, self.config.seed, epoch)
         if isinstance(self.loss, BatchLoss) and self.loss.memory is not None:
             self.loss.memory.reset()
+        batches = self.source.dataset(epoch)
         with self.source.explained():
             history = self.trained.fit(
-                self.devices.share(self.source.dataset(epoch), self.source.rows_together),
-                steps_per_epoch=self.source.num_batches if self.devices.count > 1 else None,
+                self.devices.share(batches, self.source.rows_together),
+                steps_per_epoch=int(batches.cardinality()) if self.devices.count > 1 else None,
                 initial_epoch=epoch,
                 epochs=self.config.epochs,
                 shuffle=False,

@@ -8,13 +8,13 @@ import numpy as np
 
 from deep_ranking.class_folders import training_images
 from deep_ranking.config import TrainConfig
+from deep_ranking.drawn_triplets import triplet_supply
 from deep_ranking.embedding import embed_images, embedded_features
 from deep_ranking.embedding_start import principal_axes, whitening_axes
 from deep_ranking.feature_cache import cache_features
 from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.pipeline import ClassSource, FeatureSource, TripletSource
 from deep_ranking.sampling import ClassBatches
-from deep_ranking.triplets import read_triplets
 
 # Images that the embedding layer's start is computed from, at most.
 MAX_START_IMAGES = 20_000
@@ -28,10 +28,9 @@ def image_source(config: TrainConfig) -> TripletSource | ClassSource:
     """
     if config.batches == "triplets":
         return TripletSource(
-            read_triplets(config.triplets),
+            triplet_supply(config),
             image_size=config.network.image_size,
             batch_size=config.batch_size,
-            dataset_dir=config.dataset,
             augmentation=config.augmentation,
             shuffle=config.shuffle,
             seed=config.seed,

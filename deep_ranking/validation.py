@@ -14,7 +14,7 @@ from deep_ranking.evaluation import EmbeddedImages, draw_triplets, evaluate
 from deep_ranking.images import find_images
 from deep_ranking.losses import RankingLoss, make_metrics
 from deep_ranking.metrics import triplet_distances
-from deep_ranking.pipeline import TripletSource
+from deep_ranking.pipeline import TripletsOfFile
 from deep_ranking.run_folder import Row
 from deep_ranking.triplets import read_triplets
 
@@ -71,15 +71,10 @@ class TripletValidation(Validation):
 
     def __init__(self, config: TrainConfig, path: Path) -> None:
         self.num_triplets_per_batch = max(1, config.batch_size // 3)
-        source = TripletSource(  # checks the file and that its images exist
-            read_triplets(path),
-            image_size=config.network.image_size,
-            batch_size=3 * self.num_triplets_per_batch,
-            dataset_dir=config.dataset,
-            skip_broken=config.skip_broken,
-        )
-        super().__init__(config, source.paths)
-        self.triplets = source.triplets.rows
+        file = TripletsOfFile(read_triplets(path), config.dataset)
+        file.missing(skip_broken=config.skip_broken)  # checks that the images exist
+        super().__init__(config, list(file.paths))
+        self.triplets = file.triplets.rows
 
     def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
         triplets = self.triplets[np.isin(self.triplets, whole).all(axis=1)]

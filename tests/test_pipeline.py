@@ -12,7 +12,7 @@ from PIL import Image
 from deep_ranking.augmentation import Augmentation
 from deep_ranking.errors import InputError
 from deep_ranking.images import find_images, read_image
-from deep_ranking.pipeline import ImageSource, TripletSource, triplet_dataset
+from deep_ranking.pipeline import ImageSource, TripletsOfFile, TripletSource, triplet_dataset
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.triplets import read_triplets, write_triplets
 
@@ -73,7 +73,7 @@ def flat(batches):
 
 def source(path, **options):
     options = {"image_size": SIZE, "batch_size": 6} | options
-    return TripletSource(read_triplets(path), **options)
+    return TripletSource(TripletsOfFile(read_triplets(path)), **options)
 
 
 # Rows and batches
@@ -203,7 +203,7 @@ def test_without_augmentation_pixels_are_those_of_read_image(tree_triplets):
 
 def pixels_of(path, epoch=0, **options):
     options = {"image_size": 20, "batch_size": 6, "augmentation": Augmentation()} | options
-    walk = TripletSource(read_triplets(path), **options)
+    walk = TripletSource(TripletsOfFile(read_triplets(path)), **options)
     return np.concatenate([images.numpy() for images, _ in walk.dataset(epoch)])
 
 
@@ -510,10 +510,13 @@ def test_program_that_ends_amid_an_epoch_does_not_hang(colors):
     path = write(colors, some_triplets(20))
     program = """if True:
         import sys
-        from deep_ranking.pipeline import TripletSource
+        from deep_ranking.pipeline import TripletsOfFile, TripletSource
         from deep_ranking.triplets import read_triplets
         walk = TripletSource(
-            read_triplets(sys.argv[1]), image_size=224, batch_size=3, steps_per_epoch=10_000
+            TripletsOfFile(read_triplets(sys.argv[1])),
+            image_size=224,
+            batch_size=3,
+            steps_per_epoch=10_000,
         )
         batches = iter(walk.dataset(0))
         next(batches)

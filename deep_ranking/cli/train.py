@@ -14,12 +14,14 @@ from deep_ranking.config import (
     LossConfig,
     NetworkConfig,
     ScheduleConfig,
+    StreamConfig,
     TrainConfig,
     ValidationConfig,
 )
 from deep_ranking.errors import InputError
 from deep_ranking.images import find_images, fitting_size
 from deep_ranking.recipes import RECIPES, Recipe
+from deep_ranking.sampling import SamplingConfig
 
 DESCRIPTION = (
     "Train a network on a triplet file or on folders of classes, and write it as an .h5 file; "
@@ -43,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for config, title in (
         (DataConfig, "data"),
+        (SamplingConfig, "triplets drawn from the folders of --dataset, by --strategy"),
+        (StreamConfig, "what strategies go by"),
         (LossConfig, "loss"),
         (ScheduleConfig, "schedule"),
         (ValidationConfig, "validation"),
@@ -99,8 +103,11 @@ def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainC
         args.weights = None
     try:
         network = config_from(args, NetworkConfig)
+        sampling = config_from(args, SamplingConfig)
         augmentation = config_from(args, Augmentation) if args.augment else None
-        return config_from(args, TrainConfig, network=network, augmentation=augmentation)
+        return config_from(
+            args, TrainConfig, network=network, augmentation=augmentation, sampling=sampling
+        )
     except InputError as error:
         parser.error(str(error))
 
@@ -139,9 +146,11 @@ def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, run_dir: Path
         settings = json.loads(path.read_text(encoding="utf-8"))
         network = settings.pop("network")
         augmentation = settings.pop("augmentation")
+        sampling = settings.pop("sampling", {})  # which runs of earlier versions do not have
         network["weights"] = network["weights"] or "none"
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: not the settings of a run; start anew by --overwrite") from None
-    defaults = settings | network | (augmentation or {}) | {"augment": augmentation is not None}
+    defaults = settings | network | sampling | (augmentation or {})
+    defaults["augment"] = augmentation is not None
     parser.set_defaults(**{name: value for name, value in defaults.items() if value is not None})
     return True

@@ -9,6 +9,7 @@ from deep_ranking.config.data import DataConfig
 from deep_ranking.config.loss import DISTANCES, HINGES, LOSSES, MININGS, LossConfig
 from deep_ranking.config.network import HEAD, NetworkConfig
 from deep_ranking.config.schedule import ScheduleConfig
+from deep_ranking.config.streaming import StreamConfig
 from deep_ranking.config.training import TrainConfig
 from deep_ranking.config.validation import MONITORS, ValidationConfig
 
@@ -26,6 +27,7 @@ __all__ = [
     "LossConfig",
     "NetworkConfig",
     "ScheduleConfig",
+    "StreamConfig",
     "TrainConfig",
     "ValidationConfig",
     "find_backbone",

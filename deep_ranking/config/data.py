@@ -7,6 +7,7 @@ from deep_ranking.config.checks import Config
 from deep_ranking.errors import InputError
 
 BATCHES = ("triplets", "classes")
+TRIPLETS = Path("triplets.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,23 +21,24 @@ class DataConfig(Config):
     batches: str = field(
         default="triplets",
         metadata={
-            "help": "triplets: of --triplets, three images each; classes: some images of each of "
-            "some classes of --dataset, of which all triplets count",
+            "help": "triplets: of --triplets, or drawn by --strategy, three images each; classes: "
+            "some images of each of some classes of --dataset, of which all triplets count",
             "choices": BATCHES,
         },
     )
-    triplets: Path = field(
-        default=Path("triplets.txt"),
+    triplets: Path | None = field(
+        default=None,
         metadata={
-            "help": "triplet file to train on, with --batches triplets; one of a set stands for all"
+            "help": "triplet file to train on, with --batches triplets; one of a set stands for "
+            f"all (default: {TRIPLETS})"
         },
     )
     dataset: Path | None = field(
         default=None,
         metadata={
-            "help": "with --batches classes, the folder of classes to train on; otherwise the "
-            "folder that the paths in the triplet files start from (default: tried in turn, the "
-            "triplet file's folder and the working folder)"
+            "help": "with --batches classes or --strategy, the folder of classes to train on; "
+            "otherwise the folder that the paths in the triplet files start from (default: tried "
+            "in turn, the triplet file's folder and the working folder)"
         },
     )
     batch_size: int = field(
@@ -54,7 +56,7 @@ class DataConfig(Config):
         default=None,
         metadata={
             "help": "train on at most so many images of each class, spread evenly over its list "
-            "(with --batches classes; default: all)"
+            "(with --batches classes or --strategy; default: all)"
         },
     )
     steps_per_epoch: int | None = field(
@@ -101,10 +103,16 @@ class DataConfig(Config):
         super().__post_init__()
         self._check_choice("batches", BATCHES)
         self._check_counts("steps_per_epoch", "cached_views")
+        self._check_counts("max_images_per_class", low=2)
         if self.batches == "triplets":
             self._check_triplets()
         else:
             self._check_classes()
+
+    @property
+    def triplet_file(self) -> Path:
+        """The triplet file to train on."""
+        return self.triplets or TRIPLETS
 
     def _check_triplets(self) -> None:
         if self.batch_size < 3 or self.batch_size % 3:
@@ -116,7 +124,7 @@ class DataConfig(Config):
             raise InputError("cache_features needs batches of classes: --batches classes")
 
     def _check_classes(self) -> None:
-        self._check_counts("images_per_class", "max_images_per_class", low=2)
+        self._check_counts("images_per_class", low=2)
         if self.dataset is None:
             raise InputError("batches of classes need the folder of the classes: --dataset")
         if self.batch_size % self.images_per_class or self.batch_size < 2 * self.images_per_class:

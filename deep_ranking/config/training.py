@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deep_ranking.augmentation import Augmentation
-from deep_ranking.config.data import DataConfig
 from deep_ranking.config.loss import LossConfig
 from deep_ranking.config.network import NetworkConfig
 from deep_ranking.config.schedule import ScheduleConfig
+from deep_ranking.config.streaming import StreamConfig
 from deep_ranking.config.validation import ValidationConfig
 from deep_ranking.errors import InputError
 
@@ -17,7 +17,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DataConfig):
+class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, StreamConfig):
     """A training run: the blog's by default.
 
     Raises:
@@ -93,15 +93,14 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DataConfig):
             raise InputError("cache_features needs frozen layers: say which train by --train_from")
 
     def _check_batches_of_triplets(self) -> None:
-        names = (
-            *("loss", "mining", "memory", "embedding_start"),
-            *("validation_share", "max_images_per_class"),
-        )
-        for name in names:
+        classes = "batches of classes: --batches classes"
+        needed = dict.fromkeys(("loss", "mining", "memory", "embedding_start"), classes)
+        if not self.draws:
+            folders = "folders of classes: --batches classes, or --strategy"
+            needed |= dict.fromkeys(("validation_share", "max_images_per_class"), folders)
+        for name, what in needed.items():
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise InputError(
-                    f"{name} {getattr(self, name)} needs batches of classes: --batches classes"
-                )
+                raise InputError(f"{name} {getattr(self, name)} needs {what}")
 
     @property
     def run_dir(self) -> Path:

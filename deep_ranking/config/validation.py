@@ -32,7 +32,7 @@ class ValidationConfig(Config):
         default=None,
         metadata={
             "help": "share of the classes of --dataset that training leaves out, to judge on them "
-            "(with --batches classes)"
+            "(with --batches classes or --strategy)"
         },
     )
     validate_every: int = field(

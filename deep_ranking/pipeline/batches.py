@@ -35,6 +35,14 @@ class BatchSource:
     def __init__(self) -> None:
         self.failure: InputError | None = None
 
+    def prepare(self, epoch: int, model: Any) -> None:
+        """Get ready for an epoch.
+
+        Args:
+            epoch: number of the epoch that is about to begin, from 0.
+            model: the network as it is then, from images to embeddings.
+        """
+
     def _batches(
         self, read: Callable[[int], list[Array]], num_batches: int, specs: list[tf.TensorSpec]
     ) -> tf.data.Dataset:

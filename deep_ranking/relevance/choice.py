@@ -23,7 +23,11 @@ LARGEST_IMAGE_SIZE = 224
 
 @contextmanager
 def open_relevance(
-    kind: str, data: LabelledImages, *, weights: str | None = "imagenet"
+    kind: str,
+    data: LabelledImages,
+    *,
+    weights: str | None = "imagenet",
+    skip_broken: bool = False,
 ) -> Iterator[Relevance]:
     """Give the relevance of images; rows of features are in a temporary file meanwhile.
 
@@ -31,6 +35,7 @@ def open_relevance(
         kind: one of `KINDS`, a .csv file of scored pairs, or an .h5 file of a model.
         data: the images.
         weights: of the backbone, as in `NetworkConfig`.
+        skip_broken: let an image that cannot be read be relevant to none, rather than stop.
 
     Yields:
         The relevance of the images as `data` numbers them.
@@ -42,12 +47,12 @@ def open_relevance(
     if kind == TREE:
         yield FolderTree(data.paths)
     elif kind == FEATURES:
-        with _hand_made_features(data) as relevance:
+        with _hand_made_features(data, skip_broken) as relevance:
             yield relevance
     elif suffix == ".csv":
         yield read_scored_pairs(Path(kind), data.paths)
     elif kind == BACKBONE or suffix in (".h5", ".hdf5"):
-        with _embeddings(kind, data, weights) as relevance:
+        with _embeddings(kind, data, weights, skip_broken) as relevance:
             yield relevance
     else:
         raise InputError(
@@ -57,7 +62,7 @@ def open_relevance(
 
 
 @contextmanager
-def _hand_made_features(data: LabelledImages) -> Iterator[Relevance]:
+def _hand_made_features(data: LabelledImages, skip_broken: bool) -> Iterator[Relevance]:
     """Colour and texture: the mean of the cosines of LAB histograms and of oriented gradients."""
     from deep_ranking.baselines import BASELINES
     from deep_ranking.images import read_image
@@ -67,7 +72,12 @@ def _hand_made_features(data: LabelledImages) -> Iterator[Relevance]:
         rows = None
         progress = tqdm(data.files(), desc="features", unit=" images", disable=None)
         for number, path in enumerate(progress):
-            features = [compute(read_image(path, size)) for compute, size in parts]
+            try:
+                features = [compute(read_image(path, size)) for compute, size in parts]
+            except InputError:
+                if not skip_broken:
+                    raise
+                continue  # rows that are not written are zeros
             lengths = [max(float(np.linalg.norm(each)), 1e-12) for each in features]
             row = np.concatenate(
                 [each / length for each, length in zip(features, lengths, strict=True)]
@@ -75,12 +85,15 @@ def _hand_made_features(data: LabelledImages) -> Iterator[Relevance]:
             if rows is None:
                 rows = np.memmap(file, np.float32, "w+", shape=(len(data), len(row)))
             rows[number] = row
-        assert rows is not None  # there is no empty listing
+        if rows is None:
+            raise InputError(f"{data.root}: none of the images can be read")
         yield RowCosine(rows)
 
 
 @contextmanager
-def _embeddings(kind: str, data: LabelledImages, weights: str | None) -> Iterator[Relevance]:
+def _embeddings(
+    kind: str, data: LabelledImages, weights: str | None, skip_broken: bool
+) -> Iterator[Relevance]:
     from deep_ranking.baselines import untrained_backbone
     from deep_ranking.config import NetworkConfig
     from deep_ranking.embedding import embedded_images
@@ -93,5 +106,6 @@ def _embeddings(kind: str, data: LabelledImages, weights: str | None) -> Iterato
         model = untrained_backbone(NetworkConfig(image_size=size, weights=None), weights)
     else:
         model = load_model(kind)
-    with embedded_images(model, files) as rows:
+    with embedded_images(model, files, skip_broken=skip_broken) as rows:
+        rows[np.isnan(rows[:, 0])] = 0
         yield RowCosine(rows)

@@ -50,8 +50,8 @@ class SamplingConfig:
             "help": "negatives: out-of-class, images of all other classes; in-class, other items "
             "of the same category (folders: category/.../item/image); relevance, all three by how "
             "relevant images are to each other (Wang et al. 2014); hard, the nearest images of "
-            "other classes (default: out-of-class; with given pairs, in-class where a category "
-            "has other items)",
+            "other classes (default of sample: out-of-class; with given pairs, in-class where a "
+            "category has other items; default of train: a triplet file)",
             "choices": STRATEGIES,
         },
     )

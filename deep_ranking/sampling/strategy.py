@@ -19,6 +19,7 @@ Int32Array = npt.NDArray[np.int32]
 Drawn = tuple[Int64Array, Int64Array]
 
 BLOCK_TRIPLETS = 1 << 17
+MIXED_TRIPLETS = 1 << 21
 
 
 class Strategy(ABC):
@@ -45,14 +46,14 @@ class Strategy(ABC):
             InputError: while drawing, if nothing can be drawn.
         """
 
-    def stream(self, seed: int, epoch: int = 0) -> Iterator[Int32Array]:
+    def stream(self, seed: int, epoch: int = 0, *, shuffle: bool = True) -> Iterator[Int32Array]:
         """Draw triplets without end, from the start of an epoch on, in random order.
 
         Yields:
             As `triplets`.
         """
         for each in itertools.count(epoch):
-            yield from self.triplets(seed, each, shuffle=True)
+            yield from self.triplets(seed, each, shuffle=shuffle)
 
 
 class Positives(Protocol):
@@ -130,14 +131,17 @@ class ByQuery(Strategy):
         queries = self.queries if self._items is None else self._balanced(rng)
         if shuffle:
             queries = rng.permutation(queries)
+        blocks = self._blocks(rng, queries)
+        yield from _mixed(rng, blocks) if shuffle else blocks
+
+    def _blocks(self, rng: np.random.Generator, queries: Int64Array) -> Iterator[Int32Array]:
         step = max(1, BLOCK_TRIPLETS // (self._positives.most * self._negatives.most))
         for begin in range(0, len(queries), step):
             query = queries[begin : begin + step]
             row, positive = self._positives.draw(rng, query)
             query = query[row]
             row, negative = self._negatives.draw(rng, query)
-            block = np.column_stack([query[row], positive[row], negative]).astype(np.int32)
-            yield rng.permutation(block) if shuffle else block
+            yield np.column_stack([query[row], positive[row], negative]).astype(np.int32)
 
     def _queries_an_item(self, num_items: int) -> int:
         return max(1, round(len(self.queries) / num_items))
@@ -156,6 +160,18 @@ class ByQuery(Strategy):
         )
         queries: Int64Array = self.queries[np.sort(numbers)]
         return queries
+
+
+def _mixed(rng: np.random.Generator, blocks: Iterator[Int32Array]) -> Iterator[Int32Array]:
+    """Permute triplets across blocks, as one block may hold all triplets of few queries."""
+    gathered: list[Int32Array] = []
+    for block in blocks:
+        gathered.append(block)
+        if sum(map(len, gathered)) >= MIXED_TRIPLETS:
+            yield rng.permutation(np.concatenate(gathered))
+            gathered = []
+    if gathered:
+        yield rng.permutation(np.concatenate(gathered))
 
 
 def check_counts(**counts: int) -> None:
