@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from deep_ranking.index.base import Index, Int64Array, Rows, read_rows
 from deep_ranking.index.choice import open_index
 from deep_ranking.index.clusters import ClusterIndex
 from deep_ranking.index.exact import ExactIndex
-from deep_ranking.index.tuning import Yardstick, fewest_probes
 from deep_ranking.listing import LabelledImages
 
 Int32Array = npt.NDArray[np.int32]
@@ -25,7 +24,7 @@ Int32Array = npt.NDArray[np.int32]
 QUERIES_AT_ONCE = 256
 # Beyond so many images, comparing each with all takes longer than making clusters of them.
 MOST_COMPARED = 50_000
-CLUSTER_RECALL = 0.95
+CLUSTER_RECALL, NUM_MEASURED = 0.95, 200
 
 
 def nearest_of_other_classes(
@@ -36,6 +35,7 @@ def nearest_of_other_classes(
     count: int,
     *,
     allowed: npt.NDArray[np.bool_] | None = None,
+    queries: Int64Array | None = None,
 ) -> Int32Array:
     """Find the nearest images of other classes of each image.
 
@@ -46,25 +46,29 @@ def nearest_of_other_classes(
         items: integers (images,), their classes.
         count: K.
         allowed: bool (images,), those that may be found; None for all.
+        queries: int64 (queries,), the images to find them for; None for all.
 
     Returns:
-        int32 (images, K), the nearest first, -1 where there are fewer.
+        int32 (queries, K), the nearest first, -1 where there are fewer.
     """
     image_of = np.full(len(embeddings), -1)
     found_at = np.flatnonzero(np.ones(len(row_of), bool) if allowed is None else allowed)
     image_of[row_of[found_at[::-1]]] = found_at[::-1]  # the first image of each row
-    nearest = np.full((len(row_of), count), -1, np.int32)
+    if queries is None:
+        queries = np.arange(len(row_of))
+    nearest = np.full((len(queries), count), -1, np.int32)
     num_rows = len(index.rows())
     wanted = 2 * count
     for begin in tqdm(
-        range(0, len(row_of), QUERIES_AT_ONCE), desc="neighbours", unit=" blocks", disable=None
+        range(0, len(queries), QUERIES_AT_ONCE), desc="neighbours", unit=" blocks", disable=None
     ):
-        todo = np.arange(begin, min(begin + QUERIES_AT_ONCE, len(row_of)))
+        todo = np.arange(begin, min(begin + QUERIES_AT_ONCE, len(queries)))
         width = wanted
         while len(todo):  # those that have too many of their own class before others look further
-            rows = index.search(read_rows(embeddings, row_of[todo]), min(width, num_rows)).rows
+            query = queries[todo]
+            rows = index.search(read_rows(embeddings, row_of[query]), min(width, num_rows)).rows
             images = np.where(rows >= 0, image_of[rows], -1)
-            good = (images >= 0) & (items[images] != items[todo, None])
+            good = (images >= 0) & (items[images] != items[query, None])
             rank = np.cumsum(good, axis=1) - 1
             row, column = np.nonzero(good & (rank < count))
             nearest[todo[row], rank[row, column]] = images[row, column]
@@ -83,7 +87,7 @@ def neighbours_by_model(
     """Find the nearest images of other classes by a model, with which all are embedded.
 
     Up to 50,000 images, each is compared with all; of more, with those of so many clusters that
-    95 % of the nearest are found.
+    95 % of the nearest of other classes are found for 200 of them.
 
     Args:
         model: a network of `build_network` or `load_model`.
@@ -103,23 +107,45 @@ def neighbours_by_model(
     with embedded_images(model, data.files(), skip_broken=skip_broken) as rows:
         whole = ~np.isnan(rows[:, 0])
         rows[~whole] = 0
-        with _index_of(rows, np.flatnonzero(whole)) as index:
-            nearest = nearest_of_other_classes(
-                index, rows, np.arange(len(rows)), data.items.codes, count, allowed=allowed & whole
+
+        def find(index: Index, queries: Int64Array | None = None) -> Int32Array:
+            return nearest_of_other_classes(
+                index,
+                rows,
+                np.arange(len(rows)),
+                data.items.codes,
+                count,
+                allowed=allowed & whole,
+                queries=queries,
             )
+
+        with _index_of(rows, np.flatnonzero(whole), find) as index:
+            nearest = find(index)
     nearest[~whole] = -1
     return nearest
 
 
 @contextmanager
-def _index_of(embeddings: Rows, rows: Int64Array) -> Iterator[Index]:
+def _index_of(
+    embeddings: Rows, rows: Int64Array, find: Callable[[Index, Int64Array], Int32Array]
+) -> Iterator[Index]:
+    """Give an index of some rows; `find` gives the neighbours of some of them by an index."""
+    exact = ExactIndex(embeddings, rows)
     if len(rows) <= MOST_COMPARED:
-        yield ExactIndex(embeddings, rows)
+        yield exact
         return
     with tempfile.TemporaryDirectory() as folder:
         index = ClusterIndex(Path(folder) / "clusters.faiss")
         index.update(embeddings, rows, np.empty(0, np.int64))
-        index.probes, _ = fewest_probes(index, Yardstick(embeddings, rows), CLUSTER_RECALL)
+        # Images of other classes lie farther away than the nearest of all, by which the probes of
+        # an index are chosen elsewhere.
+        queries = np.random.default_rng(0).choice(rows, min(NUM_MEASURED, len(rows)), replace=False)
+        wanted = find(exact, queries)
+        while index.probes < index.num_clusters:
+            found = find(index, queries)
+            if (found[:, :, None] == wanted[:, None]).any(axis=1).mean() >= CLUSTER_RECALL:
+                break
+            index.probes = min(2 * index.probes, index.num_clusters)
         yield index
 
 

@@ -15,6 +15,7 @@ from deep_ranking.embedding import embed_images
 from deep_ranking.errors import InputError
 from deep_ranking.images import read_image
 from deep_ranking.pipeline import DrawnTriplets
+from deep_ranking.run_folder import RunState
 from deep_ranking.sampling import SamplingConfig, make_strategy
 from deep_ranking.training import _Run, train
 from deep_ranking.training_data import image_source
@@ -185,16 +186,16 @@ def interrupted(config, monkeypatch, after):
 
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.parametrize(
-    ("strategy", "after", "changes"),
+    "case",
     [
-        ("out-of-class", 1, {"steps_per_epoch": 5}),
         ("hard", 1, {"resample_every": 2, "steps_per_epoch": 5}),
-        ("hard", 2, {"resample_every": 2}),
+        pytest.param(("hard", 2, {"resample_every": 2}), marks=pytest.mark.slow),
+        pytest.param(("out-of-class", 1, {"steps_per_epoch": 5}), marks=pytest.mark.slow),
     ],
 )
-def test_a_stopped_run_goes_on_to_the_same_result(
-    flat, tmp_path, monkeypatch, strategy, after, changes
-):
+def test_a_stopped_run_goes_on_to_the_same_result(flat, tmp_path, monkeypatch, case):
+    strategy, after, changes = case
+
     def config(name):
         return config_for(flat, tmp_path / name, strategy, changes, num_neighbours=3)
 
@@ -269,18 +270,19 @@ def test_neighbours_of_a_given_model_stay(flat, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("stub_network")
-@pytest.mark.parametrize("spoil", ["epoch", "own class", "beyond", "missing"])
-def test_neighbours_that_are_not_those_of_the_run(flat, tmp_path, monkeypatch, spoil):
+def test_neighbours_that_are_not_those_of_the_run(flat, tmp_path, monkeypatch):
     config = config_for(flat, tmp_path / "m.h5", "hard", {"resample_every": 3}, num_neighbours=3)
     interrupted(config, monkeypatch, 1)
     path = config.run_dir / "neighbours.h5"
-    if spoil == "missing":
-        path.unlink()
-    else:
+    whole = path.read_bytes()
+    for name, value in (("epoch", 1), ("neighbours", 1), ("neighbours", NUM_IMAGES)):
+        path.write_bytes(whole)
         with h5py.File(path, "a") as file:
-            name = "epoch" if spoil == "epoch" else "neighbours"
-            file[name][0] = {"epoch": 1, "own class": 1, "beyond": NUM_IMAGES}[spoil]
-    with pytest.raises(InputError, match=r"neighbours\.h5"):
+            file[name][0] = value  # another epoch; an image of the same class; none at all
+        with pytest.raises(InputError, match=r"neighbours\.h5: not the neighbours"):
+            triplet_supply(config).prepare(1, None)
+    path.unlink()
+    with pytest.raises(InputError, match=r"neighbours\.h5: no such file"):
         train(config, resume=True, verbose=0)
 
 
@@ -294,7 +296,6 @@ def test_broken_images_are_named_or_left_out(tmp_path, write_colors, capsys):
         with pytest.raises(InputError, match=r"green/1\.png"):
             train(config, verbose=0)
         train(replace(config, skip_broken=True), overwrite=True, verbose=0)
-    # The nearest images are never broken ones, nor are these queries; but they are positives.
     assert "1 images left out: a missing or broken image." in capsys.readouterr().out
 
 
@@ -319,6 +320,18 @@ def test_a_run_goes_on_with_the_flags_that_it_began_with(flat, tmp_path, capsys)
     assert "16 images of 4 classes, strategy hard, 2 batches" in capsys.readouterr().out
     assert run_command("train", ["--output", output, "--resume", "--epochs", "2"]) == 0
     assert "Before epoch 2: nearest images of other classes found by" in capsys.readouterr().out
+
+
+def test_another_file_of_relevance_is_another_run(folder, tmp_path):
+    file = tmp_path / "scores.csv"
+    file.write_text("a.png,b.png,1\n")
+    config = config_for(folder, tmp_path / "m.h5", "relevance", {"relevance": str(file)})
+    before = RunState.of(config).fingerprints
+    assert RunState.of(config).fingerprints == before
+    file.write_text("a.png,b.png,2\n")
+    assert RunState.of(config).fingerprints != before
+    tree = RunState.of(replace(config, relevance="tree")).fingerprints
+    assert tree != RunState.of(replace(config, relevance="features")).fingerprints
 
 
 # Wrong calls

@@ -1,11 +1,21 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from collections_of import make_collection
+from stubs import build_stub
 
+from deep_ranking.config import NetworkConfig
+from deep_ranking.embedding import embed_images
 from deep_ranking.errors import InputError
+from deep_ranking.index.clusters import ClusterIndex
 from deep_ranking.index.exact import ExactIndex
 from deep_ranking.listing import class_folders
-from deep_ranking.neighbours import find_neighbours, nearest_of_other_classes
+from deep_ranking.neighbours import (
+    find_neighbours,
+    nearest_of_other_classes,
+    neighbours_by_model,
+)
 
 
 def unit(rows):
@@ -57,3 +67,48 @@ def test_images_that_the_index_lacks(tmp_path, image_tree):
         InputError, match=r"10 of 11 images are not in this index, such as .*--model"
     ):
         find_neighbours(data, 3, index=tmp_path / "index")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_stub(NetworkConfig(image_size=32, weights=None, embedding_size=4), seed=0)
+
+
+def test_neighbours_by_a_model_leave_broken_images_out(tmp_path, write_colors, model):
+    write_colors(tmp_path / "images")
+    (tmp_path / "images" / "green" / "2.png").write_bytes(b"no image")
+    data = class_folders(tmp_path / "images")
+    broken = data.paths.index("green/2.png")
+    with pytest.raises(InputError, match=r"green/2\.png"):
+        neighbours_by_model(model, data, 3)
+    found = neighbours_by_model(model, data, 3, skip_broken=True)
+    rows = embed_images(model, data.files(), skip_broken=True)
+    whole = np.arange(len(data)) != broken
+    expected = by_hand(np.nan_to_num(rows), data.items.codes, 3, whole)
+    np.testing.assert_array_equal(found[whole], expected[whole])
+    assert (found[broken] == -1).all()
+
+
+def test_many_images_are_compared_by_clusters(tmp_path, write_colors, model, monkeypatch):
+    write_colors(tmp_path / "images", images=40)
+    data = class_folders(tmp_path / "images")
+    exact = neighbours_by_model(model, data, 5)
+    monkeypatch.setattr("deep_ranking.neighbours.MOST_COMPARED", 100)
+    monkeypatch.setattr("deep_ranking.neighbours.NUM_MEASURED", 50)
+    searched = Counter()
+
+    def counted(kind):
+        search = kind.search
+
+        def count(index, queries, *args, **options):
+            searched[kind] += len(queries)
+            return search(index, queries, *args, **options)
+
+        monkeypatch.setattr(kind, "search", count)
+
+    for kind in (ExactIndex, ClusterIndex):
+        counted(kind)
+    by_clusters = neighbours_by_model(model, data, 5)
+    hits = [len({*left} & {*right}) for left, right in zip(exact, by_clusters, strict=True)]
+    assert np.mean(hits) > 0.9 * 5
+    assert searched[ClusterIndex] >= 120

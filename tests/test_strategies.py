@@ -243,6 +243,17 @@ def test_a_stream_is_in_random_order(monkeypatch):
         assert (classes[1:] == classes[:-1]).mean() < 0.4
 
 
+def test_a_stream_mixes_the_triplets_of_many_queries(monkeypatch):
+    monkeypatch.setattr(strategy_module, "BLOCK_TRIPLETS", 12)  # of two queries
+    strategy = next(strategies())
+    triplets = next(strategy.stream(5))
+    assert len(triplets) == 180  # one pass
+    assert len(set(triplets[:12, 0].tolist())) > 4
+    np.testing.assert_array_equal(np.bincount(triplets[:, 0]), np.full(30, 6))
+    monkeypatch.setattr(strategy_module, "MIXED_TRIPLETS", 60)  # memory is bounded
+    assert [len(block) for block in islice(strategy.stream(5), 4)] == [60, 60, 60, 60]
+
+
 def test_shuffled_queries_keep_the_rule():
     items = np.repeat(np.arange(4), 5)
     pool = Pool(items)
