@@ -72,10 +72,16 @@ class _HardTriplets(DrawnTriplets):
     Args:
         config: the run's settings.
         data: its images.
+
+    Raises:
+        InputError: the images do not give triplets, or what says at first which are near is not
+            there.
     """
 
     def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
         sampling = config.sampling
+        if config.neighbours_of is not None and not config.neighbours_of.exists():
+            raise InputError(f"{config.neighbours_of}: no such file; check --neighbours_of")
         # Until a network says which are the nearest: as many triplets, of any.
         most = min(sampling.num_neg_images, sampling.num_neighbours)
         any_negatives = replace(sampling, strategy=OUT_OF_CLASS, num_neg_images=most)

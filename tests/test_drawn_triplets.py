@@ -141,13 +141,27 @@ def test_relevance_by_the_folders(folder, tmp_path):
     assert (CLASSES[query] != CLASSES[negative]).all() and (query // 12 == negative // 12).all()
 
 
-def test_relevance_of_pixels_is_kept_as_long_as_it_is_needed(folder, tmp_path):
-    changes = {"relevance": "features", "skip_broken": True}
-    supply = triplet_supply(config_for(folder, tmp_path / "m.h5", "relevance", changes))
-    drawn = [
-        supply.of_epoch(epoch, count=None, seed=0, shuffle=True).rows.tolist() for epoch in (0, 1)
-    ]
-    assert len(drawn[0]) > 20 and drawn[0] != drawn[1]
+def test_relevance_of_pixels_passes_over_broken_images(tmp_path, write_colors):
+    root = tmp_path / "images"
+    write_colors(root)
+    (root / "green" / "1.png").write_bytes(b"no image")
+    changes = {"relevance": "features"}
+    config = config_for(root, tmp_path / "m.h5", "relevance", changes, out_of_class_share=1.0)
+    with pytest.raises(InputError, match=r"green/1\.png"):
+        triplet_supply(config)
+    supply = triplet_supply(replace(config, skip_broken=True))
+    first, other = (
+        supply.of_epoch(epoch, count=None, seed=0, shuffle=True).rows for epoch in (0, 1)
+    )
+    broken = [path.endswith("green/1.png") for path in supply.paths].index(True)
+    assert len(first) == 24 and not np.array_equal(first, other)
+    assert broken not in first[:, :2]  # relevant to nothing: a negative at most
+
+
+def test_neighbours_of_a_file_that_is_not_there(flat, tmp_path):
+    config = config_for(flat, tmp_path / "m.h5", "hard", {"neighbours_of": tmp_path / "none.h5"})
+    with pytest.raises(InputError, match=r"none\.h5: no such file; check --neighbours_of"):
+        triplet_supply(config)
 
 
 def test_classes_can_be_limited_and_held_back(flat, tmp_path):
@@ -241,7 +255,7 @@ def assert_negatives_are_near(triplets, near):
 
 @pytest.mark.usefixtures("stub_network")
 def test_hard_negatives_are_the_nearest_by_the_network_as_it_is(flat, tmp_path, monkeypatch):
-    changes = {"resample_every": 2, "learning_rate": 1.0}
+    changes = {"resample_every": 2, "learning_rate": 1.0, "steps_per_epoch": 24}
     config = config_for(flat, tmp_path / "m.h5", "hard", changes, num_neighbours=3)
     seen = watched(config, monkeypatch)
     near = [nearest_by_hand(rows, 3) for rows, _ in seen]
