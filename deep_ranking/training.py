@@ -72,6 +72,7 @@ def train(
     while not run.is_over:
         run.train_epoch(verbose)
     set_precision(run.model, FULL)
+    run.model.make_predict_function(force=True)  # the one of its judgements has another precision
     save_model(run.model, config.output)
     run.board.project(run.devices.on_one(run.model))
     if run.stopped_early:
