@@ -245,7 +245,8 @@ class _Run:
             save_model(self.model, self.folder.best)
         elif self._is_on_plateau(row):
             self.state.num_rate_drops += 1
-            self._compile_again()
+            if self.trains_head == (self.state.num_epochs < self.config.head_epochs):
+                self._compile_again()
             factor = self.config.plateau_factor**self.state.num_rate_drops
             print(f"On a plateau: the learning rate is now {factor:g} times what it was at first.")
         self._save_checkpoint()
