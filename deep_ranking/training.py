@@ -129,7 +129,7 @@ class _Run:
         if not self.resumes:
             if config.embedding_start != "random":
                 start_embedding(config, self.model, self.source, frozen)
-            self._compile(epoch=0)
+            self._compile(config.start_epoch)
             self.folder.clear()  # nothing of this run can fail any more before it begins
         self.folder.write_settings(config)
         self._print_size()
@@ -160,7 +160,7 @@ class _Run:
 
     def _restore(self) -> None:
         """Take weights and optimizer from the checkpoint of the latest epoch."""
-        self._compile(epoch=max(0, self.state.num_epochs - 1))
+        self._compile(max(self.config.start_epoch, self.state.num_epochs - 1))
         restore_variables(self.folder.checkpoint, self.model, self.trained.optimizer)
 
     def _compile(self, epoch: int) -> None:
@@ -292,7 +292,9 @@ class _Run:
 
     def _judge(self, epoch: int, row: Row) -> Row:
         """Add to an epoch's row what is found on validation data, if it is due."""
-        due = epoch % self.config.validate_every == 0 or epoch == self.config.epochs
+        config = self.config
+        ends = (config.start_epoch, config.epochs)
+        due = epoch % config.validate_every == 0 or epoch in ends
         if self.validation is None or not due:
             return row
         if self.validation_features is not None:
