@@ -28,8 +28,8 @@ SIZE = 32
 @pytest.fixture(scope="module")
 def model():
     """What other backbones are made of, and what runtimes differ in: batch norm that has seen data,
-    depthwise convolutions, constants that are no weights, a stride above the kernel's size, and
-    vectors of length 0 on a black image.
+    depthwise convolutions, constants that are no weights, a stride above the kernel's size (with
+    padding, and without), and vectors of length 0 on a black image.
     """
     keras.utils.set_random_seed(0)
     image = keras.Input((SIZE, SIZE, 3), name="image")
@@ -38,9 +38,19 @@ def model():
     x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
     x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x))
-    branch = layers.Conv2D(8, 8, strides=16, use_bias=False)(layers.Rescaling(1 / 255)(image))
-    branch = layers.UnitNormalization()(layers.Flatten()(branch))
-    x = layers.Dropout(0.5)(layers.Concatenate()([x, branch]))
+    unit = layers.Rescaling(1 / 255)(image)
+    for stride in (14, 16):
+        strided = layers.Conv2D(
+            8,
+            8,
+            strides=stride,
+            padding="same",
+            use_bias=stride > 14,  # without, a black image gives vectors of length 0
+            bias_initializer="ones",
+            activation="tanh",
+        )(unit)
+        x = layers.Concatenate()([x, layers.UnitNormalization()(layers.Flatten()(strided))])
+    x = layers.Dropout(0.5)(x)
     network = keras.Model(image, layers.UnitNormalization()(layers.Dense(5)(x)))
     rng = np.random.default_rng(0)
     for weight in network.weights:
@@ -80,6 +90,16 @@ def test_an_export_gives_the_embeddings_for_any_batch(model, tmp_path, format):
     assert done.difference < 1e-5 and done.num_images == 8
     files = [each for each in path.rglob("*") if each.is_file()] or [path]
     assert done.num_bytes == sum(len(each.read_bytes()) for each in files)
+
+
+@pytest.mark.filterwarnings("ignore")  # TensorFlow's interpreter is deprecated
+def test_runtimes_before_litert_2_2_give_them_too(model, tmp_path):
+    if not hasattr(tf.lite, "Interpreter"):
+        pytest.skip("this TensorFlow has no interpreter of its own any more")
+    export_model(model, tmp_path / "m.tflite", format="tflite")
+    run = tf.lite.Interpreter(str(tmp_path / "m.tflite")).get_signature_runner()
+    found = run(image=photos(3))["embedding"]
+    np.testing.assert_allclose(found, model.predict_on_batch(photos(3)), atol=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -281,12 +301,19 @@ def model_path(tmp_path_factory):
     return path
 
 
-def test_command(capfd, tmp_path, model_path, image_tree_of_colors):
+def test_command(capfd, monkeypatch, tmp_path, model_path, image_tree_of_colors):
+    def noisy(*arguments):
+        os.write(2, b"Created a delegate.\n")
+        quiet(*arguments)
+
+    quiet = FORMATS["savedmodel"].write
+    changed = dataclasses.replace(FORMATS["savedmodel"], write=noisy)
+    monkeypatch.setitem(FORMATS, "savedmodel", changed)
     output = tmp_path / "exported"
     arguments = ["--model", model_path, "--format", "savedmodel", "--output", output]
     arguments = list(map(str, arguments))
     one = next(image_tree_of_colors.rglob("*.png"))
-    assert run_command("export", [*arguments, "--images", str(image_tree_of_colors), str(one)]) == 0
+    assert run_command("export", [*arguments, "--images", str(one), str(image_tree_of_colors)]) == 0
     said = capfd.readouterr()
     assert said.err == ""
     lines = said.out.splitlines()

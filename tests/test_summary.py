@@ -56,6 +56,9 @@ def test_a_model_as_a_table(capsys, monkeypatch, model_path):
         f"{model_path}: {total:,} parameters, {total:,} of them trained, {4 * total:,} bytes.",
     ]
     assert "COLUMNS" not in os.environ
+    monkeypatch.setenv("COLUMNS", "0")  # as some terminals say that they do not know
+    assert summary(capsys, "--model", model_path) == said
+    assert os.environ["COLUMNS"] == "0"
 
 
 def test_the_table_takes_the_width_there_is(capsys, monkeypatch, model_path):

@@ -109,14 +109,13 @@ def _described(model: "keras.Model") -> dict[str, Any]:
 
 def _described_layer(layer: "keras.layers.Layer") -> dict[str, Any]:
     inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-    before = [tensor._keras_history.operation.name for tensor in inputs]
     return {
         "name": layer.name,
         "type": type(layer).__name__,
         "output_shape": list(layer.output.shape),
         "parameters": _num_parameters(layer.weights),
         "trained": bool(layer.trainable_weights),
-        "connected_to": [name for name in before if name != layer.name],
+        "connected_to": [tensor._keras_history.operation.name for tensor in inputs],
     }
 
 

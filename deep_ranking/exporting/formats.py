@@ -146,18 +146,17 @@ def _load_onnx(path: Path, name: str) -> Runtime:
 def _write_tflite(model: "keras.Model", path: Path, notes: str) -> None:
     import tensorflow as tf
 
-    from deep_ranking.exporting.zero_safe import zero_safe
+    from deep_ranking.exporting.for_litert import for_litert
 
     with tempfile.TemporaryDirectory() as folder:
-        _write_savedmodel(zero_safe(model), Path(folder), notes)
+        _write_savedmodel(for_litert(model), Path(folder), notes)
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
     with zipfile.ZipFile(path, "a") as behind:
         behind.writestr(NOTES_FILE, notes + "\n")
 
 
 def _load_tflite(path: Path, name: str) -> Runtime:
-    # Not tf.lite.Interpreter: in TensorFlow 2.21, where it is deprecated, it takes the convolutions
-    # of the shallow branches, whose stride is above their kernel's size, for 0.
+    # Not tf.lite.Interpreter, which TensorFlow deprecates in favour of this.
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path)).get_signature_runner()
