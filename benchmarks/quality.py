@@ -171,7 +171,7 @@ def embeddings_of(
     for size in sorted({config.image_size, config.seen_size}):
         file = folder / f"untouched_{size}.npy"
         if not file.exists():
-            backbone = untrained_backbone(config.image_size, args.weights, backbone_size=size)
+            backbone = untrained_backbone(config, args.weights, enlarged=size != config.image_size)
             np.save(file, embed_images(backbone, paths))
         how = "average-pooled" if size == config.image_size else "images enlarged to"
         rows[f"untouched VGG16, {how}, {size} pixels".replace("to,", "to")] = [np.load(file)]

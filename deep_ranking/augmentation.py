@@ -1,7 +1,8 @@
-"""Random changes of an image, all of them one affine map that `images.resample` applies.
+"""Random changes of an image: one affine map, and whether it loses its colours.
 
 The defaults are the blog's: both flips, rotation by up to 30 degrees, zoom 0.2 and shear of 0.2
-degrees. The pixel shift is the paper's (section 4).
+degrees. The pixel shift is the paper's (section 4). As in the blog, all of them change the image as
+the network sees it, stretched to a square: angles and ratios are those of the square.
 """
 
 import math
@@ -11,9 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.errors import InputError
-from deep_ranking.images import IDENTITY
+from deep_ranking.images import PLAIN, View
 
 Float64Array = npt.NDArray[np.float64]
+
+# Random numbers that a view takes; later ones are drawn after these of all images of a call, so
+# that the earlier changes are what they were before there were later ones.
+NUM_FIRST_DRAWS = 10
+NUM_LATER_DRAWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,16 @@ class Augmentation:
         default=1.0,
         metadata={"help": "cut out a square at a random place, its side this share of the image's"},
     )
+    resized_crop: float = field(
+        default=1.0,
+        metadata={
+            "help": "cut out a rectangle of at least this share of the area, with sides as 3 to 4 "
+            "up to 4 to 3, at a random place, and scale it to the input; 1 for none"
+        },
+    )
+    grayscale: float = field(
+        default=0.0, metadata={"help": "share of the images that lose their colours"}
+    )
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -56,34 +72,58 @@ class Augmentation:
             ("shear", 0, 89),
             ("shift", 0, 1024),
             ("random_crop", 0.01, 1),
+            ("resized_crop", 0.01, 1),
+            ("grayscale", 0, 1),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"{name} must lie between {low} and {high}. Received: {value}")
 
-    def draw(self, rng: np.random.Generator, size: int) -> Float64Array:
-        """Draw one affine map.
+    def draw(self, rng: np.random.Generator, count: int, size: int) -> list[View]:
+        """Draw a view for each of `count` images; every one takes as many random numbers.
 
         Args:
-            rng: source of randomness; every map takes the same number of draws from it, whatever
-                is switched on.
-            size: side of the resulting image in pixels, the unit of `shift`.
+            rng: source of randomness.
+            count: number of images.
+            size: side of the resulting images in pixels, the unit of `shift`.
+        """
+        first = rng.uniform(-1, 1, (count, NUM_FIRST_DRAWS)).tolist()
+        later = rng.uniform(0, 1, (count, NUM_LATER_DRAWS)).tolist()
+        views = []
+        for numbers, (area, ratio, color) in zip(first, later, strict=True):
+            affine = self._affine(numbers, self._sides(area, ratio), size)
+            views.append(View(affine, color < self.grayscale))
+        return views
+
+    def _sides(self, area: float, ratio: float) -> tuple[float, float]:
+        """Width and height of what is cut out, as shares of the image's, by numbers in [0, 1].
+
+        The area is uniform, the ratio of the sides log-uniform. A ratio that makes a side of that
+        area longer than the image's is taken back to where it is as long, so the area stays.
+        """
+        share = 1 - (1 - self.resized_crop) * area
+        most = min(math.log(4 / 3), -math.log(share))
+        log_ratio = max(-most, min(most, (2 * ratio - 1) * math.log(4 / 3)))
+        width, height = (math.sqrt(share * math.exp(each)) for each in (log_ratio, -log_ratio))
+        return self.random_crop * width, self.random_crop * height
+
+    def _affine(self, numbers: list[float], sides: tuple[float, float], size: int) -> Float64Array:
+        """Give the affine map of some numbers in [-1, 1].
 
         Returns:
             float (2, 3): points (x, y) of the result -> points of the image, both spanning
             [-1/2, 1/2], to give to `images.resample`.
         """
-        mirror_x, mirror_y, turn, zoom_x, zoom_y, slant, shift_x, shift_y, crop_x, crop_y = (
-            rng.uniform(-1, 1, 10).tolist()
-        )
+        mirror_x, mirror_y, turn, zoom_x, zoom_y, slant, shift_x, shift_y, crop_x, crop_y = numbers
         angle, shear = math.radians(turn * self.rotation), math.radians(slant * self.shear)
-        scale_x = (1 + zoom_x * self.zoom) * self.random_crop
-        scale_y = (1 + zoom_y * self.zoom) * self.random_crop
+        width, height = sides
+        scale_x = (1 + zoom_x * self.zoom) * width
+        scale_y = (1 + zoom_y * self.zoom) * height
         if self.horizontal_flip and mirror_x < 0:
             scale_x = -scale_x
         if self.vertical_flip and mirror_y < 0:
             scale_y = -scale_y
-        shift, crop = self.shift / size, (1 - self.random_crop) / 2
+        shift = self.shift / size
         # Rotation times shear times scale, written out: NumPy takes its time over 2 x 2 matrices.
         sine, cosine = math.sin(angle), math.cos(angle)
         return np.array(
@@ -91,21 +131,19 @@ class Augmentation:
                 [
                     cosine * scale_x,
                     -math.sin(angle + shear) * scale_y,
-                    shift_x * shift + crop_x * crop,
+                    shift_x * shift + crop_x * (1 - width) / 2,
                 ],
                 [
                     sine * scale_x,
                     math.cos(angle + shear) * scale_y,
-                    shift_y * shift + crop_y * crop,
+                    shift_y * shift + crop_y * (1 - height) / 2,
                 ],
             ]
         )
 
 
-def draw_transforms(
+def draw_views(
     augmentation: Augmentation | None, rng: np.random.Generator, count: int, size: int
-) -> list[Float64Array]:
-    """Draw a map for each of `count` images, or the identity for all without augmentation."""
-    if augmentation is None:
-        return [IDENTITY] * count
-    return [augmentation.draw(rng, size) for _ in range(count)]
+) -> list[View]:
+    """Draw a view for each of `count` images, or see all as they are without augmentation."""
+    return [PLAIN] * count if augmentation is None else augmentation.draw(rng, count, size)

@@ -99,14 +99,14 @@ def baseline_features(
 
 
 def untrained_backbone(
-    image_size: int, weights: str | None, *, backbone_size: int | None = None
+    config: NetworkConfig, weights: str | None, *, enlarged: bool = False
 ) -> "keras.Model":
-    """Average-pooled features of the backbone as it comes: what doing nothing gives.
+    """Average-pooled features of a model's backbone as it comes: what doing nothing gives.
 
     Args:
-        image_size: side of the input in pixels; that of the model it is compared with.
+        config: the network of the model that it is compared with.
         weights: as in `NetworkConfig`.
-        backbone_size: as in `NetworkConfig`.
+        enlarged: whether the backbone sees images enlarged, as that network does.
 
     Returns:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows.
@@ -118,14 +118,15 @@ def untrained_backbone(
 
     from deep_ranking.network import build_network
 
-    config = NetworkConfig(
-        image_size=image_size,
+    untrained = NetworkConfig(
+        image_size=config.image_size,
+        backbone=config.backbone,
         weights=weights,
-        backbone_size=backbone_size,
+        backbone_size=config.backbone_size if enlarged else None,
         hidden_layers=0,
-        shallow_branches=False,
+        multiscale="none",
         embedding_size=1,
     )
-    network = build_network(config, seed=0)
+    network = build_network(untrained, seed=0)
     pooled = network.get_layer("pooled").output
     return keras.Model(network.input, keras.layers.UnitNormalization(name="unit")(pooled))

@@ -57,7 +57,8 @@ def diagnose(history: list[Row], config: TrainConfig) -> Finding | None:
             return _inactive(row, config)
         last = trained[-2:]
         if len(last) == 2 and all(
-            abs(row["loss"] - config.gap) < STUCK_SHARE * config.gap for row in last
+            abs(row["loss"] - row.get("weight_penalty", 0) - config.gap) < STUCK_SHARE * config.gap
+            for row in last
         ):
             return _stuck(config)
     losses = [row["loss"] for row in trained[-SWINGS - 1 :]]

@@ -20,6 +20,7 @@ adds up to the similarity; covering a place changes the lengths as well, and may
 otherwise.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,14 +30,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from keras import ops
-from keras.layers import Concatenate, UnitNormalization
+from keras.layers import Concatenate, MaxPooling2D, UnitNormalization
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from deep_ranking.config import BACKBONE_LAYERS, NUM_BLOCKS
 from deep_ranking.errors import InputError
 from deep_ranking.metrics import row_distances
+from deep_ranking.network import blocks_of
 
 UInt8Array = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
@@ -176,18 +177,32 @@ def _with_fixed_length(layer: keras.layers.Layer) -> keras.layers.Layer:
 def _convnet_layer(model: keras.Model) -> str:
     """Name of the layer with the ConvNet's map: from it comes all that is pooled.
 
-    It is the last convolution of the deepest block whose map has a useful resolution.
+    It is the last layer of the deepest block whose map has a useful resolution, before its pooling
+    if it ends in one.
     """
-    shallowest = NUM_BLOCKS + 1 - model.network_config.pooled_blocks
-    names = [name for name in BACKBONE_LAYERS if _block(name) <= shallowest]
-    # Of 32 pixels, the smallest image, the first three blocks see 8 places and more.
-    return next(
-        name for name in reversed(names) if model.get_layer(name).output.shape[1] >= MIN_MAP_SIDE
+    config = model.network_config
+    blocks = list(blocks_of(model).values())
+    ends = [model.get_layer(names[-1]) for names in blocks]
+    ends[-1] = model.get_layer(model.backbone_layers[-1])
+    for end in reversed(ends[: len(ends) + 1 - config.pooled_blocks]):
+        layer = end
+        if isinstance(end, MaxPooling2D):
+            layer = end.input._keras_history.operation
+        if layer.output.shape[1] >= MIN_MAP_SIDE and _is_cut(model, layer):
+            return str(layer.name)
+    raise InputError(
+        f"backbone {config.backbone} has no feature map of {MIN_MAP_SIDE} x {MIN_MAP_SIDE} places "
+        f"or more at {config.seen_size} pixels; train with a larger --image_size to explain"
     )
 
 
-def _block(layer: str) -> int:
-    return int(layer[len("block")])
+def _is_cut(model: keras.Model, layer: keras.layers.Layer) -> bool:
+    """Whether nothing goes around a layer on the way from the image to the backbone's end."""
+    try:
+        keras.Model(layer.output, model.get_layer(model.backbone_layers[-1]).output)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_finite(embeddings: Floats) -> None:
@@ -202,9 +217,10 @@ def _check_finite(embeddings: Floats) -> None:
 def _heatmaps(model: keras.Model, layer: str, places: Floats) -> Floats:
     """Spread what the places of a layer's map add (2, rows, columns) over the image's pixels."""
     size = model.input.shape[1]
-    if layer in BACKBONE_LAYERS:
-        width = 2 ** (_block(layer) - 1) * size / model.network_config.seen_size
-        return _scale(_interpolate(places, size, width))
+    if layer in model.backbone_layers:
+        seen_size = model.network_config.seen_size
+        stride = 2 ** round(math.log2(seen_size / places.shape[1]))  # an odd row may be left out
+        return _scale(_interpolate(places, size, stride * size / seen_size))
     convolution = model.get_layer(layer)
     return _scale(
         _paint(places, _windows(size, convolution.kernel_size[0], convolution.strides[0]))

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,16 +17,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from deep_ranking.augmentation import Augmentation
+from deep_ranking.augmentation import Augmentation, draw_views
 from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures, FeatureStore
-from deep_ranking.images import IDENTITY
+from deep_ranking.images import PLAIN, View
 from deep_ranking.pipeline import ImageSource
-
-Float64Array = npt.NDArray[np.float64]
+from deep_ranking.precision import computing_in, resolved_precision
 
 BATCH_SIZE = 64
 SKIP = "--skip_broken"
+# Settings that came later, by the value that leaves images as they were: features of earlier
+# versions are found again.
+LATER_SETTINGS = {"resized_crop": 1.0, "grayscale": 0.0}
 
 
 def cache_features(
@@ -49,8 +50,7 @@ def cache_features(
         num_views: versions of each image: the first is the image itself, the others are augmented,
             each by a draw that follows from the image's content and the view's number.
         augmentation: random changes; None leaves all views alike.
-        precision: "float32" or "mixed_bfloat16", the arithmetic of the layers, or "auto" for the
-            faster one.
+        precision: the arithmetic of the layers, see `resolved_precision`.
         skip_broken: whether to leave broken images out, rather than stop.
 
     Returns:
@@ -59,13 +59,12 @@ def cache_features(
     Raises:
         InputError: an image is missing or broken, or the disk is full.
     """
-    if precision == "auto":
-        precision = "mixed_bfloat16" if _has_bfloat16() else "float32"
+    precision = resolved_precision(precision)
     shapes = [tuple(each.shape[1:]) for each in frozen.outputs]
     store = FeatureStore(folder / _network_key(frozen, precision), shapes)
     contents = _content_digests(paths, skip_broken)
     views = [
-        _view(content, number, augmentation, frozen.input_shape[1])
+        cached_view(content, number, augmentation, frozen.input_shape[1])
         for content in contents
         for number in range(num_views)
     ]
@@ -86,11 +85,11 @@ def cache_features(
                 [files[number] for number in numbers],
                 image_size=frozen.input_shape[1],
                 batch_size=BATCH_SIZE,
-                transforms=[views[number][1] for number in numbers],
+                views=[views[number][1] for number in numbers],
                 skip_broken=skip_broken,
             )
             try:
-                with _computing_in(precision, frozen), source.explained():
+                with computing_in(precision, frozen), source.explained():
                     store.extend(_blocks(frozen, source, list(missing)))
             except InputError as error:
                 hint = f"; mend the image, or leave such images out with {SKIP}"
@@ -98,15 +97,6 @@ def cache_features(
             known = store.find()
     rows = np.array([known.get(key, -1) for key in keys], np.int64)
     return store.features(rows.reshape(len(paths), num_views))
-
-
-def _has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16, as far as Linux tells."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _blocks(
@@ -136,7 +126,7 @@ def _network_key(frozen: keras.Model, precision: str) -> str:
         ],
         "outputs": [each._keras_history.operation.name for each in frozen.outputs],
         "precision": precision,
-        "version": 2,  # of the store's files
+        "version": 3,  # of the store's files
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for weight in frozen.weights:
@@ -151,8 +141,7 @@ def _content_digests(
 
     def digest(path: str | os.PathLike[str]) -> bytes | None:
         try:
-            with open(path, "rb") as handle:
-                return hashlib.file_digest(handle, "sha256").digest()
+            return content_digest(path)
         except OSError as error:
             if skip_broken:
                 return None
@@ -167,30 +156,32 @@ def _content_digests(
         return list(progress)
 
 
-def _view(
+def content_digest(path: str | os.PathLike[str]) -> bytes:
+    """Give the SHA-256 of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").digest()
+
+
+def cached_view(
     content: bytes | None, number: int, augmentation: Augmentation | None, size: int
-) -> tuple[bytes, Float64Array]:
-    """Key and transform of a view of an image; an empty key for a missing image."""
+) -> tuple[bytes, View]:
+    """Give key and look of a view of an image.
+
+    Args:
+        content: SHA-256 of the image's file; None for a missing one.
+        number: 0 for the image itself.
+        augmentation: as for `cache_features`.
+        size: side of the images in pixels.
+
+    Returns:
+        The key, empty for a missing image, and the `View`.
+    """
     if content is None:
-        return b"", IDENTITY
+        return b"", PLAIN
     if number == 0 or augmentation is None:
-        return content, IDENTITY
-    drawn = f"{json.dumps(asdict(augmentation), sort_keys=True)} {number}".encode()
+        return content, PLAIN
+    settings = asdict(augmentation).items() - LATER_SETTINGS.items()
+    drawn = f"{json.dumps(dict(settings), sort_keys=True)} {number}".encode()
     key = hashlib.sha256(content + drawn).digest()
-    rng = np.random.default_rng(int.from_bytes(key, "big"))
-    return key, augmentation.draw(rng, size)
-
-
-@contextmanager
-def _computing_in(precision: str, model: keras.Model) -> Iterator[None]:
-    """Let the layers of a model compute in another precision for a while."""
-    before = [layer.dtype_policy for layer in model.layers]
-    try:
-        for layer in model.layers:
-            layer.dtype_policy = keras.DTypePolicy(precision)
-        model.make_predict_function(force=True)  # what is compiled keeps its precision
-        yield
-    finally:
-        for layer, policy in zip(model.layers, before, strict=True):
-            layer.dtype_policy = policy
-        model.make_predict_function(force=True)
+    (view,) = draw_views(augmentation, np.random.default_rng(int.from_bytes(key, "big")), 1, size)
+    return key, view

@@ -5,7 +5,10 @@ and can claim shapes that no memory holds. Arrays are taken from hard links only
 when shape and type are what the caller expects.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +121,41 @@ def read_text(group: Any, name: str) -> str | None:
     return value
 
 
+def read_layers(
+    file: Any, shapes: Mapping[str, Sequence[tuple[int, ...]]]
+) -> list[list[npt.NDArray[np.float32]]]:
+    """Read the weights of all layers of a Keras weight file, by their order, as Keras does.
+
+    The names of layers have changed over the years, their order has not. Statistics of a layer
+    `normalization`, which normalises pixels, are left out.
+
+    Args:
+        file: an open file of weights, or of a whole model.
+        shapes: for each layer of the network the shape of each of its weights, in order.
+
+    Returns:
+        The arrays of each layer.
+
+    Raises:
+        InputError: the file holds other layers.
+    """
+    groups = child(file, "model_weights") or file
+    named = [(name, child(groups, name)) for name in _listed(groups, "layer_names")]
+    found = [
+        group
+        for name, group in named
+        if isinstance(group, h5py.Group)
+        and _listed(group, "weight_names")
+        and not re.fullmatch(r"normalization(_\d+)?", name)
+    ]
+    if len(found) != len(shapes):
+        raise InputError(
+            f"it has {len(found)} layers with weights, expected {len(shapes)}, the first of them "
+            f"{next(iter(shapes))}"
+        )
+    return [read_layer(group, each) for group, each in zip(found, shapes.values(), strict=True)]
+
+
 def read_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]]:
     """Read the weights of a layer from its group of a Keras weight file, of any version.
 
@@ -134,10 +172,24 @@ def read_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArra
     Raises:
         InputError: an array is missing or of another shape or type.
     """
-    names = np.atleast_1d(group.attrs.get("weight_names", ()))
+    names = _listed(group, "weight_names")
     if len(names) != len(shapes):
         raise InputError(f"{group.name} lists {len(names)} arrays, expected {len(shapes)}")
-    return [
-        read_array(group, name.decode() if isinstance(name, bytes) else str(name), shape)
-        for name, shape in zip(names, shapes, strict=True)
-    ]
+    return [read_array(group, name, shape) for name, shape in zip(names, shapes, strict=True)]
+
+
+def _listed(group: Any, name: str) -> list[str]:
+    """Read an attribute that lists names; Keras cuts a long list into NAME0, NAME1 ..."""
+    numbers = itertools.takewhile(
+        group.attrs.__contains__, (f"{name}{k}" for k in itertools.count())
+    )
+    found: list[str] = []
+    for each in [name] if name in group.attrs else list(numbers):
+        identifier = group.attrs.get_id(each)
+        if math.prod(identifier.shape or ()) == 0:  # HDF5 cannot tell the size of nothing
+            continue
+        if identifier.get_storage_size() > MAX_TEXT_BYTES:
+            raise InputError(f"attribute {each} is not a list of names")
+        values = np.atleast_1d(group.attrs[each])
+        found += [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    return found

@@ -1,8 +1,8 @@
 """Find the images of a folder tree, and read one: the only image reader of the project.
 
-Training, comparing, embedding and searching all get their pixels from `decode_image` and
-`resample`, so that the same file gives the same pixels everywhere. The decoder is chosen by the
-file's content: OpenCV for plain 8-bit JPEG and PNG, Pillow for every other kind.
+Training, comparing, embedding and searching all get their pixels from `read_image`, so that the
+same file gives the same pixels everywhere. The decoder is chosen by the file's content: OpenCV for
+plain 8-bit JPEG and PNG, Pillow for every other kind.
 """
 
 import io
@@ -11,8 +11,9 @@ import stat
 import statistics
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -48,6 +49,22 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """A way to see an image.
+
+    Attributes:
+        affine: float (2, 3), where it is sampled; see `resample`.
+        grayscale: whether its colours are taken out.
+    """
+
+    affine: Float64Array = field(default_factory=lambda: IDENTITY)
+    grayscale: bool = False
+
+
+PLAIN = View()
+
+
 @dataclass(frozen=True)
 class ImageListing:
     """The images of a folder tree, class by class, in sorted order.
@@ -60,6 +77,7 @@ class ImageListing:
         classes: names of the folders directly below `root` that hold images, sorted.
         num_unlistable: files left out because a line break in their path would break a text file.
         num_outside: images directly in `root`, which belong to no class and are left out.
+        num_seen_again: links to a folder of the same class, or to `root`, that was listed already.
     """
 
     root: Path
@@ -68,6 +86,7 @@ class ImageListing:
     classes: list[str]
     num_unlistable: int = 0
     num_outside: int = 0
+    num_seen_again: int = 0
 
 
 def find_images(root: str | os.PathLike[str]) -> ImageListing:
@@ -92,11 +111,13 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
     paths: list[str] = []
     labels: list[int] = []
     classes: list[str] = []
-    num_unlistable = 0
+    num_unlistable = num_seen_again = 0
     files, folders = _scan(root)
     num_outside = sum(map(is_image_name, files))
     for name in folders:
-        found = [f"{name}/{path}" for path in _walk(root / name, set()) if is_image_name(path)]
+        visits = Counter([_identity(root)])  # a class that links to the root has not all classes
+        found = [f"{name}/{path}" for path in _walk(root / name, visits) if is_image_name(path)]
+        num_seen_again += visits.total() - len(visits)
         listable = sorted(path for path in found if _is_listable(path))
         num_unlistable += len(found) - len(listable)
         if listable:
@@ -109,7 +130,13 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
             f"{root}: no classes: expected one folder of images a class, found images {where}"
         )
     return ImageListing(
-        root, paths, np.array(labels, np.int32), classes, num_unlistable, num_outside
+        root,
+        paths,
+        np.array(labels, np.int32),
+        classes,
+        num_unlistable,
+        num_outside,
+        num_seen_again,
     )
 
 
@@ -130,7 +157,7 @@ def list_images(root: str | os.PathLike[str]) -> tuple[list[str], int]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected a folder of images")
-    found = [path for path in _walk(root, set()) if is_image_name(path)]
+    found = [path for path in _walk(root, Counter()) if is_image_name(path)]
     paths = sorted(path for path in found if _is_listable(path))
     if not paths:
         endings = ", ".join(sorted(IMAGE_EXTENSIONS))
@@ -163,16 +190,21 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(folders)
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Paths of all files below `folder`, relative to it."""
+def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: Path, visits: Counter[tuple[int, int]]) -> Iterator[str]:
+    """Paths of all files below `folder`, relative to it; `visits` counts how often each is met."""
+    identity = _identity(folder)
+    visits[identity] += 1
+    if visits[identity] > 1:
         return
-    seen.add((status.st_dev, status.st_ino))
     files, folders = _scan(folder)
     yield from files
     for name in folders:
-        for path in _walk(folder / name, seen):
+        for path in _walk(folder / name, visits):
             yield f"{name}/{path}"
 
 
@@ -198,7 +230,7 @@ def fitting_size(paths: Sequence[str | os.PathLike[str]], largest: int) -> int:
     return max(32, int(min(side, largest)) // 32 * 32)
 
 
-def read_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
+def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> UInt8Array:
     """Read an image file as a square of RGB pixels, the way every part of the project does.
 
     Orientation is applied, transparency laid on white, 16-bit, CMYK and palette images converted,
@@ -207,6 +239,7 @@ def read_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     Args:
         path: an image file, of any format that OpenCV or Pillow reads, whatever its extension.
         size: side of the square in pixels, 1 or more.
+        view: another way to see it than as it is, as augmentation draws them.
 
     Returns:
         uint8 (size, size, 3), RGB, 0 to 255.
@@ -214,7 +247,14 @@ def read_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     Raises:
         InputError: there is no such file, or it holds no whole image of a reasonable size.
     """
-    return resample(decode_image(path, size), size)
+    pixels = resample(decode_image(path, size), size, view.affine)
+    return _without_color(pixels) if view.grayscale else pixels
+
+
+def _without_color(image: UInt8Array) -> UInt8Array:
+    """Give all channels the brightness by ITU-R 601: 0.299 red, 0.587 green, 0.114 blue."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
 
 
 def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:

@@ -15,16 +15,17 @@ import h5py
 import keras
 
 from deep_ranking.calibration import Calibration
-from deep_ranking.config import BACKBONE_LAYERS, NetworkConfig
+from deep_ranking.config import NetworkConfig
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
 from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
 from deep_ranking.model_header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
 from deep_ranking.network import build_network
+from deep_ranking.precision import FULL, policies_of
 
 
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Write a network of `build_network`, atomically, without its optimizer.
+    """Write a network of `build_network`, atomically, without its optimizer, to compute in float32.
 
     Args:
         model: the network; if it has an attribute `calibration`, that is written as well.
@@ -40,7 +41,8 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     if path.suffix != ".h5":
         raise InputError(f"{path}: expected a file name that ends in .h5")
     with atomic_path(path) as temporary:
-        model.save(temporary, include_optimizer=False, overwrite=True)
+        with policies_of(FULL, model):
+            model.save(temporary, include_optimizer=False, overwrite=True)
         with h5py.File(temporary, "r+") as file:
             file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
             calibration = getattr(model, "calibration", None)
@@ -96,7 +98,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
                     "expected a file that train.py wrote"
                 )
             model = build_network(NetworkConfig(weights=None))
-            names |= {name: name for name in BACKBONE_LAYERS}
+            names |= {name: name for name in model.backbone_layers if model.get_layer(name).weights}
         for name, name_in_file in names.items():
             layer = model.get_layer(name)
             group = child(groups, name_in_file)

@@ -2,34 +2,36 @@
 
 One image goes three ways: through the backbone (VGG16, pooled, two dense layers) and through two
 shallow branches that see it at a coarse scale. All three are normalised, concatenated, and mapped
-to one embedding of unit length. Sizes and strides are the blog's. Other choices of the config leave
-the branches or the dense layers out, and pool several depths of the backbone.
+to one embedding of unit length. Sizes and strides are the blog's. Other choices of the config take
+another backbone, see the coarse scales as the paper does or not at all, leave the dense layers out,
+and pool several depths of the backbone.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
-import numpy as np
-import numpy.typing as npt
 from keras import layers
 
-from deep_ranking.config import BACKBONE_LAYERS, HEAD, NUM_BLOCKS, NetworkConfig
+from deep_ranking.backbone import (
+    build_backbone,
+    last_maps,
+    layers_of_blocks,
+    pretrained_arrays,
+    take_over,
+)
+from deep_ranking.config import HEAD, RANGES, NetworkConfig, find_backbone
 from deep_ranking.errors import InputError
-from deep_ranking.hdf5 import child, open_hdf5, read_layer
+from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
+from deep_ranking.model_header import CONFIG_ATTRIBUTE
 
-# Means of the ImageNet pixels, R, G, B, that the backbone's weights were trained with.
-IMAGENET_MEAN = (123.68, 116.779, 103.939)
 BRANCH_FILTERS = 96
 GEM_OFFSET = 1e-9
 
 
 def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Model:
     """Build the network, with its first weights.
-
-    The layers of the backbone lie flat in the model, under the names that Keras gives them
-    (block1_conv1 ... block5_pool).
 
     Args:
         config: sizes, and where the weights come from.
@@ -38,52 +40,93 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
 
     Returns:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to embeddings, float32
-        (batch, embedding_size) of unit length. Its attribute `network_config` is `config`.
+        (batch, embedding_size) of unit length. Its attribute `network_config` is `config`, and
+        `backbone_layers` names the layers of the backbone, in the order of the data.
 
     Raises:
-        InputError: the pre-trained weights cannot be had.
+        InputError: the pre-trained weights cannot be had, or the backbone has no such blocks.
     """
-    arrays = _pretrained_arrays(config)
+    spec = find_backbone(config.backbone)
+    arrays = {}
+    own = config.weights is not None and _is_own(config.weights)
+    if config.weights is not None and not own:
+        arrays = pretrained_arrays(spec, config.weights, config.seen_size)
+        if config.normalisation == "backbone" and spec.pixels == "caffe":
+            # Trained on B, G, R: the first kernel turned around reads R, G, B.
+            kernel = next(iter(arrays.values()))[0]
+            kernel[:] = kernel[:, :, ::-1].copy()
     if seed is not None:
         keras.utils.set_random_seed(seed)
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     unit = layers.Rescaling(1 / 255, name="unit_range")(image)
-    parts = [_convnet(_backbone_input(image, unit, config), config)]
-    if config.shallow_branches:
-        branch_1 = _branch(unit, 1, stride=16, pool_size=3, pool_stride=4)
-        branch_2 = _branch(unit, 2, stride=32, pool_size=7, pool_stride=2)
-        parts.insert(0, layers.Concatenate(name="shallow")([branch_1, branch_2]))
+    pixels = _backbone_input(image, unit, config)
+    backbone = build_backbone(spec, pixels)
+    parts = [_convnet(backbone, config)]
+    if config.multiscale != "none":
+        parts.insert(0, _shallow_branches(unit, config.multiscale))
     merged = _concatenate(parts, name="merged")
     linear = layers.Dense(config.embedding_size, name="embedding")(merged)
     unit_length = layers.UnitNormalization(name="unit_embedding")(linear)
     model = keras.Model(image, unit_length, name="deep_ranking")
+    before = {layer.name for layer in keras.Model(image, pixels).layers}
+    names = [layer.name for layer in backbone.layers if layer.name not in before]
+    model, model.backbone_layers = take_over(model, names)
     model.network_config = config
     for name, values in arrays.items():
         model.get_layer(name).set_weights(values)
+    if own:
+        _take_weights_of_model(model, Path(str(config.weights)))
     return model
+
+
+def _is_own(weights: str) -> bool:
+    """Whether the first weights are those of a whole network of ours."""
+    if weights == "imagenet":
+        return False
+    with open_hdf5(Path(weights)) as file:
+        return read_text(file, CONFIG_ATTRIBUTE) is not None
+
+
+def _take_weights_of_model(model: keras.Model, path: Path) -> None:
+    """Take the weights of a model file for all layers that it has in the same shape."""
+    config = model.network_config
+    with open_hdf5(path) as file:
+        found = NetworkConfig.from_json(read_text(file, CONFIG_ATTRIBUTE) or "")
+        for name in ("backbone", "normalisation"):
+            if getattr(found, name) != getattr(config, name):
+                raise InputError(
+                    f"this model has {name} {getattr(found, name)}, and the one to train "
+                    f"{getattr(config, name)}; give --{name} {getattr(found, name)}"
+                )
+        groups = child(file, "model_weights") or file
+        for layer in model.layers:
+            group = child(groups, layer.name)
+            shapes = [weight.shape for weight in layer.weights]
+            if shapes and isinstance(group, h5py.Group):
+                try:
+                    layer.set_weights(read_layer(group, shapes))
+                except InputError:
+                    if layer.name in model.backbone_layers:
+                        raise
 
 
 def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:
     x = unit
     if config.normalisation == "backbone":
-        offset = [-mean for mean in IMAGENET_MEAN]
-        x = layers.Rescaling([1.0, 1.0, 1.0], offset, name="backbone_range")(image)
+        scale, offset = RANGES[find_backbone(config.backbone).pixels]
+        x = layers.Rescaling(list(scale), list(offset), name="backbone_range")(image)
     side = config.seen_size
     if side != config.image_size:
         x = layers.Resizing(side, side, interpolation="bilinear", name="enlarged")(x)
     return x
 
 
-def _convnet(normalised: Any, config: NetworkConfig) -> Any:
-    backbone = keras.applications.VGG16(
-        include_top=False, weights=None, input_tensor=normalised, name="vgg16"
-    )
-    blocks = range(NUM_BLOCKS, NUM_BLOCKS - config.pooled_blocks, -1)
-    maps = [backbone.get_layer(f"block{block}_pool").output for block in blocks]
+def _convnet(backbone: keras.Model, config: NetworkConfig) -> Any:
+    maps = last_maps(find_backbone(config.backbone), backbone, config.pooled_blocks)
     pooled = [
         vector
-        for block, features in zip(blocks, maps, strict=True)
-        for vector in _pool(features, config.pooling, "" if block == NUM_BLOCKS else f"_{block}")
+        for number, (block, features) in enumerate(maps)
+        for vector in _pool(features, config.pooling, f"_{block}" if number else "")
     ]
     if len(pooled) > 1:  # each by itself, or the one with the largest values would count alone
         pooled = [
@@ -132,36 +175,78 @@ def _concatenate(parts: list[Any], *, name: str) -> Any:
     return parts[0] if len(parts) == 1 else layers.Concatenate(name=name)(parts)
 
 
-def _branch(unit: Any, number: int, *, stride: int, pool_size: int, pool_stride: int) -> Any:
+def _shallow_branches(unit: Any, multiscale: str) -> Any:
+    """See the image at two coarse scales: (batch, features), float.
+
+    The blog leaves pixels out by the stride of the convolution. The paper (fig. 3) shrinks the
+    image first, here by the mean of each square of pixels, and normalises both scales as one.
+    """
+    if multiscale == "blog":
+        strides, inputs = (16, 32), (unit, unit)
+    else:
+        strides = (4, 4)
+        inputs = tuple(
+            layers.AveragePooling2D(factor, padding="same", name=f"shrunk_{factor}")(unit)
+            for factor in (4, 8)
+        )
+    vectors = [
+        _branch(inputs[0], 1, stride=strides[0], pool_size=3, pool_stride=4),
+        _branch(inputs[1], 2, stride=strides[1], pool_size=7, pool_stride=2),
+    ]
+    if multiscale == "blog":
+        vectors = [
+            layers.UnitNormalization(name=f"unit_branch_{number}")(vector)
+            for number, vector in enumerate(vectors, start=1)
+        ]
+        return _concatenate(vectors, name="shallow")
+    return layers.UnitNormalization(name="unit_shallow")(_concatenate(vectors, name="shallow"))
+
+
+def _branch(image: Any, number: int, *, stride: int, pool_size: int, pool_stride: int) -> Any:
     x = layers.Conv2D(
         BRANCH_FILTERS, 8, strides=stride, padding="same", name=f"branch_{number}_conv"
-    )(unit)
+    )(image)
     x = layers.MaxPooling2D(
         pool_size, strides=pool_stride, padding="same", name=f"branch_{number}_pool"
     )(x)
-    x = layers.Flatten(name=f"branch_{number}_flat")(x)
-    return layers.UnitNormalization(name=f"unit_branch_{number}")(x)
+    return layers.Flatten(name=f"branch_{number}_flat")(x)
 
 
 def set_trainable_from(model: keras.Model, first: str | None) -> None:
-    """Freeze the layers of the backbone before `first`; the head and the branches always train.
+    """Freeze the layers of the backbone that come before one; all others are trained.
 
     Args:
         model: a network of `build_network`.
-        first: one of `BACKBONE_LAYERS`, "head" to freeze all of them, or None to freeze none.
+        first: a layer of the backbone, or a block of it such as block4 or conv5; "head" to freeze
+            all of them, or None to freeze none.
 
     Raises:
         InputError: the backbone has no such layer.
     """
-    if first is not None and first not in (*BACKBONE_LAYERS, HEAD):
+    names = model.backbone_layers
+    blocks = blocks_of(model)
+    starts = {block: layers_of_block[0] for block, layers_of_block in blocks.items()}
+    starting = None if first is None else starts.get(first, first)
+    if starting not in (None, *names, HEAD):
         raise InputError(
-            f"the backbone has no layer {first}; it has {', '.join(BACKBONE_LAYERS)}, and {HEAD} "
+            f"the backbone {model.network_config.backbone} has no layer {first} to train from; it "
+            f"has the blocks {', '.join(blocks)}, of which a layer may be named too, and {HEAD} "
             "for what follows them"
         )
     trains = first is None
-    for name in BACKBONE_LAYERS:
-        trains = trains or name == first
+    for name in names:
+        trains = trains or name == starting
         model.get_layer(name).trainable = trains
+
+
+def blocks_of(model: keras.Model) -> dict[str, list[str]]:
+    """Give the names of the layers of each block of the backbone, in the order of the data.
+
+    Args:
+        model: a network of `build_network`.
+    """
+    spec = find_backbone(model.network_config.backbone)
+    return layers_of_blocks(spec, model.backbone_layers)
 
 
 def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
@@ -187,44 +272,3 @@ def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
             frontier |= {id(each): each for each in frozen}
     tensors = list(frontier.values())
     return keras.Model(model.input, tensors), keras.Model(tensors, model.output)
-
-
-def _pretrained_arrays(config: NetworkConfig) -> Mapping[str, list[npt.NDArray[np.float32]]]:
-    """Kernel and bias of each of the backbone's layers, by name; none for a random start."""
-    if config.weights is None:
-        return {}
-    arrays = _download_imagenet() if config.weights == "imagenet" else _read(Path(config.weights))
-    if config.normalisation == "backbone":
-        # The weights were trained on B, G, R: turning the first kernel around reads R, G, B.
-        kernel, bias = arrays["block1_conv1"]
-        arrays["block1_conv1"] = [np.ascontiguousarray(kernel[:, :, ::-1]), bias]
-    return arrays
-
-
-def _download_imagenet() -> dict[str, list[npt.NDArray[np.float32]]]:
-    try:
-        backbone = keras.applications.VGG16(include_top=False, weights="imagenet")
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        raise InputError(
-            "the ImageNet weights cannot be downloaded "
-            f"({' '.join(str(error).split())}); give the path of a VGG16 weight file without top "
-            "by --weights PATH, or start from random weights by --weights none"
-        ) from None
-    return {layer.name: layer.get_weights() for layer in backbone.layers if layer.weights}
-
-
-def _read(path: Path) -> dict[str, list[npt.NDArray[np.float32]]]:
-    """Read a VGG16 weight file without top, in the layout that Keras has for it."""
-    expected = keras.applications.VGG16(include_top=False, weights=None)
-    arrays = {}
-    with open_hdf5(path) as file:
-        for name in BACKBONE_LAYERS:
-            group = child(file, name)
-            if group is None:
-                raise InputError(
-                    f"not a VGG16 weight file: it has no layer {name}; expected the file that "
-                    "keras.applications.VGG16(include_top=False) uses"
-                )
-            weights = expected.get_layer(name).weights
-            arrays[name] = read_layer(group, [weight.shape for weight in weights])
-    return arrays

@@ -1,12 +1,14 @@
 """How fast each layer learns: warm-up, decay, and a rate of its own for the backbone."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 from keras import ops
 
-from deep_ranking.config import BACKBONE_LAYERS, TrainConfig
+from deep_ranking.config import TrainConfig
+from deep_ranking.precision import resolved_precision
 
 
 @keras.saving.register_keras_serializable(package="deep_ranking")
@@ -50,12 +52,13 @@ class _BackboneRate:
     """Makes an optimizer take steps of another size in the layers of the backbone."""
 
     backbone_rate = 1.0
+    backbone_layers: frozenset[str] = frozenset()
 
     def build(self, variables: Any) -> None:
         super().build(variables)  # type: ignore[misc]
         self._rates = [
             # A model within a model has its name in front of the layer's.
-            1.0 if set(BACKBONE_LAYERS).isdisjoint(variable.path.split("/")) else self.backbone_rate
+            1.0 if self.backbone_layers.isdisjoint(variable.path.split("/")) else self.backbone_rate
             for variable in variables
         ]
 
@@ -73,12 +76,13 @@ class RankingAdam(_BackboneRate, keras.optimizers.Adam):
 
 
 def make_optimizer(
-    config: TrainConfig, *, learning_rate: float, num_steps: int
+    config: TrainConfig, backbone_layers: Iterable[str], *, learning_rate: float, num_steps: int
 ) -> keras.optimizers.Optimizer:
     """Give the optimizer of a run, or of a part of it that has a schedule of its own.
 
     Args:
         config: the run's settings.
+        backbone_layers: names of the layers that learn at a rate of their own.
         learning_rate: the highest rate, of all layers but the backbone's.
         num_steps: steps until a decaying rate is 0.
     """
@@ -87,8 +91,17 @@ def make_optimizer(
     rate = WarmupDecay(learning_rate, config.warmup_steps, decay_steps)
     decay = config.weight_decay or None
     if config.optimizer == "adam":
-        optimizer = RankingAdam(rate, weight_decay=decay)
+        optimizer = RankingAdam(rate, weight_decay=decay, global_clipnorm=config.clip_norm)
     else:
-        optimizer = RankingSGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        optimizer = RankingSGD(
+            rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=decay,
+            global_clipnorm=config.clip_norm,
+        )
     optimizer.backbone_rate = config.backbone_rate
+    optimizer.backbone_layers = frozenset(backbone_layers)
+    if resolved_precision(config.precision) == "mixed_float16":  # small gradients are 0 in it
+        return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

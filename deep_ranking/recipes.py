@@ -48,6 +48,7 @@ PAPER = Recipe(
     command="train.py --recipe paper --triplets triplets.txt --output m.h5",
     settings={
         "image_size": 225,
+        "multiscale": "paper",
         "weights": "imagenet",
         "dropout": 0.4,
         "distance": "squared",
@@ -67,7 +68,7 @@ _POOLED = {
     "pooling": "average+max",
     "pooled_blocks": 2,
     "hidden_layers": 0,
-    "shallow_branches": False,
+    "multiscale": "none",
     "embedding_size": 1024,
     "embedding_start": "whitened",
     "loss": "supervised_contrastive",

@@ -19,6 +19,7 @@ from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path, make_folder
 from deep_ranking.images import find_images
 from deep_ranking.plots import run_figure
+from deep_ranking.triplets import triplet_files
 
 Row = dict[str, float]
 
@@ -42,10 +43,11 @@ class RunState:
     Attributes:
         fingerprints: SHA-256 of each triplet file, and of the image names of a folder to train or
             validate on, since another one would be another run.
-        num_epochs: epochs completed.
+        num_epochs: epochs completed, those before `start_epoch` among them.
         history: one row an epoch that was measured; epoch 0 is before training.
         best: best value so far of the quantity that `best.h5` is chosen by.
         num_no_better: judgements since then.
+        num_rate_drops: how often the learning rate was lowered on a plateau.
         calibration: the latest calibration, as JSON.
         fixes: settings that were changed because training went wrong, by their latest values.
         fixed_epochs: epochs after which that happened, from 1.
@@ -56,6 +58,7 @@ class RunState:
     history: list[Row] = field(default_factory=list)
     best: float | None = None
     num_no_better: int = 0
+    num_rate_drops: int = 0
     calibration: str | None = None
     fixes: dict[str, Any] = field(default_factory=dict)
     fixed_epochs: list[int] = field(default_factory=list)
@@ -65,14 +68,15 @@ class RunState:
         """Give the state of a run that has not begun."""
         fingerprints = {}
         if config.batches == "triplets":
-            fingerprints["triplets"] = _sha256(config.triplets)
+            fingerprints["triplets"] = _sha256(*triplet_files(config.triplets))
         elif config.dataset is not None:
             fingerprints["dataset"] = _sha256_of_names(config.dataset)
         if config.validation_triplets is not None:
-            fingerprints["validation_triplets"] = _sha256(config.validation_triplets)
+            files = triplet_files(config.validation_triplets)
+            fingerprints["validation_triplets"] = _sha256(*files)
         if config.validation_dataset is not None:
             fingerprints["validation_dataset"] = _sha256_of_names(config.validation_dataset)
-        return cls(fingerprints)
+        return cls(fingerprints, num_epochs=config.start_epoch)
 
 
 class RunFolder:
@@ -205,21 +209,6 @@ def read_history(path: Path) -> list[dict[str, float]]:
         raise InputError(f"{path}{line}: expected numbers; not a history of train.py") from None
 
 
-def write_tensorboard(folder: Path, row: Row) -> None:
-    """Add an epoch's quantities to the curves that TensorBoard shows.
-
-    Args:
-        folder: folder of the curves.
-        row: what was measured in the epoch.
-    """
-    import tensorflow as tf
-
-    with tf.summary.create_file_writer(str(folder)).as_default(step=int(row["epoch"])):
-        for name, value in row.items():
-            if name != "epoch":
-                tf.summary.scalar(name, value)
-
-
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with those of network and augmentation among them, rather than below them."""
     network, augmentation = settings.pop("network"), settings.pop("augmentation")
@@ -227,9 +216,12 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _sha256(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as handle:
+            hashlib.file_digest(handle, lambda: digest)
+    return digest.hexdigest()
 
 
 def _sha256_of_names(folder: Path) -> str:

@@ -14,9 +14,7 @@ from deep_ranking.collection import Collection, GalleryImage
 from deep_ranking.errors import InputError
 from deep_ranking.index.base import Float32Array, Index, Int64Array
 from deep_ranking.index.choice import open_index
-from deep_ranking.metrics import pair_distances
-
-METRICS = ("euclidean", "cosine")
+from deep_ranking.metrics import cosine_at, pair_distances
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class Result:
 
     @property
     def cosine(self) -> float:
-        """Cosine of the two embeddings, 1 (alike) to -1; of unit vectors, 1 - distance^2 / 2."""
-        return 1 - self.distance**2 / 2
+        """Cosine of the two embeddings, 1 (alike) to -1."""
+        return cosine_at(self.distance)
 
 
 class Searcher:

@@ -7,7 +7,6 @@ all the rest, so that a run that was stopped goes on to the same result.
 import dataclasses
 import math
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 import keras
@@ -16,17 +15,20 @@ import numpy as np
 from deep_ranking.calibration import Calibration
 from deep_ranking.checkpoint import restore_variables, save_checkpoint
 from deep_ranking.config import HEAD, TrainConfig
+from deep_ranking.devices import Devices
 from deep_ranking.diagnosis import Finding, diagnose, not_finite
 from deep_ranking.embedding import embedded_features, embedded_images
 from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.files import make_folder
-from deep_ranking.losses import BatchLoss, make_loss, make_metrics
+from deep_ranking.losses import BatchLoss, kernel_penalty, make_loss, make_metrics, penalise_kernels
 from deep_ranking.model_file import save_model
 from deep_ranking.network import build_network, set_trainable_from, split_at_frozen
 from deep_ranking.optimizers import make_optimizer
 from deep_ranking.pipeline import ClassSource
-from deep_ranking.run_folder import Row, RunFolder, RunState, write_tensorboard
+from deep_ranking.precision import FULL, resolved_precision, set_precision
+from deep_ranking.run_folder import Row, RunFolder, RunState
+from deep_ranking.tensorboard import Board
 from deep_ranking.training_data import (
     cached_features,
     feature_source,
@@ -69,7 +71,9 @@ def train(
     run.begin()
     while not run.is_over:
         run.train_epoch(verbose)
+    set_precision(run.model, FULL)
     save_model(run.model, config.output)
+    run.board.project(run.devices.on_one(run.model))
     if run.stopped_early:
         epoch = run.state.num_epochs
         print(f"Stopped early after epoch {epoch}: no better for {config.patience} judgements.")
@@ -100,11 +104,9 @@ class _Run:
         self.images = image_source(config)
         self.source: Any = self.images
         self.validation = make_validation(config)
-        if config.tensorboard and find_spec("tensorboard") is None:
-            raise InputError(
-                "--tensorboard needs the package of that name: pip install tensorboard"
-            )
+        self.board = Board(config, self.images, self.validation)
         self.state = self.folder.read_state(config) if self.resumes else RunState.of(config)
+        self.devices = Devices(config.devices)
         make_folder(config.output.parent)
 
     def begin(self) -> None:
@@ -113,15 +115,16 @@ class _Run:
         network = config.network
         if self.resumes:  # all weights come from the checkpoint
             network = dataclasses.replace(network, weights=None)
-        self.model = self.trained = build_network(network, seed=config.seed)
-        set_trainable_from(self.model, config.train_from)
         frozen = None
-        if config.cache_features:
-            frozen, self.trained = split_at_frozen(self.model)
+        with self.devices.scope():
+            self.model = self.trained = build_network(network, seed=config.seed)
+            set_trainable_from(self.model, config.train_from)
+            if config.cache_features:
+                frozen, self.trained = split_at_frozen(self.model)
         if self.resumes:
             self._go_on()
         if frozen is not None:
-            self._cache(frozen)
+            self._cache(self.devices.on_one(frozen))
         if not self.resumes:
             if config.embedding_start != "random":
                 start_embedding(config, self.model, self.source, frozen)
@@ -130,7 +133,9 @@ class _Run:
         self.folder.write_settings(config)
         self._print_size()
         if self.validation is not None and not self.state.history:
-            self.state.history.append(self._judge(0, {"epoch": 0}))
+            self.state.history.append(
+                self._judge(config.start_epoch, {"epoch": config.start_epoch})
+            )
         if self.state.history:
             self.folder.write_history(self.state.history)
         if config.auto_fix and not self.resumes:
@@ -162,19 +167,37 @@ class _Run:
         config = self.config
         self.trains_head = epoch < config.head_epochs
         set_trainable_from(self.model, HEAD if self.trains_head else config.train_from)
+        set_precision(self.trained, resolved_precision(config.precision))
+        penalise_kernels(self.trained, config.weight_penalty)
         head_epochs = min(config.head_epochs, config.epochs)
-        num_epochs = head_epochs if self.trains_head else config.epochs - head_epochs
+        first, last = (0, head_epochs) if self.trains_head else (head_epochs, config.epochs)
+        num_epochs = last - max(first, config.start_epoch)
         rate = config.learning_rate
         if self.trains_head and config.head_learning_rate is not None:
             rate = config.head_learning_rate
-        num_steps = num_epochs * self.source.num_batches
-        self.loss = make_loss(config, config.batches, config.network.embedding_size)
-        self.trained.compile(
-            optimizer=make_optimizer(config, learning_rate=rate, num_steps=num_steps),
-            loss=self.loss,
-            metrics=make_metrics(config, config.batches),
-        )
-        self.trained.optimizer.build(self.trained.trainable_variables)
+        with self.devices.scope():
+            self.loss = make_loss(config, config.batches, config.network.embedding_size)
+            self.trained.compile(
+                optimizer=make_optimizer(
+                    config,
+                    self.model.backbone_layers,
+                    learning_rate=rate * config.plateau_factor**self.state.num_rate_drops,
+                    num_steps=num_epochs * self.source.num_batches,
+                ),
+                loss=self.devices.loss(self.loss),
+                metrics=self.devices.metrics(make_metrics(config, config.batches)),
+                jit_compile="auto" if config.xla is None else config.xla,
+            )
+            self.trained.optimizer.build(self.trained.trainable_variables)
+
+    def _compile_again(self) -> None:
+        """Take up changed settings, while the optimizer's moments and number of steps go on."""
+        optimizer = self.trained.optimizer
+        self._compile(self.state.num_epochs)
+        for variable, before in zip(
+            self.trained.optimizer.variables, optimizer.variables, strict=True
+        ):
+            variable.assign(before)
 
     @property
     def is_over(self) -> bool:
@@ -192,12 +215,14 @@ class _Run:
         epoch = self.state.num_epochs
         if self.trains_head != (epoch < self.config.head_epochs):
             self._compile(epoch)
+        self.board.show_batch(self.source, epoch)
         _seed_dropout(self.model, self.config.seed, epoch)
         if isinstance(self.loss, BatchLoss) and self.loss.memory is not None:
             self.loss.memory.reset()
         with self.source.explained():
             history = self.trained.fit(
-                self.source.dataset(epoch),
+                self.devices.share(self.source.dataset(epoch), self.source.rows_together),
+                steps_per_epoch=self.source.num_batches if self.devices.count > 1 else None,
                 initial_epoch=epoch,
                 epochs=self.config.epochs,
                 shuffle=False,
@@ -207,6 +232,8 @@ class _Run:
         row: Row = {"epoch": epoch + 1} | {
             name: float(values[-1]) for name, values in history.items()
         }
+        if self.config.weight_penalty:
+            row["weight_penalty"] = kernel_penalty(self.trained, self.config.weight_penalty)
         finding = self._diagnose(row)
         if finding is not None and self._mend(finding) and finding.spoilt:
             return
@@ -215,10 +242,14 @@ class _Run:
         self.state.history.append(row)
         if self._is_best(row):
             save_model(self.model, self.folder.best)
+        elif self._is_on_plateau(row):
+            self.state.num_rate_drops += 1
+            self._compile_again()
+            factor = self.config.plateau_factor**self.state.num_rate_drops
+            print(f"On a plateau: the learning rate is now {factor:g} times what it was at first.")
         self._save_checkpoint()
         self.folder.write_history(self.state.history)
-        if self.config.tensorboard:
-            write_tensorboard(self.folder.path / "tensorboard", row)
+        self.board.add_epoch(row)
 
     def _diagnose(self, row: Row) -> Finding | None:
         """Say what is wrong after an epoch.
@@ -250,12 +281,7 @@ class _Run:
         if finding.spoilt:
             self._restore()
             return True
-        optimizer = self.trained.optimizer  # its moments and number of steps go on
-        self._compile(self.state.num_epochs)
-        for variable, before in zip(
-            self.trained.optimizer.variables, optimizer.variables, strict=True
-        ):
-            variable.assign(before)
+        self._compile_again()
         return True
 
     def _save_checkpoint(self) -> None:
@@ -268,10 +294,12 @@ class _Run:
         if self.validation is None or not due:
             return row
         if self.validation_features is not None:
-            embedded = embedded_features(self.trained, self.validation_features)
+            head = self.devices.on_one(self.trained)
+            embedded = embedded_features(head, self.validation_features)
         else:
             paths, skip_broken = self.validation.paths, self.config.skip_broken
-            embedded = embedded_images(self.model, paths, skip_broken=skip_broken)
+            network = self.devices.on_one(self.model)
+            embedded = embedded_images(network, paths, skip_broken=skip_broken)
         with embedded as rows:
             found, calibration = self.validation.measure(rows)
         print(f"{f'Epoch {epoch}' if epoch else 'Before training'}, validation: {_describe(found)}")
@@ -297,6 +325,12 @@ class _Run:
             return False
         self.state.best, self.state.num_no_better = value, 0
         return True
+
+    def _is_on_plateau(self, row: Row) -> bool:
+        """Whether the learning rate is due to fall, after a judgement that was no better."""
+        config, count = self.config, self.state.num_no_better
+        judged = _monitored(config)[1] in row
+        return config.decay == "plateau" and judged and count % config.plateau_patience == 0
 
 
 def _monitored(config: TrainConfig) -> tuple[int, str]:

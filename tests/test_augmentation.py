@@ -2,11 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import binomtest, kstest, pearsonr
 
-from deep_ranking.augmentation import Augmentation, draw_transforms
+from deep_ranking.augmentation import Augmentation, draw_views
 from deep_ranking.errors import InputError
-from deep_ranking.images import IDENTITY, resample
+from deep_ranking.images import IDENTITY, decode_image, read_image, resample
 
 NOTHING = {
     "horizontal_flip": False,
@@ -16,6 +17,8 @@ NOTHING = {
     "shear": 0,
     "shift": 0,
     "random_crop": 1,
+    "resized_crop": 1,
+    "grayscale": 0,
 }
 
 
@@ -25,8 +28,8 @@ def only(**switched_on):
 
 def draws(augmentation, count=400, size=10):
     """Maps of so many images: float (count, 2, 3). The seed is fixed, so a test passes for good."""
-    rng = np.random.default_rng(0)
-    return np.stack([augmentation.draw(rng, size) for _ in range(count)])
+    views = augmentation.draw(np.random.default_rng(0), count, size)
+    return np.stack([view.affine for view in views])
 
 
 def assert_uniform(values, low, high):
@@ -50,6 +53,8 @@ def test_defaults_are_the_blogs():
         "shear": 0.2,
         "shift": 0,
         "random_crop": 1,
+        "resized_crop": 1,
+        "grayscale": 0,
     }
 
 
@@ -150,18 +155,148 @@ def test_all_together_are_the_product_in_kerass_order():
 
 
 def test_each_image_has_its_own_draw():
-    maps = draw_transforms(Augmentation(), np.random.default_rng(0), 3, 224)
-    assert len(maps) == 3
-    assert len({one.tobytes() for one in maps}) == 3
-    again = draw_transforms(Augmentation(), np.random.default_rng(0), 3, 224)
-    np.testing.assert_array_equal(maps, again)
-    other = draw_transforms(Augmentation(), np.random.default_rng(1), 3, 224)
-    assert not np.array_equal(maps, other)
+    def maps(seed):
+        views = draw_views(Augmentation(), np.random.default_rng(seed), 3, 224)
+        return [view.affine for view in views]
+
+    assert len(maps(0)) == 3
+    assert len({one.tobytes() for one in maps(0)}) == 3
+    np.testing.assert_array_equal(maps(0), maps(0))
+    assert not np.array_equal(maps(0), maps(1))
 
 
 def test_without_augmentation_nothing_changes():
-    maps = draw_transforms(None, np.random.default_rng(0), 3, 224)
-    np.testing.assert_array_equal(maps, [[[1, 0, 0], [0, 1, 0]]] * 3)
+    views = draw_views(None, np.random.default_rng(0), 3, 224)
+    assert len(views) == 3
+    for view in views:
+        np.testing.assert_array_equal(view.affine, [[1, 0, 0], [0, 1, 0]])
+        assert not view.grayscale
+
+
+# The map of the second of three images before there were resized_crop and grayscale, by seed.
+EARLIER = {
+    0: [
+        [0.681410868397172, 0.35719024242333924, 0.025368554347474304],
+        [0.2676493569675354, -0.9154600889630697, -0.0025486253490976897],
+    ],
+    7: [
+        [-0.8513851346546283, -0.22859102118419108, 0.07415545837341535],
+        [0.22348098719806062, -0.8721789368184718, 0.08547875466990762],
+    ],
+}
+
+
+@pytest.mark.parametrize("seed", EARLIER)
+@pytest.mark.parametrize("later", [{}, {"grayscale": 0.5}])
+def test_later_changes_leave_the_draws_of_the_earlier_ones(seed, later):
+    augmentation = Augmentation(shift=4, random_crop=0.9, **later)
+    second = augmentation.draw(np.random.default_rng(seed), 3, 64)[1]
+    np.testing.assert_allclose(second.affine, EARLIER[seed], rtol=1e-12)
+
+
+def boxes(maps):
+    """Left, top, width and height of what maps without rotation cut out, in [0, 1]."""
+    corners = maps @ [-0.5, -0.5, 1] + 0.5
+    return *corners.T, maps[:, 0, 0], maps[:, 1, 1]
+
+
+def test_resized_crop_is_a_rectangle_inside_of_uniform_area():
+    maps = draws(only(resized_crop=0.08), count=2000)
+    np.testing.assert_array_equal(maps[:, [0, 1], [1, 0]], 0)
+    left, top, width, height = boxes(maps)
+    assert min(left.min(), top.min()) >= 0
+    assert max((left + width).max(), (top + height).max()) <= 1 + 1e-12
+    assert_uniform(width * height, 0.08, 1)
+    free = width < 1 - 1e-9
+    assert_independent((width * height)[free], left[free] / (1 - width[free]))
+
+
+def test_resized_crop_has_sides_as_3_to_4_up_to_4_to_3():
+    # Rectangles of up to 9/16 of the area fit whatever their ratio: width^2 = area * 4/3 <= 3/4.
+    _, _, width, height = boxes(draws(only(resized_crop=0.08), count=2000))
+    area, ratio = width * height, width / height
+    small = area <= 0.5625
+    assert small.sum() > 900
+    assert_uniform(np.log(ratio[small]), np.log(3 / 4), np.log(4 / 3))
+    assert_independent(area[small], ratio[small])
+    # Larger than 3/4, many do not fit: these have one side as long as the image's.
+    large = area > 0.75
+    full = np.isclose(np.maximum(width, height), 1, atol=1e-12)
+    assert not full[area < 0.75].any()
+    log_ratio = np.log(ratio[large & ~full])
+    assert (np.abs(log_ratio) < -np.log(area[large & ~full])).all()
+    # The share that does not fit at an area a is 1 - log(1/a) / log(4/3).
+    expected = 1 - np.log(1 / area[large]) / np.log(4 / 3)
+    spread = np.sqrt((expected * (1 - expected)).sum())
+    assert abs(full[large].sum() - expected.sum()) < 4 * spread
+    assert (width[large & full] == 1).mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_resized_crop_lies_anywhere_inside():
+    left, top, width, height = boxes(draws(only(resized_crop=0.3), count=1000))
+    for place, side in ((left, width), (top, height)):
+        free = side < 1 - 1e-9
+        assert_uniform(place[free] / (1 - side[free]), 0, 1)
+    free = (width < 1 - 1e-9) & (height < 1 - 1e-9)
+    assert_independent(left[free] / (1 - width[free]), top[free] / (1 - height[free]))
+
+
+def test_resized_crop_of_pixels():
+    """What is cut out of an image that is not square is a part of each of its sides."""
+    image = np.random.default_rng(2).integers(0, 256, (24, 48, 3), np.uint8)
+    transform = draws(only(resized_crop=0.5), count=1)[0]
+    left, top, width, height = (float(each[0]) for each in boxes(transform[None]))
+    box = (left * 48, top * 24, (left + width) * 48, (top + height) * 24)
+    expected = Image.fromarray(image).transform(
+        (32, 32), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
+    )
+    inside = np.abs(
+        np.asarray(expected)[2:-2, 2:-2] - resample(image, 32, transform)[2:-2, 2:-2].astype(int)
+    )
+    assert inside.max() <= 5 and inside.mean() < 1
+
+
+def test_crops_together_are_one_inside_the_other():
+    one, other = {"random_crop": 0.6}, {"resized_crop": 0.2}
+    left, top, width, height = boxes(draws(only(**one, **other)))
+    _, _, alone_width, alone_height = boxes(draws(only(**other)))
+    np.testing.assert_allclose(width, 0.6 * alone_width)
+    np.testing.assert_allclose(height, 0.6 * alone_height)
+    assert_uniform(left / (1 - width), 0, 1)
+    assert_uniform(top / (1 - height), 0, 1)
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 1])
+def test_grayscale_is_a_share_of_the_images(share):
+    views = only(grayscale=share).draw(np.random.default_rng(0), 1000, 32)
+    found = sum(view.grayscale for view in views)
+    assert binomtest(found, 1000, share).pvalue > 0.001
+    assert all(np.array_equal(view.affine, IDENTITY) for view in views)
+
+
+def test_grayscale_does_not_depend_on_the_other_draws():
+    views = only(grayscale=0.5, rotation=30, resized_crop=0.2).draw(
+        np.random.default_rng(0), 1000, 32
+    )
+    gray = np.array([view.grayscale for view in views], float)
+    maps = np.stack([view.affine for view in views])
+    assert_independent(gray, np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
+    assert_independent(gray, np.linalg.det(maps[:, :, :2]))
+
+
+def test_grayscale_is_luma_after_all_else(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(noise(20)).save(path)
+    (view,) = Augmentation(grayscale=1).draw(np.random.default_rng(0), 1, 32)
+    pixels = read_image(path, 32, view)
+    assert pixels.dtype == np.uint8 and pixels.shape == (32, 32, 3)
+    colored = resample(decode_image(path, 32), 32, view.affine)
+    luma = colored @ [0.299, 0.587, 0.114]
+    for channel in np.moveaxis(pixels, 2, 0):
+        assert np.abs(channel - luma).max() <= 0.51
+    assert np.ptp(pixels) > 100
+    (colorful,) = Augmentation().draw(np.random.default_rng(0), 1, 32)
+    np.testing.assert_array_equal(read_image(path, 32, colorful), colored)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +311,11 @@ def test_without_augmentation_nothing_changes():
         ("shift", float("inf")),
         ("random_crop", 0),
         ("random_crop", 1.1),
-        *((name, float("nan")) for name in ("rotation", "zoom", "shear", "shift", "random_crop")),
+        ("resized_crop", 0),
+        ("resized_crop", 1.01),
+        ("grayscale", -0.1),
+        ("grayscale", 1.1),
+        *((name, float("nan")) for name in NOTHING if not name.endswith("flip")),
     ],
 )
 def test_value_out_of_range(name, value):

@@ -246,6 +246,16 @@ def test_description(images):
     assert class_source(images).description == expected
 
 
+def test_images_lose_their_colors(images):
+    colors = {"horizontal_flip": False, "vertical_flip": False, "rotation": 0, "zoom": 0}
+    changed = class_source(images, augmentation=Augmentation(**colors, shear=0, grayscale=1))
+    for (pixels, _), (plain, _) in zip(
+        arrays(changed.dataset(0)), arrays(class_source(images).dataset(0)), strict=True
+    ):
+        luma = plain @ [0.299, 0.587, 0.114]
+        assert np.abs(pixels - luma[..., None]).max() <= 0.51
+
+
 def test_augmentation_depends_on_seed_and_epoch_alone(images):
     # All six classes, all of their images: epochs differ in order and augmentation.
     batches = class_batches(batch_size=72, images_per_class=12)

@@ -119,7 +119,7 @@ def test_parts_equal_the_formula_on_the_layers_outputs():
 @pytest.mark.parametrize(
     ("size", "options", "layer"),
     [
-        (32, {"shallow_branches": False}, "block3_conv3"),
+        (32, {"multiscale": "none"}, "block3_conv3"),
         (64, {"hidden_layers": 0}, "block4_conv3"),
         (
             64,
@@ -127,7 +127,7 @@ def test_parts_equal_the_formula_on_the_layers_outputs():
                 "hidden_layers": 0,
                 "pooling": "average+max",
                 "pooled_blocks": 2,
-                "shallow_branches": False,
+                "multiscale": "none",
             },
             "block4_conv3",
         ),
@@ -144,7 +144,7 @@ def test_every_choice_of_layers_is_explained(size, options, layer):
     model = network(size, biases=True, **options)
     explanation = explain(model, *images)
     assert explanation.layer == layer
-    branches = ["branch_1", "branch_2"] if options.get("shallow_branches", True) else []
+    branches = ["branch_1", "branch_2"] if options.get("multiscale", "blog") == "blog" else []
     assert list(explanation.parts) == ["convnet", *branches, "bias"]
     assert list(explanation.heatmaps) == list(explanation.evidence) == ["convnet", *branches]
     sums = np.sum(list(explanation.parts_of_image.values()), axis=0)
@@ -290,7 +290,7 @@ def test_any_file_name_can_stand_in_the_picture():
 
 
 def test_a_picture_without_branches_has_room_for_its_text():
-    explanation = explain(network(shallow_branches=False), *random_images())
+    explanation = explain(network(multiscale="none"), *random_images())
     figure = explanation_figure(explanation)
     FigureCanvasAgg(figure).draw()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
@@ -376,7 +376,7 @@ def test_command_prints_json(files, tmp_path, capsys):
 
 def test_command_explains_a_network_without_branches(files, tmp_path, capsys):
     path = tmp_path / "model.h5"
-    save_model(network(shallow_branches=False, hidden_layers=0, pooling="average+max"), path)
+    save_model(network(multiscale="none", hidden_layers=0, pooling="average+max"), path)
     assert call(files, "--model", path, "-o", tmp_path / "x.png") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["ConvNet", "bias", "Picture"]

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import shutil
 
 import keras
@@ -8,11 +10,18 @@ from PIL import Image
 from deep_ranking import feature_cache
 from deep_ranking.augmentation import Augmentation
 from deep_ranking.errors import InputError
-from deep_ranking.feature_cache import cache_features
+from deep_ranking.feature_cache import cache_features, cached_view
 from deep_ranking.images import decode_image, read_image, resample
 
 SIZE = 12
 AUGMENTATION = Augmentation(shift=2, random_crop=0.8)
+NO_CHANGES = {
+    "horizontal_flip": False,
+    "vertical_flip": False,
+    "rotation": 0,
+    "zoom": 0,
+    "shear": 0,
+}
 
 
 def network(seed=0):
@@ -168,10 +177,10 @@ def test_first_view_is_the_image_and_others_are_augmented(frozen, images, tmp_pa
     drawn = []
     draw = Augmentation.draw
 
-    def recorded(self, rng, size):
-        assert (self, size) == (AUGMENTATION, SIZE)
-        drawn.append(draw(self, rng, size))
-        return drawn[-1]
+    def recorded(self, rng, count, size):
+        assert (self, count, size) == (AUGMENTATION, 1, SIZE)
+        drawn.extend(draw(self, rng, count, size))
+        return drawn[-1:]
 
     monkeypatch.setattr(Augmentation, "draw", recorded)
     features = cache_features(
@@ -179,14 +188,46 @@ def test_first_view_is_the_image_and_others_are_augmented(frozen, images, tmp_pa
     )
     assert features.rows.shape == (5, 3)
     assert_close(views(features), direct(frozen, [read_image(path, SIZE) for path in images]))
-    assert len({transform.tobytes() for transform in drawn}) == 10  # no two views alike
+    assert len({view.affine.tobytes() for view in drawn}) == 10  # no two views alike
     for view in (1, 2):
         pixels = [
-            resample(decode_image(path, SIZE), SIZE, drawn[2 * number + view - 1])
+            resample(decode_image(path, SIZE), SIZE, drawn[2 * number + view - 1].affine)
             for number, path in enumerate(images)
         ]
         assert_close(views(features, view), direct(frozen, pixels))
         assert np.abs(views(features, view)[0] - views(features)[0]).max() > 0.01
+
+
+def test_later_settings_that_are_off_leave_the_key_of_a_view():
+    earlier = {
+        "horizontal_flip": True,
+        "random_crop": 0.8,
+        "rotation": 30.0,
+        "shear": 0.2,
+        "shift": 2,
+        "vertical_flip": True,
+        "zoom": 0.2,
+    }
+    expected = hashlib.sha256(b"content" + json.dumps(earlier).encode() + b" 3").digest()
+    assert cached_view(b"content", 3, AUGMENTATION, SIZE)[0] == expected
+    for later in ({"resized_crop": 0.5}, {"grayscale": 0.5}):
+        other = Augmentation(shift=2, random_crop=0.8, **later)
+        assert cached_view(b"content", 3, other, SIZE)[0] != expected
+
+
+def test_views_may_lose_their_colors(frozen, images, tmp_path):
+    features = cache_features(
+        frozen,
+        images,
+        tmp_path / "cache",
+        num_views=2,
+        augmentation=Augmentation(**NO_CHANGES, grayscale=1),
+    )
+    plain = np.stack([read_image(path, SIZE) for path in images])
+    luma = np.repeat((plain @ [0.299, 0.587, 0.114])[..., None], 3, axis=3)
+    assert_close(views(features), direct(frozen, plain))
+    assert_close(views(features, 1), direct(frozen, luma), tolerance=0.01)
+    assert np.abs(views(features, 1)[1] - views(features)[1]).max() > 0.05
 
 
 def test_views_are_the_same_in_every_run(frozen, images, tmp_path):
@@ -325,6 +366,6 @@ def test_precision_of_the_layers_is_put_back(images, tmp_path, monkeypatch, fail
         cache_features(frozen, images, tmp_path / "cache", precision="mixed_bfloat16")
     except KeyboardInterrupt:
         assert fails
-    assert set(during) == {"mixed_bfloat16"}
+    assert set(during) == {"mixed_bfloat16", "float32"}  # float32 for what ends in unit lengths
     assert [layer.dtype_policy for layer in frozen.layers] == before
     assert [each.name for each in before].count("mixed_float16") == 1

@@ -64,7 +64,7 @@ def test_plain_keras_opens_it_without_custom_objects(saved):
             pooled_blocks=3,
             hidden_layers=1,
             dropout=0.1,
-            shallow_branches=False,
+            multiscale="none",
         ),
         replace(SMALL, pooling="average+max", pooled_blocks=5, hidden_layers=0),
         replace(SMALL, pooling="max", hidden_layers=4),
@@ -95,7 +95,7 @@ def test_a_file_of_the_first_version_is_the_blogs_network(saved, damaged):
         pooling="average",
         pooled_blocks=1,
         hidden_layers=2,
-        shallow_branches=True,
+        multiscale="blog",
     )
     images = random_images()
     np.testing.assert_array_equal(
@@ -231,7 +231,7 @@ def change_description(path, **values):
         ({"hidden_layers": -1}, "hidden_layers"),
         ({"hidden_layers": 2.0}, "type int"),
         ({"backbone_size": 1 << 40}, "backbone_size"),
-        ({"shallow_branches": 0}, "type bool"),
+        ({"multiscale": 0}, "type str"),
         ({"weights": "imagenet"}, "must have the fields"),
     ],
 )

@@ -102,7 +102,7 @@ def test_fingerprint_tells_models_apart(tmp_path):
         ("embedding_size", 9),
         ("normalisation", "backbone"),
         ("pooling", "max"),
-        ("shallow_branches", False),
+        ("multiscale", "none"),
         ("backbone_size", 64),
     ):
         found.append(fingerprint(tmp_path, config=replace(SMALL, **{field: value})))

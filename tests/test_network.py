@@ -67,7 +67,7 @@ BRANCHES = 2 * (8 * 8 * 3 * 96 + 96)
     ("options", "parameters", "shapes"),
     [
         (
-            {"hidden_layers": 0, "shallow_branches": False},
+            {"hidden_layers": 0, "multiscale": "none"},
             512 * 8 + 8,
             {"pooled": (512,), "dropout": (512,), "embedding": (8,)},
         ),
@@ -80,7 +80,7 @@ BRANCHES = 2 * (8 * 8 * 3 * 96 + 96)
             {"hidden_layers": 0, "pooling": "average+max", "pooled_blocks": 3},
             BRANCHES + (2 * (512 + 512 + 256) + 192) * 8 + 8,
             {
-                "max_pooled_4": (512,),
+                "max_pooled_block4": (512,),
                 "unit_part_6": (256,),
                 "all_pooled": (2560,),
                 "merged": (2752,),
@@ -91,14 +91,14 @@ BRANCHES = 2 * (8 * 8 * 3 * 96 + 96)
                 "hidden_layers": 4,
                 "pooling": "gem",
                 "pooled_blocks": 5,
-                "shallow_branches": False,
+                "multiscale": "none",
                 "backbone_size": 64,
             },
             (512 + 512 + 256 + 128 + 64) * 16 + 16 + 3 * (16 * 16 + 16) + 16 * 8 + 8,
             {
                 "enlarged": (64, 64, 3),
                 "block5_pool": (2, 2, 512),
-                "gem_pooled_1": (64,),
+                "gem_pooled_block1": (64,),
                 "all_pooled": (1472,),
                 "dropout_4": (16,),
             },
@@ -110,7 +110,7 @@ def test_options_have_the_layers_and_parameters_worked_out_by_hand(options, para
     assert model.count_params() == VGG16 + parameters
     found = {layer.name: tuple(layer.output.shape[1:]) for layer in model.layers}
     assert {name: found.get(name) for name in shapes} == shapes
-    assert ("branch_1_conv" in found) == options.get("shallow_branches", True)
+    assert ("branch_1_conv" in found) == (options.get("multiscale", "blog") == "blog")
     dropout = ["dropout"] if options["hidden_layers"] == 0 else []
     dropout += [f"dropout_{number + 1}" for number in range(options["hidden_layers"])]
     assert [name for name in found if name.startswith("dropout")] == dropout
@@ -169,7 +169,7 @@ def test_a_channel_that_is_0_everywhere_has_a_finite_gradient_when_compiled():
 
 @pytest.mark.parametrize("normalisation", ["unit", "backbone"])
 def test_the_backbone_sees_the_enlarged_image(normalisation):
-    config = replace(SMALL, shallow_branches=False, normalisation=normalisation)
+    config = replace(SMALL, multiscale="none", normalisation=normalisation)
     model = build_network(replace(config, backbone_size=64), seed=3)
     larger = build_network(replace(config, image_size=64), seed=4)
     larger.set_weights(model.get_weights())
@@ -250,6 +250,7 @@ def _only_weights(whole, weights):
     with h5py.File(whole) as source, h5py.File(weights, "w") as target:
         for name in source["model_weights"]:
             source.copy(f"model_weights/{name}", target)
+        target.attrs["layer_names"] = source["model_weights"].attrs["layer_names"]
 
 
 def test_pretrained_weights_read_rgb_pixels_as_they_read_bgr(weight_file):
@@ -292,8 +293,12 @@ def test_a_weight_file_of_another_network_is_named(tmp_path):
 
 
 def test_without_a_network_the_message_says_how_to_go_on(monkeypatch):
-    def unreachable(**_):
-        raise Exception("URL fetch failure on https://example.org: None -- nothing resolves")
+    vgg16 = keras.applications.VGG16
+
+    def unreachable(*, weights, **options):
+        if weights == "imagenet":
+            raise Exception("URL fetch failure on https://example.org: None -- nothing resolves")
+        return vgg16(weights=weights, **options)
 
     monkeypatch.setattr(keras.applications, "VGG16", unreachable)
     with pytest.raises(InputError, match=r"--weights PATH.*--weights none"):
@@ -302,7 +307,14 @@ def test_without_a_network_the_message_says_how_to_go_on(monkeypatch):
 
 @pytest.mark.parametrize(
     ("first", "frozen"),
-    [(None, 0), ("block1_conv1", 0), ("block4_conv1", 7), ("block5_conv3", 12), ("head", 13)],
+    [
+        (None, 0),
+        ("block1_conv1", 0),
+        ("block4_conv1", 7),
+        ("block4", 7),
+        ("block5_conv3", 12),
+        ("head", 13),
+    ],
 )
 def test_train_from_freezes_what_lies_before(first, frozen):
     model = build_network(SMALL)
@@ -312,7 +324,7 @@ def test_train_from_freezes_what_lies_before(first, frozen):
     assert all(layer.trainable for layer in model.layers if not layer.name.startswith("block"))
 
 
-NO_HEAD = {"hidden_layers": 0, "shallow_branches": False}
+NO_HEAD = {"hidden_layers": 0, "multiscale": "none"}
 
 
 @pytest.mark.parametrize(
@@ -324,10 +336,10 @@ NO_HEAD = {"hidden_layers": 0, "shallow_branches": False}
         ({}, "block5_conv1", {"unit_range", "block4_pool"}),
         ({}, "head", {"unit_range", "pooled"}),
         ({"hidden_layers": 0, "pooling": "gem"}, "head", {"unit_range", "unit_convnet"}),
-        ({"shallow_branches": False, "pooled_blocks": 2}, "head", {"all_pooled"}),
+        ({"multiscale": "none", "pooled_blocks": 2}, "head", {"all_pooled"}),
         # The fourth block's vector is finished, and waits for the fifth's.
         (
-            {"shallow_branches": False, "pooled_blocks": 2},
+            {"multiscale": "none", "pooled_blocks": 2},
             "block5_conv1",
             {"block4_pool", "unit_part_2"},
         ),
@@ -357,7 +369,7 @@ def test_the_frozen_and_the_trained_model_are_the_network(options, first, fronti
 
 
 def test_train_from_names_the_layers_there_are():
-    with pytest.raises(InputError, match=r"conv9.*block1_conv1.*head"):
+    with pytest.raises(InputError, match=r"conv9.*block1.*head"):
         set_trainable_from(build_network(SMALL), "conv9")
 
 
@@ -371,7 +383,6 @@ def test_train_from_names_the_layers_there_are():
         {"embedding_size": 0},
         {"normalisation": "imagenet"},
         {"pooling": "sum"},
-        {"pooled_blocks": 6},
         {"pooled_blocks": 0},
         {"hidden_layers": 5},
         {"hidden_layers": -1},
@@ -393,3 +404,25 @@ def test_real_weights_equal_keras_own(real_data):
     wanted = vgg16.predict_on_batch(keras.applications.vgg16.preprocess_input(images.copy()))
     pooled = keras.Model(model.input, model.get_layer("pooled").output)
     np.testing.assert_allclose(pooled.predict_on_batch(images), wanted, atol=1e-4)
+
+
+def test_the_papers_branches_see_means_of_squares():
+    """Figure 3 of the paper: 225 pixels, shrunk to 57 and 29; 15 x 15 and 8 x 8 places; 4 x 4."""
+    config = NetworkConfig(
+        image_size=225, weights=None, multiscale="paper", hidden_layers=0, embedding_size=8
+    )
+    model = build_network(config, seed=0)
+    names = ("shrunk_4", "branch_1_conv", "branch_1_pool", "shrunk_8", "branch_2_conv")
+    shapes = [model.get_layer(name).output.shape[1:] for name in (*names, "branch_2_pool")]
+    assert shapes == [(57, 57, 3), (15, 15, 96), (4, 4, 96), (29, 29, 3), (8, 8, 96), (4, 4, 96)]
+    image = np.random.default_rng(4).uniform(0, 255, (1, 225, 225, 3)).astype(np.float32)
+    outputs = [model.get_layer(name).output for name in ("shrunk_4", "shrunk_8", "unit_shallow")]
+    quarter, eighth, shallow = keras.Model(model.input, outputs).predict_on_batch(image)
+    # 225 = 56 x 4 + 1: three rows are missing, one before, two behind. For 8, seven: three before.
+    square = image[0, 3:7, 7:11].reshape(-1, 3).mean(axis=0) / 255
+    np.testing.assert_allclose(quarter[0, 1, 2], square, atol=1e-5)
+    square = image[0, 5:13, 13:21].reshape(-1, 3).mean(axis=0) / 255
+    np.testing.assert_allclose(eighth[0, 1, 2], square, atol=1e-5)
+    assert shallow.shape == (1, 2 * 4 * 4 * 96)
+    np.testing.assert_allclose(np.linalg.norm(shallow), 1, atol=1e-5)
+    assert 0.1 < np.linalg.norm(shallow[0, :1536]) < 0.99  # one normalisation for both

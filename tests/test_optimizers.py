@@ -80,6 +80,9 @@ def weights(model):
     return {weight.path: np.array(weight.value) for weight in model.weights}
 
 
+BACKBONE = ["block5_conv1"]
+
+
 def config(**options):
     return TrainConfig(augmentation=None, **options)
 
@@ -88,7 +91,10 @@ def changes(num_steps=1, learning_rate=0.5, model=None, **options):
     """What so many steps with given gradients do to each weight; weights go back in between."""
     model = model or two_layers()
     optimizer = make_optimizer(
-        config(**options), learning_rate=learning_rate, num_steps=max(num_steps, 2)
+        config(**options),
+        BACKBONE,
+        learning_rate=learning_rate,
+        num_steps=max(num_steps, 2),
     )
     optimizer.build(model.trainable_variables)
     start = model.get_weights()
@@ -179,7 +185,7 @@ def test_weight_decay_takes_a_share_off(optimizer):
 def test_no_gradient_and_no_weight_decay_change_nothing(optimizer):
     model = two_layers()
     before = weights(model)
-    made = make_optimizer(config(optimizer=optimizer), learning_rate=0.5, num_steps=3)
+    made = make_optimizer(config(optimizer=optimizer), BACKBONE, learning_rate=0.5, num_steps=3)
     made.apply(
         [keras.ops.zeros(weight.shape) for weight in model.trainable_variables],
         model.trainable_variables,
@@ -192,13 +198,15 @@ def test_no_gradient_and_no_weight_decay_change_nothing(optimizer):
 
 
 def test_settings_become_an_optimizer():
-    sgd = make_optimizer(config(), learning_rate=0.5, num_steps=10)
+    sgd = make_optimizer(config(), BACKBONE, learning_rate=0.5, num_steps=10)
     assert type(sgd) is RankingSGD
     assert (sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.9, True, None)
     assert sgd._learning_rate.get_config() == WarmupDecay(0.5).get_config()
     assert sgd.backbone_rate == 1
     settings = {"warmup_steps": 3, "weight_decay": 0.01, "backbone_rate": 0.1, "decay": "cosine"}
-    adam = make_optimizer(config(optimizer="adam", **settings), learning_rate=0.2, num_steps=10)
+    adam = make_optimizer(
+        config(optimizer="adam", **settings), BACKBONE, learning_rate=0.2, num_steps=10
+    )
     assert type(adam) is RankingAdam
     assert (adam.weight_decay, adam.backbone_rate) == (0.01, 0.1)
     assert adam._learning_rate.get_config() == WarmupDecay(0.2, 3, 10).get_config()
@@ -213,7 +221,9 @@ def test_fit(optimizer):
     model = two_layers()
     before = weights(model)
     settings = {"backbone_rate": 1e-4, "decay": "cosine", "warmup_steps": 2}
-    made = make_optimizer(config(optimizer=optimizer, **settings), learning_rate=0.02, num_steps=16)
+    made = make_optimizer(
+        config(optimizer=optimizer, **settings), BACKBONE, learning_rate=0.02, num_steps=16
+    )
     model.compile(made, loss="mse")
     history = model.fit(inputs, targets, batch_size=4, epochs=8, verbose=0).history
     assert history["loss"][-1] < 0.7 * history["loss"][0]

@@ -245,6 +245,20 @@ def test_flips_alone_are_numpys(tree_triplets):
     assert len(seen) == 4
 
 
+def test_grayscale_alone_is_luma_of_a_share_of_the_images(tree_triplets):
+    colors = {"horizontal_flip": False, "vertical_flip": False, "rotation": 0, "zoom": 0}
+    some = Augmentation(**colors, shear=0, grayscale=0.5)
+    changed = pixels_of(tree_triplets, augmentation=some, shuffle=False)
+    plain = pixels_of(tree_triplets, augmentation=None, shuffle=False)
+    gray = 0
+    for one, image in zip(changed, plain, strict=True):
+        if not np.array_equal(one, image):
+            luma = image @ [0.299, 0.587, 0.114]
+            assert np.abs(one - luma[:, :, None]).max() <= 0.51
+            gray += 1
+    assert 0 < gray < len(plain)
+
+
 def test_shift_alone_moves_and_repeats_the_border(tree_triplets):
     """A ramp from left to right, shifted by up to 3 pixels: the same ramp, cut off at its ends."""
     path = tree_triplets.parent / "ramp.txt"

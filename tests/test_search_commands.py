@@ -22,7 +22,7 @@ from deep_ranking.network import build_network
 NETWORK = NetworkConfig(
     image_size=32,
     weights=None,
-    shallow_branches=False,
+    multiscale="none",
     hidden_layers=0,
     pooling="average+max",
     embedding_size=24,

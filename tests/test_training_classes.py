@@ -19,7 +19,7 @@ from deep_ranking.training import _Run, train
 SMALL = NetworkConfig(
     image_size=32,
     weights=None,
-    shallow_branches=False,
+    multiscale="none",
     hidden_layers=0,
     dropout=0.0,
     embedding_size=4,

@@ -42,11 +42,28 @@ def add_required_path(
     )
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the blog's flag for a model."""
+    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
+
+
 def add_image_pair(parser: argparse.ArgumentParser) -> None:
     """Add the blog's flags for a model and two images."""
-    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
+    add_model(parser)
     add_required_path(parser, "--image1", "-i1", help_text="an image")
     add_required_path(parser, "--image2", "-i2", help_text="another image")
+
+
+def add_metric(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of what is printed of two images."""
+    from deep_ranking.metrics import METRICS
+
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        default=METRICS[0],
+        help="what to print: the distance, 0 alike, or the cosine, 1 alike; the order is the same",
+    )
 
 
 def add_seed(parser: argparse.ArgumentParser, help_text: str = "decides what is drawn") -> None:

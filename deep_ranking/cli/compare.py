@@ -1,48 +1,104 @@
-"""`compare.py`: a model and two images -> their distance."""
+"""`compare.py`: a model and two images, or many pairs -> their distances."""
 
 import argparse
+import csv
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
-from deep_ranking.cli.arguments import add_image_pair, check_files_exist
+from deep_ranking.cli.arguments import add_metric, add_model, check_files_exist, counted
 from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.errors import InputError
+from deep_ranking.files import atomic_path
+from deep_ranking.images import list_images, read_image
 
 if TYPE_CHECKING:
     from deep_ranking.calibration import Calibration
+    from deep_ranking.comparing import Comparison, CrossedPairs, ListedPairs
 
 ARTICLE_GAP = 1.0
-DESCRIPTION = "Print the Euclidean distance of two images under a model: 0 alike, 2 at most."
+DESCRIPTION = (
+    "Print the Euclidean distance of two images under a model: 0 alike, 2 at most. Of the pairs "
+    "of a file, or of every image of one folder with every image of another, print a line each as "
+    "CSV."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags; the first three are the blog's."""
-    add_image_pair(parser)
+    """Add the command's flags; those of model and images are the blog's."""
+    suppress = argparse.SUPPRESS
+    add_model(parser)
+    for flag, short, text in (
+        ("--image1", "-i1", "an image, or a folder of them"),
+        ("--image2", "-i2", "another image, or a folder of them"),
+    ):
+        parser.add_argument(flag, short, type=Path, default=suppress, metavar="PATH", help=text)
     parser.add_argument(
-        "--json", action="store_true", help="print the distance and the settings as JSON"
+        "--pairs",
+        type=Path,
+        default=suppress,
+        metavar="FILE",
+        help="instead, a CSV file (or .csv.gz) of two paths a line and, if known, whether they are "
+        "of one class: 1 or same, 0 or different",
+    )
+    add_metric(parser)
+    parser.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        default=suppress,
+        metavar="FILE",
+        help="file for the lines (default: standard output)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with the settings")
+    parser.add_argument(
+        "--skip_broken",
+        action="store_true",
+        help="leave out pairs of --pairs that have a missing or broken image",
     )
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Print the distance, alone in its line, and below it what it means."""
+    """Print the distance, alone in its line, and below it what it means; or that of many pairs."""
     args = parser.parse_args(argv)
-    check_files_exist(args, "model", "image1", "image2")
+    images = [name for name in ("image1", "image2") if hasattr(args, name)]
+    if hasattr(args, "pairs") and images:
+        parser.error(f"--pairs goes without --{images[0]}")
+    if not hasattr(args, "pairs"):
+        missing = [f"--{name}" for name in ("image1", "image2") if name not in images]
+        if missing:
+            parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
+    check_files_exist(args, "model", *images)
+    folders = any(getattr(args, name).is_dir() for name in images)
+    if folders or hasattr(args, "pairs") or hasattr(args, "output"):
+        _compare_many(args)
+    else:
+        _compare_two(args)
+
+
+def _compare_two(args: argparse.Namespace) -> None:
     start_tensorflow()
     from deep_ranking.embedding import embed_images
-    from deep_ranking.metrics import row_distances
+    from deep_ranking.metrics import cosine_at, row_distances
     from deep_ranking.model_file import load_model
 
     model = load_model(args.model)
     first, second = embed_images(model, [args.image1, args.image2])
     distance = float(row_distances(first[None], second[None])[0])
+    cosine = {"cosine": cosine_at(distance)} if args.metric == "cosine" else {}
     calibration = model.calibration
     if not args.json:
-        print(f"{distance:.6f}")
+        print(f"{cosine.get('cosine', distance):.6f}")
         print(_meaning(distance, calibration))
         return
     settings = {
         "distance": distance,
-        "metric": "euclidean",
+        **cosine,
+        "metric": args.metric,
         "probability_of_same": calibration and calibration.probability(distance),
         "threshold": calibration and calibration.threshold,
         "model": str(args.model),
@@ -66,3 +122,108 @@ def _meaning(distance: float, calibration: "Calibration | None") -> str:
         f"{1 - calibration.share_of_same_nearer(distance):.1%} of same pairs and "
         f"{1 - calibration.share_of_different_nearer(distance):.1%} of different pairs"
     )
+
+
+def _compare_many(args: argparse.Namespace) -> None:
+    """Write a line a pair, and then what they come to."""
+    pairs = _pairs(args)
+    with _lines(args) as handle:  # first, as it fails where nothing can be written
+        start_tensorflow()
+        from deep_ranking.comparing import Comparison, ListedPairs
+        from deep_ranking.embedding import embedded_images
+        from deep_ranking.model_file import load_model
+
+        model = load_model(args.model)
+        listed = pairs if isinstance(pairs, ListedPairs) else None
+        skip_broken = args.skip_broken or listed is None
+        try:
+            with embedded_images(model, pairs.paths, skip_broken=skip_broken) as rows:
+                _say_left_out(pairs.paths, rows)
+                comparison = Comparison(
+                    pairs, rows, metric=args.metric, calibration=model.calibration
+                )
+                (_write_json if args.json else _write_csv)(handle, comparison, args.model)
+        except InputError as error:
+            raise (error if listed is None else listed.located(error)) from None
+        text = _describe(comparison)
+    print(text, file=None if hasattr(args, "output") else sys.stderr)
+
+
+def _pairs(args: argparse.Namespace) -> "ListedPairs | CrossedPairs":
+    from deep_ranking.comparing import CrossedPairs, read_pairs
+
+    if hasattr(args, "pairs"):
+        pairs = read_pairs(args.pairs)
+        if not args.skip_broken:
+            pairs.check_images_exist()
+        return pairs
+    return CrossedPairs.of(_images(args.image1), _images(args.image2))
+
+
+def _images(path: Path) -> list[str]:
+    """Images of a folder, of which broken ones are going to be left out, or a single sound one."""
+    if path.is_dir():
+        return [str(path / name) for name in list_images(path)[0]]
+    read_image(path, 32)  # says what is wrong with it
+    return [str(path)]
+
+
+@contextmanager
+def _lines(args: argparse.Namespace) -> Iterator[TextIO]:
+    """Standard output, or the file to write, which appears when it is complete."""
+    if not hasattr(args, "output"):
+        yield sys.stdout
+        return
+    with (
+        atomic_path(args.output) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle,
+    ):
+        yield handle
+
+
+def _say_left_out(paths: Sequence[str], rows: Any) -> None:
+    for path, first in zip(paths, rows[:, 0].tolist(), strict=True):
+        if math.isnan(first):
+            print(f"{path}: left out, cannot be read", file=sys.stderr)
+
+
+def _write_csv(handle: TextIO, comparison: "Comparison", model: Path) -> None:
+    """Write a header, and a line a pair as it is compared."""
+    writer = csv.DictWriter(handle, comparison.columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(comparison.rows())
+
+
+def _write_json(handle: TextIO, comparison: "Comparison", model: Path) -> None:
+    """Write one JSON object: settings, a pair a line as it is compared, the summary."""
+    calibration = comparison.calibration
+    settings = {
+        "model": str(model),
+        "metric": comparison.metric,
+        "threshold": calibration and calibration.threshold,
+    }
+    handle.write(f'{json.dumps(settings)[:-1]}, "pairs": [')
+    separator = "\n"
+    for row in comparison.rows():
+        handle.write(separator + json.dumps(row))
+        separator = ",\n"
+    handle.write(f'\n], "summary": {json.dumps(comparison.summary())}}}\n')
+
+
+def _describe(comparison: "Comparison") -> str:
+    found = comparison.summary()
+    text = (
+        f"{counted(found['pairs'], 'pair')} of {counted(found['images'], 'image')}: mean "
+        f"{comparison.value_name} {found['mean']:.6f}, of the nearest pair {found['nearest']:.6f} "
+        f"({', '.join(found['nearest_pair'])})"
+    )
+    if found["left_out"]:
+        text += f"; {counted(found['left_out'], 'pair')} left out"
+    if "roc_auc" in found:
+        text += (
+            f"; ROC-AUC {found['roc_auc']:.3f}, equal error rate {found['equal_error_rate']:.3f}"
+        )
+    if "accuracy" in found and comparison.calibration is not None:
+        threshold = comparison.calibration.threshold
+        text += f"; accuracy {found['accuracy']:.3f} at the calibrated distance {threshold:.3f}"
+    return text + "."

@@ -186,10 +186,10 @@ def _embedders(model: "keras.Model", args: argparse.Namespace) -> dict[str, Embe
     if args.baselines:
         weights = None if args.weights == "none" else args.weights
         config = model.network_config
-        embedders[BACKBONE] = of_network(untrained_backbone(config.image_size, weights))
+        embedders[BACKBONE] = of_network(untrained_backbone(config, weights))
         size = config.seen_size
         if size != config.image_size:
-            enlarged = untrained_backbone(config.image_size, weights, backbone_size=size)
+            enlarged = untrained_backbone(config, weights, enlarged=True)
             embedders[f"{BACKBONE}, {size} px"] = of_network(enlarged)
         embedders |= {name: of_baseline(name) for name in BASELINES}
     return embedders

@@ -15,9 +15,10 @@ from deep_ranking.errors import InputError
 from deep_ranking.version import __version__
 
 COMMANDS = {
+    "dataset": "get a public data set as class folders; say what a data set is like",
     "sample": "draw triplets from folders of images into a text file",
     "train": "train a network on a triplet file",
-    "compare": "print the distance of two images",
+    "compare": "print the distance of two images, or of many pairs",
     "evaluate": "judge a model on images of known classes, beside what needs no training",
     "index": "embed a folder of images once, to search it; again, to bring it up to date",
     "search": "find the images of an index that are most like others",

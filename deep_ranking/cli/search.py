@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deep_ranking.cli.arguments import add_required_path, counted, positive_int
+from deep_ranking.cli.arguments import add_metric, add_required_path, counted, positive_int
 from deep_ranking.cli.tensorflow import start_tensorflow
 from deep_ranking.collection import Collection
 from deep_ranking.errors import InputError
@@ -49,12 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=positive_int, default=20, metavar="N", help="images to find for each query"
     )
-    parser.add_argument(
-        "--metric",
-        choices=("euclidean", "cosine"),
-        default="euclidean",
-        help="what to print: the distance, 0 alike, or the cosine, 1 alike; the order is the same",
-    )
+    add_metric(parser)
     parser.add_argument(
         "--probes",
         type=positive_int,

@@ -100,7 +100,7 @@ def _described(model: "keras.Model") -> dict[str, Any]:
         ),
         "image_size": config.image_size,
         "embedding_size": model.output_shape[-1],
-        "backbone": getattr(config, "backbone", "vgg16"),
+        "backbone": config.backbone,
         "normalisation": config.normalisation,
         "calibrated": getattr(model, "calibration", None) is not None,
         "network": json.loads(config.to_json()),

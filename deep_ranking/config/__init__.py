@@ -4,26 +4,29 @@ The defaults are the blog's figures. Commands take their flags, help and default
 here. Nothing in this room imports TensorFlow.
 """
 
+from deep_ranking.config.backbones import BACKBONES, RANGES, Backbone, find_backbone
 from deep_ranking.config.data import DataConfig
 from deep_ranking.config.loss import DISTANCES, HINGES, LOSSES, MININGS, LossConfig
-from deep_ranking.config.network import BACKBONE_LAYERS, HEAD, NUM_BLOCKS, NetworkConfig
+from deep_ranking.config.network import HEAD, NetworkConfig
 from deep_ranking.config.schedule import ScheduleConfig
 from deep_ranking.config.training import TrainConfig
 from deep_ranking.config.validation import MONITORS, ValidationConfig
 
 __all__ = [
-    "BACKBONE_LAYERS",
+    "BACKBONES",
     "DISTANCES",
     "HEAD",
     "HINGES",
     "LOSSES",
     "MININGS",
     "MONITORS",
-    "NUM_BLOCKS",
+    "RANGES",
+    "Backbone",
     "DataConfig",
     "LossConfig",
     "NetworkConfig",
     "ScheduleConfig",
     "TrainConfig",
     "ValidationConfig",
+    "find_backbone",
 ]

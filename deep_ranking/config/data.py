@@ -7,7 +7,6 @@ from deep_ranking.config.checks import Config
 from deep_ranking.errors import InputError
 
 BATCHES = ("triplets", "classes")
-PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,9 @@ class DataConfig(Config):
     )
     triplets: Path = field(
         default=Path("triplets.txt"),
-        metadata={"help": "triplet file to train on, with --batches triplets"},
+        metadata={
+            "help": "triplet file to train on, with --batches triplets; one of a set stands for all"
+        },
     )
     dataset: Path | None = field(
         default=None,
@@ -94,21 +95,11 @@ class DataConfig(Config):
             "deep_ranking_features beside the model)"
         },
     )
-    precision: str = field(
-        default="float32",
-        metadata={
-            "help": "arithmetic of the frozen layers when features are cached; mixed_bfloat16 is "
-            "nearly twice as fast on processors that have it, and slower on others; auto: "
-            "mixed_bfloat16 where it is known to be fast",
-            "choices": PRECISIONS,
-        },
-    )
 
     def __post_init__(self) -> None:
         """Check the ranges, and that a batch is made of whole triplets or classes."""
         super().__post_init__()
         self._check_choice("batches", BATCHES)
-        self._check_choice("precision", PRECISIONS)
         self._check_counts("steps_per_epoch", "cached_views")
         if self.batches == "triplets":
             self._check_triplets()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from deep_ranking.config.checks import Config
+from deep_ranking.errors import InputError
 
 LOSSES = ("ranking", "soft_margin", "supervised_contrastive", "multi_similarity")
 DISTANCES = ("euclidean", "squared")
@@ -41,6 +42,13 @@ class LossConfig(Config):
             "choices": DISTANCES,
         },
     )
+    distance_norm: float = field(
+        default=2.0,
+        metadata={
+            "help": "degree P of the distance in the ranking loss: the P-th root of the sum of the "
+            "differences to the power P, 1 or more; 2 is Euclidean"
+        },
+    )
     hinge: str = field(
         default="triplet",
         metadata={
@@ -51,6 +59,13 @@ class LossConfig(Config):
     )
     clip: bool = field(
         default=False, metadata={"help": "clip embeddings to [eps, 1 - eps], as the blog's code"}
+    )
+    weight_penalty: float = field(
+        default=0.0,
+        metadata={
+            "help": "add this times the sum of the squares of all trained kernels to the loss (the "
+            "paper's lambda is 0.001)"
+        },
     )
     mining: str = field(
         default="all",
@@ -84,4 +99,11 @@ class LossConfig(Config):
         self._check_choice("hinge", HINGES)
         self._check_choice("mining", MININGS)
         self._check_positive("gap", "temperature")
+        self._check_range("distance_norm", 1, 100)
+        if self.distance == "squared" and self.distance_norm != 2:
+            raise InputError(
+                "distance squared is the square of the Euclidean one, of distance_norm 2. "
+                f"Received: {self.distance_norm}"
+            )
+        self._check_range("weight_penalty", 0, 1000)
         self._check_range("memory", 0, MAX_RANKING_MEMORY if self.loss == "ranking" else 1_000_000)

@@ -5,19 +5,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Self
 
+from deep_ranking.config.backbones import BACKBONES, find_backbone
 from deep_ranking.config.checks import Config
 from deep_ranking.errors import InputError
 
 NORMALISATIONS = ("unit", "backbone")
 POOLINGS = ("average", "max", "gem", "average+max")
 
-# The layers of VGG16 that have weights, in the order of the data, as Keras names them.
-BACKBONE_LAYERS = tuple(
-    f"block{block}_conv{number}"
-    for block, count in ((1, 2), (2, 2), (3, 3), (4, 3), (5, 3))
-    for number in range(1, count + 1)
-)
-NUM_BLOCKS = 5
+MULTISCALES = ("blog", "paper", "none")
 HEAD = "head"
 
 
@@ -32,11 +27,19 @@ class NetworkConfig(Config):
     image_size: int = field(
         default=224, metadata={"help": "side of the network's input in pixels, 32 to 1024"}
     )
+    backbone: str = field(
+        default="vgg16",
+        metadata={
+            "help": "convolutional network to start from, one of keras.applications: "
+            f"{', '.join(BACKBONES)}",
+        },
+    )
     weights: str | None = field(
         default="imagenet",
         metadata={
             "help": "where the backbone starts from: imagenet, none (random, as the blog), or the "
-            "PATH of a VGG16 weight file without top (.h5)",
+            "PATH of a weight file of the backbone without top (.h5), or of a model of train.py, "
+            "of which all layers that fit are taken",
             "metavar": "imagenet|none|PATH",
         },
     )
@@ -79,27 +82,41 @@ class NetworkConfig(Config):
             "features"
         },
     )
-    shallow_branches: bool = field(
-        default=True, metadata={"help": "see the image at two coarse scales besides"}
+    multiscale: str = field(
+        default="blog",
+        metadata={
+            "help": "the two shallow branches, which see the image at coarse scales: blog, by "
+            "strides of 16 and 32 pixels; paper, shrunk to a quarter and an eighth, and normalised "
+            "as one; none",
+            "choices": MULTISCALES,
+        },
     )
     embedding_size: int = field(default=4096, metadata={"help": "length of an embedding"})
 
     def __post_init__(self) -> None:
         """Check the ranges, and fill in what goes with other settings."""
         super().__post_init__()
+        spec = find_backbone(self.backbone)
+        object.__setattr__(self, "backbone", spec.name)
         if self.normalisation is None:
             implied = "unit" if self.weights is None else "backbone"
             object.__setattr__(self, "normalisation", implied)
         self._check_range("image_size", 32, 1024)
         if self.backbone_size is not None:
             self._check_range("backbone_size", self.image_size, 1024)
-        self._check_range("pooled_blocks", 1, NUM_BLOCKS)
+        if self.seen_size < spec.min_size:
+            raise InputError(
+                f"backbone {spec.name} sees images of {spec.min_size} pixels or more; give such an "
+                f"--image_size or --backbone_size. Received: {self.seen_size}"
+            )
+        self._check_counts("pooled_blocks")
         self._check_range("hidden_layers", 0, 4)
         self._check_range("hidden_size", 1, 8192)
         self._check_range("embedding_size", 1, 8192)
         self._check_range("dropout", 0, 0.99)
         self._check_choice("normalisation", NORMALISATIONS)
         self._check_choice("pooling", POOLINGS)
+        self._check_choice("multiscale", MULTISCALES)
 
     @property
     def seen_size(self) -> int:
@@ -130,6 +147,8 @@ class NetworkConfig(Config):
             values = json.loads(text)
         except (ValueError, RecursionError):
             raise InputError("the network's description is not JSON") from None
+        if isinstance(values, dict) and "shallow_branches" in values:  # before there was a choice
+            values["multiscale"] = "blog" if values.pop("shallow_branches") else "none"
         types = {each.name: type(each.default) for each in dataclasses.fields(cls)}
         types |= {"normalisation": str, "backbone_size": int}
         del types["weights"]

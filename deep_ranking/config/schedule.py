@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 
 from deep_ranking.config.checks import Config
-from deep_ranking.config.network import BACKBONE_LAYERS, HEAD
 
 OPTIMIZERS = ("sgd", "adam")
-DECAYS = ("none", "cosine")
+DECAYS = ("none", "cosine", "plateau")
 STARTS = ("random", "pca", "whitened")
 
 
@@ -19,11 +18,19 @@ class ScheduleConfig(Config):
     """
 
     epochs: int = field(default=25, metadata={"help": "epochs in all, also when resuming"})
+    start_epoch: int = field(
+        default=0,
+        metadata={
+            "help": "epochs that --weights were trained for already: the first one here has the "
+            "next number, and its order and augmentation"
+        },
+    )
     train_from: str | None = field(
         default=None,
         metadata={
-            "help": "train this layer of the backbone and what follows it, such as block4_conv1; "
-            "head: all but the backbone (default: everything)",
+            "help": "train this layer or block of the backbone and what follows it, such as "
+            "block4_conv1 of VGG16 or conv5 of ResNet50; head: all but the backbone (default: "
+            "everything)",
             "metavar": "LAYER",
         },
     )
@@ -59,15 +66,30 @@ class ScheduleConfig(Config):
     decay: str = field(
         default="none",
         metadata={
-            "help": "cosine: the learning rate falls to 0 until the last of --epochs",
+            "help": "cosine: the learning rate falls to 0 until the last of --epochs; plateau: it "
+            "is multiplied by --plateau_factor when --plateau_patience judgements in turn were no "
+            "better than the best",
             "choices": DECAYS,
+        },
+    )
+    plateau_patience: int = field(
+        default=10, metadata={"help": "judgements without a better one, with --decay plateau"}
+    )
+    plateau_factor: float = field(
+        default=0.1, metadata={"help": "what the learning rate is multiplied by then"}
+    )
+    clip_norm: float | None = field(
+        default=None,
+        metadata={
+            "help": "shorten the gradient of all weights together to this length if it is longer "
+            "(default: never)"
         },
     )
     weight_decay: float = field(
         default=0.0,
         metadata={
-            "help": "share of each weight that a step takes off, times the learning rate (the "
-            "paper's lambda is 0.001)"
+            "help": "share of each weight that a step takes off, times the learning rate, apart "
+            "from the loss"
         },
     )
 
@@ -75,13 +97,14 @@ class ScheduleConfig(Config):
         """Check the ranges."""
         super().__post_init__()
         self._check_counts("epochs")
-        self._check_counts("head_epochs", "warmup_steps", low=0)
+        self._check_counts("plateau_patience")
+        self._check_counts("head_epochs", "warmup_steps", "start_epoch", low=0)
         self._check_positive("learning_rate", "backbone_rate")
-        if self.head_learning_rate is not None:
-            self._check_positive("head_learning_rate")
+        for name in ("head_learning_rate", "clip_norm"):
+            if getattr(self, name) is not None:
+                self._check_positive(name)
+        self._check_range("plateau_factor", 0.001, 0.999)
         self._check_range("weight_decay", 0, 1)
         self._check_choice("optimizer", OPTIMIZERS)
         self._check_choice("decay", DECAYS)
         self._check_choice("embedding_start", STARTS)
-        if self.train_from is not None:
-            self._check_choice("train_from", (*BACKBONE_LAYERS, HEAD))

@@ -9,6 +9,7 @@ from deep_ranking.losses.choice import make_loss, make_metrics
 from deep_ranking.losses.memory import CrossBatchMemory
 from deep_ranking.losses.mining import label_masks, mined_weights, pairwise_distances
 from deep_ranking.losses.monitoring import QUANTITIES, ClassTripletMetric, TripletMetric
+from deep_ranking.losses.penalty import kernel_penalty, penalise_kernels
 from deep_ranking.losses.similarity import (
     MultiSimilarityLoss,
     SoftMarginLoss,
@@ -27,10 +28,12 @@ __all__ = [
     "SoftMarginLoss",
     "SupervisedContrastiveLoss",
     "TripletMetric",
+    "kernel_penalty",
     "label_masks",
     "make_loss",
     "make_metrics",
     "mined_weights",
     "pairwise_distances",
+    "penalise_kernels",
     "triplet_distances",
 ]

@@ -106,6 +106,8 @@ class BatchRankingLoss(BatchLoss):
         distance: "euclidean" or "squared".
         hinge: "triplet" applies max(0, .) to each triplet, "batch" once to their weighted mean.
         clip: clip embeddings to [eps, 1 - eps] first, which zeroes negative coordinates.
+        norm: degree of the distance, 1 or more; 2 is Euclidean. Others take room for batch *
+            references * dim numbers.
         mining: "all", "semi-hard", "hard" or "distance-weighted".
         memory: how many embeddings of earlier batches to keep as references; 0 for none.
         embedding_size: length of an embedding; needed for a memory.
@@ -123,6 +125,7 @@ class BatchRankingLoss(BatchLoss):
         hinge: str = "triplet",
         clip: bool = False,
         *,
+        norm: float = 2.0,
         mining: str = "all",
         memory: int = 0,
         embedding_size: int | None = None,
@@ -130,20 +133,23 @@ class BatchRankingLoss(BatchLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(memory, embedding_size, name, **kwargs)
-        check_hinge(gap, distance, hinge)
+        check_hinge(gap, distance, hinge, norm)
         if mining not in MININGS:
             raise InputError(f"mining must be one of {MININGS}. Received: {mining}")
         self.gap = gap
         self.distance = distance
         self.hinge = hinge
         self.clip = clip
+        self.norm = norm
         self.mining = mining
 
     def compare(self, embeddings: Any, references: Any, same: Any, different: Any) -> Any:
         """Compute the mean hinge by the weights of the mining."""
         if self.clip:
             embeddings, references = clip_coordinates(embeddings), clip_coordinates(references)
-        distances = pairwise_distances(embeddings, references)  # (batch, references)
+        distances = pairwise_distances(
+            embeddings, references, norm=self.norm
+        )  # (batch, references)
         dim = embeddings.shape[-1]
         weights = mined_weights(distances, same, different, self.mining, dim=dim)
         if self.distance == "squared":
@@ -162,5 +168,6 @@ class BatchRankingLoss(BatchLoss):
             "distance": self.distance,
             "hinge": self.hinge,
             "clip": self.clip,
+            "norm": self.norm,
             "mining": self.mining,
         }

@@ -42,13 +42,16 @@ def make_loss(config: LossConfig, batches: str, embedding_size: int) -> keras.lo
             config.distance,
             config.hinge,
             config.clip,
+            norm=config.distance_norm,
             mining=config.mining,
             memory=config.memory,
             embedding_size=embedding_size,
         )
     if config.loss != "ranking":
         raise InputError(f"loss {config.loss} needs batches of classes. Received: {batches}")
-    return RankingLoss(config.gap, config.distance, config.hinge, config.clip)
+    return RankingLoss(
+        config.gap, config.distance, config.hinge, config.clip, norm=config.distance_norm
+    )
 
 
 def make_metrics(config: LossConfig, batches: str) -> list[keras.metrics.Metric]:
@@ -59,4 +62,7 @@ def make_metrics(config: LossConfig, batches: str) -> list[keras.metrics.Metric]
         batches: "triplets" or "classes", as for `make_loss`.
     """
     metric = ClassTripletMetric if batches == "classes" else TripletMetric
-    return [metric(quantity, config.gap, config.distance) for quantity in QUANTITIES]
+    return [
+        metric(quantity, config.gap, config.distance, config.distance_norm)
+        for quantity in QUANTITIES
+    ]

@@ -34,12 +34,16 @@ class CrossBatchMemory:
         self.dim = dim
         # Oldest first.
         self.embeddings = keras.Variable(
-            ops.zeros((size, dim)), trainable=False, name="memory_embeddings"
+            ops.zeros((size, dim)),
+            trainable=False,
+            aggregation="only_first_replica",  # several devices all remember the same
+            name="memory_embeddings",
         )
         self.labels = keras.Variable(
             ops.full((size,), EMPTY, dtype="int32"),
             dtype="int",  # what the backend can keep on an accelerator
             trainable=False,
+            aggregation="only_first_replica",
             name="memory_labels",
         )
 

@@ -17,6 +17,7 @@ from keras import ops
 
 from deep_ranking.config import MININGS
 from deep_ranking.errors import InputError
+from deep_ranking.losses.hinge import lengths, root
 from deep_ranking.losses.memory import EMPTY
 
 # Share of the rows' squared lengths: what float32 may lose when a squared distance is their sum
@@ -49,18 +50,23 @@ def label_masks(labels: Any, reference_labels: Any) -> tuple[Any, Any]:
     return same, ops.logical_and(ops.logical_not(equal), kept)
 
 
-def pairwise_distances(embeddings: Any, references: Any, *, squared: bool = False) -> Any:
+def pairwise_distances(
+    embeddings: Any, references: Any, *, squared: bool = False, norm: float = 2.0
+) -> Any:
     """Distances of each row to each reference.
 
     Args:
         embeddings: float tensor (batch, dim).
         references: float tensor (references, dim).
         squared: whether to give squared Euclidean distances rather than Euclidean ones.
+        norm: degree of the distance, 1 or more; 2 is Euclidean.
 
     Returns:
         Float tensor (batch, references). Where two rows are equal, or nearer than can be told by
         their dot product (about 0.001 between unit rows), distance and gradient are 0.
     """
+    if norm != 2:
+        return lengths(embeddings[:, None] - references[None], norm=norm)
     # By dot products, as all differences of rows would be dim times as many numbers.
     sizes = (
         ops.sum(ops.square(embeddings), axis=-1)[:, None]
@@ -72,7 +78,7 @@ def pairwise_distances(embeddings: Any, references: Any, *, squared: bool = Fals
     equal = ops.less_equal(distances, ROUNDING * sizes)
     if squared:
         return ops.where(equal, 0.0, distances)
-    return ops.where(equal, 0.0, ops.sqrt(ops.where(equal, 1.0, distances)))
+    return root(distances, equal)
 
 
 def mined_weights(distances: Any, same: Any, different: Any, mining: str, *, dim: int) -> Any:

@@ -23,6 +23,7 @@ class TripletMetric(keras.metrics.Mean):
             than the negative is (a tie is a miss).
         gap: the loss's gap.
         distance: the loss's distance, "euclidean" or "squared".
+        norm: the loss's degree of the distance.
         name: name of the metric; by default the quantity's.
         **kwargs: `dtype` of `keras.metrics.Mean`.
 
@@ -35,6 +36,7 @@ class TripletMetric(keras.metrics.Mean):
         quantity: str,
         gap: float = 1.0,
         distance: str = "euclidean",
+        norm: float = 2.0,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -44,10 +46,13 @@ class TripletMetric(keras.metrics.Mean):
         self.quantity = quantity
         self.gap = gap
         self.distance = distance
+        self.norm = norm
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take in one batch of embeddings, (3 * triplets, dim)."""
-        positive, negative = triplet_distances(y_pred, squared=self.distance == "squared")
+        positive, negative = triplet_distances(
+            y_pred, squared=self.distance == "squared", norm=self.norm
+        )
         values = {
             "active_triplets": self.gap + positive - negative > 0,
             "positive_distance": positive,
@@ -63,6 +68,7 @@ class TripletMetric(keras.metrics.Mean):
             "quantity": self.quantity,
             "gap": self.gap,
             "distance": self.distance,
+            "norm": self.norm,
         }
 
 
@@ -79,6 +85,7 @@ class ClassTripletMetric(TripletMetric):
         quantity: one of `QUANTITIES`.
         gap: the loss's gap.
         distance: the loss's distance, "euclidean" or "squared".
+        norm: the loss's degree of the distance.
         name: name of the metric; by default the quantity's.
         **kwargs: `dtype` of `keras.metrics.Mean`.
 
@@ -91,7 +98,7 @@ class ClassTripletMetric(TripletMetric):
         embeddings = ops.convert_to_tensor(y_pred)
         same, different = label_masks(y_true, y_true)  # (batch, batch)
         distances = pairwise_distances(
-            embeddings, embeddings, squared=self.distance == "squared"
+            embeddings, embeddings, squared=self.distance == "squared", norm=self.norm
         )  # (batch, batch)
         if self.quantity == "positive_distance":
             values, counted = distances, same

@@ -9,15 +9,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from deep_ranking.losses.hinge import check_hinge, clip_coordinates
+from deep_ranking.losses.hinge import check_hinge, clip_coordinates, lengths
 
 
-def triplet_distances(embeddings: Any, *, squared: bool = False) -> tuple[Any, Any]:
+def triplet_distances(
+    embeddings: Any, *, squared: bool = False, norm: float = 2.0
+) -> tuple[Any, Any]:
     """Distances of each query to its positive and to its negative.
 
     Args:
         embeddings: float tensor (3 * triplets, dim).
         squared: whether to give squared Euclidean distances rather than Euclidean ones.
+        norm: degree of the distance, 1 or more; 2 is Euclidean.
 
     Returns:
         Two float tensors (triplets,): to the positive, to the negative. Where two rows are equal,
@@ -34,12 +37,7 @@ def triplet_distances(embeddings: Any, *, squared: bool = False) -> tuple[Any, A
         )
     triplets = ops.reshape(embeddings, (-1, 3, dim))  # (triplets, 3, dim)
     difference = triplets[:, :1] - triplets[:, 1:]  # (triplets, 2, dim)
-    distances = ops.sum(ops.square(difference), axis=-1)  # (triplets, 2)
-    if not squared:
-        # The root has an infinite slope at 0, and 0 * inf is NaN: keep 0 away from the root.
-        # (Asked as "equals 0", so that a NaN stays one and is noticed.)
-        equal = ops.equal(distances, 0.0)
-        distances = ops.where(equal, 0.0, ops.sqrt(ops.where(equal, 1.0, distances)))
+    distances = lengths(difference, squared=squared, norm=norm)  # (triplets, 2)
     return distances[:, 0], distances[:, 1]
 
 
@@ -58,6 +56,7 @@ class RankingLoss(keras.losses.Loss):
         distance: "euclidean" or "squared".
         hinge: "triplet" applies max(0, .) to each triplet, "batch" once to their mean.
         clip: clip embeddings to [eps, 1 - eps] first, which zeroes negative coordinates.
+        norm: degree of the distance, 1 or more; 2 is Euclidean.
         name: name of the loss.
         **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
 
@@ -71,21 +70,26 @@ class RankingLoss(keras.losses.Loss):
         distance: str = "euclidean",
         hinge: str = "triplet",
         clip: bool = False,
+        *,
+        norm: float = 2.0,
         name: str = "ranking_loss",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        check_hinge(gap, distance, hinge)
+        check_hinge(gap, distance, hinge, norm)
         self.gap = gap
         self.distance = distance
         self.hinge = hinge
         self.clip = clip
+        self.norm = norm
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Compute the loss of each triplet, (triplets,), or with the batch hinge of all, ()."""
         if self.clip:
             y_pred = clip_coordinates(y_pred)
-        positive, negative = triplet_distances(y_pred, squared=self.distance == "squared")
+        positive, negative = triplet_distances(
+            y_pred, squared=self.distance == "squared", norm=self.norm
+        )
         lag = self.gap + positive - negative  # (triplets,)
         if self.hinge == "batch":
             return ops.relu(ops.mean(lag))
@@ -99,4 +103,5 @@ class RankingLoss(keras.losses.Loss):
             "distance": self.distance,
             "hinge": self.hinge,
             "clip": self.clip,
+            "norm": self.norm,
         }

@@ -7,7 +7,13 @@ ties, with the query in the gallery, with classes of one, and where it is undefi
 """
 
 from deep_ranking.metrics.clustering import nmi
-from deep_ranking.metrics.distances import first_non_finite_row, pair_distances, row_distances
+from deep_ranking.metrics.distances import (
+    METRICS,
+    cosine_at,
+    first_non_finite_row,
+    pair_distances,
+    row_distances,
+)
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval
 from deep_ranking.metrics.pairs import (
     PairIntervals,
@@ -42,6 +48,7 @@ from deep_ranking.metrics.triplets import (
 )
 
 __all__ = [
+    "METRICS",
     "Gallery",
     "Interval",
     "PairIntervals",
@@ -55,6 +62,7 @@ __all__ = [
     "average_precision_at_r",
     "bootstrap_interval",
     "correct_triplets",
+    "cosine_at",
     "first_non_finite_row",
     "first_positive_rank",
     "knn_classify",

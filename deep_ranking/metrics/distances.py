@@ -17,6 +17,9 @@ Embeddings = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer[Any]]
 
+METRICS = ("euclidean", "cosine")
+"""What people may have printed."""
+
 MEMORY_LIMIT = 2**29
 """Bytes that a chunk of queries may take at once, besides the embeddings themselves."""
 
@@ -91,6 +94,11 @@ def pair_distances(
             f"{first_rows[pair]} or {second_rows[pair]} (pair {pair})."
         )
     return distances
+
+
+def cosine_at(distance: float) -> float:
+    """Cosine of two unit rows at a Euclidean distance, 1 (alike) to -1: 1 - distance^2 / 2."""
+    return 1 - distance**2 / 2
 
 
 def first_non_finite_row(embeddings: Embeddings) -> int | None:

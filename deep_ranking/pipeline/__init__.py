@@ -1,7 +1,7 @@
 """Images -> `tf.data` batches: of a triplet file, of class folders, of cached features."""
 
 from deep_ranking.pipeline.batches import BatchSource, ImageSource
-from deep_ranking.pipeline.classes import ClassSource, FeatureSource
+from deep_ranking.pipeline.classes import ClassSource, FeatureSource, split_by_class
 from deep_ranking.pipeline.triplets import TripletSource, triplet_dataset
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "FeatureSource",
     "ImageSource",
     "TripletSource",
+    "split_by_class",
     "triplet_dataset",
 ]

@@ -11,11 +11,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deep_ranking.errors import InputError
-from deep_ranking.images import IDENTITY, decode_image, resample
+from deep_ranking.images import PLAIN, View, read_image
 
 Array = npt.NDArray[Any]
 UInt8Array = npt.NDArray[np.uint8]
-Float64Array = npt.NDArray[np.float64]
 
 
 def image_spec(size: int) -> tf.TensorSpec:
@@ -28,7 +27,10 @@ class BatchSource:
 
     Attributes:
         failure: the error that ended the latest iteration, if it was an image's fault.
+        rows_together: rows of a batch that belong together.
     """
+
+    rows_together = 1
 
     def __init__(self) -> None:
         self.failure: InputError | None = None
@@ -88,7 +90,7 @@ class ImageSource(BatchSource):
         paths: image files.
         image_size: side of the images in pixels.
         batch_size: images a batch; the last batch may be short.
-        transforms: what to do to each image, as for `images.resample`; None for nothing.
+        views: how each image is seen; None for as it is.
         skip_broken: give black pixels for a missing or broken image, rather than stop.
 
     Attributes:
@@ -101,14 +103,14 @@ class ImageSource(BatchSource):
         *,
         image_size: int,
         batch_size: int,
-        transforms: Sequence[Float64Array] | None = None,
+        views: Sequence[View] | None = None,
         skip_broken: bool = False,
     ) -> None:
         super().__init__()
         self.paths = paths
         self.image_size = image_size
         self.batch_size = batch_size
-        self.transforms = transforms
+        self.views = views
         self.skip_broken = skip_broken
         self.broken: set[int] = set()
 
@@ -126,9 +128,8 @@ class ImageSource(BatchSource):
 
     def _read(self, number: int) -> UInt8Array:
         try:
-            transform = IDENTITY if self.transforms is None else self.transforms[number]
-            image = decode_image(self.paths[number], self.image_size)
-            return resample(image, self.image_size, transform)
+            view = PLAIN if self.views is None else self.views[number]
+            return read_image(self.paths[number], self.image_size, view)
         except InputError:
             if not self.skip_broken:
                 raise

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from deep_ranking.augmentation import Augmentation
+from deep_ranking.augmentation import Augmentation, draw_views
 from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.files import make_folder
-from deep_ranking.images import IDENTITY, decode_image, resample
+from deep_ranking.images import read_image
 from deep_ranking.pipeline.batches import Array, BatchSource, image_spec
 from deep_ranking.sampling import ClassBatches
 
@@ -86,24 +86,38 @@ class ClassSource(BatchSource):
         """
 
         def read(step: int) -> list[Array]:
-            drawn = self.batches.draw(epoch, step)
-            images = np.empty((len(drawn), self.image_size, self.image_size, 3), np.uint8)
-            whole = [
-                self._read(int(number), row, step, epoch, images[row])
-                for row, number in enumerate(drawn)
-            ]
-            return [images[whole], self.labels[drawn[whole]]]
+            return self._read_rows(self.batches.draw(epoch, step), step, epoch)
 
         return self._batches(read, self.num_batches, [image_spec(self.image_size), LABELS])
 
+    def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
+        """Give the images of the first `count` classes of an epoch, as the network sees them.
+
+        Returns:
+            For each class uint8 (images, image_size, image_size, 3).
+
+        Raises:
+            InputError: an image is missing or broken, and is not to be left out.
+        """
+        drawn = self.batches.draw(epoch, 0)[: count * self.batches.images_per_class]
+        images, labels = self._read_rows(drawn, 0, epoch)
+        return split_by_class(images, labels)[:count]
+
+    def _read_rows(self, drawn: Int64Array, step: int, epoch: int) -> list[Array]:
+        """Images and labels of the first rows of a batch, without the broken ones."""
+        images = np.empty((len(drawn), self.image_size, self.image_size, 3), np.uint8)
+        whole = [
+            self._read(int(number), row, step, epoch, images[row])
+            for row, number in enumerate(drawn)
+        ]
+        return [images[whole], self.labels[drawn[whole]]]
+
     def _read(self, number: int, row: int, step: int, epoch: int, image: UInt8Array) -> bool:
         """Read an image into `image`; False if it is to be left out."""
-        transform = IDENTITY
-        if self.augmentation is not None:
-            rng = np.random.default_rng([self.seed, epoch, step, row, 3])
-            transform = self.augmentation.draw(rng, self.image_size)
+        rng = np.random.default_rng([self.seed, epoch, step, row, 3])
+        (view,) = draw_views(self.augmentation, rng, 1, self.image_size)
         try:
-            decoded = decode_image(self.paths[number], self.image_size)
+            image[:] = read_image(self.paths[number], self.image_size, view)
         except InputError as error:
             if not self.skip_broken:
                 raise InputError(
@@ -111,7 +125,6 @@ class ClassSource(BatchSource):
                 ) from None
             self.broken.add(number)
             return False
-        image[:] = resample(decoded, self.image_size, transform)
         position = step * self.batches.num_images + row
         if self.save_dir is not None and position < NUM_SAVED_IMAGES:
             name = f"{position + 1:04}_class_{self.labels[number]}.png"
@@ -162,16 +175,25 @@ class FeatureSource(BatchSource):
         """
 
         def read(step: int) -> list[Array]:
-            drawn = self.batches.draw(epoch, step)
-            rng = np.random.default_rng([self.seed, epoch, step, 4])
-            views = rng.integers(self.features.rows.shape[1], size=len(drawn))
-            whole = self.features.rows[drawn, views] >= 0
-            drawn, views = drawn[whole], views[whole]
+            drawn, views = self.draw(epoch, step)
             return [*self.features.read(drawn, views), self.labels[drawn]]
 
         specs = [tf.TensorSpec((None, *shape), tf.float16) for shape in self.features.shapes]
         batches = self._batches(read, self.num_batches, [*specs, LABELS])
         return batches.map(lambda *arrays: (arrays[:-1], arrays[-1]))
+
+    def draw(self, epoch: int, step: int) -> tuple[Int64Array, Int64Array]:
+        """Draw one batch: int64 (rows,) indices of images, and which view of each."""
+        drawn = self.batches.draw(epoch, step)
+        rng = np.random.default_rng([self.seed, epoch, step, 4])
+        views = rng.integers(self.features.rows.shape[1], size=len(drawn))
+        whole = self.features.rows[drawn, views] >= 0
+        return drawn[whole], views[whole]
+
+
+def split_by_class(images: UInt8Array, labels: npt.NDArray[np.integer]) -> list[UInt8Array]:
+    """Split the images of a batch, where those of a class follow each other."""
+    return np.split(images, np.flatnonzero(np.diff(labels)) + 1)
 
 
 def _describe(labels: npt.NDArray[np.integer], batches: ClassBatches) -> str:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
-from deep_ranking.augmentation import Augmentation, draw_transforms
+from deep_ranking.augmentation import Augmentation, draw_views
 from deep_ranking.errors import InputError
 from deep_ranking.files import make_folder
-from deep_ranking.images import decode_image, resample
+from deep_ranking.images import read_image
 from deep_ranking.pipeline.batches import Array, BatchSource, image_spec
 from deep_ranking.triplets import COLUMNS, Triplets, read_triplets, resolve_paths
 
@@ -97,6 +97,8 @@ class TripletSource(BatchSource):
         InputError: as `triplet_dataset`.
     """
 
+    rows_together = len(COLUMNS)
+
     def __init__(
         self,
         triplets: Triplets,
@@ -153,6 +155,19 @@ class TripletSource(BatchSource):
         roles = tf.TensorSpec((None,), tf.int32)
         return self._batches(read, self.num_batches, [image_spec(self.image_size), roles])
 
+    def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
+        """Give the images of the first `count` triplets of an epoch, as the network sees them.
+
+        Returns:
+            For each triplet uint8 (3, image_size, image_size, 3): query, positive, negative.
+
+        Raises:
+            InputError: an image is missing or broken, and its triplet is not to be left out.
+        """
+        order = self._order(epoch)
+        images = self._read_batch(order, range(min(count, len(order))), epoch)
+        return np.split(images, len(images) // 3)
+
     def _order(self, epoch: int) -> Int32Array:
         """Index of each of the epoch's triplets, in order."""
         count = len(self.triplets)
@@ -199,12 +214,11 @@ class TripletSource(BatchSource):
         if triplet in self.broken:
             return False
         rng = np.random.default_rng([self.seed, epoch, position, 1])
-        transforms = draw_transforms(self.augmentation, rng, 3, self.image_size)
+        views = draw_views(self.augmentation, rng, 3, self.image_size)
         try:
-            for row, transform in enumerate(transforms):
+            for row, view in enumerate(views):
                 path = self.paths[self.triplets.rows[triplet, row]]
-                image = decode_image(path, self.image_size)
-                images[row] = resample(image, self.image_size, transform)
+                images[row] = read_image(path, self.image_size, view)
         except InputError as error:
             if not self.skip_broken:
                 raise self._located(triplet, error) from None
@@ -235,6 +249,6 @@ class TripletSource(BatchSource):
 
     def _located(self, triplet: int, error: InputError) -> InputError:
         return InputError(
-            f"{self.triplets.file}:{triplet + 1}: {error}; mend the image, or leave such triplets "
+            f"{self.triplets.place(triplet)}: {error}; mend the image, or leave such triplets "
             "out with --skip_broken"
         )

@@ -1,4 +1,4 @@
-"""Data sets that anybody can get or make, as folders of images: so far scikit-learn's digits."""
+"""Scikit-learn's handwritten digits, as folders of PNG files."""
 
 import os
 from dataclasses import dataclass

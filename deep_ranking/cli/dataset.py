@@ -1,0 +1,255 @@
+"""`dataset`: get a public data set as class folders; say what a data set is like."""
+
+import argparse
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deep_ranking.cli.arguments import add_required_path, add_seed, counted, positive_int
+from deep_ranking.datasets.catalogue import CATALOGUE, Dataset
+
+if TYPE_CHECKING:
+    from deep_ranking.datasets import Contents, Statistics
+
+DESCRIPTION = (
+    "Get a public data set as folders of classes, or say what a data set is like. A download that "
+    "was stopped goes on where it was; what is there is not made again."
+)
+NUM_BROKEN_SHOWN = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own commands: the data sets, and `stats`."""
+    commands = parser.add_subparsers(dest="dataset", metavar="NAME", required=True)
+    for dataset in CATALOGUE.values():
+        text = f"download and unpack {dataset.title}"
+        _add_dataset_arguments(_command(commands, dataset.name, text), dataset)
+    digits = _command(commands, "digits", "write scikit-learn's handwritten digits, offline")
+    _add_output(digits)
+    add_seed(digits, "decides which quarter of the digits 0 to 6 is held back")
+    stats = _command(commands, "stats", "count a data set's images, and say what they are like")
+    stats.add_argument(
+        "root",
+        type=Path,
+        metavar="DIR",
+        help="folder with one folder a class, or with train, val, unseen ... of such folders",
+    )
+    stats.add_argument(
+        "--image_size",
+        type=positive_int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="take mean and std of squares of this side, as a network sees the images, rather than "
+        "of all pixels",
+    )
+    stats.add_argument("--json", action="store_true", help="print all of it as JSON")
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Make a data set, or describe one."""
+    args = parser.parse_args(argv)
+    if args.dataset == "stats":
+        _run_stats(args)
+    elif args.dataset == "digits":
+        from deep_ranking.datasets import prepare_digits
+
+        _print_contents(args.output, prepare_digits(args.output, seed=args.seed), None)
+    else:
+        dataset = CATALOGUE[args.dataset]
+        _print_contents(args.output, _prepare(dataset, args), dataset)
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    add_required_path(
+        parser, "--output", "-o", metavar="DIR", help_text="folder to make, of SPLIT/CLASS/IMAGE"
+    )
+
+
+def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
+    _add_output(parser)
+    suppress = argparse.SUPPRESS
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--archive",
+        type=Path,
+        default=suppress,
+        metavar="FILE",
+        help="a zip, tar or tar.gz that you have: the original, or one with SPLIT/CLASS or CLASS "
+        "folders",
+    )
+    source.add_argument(
+        "--url",
+        default=suppress,
+        metavar="URL",
+        help=f"another address of the same archive (default: {dataset.url})",
+    )
+    parser.add_argument(
+        "--sha256",
+        type=_digest,
+        default=suppress,
+        metavar="HEX",
+        help="digest of the archive, if it is not the original",
+    )
+    parser.add_argument(
+        "--keep_archive",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="keep what was downloaded, beside the folder",
+    )
+    parser.add_argument(
+        "--unseen_share",
+        type=_share,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the classes to draw as unseen, if the archive has no split of its own",
+    )
+    add_seed(parser, "decides which classes are unseen")
+
+
+def _prepare(dataset: Dataset, args: argparse.Namespace) -> "Contents":
+    from deep_ranking.datasets import prepare
+    from deep_ranking.datasets.download import part_of
+    from deep_ranking.datasets.folder import archive_path
+
+    try:
+        return prepare(
+            dataset,
+            args.output,
+            archive=getattr(args, "archive", None),
+            url=getattr(args, "url", None),
+            sha256=getattr(args, "sha256", None),
+            keep_archive=args.keep_archive,
+            unseen_share=args.unseen_share,
+            seed=args.seed,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        path = archive_path(args.output)
+        for kept in (part_of(path), path):
+            if kept.exists():
+                print(
+                    f"\n{kept} keeps {kept.stat().st_size:,} bytes; the same command goes on from "
+                    "there.",
+                    file=sys.stderr,
+                )
+        raise
+
+
+def _print_contents(folder: Path, contents: "Contents", dataset: Dataset | None) -> None:
+    for name, count in contents.splits.items():
+        images = counted(count.num_images, "image")
+        print(f"{name}: {images} in {counted(count.num_classes, 'class')}")
+    num_images = sum(count.num_images for count in contents.splits.values())
+    if dataset is not None:
+        if contents.unseen_share is not None:
+            print(f"Which classes are unseen was drawn with seed {contents.seed}.")
+        if contents.sha256 == dataset.sha256:
+            print("The archive is the original, by its SHA-256.")
+        else:
+            print(
+                f"The archive is not the original, which has {dataset.num_images:,} labelled "
+                f"images in {dataset.num_classes} classes; its SHA-256 is {contents.sha256}."
+            )
+    how = "all there already" if contents.was_there else "listed in split.csv"
+    print(
+        f"{folder}: {counted(num_images, 'image')}, {how}. Look at them: python -m deep_ranking "
+        f"dataset stats {shlex.quote(str(folder))}"
+    )
+
+
+def _run_stats(args: argparse.Namespace) -> None:
+    from deep_ranking.datasets import dataset_statistics
+    from deep_ranking.errors import InputError
+
+    image_size = getattr(args, "image_size", None)
+    splits = dataset_statistics(args.root, image_size=image_size, progress=True)
+    if args.json:
+        report = {
+            "root": str(args.root),
+            "image_size": image_size,
+            "splits": [each.as_json() for each in splits],
+        }
+        print(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        for each in splits:
+            _print_statistics(args.root, each)
+    num_images = sum(each.num_images for each in splits)
+    num_broken = sum(len(each.broken) for each in splits)
+    if num_broken == num_images:
+        raise InputError(f"{args.root}: no image can be read, of {num_images:,}")
+    if not args.json:
+        broken = counted(num_broken, "broken image")
+        print(f"{args.root}: {counted(num_images, 'image')}, {broken}")
+
+
+def _print_statistics(root: Path, found: "Statistics") -> None:
+    from deep_ranking.datasets.statistics import spread
+    from deep_ranking.duplicates import readable_bytes
+
+    name = str(root / found.split) if found.split else str(root)
+    images, classes = found.num_images, len(found.images_per_class)
+    print(f"{name}: {counted(images, 'image')} in {counted(classes, 'class')}")
+    rows = [("images a class", _spread(spread(list(found.images_per_class.values()))))]
+    if found.mean and found.std:
+        rows += [
+            ("width", _spread(spread(found.widths)) + " pixels"),
+            ("height", _spread(spread(found.heights)) + " pixels"),
+            ("files", readable_bytes(found.num_bytes)),
+            ("formats", _tally(found.formats)),
+            ("colour modes", _tally(found.modes)),
+            ("mean, RGB", "  ".join(f"{value:.4f}" for value in found.mean)),
+            ("std, RGB", "  ".join(f"{value:.4f}" for value in found.std)),
+        ]
+    for title, text in rows:
+        print(f"  {title:16}{text}")
+    if found.num_outside:
+        print(f"  {counted(found.num_outside, 'image')} left out: in no folder of a class")
+    if found.num_unlistable:
+        print(f"  {counted(found.num_unlistable, 'file')} left out: a line break in the path")
+    if found.broken:
+        print(f"  {counted(len(found.broken), 'image')} cannot be read:")
+        for path, problem in found.broken[:NUM_BROKEN_SHOWN]:
+            print(f"    {path}: {problem}")
+        if len(found.broken) > NUM_BROKEN_SHOWN:
+            print(f"    and {len(found.broken) - NUM_BROKEN_SHOWN:,} more, which --json lists")
+    print()
+
+
+def _spread(found: "dict[str, float] | None") -> str:
+    if found is None:
+        return "-"
+    median = f"{found['median']:,.1f}".removesuffix(".0")
+    return f"{found['min']:,} to {found['max']:,}, median {median}"
+
+
+def _tally(counts: "dict[str, int]") -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {number:,}" for name, number in ordered)
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"must be 64 hexadecimal digits. Received: {text}")
+    return text.lower()
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1. Received: {text}")
+    return value

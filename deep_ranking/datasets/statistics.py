@@ -1,0 +1,226 @@
+"""What a data set is like: how many images, of which size and kind, and their mean colour."""
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from deep_ranking.datasets.layout import split_folders
+from deep_ranking.errors import InputError
+from deep_ranking.images import FORMATS, ImageListing, decode_image, find_images, read_image
+
+WHOLE = 1 << 20  # `decode_image` shrinks no image that is to be sampled at so many pixels
+PIXELS_AT_ONCE = 1 << 20
+IMAGES_AT_ONCE = 1024
+MAX_THREADS = 8  # each holds one image
+
+Sums = tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
+
+
+@dataclass
+class Statistics:
+    """What the images of one folder of classes are like.
+
+    Attributes:
+        split: name of the folder if it is one of several splits, otherwise None.
+        images_per_class: images of each class, broken ones too.
+        widths: width of each image that can be read, in pixels as stored.
+        heights: height of each.
+        num_bytes: bytes of these files.
+        formats: images of each file format.
+        modes: images of each colour mode, in Pillow's words.
+        num_pixels: pixels that mean and standard deviation are of.
+        broken: path and problem of images that cannot be read.
+        num_outside: images in no class's folder, which are left out.
+        num_unlistable: files left out for a line break in their path.
+    """
+
+    split: str | None
+    images_per_class: dict[str, int]
+    widths: "array[int]" = field(default_factory=lambda: array("l"))
+    heights: "array[int]" = field(default_factory=lambda: array("l"))
+    num_bytes: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    num_pixels: int = 0
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    num_outside: int = 0
+    num_unlistable: int = 0
+    # Python's integers, so that the sums are exact for any number of images.
+    _sums: list[int] = field(default_factory=lambda: [0, 0, 0])
+    _squares: list[int] = field(default_factory=lambda: [0, 0, 0])
+
+    @property
+    def num_images(self) -> int:
+        """Images of all classes, broken ones too."""
+        return sum(self.images_per_class.values())
+
+    @property
+    def mean(self) -> tuple[float, ...] | None:
+        """Mean of all pixels, R, G and B from 0 to 1; None if no image can be read."""
+        if not self.num_pixels:
+            return None
+        return tuple(total / (255 * self.num_pixels) for total in self._sums)
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """Standard deviation of all pixels, in the same unit, n in the denominator."""
+        if not self.num_pixels:
+            return None
+        variances = [
+            self.num_pixels * squares - total**2
+            for total, squares in zip(self._sums, self._squares, strict=True)
+        ]
+        return tuple(variance**0.5 / (255 * self.num_pixels) for variance in variances)
+
+    def add(self, seen: "_Seen") -> None:
+        """Take one more image into account."""
+        if seen.problem:
+            self.broken.append((seen.path, seen.problem))
+            return
+        self.widths.append(seen.size[0])
+        self.heights.append(seen.size[1])
+        self.num_bytes += seen.num_bytes
+        self.formats[seen.format] += 1
+        self.modes[seen.mode] += 1
+        num_pixels, sums, squares = seen.sums
+        self.num_pixels += num_pixels
+        self._sums = [a + b for a, b in zip(self._sums, sums.tolist(), strict=True)]
+        self._squares = [a + b for a, b in zip(self._squares, squares.tolist(), strict=True)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give all of it as what JSON can hold."""
+        return {
+            "split": self.split,
+            "num_images": self.num_images,
+            "num_classes": len(self.images_per_class),
+            "images_per_class": self.images_per_class,
+            "images_per_class_summary": spread(list(self.images_per_class.values())),
+            "width": spread(self.widths),
+            "height": spread(self.heights),
+            "num_bytes": self.num_bytes,
+            "formats": dict(self.formats.most_common()),
+            "modes": dict(self.modes.most_common()),
+            "num_pixels": self.num_pixels,
+            "mean": self.mean,
+            "std": self.std,
+            "num_broken": len(self.broken),
+            "broken": [{"path": path, "problem": problem} for path, problem in self.broken],
+            "num_outside": self.num_outside,
+            "num_unlistable": self.num_unlistable,
+        }
+
+
+def dataset_statistics(
+    root: str | os.PathLike[str], *, image_size: int | None = None, progress: bool = False
+) -> list[Statistics]:
+    """Read all images of a data set, and say what they are like.
+
+    Args:
+        root: folder with one folder a class, or with one folder a split (train, val, held_back,
+            test, unseen) and nothing else.
+        image_size: take mean and standard deviation of each image as a square of this side, as a
+            network sees it; by default of the image's own pixels, so that large images count more.
+        progress: whether to show a progress bar on standard error, if that is a terminal.
+
+    Returns:
+        `Statistics` of each split, or of the one folder.
+
+    Raises:
+        InputError: there are no images.
+    """
+    root = Path(root)
+    splits: Sequence[str | None] = (split_folders(root) if root.is_dir() else []) or [None]
+    listings = [find_images(root / split if split else root) for split in splits]
+    total = sum(len(listing.paths) for listing in listings)
+    bar = tqdm(total=total, desc="reading", unit=" images", disable=None if progress else True)
+    with bar, ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
+        try:
+            return [
+                _measure(split, listing, image_size, threads, bar)
+                for split, listing in zip(splits, listings, strict=True)
+            ]
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)  # an interrupt ends it soon
+            raise
+
+
+def spread(values: Sequence[int]) -> dict[str, float] | None:
+    """Give the smallest, the median and the largest of some numbers; None of none."""
+    if not values:
+        return None
+    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
+
+
+def _measure(
+    split: str | None,
+    listing: ImageListing,
+    image_size: int | None,
+    threads: ThreadPoolExecutor,
+    bar: "tqdm[None]",
+) -> Statistics:
+    counts = np.bincount(listing.labels, minlength=len(listing.classes)).tolist()
+    statistics = Statistics(
+        split,
+        dict(zip(listing.classes, counts, strict=True)),
+        num_outside=listing.num_outside,
+        num_unlistable=listing.num_unlistable,
+    )
+    for begin in range(0, len(listing.paths), IMAGES_AT_ONCE):
+        part = listing.paths[begin : begin + IMAGES_AT_ONCE]
+        for seen in threads.map(lambda path: _look(listing.root, path, image_size), part):
+            statistics.add(seen)
+            bar.update()
+    return statistics
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One image: what it is, or the problem with it."""
+
+    path: str
+    problem: str = ""
+    size: tuple[int, int] = (0, 0)
+    num_bytes: int = 0
+    format: str = ""
+    mode: str = ""
+    sums: Sums = (0, np.zeros(3, np.uint64), np.zeros(3, np.uint64))
+
+
+def _look(root: Path, path: str, image_size: int | None) -> _Seen:
+    file = root / path
+    try:
+        pixels = read_image(file, image_size) if image_size else decode_image(file, WHOLE)
+        with Image.open(file, formats=FORMATS) as header:
+            return _Seen(
+                path,
+                size=header.size,
+                num_bytes=file.stat().st_size,
+                format=header.format or "unknown",
+                mode=header.mode,
+                sums=_sums(pixels),
+            )
+    except InputError as error:
+        return _Seen(path, problem=str(error).removeprefix(f"{file}: "))
+    except OSError as error:  # it went away in between
+        return _Seen(path, problem=error.strerror or str(error))
+
+
+def _sums(pixels: npt.NDArray[np.uint8]) -> Sums:
+    """Number of pixels, and for each channel the sum and the sum of squares."""
+    rows = pixels.reshape(-1, 3)
+    sums, squares = np.zeros(3, np.uint64), np.zeros(3, np.uint64)
+    for begin in range(0, len(rows), PIXELS_AT_ONCE):
+        part = rows[begin : begin + PIXELS_AT_ONCE]
+        sums += part.sum(axis=0, dtype=np.uint64)
+        squares += np.square(part, dtype=np.uint16).sum(axis=0, dtype=np.uint64)  # 255**2 fits
+    return len(rows), sums, squares

@@ -1,0 +1,172 @@
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from deep_ranking.config import BACKBONES, NetworkConfig, find_backbone
+from deep_ranking.errors import InputError
+from deep_ranking.model_file import load_model, save_model
+from deep_ranking.network import blocks_of, build_network, set_trainable_from, split_at_frozen
+
+SMALL = NetworkConfig(
+    image_size=32, weights=None, hidden_layers=0, multiscale="none", embedding_size=8
+)
+
+
+def random_images(size):
+    return np.random.default_rng(7).integers(0, 256, (2, size, size, 3)).astype(np.float32)
+
+
+MODES = {"caffe": "caffe", "torch": "torch", "symmetric": "tf"}
+
+
+def config_of(name, **options):
+    size = max(32, BACKBONES[name].min_size)
+    return replace(SMALL, backbone=name, image_size=size, **options)
+
+
+def shaken(model):
+    """Give every weight some noise: statistics of batches are 0 and 1 at first."""
+    rng = np.random.default_rng(3)
+    for layer in model.layers:
+        if layer.weights and not isinstance(layer, keras.layers.Normalization):
+            layer.set_weights([w + 0.05 * rng.uniform(-1, 1, w.shape) for w in layer.get_weights()])
+    return model
+
+
+# Names of layers that Keras only numbers (xception, efficientnetb0), pixels of each kind, and a
+# backbone that normalises pixels by itself.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "efficientnetb0",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenetv2", "xception", "resnet50")),
+    ],
+)
+def test_pixels_and_weights_are_those_of_keras(tmp_path, name):
+    spec, config = BACKBONES[name], config_of(name)
+    shape = (config.image_size, config.image_size, 3)
+    builder = getattr(keras.applications, spec.builder)
+    reference = shaken(builder(include_top=False, weights=None, input_shape=shape, pooling="avg"))
+    reference.save(tmp_path / "weights.h5", include_optimizer=False)
+    images = random_images(config.image_size)
+    pixels = keras.applications.imagenet_utils.preprocess_input(
+        images.astype(np.float64), mode=MODES[spec.pixels]
+    )
+    if name == "efficientnetb0":  # its own first layer divides by 255
+        pixels = 255 * pixels
+    wanted = reference.predict_on_batch(pixels)
+    model = build_network(replace(config, weights=str(tmp_path / "weights.h5"), normalisation=None))
+    got = keras.Model(model.input, model.get_layer("pooled").output).predict_on_batch(images)
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def round_trip(tmp_path, name):
+    model = shaken(build_network(config_of(name), seed=1))
+    images = random_images(model.input_shape[1])
+    before = model.predict_on_batch(images)
+    assert np.abs(before[0] - before[1]).max() > 0
+    save_model(model, tmp_path / "model.h5")
+    plain = keras.models.load_model(tmp_path / "model.h5", compile=False)
+    np.testing.assert_array_equal(plain.predict_on_batch(images), before)
+    build_network(config_of(name))  # Keras counts on
+    loaded = load_model(tmp_path / "model.h5")
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), before)
+    assert loaded.network_config.backbone == name
+
+
+def test_a_model_file_of_a_backbone_opens_here_and_in_plain_keras(tmp_path):
+    round_trip(tmp_path, "mobilenetv2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_a_model_file_of_every_backbone_opens_here_and_in_plain_keras(tmp_path, name):
+    round_trip(tmp_path, name)
+
+
+def test_the_same_backbone_has_the_same_names_in_every_process():
+    first, second = (build_network(config_of("xception")) for _ in range(2))
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+    assert {"conv2d_1", "conv2d_4"} <= set(first.backbone_layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "trained"),
+    [
+        ("resnet50", "conv5", "conv5"),
+        ("resnet50", "conv5_block3_1_conv", "conv5_block3"),
+        ("mobilenetv2", "block_16", ("block_16", "Conv_1")),
+        ("mobilenetv2", "head", ()),
+    ],
+)
+def test_training_begins_at_a_block_or_a_layer(name, first, trained):
+    model = build_network(config_of(name))
+    set_trainable_from(model, first)
+    backbone = [model.get_layer(each) for each in model.backbone_layers]
+    moving = {layer.name for layer in backbone if layer.trainable_weights}
+    assert all(layer.startswith(trained) for layer in moving)
+    every = {layer.name for layer in backbone if layer.weights}
+    wanted = {layer for layer in every if trained and layer.startswith(trained)}
+    assert moving >= {layer for layer in wanted if layer.endswith(("_conv", "_bn"))}
+    assert model.get_layer("embedding").trainable
+
+
+def test_block_1_is_not_block_16():
+    model = build_network(config_of("mobilenetv2"))
+    blocks = blocks_of(model)
+    assert all(name.startswith("block_1_") for name in blocks["block_1"])
+    assert len(blocks) == 16
+
+
+def test_frozen_layers_give_the_same_in_training(tmp_path):
+    """Frozen statistics of batches are not those of this batch, and nothing is dropped."""
+    model = shaken(build_network(config_of("efficientnetb0", dropout=0.0), seed=2))
+    set_trainable_from(model, "head")
+    frozen, head = split_at_frozen(model)
+    assert [weight.path.split("/")[0] for weight in head.weights] == ["embedding", "embedding"]
+    images = random_images(32)
+    once, again = (np.asarray(model(images, training=kind)) for kind in (True, False))
+    np.testing.assert_allclose(once, again, atol=1e-6)
+    np.testing.assert_allclose(head(frozen(images)), again, atol=1e-6)
+
+
+def test_pooled_blocks_are_those_of_the_backbone():
+    model = build_network(config_of("resnet50", pooled_blocks=3))
+    widths = [model.get_layer(f"unit_part_{number}").output.shape[1] for number in (1, 2, 3)]
+    assert widths == [2048, 1024, 512]
+    with pytest.raises(InputError, match=r"pooled_blocks must be 5 or less with resnet50"):
+        build_network(config_of("resnet50", pooled_blocks=6))
+
+
+def test_capitals_make_no_difference():
+    assert find_backbone("ResNet50").name == "resnet50"
+    assert replace(SMALL, backbone="VGG19").backbone == "vgg19"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("MobileNetV3Small", "not offered: .*hard swish"),
+        ("convnexttiny", "not offered: .*LayerScale"),
+        ("inceptionresnetv2", "not offered: .*CustomScaleLayer"),
+        ("resnet18", "one of vgg16, .*resnet50.*Received: resnet18"),
+    ],
+)
+def test_other_backbones_are_refused_with_the_reason(name, said):
+    with pytest.raises(InputError, match=said):
+        replace(SMALL, backbone=name)
+
+
+def test_images_may_be_too_small_for_a_backbone():
+    with pytest.raises(InputError, match=r"xception sees images of 71 pixels.*Received: 64"):
+        replace(SMALL, backbone="xception", image_size=64)
+    replace(SMALL, backbone="xception", image_size=64, backbone_size=71)
+
+
+def test_weights_of_another_backbone_are_named(tmp_path):
+    reference = keras.applications.MobileNetV2(include_top=False, weights=None)
+    reference.save(tmp_path / "weights.h5", include_optimizer=False)
+    with pytest.raises(InputError, match=r"weights\.h5: not a MobileNet weight file: .*expected"):
+        build_network(config_of("mobilenet", weights=str(tmp_path / "weights.h5")))
