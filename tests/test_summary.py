@@ -100,7 +100,7 @@ def test_flags_in_the_place_of_a_model(capsys):
     assert (found["parameters"], found["trained_parameters"]) == (VGG16 + HEAD, HEAD)
     trained = {layer["name"] for layer in found["layers"] if layer["trained"]}
     assert trained == {"branch_1_conv", "branch_2_conv", "hidden_1", "hidden_2", "embedding"}
-    random = summary(capsys, *FLAGS, "--weights", "none", "--no-shallow_branches")
+    random = summary(capsys, *FLAGS, "--weights", "none", "--multiscale", "none")
     assert "normalisation   unit" in random and "branch" not in random
     assert random.splitlines()[-1].startswith("random weights: ")
 
