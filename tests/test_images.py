@@ -20,7 +20,6 @@ from PIL import Image, ImageOps
 
 from deep_ranking.errors import InputError
 from deep_ranking.images import (
-    NUM_MEASURED,
     decode_image,
     find_images,
     fitting_size,
@@ -28,6 +27,7 @@ from deep_ranking.images import (
     read_image,
     resample,
 )
+from deep_ranking.images.decoding import NUM_MEASURED
 
 ORIENTATION = 0x0112
 LOSSLESS = {"png": {}, "bmp": {}, "ppm": {}, "tif": {}, "webp": {"lossless": True}}
