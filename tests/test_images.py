@@ -604,7 +604,8 @@ def test_nothing_but_the_error_is_said(tmp_path):
     save(cut, noise(16, 16), exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03")
     program = """if True:
         import sys
-        from deep_ranking.images import InputError, read_image
+        from deep_ranking.errors import InputError
+        from deep_ranking.images import read_image
         for path in sys.argv[1:]:
             try:
                 print(read_image(path, 8).shape)
