@@ -17,6 +17,8 @@ square of the data, so it is measured on queries spread evenly over the data set
 Both are made faster than the original where it is not the algorithm that costs: image names are
 listed once and grouped by class once, whether an image is of another class is looked up and not
 searched for, and only the query's own class is shuffled for its positives.
+
+With `--strategies`, every strategy is measured instead: see `sampling_strategies.py`.
 """
 
 import argparse
@@ -208,6 +210,11 @@ def parse_arguments():
     parser.add_argument(
         "--seconds", type=float, default=20, metavar="S", help="time for each reading of the blog's"
     )
+    parser.add_argument(
+        "--strategies",
+        action="store_true",
+        help="measure each strategy, at 10,000, --images and --large_images images",
+    )
     args = parser.parse_args()
     smallest = min(args.classes - 1, args.num_pos_images, args.num_neg_images, args.repeats)
     if smallest < 1 or args.images < 2 * args.classes or args.seconds <= 0:
@@ -253,6 +260,12 @@ def compare(listing, counts, repeats, seconds):
 def main():
     """Measure and print."""
     args = parse_arguments()
+    if args.strategies:
+        from sampling_strategies import measure_strategies
+
+        sizes = [size for size in (10_000, args.images, args.large_images) if size]
+        measure_strategies(sizes, args.classes)
+        return
     counts = (args.num_pos_images, args.num_neg_images)
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}, "

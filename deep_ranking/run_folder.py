@@ -19,6 +19,7 @@ from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path, make_folder
 from deep_ranking.images import find_images
 from deep_ranking.plots import run_figure
+from deep_ranking.triplets import triplet_files
 
 Row = dict[str, float]
 
@@ -67,11 +68,12 @@ class RunState:
         """Give the state of a run that has not begun."""
         fingerprints = {}
         if config.batches == "triplets":
-            fingerprints["triplets"] = _sha256(config.triplets)
+            fingerprints["triplets"] = _sha256(*triplet_files(config.triplets))
         elif config.dataset is not None:
             fingerprints["dataset"] = _sha256_of_names(config.dataset)
         if config.validation_triplets is not None:
-            fingerprints["validation_triplets"] = _sha256(config.validation_triplets)
+            files = triplet_files(config.validation_triplets)
+            fingerprints["validation_triplets"] = _sha256(*files)
         if config.validation_dataset is not None:
             fingerprints["validation_dataset"] = _sha256_of_names(config.validation_dataset)
         return cls(fingerprints, num_epochs=config.start_epoch)
@@ -214,9 +216,12 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _sha256(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as handle:
+            hashlib.file_digest(handle, lambda: digest)
+    return digest.hexdigest()
 
 
 def _sha256_of_names(folder: Path) -> str:

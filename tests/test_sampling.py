@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from deep_ranking import sampling
 from deep_ranking.errors import InputError
 from deep_ranking.images import find_images
-from deep_ranking.sampling import draw_distinct, hold_back_classes, sample_triplets
+from deep_ranking.sampling import draw_distinct, hold_back_classes, sample_triplets, strategy
 from deep_ranking.triplets import write_triplets
 
 # The triplets of conftest's tree at 1 and 1 and seed 7: every image of a class of two or more is a
@@ -103,7 +102,7 @@ def test_labels_may_be_any_numbers_that_do_not_decrease(labels):
 
 def test_many_blocks_keep_the_rule(monkeypatch):
     labels = labels_of([5, 1, 9, 30, 2, 1, 4])
-    monkeypatch.setattr(sampling, "BLOCK_TRIPLETS", 50)
+    monkeypatch.setattr(strategy, "BLOCK_TRIPLETS", 50)
     blocks = list(sample_triplets(labels, num_positives=4, num_negatives=6, seed=1))
     assert len(blocks) > 10
     assert max(map(len, blocks)) <= 50

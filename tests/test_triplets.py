@@ -1,4 +1,5 @@
 import csv
+import gzip
 import os
 from pathlib import Path
 
@@ -8,7 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deep_ranking.errors import InputError
-from deep_ranking.triplets import Triplets, read_triplets, resolve_paths, write_triplets
+from deep_ranking.triplets import (
+    Triplets,
+    read_triplets,
+    resolve_paths,
+    shard_path,
+    write_triplets,
+)
 
 ODD_NAMES = [
     "plain.jpg",
@@ -335,3 +342,98 @@ def test_image_in_none_of_the_folders(places):
 def test_name_too_long_for_any_file(places):
     with pytest.raises(InputError, match="not found"):
         resolve_paths(triplets_of(places, "a" * 300, "b", "c"), None)
+
+
+@pytest.mark.parametrize("longest", [1, 40, 40_000])
+def test_one_path_may_be_far_longer_than_others(tmp_path, longest):
+    names = [*NUMBERED[:8], "x" * longest + ".jpg"]
+    write_triplets(tmp_path / "t.txt", names, [np.arange(9).reshape(3, 3), np.array([[8, 0, 8]])])
+    lines = [*(names[i : i + 3] for i in (0, 3, 6)), [names[8], names[0], names[8]]]
+    assert (tmp_path / "t.txt").read_text() == "".join(",".join(line) + "\n" for line in lines)
+
+
+# Compressed files, and sets of them
+
+BLOCKS = [np.arange(12).reshape(4, 3), np.arange(12, 33).reshape(7, 3)]  # eleven triplets
+NUMBERED = [f"{number}.jpg" for number in range(33)]
+
+
+def write_set(folder, count, name="t.txt.gz"):
+    assert write_triplets(folder / name, NUMBERED, BLOCKS, shards=count) == 11
+    return [shard_path(folder / name, number, count) for number in range(count)]
+
+
+def test_compressed_file_reads_as_the_plain_one(tmp_path):
+    for name in ("a.txt", "a.txt.gz", "b.txt.gz"):
+        write_triplets(tmp_path / name, NUMBERED, BLOCKS)
+    assert (tmp_path / "a.txt.gz").read_bytes() == (tmp_path / "b.txt.gz").read_bytes()
+    plain = (tmp_path / "a.txt").read_bytes()
+    assert gzip.decompress((tmp_path / "a.txt.gz").read_bytes()) == plain
+    assert names_of(read_triplets(tmp_path / "a.txt.gz")) == names_of(
+        read_triplets(tmp_path / "a.txt")
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 16])
+@pytest.mark.parametrize("name", ["t.txt.gz", "t.txt", "with.dots, and comma.txt.gz"])
+def test_a_set_holds_triplets_in_turn_and_is_read_as_one(tmp_path, count, name):
+    files = write_set(tmp_path, count, name)
+    assert sorted(tmp_path.iterdir()) == files
+    rows = np.concatenate(BLOCKS)
+    expected = [[NUMBERED[i] for i in row] for s in range(count) for row in rows[s::count]]
+    for path in (files[0], files[-1], tmp_path / f"{files[0].name[:3]}*"):
+        triplets = read_triplets(path)
+        assert names_of(triplets) == expected
+        assert triplets.file == files[0]
+        places = [f"{files[s]}:{i + 1}" for s in range(count) for i in range(len(rows[s::count]))]
+        assert [triplets.place(number) for number in range(11)] == places
+
+
+def test_names_of_a_set(tmp_path):
+    assert shard_path(tmp_path / "triplets.txt.gz", 0, 16).name == "triplets-00000-of-00016.txt.gz"
+    assert shard_path(tmp_path / "a.b.txt", 3, 4).name == "a.b-00003-of-00004.txt"
+
+
+def test_a_set_that_is_not_whole(tmp_path):
+    files = write_set(tmp_path, 4)
+    files[2].unlink()
+    with pytest.raises(InputError, match=r"t-00002-of-00004\.txt\.gz: is missing from"):
+        read_triplets(files[0])
+    files = write_set(tmp_path, 4)
+    write_set(tmp_path, 2)
+    with pytest.raises(InputError, match=r"t-00000-of-00004\.txt\.gz: is not of"):
+        read_triplets(tmp_path / "t-*")
+    assert len(read_triplets(tmp_path / "t-*-of-00004*")) == 11
+
+
+def test_a_pattern_that_fits_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"x\*\.txt: no triplet file has a name like this"):
+        read_triplets(tmp_path / "x*.txt")
+
+
+def test_a_pattern_of_other_files(tmp_path):
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / name).write_text(f"{name},p,n\n")
+    assert names_of(read_triplets(tmp_path / "?.txt")) == [["a.txt", "p", "n"], ["b.txt", "p", "n"]]
+    (tmp_path / "[1].txt").write_text("q,p,n\n")  # a file of this very name comes first
+    assert names_of(read_triplets(tmp_path / "[1].txt")) == [["q", "p", "n"]]
+
+
+def test_compressed_files_that_are_broken(tmp_path):
+    path = tmp_path / "t.txt.gz"
+    write_triplets(path, NUMBERED, BLOCKS)
+    whole = path.read_bytes()
+    for data in (whole[:-9], b"a,b,c\n", whole[:12] + b"\xff" * 30):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"t\.txt\.gz: not a whole gzip file"):
+            read_triplets(path)
+
+
+def test_a_set_appears_when_it_is_whole(tmp_path):
+    def blocks():
+        yield BLOCKS[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_triplets(tmp_path / "t.txt.gz", NUMBERED, blocks(), shards=3)
+    assert os.listdir(tmp_path) == []

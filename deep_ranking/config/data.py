@@ -27,7 +27,9 @@ class DataConfig(Config):
     )
     triplets: Path = field(
         default=Path("triplets.txt"),
-        metadata={"help": "triplet file to train on, with --batches triplets"},
+        metadata={
+            "help": "triplet file to train on, with --batches triplets; one of a set stands for all"
+        },
     )
     dataset: Path | None = field(
         default=None,

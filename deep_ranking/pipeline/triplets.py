@@ -249,6 +249,6 @@ class TripletSource(BatchSource):
 
     def _located(self, triplet: int, error: InputError) -> InputError:
         return InputError(
-            f"{self.triplets.file}:{triplet + 1}: {error}; mend the image, or leave such triplets "
+            f"{self.triplets.place(triplet)}: {error}; mend the image, or leave such triplets "
             "out with --skip_broken"
         )

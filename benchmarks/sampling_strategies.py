@@ -1,0 +1,126 @@
+"""What each strategy takes: triplets a second, memory, and the file beside its bare bytes.
+
+Called by `sampling.py --strategies`. Listings are made up: classes of equal size, ten images an
+item. What a strategy goes by is made up too: relevance is the cosine of random rows of 32 floats,
+and neighbours are ten random images of other classes. Each measurement has a process of its own,
+and each image one positive with four negatives.
+
+"file" is the time from the labels to the file on the disk, "lines" that of writing the same
+triplets when they are drawn already, "bytes" that of copying the file; all are flushed to the disk.
+Memory includes the made-up rows and neighbours.
+"""
+
+import multiprocessing
+import os
+import platform
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from deep_ranking import write_triplets
+from deep_ranking.relevance import RowCosine
+from deep_ranking.sampling import STRATEGIES, SamplingConfig, make_strategy
+
+IMAGES_AN_ITEM = 10
+DIMENSION = 32
+NUM_NEIGHBOURS = 10
+TARGET_RATIO = 3
+
+
+def measure(name, num_images, num_classes):
+    """Measure a strategy in this process, meant to be a new one.
+
+    Returns:
+        Triplets; seconds of drawing them, of making the file, of writing triplets that are drawn,
+        of copying the file; megabytes until then.
+    """
+    classes = (np.arange(num_images) * num_classes // num_images).astype(np.int32)
+    items = (np.arange(num_images) // IMAGES_AN_ITEM).astype(np.int32)
+    categories = classes[items * IMAGES_AN_ITEM]
+    names = [
+        f"images/class_{category:05}/item_{item:06}/image_{number:07}.jpg"
+        for number, (category, item) in enumerate(zip(categories, items, strict=True))
+    ]
+    rng = np.random.default_rng(0)
+    given = {}
+    if name == "relevance":
+        rows = rng.standard_normal((num_images, DIMENSION), np.float32) + np.float32(0.5)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        given["rows"] = RowCosine(rows)
+    if name == "hard":
+        step = rng.integers(num_images // 3, num_images // 2, (num_images, NUM_NEIGHBOURS))
+        given["neighbours"] = ((np.arange(num_images)[:, None] + step) % num_images).astype(
+            np.int32
+        )
+    config = SamplingConfig(strategy=name, num_pos_images=1, num_neg_images=4)
+
+    def strategy():
+        relevance = None
+        if "rows" in given:
+            relevance = (given["rows"], given["rows"].totals(categories))
+        return make_strategy(
+            config,
+            items if name == "in-class" else categories,
+            categories=categories if name == "in-class" else None,
+            relevance=relevance,
+            neighbours=given.get("neighbours"),
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        count = sum(len(block) for block in strategy().triplets(0))
+        drawing = time.perf_counter() - start
+        start = time.perf_counter()
+        write_triplets(Path(folder) / "triplets.txt", names, strategy().triplets(0))
+        writing = time.perf_counter() - start
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+        megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+        blocks = list(strategy().triplets(0))
+        start = time.perf_counter()
+        write_triplets(Path(folder) / "again.txt", names, blocks)
+        lines = time.perf_counter() - start
+        start = time.perf_counter()
+        with (
+            (Path(folder) / "triplets.txt").open("rb") as source,
+            (Path(folder) / "copy.txt").open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        copying = time.perf_counter() - start
+    return count, drawing, writing, lines, copying, megabytes
+
+
+def measure_strategies(sizes, num_classes):
+    """Measure all strategies at some numbers of images, and print."""
+    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}")
+    print(f"{num_classes:,} classes; a process each\n")
+    print(
+        f"{'strategy':14}{'images':>11}{'triplets':>12}{'a second':>12}{'file':>9}{'lines':>9}"
+        f"{'ratio':>7}{'bytes':>9}{'ratio':>7}{'memory':>11}"
+    )
+    slow = []
+    for name in STRATEGIES:
+        for size in sizes:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                measured = pool.submit(measure, name, size, num_classes).result()
+            count, drawing, writing, lines, copying, megabytes = measured
+            ratio = writing / copying
+            print(
+                f"{name:14}{size:11,}{count:12,}{count / drawing:12,.0f}{writing:7.2f} s"
+                f"{lines:7.2f} s{writing / lines:7.1f}{copying:7.2f} s{ratio:7.1f}"
+                f"{megabytes:8,.0f} MB",
+                flush=True,
+            )
+            if name == "out-of-class" and ratio > TARGET_RATIO:
+                slow.append(f"{ratio:.1f} at {size:,}")
+    print(
+        f"\nTarget of out-of-class, a file in {TARGET_RATIO} times its bytes: "
+        + (f"MISSED ({', '.join(slow)})." if slow else "met.")
+    )

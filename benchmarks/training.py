@@ -1,0 +1,163 @@
+"""Images a second of our training step, against the same network in a bare Keras `fit`.
+
+Ours is what `train.py` runs: images read from files by `TripletSource` and augmented as the blog
+does, our optimizer, loss and metrics. The reference has no files to read: random arrays in memory
+go into the same network (the blog's, from random weights), compiled with Keras' own SGD and the
+ranking loss in three lines of `keras.ops`, without metrics. Both take batches of 24 rows.
+
+In each round the two take turns, and the one that begins changes; the ratio is the median over the
+rounds of each round's ratio, as the machine is not the same from minute to minute. The first steps,
+in which TensorFlow builds the graph, do not count. With `--precision mixed_bfloat16` the reference
+has that as Keras' global policy.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from deep_ranking import Augmentation, InputError, find_images, sample_triplets, write_triplets
+from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.config import NetworkConfig, TrainConfig
+
+TARGET = 0.95
+BATCH_SIZE = 24
+
+
+def fit_seconds(model, batches):
+    """Seconds that `fit` takes for a dataset."""
+    start = time.perf_counter()
+    model.fit(batches, epochs=1, shuffle=False, verbose=0)
+    return time.perf_counter() - start
+
+
+def our_step(size, precision, dataset, folder):
+    """Our network, compiled as `train.py` does, and its batches.
+
+    Args:
+        size: side of the images in pixels.
+        precision: as `train.py --precision`.
+        dataset: folder of classes.
+        folder: where to write a triplet file.
+
+    Returns:
+        The model, and a function of a number of steps that gives a dataset of so many batches.
+    """
+    from deep_ranking.losses import make_loss, make_metrics
+    from deep_ranking.network import build_network
+    from deep_ranking.optimizers import make_optimizer
+    from deep_ranking.pipeline import TripletSource
+    from deep_ranking.precision import resolved_precision, set_precision
+    from deep_ranking.triplets import read_triplets
+
+    listing = find_images(dataset)
+    blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=0)
+    triplets = folder / "triplets.txt"
+    write_triplets(triplets, [str(listing.root / path) for path in listing.paths], blocks)
+    config = TrainConfig(
+        triplets=triplets,
+        network=NetworkConfig(image_size=size, weights=None),
+        augmentation=Augmentation(),
+        precision=precision,
+    )
+    model = build_network(config.network, seed=0)
+    set_precision(model, resolved_precision(precision))
+    model.compile(
+        optimizer=make_optimizer(
+            config, model.backbone_layers, learning_rate=config.learning_rate, num_steps=1
+        ),
+        loss=make_loss(config, "triplets", config.network.embedding_size),
+        metrics=make_metrics(config, "triplets"),
+    )
+
+    def batches(steps):
+        return TripletSource(
+            read_triplets(triplets),
+            image_size=size,
+            batch_size=BATCH_SIZE,
+            augmentation=config.augmentation,
+            steps_per_epoch=steps,
+        ).dataset(0)
+
+    return model, batches
+
+
+def bare_step(size, precision):
+    """The same network as a user of bare Keras would train it; see `our_step`."""
+    import keras
+    import tensorflow as tf
+    from keras import ops
+
+    from deep_ranking.network import build_network
+    from deep_ranking.precision import resolved_precision
+
+    def loss(_, embeddings):
+        query, positive, negative = (embeddings[role::3] for role in range(3))
+        near, far = ops.norm(query - positive, axis=1), ops.norm(query - negative, axis=1)
+        return ops.mean(ops.relu(1.0 + near - far))
+
+    keras.config.set_dtype_policy(resolved_precision(precision))
+    try:
+        model = build_network(NetworkConfig(image_size=size, weights=None), seed=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile(keras.optimizers.SGD(0.001, momentum=0.9, nesterov=True), loss)
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (BATCH_SIZE, size, size, 3)).astype(np.float32)
+    rows = tf.data.Dataset.from_tensors((images, np.zeros(BATCH_SIZE, np.float32)))
+    return model, rows.repeat
+
+
+def measure(size, precision, args, folder):
+    """Print the speeds of one size, and give the ratio."""
+    steps = {"ours": our_step(size, precision, args.dataset, folder)}
+    steps["bare Keras"] = bare_step(size, precision)
+    for model, batches in steps.values():
+        fit_seconds(model, batches(1))
+    num_steps = max(1, round(args.steps * (64 / size) ** 2))
+    speeds = {name: [] for name in steps}
+    for number in range(args.rounds):
+        for name in sorted(steps, reverse=number % 2 == 1):
+            model, batches = steps[name]
+            seconds = fit_seconds(model, batches(num_steps))
+            speeds[name].append(num_steps * BATCH_SIZE / seconds)
+    ratio = statistics.median(np.divide(speeds["ours"], speeds["bare Keras"]).tolist())
+    ours, bare = (statistics.median(each) for each in speeds.values())
+    verdict = "met" if ratio >= TARGET else "MISSED"
+    print(
+        f"{size:4} px  {precision:15} {ours:8.2f} {bare:12.2f}   {ratio:.3f} of it "
+        f"(target {TARGET}: {verdict}); {args.rounds} rounds of {num_steps} steps",
+        flush=True,
+    )
+    return ratio
+
+
+def main():
+    """Measure every size in every precision, and exit with 1 when a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--dataset", type=Path, required=True, help="folder of classes")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], metavar="PIXELS")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"])
+    parser.add_argument("--steps", type=int, default=24, help="at 64 pixels; fewer above")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    start_tensorflow()
+    print("              images a second   ours   bare Keras")
+    with tempfile.TemporaryDirectory() as folder:
+        ratios = [
+            measure(size, precision, args, Path(folder))
+            for size in args.sizes
+            for precision in args.precisions
+        ]
+    sys.exit(0 if min(ratios) >= TARGET else 1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

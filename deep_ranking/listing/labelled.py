@@ -1,0 +1,92 @@
+"""The one description of labelled images, whatever it was read from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label for each image.
+
+    Attributes:
+        codes: int32 (images,), indices into `names`.
+        names: the labels, each once.
+    """
+
+    codes: Int32Array
+    names: list[str]
+
+    @classmethod
+    def of(cls, labels: Sequence[str]) -> Self:
+        """Make codes of the label of each image; names come in sorted order."""
+        names = sorted(set(labels))
+        numbers = {name: number for number, name in enumerate(names)}
+        return cls(np.fromiter((numbers[label] for label in labels), np.int32), names)
+
+    def select(self, chosen: npt.NDArray[np.intp]) -> Self:
+        """Give the labels of some images."""
+        return replace(self, codes=self.codes[chosen])
+
+    @property
+    def num_names(self) -> int:
+        """Labels that an image has."""
+        return int(np.count_nonzero(self.sizes()))
+
+    def sizes(self) -> npt.NDArray[np.intp]:
+        """Give the number of images of each name."""
+        return np.bincount(self.codes, minlength=len(self.names))
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images, and what is known of them.
+
+    Attributes:
+        root: folder that the paths start from.
+        paths: of the images, each once, with "/" between folders.
+        items: the class or, where images of one thing are told from others, the thing.
+        categories: what the items are one of; None if that is not known.
+        splits: str (images,), the part that each image was put into; None if there are no parts.
+        pairs: int32 (pairs, 2), queries and the positives given for them; None if positives are
+            all images of the same item.
+        notes: what was left out, a sentence each.
+    """
+
+    root: Path
+    paths: list[str]
+    items: Labels
+    categories: Labels | None = None
+    splits: npt.NDArray[np.str_] | None = None
+    pairs: Int32Array | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Give the number of images."""
+        return len(self.paths)
+
+    def select(self, chosen: npt.NDArray[np.bool_]) -> Self:
+        """Give some of the images, in order, and the pairs both images of which are among them."""
+        numbers = np.flatnonzero(chosen)
+        pairs = self.pairs
+        if pairs is not None:
+            new = (np.cumsum(chosen) - 1).astype(np.int32)
+            pairs = new[pairs[chosen[pairs].all(axis=1)]]
+        return replace(
+            self,
+            paths=[self.paths[number] for number in numbers],
+            items=self.items.select(numbers),
+            categories=None if self.categories is None else self.categories.select(numbers),
+            splits=None if self.splits is None else self.splits[numbers],
+            pairs=pairs if pairs is not None and len(pairs) else None,
+        )
+
+    def files(self) -> list[str]:
+        """Give the paths as seen from the working folder."""
+        return [str(self.root / path) for path in self.paths]

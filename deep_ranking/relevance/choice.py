@@ -1,0 +1,97 @@
+"""What `--relevance` says -> relevance of images."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from deep_ranking.errors import InputError
+from deep_ranking.listing import LabelledImages
+from deep_ranking.relevance.base import Relevance
+from deep_ranking.relevance.rows import RowCosine
+from deep_ranking.relevance.scored_pairs import read_scored_pairs
+from deep_ranking.relevance.tree import FolderTree
+
+FEATURES, TREE, BACKBONE = "features", "tree", "backbone"
+KINDS = (TREE, FEATURES, BACKBONE)
+WITHOUT_NETWORK = (TREE, FEATURES, ".csv")  # endings of what needs no TensorFlow
+LARGEST_IMAGE_SIZE = 224
+
+
+@contextmanager
+def open_relevance(
+    kind: str, data: LabelledImages, *, weights: str | None = "imagenet"
+) -> Iterator[Relevance]:
+    """Give the relevance of images; rows of features are in a temporary file meanwhile.
+
+    Args:
+        kind: one of `KINDS`, a .csv file of scored pairs, or an .h5 file of a model.
+        data: the images.
+        weights: of the backbone, as in `NetworkConfig`.
+
+    Yields:
+        The relevance of the images as `data` numbers them.
+
+    Raises:
+        InputError: it is none of these, or an image cannot be read.
+    """
+    suffix = Path(kind).suffix.lower()
+    if kind == TREE:
+        yield FolderTree(data.paths)
+    elif kind == FEATURES:
+        with _hand_made_features(data) as relevance:
+            yield relevance
+    elif suffix == ".csv":
+        yield read_scored_pairs(Path(kind), data.paths)
+    elif kind == BACKBONE or suffix in (".h5", ".hdf5"):
+        with _embeddings(kind, data, weights) as relevance:
+            yield relevance
+    else:
+        raise InputError(
+            f"relevance: expected {', '.join(KINDS)}, a file of scored pairs (.csv) or a model "
+            f"(.h5). Received: {kind}"
+        )
+
+
+@contextmanager
+def _hand_made_features(data: LabelledImages) -> Iterator[Relevance]:
+    """Colour and texture: the mean of the cosines of LAB histograms and of oriented gradients."""
+    from deep_ranking.baselines import BASELINES
+    from deep_ranking.images import read_image
+
+    parts = [BASELINES["LAB histogram"], BASELINES["HOG"]]
+    with tempfile.TemporaryFile() as file:
+        rows = None
+        progress = tqdm(data.files(), desc="features", unit=" images", disable=None)
+        for number, path in enumerate(progress):
+            features = [compute(read_image(path, size)) for compute, size in parts]
+            lengths = [max(float(np.linalg.norm(each)), 1e-12) for each in features]
+            row = np.concatenate(
+                [each / length for each, length in zip(features, lengths, strict=True)]
+            ) / np.sqrt(len(parts))
+            if rows is None:
+                rows = np.memmap(file, np.float32, "w+", shape=(len(data), len(row)))
+            rows[number] = row
+        assert rows is not None  # there is no empty listing
+        yield RowCosine(rows)
+
+
+@contextmanager
+def _embeddings(kind: str, data: LabelledImages, weights: str | None) -> Iterator[Relevance]:
+    from deep_ranking.baselines import untrained_backbone
+    from deep_ranking.config import NetworkConfig
+    from deep_ranking.embedding import embedded_images
+    from deep_ranking.images import fitting_size
+    from deep_ranking.model_file import load_model
+
+    files = data.files()
+    if kind == BACKBONE:
+        size = fitting_size(files, LARGEST_IMAGE_SIZE)
+        model = untrained_backbone(NetworkConfig(image_size=size, weights=None), weights)
+    else:
+        model = load_model(kind)
+    with embedded_images(model, files) as rows:
+        yield RowCosine(rows)

@@ -1,0 +1,94 @@
+"""Drawing without replacement from ranges of numbers, many draws at once."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+
+
+def draw_outside(
+    rng: np.random.Generator,
+    outer: tuple[Int64Array, Int64Array],
+    inner: tuple[Int64Array, Int64Array],
+    counts: Int64Array,
+) -> tuple[Int64Array, Int64Array]:
+    """Draw numbers of a range that lie outside another, without replacement.
+
+    Args:
+        rng: source of randomness.
+        outer: int (rows,) start and size of the range that row i draws from.
+        inner: int (rows,) start and size of a range within it, none of which is drawn.
+        counts: int (rows,), numbers to draw; clamped to what there is.
+
+    Returns:
+        int64 (drawn,) rows, rising, and int64 (drawn,) the number that each drew.
+    """
+    populations = outer[1] - inner[1]
+    drawn = draw_distinct(rng, populations, np.minimum(counts, populations))
+    row, column = np.nonzero(drawn >= 0)
+    # The outer range without the inner one is so many numbers: those behind the inner move up.
+    number = outer[0][row] + drawn[row, column]
+    number += np.where(number >= inner[0][row], inner[1][row], 0)
+    return row, number
+
+
+def draw_distinct(
+    rng: np.random.Generator, populations: Int64Array, counts: Int64Array
+) -> Int64Array:
+    """Draw numbers without replacement, many draws at once.
+
+    Args:
+        rng: source of randomness.
+        populations: int (rows,); row i draws from 0 ... populations[i] - 1.
+        counts: int (rows,); row i draws counts[i] <= populations[i] different numbers.
+
+    Returns:
+        int64 (rows, max(counts)); each row's numbers first, uniform over all such draws, then -1.
+    """
+    width = int(counts.max(initial=0))
+    drawn = np.full((len(counts), width), -1, np.int64)
+    # Most of a population: shuffle it all. Few of many: draw, and draw again what came up before;
+    # less than half of the population is taken, so each further try hits at least every other time.
+    for (population, count), rows in _groups(populations, counts):
+        if 2 * count > population:
+            everything = np.broadcast_to(np.arange(population), (len(rows), population))
+            drawn[rows, :count] = rng.permuted(everything, axis=1)[:, :count]
+    sparse = np.flatnonzero(2 * counts <= populations)
+    wanted = np.arange(width) < counts[sparse, None]  # (sparse rows, width)
+    high = np.broadcast_to(populations[sparse, None], wanted.shape)
+    numbers = np.broadcast_to(-1 - np.arange(width), wanted.shape).copy()  # unlike any other
+    again = wanted
+    while again.any():
+        numbers[again] = rng.integers(0, high[again])
+        again = _repeats(numbers)
+    drawn[sparse] = np.where(wanted, numbers, -1)
+    return drawn
+
+
+def _groups(
+    populations: Int64Array, counts: Int64Array
+) -> Iterator[tuple[tuple[int, int], Int64Array]]:
+    """Yield each different (population, count) where count is most of it, and its rows."""
+    dense = np.flatnonzero(2 * counts > populations)
+    pairs, group = np.unique(
+        np.column_stack([populations[dense], counts[dense]]), axis=0, return_inverse=True
+    )
+    order = np.argsort(group, kind="stable")
+    bounds = np.searchsorted(group[order], np.arange(len(pairs) + 1))
+    for (population, count), begin, end in zip(
+        pairs.tolist(), bounds[:-1], bounds[1:], strict=True
+    ):
+        yield (population, count), dense[order[begin:end]]
+
+
+def _repeats(numbers: Int64Array) -> npt.NDArray[np.bool_]:
+    """Mark the numbers that stand further left in their row already."""
+    order = np.argsort(numbers, axis=1, kind="stable")
+    sorted_numbers = np.take_along_axis(numbers, order, axis=1)
+    repeats = np.zeros(numbers.shape, bool)
+    np.put_along_axis(
+        repeats, order[:, 1:], sorted_numbers[:, 1:] == sorted_numbers[:, :-1], axis=1
+    )
+    return repeats

@@ -1,0 +1,51 @@
+"""Negatives that a model takes for alike: among the nearest images of other classes."""
+
+import numpy as np
+
+from deep_ranking.errors import InputError
+from deep_ranking.sampling.drawing import Int64Array, draw_outside
+from deep_ranking.sampling.pool import Integers
+from deep_ranking.sampling.strategy import Drawn, check_counts
+
+ROWS_AT_ONCE = 1 << 16
+
+
+class Nearest:
+    """Some of the nearest images of other classes, each as likely.
+
+    Args:
+        neighbours: integers (images, K), the nearest images of other classes of each image, then
+            -1 where there are fewer; of images that are no query, -1.
+        items: integers (images,), the class or item of each image.
+        num_negatives: negatives a pair, at most.
+
+    Raises:
+        InputError: no image has a neighbour.
+        ValueError: a neighbour is of the image's own class.
+    """
+
+    def __init__(self, neighbours: Integers, items: Integers, num_negatives: int) -> None:
+        check_counts(num_negatives=num_negatives)
+        self._neighbours = neighbours
+        self._num_negatives = num_negatives
+        self._sizes = np.zeros(len(neighbours), np.int64)
+        for begin in range(0, len(neighbours), ROWS_AT_ONCE):
+            part = slice(begin, begin + ROWS_AT_ONCE)
+            there = neighbours[part] >= 0
+            if ((items[neighbours[part]] == items[part, None]) & there).any():
+                raise ValueError("a neighbour is of the image's own class, so it is no negative")
+            self._sizes[part] = there.sum(axis=1)
+        if not self._sizes.any():
+            raise InputError("no image has a neighbour of another class, so there is no negative")
+        self.most = min(num_negatives, int(self._sizes.max()))
+
+    def counts(self, queries: Int64Array) -> Int64Array:
+        """Give how many negatives each query's pairs are given."""
+        return np.minimum(self._num_negatives, self._sizes[queries])
+
+    def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
+        """Draw negatives, uniform over all sets of them."""
+        none = np.zeros_like(queries)
+        all_of_them = (none, self._sizes[queries])
+        row, number = draw_outside(rng, all_of_them, (none, none), self.counts(queries))
+        return row, self._neighbours[queries[row], number].astype(np.int64)

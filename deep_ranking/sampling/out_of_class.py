@@ -1,0 +1,78 @@
+"""Negatives of all other classes: the blog's rule.
+
+Every image is a query; positives are other images of its class; for each (query, positive) pair,
+negatives are drawn afresh from all images of all other classes; nothing is drawn twice in one draw,
+and counts are clamped to what exists.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.errors import InputError
+from deep_ranking.sampling.drawing import Int64Array, draw_outside
+from deep_ranking.sampling.pool import Pool
+from deep_ranking.sampling.positives import SameItem
+from deep_ranking.sampling.strategy import ByQuery, Drawn, Int32Array, check_counts
+
+
+class OtherClasses:
+    """Images of all other classes, each as likely.
+
+    Args:
+        pool: images that may be negatives.
+        num_negatives: negatives a pair, at most.
+
+    Raises:
+        InputError: there are fewer than two classes.
+    """
+
+    def __init__(self, pool: Pool, num_negatives: int) -> None:
+        check_counts(num_negatives=num_negatives)
+        if pool.num_items < 2:
+            raise InputError(
+                f"triplets need images of two classes or more. Received: {pool.num_items}"
+            )
+        self._pool = pool
+        self._num_negatives = num_negatives
+        self.most = min(num_negatives, len(pool) - 1)
+
+    def counts(self, queries: Int64Array) -> Int64Array:
+        """Give how many negatives each query's pairs are given."""
+        return np.minimum(self._num_negatives, len(self._pool) - self._pool.items(queries)[1])
+
+    def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
+        """Draw negatives, uniform over all sets of them."""
+        own = self._pool.items(queries)
+        row, number = draw_outside(rng, self._pool.all(queries), own, self.counts(queries))
+        return row, self._pool.images[number]
+
+
+def sample_triplets(
+    labels: npt.NDArray[np.integer], *, num_positives: int, num_negatives: int, seed: int
+) -> Iterator[Int32Array]:
+    """Sample triplets of images by the blog's rule, in order of their query.
+
+    Args:
+        labels: integers (images,), not decreasing: images of one class follow each other.
+        num_positives: positives drawn for each query, 1 or more.
+        num_negatives: negatives drawn for each (query, positive) pair, 1 or more.
+        seed: the same seed gives the same triplets.
+
+    Yields:
+        int32 (triplets, 3): indices of query, positive and negative. The time a triplet takes does
+        not depend on the number of images; memory is a bounded block beside the labels.
+
+    Raises:
+        InputError: there are fewer than two classes, no class has two images, or a count is
+            below 1.
+        ValueError: the labels decrease somewhere.
+    """
+    labels = np.asarray(labels)
+    check_counts(num_positives=num_positives, num_negatives=num_negatives)
+    if np.any(labels[1:] < labels[:-1]):
+        raise ValueError("labels must not decrease: sort the images by class")
+    pool = Pool(labels)
+    negatives = OtherClasses(pool, num_negatives)
+    return ByQuery(SameItem(pool, num_positives), negatives).triplets(seed)

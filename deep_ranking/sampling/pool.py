@@ -1,0 +1,82 @@
+"""Images in the order of their categories and items, so that each of these is a range."""
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.sampling.drawing import Int64Array
+
+Integers = npt.NDArray[np.integer]
+Range = tuple[Int64Array, Int64Array]
+
+
+class Pool:
+    """Images to draw from.
+
+    Args:
+        items: integers (images,), the class or item of each image, of the pool or not.
+        categories: integers (images,), the category of each, the same for all images of an item;
+            None if all items are of one.
+        members: integers (members,), the images of the pool, each once; None for all.
+
+    Attributes:
+        images: int64 (members,), sorted by category, then item; equal ones in the order given.
+    """
+
+    def __init__(
+        self, items: Integers, categories: Integers | None = None, members: Integers | None = None
+    ) -> None:
+        names, self._item = np.unique(items, return_inverse=True)
+        if categories is None:
+            self._category = np.zeros(len(names), np.int64)
+        else:
+            self._category = np.zeros(len(names), np.int64)
+            self._category[self._item] = np.unique(categories, return_inverse=True)[1]
+        chosen = np.arange(len(items)) if members is None else np.asarray(members, np.int64)
+        item = self._item[chosen]
+        order = np.lexsort((item, self._category[item]))
+        self.images: Int64Array = chosen[order]
+        self._item_sizes = np.bincount(item, minlength=len(names))
+        self._item_starts = np.zeros(len(names), np.int64)
+        items_in_order = np.lexsort((np.arange(len(names)), self._category))
+        ends = np.cumsum(self._item_sizes[items_in_order])
+        self._item_starts[items_in_order] = ends - self._item_sizes[items_in_order]
+        self._category_sizes = np.bincount(self._category[item], minlength=1)
+        self._category_sizes.resize(max(1, self._category.max(initial=0) + 1))
+        self._category_starts = np.cumsum(self._category_sizes) - self._category_sizes
+        self._position = np.full(len(items), -1)
+        self._position[self.images] = np.arange(len(chosen))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_items(self) -> int:
+        """Items that have an image in the pool."""
+        return int(np.count_nonzero(self._item_sizes))
+
+    @property
+    def num_categories(self) -> int:
+        """Categories that have an image in the pool."""
+        return int(np.count_nonzero(self._category_sizes))
+
+    def item_of(self, images: Int64Array) -> Int64Array:
+        """Give numbers of the items of images, from 0."""
+        return self._item[images]
+
+    def all(self, images: Int64Array) -> Range:
+        """Give the range of the whole pool, once for each image."""
+        return np.zeros(len(images), np.int64), np.full(len(images), len(self.images))
+
+    def items(self, images: Int64Array) -> Range:
+        """Give the ranges of the items of images: start and size in the pool."""
+        item = self._item[images]
+        return self._item_starts[item], self._item_sizes[item]
+
+    def categories(self, images: Int64Array) -> Range:
+        """Give the ranges of the categories of images: start and size in the pool."""
+        category = self._category[self._item[images]]
+        return self._category_starts[category], self._category_sizes[category]
+
+    def positions(self, images: Int64Array) -> Range:
+        """Give the ranges that hold only the images themselves, which are of the pool."""
+        return self._position[images], np.ones(len(images), np.int64)

@@ -1,0 +1,74 @@
+"""Which positives: other images of the query's item, or those that are given."""
+
+import numpy as np
+
+from deep_ranking.errors import InputError
+from deep_ranking.sampling.drawing import Int64Array, draw_outside
+from deep_ranking.sampling.pool import Integers, Pool
+from deep_ranking.sampling.strategy import Drawn, check_counts
+
+
+class SameItem:
+    """Other images of the same class or item, none twice for one query.
+
+    Args:
+        pool: all images.
+        num_positives: positives a query, at most.
+
+    Raises:
+        InputError: no item has two images.
+    """
+
+    def __init__(self, pool: Pool, num_positives: int) -> None:
+        check_counts(num_positives=num_positives)
+        images = np.sort(pool.images)
+        sizes = pool.items(images)[1]
+        if sizes.max(initial=0) < 2:
+            raise InputError("no class has two images, so there is no positive for any query")
+        self._pool = pool
+        self._num_positives = num_positives
+        self.queries = images[sizes > 1]
+        self.most = min(num_positives, int(sizes.max()) - 1)
+
+    def counts(self, queries: Int64Array) -> Int64Array:
+        """Give how many positives each query is given."""
+        return np.minimum(self._num_positives, self._pool.items(queries)[1] - 1)
+
+    def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
+        """Draw positives, uniform over all sets of them."""
+        own = self._pool.positions(queries)
+        row, number = draw_outside(rng, self._pool.items(queries), own, self.counts(queries))
+        return row, self._pool.images[number]
+
+
+class GivenPositives:
+    """Positives that somebody named, such as the shop's photos of what a customer photographed.
+
+    Args:
+        pairs: integers (pairs, 2), query and positive; a query may have any number.
+        num_positives: positives a query, at most.
+    """
+
+    def __init__(self, pairs: Integers, num_positives: int) -> None:
+        check_counts(num_positives=num_positives)
+        pairs = np.unique(pairs, axis=0)  # by query
+        queries, self._starts, self._sizes = np.unique(
+            pairs[:, 0], return_index=True, return_counts=True
+        )
+        self.queries: Int64Array = queries.astype(np.int64)
+        self._positives: Int64Array = pairs[:, 1].astype(np.int64)
+        self._num_positives = num_positives
+        self.most = min(num_positives, int(self._sizes.max(initial=1)))
+
+    def counts(self, queries: Int64Array) -> Int64Array:
+        """Give how many positives each query is given."""
+        sizes = self._sizes[np.searchsorted(self.queries, queries)]
+        return np.minimum(self._num_positives, sizes)
+
+    def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
+        """Draw positives, uniform over all sets of them."""
+        at = np.searchsorted(self.queries, queries)
+        given = (self._starts[at], self._sizes[at])
+        none = (self._starts[at], np.zeros(len(at), np.int64))
+        row, number = draw_outside(rng, given, none, self.counts(queries))
+        return row, self._positives[number]

@@ -1,0 +1,77 @@
+"""One pass over weighted images, of which a few of each category are kept (Wang et al. 2014, 6).
+
+An image's key is u^(1/w), with u uniform in (0, 1) and w its weight; of each category those with
+the largest keys stay. So a buffer is a weighted sample without replacement (Efraimidis and Spirakis
+2006) of all that went by. Keys are kept as their logarithm, log(u) / w: for small weights they
+would all be 0.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.sampling.drawing import Int64Array
+
+Float64Array = npt.NDArray[np.float64]
+
+
+class Reservoirs:
+    """Buffers of fixed capacity, one a category.
+
+    Args:
+        num_categories: how many.
+        capacity: images a buffer, at most.
+
+    Attributes:
+        images: int64 (kept,), category by category.
+        weights: float (kept,), as they were given.
+        starts: int64 (categories + 1,): category c has `[starts[c]:starts[c + 1]]` of them.
+    """
+
+    def __init__(self, num_categories: int, capacity: int) -> None:
+        self.images: Int64Array = np.empty(0, np.int64)
+        self.weights: Float64Array = np.empty(0)
+        self.starts: Int64Array = np.zeros(num_categories + 1, np.int64)
+        self._capacity = capacity
+        self._categories: Int64Array = np.empty(0, np.int64)
+        self._keys: Float64Array = np.empty(0)
+        self._thresholds = np.full(num_categories, -np.inf)  # largest key that did not stay
+
+    def add(
+        self,
+        rng: np.random.Generator,
+        images: Int64Array,
+        categories: Int64Array,
+        weights: Float64Array,
+    ) -> None:
+        """Let images go by.
+
+        Args:
+            rng: source of the keys.
+            images: int (images,), none of which went by before.
+            categories: int (images,).
+            weights: float (images,), above 0.
+        """
+        keys = np.concatenate([self._keys, np.log(1 - rng.random(len(images))) / weights])
+        categories = np.concatenate([self._categories, categories])
+        order = np.lexsort((-keys, categories))
+        keys, categories = keys[order], categories[order]
+        starts = np.searchsorted(categories, np.arange(len(self.starts)))
+        rank = np.arange(len(order)) - starts[categories]
+        first_out = rank == self._capacity
+        out = categories[first_out]
+        self._thresholds[out] = np.maximum(self._thresholds[out], keys[first_out])
+        kept = rank < self._capacity
+        self._keys, self._categories = keys[kept], categories[kept]
+        self.images = np.concatenate([self.images, images])[order][kept]
+        self.weights = np.concatenate([self.weights, weights])[order][kept]
+        self.starts = np.searchsorted(self._categories, np.arange(len(self.starts)))
+
+    def inclusion(self, category: int) -> Float64Array:
+        """Give the chance of each image of a buffer to be in it: float (kept of the category,).
+
+        Given the largest key t that did not stay, an image of weight w stays if u^(1/w) > t: with
+        probability 1 - t^w. That is 1 as long as nothing was left out, and in proportion to w when
+        the buffer is a small part of what went by.
+        """
+        part = slice(self.starts[category], self.starts[category + 1])
+        return np.asarray(-np.expm1(self.weights[part] * self._thresholds[category]))

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from collections_of import make_collection
+
+from deep_ranking.errors import InputError
+from deep_ranking.index.exact import ExactIndex
+from deep_ranking.listing import class_folders
+from deep_ranking.neighbours import find_neighbours, nearest_of_other_classes
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def by_hand(rows, items, count, allowed):
+    """The nearest of other classes, image by image."""
+    expected = []
+    for image, row in enumerate(rows):
+        others = [i for i in range(len(rows)) if items[i] != items[image] and allowed[i]]
+        others.sort(key=lambda i: np.linalg.norm(rows[i] - row))
+        expected.append((others + [-1] * count)[:count])
+    return np.array(expected)
+
+
+@pytest.mark.parametrize("count", [1, 4, 40])
+def test_nearest_are_those_by_hand(count):
+    # Class 0 is so dense that the nearest 20 of its images are all of it.
+    rng = np.random.default_rng(0)
+    items = np.repeat([0, 1, 2], [25, 5, 8])
+    rows = unit(rng.standard_normal((38, 6)) * np.where(items == 0, 0.05, 1)[:, None] + 0.3)
+    allowed = rng.random(38) < 0.8
+    index = ExactIndex(rows, np.arange(38))
+    for mask in (None, allowed):
+        found = nearest_of_other_classes(index, rows, np.arange(38), items, count, allowed=mask)
+        expected = by_hand(rows, items, count, np.ones(38, bool) if mask is None else mask)
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == np.int32
+
+
+def test_neighbours_by_an_index_folder(tmp_path, image_tree):
+    data = class_folders(image_tree)
+    rows = unit(np.random.default_rng(1).standard_normal((len(data), 4)))
+    order = np.random.default_rng(2).permutation(len(data))  # rows of the index are in another
+    make_collection(
+        tmp_path / "index", image_tree, {data.paths[number]: rows[number] for number in order}
+    )
+    found = find_neighbours(data, 3, index=tmp_path / "index")
+    np.testing.assert_array_equal(
+        found, by_hand(rows, data.items.codes, 3, np.ones(len(data), bool))
+    )
+
+
+def test_images_that_the_index_lacks(tmp_path, image_tree):
+    data = class_folders(image_tree)
+    make_collection(tmp_path / "index", image_tree, {data.paths[0]: np.eye(4, dtype=np.float32)[0]})
+    with pytest.raises(
+        InputError, match=r"10 of 11 images are not in this index, such as .*--model"
+    ):
+        find_neighbours(data, 3, index=tmp_path / "index")

@@ -1,0 +1,269 @@
+"""`triplet_sampler.py` with its strategies, lists, splits and files."""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from collections_of import make_collection
+from PIL import Image
+from test_listing import CONSUMER_TO_SHOP, partition, touch
+
+from deep_ranking.cli.main import run_command
+from deep_ranking.listing import class_folders
+from deep_ranking.triplets import read_triplets, resolve_paths
+
+
+def sample(capsys, *arguments, output=None):
+    """Run the command; give what it printed."""
+    more = [] if output is None else ["--output_directory", output]
+    assert run_command("sample", list(map(str, (*arguments, *more)))) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def error(capsys, *arguments):
+    assert run_command("sample", list(map(str, arguments))) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1
+    return line
+
+
+def names(path):
+    """Triplets of paths; each image is there."""
+    triplets = read_triplets(path)
+    assert all(Path(each).exists() for each in resolve_paths(triplets, None))
+    return [[triplets.paths[number] for number in row] for row in triplets.rows]
+
+
+@pytest.fixture(scope="module")
+def nested(tmp_path_factory):
+    """Six categories of four items with three images each, one of them copied into another."""
+    root = tmp_path_factory.mktemp("nested") / "n"
+    rng = np.random.default_rng(0)
+    for category in range(6):
+        for item in range(4):
+            folder = root / f"c{category}" / f"i{item}"
+            folder.mkdir(parents=True)
+            for number in range(3):
+                pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
+                Image.fromarray(pixels).resize((24, 24)).save(folder / f"{number}.png")
+    shutil.copy(root / "c0/i0/0.png", root / "c1/i2/copy.png")
+    return root
+
+
+FEW = ("--num_pos_images", 2, "--num_neg_images", 3)
+
+
+def test_in_class(capsys, tmp_path, nested):
+    said = sample(
+        capsys, "--input_directory", nested, "--strategy", "in-class", *FEW, output=tmp_path
+    )
+    assert "73 images of 24 items in 6 categories." in said
+    assert "438 triplets in" in said
+    for query, positive, negative in names(tmp_path / "triplets.txt"):
+        category, item = query.split("/")[-3:-1]
+        assert positive.split("/")[-3:-1] == [category, item]
+        assert negative.split("/")[-3] == category and negative.split("/")[-2] != item
+
+
+def test_relevance_by_tree_and_features(capsys, tmp_path, nested):
+    touch(
+        tmp_path / "f",
+        *(f"c{c}/s{s}/{i}.jpg" for c in range(2) for s in range(2) for i in range(3)),
+    )
+    how = ("--strategy", "relevance", "--relevance")
+    sample(capsys, "--input_directory", tmp_path / "f", *how, "tree", *FEW, output=tmp_path)
+    triplets = names(tmp_path / "triplets.txt")
+    inside = [each for each in triplets if each[0].split("/")[1] == each[2].split("/")[1]]
+    assert 0.5 < len(inside) / len(triplets) < 1
+    for query, positive, negative in inside:  # the positive's folder is the query's
+        assert query.split("/")[2] == positive.split("/")[2] != negative.split("/")[2]
+    arguments = ("--input_directory", nested, *how, "features", *FEW)
+    said = sample(capsys, *arguments, "--relevance_gap", 1e-4, output=tmp_path)
+    assert "438 triplets in" in said
+    arguments = ("--input_directory", nested, *how, "features", "--relevance_gap", 0.9)
+    assert "lower --relevance_gap" in error(
+        capsys, *arguments, "--output_directory", tmp_path / "no"
+    )
+    assert list((tmp_path / "no").iterdir()) == []
+
+
+def test_relevance_of_scored_pairs(capsys, tmp_path, nested):
+    rows = [("c0/i0/0.png", "c0/i1/0.png", 0.9), ("c0/i0/0.png", "c0/i2/0.png", 0.3)]
+    (tmp_path / "s.csv").write_text("".join(f"{a},{b},{score}\n" for a, b, score in rows))
+    arguments = ("--strategy", "relevance", "--relevance", tmp_path / "s.csv", *FEW)
+    said = sample(capsys, "--input_directory", nested, *arguments, output=tmp_path)
+    assert "left out: no positive" in said
+    inside = [each for each in names(tmp_path / "triplets.txt") if "/c0/" in each[2]]
+    assert {tuple(path[-11:] for path in each) for each in inside} == {
+        ("c0/i0/0.png", "c0/i1/0.png", "c0/i2/0.png")
+    }
+
+
+def test_hard_by_an_index(capsys, tmp_path, nested):
+    data = class_folders(nested)
+    angles = np.linspace(0, 3, len(data))
+    rows = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    make_collection(tmp_path / "index", nested, dict(zip(data.paths, rows, strict=True)))
+    arguments = ("--strategy", "hard", "--index", tmp_path / "index", "--num_neighbours", 2, *FEW)
+    sample(capsys, "--input_directory", nested, *arguments, output=tmp_path)
+    # On a line, class by class, the nearest two of another class are the ends of those beside it.
+    place = {path: number for number, path in enumerate(data.paths)}
+    for row in names(tmp_path / "triplets.txt"):
+        query, _, negative = (place["/".join(each.split("/")[-3:])] for each in row)
+        if "copy.png" not in row[0]:  # which is where its original is
+            assert abs(query - negative) <= 14
+
+
+def test_consumer_to_shop(capsys, tmp_path):
+    more = CONSUMER_TO_SHOP.replace("5\n", "6\n", 1) + CONSUMER_TO_SHOP.splitlines()[-1].replace(
+        "id_4", "id_5"
+    )
+    file = partition(tmp_path, more)
+    arguments = ("--partition", file, "--input_directory", tmp_path, *FEW)
+    said = sample(capsys, *arguments, "--split", "train", output=tmp_path)
+    assert "6 pairs of query and positive." in said
+    rows = [[each.split("Skirt/")[1] for each in row] for row in names(tmp_path / "triplets.txt")]
+    assert rows == [
+        ["id_1/comsumer_01.jpg", "id_1/shop_01.jpg", "id_2/shop_01.jpg"],
+        ["id_1/comsumer_02.jpg", "id_1/shop_01.jpg", "id_2/shop_01.jpg"],
+        ["id_2/comsumer_01.jpg", "id_2/shop_01.jpg", "id_1/shop_01.jpg"],
+    ]
+    sample(capsys, *arguments, "--split", "test", output=tmp_path)
+    assert len(names(tmp_path / "test_triplets.txt")) == 2
+    assert "no split dev; there are train, val, test" in error(capsys, *arguments, "--split", "dev")
+    output = ("--output_directory", tmp_path / "all")
+    assert "validation_triplets: no image has both" in error(capsys, *arguments, *output)
+    assert not list((tmp_path / "all").iterdir())  # val has one item: nothing is written
+
+
+@pytest.mark.parametrize("by", ["class", "item"])
+def test_split_without_leaks(capsys, tmp_path, nested, by):
+    arguments = ("--input_directory", nested, "--strategy", "in-class", *FEW, "--by", by)
+    said = sample(capsys, *arguments, "--split", 0.5, 0.25, 0.25, output=tmp_path)
+    assert "1 image like another, kept in the part of that." in said
+    parts = {}
+    for name in ("triplets", "validation_triplets", "test_triplets"):
+        rows = names(tmp_path / f"{name}.txt")
+        parts[name] = {tuple(path.split("/")[-3:]) for row in rows for path in row}
+        assert parts[name]
+    table = [line.split(",") for line in (tmp_path / "partition.csv").read_text().splitlines()]
+    assert table[0] == ["path", "label", "category", "split"] and len(table) == 74
+    depth = 1 if by == "class" else 2
+    seen = [{image[:depth] for image in part} for part in parts.values()]
+    assert len(set.union(*seen)) == sum(map(len, seen))
+    split = {path.split("n/", 1)[1]: part for path, _, _, part in table[1:]}
+    assert split["c0/i0/0.png"] == split["c1/i2/copy.png"]
+    for stem, part in (("triplets", "train"), ("test_triplets", "test")):
+        assert {split["/".join(image)] for image in parts[stem]} == {part}
+    again = tmp_path / "again"
+    sample(capsys, "--partition", tmp_path / "partition.csv", "--split", "test", *FEW,
+           "--strategy", "in-class", output=again)  # fmt: skip
+    images = {
+        tuple(path.split("/")[-3:]) for row in names(again / "test_triplets.txt") for path in row
+    }
+    assert images == parts["test_triplets"]
+
+
+def test_same_seed_same_compressed_bytes(capsys, tmp_path, nested):
+    arguments = ("--input_directory", nested, *FEW)
+    sample(capsys, *arguments, output=tmp_path / "plain")
+    for name in ("one", "two"):
+        sample(capsys, *arguments, "--compress", output=tmp_path / name)
+    compressed = (tmp_path / "one" / "triplets.txt.gz").read_bytes()
+    assert compressed == (tmp_path / "two" / "triplets.txt.gz").read_bytes()
+    assert gzip.decompress(compressed) == (tmp_path / "plain" / "triplets.txt").read_bytes()
+    assert compressed[4:8] == bytes(4)  # no time in it
+
+
+def test_shards_hold_the_same_triplets(capsys, tmp_path, nested):
+    arguments = ("--input_directory", nested, *FEW)
+    sample(capsys, *arguments, output=tmp_path)
+    said = sample(capsys, *arguments, "--shards", 3, output=tmp_path)
+    assert "triplets in 3 files, " in said
+    whole = names(tmp_path / "triplets.txt")
+    shards = names(tmp_path / "triplets-00000-of-00003.txt.gz")
+    assert shards == whole[::3] + whole[1::3] + whole[2::3]
+
+
+def test_limits_and_balance(capsys, tmp_path):
+    touch(
+        tmp_path,
+        *(f"{c}/{i}.jpg" for c, n in (("a", 1), ("b", 4), ("c", 9), ("d", 12)) for i in range(n)),
+    )
+    limits = ("--min_images_per_class", 2, "--max_images_per_class", 10, "--balance")
+    arguments = ("--input_directory", tmp_path, "--num_pos_images", 1, "--num_neg_images", 1)
+    said = sample(capsys, *arguments, *limits, output=tmp_path / "out")
+    assert "23 images in 3 classes." in said  # 4 + 9 + 10
+    queries = [row[0].split("/")[1] for row in names(tmp_path / "out" / "triplets.txt")]
+    assert {name: queries.count(name) for name in "abcd"} == {"a": 0, "b": 8, "c": 8, "d": 8}
+
+
+def test_a_category_of_one_item_is_told_or_refused(capsys, tmp_path):
+    touch(
+        tmp_path, *(f"{item}/{number}.jpg" for item in ("a/1", "a/2", "b/1") for number in range(2))
+    )
+    arguments = (
+        "--input_directory",
+        tmp_path,
+        "--strategy",
+        "in-class",
+        "--output_directory",
+        tmp_path,
+    )
+    assert "1 category has one item only: no query of it." in sample(capsys, *arguments)
+    shutil.rmtree(tmp_path / "a" / "2")
+    assert "no category has two items" in error(capsys, *arguments)
+
+
+def test_level_gives_categories_to_given_pairs(capsys, tmp_path):
+    items = ("s/a/1", "s/a/2", "s/b/3", "s/b/4")
+    touch(tmp_path, *(f"{item}{name}.jpg" for item in items for name in "qp"))
+    rows = [f"{item}q.jpg,{item}p.jpg,{item[-1]}\n" for item in items]
+    (tmp_path / "p.csv").write_text("".join(rows))
+    for level, num_triplets in ((1, 12), (2, 4)):  # of three other items, or of the one beside
+        sample(capsys, "--pairs", tmp_path / "p.csv", "--level", level, output=tmp_path)
+        triplets = names(tmp_path / "triplets.txt")
+        assert len(triplets) == num_triplets
+        assert all(row[2].endswith("p.jpg") for row in triplets)
+
+
+def test_missing_images_of_a_pair_file(capsys, tmp_path):
+    touch(tmp_path, "q.jpg")
+    (tmp_path / "p.csv").write_text("q.jpg,gone.jpg,1\n")
+    assert "p.csv:1: no such image gone.jpg" in error(capsys, "--pairs", tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--strategy", "relevance"], "need each other"),
+        (["--relevance", "tree"], "need each other"),
+        (["--strategy", "hard"], "--model or --index"),
+        (["--strategy", "softest"], "strategy"),
+        (["--pairs", "p.csv", "--classes", "c.csv"], "not allowed with"),
+        (["--validation_share", "0.1", "--split", "0.5", "0.5"], "--split"),
+        (["--partition", "p.csv", "--split", "0.5", "0.5"], "split already"),
+        (["--out_of_class_share", "0.1"], "out_of_class_share"),
+        (["--level", "0"], "level"),
+        (["--shards", "0"], "shards"),
+    ],
+)
+def test_flags_that_do_not_go_together(capsys, arguments, named):
+    with pytest.raises(SystemExit) as end:
+        run_command("sample", ["--input_directory", ".", *arguments])
+    assert end.value.code == 2
+    line = capsys.readouterr().err
+    assert named in line and line.count("\n") == 1
+
+
+def test_splits_that_are_none(capsys, nested, tmp_path):
+    arguments = ("--input_directory", nested, "--output_directory", tmp_path, "--split")
+    assert "the images are in no splits" in error(capsys, *arguments, "train")
+    assert "sum of 1" in error(capsys, *arguments, 0.5, 0.6, "--no-keep_together")
+    assert "two or three shares" in error(capsys, *arguments, 1.0)
+    assert "no such folder" in error(
+        capsys, "--classes", "c.csv", "--input_directory", tmp_path / "x"
+    )
+    assert list(tmp_path.iterdir()) == []
