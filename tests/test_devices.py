@@ -85,7 +85,7 @@ def results_of(tmp_path_factory, devices, *names):
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(package)},
-        timeout=500,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "results.json").read_text())
