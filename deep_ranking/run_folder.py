@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -95,6 +96,7 @@ class RunFolder:
         self.path = config.run_dir
         self.checkpoint = self.path / "checkpoint.h5"
         self.best = self.path / "best.h5"
+        self._drawn = -math.inf
 
     def check_earlier_run(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> bool:
         """Say whether an earlier run goes on.
@@ -167,7 +169,7 @@ class RunFolder:
             temporary.write_text(config.to_json(), encoding="utf-8")
 
     def write_history(self, history: list[Row]) -> None:
-        """Write `history.csv` and its picture."""
+        """Write `history.csv`."""
         columns = list(dict.fromkeys(name for row in reversed(history) for name in row))
         with (
             atomic_path(self.path / "history.csv") as temporary,
@@ -176,6 +178,19 @@ class RunFolder:
             writer = csv.DictWriter(handle, columns)
             writer.writeheader()
             writer.writerows(history)
+
+    def draw_history(self, history: list[Row], *, unless_younger_than: float = 0.0) -> None:
+        """Draw `history.png`.
+
+        Args:
+            history: one row an epoch.
+            unless_younger_than: seconds for which the picture before may stay as it is; it takes
+                longer to draw than some epochs.
+        """
+        now = time.monotonic()
+        if not history or now - self._drawn < unless_younger_than:
+            return
+        self._drawn = now
         with atomic_path(self.path / "history.png") as temporary:
             run_figure(history).savefig(temporary)
 

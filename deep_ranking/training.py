@@ -39,6 +39,8 @@ from deep_ranking.validation import make_validation
 
 # A run that was mended so often is not going to be.
 MAX_FIXES = 5
+# Seconds from one picture of the history to the next.
+PICTURE_SECONDS = 10.0
 
 
 def train(
@@ -69,8 +71,11 @@ def train(
         verbose = 1 if sys.stdout.isatty() else 2
     run = _Run(config, resume=resume, overwrite=overwrite)
     run.begin()
-    while not run.is_over:
-        run.train_epoch(verbose)
+    try:
+        while not run.is_over:
+            run.train_epoch(verbose)
+    finally:
+        run.folder.draw_history(run.state.history)
     set_precision(run.model, FULL)
     run.model.make_predict_function(force=True)  # the one of its judgements has another precision
     save_model(run.model, config.output)
@@ -251,6 +256,7 @@ class _Run:
             print(f"On a plateau: the learning rate is now {factor:g} times what it was at first.")
         self._save_checkpoint()
         self.folder.write_history(self.state.history)
+        self.folder.draw_history(self.state.history, unless_younger_than=PICTURE_SECONDS)
         self.board.add_epoch(row)
 
     def _diagnose(self, row: Row) -> Finding | None:

@@ -189,6 +189,7 @@ def blog_file(path, model, *, first, second, dense):
         file.attrs["keras_version"] = b"2.1.3"
 
 
+@pytest.mark.slow
 def test_reads_the_files_of_the_blogs_repository(tmp_path):
     model = build_network(NetworkConfig(weights=None), seed=7)
     path = tmp_path / "deepranking.h5"
