@@ -34,6 +34,8 @@ FREE_TO_CHANGE = (
     "save_augmented",
     "cache_dir",
     "auto_fix",
+    "devices",
+    "xla",
 )
 
 
@@ -128,10 +130,10 @@ class RunFolder:
                 f"{path}: not the settings of a run; start anew by --overwrite"
             ) from None
         goes_on = _flat(json.loads(config.to_json()))
-        for name in sorted(began.keys() | goes_on.keys()):
-            if name not in FREE_TO_CHANGE and began.get(name) != goes_on.get(name):
+        for name in sorted(began):  # a setting that there was not yet had its default
+            if name not in FREE_TO_CHANGE and began[name] != goes_on.get(name):
                 raise InputError(
-                    f"{path}: the run began with {name} {began.get(name)}. "
+                    f"{path}: the run began with {name} {began[name]}. "
                     f"Received: {goes_on.get(name)}; resume with the same, or start anew by "
                     "--overwrite"
                 )
