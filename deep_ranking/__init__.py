@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deep_ranking.config import NetworkConfig, TrainConfig
     from deep_ranking.embedding import embed_images
     from deep_ranking.errors import InputError
+    from deep_ranking.exporting import export_model
     from deep_ranking.images import ImageListing, find_images, read_image
     from deep_ranking.losses import (
         BatchRankingLoss,
@@ -50,6 +51,7 @@ _ROOMS = {
     "Triplets": "triplets",
     "build_network": "network",
     "embed_images": "embedding",
+    "export_model": "exporting",
     "find_images": "images",
     "load_model": "model_file",
     "read_image": "images",
@@ -80,6 +82,7 @@ __all__ = [
     "__version__",
     "build_network",
     "embed_images",
+    "export_model",
     "find_images",
     "load_model",
     "read_image",

@@ -7,7 +7,7 @@ the batch; `REPEATED` in place of their label takes them out of the loss.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -29,15 +29,26 @@ class Devices:
         count: how many.
 
     Raises:
-        InputError: there are no such devices.
+        InputError: there are no such devices, or this process has trained on several others.
     """
+
+    # TensorFlow numbers what devices tell each other from 1 in each strategy, and fails when a
+    # number comes back with another shape: one process needs one strategy.
+    _strategies: ClassVar[dict[tuple[str, ...], tf.distribute.Strategy]] = {}
 
     def __init__(self, names: str | None) -> None:
         self._strategy = None
         if names is not None:
-            chosen = _find(names)
+            chosen = tuple(_find(names))
             if len(chosen) > 1:
-                self._strategy = tf.distribute.MirroredStrategy(chosen)
+                if self._strategies.keys() - {chosen}:
+                    raise InputError(
+                        "a process can train on several devices, but not on others after that; "
+                        f"start another one for these. Received: {names}"
+                    )
+                if chosen not in self._strategies:
+                    self._strategies[chosen] = tf.distribute.MirroredStrategy(chosen)
+                self._strategy = self._strategies[chosen]
         self.count = 1 if self._strategy is None else self._strategy.num_replicas_in_sync
 
     def scope(self) -> AbstractContextManager[Any]:
@@ -60,7 +71,10 @@ class Devices:
         return self._strategy.distribute_datasets_from_function(lambda _: shares.prefetch(2))
 
     def loss(self, loss: keras.losses.Loss) -> keras.losses.Loss:
-        """Give a loss that is computed from the rows of all devices."""
+        """Give a loss that is computed from the rows of all devices.
+
+        The mean that Keras shows of an epoch's batches weighs each by its rows and those repeated.
+        """
         return loss if self._strategy is None else _LossOfAll(loss, self.count)
 
     def metrics(self, metrics: list[keras.metrics.Metric]) -> list[keras.metrics.Metric]:

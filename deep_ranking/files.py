@@ -1,6 +1,7 @@
 """Atomic writes: at every instant a path holds the last complete file, or none."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,49 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder to write to, and put it in the place of `path` at the end.
+
+    As `atomic_path` does a file; but a folder that exists cannot be exchanged in one step: it is
+    renamed first, and removed last. Stopped between, `path` is missing, and the earlier folder is
+    beside it, in a folder .replaced-*.
+
+    Args:
+        path: folder to write, in a folder that exists.
+
+    Yields:
+        Path of the temporary folder, empty.
+
+    Raises:
+        InputError: the folder around it does not exist or cannot be written to, or `path` is a
+            file.
+    """
+    path = Path(path).resolve()  # where it is a link, what it links to is replaced
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; expected the name of a folder to write")
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose a folder you can write to"
+        ) from None
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
+        aside = Path(tempfile.mkdtemp(prefix=".replaced-", dir=path.parent))
+        if path.exists():
+            path.rename(aside / "folder")
+        temporary.rename(path)
+        shutil.rmtree(aside)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -102,12 +102,16 @@ def _take_weights_of_model(model: keras.Model, path: Path) -> None:
         for layer in model.layers:
             group = child(groups, layer.name)
             shapes = [weight.shape for weight in layer.weights]
-            if shapes and isinstance(group, h5py.Group):
-                try:
-                    layer.set_weights(read_layer(group, shapes))
-                except InputError:
-                    if layer.name in model.backbone_layers:
-                        raise
+            required = layer.name in model.backbone_layers
+            if not shapes:
+                continue
+            try:
+                if not isinstance(group, h5py.Group):
+                    raise InputError(f"it has no layer {layer.name}; the file is not whole")
+                layer.set_weights(read_layer(group, shapes))
+            except InputError:
+                if required:
+                    raise
 
 
 def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from deep_ranking.config import TrainConfig
@@ -66,6 +67,17 @@ class _BackboneRate:
         rate = self._rates[self._get_variable_index(variable)]  # type: ignore[attr-defined]
         super().update_step(gradient, variable, learning_rate * rate)  # type: ignore[misc]
 
+    def _clip_gradients(self, gradients: list[Any]) -> list[Any]:
+        """Clip what the gradients of all devices sum up to; Keras clips those of each device."""
+        replica = tf.distribute.get_replica_context()
+        if self.global_clipnorm is None or replica is None:  # type: ignore[attr-defined]
+            return gradients
+        count = replica.num_replicas_in_sync
+        if count > 1:
+            gradients = list(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+        clipped = super()._clip_gradients(gradients)  # type: ignore[misc]
+        return [gradient / count for gradient in clipped]  # they are summed up once more
+
 
 class RankingSGD(_BackboneRate, keras.optimizers.SGD):
     """Stochastic gradient descent with a rate of its own for the backbone."""
@@ -73,6 +85,19 @@ class RankingSGD(_BackboneRate, keras.optimizers.SGD):
 
 class RankingAdam(_BackboneRate, keras.optimizers.Adam):
     """Adam with a rate of its own for the backbone."""
+
+
+class RankingLossScale(keras.optimizers.LossScaleOptimizer):
+    """Scales the loss for half precision; a step is left out on all devices or on none."""
+
+    def check_finite(self, gradients: Any) -> Any:
+        """Say whether the gradients of all devices are finite."""
+        finite = super().check_finite(gradients)
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return finite
+        infinite = ops.cast(ops.logical_not(finite), "float32")
+        return ops.equal(replica.all_reduce(tf.distribute.ReduceOp.SUM, infinite), 0)
 
 
 def make_optimizer(
@@ -103,5 +128,5 @@ def make_optimizer(
     optimizer.backbone_rate = config.backbone_rate
     optimizer.backbone_layers = frozenset(backbone_layers)
     if resolved_precision(config.precision) == "mixed_float16":  # small gradients are 0 in it
-        return keras.optimizers.LossScaleOptimizer(optimizer)
+        return RankingLossScale(optimizer)
     return optimizer

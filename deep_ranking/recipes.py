@@ -39,26 +39,81 @@ BLOG = Recipe(
     settings={"weights": "none"},
 )
 
+# Nothing of an image is changed but what a recipe adds to this.
+_UNCHANGED = {
+    "horizontal_flip": False,
+    "vertical_flip": False,
+    "rotation": 0.0,
+    "zoom": 0.0,
+    "shear": 0.0,
+}
+
 PAPER = Recipe(
     name="paper",
-    summary="Wang et al. 2014 as far as it can be had: pre-trained backbone, squared distance, "
-    "pixel shifts, weight decay 0.001, dropout 0.4; triplets are not sampled by relevance",
+    summary="Wang et al. 2014 as far as it can be had: pre-trained backbone, its subsampled "
+    "branches, squared distance, pixel shifts, weight penalty 0.001, dropout 0.4; its triplets are "
+    "those of triplet_sampler.py --strategy relevance",
     gives="not measured at the paper's size (24 million triplets)",
     takes="days",
     command="train.py --recipe paper --triplets triplets.txt --output m.h5",
-    settings={
+    settings=_UNCHANGED
+    | {
         "image_size": 225,
-        "multiscale": "paper",
         "weights": "imagenet",
+        "multiscale": "paper",
         "dropout": 0.4,
         "distance": "squared",
-        "weight_decay": 0.001,
-        "horizontal_flip": False,
-        "vertical_flip": False,
-        "rotation": 0.0,
-        "zoom": 0.0,
-        "shear": 0.0,
+        "weight_penalty": 0.001,
         "shift": 8.0,
+    },
+)
+
+_BACKBONE_ALONE = {
+    "backbone": "resnet50",
+    "weights": "imagenet",
+    "multiscale": "none",
+    "hidden_layers": 0,
+}
+
+PORT = Recipe(
+    name="port",
+    summary="the PyTorch port's: ResNet, a linear embedding of 4,096, random crops and flips, SGD "
+    "with weight decay, the rate divided by 10 on a plateau; the embedding has unit length here",
+    gives="not measured",
+    takes="days",
+    command="train.py --recipe port --triplets triplets.txt --output m.h5",
+    settings=_UNCHANGED
+    | _BACKBONE_ALONE
+    | {
+        "dropout": 0.0,
+        "embedding_size": 4096,
+        "batch_size": 90,
+        "epochs": 50,
+        "decay": "plateau",
+        "weight_decay": 1e-5,
+        "horizontal_flip": True,
+        "resized_crop": 0.08,
+    },
+)
+
+RETRIEVAL = Recipe(
+    name="retrieval",
+    summary="consumer-to-shop retrieval's: ResNet50, its last stage and an embedding of 512 are "
+    "trained, gap 0.5, Adam; its triplets are those of triplet_sampler.py --pairs or --strategy "
+    "in-class",
+    gives="not measured",
+    takes="hours",
+    command="train.py --recipe retrieval --triplets triplets.txt --output m.h5",
+    settings=_UNCHANGED
+    | _BACKBONE_ALONE
+    | {
+        "train_from": "conv5",
+        "dropout": 0.5,
+        "embedding_size": 512,
+        "gap": 0.5,
+        "optimizer": "adam",
+        "learning_rate": 1e-4,
+        "epochs": 10,
     },
 )
 
@@ -129,4 +184,4 @@ FINE_TUNE = Recipe(
     },
 )
 
-RECIPES = {recipe.name: recipe for recipe in (BLOG, PAPER, LAPTOP, FINE_TUNE)}
+RECIPES = {recipe.name: recipe for recipe in (BLOG, PAPER, PORT, RETRIEVAL, LAPTOP, FINE_TUNE)}

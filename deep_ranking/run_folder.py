@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +36,8 @@ FREE_TO_CHANGE = (
     "save_augmented",
     "cache_dir",
     "auto_fix",
+    "devices",
+    "xla",
 )
 
 
@@ -100,6 +103,7 @@ class RunFolder:
         self.path = config.run_dir
         self.checkpoint = self.path / "checkpoint.h5"
         self.best = self.path / "best.h5"
+        self._drawn = -math.inf
 
     def check_earlier_run(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> bool:
         """Say whether an earlier run goes on.
@@ -131,10 +135,10 @@ class RunFolder:
                 f"{path}: not the settings of a run; start anew by --overwrite"
             ) from None
         goes_on = _flat(json.loads(config.to_json()))
-        for name in sorted(began.keys() | goes_on.keys()):
-            if name not in FREE_TO_CHANGE and began.get(name) != goes_on.get(name):
+        for name in sorted(began):  # a setting that there was not yet had its default
+            if name not in FREE_TO_CHANGE and began[name] != goes_on.get(name):
                 raise InputError(
-                    f"{path}: the run began with {name} {began.get(name)}. "
+                    f"{path}: the run began with {name} {began[name]}. "
                     f"Received: {goes_on.get(name)}; resume with the same, or start anew by "
                     "--overwrite"
                 )
@@ -173,7 +177,7 @@ class RunFolder:
             temporary.write_text(config.to_json(), encoding="utf-8")
 
     def write_history(self, history: list[Row]) -> None:
-        """Write `history.csv` and its picture."""
+        """Write `history.csv`."""
         columns = list(dict.fromkeys(name for row in reversed(history) for name in row))
         with (
             atomic_path(self.path / "history.csv") as temporary,
@@ -182,6 +186,19 @@ class RunFolder:
             writer = csv.DictWriter(handle, columns)
             writer.writeheader()
             writer.writerows(history)
+
+    def draw_history(self, history: list[Row], *, unless_younger_than: float = 0.0) -> None:
+        """Draw `history.png`.
+
+        Args:
+            history: one row an epoch.
+            unless_younger_than: seconds for which the picture before may stay as it is; it takes
+                longer to draw than some epochs.
+        """
+        now = time.monotonic()
+        if not history or now - self._drawn < unless_younger_than:
+            return
+        self._drawn = now
         with atomic_path(self.path / "history.png") as temporary:
             run_figure(history).savefig(temporary)
 

@@ -39,6 +39,8 @@ from deep_ranking.validation import make_validation
 
 # A run that was mended so often is not going to be.
 MAX_FIXES = 5
+# Seconds from one picture of the history to the next.
+PICTURE_SECONDS = 10.0
 
 
 def train(
@@ -69,9 +71,13 @@ def train(
         verbose = 1 if sys.stdout.isatty() else 2
     run = _Run(config, resume=resume, overwrite=overwrite)
     run.begin()
-    while not run.is_over:
-        run.train_epoch(verbose)
+    try:
+        while not run.is_over:
+            run.train_epoch(verbose)
+    finally:
+        run.folder.draw_history(run.state.history)
     set_precision(run.model, FULL)
+    run.model.make_predict_function(force=True)  # the one of its judgements has another precision
     save_model(run.model, config.output)
     run.board.project(run.devices.on_one(run.model))
     if run.stopped_early:
@@ -129,7 +135,7 @@ class _Run:
         if not self.resumes:
             if config.embedding_start != "random":
                 start_embedding(config, self.model, self.source, frozen)
-            self._compile(epoch=0)
+            self._compile(config.start_epoch)
             self.folder.clear()  # nothing of this run can fail any more before it begins
         self.folder.write_settings(config)
         self._print_size()
@@ -160,7 +166,7 @@ class _Run:
 
     def _restore(self) -> None:
         """Take weights and optimizer from the checkpoint of the latest epoch."""
-        self._compile(epoch=max(0, self.state.num_epochs - 1))
+        self._compile(max(self.config.start_epoch, self.state.num_epochs - 1))
         restore_variables(self.folder.checkpoint, self.model, self.trained.optimizer)
 
     def _compile(self, epoch: int) -> None:
@@ -247,11 +253,13 @@ class _Run:
             save_model(self.model, self.folder.best)
         elif self._is_on_plateau(row):
             self.state.num_rate_drops += 1
-            self._compile_again()
+            if self.trains_head == (self.state.num_epochs < self.config.head_epochs):
+                self._compile_again()
             factor = self.config.plateau_factor**self.state.num_rate_drops
             print(f"On a plateau: the learning rate is now {factor:g} times what it was at first.")
         self._save_checkpoint()
         self.folder.write_history(self.state.history)
+        self.folder.draw_history(self.state.history, unless_younger_than=PICTURE_SECONDS)
         self.board.add_epoch(row)
 
     def _diagnose(self, row: Row) -> Finding | None:
@@ -293,7 +301,9 @@ class _Run:
 
     def _judge(self, epoch: int, row: Row) -> Row:
         """Add to an epoch's row what is found on validation data, if it is due."""
-        due = epoch % self.config.validate_every == 0 or epoch == self.config.epochs
+        config = self.config
+        ends = (config.start_epoch, config.epochs)
+        due = epoch % config.validate_every == 0 or epoch in ends
         if self.validation is None or not due:
             return row
         if self.validation_features is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from matplotlib.figure import Figure
 from PIL import Image
 
 # A shared machine may be slow at any moment, and a test that failed must fail again.
@@ -90,3 +91,5 @@ def stub_network(monkeypatch):
 
     monkeypatch.setattr("deep_ranking.training.build_network", build_stub)
     monkeypatch.setattr("deep_ranking.training.set_trainable_from", lambda *_: None)
+    # The picture takes longer than the epochs of such a network.
+    monkeypatch.setattr("deep_ranking.run_folder.run_figure", lambda _: Figure(figsize=(1, 1)))

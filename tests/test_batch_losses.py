@@ -493,3 +493,114 @@ def test_the_settings_choose_the_metrics(batches, kind):
 def test_refuses_arguments_by_name(loss, arguments, named):
     with pytest.raises(InputError, match=named):
         loss(**arguments)
+
+
+# Degrees of the distance other than 2.
+
+NORMS = (1, 1.5, 3, 20)
+
+
+def naive_norm_distances(rows, references, norm):
+    return np.array(
+        [[(np.abs(a - b) ** norm).sum() ** (1 / norm) for b in references] for a in rows]
+    )
+
+
+@pytest.mark.parametrize("mining", ["all", "semi-hard", "hard"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_ranking_in_other_norms_equals_a_loop(norm, mining):
+    rows = clustered_rows(1)
+
+    def naive(degree):
+        distances = naive_norm_distances(rows, rows, degree)
+        weights = naive_weights(distances, LABELS, LABELS, mining, 4)
+        lags = 0.2 + distances[:, :, None] - distances[:, None, :]
+        return (weights * np.maximum(0.0, lags)).sum() / weights.sum()
+
+    got = value_of(BatchRankingLoss(0.2, norm=norm, mining=mining), rows, LABELS)
+    assert got == pytest.approx(naive(norm), abs=1e-5)
+    assert got != pytest.approx(naive(2), abs=1e-4)
+
+
+def test_norms_choose_other_triplets():
+    # By norm 1 row 2 is nearer to row 0 than row 3 is (1.2 to 1.4), by norm 3 further (1.2 to 0.9).
+    rows = np.array([[0, 0], [0.1, 0], [1.2, 0], [0.7, 0.7]])
+    losses = [
+        value_of(BatchRankingLoss(2.0, norm=norm, mining="hard"), rows, [0, 0, 1, 1])
+        for norm in (1, 3)
+    ]
+    hand = []
+    for norm in (1, 3):
+        d = naive_norm_distances(rows, rows, norm)
+        nearest = [min(d[q, n] for n in ((2, 3) if q < 2 else (0, 1))) for q in range(4)]
+        hand.append(np.mean([2 + d[q, q ^ 1] - nearest[q] for q in range(4)]))
+    assert losses == pytest.approx(hand, abs=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_memory_in_another_norm(norm):
+    loss = BatchRankingLoss(norm=norm, memory=3, embedding_size=2)
+    value_of(loss, HAND_ROWS[[0, 2]], [3, 8])
+    d = naive_norm_distances(HAND_ROWS[[1]], HAND_ROWS[[0, 2]], norm)[0]
+    got = value_of(loss, HAND_ROWS[[1]], [3])
+    assert got == pytest.approx(1 + d[0] - d[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("mining", ["all", "semi-hard", "hard"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_ranking_gradient_in_other_norms_is_finite_where_rows_meet(norm, mining):
+    rows = unit_rows(4).astype(np.float32)
+    rows[1] = rows[0]
+    rows[4] = rows[3]
+    rows[4, 0] += 1e-7
+    rows[6] = rows[0]
+    gradient = gradient_of(BatchRankingLoss(norm=norm, mining=mining), rows, LABELS)
+    assert np.isfinite(gradient).all()
+    assert 1e-3 < np.abs(gradient).max() < 10
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_metrics_in_other_norms_equal_a_loop(norm):
+    rows = unit_rows(8)
+    distances = naive_norm_distances(rows, rows, norm)
+    labels = np.array(LABELS)
+    same = (labels[:, None] == labels) & ~np.eye(10, dtype=bool)
+    triplets = np.argwhere(naive_weights(distances, LABELS, LABELS, "all", 4))
+    leads = np.array([distances[q, n] - distances[q, p] for q, p, n in triplets])
+    wanted = {
+        "positive_distance": distances[same].mean(),
+        "negative_distance": distances[labels[:, None] != labels].mean(),
+        "active_triplets": (leads < 0.2).mean(),
+        "similarity_precision": (leads > 0).mean(),
+    }
+    for name, value in wanted.items():
+        got = measure(name, [(rows, LABELS)], gap=0.2, norm=norm)
+        assert got == pytest.approx(value, abs=1e-5), name
+
+
+@pytest.mark.parametrize("batches", ["classes", "triplets"])
+def test_the_settings_choose_the_norm(batches):
+    config = LossConfig(distance_norm=3)
+    assert make_loss(config, batches, 4).norm == 3
+    assert [metric.norm for metric in make_metrics(config, batches)] == [3] * 4
+    assert make_loss(LossConfig(), batches, 4).norm == 2
+
+
+def test_norm_and_mining_that_do_not_go_together_are_refused():
+    with pytest.raises(
+        InputError, match=r"mining distance-weighted.*distance_norm 2\. Received: 3"
+    ):
+        LossConfig(mining="distance-weighted", distance_norm=3)
+    with pytest.raises(InputError, match="norm"):
+        BatchRankingLoss(mining="distance-weighted", norm=3)
+    with pytest.raises(InputError, match="distance_norm"):
+        LossConfig(distance="squared", distance_norm=3)
+    for norm in (0.99, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="distance_norm"):
+            LossConfig(distance_norm=norm)
+    LossConfig(mining="distance-weighted", distance_norm=2)
+
+
+def test_the_norm_comes_back_from_the_config():
+    for made in (BatchRankingLoss(norm=3), ClassTripletMetric("active_triplets", norm=3)):
+        assert type(made).from_config(made.get_config()).norm == 3

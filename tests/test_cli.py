@@ -152,6 +152,7 @@ def test_public_names():
         "__version__",
         "build_network",
         "embed_images",
+        "export_model",
         "find_images",
         "load_model",
         "read_image",

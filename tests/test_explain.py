@@ -374,6 +374,7 @@ def test_command_prints_json(files, tmp_path, capsys):
         assert picture.format == "JPEG"
 
 
+@pytest.mark.slow
 def test_command_explains_a_network_without_branches(files, tmp_path, capsys):
     path = tmp_path / "model.h5"
     save_model(network(multiscale="none", hidden_layers=0, pooling="average+max"), path)

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path, make_folder
+from deep_ranking.files import atomic_folder, atomic_path, make_folder
 
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -138,3 +138,54 @@ def test_make_folder_where_nothing_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     with pytest.raises(InputError, match="no permission to write in this folder"):
         make_folder(tmp_path)
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_written_folder_appears_whole(tmp_path, monkeypatch, existed):
+    path = tmp_path / "model"
+    if existed:
+        (path / "old").mkdir(parents=True)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((path / "inner").exists()))
+    before = os.umask(0o027)
+    try:
+        with atomic_folder(str(path)) as temporary:
+            assert temporary.parent == tmp_path and temporary.name.startswith(".")
+            (temporary / "inner").mkdir()
+            (temporary / "inner" / "x").write_text("new")
+            assert path.exists() == existed
+    finally:
+        os.umask(before)
+    assert os.listdir(tmp_path) == ["model"] and os.listdir(path) == ["inner"]
+    assert (path / "inner" / "x").read_text() == "new"
+    assert synced == [False]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~0o027
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_failing_block_leaves_the_old_folder_and_nothing_else(tmp_path, fault):
+    (tmp_path / "model" / "old").mkdir(parents=True)
+    for name in ("model", "new"):
+        with pytest.raises(fault), atomic_folder(tmp_path / name) as temporary:
+            (temporary / "half").write_text("half")
+            raise fault
+    assert os.listdir(tmp_path) == ["model"] and os.listdir(tmp_path / "model") == ["old"]
+
+
+def test_written_folder_where_a_link_is_goes_where_it_points(tmp_path):
+    (tmp_path / "disk" / "model").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "model")
+    with atomic_folder(tmp_path / "link") as temporary:
+        (temporary / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "disk" / "model") == ["new"]
+    assert os.listdir(tmp_path / "disk") == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("file", "is a file"), ("missing/model", "No such file or directory")]
+)
+def test_folders_that_cannot_be_written(tmp_path, name, said):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=said), atomic_folder(tmp_path / name):
+        pytest.fail("the block was entered")

@@ -20,7 +20,6 @@ from PIL import Image, ImageOps
 
 from deep_ranking.errors import InputError
 from deep_ranking.images import (
-    NUM_MEASURED,
     decode_image,
     find_images,
     fitting_size,
@@ -28,6 +27,7 @@ from deep_ranking.images import (
     read_image,
     resample,
 )
+from deep_ranking.images.decoding import NUM_MEASURED
 
 ORIENTATION = 0x0112
 LOSSLESS = {"png": {}, "bmp": {}, "ppm": {}, "tif": {}, "webp": {"lossless": True}}
@@ -604,7 +604,8 @@ def test_nothing_but_the_error_is_said(tmp_path):
     save(cut, noise(16, 16), exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03")
     program = """if True:
         import sys
-        from deep_ranking.images import InputError, read_image
+        from deep_ranking.errors import InputError
+        from deep_ranking.images import read_image
         for path in sys.argv[1:]:
             try:
                 print(read_image(path, 8).shape)

@@ -162,3 +162,111 @@ def test_refuses_arguments_by_name(arguments, named):
 def test_refuses_rows_that_are_no_triplets():
     with pytest.raises(ValueError, match="Received: 4 rows"):
         triplet_distances(np.zeros((4, 2), np.float32))
+
+
+# Degrees of the distance other than 2.
+
+NORMS = (1, 1.5, 3, 20)
+
+
+def naive_norm_loss(rows, *, gap, norm, hinge="triplet"):
+    lags = []
+    for begin in range(0, len(rows), 3):
+        query, positive, negative = rows[begin : begin + 3].astype(np.float64)
+        to_positive = (np.abs(query - positive) ** norm).sum() ** (1 / norm)
+        to_negative = (np.abs(query - negative) ** norm).sum() ** (1 / norm)
+        lags.append(gap + to_positive - to_negative)
+    return max(0.0, np.mean(lags)) if hinge == "batch" else np.mean(np.maximum(0.0, lags))
+
+
+@pytest.mark.parametrize("hinge", ["triplet", "batch"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_other_norms_equal_a_loop(norm, hinge):
+    rows = unit_rows(8, 7)
+    got = float(RankingLoss(gap=0.5, norm=norm, hinge=hinge)(np.zeros(21), rows))
+    assert got == pytest.approx(naive_norm_loss(rows, gap=0.5, norm=norm, hinge=hinge), abs=1e-5)
+    assert got != pytest.approx(naive_norm_loss(rows, gap=0.5, norm=2, hinge=hinge), abs=1e-4)
+
+
+def test_hand_case_of_norms():
+    # Query (0, 0), positive (3, 4), negative (6, 0).
+    rows = np.array([[0, 0], [3, 4], [6, 0]], np.float32)
+    for norm, positive in ((1, 7), (2, 5), (3, 91 ** (1 / 3))):
+        loss = float(RankingLoss(gap=2.0, norm=norm)(np.zeros(3), rows))
+        assert loss == pytest.approx(2 + positive - 6, abs=1e-5)
+        found = {}
+        for name in QUANTITIES:
+            metric = TripletMetric(name, gap=2.0, norm=norm)
+            metric.update_state(None, rows)
+            found[name] = float(metric.result())
+        assert found["positive_distance"] == pytest.approx(positive, abs=1e-5)
+        assert found["negative_distance"] == pytest.approx(6, abs=1e-5)
+        assert found["similarity_precision"] == (positive < 6)
+        assert found["active_triplets"] == 1
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("shift", [0.0, 1e-30, 1e-20, 1e-10])
+def test_gradient_of_other_norms_is_finite_where_rows_meet(norm, shift):
+    rows = unit_rows(4, 2)
+    rows[1] = rows[0]
+    rows[1, 0] += shift
+    rows[5] = rows[3]
+    embeddings = tf.Variable(rows)
+    with tf.GradientTape() as tape:
+        loss = RankingLoss(norm=norm)(tf.zeros(6), embeddings)
+    gradient = tape.gradient(loss, embeddings).numpy()
+    assert np.isfinite(gradient).all()
+    assert 1e-3 < np.abs(gradient).max() < 10
+    positive, _ = triplet_distances(rows, norm=norm)
+    assert float(positive[0]) == pytest.approx(abs(float(rows[1, 0]) - float(rows[0, 0])), rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_gradient_of_other_norms_equals_differences(norm):
+    rows = unit_rows(5, 3).astype(np.float64)
+    loss = RankingLoss(gap=0.9, norm=norm, dtype="float64")
+    embeddings = tf.Variable(rows)
+    with tf.GradientTape() as tape:
+        value = loss(tf.zeros(9), embeddings)
+    gradient = tape.gradient(value, embeddings).numpy()
+    for index in np.ndindex(rows.shape):
+        up, down = rows.copy(), rows.copy()
+        up[index] += 1e-6
+        down[index] -= 1e-6
+        slope = naive_norm_loss(up, gap=0.9, norm=norm) - naive_norm_loss(down, gap=0.9, norm=norm)
+        assert gradient[index] == pytest.approx(slope / 2e-6, abs=1e-5)
+
+
+def test_norm_2_is_what_there_was_to_the_last_bit():
+    rows = unit_rows(9, 7)
+    triplets = rows.reshape(7, 3, 5)
+    positive, negative = triplet_distances(rows, norm=2)
+    for got, other in ((positive, 1), (negative, 2)):
+        differences = keras.ops.convert_to_tensor(triplets[:, 0] - triplets[:, other])
+        wanted = keras.ops.sqrt(keras.ops.sum(keras.ops.square(differences), axis=-1))
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_nan_is_not_hidden_in_another_norm():
+    rows = unit_rows(6, 2)
+    rows[4] = np.nan
+    assert np.isnan(float(RankingLoss(norm=3)(np.zeros(6), rows)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"norm": 0.9}, {"norm": np.nan}, {"norm": np.inf}, {"norm": 3, "distance": "squared"}],
+)
+def test_refuses_norms(arguments):
+    with pytest.raises(InputError, match="norm"):
+        RankingLoss(**arguments)
+
+
+def test_norm_comes_back_from_the_config():
+    loss = RankingLoss(norm=3)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.norm == 3
+    assert (
+        TripletMetric.from_config(TripletMetric("active_triplets", norm=3).get_config()).norm == 3
+    )

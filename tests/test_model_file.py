@@ -107,6 +107,38 @@ def test_a_file_of_the_first_version_is_the_blogs_network(saved, damaged):
             NetworkConfig.from_json(text)
 
 
+@pytest.mark.parametrize("branches", [True, False])
+def test_a_file_from_before_there_was_a_choice_of_branches(tmp_path, branches):
+    multiscale = "blog" if branches else "none"
+    model = build_network(replace(SMALL, hidden_layers=1, multiscale=multiscale), seed=3)
+    path = tmp_path / "model.h5"
+    save_model(model, path)
+    with h5py.File(path, "r+") as file:
+        described = json.loads(file.attrs[CONFIG_ATTRIBUTE])
+        assert described.pop("multiscale") == multiscale
+        file.attrs[CONFIG_ATTRIBUTE] = json.dumps(described | {"shallow_branches": branches})
+    loaded = load_model(path)
+    assert loaded.network_config.multiscale == multiscale
+    assert loaded.network_config.hidden_layers == 1
+    images = random_images()
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), model.predict_on_batch(images))
+
+
+def test_the_papers_branches_come_back(tmp_path):
+    model = build_network(replace(SMALL, hidden_layers=0, multiscale="paper"), seed=3)
+    path = tmp_path / "model.h5"
+    save_model(model, path)
+    loaded = load_model(path)
+    assert loaded.network_config.multiscale == "paper"
+    assert loaded.get_layer("branch_1_conv").strides == (4, 4)
+    images = random_images()
+    wanted = model.predict_on_batch(images)
+    np.testing.assert_array_equal(loaded.predict_on_batch(images), wanted)
+    plain = keras.models.load_model(path, compile=False)
+    np.testing.assert_array_equal(plain.predict_on_batch(images), wanted)
+    assert NetworkConfig.from_json(model.network_config.to_json()) == loaded.network_config
+
+
 def test_describes_the_network_and_not_where_it_came_from(saved):
     with h5py.File(saved[1]) as file:
         described = json.loads(file.attrs[CONFIG_ATTRIBUTE])
@@ -157,6 +189,7 @@ def blog_file(path, model, *, first, second, dense):
         file.attrs["keras_version"] = b"2.1.3"
 
 
+@pytest.mark.slow
 def test_reads_the_files_of_the_blogs_repository(tmp_path):
     model = build_network(NetworkConfig(weights=None), seed=7)
     path = tmp_path / "deepranking.h5"

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.optimizers import RankingAdam, RankingSGD, WarmupDecay, make_optimizer
+from deep_ranking.optimizers import (
+    RankingAdam,
+    RankingLossScale,
+    RankingSGD,
+    WarmupDecay,
+    make_optimizer,
+)
 
 
 def rates(schedule, steps):
@@ -232,3 +238,58 @@ def test_fit(optimizer):
     assert max(change for path, change in moved.items() if "block5" in path) < 1e-3
     assert min(change for path, change in moved.items() if "block5" in path) > 0
     assert float(made.learning_rate) == pytest.approx(0, abs=1e-6)
+
+
+# Clipping
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, 1e6])
+def test_clipping_shortens_the_gradient_of_all_weights_together(clip_norm):
+    # The gradients that `changes` draws, as the one vector that they are.
+    rng = np.random.default_rng(1)
+    gradients = {
+        weight.path: rng.normal(0, 1, weight.shape) for weight in two_layers().trainable_variables
+    }
+    length = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+    factor = min(1.0, clip_norm / length)
+    assert length > 1
+    (found,) = changes(1, learning_rate=0.25, clip_norm=clip_norm, backbone_rate=0.5)
+    for path, change in found.items():
+        rate = 0.125 if "block5" in path else 0.25
+        # The first Nesterov step is 1.9 times the gradient's.
+        np.testing.assert_allclose(change, -1.9 * rate * factor * gradients[path], atol=2e-6)
+
+
+def test_clipping_is_asked_of_both_optimizers():
+    for optimizer in ("sgd", "adam"):
+        made = make_optimizer(
+            config(optimizer=optimizer, clip_norm=0.3), BACKBONE, learning_rate=1, num_steps=2
+        )
+        assert made.global_clipnorm == 0.3
+        made = make_optimizer(config(optimizer=optimizer), BACKBONE, learning_rate=1, num_steps=2)
+        assert made.global_clipnorm is None
+
+
+def test_half_precision_scales_the_loss_and_clips_what_is_scaled_back():
+    made = make_optimizer(
+        config(precision="mixed_float16", clip_norm=0.5), BACKBONE, learning_rate=0.25, num_steps=2
+    )
+    assert type(made) is RankingLossScale
+    model = two_layers()
+    before = weights(model)
+    made.build(model.trainable_variables)
+    scale = float(made.scale_loss(1.0))
+    assert scale > 1000
+    rng = np.random.default_rng(1)
+    plain = [rng.normal(0, 1, weight.shape) for weight in model.trainable_variables]
+    length = np.sqrt(sum((gradient**2).sum() for gradient in plain))
+    made.apply([keras.ops.convert_to_tensor(scale * each, "float32") for each in plain])
+    for (path, after), gradient in zip(weights(model).items(), plain, strict=True):
+        step = -1.9 * 0.25 * (0.5 / length) * gradient
+        np.testing.assert_allclose(after - before[path], step, atol=2e-6)
+    # A gradient that is not finite changes nothing but the scale.
+    middle = weights(model)
+    made.apply([keras.ops.full(weight.shape, np.inf) for weight in model.trainable_variables])
+    for path, after in weights(model).items():
+        np.testing.assert_array_equal(after, middle[path])
+    assert float(made.scale_loss(1.0)) == scale / 2

@@ -167,6 +167,7 @@ def test_measure(index, capsys):
     assert all(row[1:4] == ["1.000"] * 3 for row in table if row[0] in ("exact", "1"))
 
 
+@pytest.mark.slow
 def test_shards_merged_are_the_whole(tmp_path, photos, model_path, index, capsys):
     whole = searched(capsys, index, "--image", photos / "loose.png")
     flags = ("--model", model_path, "--images", photos)
@@ -266,6 +267,7 @@ def test_a_wrong_call_is_one_line_and_exit_2(capsys, command, arguments, named):
     assert named in line and line.endswith("; see --help\n") and line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_probes_are_chosen_given_and_kept(tmp_path, model_path, capsys):
     root = tmp_path / "many"
     root.mkdir()

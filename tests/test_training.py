@@ -172,6 +172,7 @@ def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path):
     assert_same_run(config, undisturbed)
 
 
+@pytest.mark.slow
 def test_training_pays(folder, tmp_path):
     config = config_for(
         folder,
@@ -191,6 +192,7 @@ def test_training_pays(folder, tmp_path):
     assert float(after["val_loss"]) < 0.75 * float(before["val_loss"])
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_as_they_were(folder, tmp_path):
     config = config_for(folder, tmp_path / "model.h5", train_from="block5_conv3", epochs=1)
     model = train(config, verbose=0)

@@ -27,6 +27,8 @@ COMMANDS = {
     "calibrate": "learn what a model's distances mean, from images of known classes",
     "report": "write one HTML page about a model: pictures, likely wrong labels, duplicates",
     "explain": "show where the similarity of two images comes from",
+    "summary": "show a network as a table of its layers",
+    "export": "write a model as a SavedModel, as ONNX or for TensorFlow Lite, and check it there",
     "demo": "see it work: learn handwritten digits in a few minutes",
 }
 

@@ -105,5 +105,10 @@ class LossConfig(Config):
                 "distance squared is the square of the Euclidean one, of distance_norm 2. "
                 f"Received: {self.distance_norm}"
             )
+        if self.mining == "distance-weighted" and self.distance_norm != 2:
+            raise InputError(
+                "mining distance-weighted is of Euclidean distances, of distance_norm 2. "
+                f"Received: {self.distance_norm}"
+            )
         self._check_range("weight_penalty", 0, 1000)
         self._check_range("memory", 0, MAX_RANKING_MEMORY if self.loss == "ranking" else 1_000_000)

@@ -108,7 +108,7 @@ class BatchRankingLoss(BatchLoss):
         clip: clip embeddings to [eps, 1 - eps] first, which zeroes negative coordinates.
         norm: degree of the distance, 1 or more; 2 is Euclidean. Others take room for batch *
             references * dim numbers.
-        mining: "all", "semi-hard", "hard" or "distance-weighted".
+        mining: "all", "semi-hard", "hard" or, of norm 2 alone, "distance-weighted".
         memory: how many embeddings of earlier batches to keep as references; 0 for none.
         embedding_size: length of an embedding; needed for a memory.
         name: name of the loss.
@@ -136,6 +136,8 @@ class BatchRankingLoss(BatchLoss):
         check_hinge(gap, distance, hinge, norm)
         if mining not in MININGS:
             raise InputError(f"mining must be one of {MININGS}. Received: {mining}")
+        if mining == "distance-weighted" and norm != 2:
+            raise InputError(f"distance-weighted mining is of norm 2. Received: norm={norm}")
         self.gap = gap
         self.distance = distance
         self.hinge = hinge

@@ -1,6 +1,9 @@
 """Images by path -> `tf.data` batches, read by threads that run Python."""
 
+import atexit
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,10 +19,57 @@ from deep_ranking.images import PLAIN, View, read_image
 Array = npt.NDArray[Any]
 UInt8Array = npt.NDArray[np.uint8]
 
+# After so long without a batch, TensorFlow has noticed that there are no more to read.
+QUIET_SECONDS = 0.2
+LONGEST_END = 5.0
+
 
 def image_spec(size: int) -> tf.TensorSpec:
     """Type and shape of a batch of images."""
     return tf.TensorSpec((None, size, size, 3), tf.uint8)
+
+
+class _Readers:
+    """The threads that read batches below TensorFlow, which come to rest before the program ends.
+
+    One that is in the midst of Python when Python itself ends takes the program down with it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at_work = 0
+        self._last = 0.0
+        self._ending = False
+        atexit.register(self._rest)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count a thread while it reads.
+
+        Raises:
+            InterruptedError: the program is ending.
+        """
+        with self._lock:
+            self._at_work += 1
+        try:
+            if self._ending:
+                raise InterruptedError("the program is ending")
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                self._last = time.monotonic()
+
+    def _rest(self) -> None:
+        self._ending = True
+        deadline = time.monotonic() + LONGEST_END
+        while time.monotonic() < deadline:
+            if not self._at_work and time.monotonic() - self._last > QUIET_SECONDS:
+                return
+            time.sleep(0.01)
+
+
+_READERS = _Readers()
 
 
 class BatchSource:
@@ -58,7 +108,8 @@ class BatchSource:
 
         def read_or_remember(batch: npt.NDArray[np.int64]) -> list[Array]:
             try:
-                return read(int(batch))
+                with _READERS.at_work():
+                    return read(int(batch))
             except InputError as error:
                 failures[int(batch)] = error  # threads may be ahead: the first one counts
                 self.failure = failures[min(failures)]

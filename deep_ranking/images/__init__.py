@@ -1,0 +1,28 @@
+"""Find the images of a folder tree, and read one."""
+
+from deep_ranking.images.decoding import FORMATS, ORIENTATION_TAG, decode_image, fitting_size
+from deep_ranking.images.finding import (
+    ImageListing,
+    class_of,
+    find_images,
+    is_image_name,
+    list_images,
+)
+from deep_ranking.images.reading import IDENTITY, PLAIN, View, read_image, resample
+
+__all__ = [
+    "FORMATS",
+    "IDENTITY",
+    "ORIENTATION_TAG",
+    "PLAIN",
+    "ImageListing",
+    "View",
+    "class_of",
+    "decode_image",
+    "find_images",
+    "fitting_size",
+    "is_image_name",
+    "list_images",
+    "read_image",
+    "resample",
+]

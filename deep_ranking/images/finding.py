@@ -1,0 +1,162 @@
+"""Find the images of a folder tree, sorted, and the classes that its folders make."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.errors import InputError
+
+Int32Array = npt.NDArray[np.int32]
+
+# The blog's five, and what people's folders hold besides. Compared in lower case.
+IMAGE_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".bmp", ".png", ".ppm", ".gif", ".tif", ".tiff", ".webp")
+)
+
+
+@dataclass(frozen=True)
+class ImageListing:
+    """The images of a folder tree, class by class, in sorted order.
+
+    Attributes:
+        root: the folder that was listed.
+        paths: image paths relative to `root`, with "/" between folders; those of one class follow
+            each other.
+        labels: int32 (images,), not decreasing, an index into `classes`.
+        classes: names of the folders directly below `root` that hold images, sorted.
+        num_unlistable: files left out because a line break in their path would break a text file.
+        num_outside: images directly in `root`, which belong to no class and are left out.
+        num_seen_again: links to a folder of the same class, or to `root`, that was listed already.
+    """
+
+    root: Path
+    paths: list[str]
+    labels: Int32Array
+    classes: list[str]
+    num_unlistable: int = 0
+    num_outside: int = 0
+    num_seen_again: int = 0
+
+
+def find_images(root: str | os.PathLike[str]) -> ImageListing:
+    """List the images below each folder of `root`, by name alone: no image is opened.
+
+    A class is a folder directly below `root`; its images may lie in folders of its own. Hidden
+    files and folders are passed over, links are followed, and a folder already seen is not entered
+    again, so that a cycle of links ends.
+
+    Args:
+        root: folder with one folder a class.
+
+    Returns:
+        An `ImageListing`; the same tree gives the same listing on every machine.
+
+    Raises:
+        InputError: `root` is no folder, or none of its folders holds an image.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected a folder with one folder a class")
+    paths: list[str] = []
+    labels: list[int] = []
+    classes: list[str] = []
+    num_unlistable = num_seen_again = 0
+    files, folders = _scan(root)
+    num_outside = sum(map(is_image_name, files))
+    for name in folders:
+        visits = Counter([_identity(root)])  # a class that links to the root has not all classes
+        found = [f"{name}/{path}" for path in _walk(root / name, visits) if is_image_name(path)]
+        num_seen_again += visits.total() - len(visits)
+        listable = sorted(path for path in found if _is_listable(path))
+        num_unlistable += len(found) - len(listable)
+        if listable:
+            labels.extend([len(classes)] * len(listable))
+            paths.extend(listable)
+            classes.append(name)
+    if not classes:
+        where = "only directly in it" if num_outside else "none below it"
+        raise InputError(
+            f"{root}: no classes: expected one folder of images a class, found images {where}"
+        )
+    return ImageListing(
+        root,
+        paths,
+        np.array(labels, np.int32),
+        classes,
+        num_unlistable,
+        num_outside,
+        num_seen_again,
+    )
+
+
+def list_images(root: str | os.PathLike[str]) -> tuple[list[str], int]:
+    """List all images of a folder tree, those directly in it too; no image is opened.
+
+    Hidden files and folders and links are taken as by `find_images`.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Sorted paths relative to `root`, and how many were left out for a line break in their name.
+
+    Raises:
+        InputError: `root` is no folder, or holds no image.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; expected a folder of images")
+    found = [path for path in _walk(root, Counter()) if is_image_name(path)]
+    paths = sorted(path for path in found if _is_listable(path))
+    if not paths:
+        endings = ", ".join(sorted(IMAGE_EXTENSIONS))
+        raise InputError(f"{root}: no image in it; looked for files that end in {endings}")
+    return paths, len(found) - len(paths)
+
+
+def class_of(path: str) -> str:
+    """Give the class of an image by its path relative to the root: its first folder, or ""."""
+    return path.split("/", 1)[0] if "/" in path else ""
+
+
+def _is_listable(path: str) -> bool:
+    return "\n" not in path and "\r" not in path
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a file's extension, in any letter case, is one of `IMAGE_EXTENSIONS`."""
+    return os.path.splitext(path)[1].lower() in IMAGE_EXTENSIONS
+
+
+def _scan(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders directly in `folder`, sorted, hidden ones left out."""
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                (folders if entry.is_dir() else files).append(entry.name)
+    return sorted(files), sorted(folders)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: Path, visits: Counter[tuple[int, int]]) -> Iterator[str]:
+    """Paths of all files below `folder`, relative to it; `visits` counts how often each is met."""
+    identity = _identity(folder)
+    visits[identity] += 1
+    if visits[identity] > 1:
+        return
+    files, folders = _scan(folder)
+    yield from files
+    for name in folders:
+        for path in _walk(folder / name, visits):
+            yield f"{name}/{path}"
