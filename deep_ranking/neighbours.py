@@ -103,7 +103,6 @@ def neighbours_by_model(
     """
     from deep_ranking.embedding import embedded_images
 
-    allowed = _allowed(data)
     with embedded_images(model, data.files(), skip_broken=skip_broken) as rows:
         whole = ~np.isnan(rows[:, 0])
         rows[~whole] = 0
@@ -115,7 +114,7 @@ def neighbours_by_model(
                 np.arange(len(rows)),
                 data.items.codes,
                 count,
-                allowed=allowed & whole,
+                allowed=_allowed(data),
                 queries=queries,
             )
 
