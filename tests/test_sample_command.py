@@ -1,6 +1,7 @@
 """`triplet_sampler.py` with its strategies, lists, splits and files."""
 
 import argparse
+import functools
 import gzip
 import io
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from collections_of import make_collection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from imagehash import phash
 from PIL import Image
 from test_listing import CONSUMER_TO_SHOP, partition, touch
 
@@ -279,7 +281,7 @@ def test_a_cycle_of_links_ends_and_is_told(capsys, tmp_path):
     assert len(names(tmp_path / "triplets.txt")) == 16  # one positive, two negatives each
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def pictures():
     """Pictures that are unlike each other, each with its near-copies, as files' bytes."""
 
@@ -289,12 +291,18 @@ def pictures():
         return buffer.getvalue()
 
     made = []
-    for seed in range(80):
+    for seed in range(200):
         pixels = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
-        image = Image.fromarray(pixels).resize((40, 40), Image.Resampling.BICUBIC)
+        image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
         brighter = Image.fromarray(np.minimum(np.asarray(image), 250) + np.uint8(3))
-        others = [image.resize((32, 32)), brighter]
-        made.append([file(image, "PNG"), *(file(other, "JPEG", quality=90) for other in others)])
+        files = [
+            file(image, "PNG"),
+            *(file(each, "JPEG", quality=90) for each in (image, brighter)),
+        ]
+        # Near in the sense of the split: hashes that differ in few of 64 bits.
+        hashes = [phash(Image.open(io.BytesIO(each))) for each in files]
+        if max(each - hashes[0] for each in hashes) <= 2:
+            made.append(files)
     return made
 
 
@@ -308,16 +316,16 @@ def pictures():
     seed=st.integers(0, 99),
 )
 def test_parts_of_nested_folders_share_neither_folders_nor_copies(
-    tmp_path_factory, pictures, *, by, sizes, copies, seed
+    tmp_path_factory, by, sizes, copies, seed
 ):
     root = tmp_path_factory.mktemp("tree")
     folders = [f"c{c:02}/i{item}" for c, size in enumerate(sizes) for item in range(size)]
     images = [f"{folder}/{number}.png" for folder in folders for number in range(2)]
-    content = {path: pictures[number][0] for number, path in enumerate(images)}
+    content = {path: pictures()[number][0] for number, path in enumerate(images)}
     of = {path: path for path in images}
     for first, second, version in copies:
         copy = f"{images[second].rsplit('/', 1)[0]}/copy{first}_{version}.png"
-        content[copy], of[copy] = pictures[first][version], images[first]
+        content[copy], of[copy] = pictures()[first][version], images[first]
     for path, each in content.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(each)
