@@ -2,7 +2,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_ranking.errors import InputError
@@ -84,6 +84,10 @@ def test_a_cycle_of_links_ends_and_is_told(tmp_path):
     data = nested_folders(tmp_path)
     assert data.paths == ["a/x/1.jpg", "b/1.jpg"]
     assert data.notes == ("2 links left out: leads to a folder that is listed already.",)
+    os.symlink("self", tmp_path / "b" / "self")  # not even a folder can be found behind it
+    os.symlink("there.jpg", tmp_path / "b" / "here.jpg")
+    os.symlink("here.jpg", tmp_path / "b" / "there.jpg")
+    assert nested_folders(tmp_path).paths[:2] == data.paths
 
 
 # Class files
@@ -132,6 +136,7 @@ def test_written_class_files_are_read_again(tmp_path):
         ("c.jpg,x\nd.jpg\n", r"l.csv:2: expected path,label\[,category\]\[,split\], received 1"),
         ("c.jpg,x\nc.jpg,y\n", "l.csv:2: image c.jpg is of two items: x in line 1, y here"),
         ("c.jpg,\n", "l.csv:1: the item is empty"),
+        ("c.jpg,x\n.,x\n", r"l.csv:2: no such image \. in"),
         ("path,label\n", "l.csv: names no images"),
         ("c.jpg,x,k\nd.jpg,x,m\n", "l.csv:2: item x is of two categories: k, and m"),
         ("c.jpg,x,k\nd.jpg,y,\n", "l.csv: item y has no category"),
@@ -268,6 +273,47 @@ def test_an_image_in_two_splits(tmp_path):
     in_shop = IN_SHOP.replace("01_2_side.jpg  id_8", "01_1_front.jpg  id_8")
     with pytest.raises(InputError, match="in two splits: query in line 5, gallery here"):
         read_partition(partition(tmp_path, in_shop), tmp_path)
+
+
+def test_an_image_in_two_splits_by_two_ways_to_write_it(tmp_path):
+    touch(tmp_path, "1.jpg", "a/1.jpg", "a/2.jpg", "far/b/1.jpg", "far/1.jpg")
+    os.symlink("far/b", tmp_path / "link")
+    for other in ("./a/1.jpg", "a//1.jpg", "a/../a/1.jpg", f"{tmp_path}/a/../a/1.jpg"):
+        text = f"path,label,split\na/1.jpg,x,train\na/2.jpg,x,train\n{other},x,test\n"
+        with pytest.raises(InputError, match=r"l.csv:4: image a/1.jpg is in two splits: train in"):
+            read_partition(write(tmp_path / "l.csv", text))
+    # What follows a link leads back from where the link leads: far/1.jpg, and not 1.jpg.
+    text = "path,label,split\nlink/../1.jpg,x,train\n"
+    assert read_partition(write(tmp_path / "l.csv", text)).paths == ["link/../1.jpg"]
+
+
+CATEGORIES = ("img/DRESSES/Skirt", "img/TOPS/Tee", "img/TOPS/Blouse")
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_lists_of_any_shops_are_read_as_they_are(tmp_path_factory, data):
+    """Consumer-to-shop: numbered folders, columns padded with blanks, items in any order."""
+    root = tmp_path_factory.mktemp("shops")
+    rows, made_of, numbers = [], {}, st.integers(1, 2)
+    for number in data.draw(st.lists(st.integers(1, 99_999), min_size=1, max_size=8, unique=True)):
+        item = f"id_{number:08}"
+        folder = f"{data.draw(st.sampled_from(CATEGORIES))}/{item}"
+        split = data.draw(st.sampled_from(("train", "val", "test")))
+        made_of[item] = folder.rsplit("/", 1)[0], split
+        shops = [f"{folder}/shop_{shop + 1:02}.jpg" for shop in range(data.draw(numbers))]
+        for photo in range(data.draw(numbers)):
+            query = f"{folder}/comsumer_{photo + 1:02}.jpg"
+            rows += [(query, shop, item, split) for shop in shops]
+    lines = [" ".join(f"{field:<60}" for field in row).rstrip() for row in rows]
+    head = [str(len(rows)), "image_pair_name_1 image_pair_name_2 item_id evaluation_status"]
+    found = read_partition(partition(root, "\n".join([*head, *lines]) + "\n"), root)
+    assert pairs_of(found) == [(query, shop) for query, shop, _, _ in rows]
+    assert set(found.paths) == {path for row in rows for path in row[:2]}
+    items, categories = items_of(found), categories_of(found)
+    for path, split in zip(found.paths, found.splits.tolist(), strict=True):
+        assert items[path] in path
+        assert (categories[path], split) == made_of[items[path]]
 
 
 def test_what_is_no_partition_list(tmp_path):

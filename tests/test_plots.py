@@ -16,6 +16,7 @@ from deep_ranking.plots import (
     plot_history,
     plot_negatives,
     plot_recall,
+    plot_samplings,
     run_figure,
 )
 from deep_ranking.plots.axes import shortened
@@ -40,6 +41,7 @@ def test_public_names():
         "plot_history",
         "plot_negatives",
         "plot_recall",
+        "plot_samplings",
         "run_figure",
     ]
 
@@ -152,6 +154,22 @@ def test_negatives_name_what_is_in_class():
     band = ax.collections[0].get_paths()[0].vertices
     at_0, at_1 = band[band[:, 0] == 0, 1], band[band[:, 0] == 1, 1]
     assert (at_0.min(), at_0.max(), at_1.min(), at_1.max()) == (0.85, 0.95, 0.4, 0.6)
+
+
+def test_samplings_are_means_with_their_standard_errors():
+    # Runs 0.5 and 0.7: mean 0.6; deviation 0.1 sqrt(2), over sqrt(2) runs an error of 0.1.
+    curves = {"weighted": np.array([[0.5, 0.8], [0.7, 0.8]]), "uniform": np.array([[0.4, 0.3]])}
+    ax = drawn(plot_samplings([0, 1], curves, "score at top 30", before=0.25))
+    weighted, uniform = ax.containers
+    np.testing.assert_allclose(weighted.lines[0].get_xydata(), [[0, 0.6], [1, 0.8]])
+    (bars,) = weighted.lines[2]
+    np.testing.assert_allclose(bars.get_segments()[0], [[0, 0.5], [0, 0.7]])
+    np.testing.assert_allclose(uniform.lines[0].get_xydata(), [[0, 0.4], [1, 0.3]])
+    assert not uniform.has_yerr  # one run tells nothing of its error
+    assert ax.get_lines()[-1].get_ydata() == [0.25, 0.25]
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert sorted(words) == ["before training", "uniform", "weighted"]
+    assert ax.get_ylabel() == "score at top 30"
 
 
 def test_neighbours_are_framed_by_what_they_are():

@@ -1,16 +1,24 @@
 """`triplet_sampler.py` with its strategies, lists, splits and files."""
 
+import argparse
+import functools
 import gzip
+import io
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from collections_of import make_collection
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from imagehash import phash
 from PIL import Image
 from test_listing import CONSUMER_TO_SHOP, partition, touch
 
+from deep_ranking.cli.arguments import add_seed
 from deep_ranking.cli.main import run_command
+from deep_ranking.cli.sample_data import add_data_arguments, parts_of, read_data
 from deep_ranking.listing import class_folders
 from deep_ranking.triplets import read_triplets, resolve_paths
 
@@ -229,10 +237,115 @@ def test_level_gives_categories_to_given_pairs(capsys, tmp_path):
         assert all(row[2].endswith("p.jpg") for row in triplets)
 
 
-def test_missing_images_of_a_pair_file(capsys, tmp_path):
-    touch(tmp_path, "q.jpg")
-    (tmp_path / "p.csv").write_text("q.jpg,gone.jpg,1\n")
-    assert "p.csv:1: no such image gone.jpg" in error(capsys, "--pairs", tmp_path / "p.csv")
+def test_lists_that_contradict_themselves_leave_nothing_behind(capsys, tmp_path):
+    touch(tmp_path, "q.jpg", "r.jpg")
+    output = tmp_path / "out"
+    for flag, text, message in (
+        ("--pairs", "q.jpg,r.jpg,1\nq.jpg,gone.jpg,1\n", "l.csv:2: no such image gone.jpg"),
+        (
+            "--partition",
+            "path,label,split\nq.jpg,a,train\nr.jpg,a,train\n./q.jpg,a,test\n",
+            "l.csv:4: image q.jpg is in two splits: train in line 2, test here",
+        ),
+    ):
+        (tmp_path / "l.csv").write_text(text)
+        assert message in error(capsys, flag, tmp_path / "l.csv", "--output_directory", output)
+        assert not output.exists()
+
+
+def test_a_gap_that_no_pair_satisfies_ends_and_leaves_nothing_behind(capsys, tmp_path):
+    touch(tmp_path, *(f"in/{c}/{i}/{n}.jpg" for c in "ab" for i in "xy" for n in range(2)))
+    touch(tmp_path, "out/triplets.txt")
+    arguments = ("--strategy", "relevance", "--relevance", "tree", "--relevance_gap", 0.6, *FEW)
+    line = error(
+        capsys, "--input_directory", tmp_path / "in", *arguments,
+        "--output_directory", tmp_path / "out",
+    )  # fmt: skip
+    # Beside each other 1, in the folder beside 1/2: of 48 triplets four fifths or so are in-class.
+    count = int(line.split("none of ")[1].split()[0])
+    assert 30 <= count <= 46
+    assert "the largest difference seen is 0.5); lower --relevance_gap" in line
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["triplets.txt"]
+    assert (tmp_path / "out" / "triplets.txt").read_bytes() == b""  # as it was
+
+
+def test_a_cycle_of_links_ends_and_is_told(capsys, tmp_path):
+    root = tmp_path / "in"
+    touch(root, *(f"{c}/{i}/{n}.jpg" for c in "ab" for i in "xy" for n in range(2)))
+    (root / "a" / "x" / "up").symlink_to(root / "a")
+    (root / "b" / "all").symlink_to(root)
+    (root / "b" / "self").symlink_to("self")
+    said = sample(capsys, "--input_directory", root, "--strategy", "in-class", output=tmp_path)
+    assert "8 images of 4 items in 2 categories." in said
+    assert "2 links left out: leads to a folder that is listed already." in said
+    assert len(names(tmp_path / "triplets.txt")) == 16  # one positive, two negatives each
+
+
+@functools.cache
+def pictures():
+    """Pictures that are unlike each other, each with its near-copies, as files' bytes."""
+
+    def file(image, kind, **options):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    made = []
+    for seed in range(200):
+        pixels = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC)
+        brighter = Image.fromarray(np.minimum(np.asarray(image), 250) + np.uint8(3))
+        files = [
+            file(image, "PNG"),
+            *(file(each, "JPEG", quality=90) for each in (image, brighter)),
+        ]
+        # Near in the sense of the split: hashes that differ in few of 64 bits.
+        hashes = [phash(Image.open(io.BytesIO(each))) for each in files]
+        if max(each - hashes[0] for each in hashes) <= 2:
+            made.append(files)
+    return made
+
+
+@pytest.mark.parametrize("by", ["class", "item"])
+@settings(max_examples=12, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 3), min_size=12, max_size=13),
+    copies=st.lists(
+        st.tuples(st.integers(0, 23), st.integers(0, 23), st.integers(0, 2)), max_size=3
+    ),
+    seed=st.integers(0, 99),
+)
+def test_parts_of_nested_folders_share_neither_folders_nor_copies(
+    tmp_path_factory, by, sizes, copies, seed
+):
+    root = tmp_path_factory.mktemp("tree")
+    folders = [f"c{c:02}/i{item}" for c, size in enumerate(sizes) for item in range(size)]
+    images = [f"{folder}/{number}.png" for folder in folders for number in range(2)]
+    content = {path: pictures()[number][0] for number, path in enumerate(images)}
+    of = {path: path for path in images}
+    for first, second, version in copies:
+        copy = f"{images[second].rsplit('/', 1)[0]}/copy{first}_{version}.png"
+        content[copy], of[copy] = pictures()[first][version], images[first]
+    for path, each in content.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(each)
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    add_seed(parser)
+    flags = ("--input_directory", root, "--split", 0.8, 0.1, 0.1, "--by", by, "--seed", seed)
+    args = parser.parse_args(list(map(str, flags)))
+    parts, whole = parts_of(args, read_data(args, nested=True))
+    assert [stem for stem, _ in parts] == ["triplets", "validation_triplets", "test_triplets"]
+    part_of = {path: number for number, (_, part) in enumerate(parts) for path in part.paths}
+    assert part_of.keys() == set(whole.paths) == set(content)
+    assert sum(len(part) for _, part in parts) == len(content)  # none in two
+    depth = 1 if by == "class" else 2
+    for same in (lambda path: path.split("/")[:depth], lambda path: of[path]):
+        seen = {}
+        for path, part in part_of.items():
+            assert seen.setdefault(str(same(path)), part) == part
+    for number in range(3):
+        assert len({tuple(p.split("/")[:depth]) for p, n in part_of.items() if n == number}) >= 2
 
 
 @pytest.mark.parametrize(

@@ -300,8 +300,10 @@ def test_inclusion_makes_sums_over_a_buffer_right_on_average():
     weights = np.random.default_rng(0).random(40) + 0.1
     estimates = []
     for seed in range(3000):
+        rng = np.random.default_rng(seed)
         reservoirs = Reservoirs(1, 8)
-        reservoirs.add(np.random.default_rng(seed), np.arange(40), np.zeros(40, int), weights)
+        for part in np.split(rng.permutation(40), [20, 36]):  # the last few seldom get in
+            reservoirs.add(rng, part, np.zeros(len(part), int), weights[part])
         estimates.append((1 / reservoirs.inclusion(0)).sum())
     error = np.std(estimates) / np.sqrt(len(estimates))
     assert abs(np.mean(estimates) - 40) < 4 * error
@@ -481,6 +483,18 @@ def test_many_arrivals_and_parts_give_every_triplet(monkeypatch):
     assert len(set(query)) > 30  # buffers change while images go by
 
 
+def test_categories_keep_their_shares_while_images_arrive(monkeypatch):
+    monkeypatch.setattr(relevance_module, "IMAGES_AT_ONCE", 16)
+    strategy, _, totals, categories = by_relevance(
+        100, 10, gap=1e-9, buffer=8, out_of_class_share=1.0
+    )
+    share = totals[categories == 0].sum() / totals.sum()
+    for seed in range(6):
+        query = drawn(strategy, seed)[:, 0]
+        assert len(query) == 1000
+        assert_share((categories[query] == 0).sum(), 1000, share)
+
+
 def test_balanced_categories_give_equally_many_queries():
     strategy, _, totals, categories = by_relevance(balance=True, out_of_class_share=1.0)
     queries = drawn(strategy)[:, 0]
@@ -498,6 +512,8 @@ def test_a_gap_that_no_pair_satisfies_ends_with_a_count_and_advice():
     )
     with pytest.raises(InputError, match=message):
         drawn(strategy)
+    with pytest.raises(InputError, match=message):
+        list(strategy.stream(0))  # which has no end otherwise
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Find the images of a folder tree, sorted, and the classes that its folders make."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -140,8 +141,17 @@ def _scan(folder: Path) -> tuple[list[str], list[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith("."):
-                (folders if entry.is_dir() else files).append(entry.name)
+                (folders if _is_folder(entry) else files).append(entry.name)
     return sorted(files), sorted(folders)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False  # a link that leads to itself leads nowhere, as a broken one
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Labelled images from the lines of a file, each line checked against those before it."""
 
 import os
+import posixpath
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,10 @@ class Collector:
             raise self.error(line, "a path with a line break cannot stand in a triplet file")
         if os.path.isabs(path):
             path = os.path.relpath(path, self._root).replace(os.sep, "/")
+        path = self._plain(path)
         number = self._numbers.get(path)
         if number is None:
-            if not os.path.exists(os.path.join(self._root, path)):
+            if not os.path.isfile(os.path.join(self._root, path)):
                 raise self.error(
                     line,
                     f"no such image {path} in {self._root}; name the folder that its paths start "
@@ -62,6 +64,17 @@ class Collector:
                     f"image {path} is {what}: {before} in line {self._lines[number]}, {now} here",
                 )
         return number
+
+    def _plain(self, path: str) -> str:
+        """Write a path in the one way, so that an image is not taken for two."""
+        plain = posixpath.normpath(path)
+        if ".." in path.split("/"):  # which may lead back from elsewhere, behind a link
+            try:
+                same = os.path.samefile(self._root / plain, self._root / path)
+            except OSError:
+                return path
+            return plain if same else path
+        return plain
 
     def category(self, line: int, item: str, category: str) -> None:
         """Take the category of an item; the first one counts for all of its images.

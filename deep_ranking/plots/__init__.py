@@ -11,6 +11,7 @@ from deep_ranking.plots.metrics import (
     plot_distances,
     plot_negatives,
     plot_recall,
+    plot_samplings,
 )
 from deep_ranking.plots.thumbnails import Neighbours, embedding_map, map_points, neighbours_figure
 
@@ -26,5 +27,6 @@ __all__ = [
     "plot_history",
     "plot_negatives",
     "plot_recall",
+    "plot_samplings",
     "run_figure",
 ]

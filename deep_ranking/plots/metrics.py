@@ -1,6 +1,6 @@
 """Curves, bars and histograms of what an evaluation measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -125,4 +125,39 @@ def plot_negatives(
     ax.set_xlabel(f"share of in-class negatives: {in_class}")
     ax.set_ylabel("similarity precision")
     ax.grid(alpha=0.3)
+    return ax
+
+
+def plot_samplings(
+    shares: Sequence[float],
+    curves: Mapping[str, Floats],
+    metric: str,
+    *,
+    before: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what ways of sampling give, against the share of out-of-class negatives they train on.
+
+    Args:
+        shares: share of the training triplets whose negative is out-of-class, 0 to 1, rising.
+        curves: for each way of sampling the metric, float array (runs, shares).
+        metric: its name, which labels the axis.
+        before: the metric without training.
+        ax: axes to draw on.
+
+    Returns:
+        The axes: of each way the mean as a line, with bars of one standard error over the runs.
+    """
+    ax = ax or new_axes()
+    for number, (name, values) in enumerate(curves.items()):
+        runs = len(values)
+        errors = np.std(values, axis=0, ddof=1) / np.sqrt(runs) if runs > 1 else None
+        style = "o-" if number % 2 == 0 else "s--"
+        ax.errorbar(shares, np.mean(values, axis=0), errors, fmt=style, capsize=3, label=name)
+    ax.axhline(before, color="black", linestyle=":", label="before training")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_xlabel("share of out-of-class negatives in training")
+    ax.set_ylabel(metric)
+    ax.grid(alpha=0.3)
+    ax.legend()
     return ax

@@ -9,11 +9,16 @@ With r_ij the relevance of two images and r_i the sum of r_ij over i's category,
 
 Images go by once, in an order that the seed gives, and each category keeps a buffer of them, from
 which all but the out-of-class negatives are drawn. The paper draws the query uniformly from a
-buffer, and accepts a positive drawn uniformly with probability min(1, r_ij / r_j). Both undo what a
-buffer does, into which j comes in proportion to r_j as long as most of its category is left out. So
-that the formulas hold for a category that fits into its buffer too, we divide by the chance p_j to
-be in the buffer: the query is drawn by r_i / p_i, the positive by min(T_p, r_ij) / p_j, at once
-rather than by trial. In long streams p_j is in proportion to r_j, and this is the paper's.
+buffer, which took images in proportion to their r, and accepts a positive drawn uniformly with
+probability min(1, r_ij / r_j), which undoes that proportion. A proportion it is as long as most of
+a category is left out. So that the formulas hold for one that fits into its buffer too, we divide
+by the chance p_j to be in the buffer: the query is drawn by r_i / p_i, the positive by
+min(T_p, r_ij) / p_j, at once rather than by trial. In long streams p_j is in proportion to r_j, and
+this is the paper's. Shares are exact where a category fits, and within a few per cent where it does
+not, as the weights of a buffer are divided by their sum in that buffer.
+
+A query that finds no positive with such a negative gives no triplet: where relevances differ by
+less than T_r, fewer triplets are in-class than the share says.
 """
 
 from collections.abc import Iterator
