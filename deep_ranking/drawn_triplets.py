@@ -14,11 +14,13 @@ import h5py
 import numpy as np
 
 from deep_ranking.class_folders import training_data
+from deep_ranking.collection import Collection
 from deep_ranking.config import TrainConfig
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
 from deep_ranking.hdf5 import open_hdf5, read_array
 from deep_ranking.listing import LabelledImages
+from deep_ranking.model_header import read_header
 from deep_ranking.neighbours import Int32Array, find_neighbours, neighbours_by_model
 from deep_ranking.pipeline import DrawnTriplets, TripletsOfFile, TripletSupply
 from deep_ranking.relevance import open_relevance
@@ -66,6 +68,16 @@ def triplet_supply(config: TrainConfig) -> TripletSupply:
     )
 
 
+def _check_neighbours_of(path: Path) -> None:
+    """Look at a model or an index before an earlier run gives way."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check --neighbours_of")
+    if path.is_dir():
+        Collection.open(path)
+    else:
+        read_header(path)
+
+
 class _HardTriplets(DrawnTriplets):
     """Triplets whose negatives are among the nearest images of other classes.
 
@@ -80,8 +92,8 @@ class _HardTriplets(DrawnTriplets):
 
     def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
         sampling = config.sampling
-        if config.neighbours_of is not None and not config.neighbours_of.exists():
-            raise InputError(f"{config.neighbours_of}: no such file; check --neighbours_of")
+        if config.neighbours_of is not None:
+            _check_neighbours_of(config.neighbours_of)
         # Until a network says which are the nearest: as many triplets, of any.
         most = min(sampling.num_neg_images, sampling.num_neighbours)
         any_negatives = replace(sampling, strategy=OUT_OF_CLASS, num_neg_images=most)

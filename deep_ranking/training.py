@@ -27,6 +27,7 @@ from deep_ranking.network import build_network, set_trainable_from, split_at_fro
 from deep_ranking.optimizers import make_optimizer
 from deep_ranking.pipeline import ClassSource
 from deep_ranking.precision import FULL, resolved_precision, set_precision
+from deep_ranking.progress import Progress
 from deep_ranking.run_folder import Row, RunFolder, RunState
 from deep_ranking.tensorboard import Board
 from deep_ranking.training_data import (
@@ -35,7 +36,7 @@ from deep_ranking.training_data import (
     image_source,
     start_embedding,
 )
-from deep_ranking.validation import make_validation
+from deep_ranking.validation import describe, make_validation
 
 # A run that was mended so often is not going to be.
 MAX_FIXES = 5
@@ -80,7 +81,7 @@ def train(
     run.model.make_predict_function(force=True)  # the one of its judgements has another precision
     save_model(run.model, config.output)
     run.board.project(run.devices.on_one(run.model))
-    if run.stopped_early:
+    if run.progress.has_stopped:
         epoch = run.state.num_epochs
         print(f"Stopped early after epoch {epoch}: no better for {config.patience} judgements.")
     if run.source.broken:
@@ -113,6 +114,7 @@ class _Run:
         self.validation = make_validation(config)
         self.board = Board(config, self.images, self.validation)
         self.state = self.folder.read_state(config) if self.resumes else RunState.of(config)
+        self.progress = Progress(config, self.state)
         self.devices = Devices(config.devices)
         make_folder(config.output.parent)
 
@@ -209,13 +211,7 @@ class _Run:
     @property
     def is_over(self) -> bool:
         """Whether all epochs are done, or nothing got better for too long."""
-        return self.stopped_early or self.state.num_epochs >= self.config.epochs
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether as many judgements in turn as `patience` were no better than the best."""
-        patience = self.config.patience
-        return patience is not None and self.state.num_no_better >= patience
+        return self.progress.has_stopped or self.state.num_epochs >= self.config.epochs
 
     def train_epoch(self, verbose: int) -> None:
         """Train one epoch, and bring the run's folder up to date."""
@@ -249,9 +245,9 @@ class _Run:
         row = self._judge(epoch + 1, row)
         self.state.num_epochs = epoch + 1
         self.state.history.append(row)
-        if self._is_best(row):
+        if self.progress.take_in(row):
             save_model(self.model, self.folder.best)
-        elif self._is_on_plateau(row):
+        elif self.progress.is_on_plateau(row):
             self.state.num_rate_drops += 1
             if self.trains_head == (self.state.num_epochs < self.config.head_epochs):
                 self._compile_again()
@@ -315,7 +311,7 @@ class _Run:
             embedded = embedded_images(network, paths, skip_broken=skip_broken)
         with embedded as rows:
             found, calibration = self.validation.measure(rows)
-        print(f"{f'Epoch {epoch}' if epoch else 'Before training'}, validation: {_describe(found)}")
+        print(f"{f'Epoch {epoch}' if epoch else 'Before training'}, validation: {describe(found)}")
         self.state.calibration = None if calibration is None else calibration.to_json()
         self.model.calibration = calibration
         return row | found
@@ -326,30 +322,6 @@ class _Run:
             f"{self.source.description}, {self.source.num_batches:,} batches an epoch; "
             f"{self.model.count_params():,} parameters, {trained:,} of them trained."
         )
-
-    def _is_best(self, row: Row) -> bool:
-        """Whether the model is the best so far; counts the judgements since then."""
-        sign, quantity = _monitored(self.config)
-        if quantity not in row:
-            return False
-        value = sign * row[quantity]
-        if self.state.best is not None and value <= self.state.best:
-            self.state.num_no_better += 1
-            return False
-        self.state.best, self.state.num_no_better = value, 0
-        return True
-
-    def _is_on_plateau(self, row: Row) -> bool:
-        """Whether the learning rate is due to fall, after a judgement that was no better."""
-        config, count = self.config, self.state.num_no_better
-        judged = _monitored(config)[1] in row
-        return config.decay == "plateau" and judged and count % config.plateau_patience == 0
-
-
-def _monitored(config: TrainConfig) -> tuple[int, str]:
-    """Sign that makes more better, and column of the history, of what the best model goes by."""
-    name = config.monitor or ("similarity_precision" if config.validates else "loss")
-    return -1 if name == "loss" else 1, f"val_{name}" if config.validates else name
 
 
 class _StopAfterEpoch(keras.callbacks.Callback):
@@ -373,13 +345,4 @@ def _is_finite(model: keras.Model) -> bool:
     """Whether all weights are numbers; the last step of an epoch shows in no loss of it."""
     return all(
         bool(keras.ops.all(keras.ops.isfinite(weight))) for weight in model.trainable_weights
-    )
-
-
-def _describe(found: Row) -> str:
-    shown = ("val_similarity_precision", "val_recall_at_1", "val_map_at_r", "val_loss")
-    return ", ".join(
-        f"{name.removeprefix('val_').replace('_', ' ')} {found[name]:.4f}"
-        for name in shown
-        if name in found
     )

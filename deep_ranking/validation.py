@@ -126,3 +126,13 @@ def make_validation(config: TrainConfig) -> Validation | None:
     if config.validation_share is not None:
         return ClassValidation(config, *held_back_images(config))
     return None
+
+
+def describe(found: Row) -> str:
+    """Say what a judgement found, in words."""
+    shown = ("val_similarity_precision", "val_recall_at_1", "val_map_at_r", "val_loss")
+    return ", ".join(
+        f"{name.removeprefix('val_').replace('_', ' ')} {found[name]:.4f}"
+        for name in shown
+        if name in found
+    )

@@ -386,3 +386,20 @@ def test_a_stream_that_finds_nothing(tmp_path):
     supply = DrawnTriplets(["a.png"], Nothing(), name="photos", description="")
     with pytest.raises(InputError, match="photos: the strategy finds no triplet"):
         supply.of_epoch(0, count=None, seed=0, shuffle=True)
+
+
+def test_a_broken_model_of_neighbours_is_named_before_an_earlier_run_gives_way(tmp_path):
+    root = tmp_path / "data"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8)).save(root / name / f"{number}.png")
+    (tmp_path / "broken.h5").write_bytes(b"no model")
+    (tmp_path / "m.run").mkdir()
+    (tmp_path / "m.run" / "kept.txt").write_text("an earlier run")
+    (tmp_path / "empty").mkdir()
+    for given in ("broken.h5", "empty"):
+        flags = ["--dataset", str(root), "--strategy", "hard", "--overwrite", "--weights", "none"]
+        flags += ["--neighbours_of", str(tmp_path / given), "--output", str(tmp_path / "m.h5")]
+        assert run_command("train", flags) == 1
+        assert (tmp_path / "m.run" / "kept.txt").exists()
