@@ -15,7 +15,9 @@ import io
 import os
 import re
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ Int32Array = npt.NDArray[np.int32]
 
 COLUMNS = ("query", "positive", "negative")
 COMPRESSED = ".gz"
+BLOCKS_WAITING = 2  # drawn and not written yet
 MAX_PADDING = 4  # times the bytes of all paths that they may take when filled up to the longest
 SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>(\.[^.]+)*)", re.DOTALL)
 
@@ -93,11 +96,22 @@ def write_triplets(
         temporaries = [complete.enter_context(atomic_path(file)) for file in files]
         with ExitStack() as opened:
             handles = [opened.enter_context(_create(each)) for each in temporaries]
-            for block in blocks:
+
+            def write(block: npt.NDArray[np.integer], begin: int) -> None:
                 for number, handle in enumerate(handles):
-                    part = block[(number - count) % len(files) :: len(files)]
+                    part = block[(number - begin) % len(files) :: len(files)]
                     handle.write(lines.of(part))
+
+            # The lines of one block are put together and written while the next is drawn.
+            worker = opened.enter_context(ThreadPoolExecutor(max_workers=1))
+            waiting: deque[Future[None]] = deque()
+            for block in blocks:
+                waiting.append(worker.submit(write, block, count))
                 count += len(block)
+                if len(waiting) > BLOCKS_WAITING:
+                    waiting.popleft().result()
+            for written in waiting:
+                written.result()
     return count
 
 
