@@ -1,4 +1,3 @@
-import csv
 import os
 from dataclasses import replace
 from itertools import islice
@@ -7,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from stopped_runs import history_of, interrupted
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
@@ -176,26 +176,6 @@ def test_classes_can_be_limited_and_held_back(flat, tmp_path):
 
 def weights_of(model):
     return np.concatenate([weight.numpy().ravel() for weight in model.weights])
-
-
-def history_of(config):
-    with (config.run_dir / "history.csv").open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def interrupted(config, monkeypatch, after):
-    """Train until so many epochs are done, and stop as if by Ctrl+C."""
-    whole = _Run.train_epoch
-
-    def train_epoch(run, verbose):
-        if run.state.num_epochs == after:
-            raise KeyboardInterrupt
-        whole(run, verbose)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, verbose=0)
 
 
 @pytest.mark.usefixtures("stub_network")

@@ -1,10 +1,10 @@
-import csv
 import json
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+from stopped_runs import history_of, interrupted
 from stubs import build_stub
 
 from deep_ranking.cli.main import run_command
@@ -59,11 +59,6 @@ def config_for(colors, output, **changes):
     return TrainConfig(**(settings | changes))
 
 
-def history_of(config):
-    with (config.run_dir / "history.csv").open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
 def kernel_of(model):
     return model.get_layer("embedding").get_weights()[0]
 
@@ -100,21 +95,6 @@ def test_cached_features_train_to_the_same_weights(colors, tmp_path):
     np.testing.assert_allclose(kernel_of(cached), kernel_of(plain), atol=0.02 * moved)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
     assert not np.allclose(cached(images), build_stub(SMALL, seed=config.seed)(images), atol=1e-3)
-
-
-def interrupted(config, monkeypatch, after):
-    """Train until so many epochs are done, and stop as if by Ctrl+C."""
-    whole = _Run.train_epoch
-
-    def train_epoch(run, verbose):
-        if run.state.num_epochs == after:
-            raise KeyboardInterrupt
-        whole(run, verbose)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, verbose=0)
 
 
 @pytest.mark.usefixtures("stub_network")
