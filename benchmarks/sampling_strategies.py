@@ -15,10 +15,12 @@ import os
 import platform
 import resource
 import shutil
+import statistics
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +32,36 @@ from deep_ranking.sampling import STRATEGIES, SamplingConfig, make_strategy
 IMAGES_AN_ITEM = 10
 DIMENSION = 32
 NUM_NEIGHBOURS = 10
+REPEATS = 5
 TARGET_RATIO = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians of some runs.
+
+    Attributes:
+        triplets: how many were drawn.
+        drawing: seconds of drawing them alone.
+        writing: seconds of drawing and writing the file.
+        lines: seconds of writing triplets that are drawn.
+        copying: seconds of copying the file.
+        megabytes: the most memory that the process held.
+    """
+
+    triplets: int
+    drawing: float
+    writing: float
+    lines: float
+    copying: float
+    megabytes: float
 
 
 def measure(name, num_images, num_classes):
     """Measure a strategy in this process, meant to be a new one.
 
     Returns:
-        Triplets; seconds of drawing them, of making the file, of writing triplets that are drawn,
-        of copying the file; megabytes until then.
+        What was `Measured`.
     """
     classes = (np.arange(num_images) * num_classes // num_images).astype(np.int32)
     items = (np.arange(num_images) // IMAGES_AN_ITEM).astype(np.int32)
@@ -72,50 +95,58 @@ def measure(name, num_images, num_classes):
             neighbours=given.get("neighbours"),
         )
 
-    with tempfile.TemporaryDirectory() as folder:
+    seconds = {"drawing": [], "writing": [], "lines": [], "copying": []}
+
+    def timed(what, action):
         start = time.perf_counter()
-        count = sum(len(block) for block in strategy().triplets(0))
-        drawing = time.perf_counter() - start
-        start = time.perf_counter()
-        write_triplets(Path(folder) / "triplets.txt", names, strategy().triplets(0))
-        writing = time.perf_counter() - start
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+        result = action()
+        seconds[what].append(time.perf_counter() - start)
+        return result
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        path = folder / "triplets.txt"
+        for _ in range(REPEATS):
+            count = timed("drawing", lambda: sum(map(len, strategy().triplets(0))))
+            timed("writing", lambda: write_triplets(path, names, strategy().triplets(0)))
+            timed("copying", lambda: copy(path, folder / "copy.txt"))
+            (folder / "copy.txt").unlink()
+            path.unlink()
         megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
         blocks = list(strategy().triplets(0))
-        start = time.perf_counter()
-        write_triplets(Path(folder) / "again.txt", names, blocks)
-        lines = time.perf_counter() - start
-        start = time.perf_counter()
-        with (
-            (Path(folder) / "triplets.txt").open("rb") as source,
-            (Path(folder) / "copy.txt").open("wb") as target,
-        ):
-            shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
-            os.fsync(target.fileno())
-        copying = time.perf_counter() - start
-    return count, drawing, writing, lines, copying, megabytes
+        for _ in range(REPEATS):
+            timed("lines", lambda: write_triplets(path, names, blocks))
+    medians = {what: statistics.median(runs) for what, runs in seconds.items()}
+    return Measured(count, **medians, megabytes=megabytes)
+
+
+def copy(source, target):
+    """Write the bytes of a file to another, and flush them to the disk as the sampler does."""
+    with source.open("rb") as read, target.open("wb") as written:
+        shutil.copyfileobj(read, written, 1 << 20)
+        written.flush()
+        os.fsync(written.fileno())
 
 
 def measure_strategies(sizes, num_classes):
     """Measure all strategies at some numbers of images, and print."""
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}")
-    print(f"{num_classes:,} classes; a process each\n")
+    print(f"{num_classes:,} classes; a process each; medians of {REPEATS} runs\n")
     print(
-        f"{'strategy':14}{'images':>11}{'triplets':>12}{'a second':>12}{'file':>9}{'lines':>9}"
-        f"{'ratio':>7}{'bytes':>9}{'ratio':>7}{'memory':>11}"
+        f"{'strategy':14}{'images':>11}{'triplets':>12}{'a second':>12}{'file':>10}{'lines':>10}"
+        f"{'ratio':>7}{'bytes':>10}{'ratio':>7}{'memory':>11}"
     )
     slow = []
     for name in STRATEGIES:
         for size in sizes:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                measured = pool.submit(measure, name, size, num_classes).result()
-            count, drawing, writing, lines, copying, megabytes = measured
-            ratio = writing / copying
+                run = pool.submit(measure, name, size, num_classes).result()
+            ratio = run.writing / run.copying
             print(
-                f"{name:14}{size:11,}{count:12,}{count / drawing:12,.0f}{writing:7.2f} s"
-                f"{lines:7.2f} s{writing / lines:7.1f}{copying:7.2f} s{ratio:7.1f}"
-                f"{megabytes:8,.0f} MB",
+                f"{name:14}{size:11,}{run.triplets:12,}{run.triplets / run.drawing:12,.0f}"
+                f"{run.writing:8.3f} s{run.lines:8.3f} s{run.writing / run.lines:7.1f}"
+                f"{run.copying:8.3f} s{ratio:7.1f}{run.megabytes:8,.0f} MB",
                 flush=True,
             )
             if name == "out-of-class" and ratio > TARGET_RATIO:

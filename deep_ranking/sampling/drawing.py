@@ -26,10 +26,11 @@ def draw_outside(
         int64 (drawn,) rows, rising, and int64 (drawn,) the number that each drew.
     """
     populations = outer[1] - inner[1]
-    drawn = draw_distinct(rng, populations, np.minimum(counts, populations))
-    row, column = np.nonzero(drawn >= 0)
+    counts = np.minimum(counts, populations)
+    drawn = draw_distinct(rng, populations, counts)
+    row = np.repeat(np.arange(len(counts)), counts)
     # The outer range without the inner one is so many numbers: those behind the inner move up.
-    number = outer[0][row] + drawn[row, column]
+    number = outer[0][row] + drawn[drawn >= 0]
     number += np.where(number >= inner[0][row], inner[1][row], 0)
     return row, number
 
@@ -59,10 +60,13 @@ def draw_distinct(
     wanted = np.arange(width) < counts[sparse, None]  # (sparse rows, width)
     high = np.broadcast_to(populations[sparse, None], wanted.shape)
     numbers = np.broadcast_to(-1 - np.arange(width), wanted.shape).copy()  # unlike any other
-    again = wanted
-    while again.any():
-        numbers[again] = rng.integers(0, high[again])
-        again = _repeats(numbers)
+    numbers[wanted] = rng.integers(0, high[wanted])
+    rows = _rows_with_repeats(numbers)
+    while len(rows):
+        again = _repeats(numbers[rows])
+        row, column = np.nonzero(again)
+        numbers[rows[row], column] = rng.integers(0, high[rows[row], column])
+        rows = rows[_rows_with_repeats(numbers[rows])]
     drawn[sparse] = np.where(wanted, numbers, -1)
     return drawn
 
@@ -81,6 +85,12 @@ def _groups(
         pairs.tolist(), bounds[:-1], bounds[1:], strict=True
     ):
         yield (population, count), dense[order[begin:end]]
+
+
+def _rows_with_repeats(numbers: Int64Array) -> Int64Array:
+    """Give the rows in which a number stands twice: few, as a rule."""
+    ordered = np.sort(numbers, axis=1)
+    return np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
 
 
 def _repeats(numbers: Int64Array) -> npt.NDArray[np.bool_]:
