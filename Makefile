@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-real test-milvus milvus-server options lint types check clean
+.PHONY: install demo test test-slow test-real test-milvus milvus-server torture options lint types check clean
 
 install: $(VENV)/installed
 
@@ -40,6 +40,10 @@ milvus-server: .venv-milvus/installed
 	$(PYTHON) -m venv .venv-milvus
 	.venv-milvus/bin/python -m pip install --quiet --disable-pip-version-check 'milvus==2.3.5' 'setuptools<81'
 	touch $@
+
+# Hostile files, kills, full disks: tried and counted, in under 20 minutes.
+torture: install
+	cd tests && ../$(BIN)/python -m torture
 
 # The tables of flags in README.md.
 options: install

@@ -1,0 +1,54 @@
+"""Run all parts, print what was tried and what became of it; exit code 1 if anything was wrong."""
+
+import argparse
+import sys
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+
+from torture.tally import Tally
+
+PARTS = {
+    "readers": "hostile images before every command that reads images",
+    "loaders": "hostile models, indices and other files of ours before all that load them",
+    "fuzz": "fuzzing of the triplet parser, the partition reader and the model header",
+    "kills": "every long command killed at random moments, and run again",
+    "faults": "full disks, closed folders, damaged checkpoints",
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="torture", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    args = parser.parse_args()
+    whole = Tally()
+    began = time.monotonic()
+    for name in args.parts:
+        print(f"{name}: {PARTS[name]}", flush=True)
+        tally = Tally()
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+            import_module(f"torture.{name}").run(tally, Path(folder), args.seed)
+        print(f"  {describe(tally)}; {time.monotonic() - start:.0f} s", flush=True)
+        whole.add(tally)
+    print(f"\n{describe(whole)}; {(time.monotonic() - began) / 60:.1f} minutes")
+    print("Nothing lost." if whole.is_clean else "NOT CLEAN: see the lines above.")
+    return 0 if whole.is_clean else 1
+
+
+def describe(tally):
+    """Give the counts in one line."""
+    return (
+        f"inputs {tally.tried:,}, accepted {tally.accepted:,}, refused {tally.refused:,}, "
+        f"kills survived {tally.kills:,}, faults survived {tally.faults:,}, "
+        f"states lost {tally.lost:,}, crashes {tally.crashes:,}, hangs {tally.hangs:,}, "
+        f"wrong answers {tally.wrong:,}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
