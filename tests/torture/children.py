@@ -1,5 +1,6 @@
 """Commands of the project run as a user runs them, under limits of time and memory."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -54,7 +55,7 @@ def start(arguments, *, megabytes=None, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=limit,
+        preexec_fn=limit,  # noqa: PLW1509 (no thread is running here)
         **options,
     )
 
@@ -83,7 +84,5 @@ def run(arguments, *, seconds=120, megabytes=None, **options):
 
 def kill(process):
     """Kill a process and all that it started, at once (SIGKILL)."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
