@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--judge_gap", type=float, default=0.15, help="T_r of in-class triplets")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from deep_ranking.cli.tensorflow import start_tensorflow
+    from deep_ranking.cli.notes import start_tensorflow
     from deep_ranking.errors import InputError
 
     start_tensorflow()

@@ -3,8 +3,9 @@
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deep_ranking.errors import InputError
@@ -30,22 +31,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected the name of a file to write")
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder you can write to"
-        ) from None
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+    temporary = _beside(path, suffix=path.suffix)
+    try:  # from before the file is there: an interrupt may come at any instant
+        try:
+            temporary.open("xb").close()
+        except OSError as error:
+            raise _not_writable(path, error) from None
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            temporary.unlink()
 
 
 @contextmanager
@@ -69,19 +67,17 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path).resolve()  # where it is a link, what it links to is replaced
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; expected the name of a folder to write")
+    temporary = _beside(path)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder you can write to"
-        ) from None
-    try:
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            raise _not_writable(path, error) from None
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
         aside = Path(tempfile.mkdtemp(prefix=".replaced-", dir=path.parent))
         if path.exists():
             path.rename(aside / "folder")
@@ -91,10 +87,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path, suffix: str = "") -> Path:
+    return path.with_name(f".writing-{uuid.uuid4().hex}{suffix}")
+
+
+def _not_writable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: cannot be written ({error.strerror}); choose a folder you can write to"
+    )
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

@@ -333,9 +333,7 @@ def test_an_interrupt_keeps_what_has_arrived_and_says_so(tmp_path, original, cap
                 assert main(command) == 130
             assert files(tmp_path) == {kept.name: TINY[:size]}
             assert capsys.readouterr().err.splitlines() == [
-                "",
-                f"{kept} keeps {size:,} bytes; the same command goes on from there.",
-                "interrupted",
+                f"interrupted: {kept} keeps {size:,} bytes, the same command goes on from there"
             ]
         assert main(command) == 0
         assert server.asked == [None, "bytes=1000-"]

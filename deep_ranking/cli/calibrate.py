@@ -10,7 +10,7 @@ from deep_ranking.cli.arguments import (
     counted,
     positive_int,
 )
-from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.errors import InputError
 from deep_ranking.images import find_images
 from deep_ranking.metrics import sample_pairs

@@ -4,7 +4,6 @@ import argparse
 import json
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,13 +139,12 @@ def _prepare(dataset: Dataset, args: argparse.Namespace) -> "Contents":
         )
     except KeyboardInterrupt:
         path = archive_path(args.output)
-        for kept in (part_of(path), path):
+        for kept in (path, part_of(path)):
             if kept.exists():
-                print(
-                    f"\n{kept} keeps {kept.stat().st_size:,} bytes; the same command goes on from "
-                    "there.",
-                    file=sys.stderr,
-                )
+                raise KeyboardInterrupt(
+                    f"{kept} keeps {kept.stat().st_size:,} bytes, the same command goes on from "
+                    "there"
+                ) from None
         raise
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deep_ranking.cli.arguments import add_seed, positive_int
-from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.errors import InputError
 from deep_ranking.files import make_folder

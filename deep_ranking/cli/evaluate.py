@@ -20,7 +20,7 @@ from deep_ranking.cli.evaluation_tables import (
     verdict,
     without_nan,
 )
-from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.files import atomic_path
 from deep_ranking.images import find_images
 from deep_ranking.triplets import read_triplets, resolve_paths

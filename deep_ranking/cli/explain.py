@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_image_pair, check_files_exist
-from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
 

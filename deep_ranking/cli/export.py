@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deep_ranking.cli.arguments import add_required_path, check_files_exist, counted
-from deep_ranking.cli.tensorflow import notes_held_back, start_tensorflow
+from deep_ranking.cli.notes import notes_held_back, start_tensorflow
 from deep_ranking.errors import InputError
 from deep_ranking.exporting import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.images import list_images

@@ -1,16 +1,20 @@
 """From the command line to a command, and from its errors to one line and an exit code.
 
-Exit codes: 0 done; 1 the data cannot be used; 2 the command was called wrongly; 130 interrupted.
+Exit codes: 0 done; 1 the data cannot be used; 2 the command was called wrongly; 130 interrupted,
+by Ctrl-C or SIGTERM.
 """
 
 import argparse
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from deep_ranking.cli import notes
+from deep_ranking.cli.stopping import EXIT_CODE, stoppable
 from deep_ranking.errors import InputError
 from deep_ranking.version import __version__
 
@@ -76,6 +80,33 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     Returns:
         The exit code; usage errors raise `SystemExit` with 2.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that are no UTF-8
+            stream.reconfigure(errors="backslashreplace")
+    notes.verbose = False
+    with stoppable() as stop:
+        try:
+            _run(name, argv, prog)
+        except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except KeyboardInterrupt as interrupt:
+            return _interrupted(str(interrupt))
+        except Exception as error:
+            if stop.asked:  # a library made another exception of it
+                return _interrupted()
+            if notes.verbose and isinstance(error, InputError | OSError):
+                traceback.print_exc()
+            if isinstance(error, InputError):
+                return _fail(str(error))
+            if isinstance(error, OSError):
+                where = f"{error.filename}: " if error.filename else ""
+                return _fail(f"{where}{error.strerror or error}")
+            raise
+    return 0
+
+
+def _run(name: str, argv: Sequence[str] | None, prog: str | None) -> None:
     command = import_module(f"deep_ranking.cli.{name}")
     parser = Parser(
         prog=prog,
@@ -83,25 +114,26 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_arguments(parser)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that are no UTF-8
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        command.run(parser, argv)
-    except InputError as error:
-        return _fail(str(error))
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    parser.add_argument(
+        "--verbose",
+        action=_Verbose,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show the notes of libraries, and where in the code an error arose",
+    )
+    command.run(parser, argv)
+
+
+class _Verbose(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        notes.verbose = True
 
 
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 1
+
+
+def _interrupted(message: str = "") -> int:
+    print(f"interrupted{message and f': {message}'}", file=sys.stderr)
+    return EXIT_CODE

@@ -20,6 +20,7 @@ from deep_ranking.cli.arguments import (
     counted,
     positive_int,
 )
+from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.cli.sample_data import (
     add_data_arguments,
     check_data_arguments,
@@ -27,7 +28,6 @@ from deep_ranking.cli.sample_data import (
     read_data,
     shares_of,
 )
-from deep_ranking.cli.tensorflow import start_tensorflow
 from deep_ranking.errors import InputError
 from deep_ranking.files import make_folder
 from deep_ranking.listing import LabelledImages, relative_prefix, write_classes

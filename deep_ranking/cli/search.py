@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deep_ranking.cli.arguments import add_metric, add_required_path, counted, positive_int
-from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.collection import Collection
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.arguments import add_config_arguments, config_from
-from deep_ranking.cli.tensorflow import start_tensorflow
+from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.stopping import saying_when_stopped
 from deep_ranking.config import (
     DataConfig,
     LossConfig,
@@ -87,11 +88,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     from deep_ranking.training import train
 
     start = time.monotonic()
-    try:
+    with saying_when_stopped(f"go on by train.py --output {config.output} --resume"):
         train(config, resume=resume, overwrite=hasattr(args, "overwrite"))
-    except KeyboardInterrupt:
-        print(f"\nStopped. Go on with: train.py --output {config.output} --resume")
-        raise
     print(
         f"Model in {config.output}, history and best model in {config.run_dir}, "
         f"{time.monotonic() - start:.0f} seconds."

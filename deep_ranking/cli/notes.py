@@ -1,4 +1,7 @@
-"""Start TensorFlow without its notes on processors and drivers, which no user can act on."""
+"""The notes that libraries write below Python, which no user can act on: held back or shown.
+
+TensorFlow has some on processors and drivers whenever it starts.
+"""
 
 import logging
 import os
@@ -10,9 +13,15 @@ from importlib import import_module
 
 from deep_ranking.errors import InputError
 
+verbose = False
+"""Whether notes are shown, as by --verbose."""
+
 
 def start_tensorflow() -> None:
     """Import TensorFlow with its start-up notes held back, and shown only if the import fails."""
+    if verbose:
+        import_module("tensorflow")
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Keras' advice on the .h5 format
     if "tensorflow" in sys.modules:
@@ -28,6 +37,9 @@ def notes_held_back() -> Iterator[None]:
     Libraries write there below Python, before any level of logging applies, so the file descriptor
     itself is turned aside meanwhile. An `InputError` says by itself all that a user can act on.
     """
+    if verbose:
+        yield
+        return
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as notes:
@@ -36,7 +48,7 @@ def notes_held_back() -> Iterator[None]:
             yield
         except InputError:
             raise
-        except BaseException:
+        except Exception:
             notes.seek(0)
             os.write(terminal, notes.read())
             raise

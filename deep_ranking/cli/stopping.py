@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM end a command in order: what is open is closed, and one line is printed."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+EXIT_CODE = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Stop:
+    """Whether the user, or the system, has asked the program to end."""
+
+    asked: bool = False
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Let both signals raise `KeyboardInterrupt` in the block, and a second one end the program.
+
+    A signal that the program was started to ignore, as by `nohup`, stays ignored. Libraries may
+    turn the exception into another of their own: the caller sees from `Stop.asked` what it was.
+
+    Yields:
+        The `Stop`.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread is told of signals
+        return
+
+    def first(*_: Any) -> None:
+        stop.asked = True
+        for each in handlers:
+            signal.signal(each, second)
+        raise KeyboardInterrupt
+
+    def second(*_: Any) -> None:
+        os._exit(EXIT_CODE)  # nothing is lost: what is complete on the disk stays complete
+
+    handlers = {
+        each: handler
+        for each in SIGNALS
+        if (handler := signal.getsignal(each)) is not signal.SIG_IGN
+    }
+    for each in handlers:
+        signal.signal(each, first)
+    try:
+        yield stop
+    finally:
+        if not stop.asked:  # else the end of the program may be waited for as little as the rest
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+
+
+@contextmanager
+def saying_when_stopped(how_to_go_on: str) -> Iterator[None]:
+    """Let the line about an interrupt in the block say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on) from None
