@@ -1,8 +1,6 @@
 """`python -m deep_ranking COMMAND`, and the console script `deep-ranking`."""
 
-import sys
-
-from deep_ranking.cli.main import main
+from deep_ranking.cli.main import run_program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program()

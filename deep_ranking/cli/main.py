@@ -10,11 +10,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
 
 from deep_ranking.cli import notes
-from deep_ranking.cli.stopping import EXIT_CODE, stoppable
+from deep_ranking.cli.stopping import EXIT_CODE, run_as_program, stoppable
 from deep_ranking.errors import InputError
 from deep_ranking.version import __version__
 
@@ -67,6 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_command(name, argv[1:], prog=subparser.prog)
     parser.parse_args(argv)
     return 2
+
+
+def run_program(name: str | None = None) -> NoReturn:
+    """Be the program `python -m deep_ranking`, or a root script of one command.
+
+    Args:
+        name: one of `COMMANDS`; None if the first argument says which.
+    """
+    run_as_program(main if name is None else partial(run_command, name))
 
 
 def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:

@@ -1,12 +1,14 @@
 """Ctrl-C and SIGTERM end a command in order: what is open is closed, and one line is printed."""
 
+import atexit
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 EXIT_CODE = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -43,11 +45,7 @@ def stoppable() -> Iterator[Stop]:
     def second(*_: Any) -> None:
         os._exit(EXIT_CODE)  # nothing is lost: what is complete on the disk stays complete
 
-    handlers = {
-        each: handler
-        for each in SIGNALS
-        if (handler := signal.getsignal(each)) is not signal.SIG_IGN
-    }
+    handlers = {each: signal.getsignal(each) for each in _heeded()}
     for each in handlers:
         signal.signal(each, first)
     try:
@@ -56,6 +54,38 @@ def stoppable() -> Iterator[Stop]:
         if not stop.asked:  # else the end of the program may be waited for as little as the rest
             for each, handler in handlers.items():
                 signal.signal(each, handler)
+
+
+def run_as_program(command: Callable[[], int]) -> NoReturn:
+    """Run a command, and end the program by its exit code.
+
+    A signal ends the program in order at any instant, also while Python starts or ends.
+    """
+    for each in _heeded():
+        signal.signal(each, _end)
+    atexit.register(_ignore)  # registered first, called last: what follows takes no handler
+    code = command()
+    if code == EXIT_CODE:
+        # All is closed. Python would wait for threads, and end by SIGINT if an import was stopped.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _heeded() -> list[signal.Signals]:
+    return [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+
+
+def _end(*_: Any) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(EXIT_CODE)
+
+
+def _ignore() -> None:
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
 
 
 @contextmanager

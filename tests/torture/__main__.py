@@ -14,6 +14,7 @@ PARTS = {
     "loaders": "hostile models, indices and other files of ours before all that load them",
     "fuzz": "fuzzing of the triplet parser, the partition reader and the model header",
     "kills": "every long command killed at random moments, and run again",
+    "interrupts": "every command stopped by Ctrl-C or SIGTERM at random moments",
     "faults": "full disks, closed folders, damaged checkpoints",
 }
 
@@ -42,12 +43,19 @@ def main():
 
 def describe(tally):
     """Give the counts in one line."""
-    return (
-        f"inputs {tally.tried:,}, accepted {tally.accepted:,}, refused {tally.refused:,}, "
-        f"kills survived {tally.kills:,}, faults survived {tally.faults:,}, "
-        f"states lost {tally.lost:,}, crashes {tally.crashes:,}, hangs {tally.hangs:,}, "
-        f"wrong answers {tally.wrong:,}"
-    )
+    counts = {
+        "inputs": tally.tried,
+        "accepted": tally.accepted,
+        "refused": tally.refused,
+        "kills survived": tally.kills,
+        "interrupts": tally.interrupts,
+        "faults survived": tally.faults,
+        "states lost": tally.lost,
+        "crashes": tally.crashes,
+        "hangs": tally.hangs,
+        "wrong answers": tally.wrong,
+    }
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 if __name__ == "__main__":

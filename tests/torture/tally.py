@@ -13,6 +13,8 @@ class Tally:
         accepted: of these, those that gave a right result.
         refused: of these, those that gave one clear error that names the file.
         kills: processes that were killed, after which all was as it should be.
+        interrupts: commands stopped by Ctrl-C or SIGTERM that ended by one line and left nothing
+            half-written.
         faults: disks that were full, folders that were closed and files that were damaged, after
             which all was as it should be.
         lost: states that were complete before, and were not there or not right afterwards.
@@ -26,6 +28,7 @@ class Tally:
     accepted: int = 0
     refused: int = 0
     kills: int = 0
+    interrupts: int = 0
     faults: int = 0
     lost: int = 0
     crashes: int = 0
