@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path
+from deep_ranking.files import atomic_paths
 from deep_ranking.path_lines import BYTE_ORDER_MARK, find_images_of, read_lines
 
 Int32Array = npt.NDArray[np.int32]
@@ -91,17 +91,15 @@ def write_triplets(
     path = Path(path)
     files = [path] if shards is None else [shard_path(path, i, shards) for i in range(shards)]
     count = 0
-    with ExitStack() as complete:
-        temporaries = [complete.enter_context(atomic_path(file)) for file in files]
-        with ExitStack() as opened:
-            handles = [opened.enter_context(_create(each)) for each in temporaries]
-            drawing = opened.enter_context(ThreadPoolExecutor(max_workers=1))
-            for block in _ahead(drawing, blocks):
-                for number, handle in enumerate(handles):
-                    part = block[(number - count) % len(files) :: len(files)]
-                    for begin in range(0, len(part), LINES_AT_ONCE):
-                        handle.write(lines.of(part[begin : begin + LINES_AT_ONCE]))
-                count += len(block)
+    with atomic_paths(files) as temporaries, ExitStack() as opened:
+        handles = [opened.enter_context(_create(each)) for each in temporaries]
+        drawing = opened.enter_context(ThreadPoolExecutor(max_workers=1))
+        for block in _ahead(drawing, blocks):
+            for number, handle in enumerate(handles):
+                part = block[(number - count) % len(files) :: len(files)]
+                for begin in range(0, len(part), LINES_AT_ONCE):
+                    handle.write(lines.of(part[begin : begin + LINES_AT_ONCE]))
+            count += len(block)
     return count
 
 

@@ -1,10 +1,11 @@
+import errno
 import os
 import stat
 
 import pytest
 
 from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_folder, atomic_path, make_folder
+from deep_ranking.files import atomic_folder, atomic_path, atomic_paths, make_folder
 
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -24,8 +25,8 @@ def test_file_appears_when_the_block_ends(tmp_path):
 
 def test_temporary_file_lies_beside_it_hidden_with_its_suffix(tmp_path):
     with atomic_path(tmp_path / "model.h5") as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.name.startswith(".")
+        assert temporary.parent.parent == tmp_path
+        assert temporary.parent.name.startswith(".")
         assert temporary.suffix == ".h5"
 
 
@@ -84,6 +85,98 @@ def test_longest_names_can_be_written(tmp_path, letter):
     with atomic_path(tmp_path / name) as temporary:
         temporary.write_text("new")
     assert (tmp_path / name).read_text() == "new"
+
+
+def left_behind(parent, name=".writing-left"):
+    """What a process that was killed leaves: nobody holds the lock."""
+    work = parent / name
+    work.mkdir()
+    (work / "0.h5").write_text("half")
+    (work / "lock").touch()
+    return work
+
+
+@pytest.mark.parametrize("writing", [atomic_path, atomic_folder])
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path, writing):
+    left_behind(tmp_path)
+    (tmp_path / ".writing-file").write_text("not such a folder")
+    with writing(tmp_path / "other.h5"):
+        assert not (tmp_path / ".writing-left").exists()
+    assert sorted(os.listdir(tmp_path)) == [".writing-file", "other.h5"]
+
+
+def test_what_another_process_writes_is_left_alone(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as first:
+        first.write_text("a")
+        with atomic_path(tmp_path / "a.txt") as second, atomic_path(tmp_path / "b.txt") as third:
+            second.write_text("b")
+            third.write_text("c")
+        assert first.read_text() == "a"
+        assert sorted(os.listdir(tmp_path)) == [first.parent.name, "a.txt", "b.txt"]
+    assert {each.name: each.read_text() for each in tmp_path.iterdir()} == {
+        "a.txt": "a",
+        "b.txt": "c",
+    }
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_whose_exchange_was_stopped_comes_back(tmp_path, there):
+    work = left_behind(tmp_path)
+    (work / "replaced" / "model").mkdir(parents=True)
+    (work / "replaced" / "model" / "old").touch()
+    if there:  # stopped later
+        (tmp_path / "model").mkdir()
+    with atomic_path(tmp_path / "x.txt"):
+        assert os.listdir(tmp_path / "model") == ([] if there else ["old"])
+    assert sorted(os.listdir(tmp_path)) == ["model", "x.txt"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path):
+    (tmp_path / "model" / "old").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "model") as temporary:
+        temporary.rmdir()
+    assert os.listdir(tmp_path) == ["model"] and os.listdir(tmp_path / "model") == ["old"]
+
+
+def test_files_that_belong_together_are_never_seen_mixed(tmp_path, monkeypatch):
+    files = [tmp_path / name for name in "abc"]
+    for file in files:
+        file.write_text("old")
+    seen = []
+
+    def replace(source, target):
+        seen.append([file.read_text() if file.exists() else None for file in files])
+        os.replace(source, target)
+
+    monkeypatch.setattr("pathlib.Path.replace", replace)
+    with atomic_paths(files) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+    assert seen == [[None, "old", "old"], [None, "old", "new"], [None, "new", "new"]]
+    assert [file.read_text() for file in files] == ["new"] * 3
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+LIBRARY = RuntimeError("Unable to flush\n(errno = 28, error message = 'No space left on device')")
+
+
+@pytest.mark.parametrize("fault", [FULL, LIBRARY])
+@pytest.mark.parametrize("writing", [atomic_path, atomic_folder])
+def test_a_full_disk_is_one_line_about_the_file(tmp_path, writing, fault):
+    with pytest.raises(InputError) as caught, writing(tmp_path / "model"):
+        raise fault
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'model'}: cannot be written (No space left on device); "
+    )
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", [PermissionError(13, "no", "image.jpg"), InputError("x: EIO")])
+def test_other_errors_keep_their_words(tmp_path, fault):
+    with pytest.raises(type(fault)) as caught, atomic_path(tmp_path / "model.h5"):
+        raise fault
+    assert caught.value is fault
 
 
 def message_of(path):
@@ -150,7 +243,8 @@ def test_written_folder_appears_whole(tmp_path, monkeypatch, existed):
     before = os.umask(0o027)
     try:
         with atomic_folder(str(path)) as temporary:
-            assert temporary.parent == tmp_path and temporary.name.startswith(".")
+            assert temporary.parent.parent == tmp_path
+            assert temporary.parent.name.startswith(".")
             (temporary / "inner").mkdir()
             (temporary / "inner" / "x").write_text("new")
             assert path.exists() == existed

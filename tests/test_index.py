@@ -417,8 +417,8 @@ def test_a_write_that_fails_leaves_what_was(kind, tmp_path, data, monkeypatch, f
         with pytest.raises((InputError, ZeroDivisionError, KeyboardInterrupt)) as caught:
             index.update(embeddings, rows[700:], rows[:50])
     if fault == "write":
-        said = f"{index._file}: cannot be written (Error in write: No space left on device)"
-        assert str(caught.value) == said
+        said = f"{index._file}: cannot be written (No space left on device); "
+        assert str(caught.value).startswith(said)
     assert index._file.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["index.faiss"]
     for each in (index, kind(index._file, probes=index.num_clusters)):
