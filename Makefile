@@ -45,7 +45,7 @@ milvus-server: .venv-milvus/installed
 torture: install
 	cd tests && ../$(BIN)/python -m torture
 
-# The tables of flags in README.md.
+# The tables of flags in docs/options.md.
 options: install
 	$(BIN)/python docs/options.py
 

@@ -1,6 +1,6 @@
-"""Write the tables of all flags into README.md, from the commands' own parsers.
+"""Write options.md, the tables of all flags, from the commands' own parsers.
 
-`make options` runs it; a test says when the README has fallen behind.
+`make options` runs it; a test says when the page has fallen behind.
 """
 
 import argparse
@@ -10,14 +10,17 @@ from pathlib import Path
 
 from deep_ranking.cli.main import COMMANDS
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- options: made by `make options` -->", "<!-- end of options -->"
+PAGE = Path(__file__).parent / "options.md"
+INTRODUCTION = """# All options
+
+What the `--help` of each command says, which is also where its examples are; written by `make
+options`. Every command takes `--verbose` too: it shows the notes of libraries, and where an error arose."""
 SCRIPTS = {"sample": "triplet_sampler.py", "train": "train.py", "compare": "compare.py"}
 
 
-def tables() -> str:
-    """Give a Markdown table of the flags of each command."""
-    return "\n\n".join(_table(name) for name in COMMANDS)
+def page() -> str:
+    """Give the page: a Markdown table of the flags of each command."""
+    return "\n\n".join([INTRODUCTION, *(_table(name) for name in COMMANDS)]) + "\n"
 
 
 def _table(name: str) -> str:
@@ -69,13 +72,7 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def written(readme: str) -> str:
-    """Give the README with the tables as they are now."""
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{rest.split(END)[1]}"
-
-
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"Tables of {len(COMMANDS)} commands in {README.name}.")
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"Tables of {len(COMMANDS)} commands in {PAGE.name}.")
     sys.exit(0)
