@@ -14,7 +14,8 @@ PAGE = Path(__file__).parent / "options.md"
 INTRODUCTION = """# All options
 
 What the `--help` of each command says, which is also where its examples are; written by `make
-options`. Every command takes `--verbose` too: it shows the notes of libraries, and where an error arose."""
+options`. Every command takes `--verbose` too: it shows the notes of libraries, and where an error
+arose."""
 SCRIPTS = {"sample": "triplet_sampler.py", "train": "train.py", "compare": "compare.py"}
 
 

@@ -72,6 +72,20 @@ def test_what_a_library_made_of_the_interrupt_is_not_shown(stopped_by, capsys, e
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_what_libraries_print_of_the_interrupt_is_not_shown(stopped_by, capfd):
+    stopped_by(signal.SIGINT, lambda: os.write(2, b"Traceback\n"))
+    assert run_command("summary", []) == 130
+    assert capfd.readouterr().err == "interrupted\n"
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == "later\n"
+
+
+def test_verbose_shows_that_too(stopped_by, capfd):
+    stopped_by(signal.SIGINT, lambda: os.write(2, b"Traceback\n"))
+    assert run_command("summary", ["--verbose"]) == 130
+    assert capfd.readouterr().err == "Traceback\ninterrupted\n"
+
+
 def test_the_same_error_without_a_signal_is_shown(monkeypatch):
     def run(parser, argv):
         raise RuntimeError("a bug")

@@ -101,18 +101,18 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except KeyboardInterrupt as interrupt:
-            return _interrupted(str(interrupt))
+            stop.asked = True
+            stop.how_to_go_on = str(interrupt)
         except Exception as error:
-            if stop.asked:  # a library made another exception of it
-                return _interrupted()
-            if notes.verbose and isinstance(error, InputError | OSError):
+            message = _message_of(error)
+            if message is not None and notes.verbose:
                 traceback.print_exc()
-            if isinstance(error, InputError):
-                return _fail(str(error))
-            if isinstance(error, OSError):
-                where = f"{error.filename}: " if error.filename else ""
-                return _fail(f"{where}{error.strerror or error}")
-            raise
+            if not stop.asked:  # else a library made another exception of it
+                if message is None:
+                    raise
+                return _fail(message)
+    if stop.asked:
+        return _interrupted(stop.how_to_go_on)
     return 0
 
 
@@ -139,11 +139,22 @@ class _Verbose(argparse.Action):
         notes.verbose = True
 
 
+def _message_of(error: Exception) -> str | None:
+    """Give the line about an error that the user can mend, or None if it is none of these."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    return None
+
+
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 1
 
 
-def _interrupted(message: str = "") -> int:
-    print(f"interrupted{message and f': {message}'}", file=sys.stderr)
+def _interrupted(how_to_go_on: str) -> int:
+    begin = "\n" if sys.stderr.isatty() else ""  # behind ^C, or a progress bar
+    print(f"{begin}interrupted{how_to_go_on and f': {how_to_go_on}'}", file=sys.stderr)
     return EXIT_CODE

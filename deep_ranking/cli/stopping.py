@@ -6,9 +6,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from deep_ranking.cli import notes
 
 EXIT_CODE = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -16,9 +18,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Stop:
-    """Whether the user, or the system, has asked the program to end."""
+    """Whether the user, or the system, has asked the program to end.
+
+    Attributes:
+        asked: whether a signal came.
+        how_to_go_on: what to say of that, or nothing.
+    """
 
     asked: bool = False
+    how_to_go_on: str = ""
 
 
 @contextmanager
@@ -26,7 +34,9 @@ def stoppable() -> Iterator[Stop]:
     """Let both signals raise `KeyboardInterrupt` in the block, and a second one end the program.
 
     A signal that the program was started to ignore, as by `nohup`, stays ignored. Libraries may
-    turn the exception into another of their own: the caller sees from `Stop.asked` what it was.
+    turn the exception into another of their own: the caller sees from `Stop.asked` what it was; and
+    some print it besides: what is written to standard error from then on to the end of the block
+    goes nowhere, unless it was asked for by --verbose.
 
     Yields:
         The `Stop`.
@@ -36,8 +46,12 @@ def stoppable() -> Iterator[Stop]:
         yield stop  # only the main thread is told of signals
         return
 
+    silenced = ExitStack()
+
     def first(*_: Any) -> None:
         stop.asked = True
+        if not notes.verbose:
+            silenced.enter_context(_silence())
         for each in handlers:
             signal.signal(each, second)
         raise KeyboardInterrupt
@@ -51,9 +65,22 @@ def stoppable() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        if not stop.asked:  # else the end of the program may be waited for as little as the rest
-            for each, handler in handlers.items():
-                signal.signal(each, handler)
+        silenced.close()
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    terminal = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def run_as_program(command: Callable[[], int]) -> NoReturn:
