@@ -105,14 +105,17 @@ def read_array(
     Raises:
         InputError: it is missing, or of another shape or type, or its data lies outside the file.
     """
-    check_array(group, name, shape, dtype)
-    return np.asarray(child(group, name)[()], dtype)
+    data = check_array(group, name, shape, dtype)
+    return np.asarray(data[()], dtype)
 
 
 def check_array(
     group: Any, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32
-) -> None:
+) -> Any:
     """Check that `read_array` may read an array, without reading it.
+
+    Returns:
+        The h5py data set.
 
     Raises:
         InputError: as `read_array`.
@@ -127,6 +130,7 @@ def check_array(
             f"expected {np.dtype(dtype)}{list(shape)}"
         )
     check_storage(data, name)
+    return data
 
 
 def dtype_of_numbers(data: Any) -> np.dtype[Any] | None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from deep_ranking.calibration import Calibration
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
 from deep_ranking.hdf5 import arrays_in, open_hdf5, read_text, weights_of
 
 CONFIG_ATTRIBUTE = "deep_ranking_network"
