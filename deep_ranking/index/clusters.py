@@ -69,6 +69,11 @@ class ClusterIndex(Index):
         lists = self._index.invlists
         self._sizes = np.array([lists.list_size(number) for number in range(lists.nlist)], int)
 
+    @property
+    def dimension(self) -> int | None:
+        """Numbers of an embedding; None if it was not built yet."""
+        return None if self._index is None else int(self._index.d)
+
     def rows(self) -> Int64Array:
         """Give the rows that the clusters hold."""
         if self._index is None:
