@@ -58,7 +58,12 @@ def read_state(path: Path) -> dict[str, Any]:
         if not isinstance(data, h5py.Dataset) or data.ndim != 1:
             raise InputError("the checkpoint is not whole; start anew with --overwrite")
         text = read_array(file, "state", data.shape, np.uint8).tobytes()
-        state: dict[str, Any] = json.loads(text)
+        try:
+            state = json.loads(text)
+        except (ValueError, RecursionError):
+            state = None
+        if not isinstance(state, dict):
+            raise InputError("the checkpoint is not whole; start anew with --overwrite")
     return state
 
 

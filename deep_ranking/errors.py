@@ -1,5 +1,11 @@
 """The one error that a user can mend: one line with what, where and how."""
 
+import re
+
+MOST_CHARACTERS = 10_000
+# Of a name in somebody's file: line breaks of all kinds, and what a terminal takes for commands.
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 class InputError(ValueError):
     """What the user gave cannot be used.
@@ -9,5 +15,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        # The name of a file may hold line breaks.
-        super().__init__(message.replace("\n", "\\n").replace("\r", "\\r"))
+        if len(message) > MOST_CHARACTERS:
+            message = message[:MOST_CHARACTERS] + " ..."
+        # repr writes \n, \x1b and \u2028, as one knows them.
+        super().__init__(CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], message))

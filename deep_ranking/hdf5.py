@@ -1,12 +1,16 @@
 """Arrays out of HDF5 files that may come from a stranger: refused, or read, never followed.
 
-HDF5 can point outside of its file (soft and external links, external storage, virtual data sets)
-and can claim shapes that no memory holds. Arrays are taken from hard links only, and are read only
-when shape and type are what the caller expects.
+HDF5 can point outside of its file (soft and external links, external storage, virtual data sets),
+can claim shapes that no memory holds, can hold a little that expands to much, and can name a
+library that is to be loaded to unpack it. Arrays are taken from hard links only, and are read only
+when shape and type are what the caller expects and all their bytes lie in the file as they are.
+Texts are read only where their type is that of a text: h5py takes the description of some other
+types from the file, to the point of reading bytes as pointers.
 """
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.errors import InputError
+from deep_ranking.hdf5_heaps import longest_text
 
 MAX_TEXT_BYTES = 1 << 20
+MAX_TEXTS_BYTES = 1 << 29
+"""Bytes of a list of texts, were each of them the longest in the file; a network of Keras describes
+itself in a text of a megabyte, and has a thousand layers."""
+MAX_NAMES = 100_000
+MAX_DEPTH = 8
 
 
 @contextmanager
@@ -48,6 +58,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except PermissionError:
         raise InputError(f"{path}: no permission to read this file") from None
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+        # Of the block too, where HDF5 finds only then that the file does not hang together.
         what = "cut off" if "truncated" in str(error) else "damaged, or not an HDF5 file"
         raise InputError(f"{path}: {what}; expected an .h5 file") from None
 
@@ -63,14 +74,17 @@ def child(group: Any, name: str) -> Any | None:
         InputError: the link is soft or external.
     """
     for part in name.split("/"):
-        if not isinstance(group, h5py.Group):
+        if not isinstance(group, h5py.Group) or "\0" in part or part in ("", "."):
             return None
-        link = group.get(part, getlink=True)
-        if link is None:
+        links = group.id.links
+        if not links.exists(part.encode()):
             return None
-        if not isinstance(link, h5py.HardLink):
+        if links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
             raise InputError(f"{group.name}/{part} is a link that leads elsewhere; refused")
-        group = group[part]
+        try:
+            group = group[part]
+        except (TypeError, ValueError):  # h5py knows no such object
+            raise InputError(f"{group.name}/{part} is of an unknown kind; refused") from None
     return group
 
 
@@ -91,17 +105,135 @@ def read_array(
     Raises:
         InputError: it is missing, or of another shape or type, or its data lies outside the file.
     """
+    data = check_array(group, name, shape, dtype)
+    return np.asarray(data[()], dtype)
+
+
+def check_array(
+    group: Any, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32
+) -> Any:
+    """Check that `read_array` may read an array, without reading it.
+
+    Returns:
+        The h5py data set.
+
+    Raises:
+        InputError: as `read_array`.
+    """
     data = child(group, name)
     if not isinstance(data, h5py.Dataset):
         raise InputError(f"holds no array {name}")
-    if data.shape != shape or data.dtype.kind != np.dtype(dtype).kind:
+    stored = dtype_of_numbers(data)
+    if data.shape != shape or stored is None or stored.kind != np.dtype(dtype).kind:
         raise InputError(
-            f"array {name} is {data.dtype}{list(data.shape or ())}, "
+            f"array {name} is {stored or 'of no numbers'}{list(data.shape or ())}, "
             f"expected {np.dtype(dtype)}{list(shape)}"
         )
+    check_storage(data, name)
+    return data
+
+
+def dtype_of_numbers(data: Any) -> np.dtype[Any] | None:
+    """Give the type of an array of numbers or truth values, or None if it holds anything else.
+
+    Args:
+        data: an h5py data set.
+    """
+    kinds = (h5py.h5t.TypeFloatID, h5py.h5t.TypeIntegerID, h5py.h5t.TypeEnumID)
+    if not isinstance(data.id.get_type(), kinds):
+        return None
+    try:
+        dtype: np.dtype[Any] = data.dtype
+    except (TypeError, ValueError):  # of more bits than NumPy has
+        return None
+    return dtype if dtype.kind in "biuf" else None
+
+
+def check_storage(data: Any, name: str) -> None:
+    """Check that the bytes of an array lie in its file, all of them, and as they are.
+
+    Args:
+        data: an h5py data set of numbers.
+        name: what errors call it.
+
+    Raises:
+        InputError: they lie elsewhere, are compressed, or are not there.
+    """
     if data.external or data.is_virtual:
         raise InputError(f"array {name} keeps its data in another file; refused")
-    return np.asarray(data[()], dtype)
+    if data.id.get_create_plist().get_nfilters():
+        raise InputError(f"array {name} is compressed, which no file of weights is; refused")
+    stored, size = data.id.get_storage_size(), data.file.id.get_filesize()
+    if data.nbytes > size or data.nbytes > stored:
+        raise InputError(f"array {name} claims more bytes than the file has; refused")
+    if data.chunks is not None and math.prod(data.chunks) * data.dtype.itemsize > size:
+        raise InputError(f"array {name} lies in pieces that are larger than the file; refused")
+
+
+def weights_of(file: Any) -> Any:
+    """Give the group of a model file that holds its layers: the file itself where it is weights.
+
+    Raises:
+        InputError: there is something else in its place.
+    """
+    weights = child(file, "model_weights")
+    if weights is None:
+        return file
+    if not isinstance(weights, h5py.Group):
+        raise InputError("model_weights is no group of arrays; expected an .h5 file of a model")
+    return weights
+
+
+def names_in(group: Any) -> list[str]:
+    """Give the names of all links of a group, in sorted order.
+
+    Raises:
+        InputError: there are more than any file of ours has, or one is no text.
+    """
+    if len(group) > MAX_NAMES:
+        raise InputError(f"{group.name} holds {len(group):,} names; refused")
+    names = list(group)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"{group.name} holds a name that is not UTF-8; refused")
+    return sorted(names)
+
+
+def arrays_in(group: Any) -> Iterator[tuple[str, Any]]:
+    """Give all arrays below a group, by their full names, in sorted order; each is reached once.
+
+    All of them together claim no more bytes than the file has.
+
+    Raises:
+        InputError: there is anything but groups and arrays of numbers, or it is reached twice.
+    """
+    claimed, size = 0, group.file.id.get_filesize()
+    for name, data in _arrays(group, set(), 0):
+        check_storage(data, name)
+        claimed += data.nbytes
+        if claimed > size:
+            raise InputError("its arrays together claim more bytes than the file has; refused")
+        yield name, data
+
+
+def _arrays(group: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+    if depth > MAX_DEPTH:
+        raise InputError(f"{group.name}: groups within groups without end; refused")
+    for name in names_in(group):
+        found: Any = child(group, name)
+        if found is None:
+            raise InputError(f"{group.name} holds a thing without a name; refused")
+        address = h5py.h5o.get_info(found.id).addr
+        if address in seen:  # hard links may form a circle, or more ways than anybody waits for
+            raise InputError(f"{found.name} is linked to twice; refused")
+        seen.add(address)
+        if isinstance(found, h5py.Group):
+            yield from _arrays(found, seen, depth + 1)
+        elif isinstance(found, h5py.Dataset):
+            if found.shape is None or dtype_of_numbers(found) is None:
+                raise InputError(f"array {found.name} holds no numbers; refused")
+            yield found.name, found
+        else:
+            raise InputError(f"{found.name} is neither a group nor an array; refused")
 
 
 def read_text(group: Any, name: str) -> str | None:
@@ -112,13 +244,27 @@ def read_text(group: Any, name: str) -> str | None:
     """
     if name not in group.attrs:
         return None
+    refused = InputError(f"attribute {name} is not a short text")
     identifier = group.attrs.get_id(name)
-    if identifier.get_storage_size() > MAX_TEXT_BYTES or identifier.shape != ():
-        raise InputError(f"attribute {name} is not a short text")
+    kind = identifier.get_type()
+    if not isinstance(kind, h5py.h5t.TypeStringID) or identifier.shape != ():
+        raise refused
+    if identifier.get_storage_size() > MAX_TEXT_BYTES:
+        raise refused
+    if kind.is_variable_str() and _longest_text(group) > 16 * MAX_TEXT_BYTES:  # as Keras has them
+        raise refused
     value = group.attrs[name]
+    if isinstance(value, bytes | np.bytes_):
+        value = bytes(value).decode()
     if not isinstance(value, str) or len(value) > MAX_TEXT_BYTES:
-        raise InputError(f"attribute {name} is not a short text")
+        raise refused
     return value
+
+
+def _longest_text(group: Any) -> int:
+    path = group.file.filename
+    status = os.stat(path)
+    return longest_text(path, status.st_size, status.st_mtime_ns)
 
 
 def read_layers(
@@ -139,7 +285,7 @@ def read_layers(
     Raises:
         InputError: the file holds other layers.
     """
-    groups = child(file, "model_weights") or file
+    groups = weights_of(file)
     named = [(name, child(groups, name)) for name in _listed(groups, "layer_names")]
     found = [
         group
@@ -170,12 +316,35 @@ def read_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArra
         The arrays, in that order.
 
     Raises:
-        InputError: an array is missing or of another shape or type.
+        InputError: an array is missing, of another shape or type, or has values that are no
+            numbers.
     """
+    arrays = []
+    for name, shape in _named_arrays(group, shapes):
+        array = read_array(group, name, shape)
+        if not np.isfinite(array).all():
+            raise InputError(f"array {group.name}/{name} holds NaN or infinity; refused")
+        arrays.append(array)
+    return arrays
+
+
+def check_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Check that `read_layer` may read a layer, without reading it.
+
+    Raises:
+        InputError: as `read_layer`, but for the values.
+    """
+    for name, shape in _named_arrays(group, shapes):
+        check_array(group, name, shape)
+
+
+def _named_arrays(
+    group: Any, shapes: Sequence[tuple[int, ...]]
+) -> list[tuple[str, tuple[int, ...]]]:
     names = _listed(group, "weight_names")
     if len(names) != len(shapes):
         raise InputError(f"{group.name} lists {len(names)} arrays, expected {len(shapes)}")
-    return [read_array(group, name, shape) for name, shape in zip(names, shapes, strict=True)]
+    return list(zip(names, shapes, strict=True))
 
 
 def _listed(group: Any, name: str) -> list[str]:
@@ -188,8 +357,15 @@ def _listed(group: Any, name: str) -> list[str]:
         identifier = group.attrs.get_id(each)
         if math.prod(identifier.shape or ()) == 0:  # HDF5 cannot tell the size of nothing
             continue
-        if identifier.get_storage_size() > MAX_TEXT_BYTES:
+        kind, count = identifier.get_type(), math.prod(identifier.shape)
+        if (
+            not isinstance(kind, h5py.h5t.TypeStringID)
+            or identifier.get_storage_size() > MAX_TEXT_BYTES
+            or (kind.is_variable_str() and count * _longest_text(group) > MAX_TEXTS_BYTES)
+        ):
             raise InputError(f"attribute {each} is not a list of names")
         values = np.atleast_1d(group.attrs[each])
         found += [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        if len(found) > MAX_NAMES:
+            raise InputError(f"attribute {each} is not a list of names")
     return found

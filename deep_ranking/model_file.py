@@ -18,7 +18,15 @@ from deep_ranking.calibration import Calibration
 from deep_ranking.config import NetworkConfig
 from deep_ranking.errors import InputError
 from deep_ranking.files import atomic_path
-from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
+from deep_ranking.hdf5 import (
+    check_layer,
+    child,
+    names_in,
+    open_hdf5,
+    read_layer,
+    read_text,
+    weights_of,
+)
 from deep_ranking.model_header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
 from deep_ranking.network import build_network
 from deep_ranking.precision import FULL, policies_of
@@ -85,27 +93,33 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """
     with open_hdf5(Path(path)) as file:
         text = read_text(file, CONFIG_ATTRIBUTE)
-        calibration = read_text(file, CALIBRATION_ATTRIBUTE)
-        groups = child(file, "model_weights") or file
-        if text is not None:
-            model = build_network(NetworkConfig.from_json(text))
-            names = {layer.name: layer.name for layer in model.layers if layer.weights}
-        else:
-            names = _blog_names(list(groups))
-            if not names:
-                raise InputError(
-                    "not a model of deep ranking: it has no description of its network; "
-                    "expected a file that train.py wrote"
-                )
-            model = build_network(NetworkConfig(weights=None))
-            names |= {name: name for name in model.backbone_layers if model.get_layer(name).weights}
-        for name, name_in_file in names.items():
+        calibration_text = read_text(file, CALIBRATION_ATTRIBUTE)
+        calibration = None if calibration_text is None else Calibration.from_json(calibration_text)
+        groups = weights_of(file)
+        blog_names = _blog_names(names_in(groups)) if text is None else {}
+        if text is None and not blog_names:
+            raise InputError(
+                "not a model of deep ranking: it has no description of its network; "
+                "expected a file that train.py wrote"
+            )
+        config = NetworkConfig(weights=None) if text is None else NetworkConfig.from_json(text)
+        # A few words can describe a network of gigabytes: its arrays must be there before it is.
+        with keras.StatelessScope(initialize_variables=False):
+            sketch = build_network(config)
+        groups_of_layers = {}
+        for layer in sketch.layers:
+            if layer.weights:
+                name = blog_names.get(layer.name, layer.name)
+                group = child(groups, name)
+                if not isinstance(group, h5py.Group):
+                    raise InputError(f"it has no layer {name}; the file is not whole")
+                check_layer(group, [weight.shape for weight in layer.weights])
+                groups_of_layers[layer.name] = group
+        model = build_network(config)
+        for name, group in groups_of_layers.items():
             layer = model.get_layer(name)
-            group = child(groups, name_in_file)
-            if not isinstance(group, h5py.Group):
-                raise InputError(f"it has no layer {name_in_file}; the file is not whole")
             layer.set_weights(read_layer(group, [weight.shape for weight in layer.weights]))
-        model.calibration = None if calibration is None else Calibration.from_json(calibration)
+        model.calibration = calibration
     return model
 
 

@@ -23,7 +23,7 @@ from deep_ranking.backbone import (
 )
 from deep_ranking.config import HEAD, RANGES, NetworkConfig, find_backbone
 from deep_ranking.errors import InputError
-from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text
+from deep_ranking.hdf5 import child, open_hdf5, read_layer, read_text, weights_of
 from deep_ranking.model_header import CONFIG_ATTRIBUTE
 
 BRANCH_FILTERS = 96
@@ -98,7 +98,7 @@ def _take_weights_of_model(model: keras.Model, path: Path) -> None:
                     f"this model has {name} {getattr(found, name)}, and the one to train "
                     f"{getattr(config, name)}; give --{name} {getattr(found, name)}"
                 )
-        groups = child(file, "model_weights") or file
+        groups = weights_of(file)
         for layer in model.layers:
             group = child(groups, layer.name)
             shapes = [weight.shape for weight in layer.weights]

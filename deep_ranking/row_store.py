@@ -21,6 +21,8 @@ from deep_ranking.files import make_folder
 Rows = npt.NDArray[np.floating[Any]]
 
 KEY_BYTES = 32
+MOST_TORN = 1 << 20
+"""Rows at the end that a run may have left half written: more than any block has."""
 RECORD = np.dtype([("key", f"V{KEY_BYTES}"), ("end", "<u8")])
 
 
@@ -118,9 +120,19 @@ class RowStore:
         """Records of all whole blocks."""
         if not (self._keys.exists() and self._rows.exists()):
             return np.empty(0, RECORD)
-        data = self._keys.read_bytes()
-        records = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
-        written = min(len(records), self._rows.stat().st_size // self.row_bytes)
-        ends = records["end"][:written]
-        whole = np.flatnonzero(ends == np.arange(1, written + 1))
-        return records[: whole[-1] + 1 if len(whole) else 0]
+        for file in (self._keys, self._rows):
+            if not file.is_file():
+                raise InputError(f"{file}: not a regular file")
+        count = self._keys.stat().st_size // RECORD.itemsize
+        count = min(count, self._rows.stat().st_size // self.row_bytes)
+        if not count:  # an empty file cannot be mapped
+            return np.empty(0, RECORD)
+        records = np.memmap(self._keys, RECORD, "r", shape=(count,))
+        begin = max(0, count - MOST_TORN)
+        whole = np.flatnonzero(records["end"][begin:] == np.arange(begin + 1, count + 1))
+        if not len(whole) and begin:
+            raise InputError(
+                f"{self._keys}: its last {MOST_TORN:,} rows are none that were written whole; "
+                "remove the folder to compute all anew"
+            )
+        return records[: begin + whole[-1] + 1 if len(whole) else 0]

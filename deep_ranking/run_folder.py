@@ -40,6 +40,9 @@ FREE_TO_CHANGE = (
     "xla",
 )
 
+# Settings that `diagnosis` changes.
+MENDED = {"learning_rate": float, "head_learning_rate": float, "mining": str}
+
 
 @dataclass
 class RunState:
@@ -67,6 +70,21 @@ class RunState:
     calibration: str | None = None
     fixes: dict[str, Any] = field(default_factory=dict)
     fixed_epochs: list[int] = field(default_factory=list)
+
+    def is_sane(self) -> bool:
+        """Whether all of it is of the types that it should be, as it may come from any file."""
+        numbers = [value for row in self.history if isinstance(row, dict) for value in row.values()]
+        counts = (self.num_epochs, self.num_no_better, self.num_rate_drops, *self.fixed_epochs)
+        return (
+            isinstance(self.fingerprints, dict)
+            and all(isinstance(row, dict) for row in self.history)
+            and all(type(number) in (int, float) for number in numbers)
+            and all(type(count) is int and count >= 0 for count in counts)
+            and (self.best is None or type(self.best) in (int, float))
+            and (self.calibration is None or isinstance(self.calibration, str))
+            and isinstance(self.fixes, dict)
+            and all(type(value) is MENDED.get(name) for name, value in self.fixes.items())
+        )
 
     @classmethod
     def of(cls, config: TrainConfig) -> Self:
@@ -130,7 +148,7 @@ class RunFolder:
             began = _flat(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
             raise InputError(
                 f"{path}: not the settings of a run; start anew by --overwrite"
             ) from None
@@ -151,7 +169,10 @@ class RunFolder:
         """
         try:
             state = RunState(**read_state(self.checkpoint))
+            is_sane = state.is_sane()
         except TypeError:
+            is_sane = False
+        if not is_sane:
             raise InputError(
                 f"{self.checkpoint}: of another version; start anew by --overwrite"
             ) from None

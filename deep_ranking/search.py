@@ -71,7 +71,16 @@ class Searcher:
         Returns:
             For each query its results, nearest first, of equal distance by path.
             Distances are computed anew from the embeddings, so that every index gives the same.
+
+        Raises:
+            InputError: the queries are of another model.
         """
+        width = self.collection.settings.dimension
+        if queries.shape[1] != width:
+            raise InputError(
+                f"{self.collection.folder}: holds embeddings of {width} numbers, and its model "
+                f"gives {queries.shape[1]}; index the images anew"
+            )
         nearest, known = self._nearest(queries, count, probes)
         root = Path(self.collection.settings.root)
         results = []

@@ -82,7 +82,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     goes_on = resume and _take_settings_of_earlier_run(parser, args.output.with_suffix(".run"))
     if not goes_on and hasattr(args, "recipe"):
         _take_settings_of_recipe(parser, RECIPES[args.recipe], argv)
-    config = _config(parser, parser.parse_args(argv))
+    try:
+        config = _config(parser, parser.parse_args(argv))
+    except (TypeError, AttributeError):
+        if not goes_on:
+            raise
+        raise _no_settings(args.output.with_suffix(".run") / "config.json") from None
 
     start_tensorflow()
     from deep_ranking.training import train
@@ -146,9 +151,13 @@ def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, run_dir: Path
         augmentation = settings.pop("augmentation")
         sampling = settings.pop("sampling", {})  # which runs of earlier versions do not have
         network["weights"] = network["weights"] or "none"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: not the settings of a run; start anew by --overwrite") from None
-    defaults = settings | network | sampling | (augmentation or {})
+        defaults = settings | network | sampling | (augmentation or {})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _no_settings(path) from None
     defaults["augment"] = augmentation is not None
     parser.set_defaults(**{name: value for name, value in defaults.items() if value is not None})
     return True
+
+
+def _no_settings(path: Path) -> InputError:
+    return InputError(f"{path}: not the settings of a run; start anew by --overwrite")

@@ -33,6 +33,9 @@ VERSION = 1
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
 LOCK, HOLDER = "lock", "holder"
 DTYPES = ("float32", "float16")
+MAX_SETTINGS_BYTES = 1 << 20
+# What a model may have (`NetworkConfig`), and batches ten times larger than any that is made.
+MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +89,23 @@ class Settings:
         raise InputError("not what `index` wrote; index the images anew")
 
     def _is_sane(self) -> bool:
-        numbers = (self.dimension, self.image_size, self.batch_size)
+        numbers = (
+            (self.dimension, MAX_DIMENSION),
+            (self.image_size, MAX_IMAGE_SIZE),
+            (self.batch_size, MAX_BATCH_SIZE),
+        )
         texts = (self.fingerprint, self.root, self.index["kind"])
         return (
             self.dtype in DTYPES
-            and all(type(number) is int and number > 0 for number in numbers)
+            and all(type(number) is int and 0 < number <= most for number, most in numbers)
             and all(type(text) is str for text in texts)
+            and b"\0" not in os.fsencode(self.root)
+            and all(type(self.index.get(name, 1)) is int for name in ("probes", "clusters"))
+            and self.index.get("probes", 1) >= 1
+            and self.index.get("clusters", 0) >= 0
+            and 0 < self.index.get("target_recall", 1) <= 1
+            and all(type(self.index.get(name, "")) is str for name in ("uri", "name"))
+            and (self.index["kind"] != "milvus" or "uri" in self.index)
             and (self.shard is None or 1 <= self.shard[0] <= self.shard[1])
         )
 
@@ -126,7 +140,10 @@ class Collection:
                 f"{folder}: no index here; make one with: python -m deep_ranking index --model M "
                 f"--images DIR --output {folder}"
             )
+        _check_own_files(folder)
         try:
+            if file.stat().st_size > MAX_SETTINGS_BYTES:
+                raise InputError("not what `index` wrote; index the images anew")
             settings = Settings.from_json(file.read_text(encoding="utf-8"))
         except UnicodeDecodeError:
             raise InputError(f"{file}: not what `index` wrote; index the images anew") from None
@@ -248,6 +265,19 @@ def _check_vacant(folder: Path) -> None:
         )
 
 
+def _check_own_files(folder: Path) -> None:
+    """Refuse files that are links, pipes and the like: they would be written to, or never end."""
+    names = {MODEL, IMAGES, SETTINGS, LOCK, HOLDER, "embeddings.bin", "keys.bin", "milvus.name"}
+    names |= {f"{IMAGES}{ending}" for ending in ("-journal", "-wal", "-shm")}
+    for each in sorted(folder.iterdir()):
+        ours = each.name in names or each.suffix == ".faiss"
+        if ours and (each.is_symlink() or not each.is_file()):
+            raise InputError(
+                f"{each}: a link, or no regular file; an index is only opened where all its files "
+                "lie in its folder"
+            )
+
+
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Be the only process that writes to a collection, or to a folder that is to be one.
@@ -257,6 +287,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
             files.
     """
     folder = make_folder(folder)
+    _check_own_files(folder)
     if not (folder / SETTINGS).exists():
         _check_vacant(folder)  # before anything is written into it
     holder = folder / HOLDER
@@ -269,7 +300,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
             yield
     except Timeout:
         try:
-            who = holder.read_text(encoding="utf-8").strip()
+            who = holder.read_bytes()[:1000].decode(errors="replace").strip()
         except OSError:
             who = "another process"
         raise InputError(f"{folder}: being written to by {who}; wait for it, or stop it") from None

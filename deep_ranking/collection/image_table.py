@@ -15,7 +15,7 @@ from deep_ranking.errors import InputError
 
 Int64Array = npt.NDArray[np.int64]
 
-SCHEMA = """
+TABLE = """
 CREATE TABLE IF NOT EXISTS images (
     path BLOB PRIMARY KEY,   -- relative to the root, as the file system's bytes
     class BLOB NOT NULL,     -- the first folder of the path; empty for none
@@ -24,11 +24,17 @@ CREATE TABLE IF NOT EXISTS images (
     content BLOB NOT NULL,   -- SHA-256 of the file
     row INTEGER,             -- of the embedding; NULL until there is one
     problem TEXT             -- why there is none, for a broken image
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS images_by_row ON images (row);
-CREATE INDEX IF NOT EXISTS images_by_content ON images (content);
+) WITHOUT ROWID
 """
+SCHEMA = (
+    TABLE,
+    "CREATE INDEX IF NOT EXISTS images_by_row ON images (row)",
+    "CREATE INDEX IF NOT EXISTS images_by_content ON images (content)",
+)
 SECONDS_TO_WAIT = 60  # for another process to finish a change
+MAX_ROWS = 1 << 40
+MAX_VALUE_BYTES = 1 << 20  # of a path, the longest of what there is
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 MAX_PARAMETERS = 500  # of one query; SQLite takes more, but not everywhere
 
 
@@ -63,6 +69,7 @@ class ImageTable:
 
     def __init__(self, file: Path, *, writable: bool = False) -> None:
         self.file = file
+        _check_journals(file)
         # A reader too must be able to take back what a writer that was killed left half done.
         mode = "rwc" if writable else "rw" if os.access(file.parent, os.W_OK) else "ro"
         try:
@@ -72,16 +79,34 @@ class ImageTable:
                 isolation_level=None,
                 uri=True,
             )
+            self._base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+            self._base.execute("PRAGMA trusted_schema = 0")
+            self._check_schema(may_lack=writable)
             if writable:
-                self._base.executescript(SCHEMA)
-            self._base.execute(
-                "SELECT path, class, size, changed, content, row, problem FROM images LIMIT 1"
-            ).fetchone()
+                for statement in SCHEMA:
+                    self._base.execute(statement)
             self._base.execute(f"PRAGMA query_only = {int(not writable)}")
         except sqlite3.Error as error:
             raise InputError(
                 f"{file}: not the list of images of a collection ({error}); index the images anew"
             ) from None
+
+    def _check_schema(self, *, may_lack: bool) -> None:
+        """Refuse a data base that holds anything but our table, such as views and triggers.
+
+        What is made of expressions is computed whenever it is read or changed, without end.
+
+        Args:
+            may_lack: whether our table may be missing, as where one was stopped when it was made.
+        """
+        ours = {_normal(sql) for sql in SCHEMA}
+        found = self._base.execute("SELECT sql FROM sqlite_master").fetchmany(len(ours) + 1)
+        statements = {_normal(sql) for (sql,) in found}
+        if not statements <= ours or (not may_lack and _normal(TABLE) not in statements):
+            self._base.close()
+            raise InputError(
+                f"{self.file}: not the list of images of a collection; index the images anew"
+            )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -93,6 +118,7 @@ class ImageTable:
 
     def rows(self) -> Int64Array:
         """Give the rows in use, rising, each once: int64 (rows,)."""
+        self.num_rows_needed()  # checks them
         found = self._select("SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row")
         return np.fromiter((row for (row,) in found), np.int64)
 
@@ -101,14 +127,14 @@ class ImageTable:
         for path, label, row in self._select(
             "SELECT path, class, row FROM images WHERE row IS NOT NULL ORDER BY path"
         ):
-            yield GalleryImage(os.fsdecode(path), os.fsdecode(label), row)
+            yield GalleryImage(self._name(path), self._name(label), row)
 
     def files(self) -> Iterator[FoundFile]:
         """Give the files of all images that can be found, as they were, by path."""
         for path, size, changed in self._select(
             "SELECT path, size, changed FROM images WHERE row IS NOT NULL ORDER BY path"
         ):
-            yield FoundFile(os.fsdecode(path), size, changed)
+            yield FoundFile(self._name(path), size, changed)
 
     def of_rows(self, rows: Sequence[int]) -> dict[int, list[GalleryImage]]:
         """Give the images of each of some rows, by path; several of one content share a row."""
@@ -118,7 +144,7 @@ class ImageTable:
                 f"SELECT path, class, row FROM images WHERE row IN ({_marks(part)}) ORDER BY path",
                 part,
             ):
-                image = GalleryImage(os.fsdecode(path), os.fsdecode(label), row)
+                image = GalleryImage(self._name(path), self._name(label), row)
                 found.setdefault(row, []).append(image)
         return found
 
@@ -127,7 +153,7 @@ class ImageTable:
         found = self._select(
             "SELECT path, problem FROM images WHERE problem IS NOT NULL ORDER BY path"
         )
-        return [(os.fsdecode(path), problem) for path, problem in found]
+        return [(self._name(path), str(problem)) for path, problem in found]
 
     @contextmanager
     def change(self) -> Iterator[None]:
@@ -215,7 +241,7 @@ class ImageTable:
             "SELECT content, MIN(path) AS first FROM images"
             " WHERE row IS NULL AND problem IS NULL GROUP BY content ORDER BY first"
         )
-        return [(content, os.fsdecode(path)) for content, path in found]
+        return [(os.fsencode(self._name(content)), self._name(path)) for content, path in found]
 
     def set_row(self, content: bytes, row: int) -> None:
         """Enter the row of a content."""
@@ -238,8 +264,26 @@ class ImageTable:
         self._base.execute("UPDATE images SET row = NULL WHERE row >= ?", (count,))
 
     def num_rows_needed(self) -> int:
-        """Give the least number of embeddings that hold all rows in use."""
-        return int(self._one("SELECT COALESCE(MAX(row), -1) + 1 FROM images"))
+        """Give the least number of embeddings that hold all rows in use.
+
+        Raises:
+            InputError: a row is no number from 0.
+        """
+        low, high = next(self._select("SELECT MIN(row), MAX(row) FROM images"))
+        if high is None:
+            return 0
+        # SQLite sorts texts behind all numbers.
+        if type(low) is not int or type(high) is not int or low < 0 or high >= MAX_ROWS:
+            raise self._damaged("a row that is no number of a row")
+        return high + 1
+
+    def _name(self, value: Any) -> str:
+        if not isinstance(value, bytes):
+            raise self._damaged("a path that is no path")
+        return os.fsdecode(value)
+
+    def _damaged(self, what: str) -> InputError:
+        return InputError(f"{self.file}: damaged: it holds {what}; index the images anew")
 
     def _one(self, query: str) -> int:
         return int(next(self._select(query))[0])
@@ -256,6 +300,37 @@ class ImageTable:
             raise InputError(
                 f"{self.file}: cannot be read ({error}); if it is damaged, index the images anew"
             ) from None
+
+
+def _normal(sql: str | None) -> str:
+    """A statement as SQLite keeps it: without IF NOT EXISTS; and without comments and breaks."""
+    lines = [line.split("--")[0] for line in (sql or "").splitlines()]
+    return " ".join(" ".join(lines).split()).replace(" IF NOT EXISTS", "")
+
+
+def _check_journals(file: Path) -> None:
+    """Refuse what would let SQLite touch other files when it opens this one.
+
+    A journal that was left behind is played back, as it must be after a killed sync. One that
+    belongs to several data bases ends with the path of a file that is removed then, anywhere; ours
+    never does. A data base with a write-ahead log is none of ours either.
+    """
+    refused = InputError(f"{file}: not the list of images of a collection; index the images anew")
+    journal = file.with_name(f"{file.name}-journal")
+    try:
+        if journal.is_file():
+            with journal.open("rb") as handle:
+                size = handle.seek(0, os.SEEK_END)
+                handle.seek(max(0, size - len(JOURNAL_MAGIC)))
+                if size > len(JOURNAL_MAGIC) and handle.read() == JOURNAL_MAGIC:
+                    raise refused
+        if file.is_file():
+            with file.open("rb") as handle:
+                handle.seek(18)
+                if handle.read(2) not in (b"", b"\1\1"):
+                    raise refused
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def _parts(values: Sequence[int]) -> Iterator[list[int]]:

@@ -221,7 +221,7 @@ def _contents_of(folder: Path) -> Contents | None:
         splits = {name: Count(**count) for name, count in values.pop("splits").items()}
         contents = Contents(**values, splits=splits, was_there=True)
         num_images = sum(count.num_images for count in splits.values())
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise InputError(
             f"{record}: not what this command wrote; choose another --output"
         ) from None

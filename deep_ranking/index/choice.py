@@ -64,8 +64,13 @@ def open_index(collection: "Collection") -> Index:
     }
     if kind not in known:
         raise InputError(f"{collection.folder}: has an index of unknown kind {kind}; index anew")
-    return known[kind](
-        index_file(collection, kind),
-        num_clusters=settings.get("clusters", 0),
-        probes=settings.get("probes", 1),
+    file = index_file(collection, kind)
+    index = known[kind](
+        file, num_clusters=settings.get("clusters", 0), probes=settings.get("probes", 1)
     )
+    if index.dimension not in (None, collection.settings.dimension):
+        raise InputError(
+            f"{file}: of embeddings of {index.dimension} numbers, and the collection's have "
+            f"{collection.settings.dimension}; remove it and run `index` again"
+        )
+    return index

@@ -2,7 +2,8 @@
 
 This is the article's advice for large collections. faiss keeps the members of each cluster next to
 each other in one file, which is mapped into memory: opening it reads nothing. The file ends with
-the kind of the index and the number of bytes before: faiss itself crashes on one that is cut off.
+the kind of the index and the number of bytes before, and all of its sizes are checked before faiss
+opens it (`cluster_file`): faiss itself crashes on one that is cut off, or lies.
 """
 
 import math
@@ -28,6 +29,7 @@ from deep_ranking.index.base import (
     distances_of,
     read_rows,
 )
+from deep_ranking.index.cluster_file import check_layout
 
 # k-means needs so many members a cluster to place its mean, and gains nothing beyond (faiss).
 LEAST_MEMBERS, MOST_MEMBERS = 39, 256
@@ -66,6 +68,11 @@ class ClusterIndex(Index):
         self.num_clusters = self._index.nlist
         lists = self._index.invlists
         self._sizes = np.array([lists.list_size(number) for number in range(lists.nlist)], int)
+
+    @property
+    def dimension(self) -> int | None:
+        """Numbers of an embedding; None if it was not built yet."""
+        return None if self._index is None else int(self._index.d)
 
     def rows(self) -> Int64Array:
         """Give the rows that the clusters hold."""
@@ -169,8 +176,10 @@ class ClusterIndex(Index):
                 handle.seek(size)
                 if handle.read() != ENDING.pack(self.kind.encode(), size):
                     raise refused
+                handle.seek(0)
+                check_layout(handle, size)
             index = faiss.read_index(str(self._file), flags)
-        except (RuntimeError, OSError):
+        except (RuntimeError, OSError, InputError):
             raise refused from None
         if not isinstance(index, faiss.IndexIVFFlat):
             raise refused

@@ -175,7 +175,7 @@ class MilvusIndex(Index):
 
     def _kept_name(self) -> str:
         file = self._collection.folder / NAME_FILE
-        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
+        return file.read_bytes()[:1000].decode(errors="replace").strip() if file.exists() else ""
 
     def _open(self) -> bool:
         """Check and load the Milvus collection; whether there is one, complete."""
