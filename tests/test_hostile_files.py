@@ -122,8 +122,9 @@ def test_image_that_changes_while_it_is_read(tmp_path, monkeypatch, change):
     path = tmp_path / "x.png"
     Image.fromarray(np.zeros((96, 96, 3), np.uint8)).save(path)
 
+    status = path.stat()
+
     def fstat(descriptor):
-        status = os.stat(descriptor)
         os.truncate(path, status.st_size + change)  # once its size is known
         return status
 
@@ -144,7 +145,7 @@ def test_line_without_end(tmp_path, name, read, line):
         handle.write(line + b"\n")
         for _ in range(40):
             handle.write(b"a" * 1_000_000)
-    with pytest.raises(InputError, match=r"x\.txt.*:[12]: .*(1,048,576 bytes|field limit)"):
+    with pytest.raises(InputError, match=r"x\.txt.*:[12]: .*1,048,576 bytes"):
         read(path)
 
 
