@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.errors import InputError
+from deep_ranking.hdf5_heaps import check_heaps
 
 MAX_TEXT_BYTES = 1 << 20
 
@@ -41,6 +42,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"{path}: not a regular file; expected an .h5 file")
     try:
+        check_heaps(path)
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except InputError as error:

@@ -161,3 +161,16 @@ def test_partition_list_with_a_count_that_no_list_has(tmp_path):
     path.write_text("9" * 5_000 + "\nimage_name item_id evaluation_status\n")
     with pytest.raises(InputError, match=r"list\.txt:1: "):
         read_partition(path)
+
+
+def test_partition_list_with_a_zero_in_a_path(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"1\nimage_name item_id evaluation_status\na/\0.png x train\n")
+    with pytest.raises(InputError, match=r"list\.txt:3: not a text file"):
+        read_partition(path)
+
+
+def test_errors_hold_nothing_that_a_terminal_obeys():
+    name = "a\x1b]0;title\x07\x0b\x0c\x1c\x85\u2028\u2029\r\nä\udcff.png"
+    message = str(InputError(f"{name}: broken"))
+    assert message == (r"a\x1b]0;title\x07\x0b\x0c\x1c\x85\u2028\u2029\r\nä" + "\udcff.png: broken")

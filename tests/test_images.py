@@ -481,7 +481,8 @@ def message_of(path, size=16):
     with pytest.raises(InputError) as caught:
         read_image(path, size)
     message = str(caught.value)
-    assert message.startswith(f"{path}: ")
+    shown = str(path).replace("\0", "\\x00")
+    assert message.startswith(f"{shown}: ")
     assert "\n" not in message
     return message
 

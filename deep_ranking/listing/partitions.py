@@ -106,6 +106,8 @@ def _read_lines(file: Path) -> list[str]:
         raise InputError(f"{file}: no such partition list; check --partition") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    if "\0" in text:
+        raise InputError(f"{file}:{text[: text.index(chr(0))].count(chr(10)) + 1}: not a text file")
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
