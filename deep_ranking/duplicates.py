@@ -10,12 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from tqdm import tqdm
 
 from deep_ranking.collection import Collection, GalleryImage, ImageTable
 from deep_ranking.errors import InputError
-from deep_ranking.images import FORMATS, read_image
+from deep_ranking.images import open_header, read_image
 from deep_ranking.index.base import Index, Int64Array, Rows
 from deep_ranking.index.choice import open_index
 from deep_ranking.index.joining import near_components
@@ -233,7 +232,7 @@ def _measure(image: GalleryImage, root: Path) -> DuplicateImage | str:
     try:
         status = path.stat()
         pixels = read_image(path, SHARPNESS_SIZE)
-        with Image.open(path, formats=FORMATS) as header:
+        with open_header(path) as header:
             width, height = header.size
     except InputError as error:
         return str(error).removeprefix(f"{path}: ")

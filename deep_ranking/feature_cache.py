@@ -20,7 +20,7 @@ from tqdm import tqdm
 from deep_ranking.augmentation import Augmentation, draw_views
 from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures, FeatureStore
-from deep_ranking.images import PLAIN, View
+from deep_ranking.images import PLAIN, View, open_image
 from deep_ranking.pipeline import ImageSource
 from deep_ranking.precision import computing_in, resolved_precision
 
@@ -142,12 +142,10 @@ def _content_digests(
     def digest(path: str | os.PathLike[str]) -> bytes | None:
         try:
             return content_digest(path)
-        except OSError as error:
+        except InputError as error:
             if skip_broken:
                 return None
-            raise InputError(
-                f"{path}: cannot be read ({error.strerror}); leave such images out with {SKIP}"
-            ) from None
+            raise InputError(f"{error}; leave such images out with {SKIP}") from None
 
     with ThreadPoolExecutor() as pool:
         progress = tqdm(
@@ -157,9 +155,16 @@ def _content_digests(
 
 
 def content_digest(path: str | os.PathLike[str]) -> bytes:
-    """Give the SHA-256 of a file."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").digest()
+    """Give the SHA-256 of an image's file.
+
+    Raises:
+        InputError: it cannot be read, or is no file that could hold an image.
+    """
+    with open_image(path) as handle:
+        try:
+            return hashlib.file_digest(handle, "sha256").digest()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def cached_view(

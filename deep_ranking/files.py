@@ -1,8 +1,14 @@
-"""Atomic writes: at every instant a path holds the last complete file, or none."""
+"""Files of users opened without a wait, and atomic writes.
+
+What is given as a file is opened only if it is one. And at every instant a path that is written
+holds the last complete file, or none.
+"""
 
 import errno
+import io
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +22,46 @@ WRITING = ".writing-"
 REPLACED, LOCK = "replaced", "lock"
 # What a writer says, in whatever words, when there is no more room or the disk is ill.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+# A FIFO that takes the place of a file between two looks at it is opened at once, and refused.
+AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+
+
+def open_regular(
+    path: str | os.PathLike[str], *, max_bytes: int | None = None
+) -> io.BufferedReader:
+    """Open a regular file for reading: a FIFO would wait for ever, and a device need not end.
+
+    Args:
+        path: the file.
+        max_bytes: size from which on it is not opened; None for any.
+
+    Returns:
+        The open file, buffered.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file or too large; `strerror` says so.
+    """
+    _check_regular(os.stat(path), path, max_bytes)  # before it is opened: a device may do things
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | AT_ONCE))  # noqa: SIM115
+    try:
+        _check_regular(os.fstat(file.fileno()), path, max_bytes)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(
+    status: os.stat_result, path: str | os.PathLike[str], max_bytes: int | None
+) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise OSError(
+            errno.EFBIG, f"{status.st_size:,} bytes are more than expected", os.fspath(path)
+        )
 
 
 @contextmanager

@@ -51,6 +51,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"{path}: not a regular file; expected an .h5 file")
     try:
+        _look_at_heaps(path)  # refuses those without an end
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except InputError as error:
@@ -251,7 +252,9 @@ def read_text(group: Any, name: str) -> str | None:
         raise refused
     if identifier.get_storage_size() > MAX_TEXT_BYTES:
         raise refused
-    if kind.is_variable_str() and _longest_text(group) > 16 * MAX_TEXT_BYTES:  # as Keras has them
+    if (
+        kind.is_variable_str() and _longest_text(group.file.filename) > 16 * MAX_TEXT_BYTES
+    ):  # as Keras has them
         raise refused
     value = group.attrs[name]
     if isinstance(value, bytes | np.bytes_):
@@ -261,10 +264,14 @@ def read_text(group: Any, name: str) -> str | None:
     return value
 
 
-def _longest_text(group: Any) -> int:
-    path = group.file.filename
+def _longest_text(group: Any, kind: Any) -> int:
+    """Give the bytes that a text of a type can have, if the type does not bound them."""
+    return _look_at_heaps(group.file.filename) if kind.is_variable_str() else 0
+
+
+def _look_at_heaps(path: str | os.PathLike[str]) -> int:
     status = os.stat(path)
-    return longest_text(path, status.st_size, status.st_mtime_ns)
+    return longest_text(os.fspath(path), status.st_size, status.st_mtime_ns)
 
 
 def read_layers(
@@ -361,7 +368,7 @@ def _listed(group: Any, name: str) -> list[str]:
         if (
             not isinstance(kind, h5py.h5t.TypeStringID)
             or identifier.get_storage_size() > MAX_TEXT_BYTES
-            or (kind.is_variable_str() and count * _longest_text(group) > MAX_TEXTS_BYTES)
+            or count * _longest_text(group, kind) > MAX_TEXTS_BYTES
         ):
             raise InputError(f"attribute {each} is not a list of names")
         values = np.atleast_1d(group.attrs[each])

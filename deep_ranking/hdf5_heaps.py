@@ -1,49 +1,75 @@
-"""How long the texts in an HDF5 file can be, told before one of them is read.
+"""A look at the texts of an HDF5 file before the library gets at them.
 
-HDF5 keeps texts of their own lengths in heaps, and an attribute says only where its text lies.
-Nothing in HDF5's interface tells the length other than by reading the text, or as many copies of
-it as the attribute lists. A heap begins with "GCOL", version, three zeros and its size; then come
-its objects: number, references, four zeros, size, bytes. Number 0 is free space and ends it.
+Texts of their own lengths, as attributes have them, lie in global heap collections: "GCOL", a
+version, three zeros and the collection's size, then objects one behind the other: number,
+references, four zeros, size, bytes. Number 0 is free space, whose size counts its header. An
+attribute says only where its text lies, and nothing in the library's interface tells how long it is
+other than by reading it. And where the free space is said to be of no size, the library waits at it
+for ever.
 """
 
-import mmap
+import os
 import struct
 from functools import lru_cache
+from typing import BinaryIO
 
-HEAP = struct.Struct("<4s4xQ")
+from deep_ranking.errors import InputError
+from deep_ranking.files import open_regular
+
+MARK = b"GCOL\1\0\0\0"
 OBJECT = struct.Struct("<HH4xQ")
-SIGNATURE = b"GCOL\x01\x00\x00\x00"
+BLOCK = 1 << 24
+MAX_OBJECTS = 1 << 20  # a model has a few hundred
 
 
 @lru_cache(maxsize=4)
 def longest_text(path: str, size: int, changed: int) -> int:
-    """Give the bytes of the longest text of its own length in an HDF5 file, or more.
+    """Walk the global heap collections of a file.
 
     Args:
-        path: the file.
+        path: an HDF5 file, or any other.
         size: bytes, and time of change, of the file: another file at this path is looked at anew.
         changed: see `size`.
+
+    Returns:
+        Bytes of the longest text of its own length, or more; 0 if there is none.
+
+    Raises:
+        InputError: a collection has no end, or they hold more than any model.
+        OSError: the file cannot be read, or is no regular file.
     """
-    if size == 0:
-        return 0
+    longest, left = 0, MAX_OBJECTS
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        begin, kept = 0, b""
+        while block := file.read(BLOCK):
+            block = kept + block
+            place = block.find(MARK)
+            while place >= 0:
+                text, left = _walk(file, begin + place, size, left)
+                longest = max(longest, text)
+                place = block.find(MARK, place + 1)
+            begin += len(block) - len(MARK) + 1
+            kept = block[-len(MARK) + 1 :]
+            file.seek(begin + len(kept))
+    return longest
+
+
+def _walk(file: BinaryIO, place: int, size: int, left: int) -> tuple[int, int]:
+    """Walk a collection; gives its longest object, and how many may still follow in others."""
+    file.seek(place + len(MARK))
+    end = min(size, place + int.from_bytes(file.read(8), "little"))
+    place += len(MARK) + 8
     longest = 0
-    with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        place = data.find(SIGNATURE)
-        while place >= 0:
-            longest = max(longest, _longest_of_heap(data, place))
-            place = data.find(SIGNATURE, place + 1)
-    return longest
-
-
-def _longest_of_heap(data: mmap.mmap, begin: int) -> int:
-    if begin + HEAP.size > len(data):
-        return 0
-    end = min(begin + HEAP.unpack_from(data, begin)[1], len(data))
-    place, longest = begin + HEAP.size, 0
     while place + OBJECT.size <= end:
-        number, _, size = OBJECT.unpack_from(data, place)
-        if number == 0:
-            break
-        longest = max(longest, min(size, end - place))
-        place += OBJECT.size + -(-size // 8) * 8
-    return longest
+        file.seek(place)
+        number, _, length = OBJECT.unpack(file.read(OBJECT.size))
+        if number:
+            longest = max(longest, min(length, end - place))
+        # As the library counts, in 64 bits: objects fill up whole eights.
+        step = (length if number == 0 else OBJECT.size + (length + 7) // 8 * 8) % (1 << 64)
+        left -= 1
+        if step == 0 or left < 0:
+            raise InputError("damaged: a heap of texts in it has no end; expected an .h5 file")
+        place += step
+    return longest, left

@@ -20,7 +20,7 @@ from typing import IO
 
 from deep_ranking.duplicates import DuplicateGroup, DuplicateImage
 from deep_ranking.errors import InputError
-from deep_ranking.files import make_folder
+from deep_ranking.files import make_folder, open_regular
 
 UNDO_FILE = "undo.jsonl"
 LINE_START = b'{"from": '
@@ -286,7 +286,8 @@ def _read(file: Path) -> Iterator[tuple[str, str]]:
         InputError: it is no undo file.
     """
     try:
-        lines = file.read_bytes().splitlines()
+        with open_regular(file) as handle:
+            lines = handle.read().splitlines()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
     for number, line in enumerate(lines, start=1):

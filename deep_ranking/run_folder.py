@@ -6,6 +6,7 @@ and `checkpoint.h5`, and with `--strategy hard` `neighbours.h5`, each replaced a
 
 import csv
 import hashlib
+import io
 import json
 import math
 import shutil
@@ -17,7 +18,7 @@ from typing import Any, Self
 from deep_ranking.checkpoint import read_state
 from deep_ranking.config import TrainConfig
 from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path, make_folder
+from deep_ranking.files import atomic_path, make_folder, open_regular
 from deep_ranking.images import find_images
 from deep_ranking.plots import run_figure
 from deep_ranking.triplets import triplet_files
@@ -234,7 +235,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
         InputError: there is no such file, or it is no history; with the line.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
+        with open_regular(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as handle:
             reader = csv.DictReader(handle, restkey="", restval="")
             if "epoch" not in (reader.fieldnames or ()):
                 raise InputError(f"{path}:1: expected a line of names with epoch among them")
@@ -264,7 +265,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 def _sha256(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as handle:
+        with open_regular(path) as handle:
             hashlib.file_digest(handle, lambda: digest)
     return digest.hexdigest()
 

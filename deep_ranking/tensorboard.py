@@ -100,7 +100,7 @@ class Board:
                 content = content_digest(path)
                 _, view = cached_view(content, int(view_number), self.config.augmentation, size)
                 images.append(read_image(path, size, view))
-            except (OSError, InputError):  # the features do not need the file any more
+            except InputError:  # the features do not need the file any more
                 continue
             labels.append(source.labels[number])
         return split_by_class(np.array(images), np.array(labels))[:NUM_ROWS] if images else []

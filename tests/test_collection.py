@@ -29,7 +29,8 @@ from deep_ranking.collection import (
 )
 from deep_ranking.config import NetworkConfig
 from deep_ranking.errors import InputError
-from deep_ranking.images import read_image
+from deep_ranking.files import open_regular
+from deep_ranking.images import decoding, read_image
 from deep_ranking.model_header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
 
 SIZE, DIMENSION, BATCH = 32, 6, 4
@@ -336,16 +337,15 @@ def test_what_is_no_file_does_not_stop_a_sync(collection, root, monkeypatch):
     with socket.socket(socket.AF_UNIX) as unix:
         monkeypatch.chdir(root)  # a socket's path must be short
         unix.bind("cat/socket.png")
-    path_open = Path.open
 
-    def opened(path, *arguments, **options):
+    def opened(path, **options):
         if path.name == "locked.png":
             raise PermissionError(13, "Permission denied")
-        return path_open(path, *arguments, **options)
+        return open_regular(path, **options)
 
     draw(root / "dog/locked.png", 51)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", opened)
+        patch.setattr(decoding, "open_regular", opened)
         for _ in range(2):
             report = synced(collection)
             assert report.num_images == 10

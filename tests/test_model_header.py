@@ -311,3 +311,27 @@ def test_what_is_no_hdf5_file_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             read_header(tmp_path / name)
+
+
+def test_heap_of_texts_without_an_end(tmp_path):
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs[CONFIG_ATTRIBUTE] = NetworkConfig(weights=None).to_json()
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL")
+    data[heap + 16 : heap + 32] = bytes(16)  # free space of 0 bytes: HDF5 would not get past it
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"model\.h5: damaged: a heap of texts in it has no end"):
+        read_header(path)
+
+
+def test_heap_of_texts_that_leaps_back_to_itself(tmp_path):
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs[CONFIG_ATTRIBUTE] = NetworkConfig(weights=None).to_json()
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL")
+    data[heap + 24 : heap + 32] = (2**64 - 16).to_bytes(8, "little")  # 16 more: 0 in 64 bits
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"model\.h5: damaged"):
+        read_header(path)

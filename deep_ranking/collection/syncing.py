@@ -22,7 +22,7 @@ from tqdm import tqdm
 from deep_ranking.collection.folder import Collection, Settings
 from deep_ranking.collection.image_table import FoundFile, ImageTable
 from deep_ranking.errors import InputError
-from deep_ranking.images import class_of, decode_image, list_images
+from deep_ranking.images import class_of, decode_image, list_images, open_image
 
 if TYPE_CHECKING:
     import keras
@@ -117,8 +117,10 @@ def _enter(images: ImageTable, root: Path, files: list[FoundFile]) -> None:
         problem = "not a regular file, or gone"
         if file.size != UNREADABLE:
             try:
-                with (root / file.path).open("rb") as handle:
+                with open_image(root / file.path) as handle:
                     return file, hashlib.file_digest(handle, "sha256").digest(), None
+            except InputError as error:
+                problem = str(error).removeprefix(f"{root / file.path}: ")
             except OSError as error:
                 problem = f"cannot be read ({error.strerror})"
         name = hashlib.sha256(file.path.encode(errors="surrogateescape")).digest()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from deep_ranking.errors import InputError
+from deep_ranking.files import open_regular
 from deep_ranking.version import __version__
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -42,7 +43,7 @@ def part_of(path: Path) -> Path:
 
 def file_digest(path: Path) -> str:
     """Give the SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -9,6 +9,7 @@ Three layouts are known, in the archive's root or in folders that hold nothing e
 """
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking.errors import InputError
+from deep_ranking.files import open_regular
 from deep_ranking.images import find_images, is_image_name
 
 SPLIT_FILE = "split.csv"
@@ -115,7 +117,12 @@ def read_split_file(folder: Path) -> Iterator[tuple[str, str, str]]:
     """
     path = folder / SPLIT_FILE
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with (
+            open_regular(path) as handle,
+            io.TextIOWrapper(
+                handle, encoding="utf-8", errors="surrogateescape", newline=""
+            ) as file,
+        ):
             reader = csv.reader(file, strict=True)
             if next(reader, None) != COLUMNS:
                 raise InputError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")

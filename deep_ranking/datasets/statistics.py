@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from tqdm import tqdm
 
 from deep_ranking.datasets.layout import split_folders
 from deep_ranking.errors import InputError
-from deep_ranking.images import FORMATS, ImageListing, decode_image, find_images, read_image
+from deep_ranking.images import ImageListing, decode_image, find_images, open_header, read_image
 
 WHOLE = 1 << 20  # `decode_image` shrinks no image that is to be sampled at so many pixels
 PIXELS_AT_ONCE = 1 << 20
@@ -200,7 +199,7 @@ def _look(root: Path, path: str, image_size: int | None) -> _Seen:
     file = root / path
     try:
         pixels = read_image(file, image_size) if image_size else decode_image(file, WHOLE)
-        with Image.open(file, formats=FORMATS) as header:
+        with open_header(file) as header:
             return _Seen(
                 path,
                 size=header.size,

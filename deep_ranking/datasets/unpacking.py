@@ -22,6 +22,7 @@ from typing import IO
 from tqdm import tqdm
 
 from deep_ranking.errors import InputError
+from deep_ranking.files import open_regular
 
 MAX_BYTES = 16 << 30  # all members of an archive together, unpacked
 MAX_MEMBERS = 2_000_000
@@ -64,7 +65,7 @@ def unpack(
     num_files = 0
     try:
         with (
-            archive.open("rb") as file,
+            open_regular(archive) as file,
             tqdm(
                 total=archive.stat().st_size,
                 desc="unpacking",

@@ -1,6 +1,13 @@
 """Find the images of a folder tree, and read one."""
 
-from deep_ranking.images.decoding import FORMATS, ORIENTATION_TAG, decode_image, fitting_size
+from deep_ranking.images.decoding import (
+    FORMATS,
+    ORIENTATION_TAG,
+    decode_image,
+    fitting_size,
+    open_header,
+    open_image,
+)
 from deep_ranking.images.finding import (
     ImageListing,
     class_of,
@@ -23,6 +30,8 @@ __all__ = [
     "fitting_size",
     "is_image_name",
     "list_images",
+    "open_header",
+    "open_image",
     "read_image",
     "resample",
 ]

@@ -6,11 +6,11 @@ other kind.
 
 import io
 import os
-import stat
 import statistics
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from deep_ranking.errors import InputError
+from deep_ranking.files import open_regular
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -52,14 +53,77 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
         InputError: as `read_image`.
     """
     data = _read_file(Path(path))
+    with explained(path), Image.open(io.BytesIO(data), formats=FORMATS) as header:
+        pixels = _decode_opencv(data, header, size)
+        if pixels is None:
+            pixels = _decode_pillow(header)
+        # Pillow decodes a whole PNG in search of EXIF data: ask only if there is any.
+        has_exif = header.format != "PNG" or b"eXIf" in data
+        orientation = header.getexif().get(ORIENTATION_TAG, 1) if has_exif else 1
+    height, width = (
+        2 * size if side > MAX_SAMPLING_STEP * size else side for side in pixels.shape[:2]
+    )
+    if (height, width) != pixels.shape[:2]:
+        shape = (width, height)
+        pixels = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return _orient(pixels, orientation)
+
+
+def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open an image file, as bytes; whether it is an image is not looked at.
+
+    Raises:
+        InputError: it cannot be opened, is no regular file, or is larger than an image should be.
+    """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            pixels = _decode_opencv(data, header, size)
-            if pixels is None:
-                pixels = _decode_pillow(header)
-            # Pillow decodes a whole PNG in search of EXIF data: ask only if there is any.
-            has_exif = header.format != "PNG" or b"eXIf" in data
-            orientation = header.getexif().get(ORIENTATION_TAG, 1) if has_exif else 1
+        return open_regular(path, max_bytes=MAX_FILE_BYTES)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder, not a regular file; expected an image") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # a zero in the path
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def _read_file(path: Path) -> bytes:
+    with open_image(path) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        try:
+            data = handle.read(size + 1)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except MemoryError:
+            raise InputError(f"{path}: not enough memory to read this image") from None
+    if data is None or len(data) != size:
+        raise InputError(f"{path}: changed while it was read; try again when it is written")
+    return data
+
+
+@contextmanager
+def open_header(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open an image for what its header says: format, mode, size, EXIF. No pixel is decoded.
+
+    Yields:
+        The image, as Pillow has it.
+
+    Raises:
+        InputError: the file cannot be opened, or is no image.
+    """
+    with (
+        open_image(path) as handle,
+        explained(path),
+        Image.open(handle, formats=FORMATS) as header,
+    ):
+        yield header
+
+
+@contextmanager
+def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Make whatever a broken image leads Pillow to one `InputError` with its path."""
+    try:
+        yield
     except Image.DecompressionBombError:
         raise InputError(
             f"{path}: image has more than {MAX_PIXELS:,} pixels; make it smaller first"
@@ -73,30 +137,6 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     except Exception as error:  # Pillow's format plug-ins raise whatever a broken file led them to
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: broken image ({reason})") from None
-    height, width = (
-        2 * size if side > MAX_SAMPLING_STEP * size else side for side in pixels.shape[:2]
-    )
-    if (height, width) != pixels.shape[:2]:
-        shape = (width, height)
-        pixels = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return _orient(pixels, orientation)
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
-            raise InputError(f"{path}: not a regular file; expected an image")
-        if status.st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: {status.st_size:,} bytes are more than an image should have")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{path}: cannot be read ({reason})") from None
 
 
 def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | None:
@@ -191,10 +231,7 @@ def fitting_size(paths: Sequence[str | os.PathLike[str]], largest: int) -> int:
     """
     sides = []
     for path in paths[:: max(1, len(paths) // NUM_MEASURED)]:
-        try:
-            with Image.open(path, formats=FORMATS) as header:
-                sides.append(min(header.size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue
+        with suppress(InputError), open_header(path) as header:
+            sides.append(min(header.size))
     side = statistics.median(sides) if sides else largest
     return max(32, int(min(side, largest)) // 32 * 32)

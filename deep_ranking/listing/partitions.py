@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking.errors import InputError
+from deep_ranking.files import open_regular
 from deep_ranking.listing.collecting import Collector
 from deep_ranking.listing.folders import leading_folders
 from deep_ranking.listing.labelled import LabelledImages
@@ -25,6 +26,8 @@ from deep_ranking.listing.tables import read_classes
 PAIR_LIST = ("image_pair_name_1", "image_pair_name_2", "item_id", "evaluation_status")
 IMAGE_LIST = ("image_name", "item_id", "evaluation_status")
 QUERY, GALLERY, TEST = "query", "gallery", "test"
+MAX_DIGITS = 18  # of the number of lines
+MAX_LIST_BYTES = 1 << 28  # DeepFashion's longest list has 26 million
 
 
 def read_partition(
@@ -51,6 +54,8 @@ def read_partition(
                 "list whose first line is the number of its lines"
             )
         return data
+    if len(lines[0].strip()) > MAX_DIGITS:
+        raise InputError(f"{file}:1: expected the number of lines; no list has so many")
     names = tuple(lines[1].split()) if len(lines) > 1 else ()
     if names not in (PAIR_LIST, IMAGE_LIST):
         raise InputError(
@@ -95,12 +100,15 @@ def _read_list(
 
 def _read_lines(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        with open_regular(file, max_bytes=MAX_LIST_BYTES) as handle:
+            text = handle.read().decode("utf-8-sig", errors="surrogateescape")
     except FileNotFoundError:
         raise InputError(f"{file}: no such partition list; check --partition") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    return text.split("\n")
+    if "\0" in text:
+        raise InputError(f"{file}:{text[: text.index(chr(0))].count(chr(10)) + 1}: not a text file")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _category(path: str, item: str, level: int | None) -> str:

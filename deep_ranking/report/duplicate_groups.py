@@ -6,11 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from deep_ranking.duplicates import DuplicateGroup, DuplicateImage, readable_bytes
 from deep_ranking.errors import InputError
-from deep_ranking.images import FORMATS, ORIENTATION_TAG, decode_image
+from deep_ranking.images import ORIENTATION_TAG, decode_image, open_header
 from deep_ranking.report.html import escaped, page, paragraph, thumbnail
 
 MOST_GROUPS, MOST_IMAGES = 200, 24  # groups, and images of each, that a page shows
@@ -69,11 +68,11 @@ def _pixels(path: Path) -> npt.NDArray[np.uint8]:
     """The image within a square of the thumbnail's size, its sides in proportion."""
     try:
         pixels = decode_image(path, THUMBNAIL_SIZE)
-        with Image.open(path, formats=FORMATS) as header:
+        with open_header(path) as header:
             sides = header.size
             if header.getexif().get(ORIENTATION_TAG, 1) >= 5:  # lies on its side
                 sides = sides[::-1]
-    except (InputError, OSError):  # gone since it was compared
+    except InputError:  # gone since it was compared
         return np.full((THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), 255, np.uint8)
     # `decode_image` may have reduced one side more than the other.
     width, height = (max(1, round(THUMBNAIL_SIZE * side / max(sides))) for side in sides)
