@@ -252,9 +252,7 @@ def read_text(group: Any, name: str) -> str | None:
         raise refused
     if identifier.get_storage_size() > MAX_TEXT_BYTES:
         raise refused
-    if (
-        kind.is_variable_str() and _longest_text(group.file.filename) > 16 * MAX_TEXT_BYTES
-    ):  # as Keras has them
+    if _longest_text(group, kind) > 16 * MAX_TEXT_BYTES:  # of another attribute: Keras has such
         raise refused
     value = group.attrs[name]
     if isinstance(value, bytes | np.bytes_):
