@@ -86,9 +86,7 @@ def _read_list(
         if category and not collector.has_category(item):
             collector.category(line, item, category)
     if num_rows != (count := int(lines[0].strip())):
-        raise collector.error(
-            1, f"says {count:,} lines, and {num_rows:,} follow: is it cut off?"
-        )
+        raise collector.error(1, f"says {count:,} lines, and {num_rows:,} follow: is it cut off?")
     for queries, gallery in by_item.values():
         for query in queries:
             for positive in gallery:
