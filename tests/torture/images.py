@@ -36,6 +36,7 @@ class Case:
         due: PIXELS, REFUSED (one error that names the file), or EITHER.
         colors: (2, 2, 3), the quarters that pixels must show; None where only the damage decides.
         special: whether it is worth the time of a whole command.
+        is_huge: whether it takes seconds to decode.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Case:
     due: str
     colors: np.ndarray | None = None
     special: bool = True
+    is_huge: bool = False
 
 
 def shows(pixels, colors):
@@ -315,7 +317,7 @@ def _bombs():
             def make(path, kind=kind, channels=channels, side=side):
                 path.write_bytes(_png(side, side, _zeros((1 + channels * side) * side), kind=kind))
 
-            yield Case(f"bomb-{name}-{side}.png", make, due)
+            yield Case(f"bomb-{name}-{side}.png", make, due, is_huge=True)
     for name, text in {
         "zTXt": b"key\0\0" + _zeros(200 << 20),
         "iTXt": b"key\0\1\0\0\0" + _zeros(200 << 20),
@@ -339,7 +341,9 @@ def _bombs():
         ("ppm", 60_000, 60_000, REFUSED),
         ("jpg", 65_500, 65_500, REFUSED),
     ):
-        yield _case(f"claims-{width}.{extension}", _claiming(extension, width, height), due)
+        data = _claiming(extension, width, height)
+        name = f"claims-{width}x{height}.{extension}"
+        yield Case(name, functools.partial(Path.write_bytes, data=data), due, is_huge=True)
     frame = _plain()["gif"]
     place = frame.index(b",", 13 + 3 * 2 ** ((frame[10] & 7) + 1))
     frames = frame[:place] + frame[place:-1] * 20_000 + b";"
@@ -391,4 +395,5 @@ def _long_sides():
                 Image.new("RGB", size, (230, 30, 30)).save(path, kind)
 
             red = np.broadcast_to(COLORS[0, 0], (2, 2, 3))
-            yield Case(f"{width}x{height}.{extension}", make, PIXELS, red)
+            is_huge = min(width, height) > 1
+            yield Case(f"{width}x{height}.{extension}", make, PIXELS, red, is_huge=is_huge)
