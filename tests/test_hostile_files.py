@@ -174,3 +174,10 @@ def test_errors_hold_nothing_that_a_terminal_obeys():
     name = "a\x1b]0;title\x07\x0b\x0c\x1c\x85\u2028\u2029\r\nä\udcff.png"
     message = str(InputError(f"{name}: broken"))
     assert message == (r"a\x1b]0;title\x07\x0b\x0c\x1c\x85\u2028\u2029\r\nä" + "\udcff.png: broken")
+
+
+def test_partition_list_whose_count_has_an_odd_blank_behind_it(tmp_path):
+    path = tmp_path / "list.txt"
+    (tmp_path / "a.png").touch()
+    path.write_bytes(b"1\x1d\nimage_name item_id evaluation_status\na.png x train\n")
+    assert read_partition(path).paths == ["a.png"]

@@ -7,10 +7,11 @@ other kind.
 import io
 import os
 import statistics
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,18 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "J
 MAX_SAMPLING_STEP = 2.5
 NUM_MEASURED = 200  # images that `fitting_size` looks at
 MAX_FILE_BYTES = 1 << 30
+PIXELS_AT_ONCE = 1 << 22
 MAX_PIXELS = 178_956_970  # Pillow's own limit, twice its `MAX_IMAGE_PIXELS`
+MAX_DECODING_BYTES = 1 << 30
+# What decoding takes at its peak for each pixel, the file included, as measured on 40 million.
+BYTES_PER_PIXEL = {
+    "GIF": 6, "PNG": 9, "TIFF": 9, "AVIF": 11, "BMP": 12, "DIB": 12, "PPM": 12, "WEBP": 17,
+    "JPEG2000": 20,
+}  # fmt: skip
+BYTES_PER_PLAIN_PIXEL = 6  # of 8-bit color and gray PNG and JPEG, which OpenCV decodes
+BYTES_PER_CMYK_PIXEL = 13  # of JPEG
+LARGE_BYTES = 1 << 28
+_large = threading.Lock()
 ORIENTATION_TAG = 0x0112
 
 # A broken file is reported once, by an `InputError`, and not by the decoder as well.
@@ -53,7 +65,11 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
         InputError: as `read_image`.
     """
     data = _read_file(Path(path))
-    with explained(path), Image.open(io.BytesIO(data), formats=FORMATS) as header:
+    with (
+        explained(path),
+        Image.open(io.BytesIO(data), formats=FORMATS) as header,
+        _enough_memory(header, data),
+    ):
         pixels = _decode_opencv(data, header, size)
         if pixels is None:
             pixels = _decode_pillow(header)
@@ -139,6 +155,28 @@ def explained(path: str | os.PathLike[str]) -> Iterator[None]:
         raise InputError(f"{path}: broken image ({reason})") from None
 
 
+@contextmanager
+def _enough_memory(header: Image.Image, data: bytes) -> Iterator[None]:
+    """Refuse what takes more than `MAX_DECODING_BYTES`; decode one large image at a time."""
+    per_pixel = BYTES_PER_PLAIN_PIXEL
+    if header.format == "PNG":
+        plain = header.mode in ("RGB", "L") and data[24] == 8 and "transparency" not in header.info
+        per_pixel = per_pixel if plain and not _is_animated(header) else BYTES_PER_PIXEL["PNG"]
+    elif header.format in ("JPEG", "MPO"):
+        per_pixel = BYTES_PER_CMYK_PIXEL if header.mode == "CMYK" else per_pixel
+    else:
+        per_pixel = BYTES_PER_PIXEL[header.format or ""]
+    num_pixels = header.width * header.height
+    most = MAX_DECODING_BYTES // per_pixel
+    if num_pixels > most:
+        raise InputError(
+            f"image has {num_pixels:,} pixels, and would take more memory to decode than an image "
+            f"should; make it smaller first, to {most:,}"
+        )
+    with _large if num_pixels * per_pixel > LARGE_BYTES else nullcontext():
+        yield
+
+
 def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | None:
     """Decode plain 8-bit JPEG and PNG; None for what Pillow reads better, or explains better."""
     if header.mode not in ("RGB", "L"):
@@ -169,7 +207,7 @@ def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | 
         return None
     if pixels is None:
         return None
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, pixels).astype(np.uint8, copy=False)
 
 
 def _is_whole_png(data: bytes) -> bool:
@@ -191,20 +229,29 @@ def _is_animated(header: Image.Image) -> bool:
 
 def _decode_pillow(image: Image.Image) -> UInt8Array:
     image.load()
-    if image.mode.startswith("I"):
-        # Pillow scales a 16-bit PPM to 0 ... 65,535 in 32 bits; others of mode I are as they are.
-        if image.mode == "I" and image.format != "PPM":
-            raise InputError("32-bit pixels have no fixed range; convert the image to 8 or 16 bits")
-        gray = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
+    # Pillow scales a 16-bit PPM to 0 ... 65,535 in 32 bits; others of mode I are as they are.
+    if image.mode == "I" and image.format != "PPM":
+        raise InputError("32-bit pixels have no fixed range; convert the image to 8 or 16 bits")
     if image.mode == "F":
         raise InputError("float pixels have no fixed range; convert the image to 8 or 16 bits")
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, PIXELS_AT_ONCE // image.width)  # conversions take several copies
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = _rgb_of(image.crop((0, top, image.width, bottom)))
+    return pixels
+
+
+def _rgb_of(image: Image.Image) -> npt.NDArray[np.integer]:
+    """Give (height, width, 3), or (height, width, 1) of a gray image; 0 to 255."""
+    if image.mode.startswith("I"):
+        return np.asarray(image)[:, :, None] >> 8
     if image.has_transparency_data:
         color = image.convert("RGBA")
         white = Image.new("RGBA", color.size, "white")
         white.alpha_composite(color)
-        return np.array(white.convert("RGB"))
-    return np.array(image.convert("RGB"))
+        image = white
+    return np.asarray(image.convert("RGB"))
 
 
 def _orient(pixels: UInt8Array, orientation: int) -> UInt8Array:

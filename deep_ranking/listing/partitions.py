@@ -85,10 +85,8 @@ def _read_list(
         category = _category(paths[-1], item, level)
         if category and not collector.has_category(item):
             collector.category(line, item, category)
-    if num_rows != int(lines[0]):
-        raise collector.error(
-            1, f"says {int(lines[0]):,} lines, and {num_rows:,} follow: is it cut off?"
-        )
+    if num_rows != (count := int(lines[0].strip())):
+        raise collector.error(1, f"says {count:,} lines, and {num_rows:,} follow: is it cut off?")
     for queries, gallery in by_item.values():
         for query in queries:
             for positive in gallery:
