@@ -1,6 +1,13 @@
 """Find the images of a folder tree, and read one."""
 
-from deep_ranking.images.decoding import FORMATS, ORIENTATION_TAG, decode_image, fitting_size
+from deep_ranking.images.decoding import (
+    FORMATS,
+    ORIENTATION_TAG,
+    decode_bytes,
+    decode_image,
+    fitting_size,
+    read_file,
+)
 from deep_ranking.images.finding import (
     ImageListing,
     class_of,
@@ -18,11 +25,13 @@ __all__ = [
     "ImageListing",
     "View",
     "class_of",
+    "decode_bytes",
     "decode_image",
     "find_images",
     "fitting_size",
     "is_image_name",
     "list_images",
+    "read_file",
     "read_image",
     "resample",
 ]

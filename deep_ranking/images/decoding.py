@@ -51,7 +51,20 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     Raises:
         InputError: as `read_image`.
     """
-    data = _read_file(Path(path))
+    return decode_bytes(read_file(path), size, path)
+
+
+def decode_bytes(data: bytes, size: int, path: str | os.PathLike[str]) -> UInt8Array:
+    """Decode what an image file holds, as `decode_image` does.
+
+    Args:
+        data: the file's bytes.
+        size: as for `decode_image`.
+        path: the file, for errors.
+
+    Raises:
+        InputError: it is no whole image of a reasonable size.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as header:
             pixels = _decode_opencv(data, header, size)
@@ -82,7 +95,13 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     return _orient(pixels, orientation)
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Read an image file, and nothing that would wait for ever or fill the memory.
+
+    Raises:
+        InputError: there is no such file, it is no regular file, or is too large for an image.
+    """
+    path = Path(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
