@@ -117,7 +117,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         check_files_exist(args, "model")
     if hasattr(args, "html"):
         _check_output(args.html)
-    from deep_ranking.doctor import examine, find_parts, survey, verdict
+    from deep_ranking.doctor import examine, find_parts, survey_images, verdict
 
     if hasattr(args, "recipe"):
         with contextlib.redirect_stdout(io.StringIO()):  # its words are those of train.py
@@ -129,7 +129,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         validation=config.validation_dataset,
         validation_share=config.validation_share,
     )
-    found = survey(args.dataset, parts, progress=True)
+    found = survey_images(args.dataset, parts, progress=True)
     if args.estimate or hasattr(args, "model"):
         start_tensorflow()
     examination = examine(
@@ -215,5 +215,5 @@ def _print_finding(finding: "Finding") -> None:
 
 
 def _print_estimate(estimate: "Estimate") -> None:
-    print(f"  {estimate.kind.replace('_', ' '):14}{estimate.what}")
-    print(f"  {'':14}-> {estimate.suggestion}")
+    print(f"  {estimate.kind:10}{estimate.what}")
+    print(f"  {'':10}-> {estimate.suggestion}")

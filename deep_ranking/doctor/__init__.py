@@ -3,7 +3,7 @@
 from deep_ranking.doctor.estimate import Estimate
 from deep_ranking.doctor.examination import Examination, examine, verdict
 from deep_ranking.doctor.findings import FAILS, NOTE, SEVERITIES, WARNING, Finding, Item
-from deep_ranking.doctor.survey import Part, Survey, find_parts, survey
+from deep_ranking.doctor.survey import Part, Survey, find_parts, survey_images
 
 __all__ = [
     "FAILS",
@@ -18,6 +18,6 @@ __all__ = [
     "Survey",
     "examine",
     "find_parts",
-    "survey",
+    "survey_images",
     "verdict",
 ]

@@ -67,13 +67,15 @@ class Estimate:
 
     Attributes:
         kind: name, for programs.
-        value: the number: triplets, bytes or seconds.
+        value: the number.
+        unit: what it counts.
         what: one line.
         suggestion: one line, how to make it less.
     """
 
     kind: str
     value: float
+    unit: str
     what: str
     suggestion: str
 
@@ -112,6 +114,7 @@ def describe(
         yield Estimate(
             "triplets",
             amount.num_triplets,
+            "triplets",
             f"{amount.num_triplets:,} at most in each of {amount.num_steps:,} batches an epoch; no "
             "file",
             "--images_per_class and --batch_size decide it",
@@ -121,6 +124,7 @@ def describe(
         yield Estimate(
             "triplets",
             amount.num_triplets,
+            "triplets",
             f"about {amount.num_triplets:,} an epoch, {positives} positives an image and "
             f"{negatives} negatives each, at most",
             f"--num_neg_images {fewer} gives about {fewer / negatives:.0%} of them"
@@ -129,8 +133,9 @@ def describe(
         )
     if amount.file_bytes is not None:
         yield Estimate(
-            "file_bytes",
+            "file",
             amount.file_bytes,
+            "bytes",
             f"about {size_in_words(amount.file_bytes)} of triplets.txt in the working folder",
             "--compress of triplet_sampler.py takes a fifth or less; train.py --strategy "
             "out-of-class draws triplets with no file between",
@@ -148,11 +153,12 @@ def describe(
         suggestion = "features are computed once for any number of runs; --max_images_per_class"
     else:
         suggestion = "--recipe laptop takes minutes; or fewer --epochs, --steps_per_epoch N"
-    yield Estimate("seconds", total, what, suggestion)
+    yield Estimate("time", total, "seconds", what, suggestion)
     memory = memory_of(amount, cost, config)
     yield Estimate(
-        "memory_bytes",
+        "memory",
         memory,
+        "bytes",
         f"about {size_in_words(memory)} of main memory, of {size_in_words(machine_memory())}",
         "a smaller --batch_size or --image_size takes less",
     )

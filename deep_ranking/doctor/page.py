@@ -71,10 +71,7 @@ def doctor_page(examination: Examination) -> str:
         )
     sections = {"Summary": section("Summary", *parts)}
     if examination.estimates:
-        lines = [
-            (each.kind.replace("_", " "), each.what, each.suggestion)
-            for each in examination.estimates
-        ]
+        lines = [(each.kind, each.what, each.suggestion) for each in examination.estimates]
         sections["Training"] = section(
             "Training",
             paragraph("Estimates: time and memory by a few small steps on this machine."),

@@ -151,7 +151,8 @@ class Survey:
 
     def class_of(self, number: int) -> str:
         """Give the class of an image."""
-        return self.classes[self.label[number]]
+        name: str = self.classes[self.label[number]]
+        return name
 
     def item(self, number: int, detail: str = "") -> Item:
         """Give an image as findings show it."""
@@ -228,7 +229,7 @@ def find_parts(
     return parts
 
 
-def survey(root: Path, parts: Sequence[Part], *, progress: bool = False) -> Survey:
+def survey_images(root: Path, parts: Sequence[Part], *, progress: bool = False) -> Survey:
     """Read all images.
 
     Args:

@@ -81,16 +81,14 @@ class _Steps(keras.callbacks.Callback):
         self.seconds: dict[int, float] = {}
         self.memory: dict[int, float] = {}
         self.num_done = 0
-        self._first = np.inf
+        self._first = 0.0
         self._begin = 0.0
 
     def order(self) -> Iterator[int]:
-        """Give the sizes of the batches: one to get going, then both, as long as there is time."""
+        """Give the sizes of the batches, without end: one to get going, then both in turn."""
         yield self.sizes[0]
         while True:
             yield from self.sizes
-            if time.monotonic() - self._first > SECONDS:
-                return
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._begin = time.monotonic()
@@ -104,6 +102,7 @@ class _Steps(keras.callbacks.Callback):
         size = self.sizes[self.num_done % 2]
         self.seconds[size] = min(now - self._begin, self.seconds.get(size, np.inf))
         self.memory.setdefault(size, _peak_memory())
+        self.model.stop_training = len(self.seconds) == 2 and now - self._first > SECONDS
 
     def at(self, size: int, measured: dict[int, float]) -> float:
         """Give what was measured for another size, in a straight line through both."""
