@@ -362,6 +362,15 @@ def test_what_grows_with_the_batch_is_a_line_through_two_sizes():
     assert steps.at(24, {3: 2.0, 6: 1.9}) == 1.9  # noise gives no time back
 
 
+def test_large_images_are_timed_as_several_small_ones():
+    small, growth = timing._small_enough(NetworkConfig(image_size=1024))
+    assert (small.image_size, growth) == (256, 16.0)
+    small, growth = timing._small_enough(NetworkConfig(image_size=256, backbone_size=512))
+    assert (small.image_size, small.backbone_size, growth) == (128, 256, 4.0)
+    assert small.normalisation == "backbone"  # which random weights would change
+    assert timing._small_enough(NetworkConfig(weights=None)) == (NetworkConfig(weights=None), 1.0)
+
+
 def test_seconds_and_memory_of_a_run():
     config = TrainConfig(epochs=2, batch_size=6)
     amount = estimate.Amount(num_images=100, num_triplets=1000, num_steps=500, file_bytes=None)

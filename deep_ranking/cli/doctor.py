@@ -190,7 +190,9 @@ def _print_text(examination: "Examination") -> None:
 
 def _print_parts(found: "Survey") -> None:
     for number, part in enumerate(found.parts):
-        name = f"{found.root}{f', {part.name}' if part.name else ''}"
+        name = str(found.root)
+        if part.name:
+            name += f", {part.name}{' (trained on)' if part.is_trained else ''}"
         readable = int(found.readable[found.part == number].sum())
         images = counted(len(part.listing.paths), "image")
         print(

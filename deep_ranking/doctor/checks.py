@@ -82,7 +82,7 @@ def check_classes(
             "--min_images_per_class 2 leaves them out)",
             found.items(readable[np.isin(found.label[readable], single)]),
         )
-    yield from _imbalance(found, whole)
+    yield from _imbalance(found, whole, config)
 
 
 def check_folders(found: Survey) -> Iterator[Finding]:
@@ -174,7 +174,7 @@ def _few_classes(
         )
 
 
-def _imbalance(found: Survey, sizes: Int64Array) -> Iterator[Finding]:
+def _imbalance(found: Survey, sizes: Int64Array, config: TrainConfig) -> Iterator[Finding]:
     there = np.flatnonzero(sizes > 1)  # those of one image are said already
     if not len(there):
         return
@@ -183,15 +183,21 @@ def _imbalance(found: Survey, sizes: Int64Array) -> Iterator[Finding]:
     if ratio < IMBALANCE:
         return
     median = int(np.median(sizes[there]))
-    limit = max(2, 3 * median)
+    if config.batches == "classes":
+        suggestion = "batches draw each class as often; add images to the small ones all the same"
+    else:
+        limit = max(2, min(3 * median, int(sizes[most]) // 2))
+        suggestion = (
+            "--balance draws equally many queries of each class; --max_images_per_class "
+            f"{limit} takes that many at most; or add images to the small ones"
+        )
     yield finding(
         "imbalance",
         WARNING,
         f"the largest class, {found.classes[most]}, has {ratio:.0f} times the images of the "
         f"smallest, {found.classes[least]}: {sizes[most]:,} and {sizes[least]:,}, median "
         f"{median:,}",
-        f"--balance draws equally many queries of each class; --max_images_per_class {limit} "
-        "takes that many at most; or add images to the small ones",
+        suggestion,
     )
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deep_ranking.augmentation import draw_views
-from deep_ranking.config import TrainConfig
+from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.doctor.estimate import Cost
 from deep_ranking.images import read_image
 from deep_ranking.losses import make_loss, make_metrics, penalise_kernels
@@ -27,6 +27,7 @@ from deep_ranking.precision import computing_in, resolved_precision, set_precisi
 
 NUM_READ = 32  # images
 NUM_FROZEN = 8  # images
+MOST_PIXELS = 256  # a side, as the backbone sees them
 SECONDS = 2.0  # after which steps are not repeated
 
 
@@ -40,14 +41,15 @@ def measure(config: TrainConfig, files: Sequence[Path]) -> Cost:
     Raises:
         InputError: the network has no such layer to train from.
     """
-    network = dataclasses.replace(config.network, weights=None)
+    network, growth = _small_enough(config.network)
     model = build_network(network, seed=0)
     set_trainable_from(model, config.train_from)
     trained, frozen_seconds = model, 0.0
     precision = resolved_precision(config.precision)
     if config.cache_features:
         frozen, trained = split_at_frozen(model)
-        frozen_seconds = _seconds_frozen(frozen, precision)
+        frozen_seconds = growth * _seconds_frozen(frozen, precision)
+        growth = 1.0  # what follows the frozen layers sees no pixels
     set_precision(trained, precision)
     penalise_kernels(trained, config.weight_penalty)
     trained.compile(
@@ -59,11 +61,12 @@ def measure(config: TrainConfig, files: Sequence[Path]) -> Cost:
         jit_compile="auto" if config.xla is None else config.xla,
     )
     steps = _time_steps(config, trained)
+    size = config.batch_size * growth
     return Cost(
         read_seconds=_seconds_to_read(config, files),
-        step_seconds=steps.at(config.batch_size, steps.seconds),
+        step_seconds=steps.at(size, steps.seconds),
         frozen_seconds=frozen_seconds,
-        memory=round(steps.at(config.batch_size, steps.memory)),
+        memory=round(steps.at(size, steps.memory)),
     )
 
 
@@ -104,13 +107,32 @@ class _Steps(keras.callbacks.Callback):
         self.memory.setdefault(size, _peak_memory())
         self.model.stop_training = len(self.seconds) == 2 and now - self._first > SECONDS
 
-    def at(self, size: int, measured: dict[int, float]) -> float:
+    def at(self, size: float, measured: dict[int, float]) -> float:
         """Give what was measured for another size, in a straight line through both."""
         small, large = self.sizes
         slope = max(0.0, measured[large] - measured[small]) / (large - small)
         if size < large:
             return max(0.0, measured[large] - slope * (large - size))
         return measured[large] + slope * (size - large)
+
+
+def _small_enough(network: NetworkConfig) -> tuple[NetworkConfig, float]:
+    """Give a network whose steps take seconds and little memory, whatever the images' size.
+
+    Returns:
+        It, with random weights; and how many of its images one of the real network stands for, as
+        time and memory go with the area that its convolutions see.
+    """
+    share = min(1.0, MOST_PIXELS / network.seen_size)
+    size = max(32, round(share * network.image_size))
+    enlarged = network.backbone_size
+    small = dataclasses.replace(
+        network,
+        weights=None,
+        image_size=size,
+        backbone_size=None if enlarged is None else max(size, round(share * enlarged)),
+    )
+    return small, (network.seen_size / small.seen_size) ** 2
 
 
 def _time_steps(config: TrainConfig, trained: keras.Model) -> _Steps:
