@@ -312,6 +312,19 @@ def test_a_model_finds_a_wrong_label(tmp_path, write_colors, examined, monkeypat
     assert witness["path"].startswith("red/")
 
 
+def test_small_classes_are_not_suspects(tmp_path, write_colors, examined, monkeypatch):
+    root = tmp_path / "data"
+    write_colors(root, classes=("red", "green"), images=6)
+    (root / "other").mkdir()
+    for number, color in enumerate([(210, 90, 30), (210, 30, 90), (150, 30, 30)]):  # all reddish
+        Image.new("RGB", (16, 16), color).save(root / "other" / f"{number}.png")
+    network = NetworkConfig(image_size=32, weights=None, embedding_size=8, dropout=0.0)
+    monkeypatch.setattr("deep_ranking.model_file.load_model", lambda _: build_stub(network, seed=0))
+    (tmp_path / "m.h5").touch()
+    flags = ("--model", str(tmp_path / "m.h5"), "--image_size", "32")
+    assert "mislabelled" not in kinds(examined(root, *flags)[1])
+
+
 def test_triplets_and_bytes_are_those_of_the_file(tmp_path, examined, monkeypatch, capsys):
     root = fill(tmp_path / "data", names=("a", "a much longer name"), each=3)
     for number in range(20):

@@ -13,6 +13,9 @@ from deep_ranking.report.findings import NUM_NEIGHBOURS, likely_mislabelled
 def check_labels(found: Survey, model_path: Path) -> list[Finding]:
     """Embed the images that are trained on, and find those whose nearest are of another class.
 
+    As many of the nearest are asked as a class of usual size has others, 30 at most; images of
+    classes that are too small to win such a vote are no suspects.
+
     Args:
         found: the images.
         model_path: model file of train.py, best of one that did not learn these labels by heart.
@@ -37,7 +40,16 @@ def check_labels(found: Survey, model_path: Path) -> list[Finding]:
     neighbours = np.concatenate([order for order, _ in near])
     distances = np.concatenate([each for _, each in near])
     labels = np.array(found.classes)[found.label[numbers]]
-    suspects = likely_mislabelled(labels, neighbours, distances, limit=len(numbers))
+    sizes = np.unique(labels, return_inverse=True, return_counts=True)[1:]
+    own = sizes[1][sizes[0]]  # images of each one's class
+    most = max(1, min(NUM_NEIGHBOURS, int(np.median(sizes[1])) - 1))
+    suspects = [
+        each
+        for each in likely_mislabelled(
+            labels, neighbours[:, :most], distances[:, :most], limit=len(numbers)
+        )
+        if own[each.row] - 1 > most / 2
+    ]
     if not suspects:
         return []
     return [
