@@ -150,7 +150,9 @@ def describe(
         f"about {duration(seconds_per_epoch)} each; judging not counted"
     )
     if config.cache_features:
-        suggestion = "features are computed once for any number of runs; --max_images_per_class"
+        suggestion = (
+            "the features serve any number of runs; --max_images_per_class N takes fewer images"
+        )
     else:
         suggestion = "--recipe laptop takes minutes; or fewer --epochs, --steps_per_epoch N"
     yield Estimate("time", total, "seconds", what, suggestion)

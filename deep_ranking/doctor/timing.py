@@ -19,6 +19,7 @@ import tensorflow as tf
 from deep_ranking.augmentation import draw_views
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.doctor.estimate import Cost
+from deep_ranking.feature_cache import BATCH_SIZE
 from deep_ranking.images import read_image
 from deep_ranking.losses import make_loss, make_metrics, penalise_kernels
 from deep_ranking.network import build_network, set_trainable_from, split_at_frozen
@@ -44,11 +45,11 @@ def measure(config: TrainConfig, files: Sequence[Path]) -> Cost:
     network, growth = _small_enough(config.network)
     model = build_network(network, seed=0)
     set_trainable_from(model, config.train_from)
-    trained, frozen_seconds = model, 0.0
+    trained, frozen_seconds, frozen_memory = model, 0.0, 0.0
     precision = resolved_precision(config.precision)
     if config.cache_features:
         frozen, trained = split_at_frozen(model)
-        frozen_seconds = growth * _seconds_frozen(frozen, precision)
+        frozen_seconds, frozen_memory = _cost_of_frozen(frozen, precision, growth)
         growth = 1.0  # what follows the frozen layers sees no pixels
     set_precision(trained, precision)
     penalise_kernels(trained, config.weight_penalty)
@@ -66,7 +67,7 @@ def measure(config: TrainConfig, files: Sequence[Path]) -> Cost:
         read_seconds=_seconds_to_read(config, files),
         step_seconds=steps.at(size, steps.seconds),
         frozen_seconds=frozen_seconds,
-        memory=round(steps.at(size, steps.memory)),
+        memory=round(max(frozen_memory, steps.at(size, steps.memory))),
     )
 
 
@@ -161,14 +162,20 @@ def _time_steps(config: TrainConfig, trained: keras.Model) -> _Steps:
     return steps
 
 
-def _seconds_frozen(frozen: keras.Model, precision: str) -> float:
-    """Seconds that the frozen layers take for an image."""
+def _cost_of_frozen(frozen: keras.Model, precision: str, growth: float) -> tuple[float, float]:
+    """Seconds that the frozen layers take for an image, and bytes of memory for a batch."""
     images = np.zeros((NUM_FROZEN, *frozen.input_shape[1:]), np.float32)
+    half = NUM_FROZEN // 2
     with computing_in(precision, frozen):
-        frozen.predict_on_batch(images)  # traced
+        frozen.predict_on_batch(images[:half])  # traced
+        less = _peak_memory()
+        frozen.predict_on_batch(images)  # traced for any number
+        more = _peak_memory()
         begin = time.monotonic()
         frozen.predict_on_batch(images)
-        return (time.monotonic() - begin) / NUM_FROZEN
+        seconds = (time.monotonic() - begin) / NUM_FROZEN
+    memory = more + (growth * BATCH_SIZE - NUM_FROZEN) * (more - less) / half
+    return growth * seconds, memory
 
 
 def _seconds_to_read(config: TrainConfig, files: Sequence[Path]) -> float:
