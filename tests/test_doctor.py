@@ -308,7 +308,7 @@ def test_a_model_finds_a_wrong_label(tmp_path, write_colors, examined, monkeypat
     suspect = found["mislabelled"]
     assert suspect["count"] == 1 and suspect["severity"] == "warning"
     first, witness = suspect["images"][0]
-    assert first["path"] == "green/red after all.png" and "red" in first["detail"]
+    assert first["path"] == "green/red after all.png" and first["detail"] == "green: 100% red"
     assert witness["path"].startswith("red/")
 
 
@@ -326,7 +326,7 @@ def test_small_classes_are_not_suspects(tmp_path, write_colors, examined, monkey
 
 
 def test_triplets_and_bytes_are_those_of_the_file(tmp_path, examined, monkeypatch, capsys):
-    root = fill(tmp_path / "data", names=("a", "a much longer name"), each=3)
+    root = fill(tmp_path / "data", names=("a", 4 * "a much longer name"), each=3)
     for number in range(20):
         picture((9, number)).save(root / "a" / f"with, comma {number}.png")
     fill(root / "empty", names=())
@@ -336,7 +336,29 @@ def test_triplets_and_bytes_are_those_of_the_file(tmp_path, examined, monkeypatc
     assert run_command("sample", ["--input_directory", "data", *flags]) == 0
     written = (tmp_path / "triplets.txt").read_bytes()
     assert values["triplets"] == written.count(b"\n")
-    assert values["file"] == pytest.approx(len(written), rel=0.03)
+    assert values["file"] == pytest.approx(len(written), rel=0.02)
+
+
+@pytest.mark.parametrize("flags", [["--balance"], ["--strategy", "in-class"]])
+def test_triplets_of_other_ways_to_draw_are_those_of_the_sampler(
+    tmp_path, examined, monkeypatch, flags
+):
+    for number, category in enumerate(("fruit", "tool")):
+        fill(tmp_path / "data" / category, names=("one", "two"), each=2 + number, seed=number)
+    picture(77).save(tmp_path / "data" / "tool" / "two" / "more.png")
+    monkeypatch.chdir(tmp_path)
+    flags = [*flags, "--num_pos_images", "2", "--num_neg_images", "3"]
+    code, report = examined("data", *flags)
+    assert run_command("sample", ["--input_directory", "data", *flags]) == 0
+    written = (tmp_path / "triplets.txt").read_bytes().count(b"\n")
+    assert report["estimates"][0]["value"] == pytest.approx(written, rel=0.1)
+    assert code == 0
+
+
+def test_hard_triplets_are_counted_by_their_neighbours(data, examined):
+    flags = ["--strategy", "hard", "--num_pos_images", "2", "--num_neighbours", "3"]
+    values = {each["kind"]: each["value"] for each in examined(data, *flags)[1]["estimates"]}
+    assert values == {"triplets": 24 * 2 * 3}  # and no file
 
 
 def test_a_file_that_the_disk_does_not_hold_stops_training(data, examined, monkeypatch):
