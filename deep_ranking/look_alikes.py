@@ -45,14 +45,27 @@ def look_alike_groups(files: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]
         except InputError:
             readable[number] = False
             continue
-        hashes[number] = np.packbits(perceptual_hash(pixels) > 0)
-        block = HASH_IMAGE_SIZE // GLANCE
-        cells = pixels.reshape(GLANCE, block, GLANCE, block, 3)
-        glances[number] = cells.mean(axis=(1, 3)).astype(np.uint8).ravel()
+        hashes[number], glances[number] = hash_and_glance(pixels)
     groups = group_hashes(hashes[readable], glances[readable])
     numbers = np.arange(len(files)) + len(groups)  # unlike any group
     numbers[readable] = groups
     return numbers, int((~readable).sum())
+
+
+def hash_and_glance(pixels: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+    """Give what look-alikes have in common.
+
+    Args:
+        pixels: uint8 (HASH_IMAGE_SIZE, HASH_IMAGE_SIZE, 3), RGB.
+
+    Returns:
+        uint8 (8,), 64 bits, and uint8 (GLANCE * GLANCE * 3,), colours; as `group_hashes` takes
+        them.
+    """
+    block = HASH_IMAGE_SIZE // GLANCE
+    cells = pixels.reshape(GLANCE, block, GLANCE, block, 3)
+    glance = cells.mean(axis=(1, 3)).astype(np.uint8).ravel()
+    return np.packbits(perceptual_hash(pixels) > 0), glance
 
 
 def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> npt.NDArray[np.int64]:

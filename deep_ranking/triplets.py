@@ -163,6 +163,16 @@ class _Lines:
         return padded.translate(None, b"\0") if self._padded else padded  # no path has a zero in it
 
 
+def field_bytes(paths: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Give how many bytes each path takes in a triplet file, quotes included: int64 (paths,).
+
+    Raises:
+        InputError: a path has a line break.
+    """
+    ends = np.flatnonzero(np.frombuffer(_fields(paths), np.uint8) == ord("\n"))
+    return np.diff(ends, prepend=-1) - 1
+
+
 def _fields(paths: Sequence[str]) -> bytes:
     """Give paths as they stand in the file, a line break behind each."""
     text = "\n".join([*paths, ""])

@@ -22,7 +22,7 @@ from deep_ranking.index.base import Within
 from deep_ranking.index.clusters import ClusterIndex
 from deep_ranking.index.exact import ExactIndex
 from deep_ranking.index.joining import near_components
-from deep_ranking.report.duplicate_groups import _pixels
+from deep_ranking.report.duplicate_groups import proportional_pixels
 
 
 def unit(rows):
@@ -413,9 +413,9 @@ def test_thumbnails_keep_their_proportions(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees
     save(tmp_path / "wide.jpg", wide)
     save(tmp_path / "tall.jpg", wide, exif=exif)
-    assert _pixels(tmp_path / "wide.jpg").shape == (187, 224, 3)
-    assert _pixels(tmp_path / "tall.jpg").shape == (224, 187, 3)
-    assert (_pixels(tmp_path / "gone.jpg") == 255).all()
+    assert proportional_pixels(tmp_path / "wide.jpg").shape == (187, 224, 3)
+    assert proportional_pixels(tmp_path / "tall.jpg").shape == (224, 187, 3)
+    assert (proportional_pixels(tmp_path / "gone.jpg") == 255).all()
 
 
 def test_a_long_page_says_what_it_leaves_out(odd, tmp_path, monkeypatch):

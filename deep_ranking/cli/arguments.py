@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import types
 import typing
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,7 +113,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural}"
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: str) -> None:
+def add_config_arguments(
+    parser: argparse.ArgumentParser,
+    config: type,
+    title: str,
+    *,
+    only: Container[str] | None = None,
+) -> None:
     """Add a flag for each field that a dataclass itself declares with a help text.
 
     Booleans get --FLAG and --no-FLAG, optional fields take their type and default to None.
@@ -121,10 +128,13 @@ def add_config_arguments(parser: argparse.ArgumentParser, config: type, title: s
         parser: parser to add to.
         config: dataclass; a field's metadata has "help", and may have "choices" and "metavar".
         title: heading of the flags in --help.
+        only: names of the fields to take; None for all.
     """
     group = parser.add_argument_group(title)
     kinds = typing.get_type_hints(config)
     for each in dataclasses.fields(config):
+        if only is not None and each.name not in only:
+            continue
         if "help" not in each.metadata or each.name not in vars(config)["__annotations__"]:
             continue
         kind = kinds[each.name]

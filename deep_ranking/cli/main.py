@@ -21,6 +21,7 @@ from deep_ranking.version import __version__
 
 COMMANDS = {
     "dataset": "get a public data set as class folders; say what a data set is like",
+    "doctor": "say what is wrong with a data set, and what training on it would take",
     "sample": "draw triplets from folders of images into a text file",
     "train": "train a network on a triplet file",
     "compare": "print the distance of two images, or of many pairs",

@@ -81,9 +81,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     resume = hasattr(args, "resume")
     goes_on = resume and _take_settings_of_earlier_run(parser, args.output.with_suffix(".run"))
     if not goes_on and hasattr(args, "recipe"):
-        _take_settings_of_recipe(parser, RECIPES[args.recipe], argv)
+        take_settings_of_recipe(parser, RECIPES[args.recipe], argv)
     try:
-        config = _config(parser, parser.parse_args(argv))
+        config = train_config(parser, parser.parse_args(argv))
     except (TypeError, AttributeError):
         if not goes_on:
             raise
@@ -101,7 +101,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     )
 
 
-def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainConfig:
+def train_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainConfig:
+    """Make the config of a run of what was parsed, or end with a usage error."""
     if getattr(args, "weights", None) == "none":
         args.weights = None
     try:
@@ -115,7 +116,7 @@ def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainC
         parser.error(str(error))
 
 
-def _take_settings_of_recipe(
+def take_settings_of_recipe(
     parser: argparse.ArgumentParser, recipe: Recipe, argv: Sequence[str] | None
 ) -> None:
     """Make the settings of a recipe the defaults of the flags."""

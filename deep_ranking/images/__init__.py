@@ -3,10 +3,12 @@
 from deep_ranking.images.decoding import (
     FORMATS,
     ORIENTATION_TAG,
+    decode_bytes,
     decode_image,
     fitting_size,
     open_header,
     open_image,
+    read_file,
 )
 from deep_ranking.images.finding import (
     ImageListing,
@@ -25,6 +27,7 @@ __all__ = [
     "ImageListing",
     "View",
     "class_of",
+    "decode_bytes",
     "decode_image",
     "find_images",
     "fitting_size",
@@ -32,6 +35,7 @@ __all__ = [
     "list_images",
     "open_header",
     "open_image",
+    "read_file",
     "read_image",
     "resample",
 ]

@@ -12,7 +12,6 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -64,7 +63,20 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
     Raises:
         InputError: as `read_image`.
     """
-    data = _read_file(Path(path))
+    return decode_bytes(read_file(path), size, path)
+
+
+def decode_bytes(data: bytes, size: int, path: str | os.PathLike[str]) -> UInt8Array:
+    """Decode what an image file holds, as `decode_image` does.
+
+    Args:
+        data: the file's bytes.
+        size: as for `decode_image`.
+        path: the file, for errors.
+
+    Raises:
+        InputError: it is no whole image of a reasonable size.
+    """
     with (
         explained(path),
         Image.open(io.BytesIO(data), formats=FORMATS) as header,
@@ -103,7 +115,12 @@ def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Read an image file, and nothing that would wait for ever or fill the memory.
+
+    Raises:
+        InputError: as `open_image`; or the file changed while it was read.
+    """
     with open_image(path) as handle:
         size = os.fstat(handle.fileno()).st_size
         try:

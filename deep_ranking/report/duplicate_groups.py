@@ -60,12 +60,15 @@ def _figure(image: DuplicateImage, root: Path) -> str:
     caption = f"{first}, {size}, {readable_bytes(image.num_bytes)}, {image.path}"
     kind = "hit" if image.is_keeper else ""
     path = root / image.path
-    made = thumbnail(_pixels(path), caption, kind=kind, description=str(path))
+    made = thumbnail(proportional_pixels(path), caption, kind=kind, description=str(path))
     return made.replace("<figure>", FIGURE, 1)
 
 
-def _pixels(path: Path) -> npt.NDArray[np.uint8]:
-    """The image within a square of the thumbnail's size, its sides in proportion."""
+def proportional_pixels(path: Path) -> npt.NDArray[np.uint8]:
+    """Give an image within a square of the thumbnail's size, its sides in proportion.
+
+    What cannot be read is a white square.
+    """
     try:
         pixels = decode_image(path, THUMBNAIL_SIZE)
         with open_header(path) as header:
