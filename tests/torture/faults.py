@@ -107,10 +107,9 @@ class _Faults:
                 return self._problem("lost", when, str(error))
             if left := list(self.work.rglob(".writing-*")):
                 return self._problem("wrong", when, f"left behind: {left[0].name}")
-            if ended.code:
-                again = self._command()
-                if again.code:
-                    return self._problem("wrong", f"after {when}", _last(again))
+            again = self._command()
+            if again.code:
+                return self._problem("wrong", f"after {when}", _last(again))
             if odd := kills._difference(forked.call(self.command.result, self.work), self.wanted):
                 return self._problem("wrong", f"after {when}", f"another result: {odd}")
             self.tally.faults += bool(ended.code)

@@ -38,6 +38,7 @@ IMPORTED = (
     "deep_ranking.datasets.folder",
     "deep_ranking.index.upkeep",
     "deep_ranking.duplicates",
+    "deep_ranking.moving",
     "matplotlib.backends.backend_agg",
 )
 
