@@ -79,7 +79,7 @@ class _Faults:
             if _can_mount(self.folder):
                 self._try("a read-only disk", CLOSED, free=0)
 
-    def _try(self, when, said, *, hook=None, free=None):
+    def _try(self, when, said, *, hook=None, free=None):  # noqa: PLR0911
         """Run the command with a fault, and again without."""
         self._begin(free)
         try:
