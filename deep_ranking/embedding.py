@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.pipeline import ImageSource
 
@@ -129,5 +130,15 @@ def embedded_features(
 
 @contextmanager
 def _temporary_rows(count: int, model: keras.Model) -> Iterator[npt.NDArray[np.float32]]:
+    shape = count, model.output_shape[-1]
     with tempfile.TemporaryFile() as file:
-        yield np.memmap(file, np.float32, "w+", shape=(count, model.output_shape[-1]))
+        try:
+            if hasattr(os, "posix_fallocate"):  # or a full disk would end the process (SIGBUS)
+                os.posix_fallocate(file.fileno(), 0, max(1, 4 * count * shape[1]))
+            rows = np.memmap(file, np.float32, "w+", shape=shape)
+        except OSError as error:
+            raise InputError(
+                f"{tempfile.gettempdir()}: no room for the embeddings of {count:,} images "
+                f"({error.strerror}); free some, or name another folder in TMPDIR"
+            ) from None
+        yield rows

@@ -293,6 +293,19 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     assert set(made) == set(expected_tiny()) | {"split.csv", "dataset.json"}
 
 
+def test_a_full_disk_is_one_line_with_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.zip").write_bytes(TINY)
+
+    def unpack(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "unpack", unpack)
+    with pytest.raises(InputError) as caught:
+        prepare(CATALOGUE["tiny-imagenet"], tmp_path / "x", archive=tmp_path / "a.zip")
+    assert str(caught.value).startswith(f"{tmp_path / '.x.making'}: cannot be written (No space")
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
 def test_two_at_once(tmp_path):
     (tmp_path / "a.zip").write_bytes(TINY)
     with folder._locked(tmp_path / ".x.making"):

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from stubs import build_stub
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.doctor import estimate, findings, timing
+from deep_ranking.images import decoding
 from deep_ranking.sampling import SamplingConfig
 
 SIDE = 64
@@ -289,8 +289,10 @@ def check_bytes(file):
 
 def test_each_file_is_read_once(data, examined, monkeypatch):
     break_one(data)
-    read, whole = [], Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda file: read.append(file) or whole(file))
+    read, whole = [], decoding.open_regular
+    monkeypatch.setattr(
+        decoding, "open_regular", lambda file, **more: read.append(file) or whole(file, **more)
+    )
     opened = Image.open
     monkeypatch.setattr(Image, "open", lambda file, **more: opened(check_bytes(file), **more))
     examined(data)

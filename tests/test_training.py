@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,7 +234,26 @@ def test_a_damaged_checkpoint_is_named(undisturbed, tmp_path):
     (config.run_dir / "config.json").write_text(config.to_json())
     data = (whole.run_dir / "checkpoint.h5").read_bytes()
     (config.run_dir / "checkpoint.h5").write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match=r"checkpoint\.h5"):
+    with pytest.raises(InputError, match=r"checkpoint\.h5.*--overwrite"):
+        train(config, resume=True, verbose=0)
+
+
+@pytest.mark.parametrize("part", ["weights", "optimizer", "state"])
+def test_a_number_of_a_checkpoint_that_changed_is_noticed(undisturbed, tmp_path, part):
+    whole, _ = undisturbed
+    config = replace(whole, output=tmp_path / "model.h5", epochs=4)
+    shutil.copytree(whole.run_dir, config.run_dir)
+    checkpoint = config.run_dir / "checkpoint.h5"
+    with h5py.File(checkpoint, "r+") as file:
+        array = file[part] if part == "state" else file[f"{part}/2"]
+        data = array[()].copy()
+        last = data.reshape(-1)
+        last[-1] = ord(" ") if part == "state" else np.nextafter(last[-1], np.float32(9))
+        array[...] = data
+    with pytest.raises(InputError, match=rf"{checkpoint}: damaged.*start anew by --overwrite"):
+        train(config, resume=True, verbose=0)
+    checkpoint.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(2000))
+    with pytest.raises(InputError, match=rf"{checkpoint}: .*start anew by --overwrite"):
         train(config, resume=True, verbose=0)
 
 

@@ -27,7 +27,7 @@ from deep_ranking.datasets.layout import (
 )
 from deep_ranking.datasets.unpacking import unpack
 from deep_ranking.errors import InputError
-from deep_ranking.files import make_folder
+from deep_ranking.files import make_folder, no_room
 
 RECORD_FILE = "dataset.json"
 DIGITS = "digits"
@@ -189,6 +189,14 @@ def _locked(work: Path) -> Iterator[None]:
             _empty(work, but=lock)  # an earlier run was killed
             try:
                 yield
+            except OSError as error:
+                reason = no_room(error)
+                if reason is None:
+                    raise
+                raise InputError(
+                    f"{work}: cannot be written ({reason}); free some room, or choose another "
+                    "--output"
+                ) from None
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     except Timeout:

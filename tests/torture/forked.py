@@ -1,0 +1,214 @@
+"""Commands of the project in forked children of a process that has imported what they need.
+
+TensorFlow takes seconds to start, and a process that has run anything on it cannot be forked. So a
+part of the torture gets a process of its own, which imports all and runs nothing.
+"""
+
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from pathlib import Path
+
+from torture.children import ROOT, Ended
+from torture.tally import Tally
+
+PIPE_BYTES = 1 << 20
+PACKAGE = str(ROOT / "deep_ranking")
+IMPORTED = (
+    "deep_ranking.cli.tensorflow",  # first, as it quietens what follows
+    "tensorflow",
+    "faiss",
+    "deep_ranking.training",
+    "deep_ranking.evaluation",
+    "deep_ranking.embedding",
+    "deep_ranking.report",
+    "deep_ranking.exporting",
+    "deep_ranking.plots",
+    "deep_ranking.calibration",
+    "deep_ranking.datasets.folder",
+    "deep_ranking.index.upkeep",
+    "deep_ranking.duplicates",
+    "deep_ranking.moving",
+    "matplotlib.backends.backend_agg",
+)
+
+
+def in_own_process(function, tally, *arguments):
+    """Run `function(tally, *arguments)` in a process that forks can start from."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        tally.add(pool.submit(_prepared, function, arguments).result())
+
+
+def _prepared(function, arguments):
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    for name in IMPORTED:
+        module = import_module(name)
+        if name == IMPORTED[0]:
+            module.start_tensorflow()
+    tally = Tally()
+    function(tally, *arguments)
+    return tally
+
+
+class Child:
+    """A command in a forked child.
+
+    Args:
+        argv: command and arguments of `python -m deep_ranking`.
+        before: called in the child, before the command.
+        after: called in the child, after it.
+    """
+
+    def __init__(self, argv, *, before=None, after=None):
+        self.code = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # No file: what it may write is to be limited, and what it says is not.
+        self._output, output = os.pipe()
+        fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self.pid = os.fork()
+        if not self.pid:
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.stdout, sys.stderr = (os.fdopen(each, "w", closefd=False) for each in (1, 2))
+            self._run([str(each) for each in argv], before, after)
+        os.close(output)
+
+    def _run(self, argv, before, after):
+        code = 70
+        try:
+            os.setpgid(0, 0)
+            if before is not None:
+                before()
+            try:
+                code = import_module("deep_ranking.cli.main").main(argv)
+            except SystemExit as error:
+                code = error.code
+            if after is not None:
+                after()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def wait(self, seconds):
+        """Wait until it has ended, or so many seconds are over; True if it has ended."""
+        deadline = time.monotonic() + seconds
+        while self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() >= deadline:
+                return False
+            else:
+                time.sleep(0.002)
+        return True
+
+    def kill(self):
+        """Kill it at once (SIGKILL)."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait(60)
+
+    def end(self, seconds=120):
+        """Wait for its end, and say how it `Ended`."""
+        hung = not self.wait(seconds)
+        self.kill()
+        with os.fdopen(self._output, errors="backslashreplace") as file:
+            return Ended(self.code, hung, "", file.read())
+
+
+class Lines:
+    """Counts how often each line of the project's code is passed, and kills the process at one.
+
+    Args:
+        fatal: file, line and after how many times; None for never.
+        counts: file that takes the counts.
+    """
+
+    def __init__(self, *, fatal=None, counts=None):
+        self.fatal, self.file = fatal, counts
+        self.counts = Counter()
+
+    def start(self):
+        """Begin, in the child."""
+        sys.settrace(self._trace)
+        threading.settrace(self._trace)
+
+    def stop(self):
+        """Write the counts."""
+        sys.settrace(None)
+        lines = [f"{file}\t{line}\t{count}\n" for (file, line), count in self.counts.items()]
+        self.file.write_text("".join(lines))
+
+    def _trace(self, frame, event, _):
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            place = frame.f_code.co_filename, frame.f_lineno
+            self.counts[place] += 1
+            if self.fatal is not None and (*place, self.counts[place]) == self.fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self._trace
+
+
+def lines_of(file):
+    """Read what `Lines` wrote: (file, line, count) of each line, in sorted order."""
+    rows = [row.split("\t") for row in file.read_text().splitlines()]
+    return sorted((name, int(line), int(count)) for name, line, count in rows)
+
+
+def run(argv, *, before=None, seconds=120) -> Ended:
+    """Run a command in a forked child to its end."""
+    return Child(argv, before=before).end(seconds)
+
+
+def call(function, *arguments):
+    """Call a function in a forked child, for what starts threads; give what it returns.
+
+    Raises:
+        RuntimeError: with what it raised.
+    """
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        try:
+            answer = True, function(*arguments)
+        except BaseException as error:
+            answer = False, repr(error)
+        with os.fdopen(writing, "wb") as pipe:
+            pickle.dump(answer, pipe)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    succeeded, value = pickle.loads(answer)
+    if not succeeded:
+        raise RuntimeError(value)
+    return value
+
+
+def tree(folder: Path):
+    """Give the bytes of all files below a folder, but for those that lock and log."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("lock", "holder")
+    }
