@@ -22,8 +22,8 @@ from torture.images import PIXELS, REFUSED, cases, shows
 
 TESTS = ROOT / "tests"
 ADDRESS_SPACE = 4_000  # megabytes that the reader may map; much of it is never touched
-RESIDENT = {"reader": 1_700, "commands": 4_500}  # decoding takes 1 GiB, TensorFlow 700 MB
-# itself, and a process that runs 300 commands keeps something of each.
+# Decoding takes 1 GiB, TensorFlow 700 MB, and a process of 300 commands keeps something of each.
+RESIDENT = {"reader": 1_700, "commands": 4_500}
 READER_SECONDS, COMMAND_SECONDS = 60, 180
 NUM_PROCESSES = 4  # cases that a whole process is started for
 
