@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from torture.children import kill, start, wait
+from torture.children import ROOT, kill, start, wait
 
-TESTS = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
 SECONDS = 60  # a target
 MEGABYTES = 2_048
 SUFFIXES = {"triplets": ".txt", "gzip": ".txt.gz", "partition": ".txt", "header": ".h5"}
@@ -57,7 +57,9 @@ def _start(name, folder, seed):
     work = folder / name
     work.mkdir()
     options = [f"-max_total_time={SECONDS}", f"-seed={seed + 1}", f"-artifact_prefix={work}/"]
-    return start(["-m", "torture.fuzz", name, *options, "-print_final_stats=1"], cwd=TESTS)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{TESTS}"}
+    arguments = ["-m", "torture.fuzz", name, *options, "-print_final_stats=1"]
+    return start(arguments, env=environment)
 
 
 def _count(tally, name, ended):

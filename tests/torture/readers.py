@@ -6,6 +6,7 @@ child that crashes or hangs is started again behind the case that it was at.
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -21,7 +22,8 @@ from torture.images import PIXELS, REFUSED, cases, shows
 
 TESTS = ROOT / "tests"
 ADDRESS_SPACE = 4_000  # megabytes that the reader may map; much of it is never touched
-RESIDENT = {"reader": 1_700, "commands": 2_900}  # decoding takes 1 GiB, TensorFlow 700 MB itself
+# Decoding takes 1 GiB, TensorFlow 700 MB, and a process of 300 commands keeps something of each.
+RESIDENT = {"reader": 1_700, "commands": 4_500}
 READER_SECONDS, COMMAND_SECONDS = 60, 180
 NUM_PROCESSES = 4  # cases that a whole process is started for
 
@@ -237,6 +239,8 @@ def reader(folder, seed, begin):
 
 def commands(folder, seed, begin):
     """Run every job from a number on, in this process; a line of JSON for each."""
+    import keras
+
     from deep_ranking.cli.main import run_command
     from deep_ranking.config import NetworkConfig
     from deep_ranking.model_file import save_model
@@ -255,6 +259,8 @@ def commands(folder, seed, begin):
                 ended = run_command(arguments[0], list(map(str, arguments[1:])))
             except SystemExit as error:
                 ended = error.code
+        keras.utils.clear_session()
+        gc.collect()
         if label == "sampler: all":
             lines = (folder / "triplets.txt").read_bytes().splitlines(keepends=True)
             (folder / "small.txt").write_bytes(b"".join(lines[::4]))
