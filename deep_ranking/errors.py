@@ -17,5 +17,9 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         if len(message) > MOST_CHARACTERS:
             message = message[:MOST_CHARACTERS] + " ..."
-        # repr writes \n, \x1b and \u2028, as one knows them.
-        super().__init__(CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], message))
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """Give a text with its control characters as repr writes them: \\n, \\x1b, \\u2028."""
+    return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from torture import images
 
-from deep_ranking.errors import SHOWN, InputError
+from deep_ranking.errors import InputError, printable
 from deep_ranking.images import decoding, find_images, open_header, read_image
 
 CASES = list(images.cases(0, num_flips=45, parts=5, bombs=False))
@@ -32,7 +32,7 @@ def test_right_pixels_or_one_error_with_the_name(tmp_path, case):
         pixels = read_image(path, 32)
     except InputError as error:
         assert case.due != images.PIXELS
-        assert str(error).startswith(f"{str(path).translate(SHOWN)}: ")
+        assert str(error).startswith(f"{printable(str(path))}: ")
         assert len(str(error).splitlines()) == 1
     else:
         assert case.due != images.REFUSED

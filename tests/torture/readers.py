@@ -102,9 +102,9 @@ def _judge_command(tally, label, code, named, ended):
 
 def shown(path):
     """Give a path as errors show it."""
-    from deep_ranking.errors import SHOWN
+    from deep_ranking.errors import printable
 
-    return str(path).translate(SHOWN)
+    return printable(str(path))
 
 
 def _results(kind, folder, seed, count, tally):
