@@ -12,6 +12,7 @@ from functools import lru_cache
 
 HEAP = struct.Struct("<4s4xQ")
 OBJECT = struct.Struct("<HH4xQ")
+MOST_BYTES = 1 << 32  # of a model; looking through more would take long, as of a hole on the disk
 SIGNATURE = b"GCOL\x01\x00\x00\x00"
 
 
@@ -24,8 +25,8 @@ def longest_text(path: str, size: int, changed: int) -> int:
         size: bytes, and time of change, of the file: another file at this path is looked at anew.
         changed: see `size`.
     """
-    if size == 0:
-        return 0
+    if size == 0 or size > MOST_BYTES:
+        return size
     longest = 0
     with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
         place = data.find(SIGNATURE)
