@@ -333,9 +333,9 @@ def twice(file):
 
 
 def enormous_text(path):
-    """JSON of 200 MB in an attribute."""
+    """JSON of 60 MB in an attribute."""
     with h5py.File(path, "r+") as file:
-        file.attrs[CONFIG] = '{"image_size": ' + " " * (200 << 20) + "32}"
+        file.attrs[CONFIG] = '{"image_size": ' + " " * (60 << 20) + "32}"
 
 
 def enormous_dense(path):
