@@ -146,14 +146,14 @@ def hot_journal(base, super_journal):
 
 def test_a_journal_removes_no_file(made, index, tmp_path):
     victim = tmp_path / "precious"
-    victim.write_bytes(b"")
+    victim.write_bytes(b"precious")
     bait = tmp_path / "bait.sqlite"
     shutil.copy(index / "images.sqlite", bait)
     hot_journal(bait, victim)
     with closing(sqlite3.connect(bait)) as base:
         base.execute("SELECT COUNT(*) FROM images").fetchone()
     assert not victim.exists()  # so it would have been
-    victim.write_bytes(b"")
+    victim.write_bytes(b"precious")
     hot_journal(index / "images.sqlite", victim)
     assert "not the list of images" in refusal(index, made[1])
     assert victim.exists()
