@@ -41,7 +41,11 @@ def _cases(seed):
     model = [*models.CASES, *models.random_cases(seed, FLIPS["model"])]
     # Building a network takes a second: those that a file's header does not decide.
     model = [*models.CASES, *model[len(models.CASES) :: 5]]
-    weights = [*models.CODE, *models.OUTSIDE, *models.BOMBS]
+    # Of a model to start from, layers that do not fit are passed over: the spoilt kernel may be.
+    weights = [
+        models.Case(each.name, each.change, models.EITHER, raw=each.raw)
+        for each in (*models.CODE, *models.OUTSIDE, *models.BOMBS)
+    ]
 
     def spoilt(name):
         return [
