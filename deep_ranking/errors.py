@@ -21,5 +21,5 @@ class InputError(ValueError):
 
 
 def printable(text: str) -> str:
-    """Give a text with its control characters as repr writes them: \\n, \\x1b, \\u2028."""
+    """Give a text in which control characters stand as `repr` writes them."""
     return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)

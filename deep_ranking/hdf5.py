@@ -145,7 +145,7 @@ def dtype_of_numbers(data: Any) -> np.dtype[Any] | None:
         return None
     try:
         dtype: np.dtype[Any] = data.dtype
-    except (TypeError, ValueError):  # of more bits than NumPy has
+    except (TypeError, ValueError):  # of other bits than NumPy has
         return None
     return dtype if dtype.kind in "biuf" else None
 

@@ -19,6 +19,7 @@ from deep_ranking.files import open_regular
 MARK = b"GCOL\1\0\0\0"
 OBJECT = struct.Struct("<HH4xQ")
 BLOCK = 1 << 24
+MOST_BYTES = 1 << 32  # of a model; looking through more would take long, as of a hole on the disk
 MAX_OBJECTS = 1 << 20  # a model has a few hundred
 
 
@@ -38,6 +39,8 @@ def longest_text(path: str, size: int, changed: int) -> int:
         InputError: a collection has no end, or they hold more than any model.
         OSError: the file cannot be read, or is no regular file.
     """
+    if size > MOST_BYTES:
+        return size
     longest, left = 0, MAX_OBJECTS
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size

@@ -86,7 +86,7 @@ class ImageTable:
                 for statement in SCHEMA:
                     self._base.execute(statement)
             self._base.execute(f"PRAGMA query_only = {int(not writable)}")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # which SQLite's own message may be
             raise InputError(
                 f"{file}: not the list of images of a collection ({error}); index the images anew"
             ) from None
@@ -120,7 +120,12 @@ class ImageTable:
         """Give the rows in use, rising, each once: int64 (rows,)."""
         self.num_rows_needed()  # checks them
         found = self._select("SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row")
-        return np.fromiter((row for (row,) in found), np.int64)
+        try:
+            return np.fromiter((row for (row,) in found), np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise self._damaged("a row that is no number of a row") from None
 
     def images(self) -> Iterator[GalleryImage]:
         """Give all images that can be found, by path."""
@@ -296,7 +301,7 @@ class ImageTable:
         """
         try:
             yield from self._base.execute(query, parameters)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise InputError(
                 f"{self.file}: cannot be read ({error}); if it is damaged, index the images anew"
             ) from None

@@ -64,10 +64,10 @@ class _Layout:
             raise _damaged()
         if self._take(len(NOTHING_MORE)) != NOTHING_MORE:
             raise _damaged()
-        self._members(dimension, clusters, count)
+        self._members(dimension, clusters, count, are_means=levels < MOST_LEVELS)
         return dimension, count
 
-    def _members(self, dimension: int, clusters: int, count: int) -> None:
+    def _members(self, dimension: int, clusters: int, count: int, *, are_means: bool) -> None:
         if self._take(4) != b"ilar" or self._number() != clusters:
             raise _damaged()
         if self._number() != 4 * dimension:
@@ -85,7 +85,14 @@ class _Layout:
             raise _damaged()
         if (sizes > count).any() or sum(sizes.tolist()) != count:
             raise _damaged()
-        self._skip(count * (4 * dimension + 8))
+        if not are_means:
+            self._skip(count * (4 * dimension + 8))
+            return
+        # The number of a mean is that of a cluster.
+        for size in sizes.tolist():
+            self._skip(4 * dimension * size)
+            if (np.frombuffer(self._take(8 * size), "<u8") >= count).any():
+                raise _damaged()
 
     def _number(self) -> int:
         number: int = NUMBER.unpack(self._take(NUMBER.size))[0]
