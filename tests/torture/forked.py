@@ -25,7 +25,7 @@ from torture.tally import Tally
 PIPE_BYTES = 1 << 20
 PACKAGE = str(ROOT / "deep_ranking")
 IMPORTED = (
-    "deep_ranking.cli.tensorflow",  # first, as it quietens what follows
+    "deep_ranking.cli.notes",  # first, as it quietens what follows
     "tensorflow",
     "faiss",
     "deep_ranking.training",

@@ -211,7 +211,7 @@ def _commands(tally, folder, sound):
 def _make(folder):
     import numpy as np
 
-    from deep_ranking.cli.tensorflow import start_tensorflow
+    from deep_ranking.cli.notes import start_tensorflow
 
     start_tensorflow()
     from deep_ranking.collection.image_table import FoundFile, ImageTable
@@ -244,7 +244,7 @@ def _reader_of(name, sound):
 
         return lambda path: bool(read_header(path).fingerprint)
     if name == "model":
-        from deep_ranking.cli.tensorflow import start_tensorflow
+        from deep_ranking.cli.notes import start_tensorflow
 
         start_tensorflow()
         from deep_ranking.model_file import load_model
