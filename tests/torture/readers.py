@@ -22,8 +22,8 @@ from torture.images import PIXELS, REFUSED, cases, shows
 
 TESTS = ROOT / "tests"
 ADDRESS_SPACE = 4_000  # megabytes that the reader may map; much of it is never touched
-# Decoding takes 1 GiB, TensorFlow 700 MB, and a process of 300 commands keeps something of each.
-RESIDENT = {"reader": 1_700, "commands": 4_500}
+RESIDENT = {"reader": 1_700, "commands": 2_900}  # decoding takes 1 GiB, TensorFlow 700 MB
+JOBS_A_PROCESS = 60  # TensorFlow keeps something of each model that was loaded: 10 MB and more
 READER_SECONDS, COMMAND_SECONDS = 60, 180
 NUM_PROCESSES = 4  # cases that a whole process is started for
 
@@ -112,6 +112,7 @@ def _results(kind, folder, seed, count, tally):
     begin = 0
     seconds = READER_SECONDS if kind == "reader" else COMMAND_SECONDS
     while begin < count:
+        end = count if kind == "reader" else min(count, begin + JOBS_A_PROCESS)
         with (folder / f"{kind}.err").open("wb") as notes:
             child = start(
                 ["-m", "torture.readers", kind, folder, seed, begin],
@@ -125,7 +126,7 @@ def _results(kind, folder, seed, count, tally):
                 daemon=True,
             ).start()
             try:
-                while begin < count:
+                while begin < end:
                     line = lines.get(timeout=seconds + (60 if kind == "commands" else 0))
                     if line is None:
                         break
@@ -138,7 +139,7 @@ def _results(kind, folder, seed, count, tally):
             finally:
                 kill(child)
                 code = child.wait()
-        if begin < count:
+        if begin < end:
             notes = (folder / f"{kind}.err").read_text(errors="backslashreplace")[-600:]
             tally.problem("crashes", f"{kind} at number {begin}: exit code {code}: {notes!a}")
             begin += 1
