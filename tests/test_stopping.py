@@ -179,7 +179,7 @@ def test_a_program_amid_its_work_ends_and_leaves_what_was_complete(tmp_path, num
 def test_notes_of_libraries_are_held_back_unless_asked_for(monkeypatch, capfd):
     def run(parser, argv):
         parser.parse_args(argv)
-        with notes.notes_held_back():
+        with notes.held_back():
             os.write(2, b"a note\n")
 
     monkeypatch.setattr(summary, "run", run)
@@ -191,9 +191,30 @@ def test_notes_of_libraries_are_held_back_unless_asked_for(monkeypatch, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("flags", "shown"), [([], ""), (["--verbose"], "a note\n")])
+def test_a_program_holds_back_what_is_written_below_python(flags, shown):
+    code = (
+        "import os\n"
+        "from deep_ranking.cli import main, summary\n"
+        "from deep_ranking.errors import InputError\n"
+        "def run(parser, argv):\n"
+        "    parser.parse_args(argv)\n"
+        "    os.write(2, b'a note\\n')\n"
+        "    raise InputError('x.jpg: broken')\n"
+        "summary.run = run\n"
+        "main.run_program('summary')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(shown or "error: ")
+    assert done.stderr.endswith("error: x.jpg: broken\n")
+
+
 def test_notes_of_what_is_interrupted_stay_held_back(monkeypatch, capfd):
     def run(parser, argv):
-        with notes.notes_held_back():
+        with notes.held_back():
             os.write(2, b"a note\n")
             raise KeyboardInterrupt
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deep_ranking.cli.arguments import add_required_path, check_files_exist, counted
-from deep_ranking.cli.notes import notes_held_back, start_tensorflow
+from deep_ranking.cli.notes import held_back, start_tensorflow
 from deep_ranking.errors import InputError
 from deep_ranking.exporting import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.images import list_images
@@ -69,7 +69,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     from deep_ranking.model_file import load_model
 
     model = load_model(args.model)
-    with notes_held_back():
+    with held_back():
         done = export_model(
             model,
             args.output,

@@ -137,7 +137,7 @@ def _run(name: str, argv: Sequence[str] | None, prog: str | None) -> None:
 
 class _Verbose(argparse.Action):
     def __call__(self, *_: Any) -> None:
-        notes.verbose = True
+        notes.show()
 
 
 def _message_of(error: Exception) -> str | None:

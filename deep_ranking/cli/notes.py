@@ -1,8 +1,11 @@
-"""The notes that libraries write below Python, which no user can act on: held back or shown.
+"""The notes that libraries write to standard error, which no user can act on: held back or shown.
 
-TensorFlow has some on processors and drivers whenever it starts.
+Some write below Python, to file descriptor 2, before any level of logging applies: TensorFlow on
+processors and drivers when it starts, decoders on every broken image. In a program they go nowhere,
+and Python's own messages, such as ours, take another descriptor.
 """
 
+import io
 import logging
 import os
 import sys
@@ -17,42 +20,61 @@ verbose = False
 """Whether notes are shown, as by --verbose."""
 
 
+def turn_aside() -> None:
+    """Let what is written below Python go nowhere, for the rest of the program."""
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+
+
+def show() -> None:
+    """Show all notes from now on."""
+    global verbose  # noqa: PLW0603 (one program has one standard error)
+    verbose = True
+    os.dup2(descriptor(), 2)
+
+
+def descriptor() -> int:
+    """Give the file descriptor that messages go to."""
+    try:
+        return sys.stderr.fileno()
+    except io.UnsupportedOperation:  # something else stands in its place, as in a test
+        return 2
+
+
 def start_tensorflow() -> None:
-    """Import TensorFlow with its start-up notes held back, and shown only if the import fails."""
-    if verbose:
-        import_module("tensorflow")
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Keras' advice on the .h5 format
-    if "tensorflow" in sys.modules:
-        return
-    with notes_held_back():
-        import_module("tensorflow")
+    """Import TensorFlow, with a word from it only about errors."""
+    if not verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Keras' advice on the .h5 format
+    import_module("tensorflow")
 
 
 @contextmanager
-def notes_held_back() -> Iterator[None]:
-    """Hold back what is written to standard error, and show it only if the block fails.
+def held_back() -> Iterator[None]:
+    """Hold back all that is written to standard error, and show it only if the block fails.
 
-    Libraries write there below Python, before any level of logging applies, so the file descriptor
-    itself is turned aside meanwhile. An `InputError` says by itself all that a user can act on.
+    An `InputError` says by itself all that a user can act on.
     """
     if verbose:
         yield
         return
     sys.stderr.flush()
-    terminal = os.dup(2)
+    before = {each: os.dup(each) for each in {2, descriptor()}}
     with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
+        for each in before:
+            os.dup2(notes.fileno(), each)
         try:
             yield
         except InputError:
             raise
         except Exception:
             notes.seek(0)
-            os.write(terminal, notes.read())
+            os.write(before[descriptor()], notes.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
+            for each, terminal in before.items():
+                os.dup2(terminal, each)
+                os.close(terminal)

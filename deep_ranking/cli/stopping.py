@@ -50,8 +50,7 @@ def stoppable() -> Iterator[Stop]:
 
     def first(*_: Any) -> None:
         stop.asked = True
-        if not notes.verbose:
-            silenced.enter_context(_silence())
+        silenced.enter_context(notes.held_back())
         for each in handlers:
             signal.signal(each, second)
         raise KeyboardInterrupt
@@ -70,19 +69,6 @@ def stoppable() -> Iterator[Stop]:
             signal.signal(each, handler)
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    terminal = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(terminal, 2)
-        os.close(terminal)
-
-
 def run_as_program(command: Callable[[], int]) -> NoReturn:
     """Run a command, and end the program by its exit code.
 
@@ -90,6 +76,7 @@ def run_as_program(command: Callable[[], int]) -> NoReturn:
     """
     for each in _heeded():
         signal.signal(each, _end)
+    notes.turn_aside()
     atexit.register(_ignore)  # registered first, called last: what follows takes no handler
     code = command()
     if code == EXIT_CODE:
@@ -106,7 +93,7 @@ def _heeded() -> list[signal.Signals]:
 
 
 def _end(*_: Any) -> None:
-    os.write(2, b"interrupted\n")
+    os.write(notes.descriptor(), b"interrupted\n")
     os._exit(EXIT_CODE)
 
 
