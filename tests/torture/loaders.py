@@ -250,7 +250,7 @@ def _reader_of(name, sound):
         from deep_ranking.model_file import load_model
 
         def load(path):
-            # No digest tells whether the weights are the ones that were saved: only finite they must be.
+            # No digest tells whether these weights are those that were saved.
             return all(np.isfinite(each).all() for each in load_model(path).get_weights())
 
         return load
