@@ -168,9 +168,9 @@ def _judge(tally, name, case, answer, path):
 
 COMMANDS = (
     ("summary", "--model"),
-    ("index", "--images", ".", "--output", "index", "--model"),
+    ("index", "--images", ".", "--output", "made", "--model"),
     ("compare", "--image1", "a.png", "--image2", "a.png", "--model"),
-    ("export", "--format", "saved_model", "--output", "exported", "--model"),
+    ("export", "--format", "savedmodel", "--output", "exported", "--model"),
 )
 OF_COMMANDS = ("lambda", "external link", "enormous JSON", "network of more gigabytes", "pipe")
 
@@ -184,7 +184,7 @@ def _commands(tally, folder, sound):
     by_name = {case.name: case for case in models.CASES}
     for number, name in enumerate(OF_COMMANDS):
         command = [
-            str(folder / each) if each in (".", "index", "a.png", "exported") else each
+            str(folder / each) if each in (".", "made", "a.png", "exported") else each
             for each in COMMANDS[number % len(COMMANDS)]
         ]
         path = by_name[name].make(sound, folder / "hostile.h5")
@@ -250,7 +250,7 @@ def _reader_of(name, sound):
         from deep_ranking.model_file import load_model
 
         def load(path):
-            # No digest tells whose weights they are: they must be those of the file, and finite.
+            # No digest tells whether these weights are those that were saved.
             return all(np.isfinite(each).all() for each in load_model(path).get_weights())
 
         return load
