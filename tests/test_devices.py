@@ -118,14 +118,17 @@ def on_three(tmp_path_factory):
     return results_of(tmp_path_factory, "all", "mined")
 
 
+@pytest.mark.slow
 def test_three_devices_train_as_one_does(on_three):
     assert_the_same(on_three, "mined", "all")
 
 
+@pytest.mark.slow
 def test_a_step_is_left_out_on_all_devices_or_on_none(on_three):
     assert on_three["finite"] == [[True] * 3, [False] * 3]
 
 
+@pytest.mark.slow
 def test_a_process_keeps_its_devices(on_three):
     refused = on_three["refused"]
     assert "different numbers of the 3 there are (CPU)" in refused["3"]

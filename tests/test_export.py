@@ -76,7 +76,10 @@ def embedded_by(usage, pixels):
 
 
 @pytest.mark.filterwarnings("ignore")  # those of onnxruntime and LiteRT
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "format",
+    [pytest.param(each, marks=[pytest.mark.slow] * (each == "onnx")) for each in FORMATS],
+)
 def test_an_export_gives_the_embeddings_for_any_batch(model, tmp_path, format):
     path = tmp_path / NAMES[format]
     done = export_model(model, path, format=format)

@@ -66,8 +66,11 @@ def test_plain_keras_opens_it_without_custom_objects(saved):
             dropout=0.1,
             multiscale="none",
         ),
-        replace(SMALL, pooling="average+max", pooled_blocks=5, hidden_layers=0),
-        replace(SMALL, pooling="max", hidden_layers=4),
+        pytest.param(
+            replace(SMALL, pooling="average+max", pooled_blocks=5, hidden_layers=0),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(replace(SMALL, pooling="max", hidden_layers=4), marks=pytest.mark.slow),
     ],
 )
 def test_every_option_comes_back_from_a_file(config, tmp_path):
