@@ -23,14 +23,11 @@ MOST_BYTES = 1 << 32  # of a model; looking through more would take long, as of 
 MAX_OBJECTS = 1 << 20  # a model has a few hundred
 
 
-@lru_cache(maxsize=4)
-def longest_text(path: str, size: int, changed: int) -> int:
-    """Walk the global heap collections of a file.
+def longest_text(path: str | os.PathLike[str]) -> int:
+    """Walk the global heap collections of a file, once as long as it does not change.
 
     Args:
         path: an HDF5 file, or any other.
-        size: bytes, and time of change, of the file: another file at this path is looked at anew.
-        changed: see `size`.
 
     Returns:
         Bytes of the longest text of its own length, or more; 0 if there is none.
@@ -39,6 +36,12 @@ def longest_text(path: str, size: int, changed: int) -> int:
         InputError: a collection has no end, or they hold more than any model.
         OSError: the file cannot be read, or is no regular file.
     """
+    status = os.stat(path)
+    return _longest_text(os.fspath(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _longest_text(path: str, size: int, changed: int) -> int:
     if size > MOST_BYTES:
         return size
     longest, left = 0, MAX_OBJECTS
