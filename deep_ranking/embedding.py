@@ -1,7 +1,6 @@
 """Model + image paths -> embeddings."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from deep_ranking.errors import InputError
 from deep_ranking.feature_store import CachedFeatures
 from deep_ranking.pipeline import ImageSource
+from deep_ranking.temporary_rows import temporary_rows
 
 FEATURES_AT_ONCE = 256
 
@@ -102,7 +101,7 @@ def embedded_images(
     Raises:
         InputError: an image is missing or broken.
     """
-    with _temporary_rows(len(paths), model) as rows:
+    with temporary_rows(len(paths), model.output_shape[-1]) as rows:
         yield embed_images(model, paths, skip_broken=skip_broken, progress=True, out=rows)
 
 
@@ -119,26 +118,10 @@ def embedded_features(
     Yields:
         float32 (images, dim), memory-mapped, NaN for a broken image; gone when the block ends.
     """
-    with _temporary_rows(len(features.rows), model) as rows:
+    with temporary_rows(len(features.rows), model.output_shape[-1]) as rows:
         rows[:] = np.nan
         whole = np.flatnonzero(features.rows[:, 0] >= 0)
         for begin in range(0, len(whole), FEATURES_AT_ONCE):
             part = whole[begin : begin + FEATURES_AT_ONCE]
             rows[part] = model.predict_on_batch(features.read(part, 0 * part))
-        yield rows
-
-
-@contextmanager
-def _temporary_rows(count: int, model: keras.Model) -> Iterator[npt.NDArray[np.float32]]:
-    shape = count, model.output_shape[-1]
-    with tempfile.TemporaryFile() as file:
-        try:
-            if hasattr(os, "posix_fallocate"):  # or a full disk would end the process (SIGBUS)
-                os.posix_fallocate(file.fileno(), 0, max(1, 4 * count * shape[1]))
-            rows = np.memmap(file, np.float32, "w+", shape=shape)
-        except OSError as error:
-            raise InputError(
-                f"{tempfile.gettempdir()}: no room for the embeddings of {count:,} images "
-                f"({error.strerror}); free some, or name another folder in TMPDIR"
-            ) from None
         yield rows

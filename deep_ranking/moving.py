@@ -13,7 +13,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -24,6 +25,7 @@ from deep_ranking.files import make_folder, open_regular
 
 UNDO_FILE = "undo.jsonl"
 LINE_START = b'{"from": '
+COPY = ".moving-"
 # A hard link cannot be made: another file system, or one that has no hard links.
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -95,6 +97,7 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
     make_folder(folder)
     file = folder / UNDO_FILE
     promised = {to: source for source, to in _read(file)} if file.exists() else {}
+    _clear_copies(folder, promised.items())
     moved = Moved()
     try:
         with file.open("ab") as undo:
@@ -132,6 +135,7 @@ def move_back(file: Path) -> Moved:
         InputError: it is no undo file.
     """
     lines = list(_read(file))
+    _clear_copies(file.parent, ((to, source) for source, to in lines))
     moved = Moved()
     for source, to in reversed(lines):
         image = file.parent / to
@@ -239,7 +243,7 @@ def _is_same(source: str | Path, target: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file, with its times and permissions, to a name that is free."""
-    descriptor, name = tempfile.mkstemp(prefix=".moving-", dir=target.parent)
+    descriptor, name = tempfile.mkstemp(prefix=COPY, dir=target.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -254,6 +258,22 @@ def _copy(source: Path, target: Path) -> None:
             temporary.rename(target)  # a file system without hard links
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _clear_copies(folder: Path, moves: Iterable[tuple[str, str]]) -> None:
+    """Remove the copies that killed moves left unfinished, or under a second name.
+
+    Args:
+        folder: that of the undo file.
+        moves: where images went, relative to it, and where they were.
+    """
+    places = {
+        place for to, source in moves for place in ((folder / to).parent, Path(source).parent)
+    }
+    for place in sorted(places):
+        for left in place.glob(f"{COPY}????????"):
+            with suppress(OSError):
+                left.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

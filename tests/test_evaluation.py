@@ -1,4 +1,6 @@
 import json
+import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -221,6 +223,20 @@ def test_a_wrong_call_is_refused(arguments, capsys):
         run_command("evaluate", ["--model", "m.h5", *arguments])
     assert end.value.code == 2
     assert capsys.readouterr().err.endswith("see --help\n")
+
+
+def test_a_full_temporary_folder_is_one_line_that_names_it(
+    model_path, image_tree_of_colors, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(27, "File too large")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    arguments = ["--model", str(model_path), "--dataset", str(image_tree_of_colors)]
+    assert run_command("evaluate", arguments) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith(f"error: {tempfile.gettempdir()}: no room")
+    assert "(File too large)" in last
 
 
 def test_bad_data_is_one_line(model_path, tmp_path, capsys):

@@ -211,6 +211,22 @@ def test_what_cannot_be_converted_is_one_line(model, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("reason", ["No space left on device", "File too large"])
+def test_a_full_disk_is_said_with_the_file_and_blames_no_format(
+    reason, model, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise RuntimeError(f"{{{{function_node}}}} /hidden/variables; {reason} [Op:SaveV2]")
+
+    changed = dataclasses.replace(FORMATS["savedmodel"], write=full)
+    monkeypatch.setitem(FORMATS, "savedmodel", changed)
+    with pytest.raises(InputError) as caught:
+        export_model(model, tmp_path / "saved", format="savedmodel")
+    said = f"{tmp_path / 'saved'}: cannot be written ({reason}); free some room"
+    assert str(caught.value).startswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_of_no_numbers_is_not_compared(tmp_path):
     image = keras.Input((SIZE, SIZE, 3), name="image")
     dense = layers.Dense(4, kernel_initializer=keras.initializers.Constant(np.nan))

@@ -205,6 +205,17 @@ def test_a_change_that_raises_is_none(table, file):
     assert len(dump(file)) == 2
 
 
+def test_a_full_disk_is_said_where_sqlite_has_rolled_back_itself(table, file):
+    with (
+        pytest.raises(InputError, match=r"cannot be written \(database or disk is full\)"),
+        table.change(),
+    ):
+        table._base.execute("ROLLBACK")
+        raise sqlite3.OperationalError("database or disk is full")
+    put(table, "a.jpg", A)
+    assert len(dump(file)) == 1
+
+
 def test_readers_do_not_write(table, file):
     with (
         closing(ImageTable(file)) as reader,

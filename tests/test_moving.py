@@ -296,6 +296,37 @@ def test_a_copy_that_was_stopped_leaves_the_image(groups, root, aside, monkeypat
     assert move_back(aside / "undo.jsonl").left == []
 
 
+@pytest.mark.parametrize("undone", [False, True])
+@pytest.mark.parametrize("call", ["copy2", "unlink"])
+def test_what_a_killed_copy_left_is_cleared(call, undone, groups, aside, monkeypatch):
+    """Killed while it copied, or before the copy lost its first name: no `finally` is run."""
+    root = aside.parent / "images"
+    before, real = contents(root), os.link
+
+    def link(source, target):
+        if os.path.dirname(source) != os.path.dirname(target):
+            raise OSError(errno.EXDEV, "another file system")
+        real(source, target)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", link)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        if call == "copy2":
+            patch.setattr(shutil, "copy2", killed)
+        with pytest.raises(KeyboardInterrupt):
+            move_aside(groups, root, aside)
+    assert [path.name[:8] for path in aside.rglob(".*")] == [".moving-"]
+    if undone:
+        move_back(aside / "undo.jsonl")
+        assert contents(root) == before
+    else:
+        assert move_aside(groups, root, aside).left == []
+    assert list(aside.rglob(".*")) == []
+
+
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_stopped_when_there_are_two_copies(goes_on, collection, aside, monkeypatch):
     root = Path(collection.settings.root)

@@ -1,3 +1,6 @@
+import os
+import tempfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -85,6 +88,22 @@ def test_scored_pairs_by_hand(tmp_path, header):
 def test_bad_scored_pairs(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         scored(tmp_path, text)
+
+
+def test_hand_made_features_reserve_their_room(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "a/1.png")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with (
+        pytest.raises(InputError, match=r"no room .* 1 images \(No space.*TMPDIR") as caught,
+        open_relevance("features", nested_folders(tmp_path)),
+    ):
+        pytest.fail("the block was entered")
+    assert str(caught.value).startswith(f"{tempfile.gettempdir()}: ")
 
 
 def test_hand_made_features_see_colour_and_texture(tmp_path):

@@ -1,5 +1,6 @@
 import base64
 import io
+import os
 import re
 from html.parser import HTMLParser
 
@@ -434,6 +435,13 @@ def test_bad_input_is_one_line_before_the_long_work(folder, capsys, changed, mor
     assert said.err.count("\n") == 1
     assert message in said.err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_folder_of_another_user_is_said_to_be_that(folder, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert report_of(folder) == 1
+    said = capsys.readouterr().err
+    assert f"{folder / 'report.html'}: no permission to write in its folder" in said
 
 
 def test_a_single_class_cannot_be_reported_on(folder, capsys):

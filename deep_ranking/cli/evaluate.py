@@ -2,8 +2,8 @@
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ VERDICT_METRIC = "map_at_r"
 NUM_QUERIES_SHOWN = 5
 
 Rows = npt.NDArray[np.float32]
-Embedder = Callable[[list[str], Path], Rows]
+Embedder = Callable[[list[str]], AbstractContextManager[Rows]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,10 +131,10 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
     model = load_model(args.model)
     evaluations: dict[str, Evaluation] = {}
     for name, embed in _embedders(model, args).items():
-        with tempfile.TemporaryDirectory() as folder:
+        with ExitStack() as held:
             sets = [
-                EmbeddedImages(images, of, embed(images, Path(folder) / f"{number}.rows"))
-                for number, (images, of) in enumerate(zip(paths, labels, strict=True))
+                EmbeddedImages(images, of, held.enter_context(embed(images)))
+                for images, of in zip(paths, labels, strict=True)
             ]
             evaluations[name] = evaluate(*sets, seed=args.seed)
     queries, classes = counted(len(paths[0]), "query"), counted(len(listings[0].classes), "class")
@@ -168,19 +168,15 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
 
 
 def _embedders(model: "keras.Model", args: argparse.Namespace) -> dict[str, Embedder]:
-    """What embeds: for each method a function of image paths and of a file for its rows."""
+    """What embeds: for each method a function of image paths that gives rows for a while."""
     from deep_ranking.baselines import BASELINES, baseline_features, untrained_backbone
-    from deep_ranking.embedding import embed_images
+    from deep_ranking.embedding import embedded_images
 
     def of_network(network: "keras.Model") -> Embedder:
-        def embed(paths: list[str], file: Path) -> Rows:
-            rows = np.memmap(file, np.float32, "w+", shape=(len(paths), network.output_shape[-1]))
-            return embed_images(network, paths, progress=True, out=rows)
-
-        return embed
+        return lambda paths: embedded_images(network, paths)
 
     def of_baseline(name: str) -> Embedder:
-        return lambda paths, _: baseline_features(name, paths, progress=True)
+        return lambda paths: nullcontext(baseline_features(name, paths, progress=True))
 
     embedders = {MODEL: of_network(model)}
     if args.baselines:

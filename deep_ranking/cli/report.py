@@ -92,5 +92,7 @@ def _check_output(path: Path) -> None:
     """Complain of what cannot be written before the long work."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder; expected the name of a file to write")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not path.parent.is_dir():
         raise InputError(f"{path}: no folder to write in; choose another --output")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: no permission to write in its folder; choose another --output")

@@ -171,10 +171,11 @@ class ImageTable:
             self._base.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._base.execute("COMMIT")
             except BaseException:
-                self._base.execute("ROLLBACK")
+                if self._base.in_transaction:  # on a full disk, SQLite may have rolled back itself
+                    self._base.execute("ROLLBACK")
                 raise
-            self._base.execute("COMMIT")
         except sqlite3.Error as error:
             raise InputError(f"{self.file}: cannot be written ({error})") from None
 

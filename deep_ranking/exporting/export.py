@@ -20,7 +20,7 @@ from deep_ranking.exporting.checking import (
     random_batches,
 )
 from deep_ranking.exporting.formats import FORMATS, Runtime
-from deep_ranking.files import atomic_folder, atomic_path
+from deep_ranking.files import atomic_folder, atomic_path, no_room
 from deep_ranking.version import __version__
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ def _converted(model: "keras.Model", path: Path, format: str) -> Runtime:
     except OSError:
         raise
     except Exception as error:  # converters and runtimes raise whatever they come upon
+        if no_room(error) is not None:
+            raise  # it is not the format; the file is named where it is to come
         raise InputError(
             f"the model cannot be written as {format} ({one_line(error)}); try another of "
             f"{', '.join(FORMATS)}"

@@ -1,8 +1,7 @@
 """What `--relevance` says -> relevance of images."""
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from deep_ranking.relevance.base import Relevance
 from deep_ranking.relevance.rows import RowCosine
 from deep_ranking.relevance.scored_pairs import read_scored_pairs
 from deep_ranking.relevance.tree import FolderTree
+from deep_ranking.temporary_rows import temporary_rows
 
 FEATURES, TREE, BACKBONE = "features", "tree", "backbone"
 KINDS = (TREE, FEATURES, BACKBONE)
@@ -68,7 +68,7 @@ def _hand_made_features(data: LabelledImages, skip_broken: bool) -> Iterator[Rel
     from deep_ranking.images import read_image
 
     parts = [BASELINES["LAB histogram"], BASELINES["HOG"]]
-    with tempfile.TemporaryFile() as file:
+    with ExitStack() as held:
         rows = None
         progress = tqdm(data.files(), desc="features", unit=" images", disable=None)
         for number, path in enumerate(progress):
@@ -83,7 +83,7 @@ def _hand_made_features(data: LabelledImages, skip_broken: bool) -> Iterator[Rel
                 [each / length for each, length in zip(features, lengths, strict=True)]
             ) / np.sqrt(len(parts))
             if rows is None:
-                rows = np.memmap(file, np.float32, "w+", shape=(len(data), len(row)))
+                rows = held.enter_context(temporary_rows(len(data), len(row)))
             rows[number] = row
         if rows is None:
             raise InputError(f"{data.root}: none of the images can be read")

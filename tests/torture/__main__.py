@@ -1,6 +1,7 @@
 """Run all parts, print what was tried and what became of it; exit code 1 if anything was wrong."""
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ PARTS = {
     "interrupts": "every command stopped by Ctrl-C or SIGTERM at random moments",
     "faults": "full disks, closed folders, damaged checkpoints",
 }
+CHOOSING = {"kills", "faults"}
 
 
 def main():
@@ -25,7 +27,17 @@ def main():
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="COMMAND",
+        help="of kills and faults, those of the commands of these names, such as 'sample .gz'",
+    )
     args = parser.parse_args()
+    chosen = {} if args.only is None else {"only": args.only}
+    if chosen and not set(args.parts) <= CHOOSING:
+        parser.error(f"--only needs --parts, of {' and '.join(sorted(CHOOSING))}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all is taken away
     whole = Tally()
     began = time.monotonic()
     for name in args.parts:
@@ -33,7 +45,7 @@ def main():
         tally = Tally()
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-            import_module(f"torture.{name}").run(tally, Path(folder), args.seed)
+            import_module(f"torture.{name}").run(tally, Path(folder), args.seed, **chosen)
         print(f"  {describe(tally)}; {time.monotonic() - start:.0f} s", flush=True)
         whole.add(tally)
     print(f"\n{describe(whole)}; {(time.monotonic() - began) / 60:.1f} minutes")
@@ -59,4 +71,7 @@ def describe(tally):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -1,6 +1,7 @@
 """Commands of the project run as a user runs them, under limits of time and memory."""
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 1 << 20
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Ended:
         return not self.hung and (self.code < 0 or "Traceback (most recent call" in self.errors)
 
 
+def die_with_parent(number):
+    """Let this process get a signal when its parent ends, so that none goes on alone (Linux)."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, number)
+
+
 def start(arguments, *, megabytes=None, **options):
     """Start `python ARGUMENTS` in a process group of its own, in the project's folder.
 
@@ -45,6 +54,7 @@ def start(arguments, *, megabytes=None, **options):
     """
 
     def limit():
+        die_with_parent(signal.SIGKILL)
         if megabytes is not None:
             resource.setrlimit(resource.RLIMIT_AS, (megabytes * MEGABYTE,) * 2)
 

@@ -15,11 +15,10 @@ import threading
 import time
 import traceback
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
-from torture.children import ROOT, Ended
+from torture.children import ROOT, Ended, die_with_parent
 from torture.tally import Tally
 
 PIPE_BYTES = 1 << 20
@@ -40,26 +39,65 @@ IMPORTED = (
     "deep_ranking.duplicates",
     "deep_ranking.moving",
     "matplotlib.backends.backend_agg",
+    "encodings.utf_8_sig",  # another user may not read where Python lies
 )
 
 
 def in_own_process(function, tally, *arguments):
-    """Run `function(tally, *arguments)` in a process that forks can start from."""
+    """Run `function(tally, *arguments)` in a process that forks can start from.
+
+    However this one ends, that one and its children end too.
+    """
+    # The semaphores of killed children are as good as gone, and no news.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        tally.add(pool.submit(_prepared, function, arguments).result())
+    reading, writing = context.Pipe(duplex=False)
+    process = context.Process(target=_prepared, args=(writing, function, arguments))
+    process.start()
+    writing.close()
+    try:
+        found = reading.recv()
+    except EOFError:
+        raise RuntimeError("the process of this part ended without an answer") from None
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.join()
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    tally.add(found)
 
 
-def _prepared(function, arguments):
+def _prepared(answer, function, arguments):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal; the parent sends the other
+    signal.signal(signal.SIGTERM, _stop)
+    die_with_parent(signal.SIGTERM)
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    for name in IMPORTED:
-        module = import_module(name)
-        if name == IMPORTED[0]:
-            module.start_tensorflow()
-    tally = Tally()
-    function(tally, *arguments)
-    return tally
+    try:
+        for name in IMPORTED:
+            module = import_module(name)
+            if name == IMPORTED[0]:
+                module.start_tensorflow()
+        tally = Tally()
+        function(tally, *arguments)
+        answer.send(tally)
+    except KeyboardInterrupt:
+        pass  # what was mounted is so no longer, and the children end with this process
+    except Exception:
+        answer.send(traceback.format_exc())
+
+
+def _stop(number, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _begin_child():
+    die_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Child:
@@ -80,6 +118,7 @@ class Child:
         fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self.pid = os.fork()
         if not self.pid:
+            _begin_child()
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.stdout, sys.stderr = (os.fdopen(each, "w", closefd=False) for each in (1, 2))
@@ -143,7 +182,7 @@ class Lines:
 
     def __init__(self, *, fatal=None, counts=None):
         self.fatal, self.file = fatal, counts
-        self.counts = Counter()
+        self.counts, self.passed = Counter(), 0
 
     def start(self):
         """Begin, in the child."""
@@ -157,14 +196,23 @@ class Lines:
         self.file.write_text("".join(lines))
 
     def _trace(self, frame, event, _):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
+        """Look at calls, and follow only those that matter."""
+        file = frame.f_code.co_filename
+        if self.fatal is not None:
+            return self._approach if file == self.fatal[0] else None
+        return self._count if file.startswith(PACKAGE) else None
+
+    def _count(self, frame, event, _):
         if event == "line":
-            place = frame.f_code.co_filename, frame.f_lineno
-            self.counts[place] += 1
-            if self.fatal is not None and (*place, self.counts[place]) == self.fatal:
+            self.counts[frame.f_code.co_filename, frame.f_lineno] += 1
+        return self._count
+
+    def _approach(self, frame, event, _):
+        if event == "line" and frame.f_lineno == self.fatal[1]:
+            self.passed += 1
+            if self.passed == self.fatal[2]:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return self._trace
+        return self._approach
 
 
 def lines_of(file):
@@ -188,6 +236,7 @@ def call(function, *arguments):
     sys.stdout.flush()
     pid = os.fork()
     if not pid:
+        _begin_child()
         try:
             answer = True, function(*arguments)
         except BaseException as error:

@@ -24,7 +24,7 @@ from PIL import Image
 from torture import children, forked
 from torture.children import Ended
 
-SECONDS = 60
+SECONDS = 180  # on a busy machine
 NETWORK = ["--weights", "none", "--image_size", 32, "--hidden_size", 8, "--embedding_size", 8]
 OLD = b"what was there before\n"
 
@@ -54,22 +54,36 @@ class Command:
     in_row: int = 1
     num_real: int = 0
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether it takes less than a second or two, and is tried more often."""
+        return self.num_kills > 12
 
-def run(tally, folder, seed):
-    """Kill all commands."""
-    forked.in_own_process(_run, tally, folder, seed)
+
+def run(tally, folder, seed, only=None):
+    """Kill all commands, or only those of some names."""
+    forked.in_own_process(_run, tally, folder, seed, only)
 
 
-def _run(tally, folder, seed):
+def _run(tally, folder, seed, only):
     rng = np.random.default_rng([seed, 5])
     given, work = folder / "given", folder / "work"
     given.mkdir()
     _make_given(given)
-    for command in _commands(given, work):
+    for command in chosen(_commands(given, work), only):
         began, before = time.monotonic(), tally.kills
         _Torture(tally, command, folder, work, rng).run()
         took = time.monotonic() - began
         print(f"  {command.name}: {tally.kills - before} kills survived, {took:.0f} s", flush=True)
+
+
+def chosen(commands, only):
+    """Give the commands of some names, or all."""
+    commands = list(commands)
+    names = [command.name for command in commands]
+    if unknown := sorted(set(only or ()) - set(names)):
+        raise ValueError(f"no command {unknown}; expected of {names}")
+    return [command for command in commands if only is None or command.name in only]
 
 
 @dataclass
@@ -94,8 +108,7 @@ class _Torture:
             ended = children.run(["-m", "deep_ranking", *command.argv], seconds=SECONDS)
             self.seconds = time.monotonic() - began
             if self._is_done(ended, "undisturbed, as a process of its own"):
-                for _ in range(command.num_real):
-                    self._attempt(1, self._real_kill)
+                self._attempt(command.num_real, self._real_kill)
 
     def _learn(self):
         """Run it undisturbed, for its result and length; and once more for its lines."""
@@ -250,12 +263,12 @@ def _commands(given: Path, work: Path) -> Iterable[Command]:
     """Give all commands, each with what must be whole after it was killed."""
     model, images, index = given / "model.h5", given / "images", work / "index"
     on_classes = ["--model", model, "--dataset", images]
-    yield _file_command("sample", _sample(given, work), "triplets.txt", 30, real=5)
-    yield _file_command("sample .gz", _sample(given, work, "--compress"), "triplets.txt.gz", 20)
+    yield _file_command("sample", _sample(given, work), "triplets.txt", 40, real=2)
+    yield _file_command("sample .gz", _sample(given, work, "--compress"), "triplets.txt.gz", 30)
     yield Command(
         "sample --shards",
         _sample(given, work, "--shards", 3),
-        36,
+        40,
         forked.tree,
         _check_shards,
         start=_copy(given / "old"),
@@ -263,7 +276,7 @@ def _commands(given: Path, work: Path) -> Iterable[Command]:
     yield Command(
         "dataset",
         ["dataset", "tiny-imagenet", "--archive", given / "archive.zip", "--output", work / "made"],
-        36,
+        40,
         forked.tree,
         _check_data_set,
         in_row=2,
@@ -275,7 +288,7 @@ def _commands(given: Path, work: Path) -> Iterable[Command]:
         _collection,
         _check_collection,
         in_row=3,
-        num_real=5,
+        num_real=2,
     )
     yield Command(
         "index, grown, by clusters",
@@ -289,7 +302,7 @@ def _commands(given: Path, work: Path) -> Iterable[Command]:
     yield Command(
         "merge",
         ["merge", given / "part1", given / "part2", "--output", index],
-        20,
+        28,
         _collection,
         _check_collection,
         in_row=2,
@@ -305,7 +318,7 @@ def _commands(given: Path, work: Path) -> Iterable[Command]:
             "--threshold",
             0,
         ],
-        16,
+        24,
         _pictures,
         _check_pictures(18),
         start=_twice,
@@ -315,51 +328,54 @@ def _commands(given: Path, work: Path) -> Iterable[Command]:
         "evaluate",
         ["evaluate", *on_classes, "--json", work / "found.json"],
         "found.json",
-        8,
-        real=2,
+        4,
+        in_row=2,
     )
-    yield _file_command("report", ["report", *on_classes, "--output", work / "r.html"], "r.html", 6)
+    yield _file_command(
+        "report", ["report", *on_classes, "--output", work / "r.html"], "r.html", 4, in_row=2
+    )
     yield Command(
         "calibrate",
         ["calibrate", "--model", work / "model.h5", "--dataset", images],
-        8,
+        4,
         lambda work: _model(work / "model.h5"),
         lambda work, *_: _model(work / "model.h5"),
         start=lambda work: shutil.copy(model, work),
+        in_row=2,
     )
     exported = ["export", "--model", model, "--output", work / "saved", "--overwrite"]
     yield Command(
         "export",
         [*exported, "--format", "savedmodel"],
-        10,
+        4,
         lambda work: sorted(path for path in forked.tree(work) if "fingerprint" not in path),
         _check_export,
         start=_old_export,
+        in_row=2,
     )
     run = ["--resume", "--output", work / "model.h5", "--epochs", 3]
     yield Command(
         "train",
         [*_train(given, work / "model.h5", "--dropout", 0.2), *run],
-        24,
+        12,
         _trained,
         _check_run,
         in_row=4,
-        num_real=7,
+        num_real=2,
     )
     recipe = ["train", "--recipe", "laptop", "--dataset", images, "--cache_dir", work / "cache"]
     small = ["--weights", "none", "--image_size", 32, "--backbone_size", 32, "--embedding_size", 8]
     yield Command(
         "train --recipe laptop",
-        [*recipe, *small, "--batch_size", 8, "--validation_share", 0.34, *run],
-        20,
+        [*recipe, *small, "--batch_size", 8, "--validation_share", 0.34, *run, "--epochs", 2],
+        8,
         _trained,
         _check_run,
         in_row=4,
-        num_real=5,
     )
 
 
-def _file_command(name, argv, file, num_kills, *, real=0):
+def _file_command(name, argv, file, num_kills, *, in_row=1, real=0):
     """A command that writes one file, in the place of an earlier one."""
 
     def check(work, noted, wanted):
@@ -369,7 +385,8 @@ def _file_command(name, argv, file, num_kills, *, real=0):
     def start(work):
         (work / file).write_bytes(OLD)
 
-    return Command(name, argv, num_kills, forked.tree, check, start=start, num_real=real)
+    rows = {"in_row": in_row, "num_real": real}
+    return Command(name, argv, num_kills, forked.tree, check, start=start, **rows)
 
 
 def _copy(source, name="."):
@@ -482,7 +499,7 @@ def _model(file):
 
 def _old_export(work):
     (work / "saved").mkdir()
-    for name in ("saved_model.pb", "old"):
+    for name in ("saved_model.pb", "fingerprint.pb"):
         (work / "saved" / name).write_bytes(OLD)
 
 
@@ -492,7 +509,7 @@ def _check_export(work, noted, wanted):
     folder = work / "saved" if (work / "saved").exists() else aside[0]
     data = (folder / "saved_model.pb").read_bytes()
     if data == OLD:
-        assert (folder / "old").exists()
+        assert (folder / "fingerprint.pb").read_bytes() == OLD
     else:
         assert {"variables", "saved_model.pb"} <= {path.name for path in folder.iterdir()}
         assert len(data) > 10_000
