@@ -712,3 +712,27 @@ def test_batches_fit_into_memory():
     sizes = [fitting_batch_size(size) for size in (32, 64, 224, 512, 1024)]
     assert all(size in (8, 16, 32, 64) for size in sizes)
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("moment", ["list_images", "_enter", "_embed"])
+def test_an_image_that_vanishes_meanwhile_is_told(collection, root, monkeypatch, moment):
+    """After it was listed, after its size was asked for, after its content was hashed."""
+    vanishing = root / "dog/1.png"
+    whole = getattr(syncing, moment)
+
+    def vanish(*arguments):
+        if moment == "list_images":
+            listed = whole(*arguments)
+            vanishing.unlink()
+            return listed
+        vanishing.unlink()
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(syncing, moment, vanish)
+        report = synced(collection)
+    assert [path for path, _ in report.broken] == ["dog/1.png"]
+    assert "no such image" in report.broken[0][1] or "gone" in report.broken[0][1]
+    assert report.num_embedded == 7
+    assert synced(collection).broken == []
+    assert_right(collection, root)
