@@ -36,6 +36,7 @@ def run(tally, folder, seed):
         path = path_of(images, number, case)
         path.parent.mkdir(parents=True, exist_ok=True)
         case.make(path)
+    (images / "class 0" / "loop").symlink_to(images, target_is_directory=True)
     print(f"  {len(corpus):,} images, {sum(case.special for case in corpus)} of them special")
     read = {}
     for number, result in _results("reader", folder, seed, len(corpus), tally):
@@ -169,6 +170,7 @@ def jobs_of(folder, seed):
         ("sampler: all", ["sample", "--input_directory", images, "--num_pos_images", 1,
          "--num_neg_images", 1, "--output_directory", folder], 0, ""),
         ("stats: all", ["dataset", "stats", images], 0, ""),
+        ("doctor: all", ["doctor", "--dataset", images, "--skip_broken", "--no-estimate"], 0, ""),
         ("index: all", ["index", "--model", model, "--images", images, "--output", index], 0, ""),
         ("index: all, again", ["index", "--output", index, "--checksum"], 0, ""),
         ("index: huge", ["index", "--model", model, "--images", folder / "huge", "--output",
