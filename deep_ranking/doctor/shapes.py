@@ -1,5 +1,6 @@
 """Images of odd size or odd colour mode, among others or for the network."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -92,8 +93,8 @@ def check_modes(found: Survey) -> Iterator[Finding]:
         return
     usual = int(counts.argmax())
     odd = readable[found.mode[readable] != usual]
-    order = sorted((-count, found.modes[mode]) for mode, count in enumerate(counts.tolist()))
-    tally = ", ".join(f"{-count:,} {_mode(name)}" for count, name in order[1:] if count)
+    modes = Counter(_mode(found.modes[mode]) for mode in found.mode[odd].tolist())
+    tally = ", ".join(f"{count:,} {name}" for name, count in modes.most_common())
     yield finding(
         "colour_modes",
         NOTE,
