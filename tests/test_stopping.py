@@ -80,6 +80,23 @@ def test_what_libraries_print_of_the_interrupt_is_not_shown(stopped_by, capfd):
     assert capfd.readouterr().err == "later\n"
 
 
+def test_the_line_is_shown_where_notes_were_held_back():
+    code = (
+        "import os, signal, time\n"
+        "from deep_ranking.cli import main, notes, summary\n"
+        "def run(parser, argv):\n"
+        "    with notes.held_back():\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(5)\n"
+        "summary.run = run\n"
+        "main.run_program('summary')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_verbose_shows_that_too(stopped_by, capfd):
     stopped_by(signal.SIGINT, lambda: os.write(2, b"Traceback\n"))
     assert run_command("summary", ["--verbose"]) == 130

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -49,6 +49,33 @@ def start_tensorflow() -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         logging.getLogger("absl").setLevel(logging.ERROR)  # Keras' advice on the .h5 format
     import_module("tensorflow")
+
+
+@contextmanager
+def can_be_silenced() -> Iterator[Callable[[], None]]:
+    """Give a function that lets all messages go nowhere, unless notes are shown, until the end.
+
+    At the end they go where they went at the beginning, whatever was held back in between.
+    """
+    before = {each: os.dup(each) for each in {2, descriptor()}}
+    is_silent = False
+
+    def silence() -> None:
+        nonlocal is_silent
+        if not verbose:
+            is_silent = True
+            with open(os.devnull, "wb") as nowhere:
+                for each in before:
+                    os.dup2(nowhere.fileno(), each)
+
+    try:
+        yield silence
+    finally:
+        sys.stderr.flush()
+        for each, terminal in before.items():
+            if is_silent:
+                os.dup2(terminal, each)
+            os.close(terminal)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -46,11 +46,9 @@ def stoppable() -> Iterator[Stop]:
         yield stop  # only the main thread is told of signals
         return
 
-    silenced = ExitStack()
-
     def first(*_: Any) -> None:
         stop.asked = True
-        silenced.enter_context(notes.held_back())
+        silence()
         for each in handlers:
             signal.signal(each, second)
         raise KeyboardInterrupt
@@ -59,14 +57,14 @@ def stoppable() -> Iterator[Stop]:
         os._exit(EXIT_CODE)  # nothing is lost: what is complete on the disk stays complete
 
     handlers = {each: signal.getsignal(each) for each in _heeded()}
-    for each in handlers:
-        signal.signal(each, first)
-    try:
-        yield stop
-    finally:
-        silenced.close()
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
+    with notes.can_be_silenced() as silence:
+        for each in handlers:
+            signal.signal(each, first)
+        try:
+            yield stop
+        finally:
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
 
 
 def run_as_program(command: Callable[[], int]) -> NoReturn:
