@@ -48,7 +48,7 @@ def run(tally, folder, seed):
             if problem:
                 tally.problem("wrong", problem)
             for number in SIGNALS * REPEATS:
-                moment = rng.uniform(FIRST_SECOND, max(FIRST_SECOND, seconds))
+                moment = rng.uniform(FIRST_SECOND, max(FIRST_SECOND, 0.85 * seconds))
                 arguments, outputs = commands[name](folder / f"{name}-{len(cases)}")
                 cases.append(Case(name, arguments, outputs, number, moment))
         for case, ended in zip(cases, two.map(stop, cases), strict=True):
