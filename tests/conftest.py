@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,17 @@ def stub_network(monkeypatch):
     monkeypatch.setattr("deep_ranking.training.set_trainable_from", lambda *_: None)
     # The picture takes longer than the epochs of such a network.
     monkeypatch.setattr("deep_ranking.run_folder.run_figure", lambda _: Figure(figsize=(1, 1)))
+
+
+@pytest.fixture
+def time_limit():
+    """Turn a call that waits for ever into a failure."""
+
+    def fail(number, frame):
+        raise TimeoutError("still waiting after 5 seconds")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, 5)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -20,19 +19,7 @@ from deep_ranking.listing import read_classes, read_partition
 from deep_ranking.run_folder import read_history
 from deep_ranking.triplets import read_triplets
 
-
-@pytest.fixture(autouse=True)
-def time_limit():
-    """Turn a call that waits for ever into a failure."""
-
-    def fail(number, frame):
-        raise TimeoutError("still waiting after 5 seconds")
-
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.setitimer(signal.ITIMER_REAL, 5)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 
 def make(kind, path):

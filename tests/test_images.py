@@ -1,7 +1,6 @@
 import io
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -485,20 +484,6 @@ def message_of(path, size=16):
     assert message.startswith(f"{shown}: ")
     assert "\n" not in message
     return message
-
-
-@pytest.fixture
-def time_limit():
-    """Turn a call that waits for ever into a failure."""
-
-    def fail(number, frame):
-        raise TimeoutError("still waiting after 5 seconds")
-
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.setitimer(signal.ITIMER_REAL, 5)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
 
 
 def test_missing_image(tmp_path):

@@ -100,21 +100,6 @@ def test_a_nan_is_not_hidden():
     assert np.isnan(float(RankingLoss()(np.zeros(6), rows)))
 
 
-def test_gradient_equals_differences():
-    rows = unit_rows(5, 3).astype(np.float64)
-    loss = RankingLoss(gap=0.9, dtype="float64")
-    embeddings = tf.Variable(rows)
-    with tf.GradientTape() as tape:
-        value = loss(tf.zeros(9), embeddings)
-    gradient = tape.gradient(value, embeddings).numpy()
-    for index in np.ndindex(rows.shape):
-        up, down = rows.copy(), rows.copy()
-        up[index] += 1e-6
-        down[index] -= 1e-6
-        slope = (naive_loss(up, gap=0.9) - naive_loss(down, gap=0.9)) / 2e-6
-        assert gradient[index] == pytest.approx(slope, abs=1e-5)
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.floats(0.01, 5))
 def test_is_never_negative_and_does_not_turn_with_the_space(seed, triplets, gap):
@@ -222,8 +207,8 @@ def test_gradient_of_other_norms_is_finite_where_rows_meet(norm, shift):
     assert float(positive[0]) == pytest.approx(abs(float(rows[1, 0]) - float(rows[0, 0])), rel=1e-3)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_gradient_of_other_norms_equals_differences(norm):
+@pytest.mark.parametrize("norm", [2, *NORMS])
+def test_gradient_equals_differences(norm):
     rows = unit_rows(5, 3).astype(np.float64)
     loss = RankingLoss(gap=0.9, norm=norm, dtype="float64")
     embeddings = tf.Variable(rows)
