@@ -25,7 +25,7 @@ ADDRESS_SPACE = 4_000  # megabytes that the reader may map; much of it is never 
 RESIDENT = {"reader": 1_900, "commands": 2_900}  # decoding takes 1 GiB, TensorFlow 700 MB
 JOBS_A_PROCESS = 60  # TensorFlow keeps something of each model that was loaded: 10 MB and more
 READER_SECONDS, COMMAND_SECONDS = 60, 180
-SEARCHED = 3  # of so many images, one is searched for: what reads it is what compares it
+SEARCHED = 6  # of so many images, one is searched for: what reads it is what compares it
 NUM_PROCESSES = 4  # cases that a whole process is started for
 
 
