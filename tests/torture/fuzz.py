@@ -25,7 +25,7 @@ import numpy as np
 from torture.children import ROOT, kill, start, wait
 
 TESTS = ROOT / "tests"
-SECONDS = 30  # a target
+SECONDS = 20  # a target
 MEGABYTES = 2_048
 SUFFIXES = {"triplets": ".txt", "gzip": ".txt.gz", "partition": ".txt", "header": ".h5"}
 PACKAGES = {
