@@ -80,8 +80,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         Path of the temporary file, empty.
 
     Raises:
-        InputError: the folder does not exist or cannot be written to, or `path` is a folder; or
-            the disk is full.
+        InputError: the folder does not exist or cannot be written to, or `path` is a folder, a
+            device or a pipe; or the disk is full.
     """
     with atomic_paths([Path(path)]) as temporaries:
         yield temporaries[0]
@@ -106,6 +106,8 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     for path in paths:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; expected the name of a file to write")
+        if path.exists() and not path.is_file():  # a device would be replaced by a file
+            raise InputError(f"{path}: is a device or pipe; expected the name of a file to write")
     with _writing_folder(paths[0]) as work:
         temporaries = [work / f"{number}{path.suffix}" for number, path in enumerate(paths)]
         for temporary in temporaries:

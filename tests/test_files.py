@@ -192,6 +192,16 @@ def test_folder_in_the_place_of_the_file(tmp_path):
     assert "is a folder" in message_of(tmp_path)
 
 
+def test_a_pipe_in_the_place_of_the_file_stays_one(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    for each in (path, link):
+        assert "device or pipe" in message_of(each)
+    assert path.is_fifo() and link.is_symlink()
+
+
 def test_folder_that_is_missing(tmp_path):
     assert "No such file or directory" in message_of(tmp_path / "missing" / "x.txt")
 
