@@ -1,7 +1,5 @@
 """The corpus of `torture.images` before the reader: right pixels, or one error with the name."""
 
-import signal
-
 import pytest
 from PIL import Image
 from torture import images
@@ -12,16 +10,7 @@ from deep_ranking.images import decoding, find_images, open_header, read_image
 CASES = list(images.cases(0, num_flips=45, parts=5, bombs=False))
 
 
-@pytest.fixture(autouse=True)
-def time_limit():
-    def fail(number, frame):
-        raise TimeoutError("still reading after 5 seconds")
-
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.setitimer(signal.ITIMER_REAL, 5)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("time_limit")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[ascii(case.name)[1:-1][:40] for case in CASES])
