@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-real test-milvus milvus-server torture options lint types check clean
+.PHONY: install demo test test-slow test-real test-milvus milvus-server torture options lint types layers check clean
 
 install: $(VENV)/installed
 
@@ -53,10 +53,14 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The order of the wings, in pyproject.toml.
+layers: install
+	$(BIN)/lint-imports
+
 types: install
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types layers test
 
 clean:
 	rm -rf $(VENV) .venv-milvus build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output

@@ -1,7 +1,7 @@
 """How long `evaluate` takes on 20,000 embeddings of 4096 dimensions, and how much memory.
 
 All per-query metrics, the triplet figures, NMI, verification and bootstrap of
-`deep_ranking.evaluation.evaluate`, on made-up embeddings around class centres that lie in a
+`deep_ranking.metrics.evaluation.evaluate`, on made-up embeddings around class centres that lie in a
 memory-mapped file, as the command keeps them. The reference finds only the 31 nearest images of
 each query, by scikit-learn's brute force, which every other figure would come on top of. Each runs
 in a process of its own, whose peak memory is the operating system's figure.
@@ -36,7 +36,7 @@ def write_embeddings(path: Path, num_images: int, num_classes: int, dim: int) ->
 
 def run_ours(path: Path, labels: np.ndarray) -> str:
     """Judge, and give one of the figures as a check that there was work."""
-    from deep_ranking.evaluation import EmbeddedImages, evaluate
+    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
 
     rows = np.load(path, mmap_mode="r")
     names = np.array([f"class {label:04}" for label in range(labels.max() + 1)])[labels]

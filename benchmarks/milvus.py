@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from deep_ranking.collection import Collection, Settings
-from deep_ranking.index.milvus import (
+from deep_ranking.search.collection import Collection, Settings
+from deep_ranking.search.index.milvus import (
     BATCH_BYTES,
     DEFAULT_PROBES,
     EMBEDDING,

@@ -122,8 +122,8 @@ def choose(args: argparse.Namespace, folder: Path) -> list[str]:
 def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     """Train the recipe once a seed, and give a table of models and of what they are measured by."""
     from deep_ranking.cli.notes import start_tensorflow
-    from deep_ranking.evaluation import EmbeddedImages, evaluate
     from deep_ranking.images import find_images
+    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
 
     start_tensorflow()
     seconds = {seed: train_once(args, folder, seed) for seed in args.seeds}
@@ -152,12 +152,11 @@ def embeddings_of(
     args: argparse.Namespace, folder: Path, paths: list[str]
 ) -> dict[str, list[np.ndarray]]:
     """Embed by the model of each seed, and by the untouched backbone."""
-    from deep_ranking.baselines import untrained_backbone
     from deep_ranking.config import HEAD
-    from deep_ranking.embedding import embed_images, embedded_features
-    from deep_ranking.feature_cache import cache_features
-    from deep_ranking.model_file import load_model
-    from deep_ranking.network import set_trainable_from, split_at_frozen
+    from deep_ranking.embedding.cached_features import cache_features
+    from deep_ranking.embedding.embed import embed_images, embedded_features
+    from deep_ranking.model.file import load_model
+    from deep_ranking.model.network import set_trainable_from, split_at_frozen, untrained_backbone
 
     rows = {}
     for seed in args.seeds:
@@ -193,7 +192,7 @@ def references(args: argparse.Namespace, paths: list[str]) -> dict[str, list[np.
 
 def tables(args: argparse.Namespace, data: str, trained: dict, others: dict, seconds: dict) -> list:
     """Write the figures of all, and the differences of the model in the middle to each other."""
-    from deep_ranking.evaluation import compare_evaluations
+    from deep_ranking.metrics.evaluation import compare_evaluations
 
     def row(name: str, cells: list[str]) -> str:
         return f"| {name} | {' | '.join(cells)} |"

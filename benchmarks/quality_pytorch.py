@@ -8,7 +8,7 @@ horizontal flips. Images are given as Keras' VGG16 wants them: BGR, less the mea
 Training ends when `--minutes` are over, counted from the first image read. Then the images of
 `--judge` are embedded: classes that were not trained on. Their embeddings are written for any other
 judge, and are judged here by the library's own `AccuracyCalculator` and by
-`deep_ranking.evaluation`.
+`deep_ranking.metrics.evaluation`.
 
 It is made kinder to the reference where that costs the comparison nothing: starting PyTorch and
 reading the weights do not count; images are decoded once and stay in memory as bytes at their final
@@ -260,8 +260,8 @@ def judge_as_the_library(embeddings: torch.Tensor, labels: np.ndarray) -> dict[s
 
 
 def judge_as_the_project(embeddings: torch.Tensor, listing: Listing) -> dict[str, float]:
-    """Search for each image among the others, by `deep_ranking.evaluation`."""
-    from deep_ranking.evaluation import EmbeddedImages, evaluate
+    """Search for each image among the others, by `deep_ranking.metrics.evaluation`."""
+    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
 
     found = evaluate(EmbeddedImages(listing.paths, listing.labels, embeddings.numpy()))
     names = ("similarity_precision", "recall_at_1", "map_at_r")

@@ -51,10 +51,11 @@ BATCH_TRIPLETS = 256
 
 def read_features(args: argparse.Namespace):
     """Read the images; give labels, the backbone's rows, and those of colour and texture."""
-    from deep_ranking.baselines import baseline_features, untrained_backbone
     from deep_ranking.config import NetworkConfig
-    from deep_ranking.embedding import embed_images
-    from deep_ranking.listing import class_folders, limit_classes
+    from deep_ranking.datasets import class_folders, limit_classes
+    from deep_ranking.embedding.embed import embed_images
+    from deep_ranking.images.hand_made_features import baseline_features
+    from deep_ranking.model.network import untrained_backbone
 
     data = class_folders(args.dataset)
     names = np.array(data.items.names)[data.items.codes]
@@ -81,8 +82,8 @@ def read_features(args: argparse.Namespace):
 
 def draw(rows, labels, *, count, seed, share, gap, sampling):
     """Draw triplets by the cosine of rows: int32 (count, 3)."""
-    from deep_ranking.relevance import RowCosine
     from deep_ranking.sampling import ByRelevance
+    from deep_ranking.sampling.relevance import RowCosine
 
     relevance = RowCosine(rows)
     weighted = sampling == "weighted"
@@ -126,8 +127,12 @@ def train(rows, triplets, *, gap, learning_rate):
 
 def judge(rows, tests) -> list[float]:
     """Give both metrics on each kind of triplets."""
-    from deep_ranking.metrics import score_at_top_k, similarity_precision
-    from deep_ranking.metrics.triplets import triplet_distances, triplet_ranks
+    from deep_ranking.metrics import (
+        score_at_top_k,
+        similarity_precision,
+        triplet_distances,
+        triplet_ranks,
+    )
 
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     found = []
@@ -141,7 +146,7 @@ def measure(args: argparse.Namespace) -> Iterator[tuple[tuple[str, float], list[
     """Train and judge; yield a sampling and a share, ("backbone", 0) for none, and the metrics."""
     from tqdm import tqdm
 
-    from deep_ranking.sampling import hold_back_classes
+    from deep_ranking.datasets import hold_back_classes
 
     labels, backbone, hand_made = read_features(args)
     print(f"{len(labels):,} images of {len(np.unique(labels)):,} classes", file=sys.stderr)
@@ -213,7 +218,7 @@ def draw_figure(found, shares):
     """
     from matplotlib.figure import Figure
 
-    from deep_ranking.plots import plot_samplings
+    from deep_ranking.reports.plots import plot_samplings
 
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
@@ -251,7 +256,7 @@ def main() -> None:
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     from deep_ranking.cli.notes import start_tensorflow
-    from deep_ranking.errors import InputError
+    from deep_ranking.files import InputError
 
     start_tensorflow()
     start = time.monotonic()

@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking import write_triplets
-from deep_ranking.relevance import RowCosine
-from deep_ranking.sampling import STRATEGIES, SamplingConfig, make_strategy
+from deep_ranking.config import STRATEGIES, SamplingConfig
+from deep_ranking.sampling import make_strategy
+from deep_ranking.sampling.relevance import RowCosine
 
 IMAGES_AN_ITEM = 10
 DIMENSION = 32

@@ -84,7 +84,7 @@ def memory() -> tuple[int, int]:
 def opening(file: Path, dim: int) -> None:
     """Open an index and search it once, in a process of its own; print what it takes."""
     sys.path.insert(0, str(ROOT))
-    from deep_ranking.index.clusters import ClusterIndex
+    from deep_ranking.search.index.clusters import ClusterIndex
 
     start = time.perf_counter()
     index = ClusterIndex(file, probes=2)
@@ -130,9 +130,9 @@ def compare(args: argparse.Namespace, embeddings: np.ndarray, queries: np.ndarra
     """Build both, and print what they find and take."""
     import faiss
 
-    from deep_ranking.index.clusters import ClusterIndex, HierarchyIndex
-    from deep_ranking.index.exact import ExactIndex
-    from deep_ranking.index.tuning import Yardstick, fewest_probes
+    from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
+    from deep_ranking.search.index.exact import ExactIndex
+    from deep_ranking.search.index.tuning import Yardstick, fewest_probes
 
     rows = np.arange(args.images)
     exact = ExactIndex(embeddings, rows)

@@ -48,11 +48,11 @@ def our_step(size, precision, dataset, folder):
         The model, and a function of a number of steps that gives a dataset of so many batches.
     """
     from deep_ranking.losses import make_loss, make_metrics
-    from deep_ranking.network import build_network
-    from deep_ranking.optimizers import make_optimizer
-    from deep_ranking.pipeline import TripletsOfFile, TripletSource
-    from deep_ranking.precision import resolved_precision, set_precision
-    from deep_ranking.triplets import read_triplets
+    from deep_ranking.model.mixed_precision import resolved_precision, set_precision
+    from deep_ranking.model.network import build_network
+    from deep_ranking.sampling.triplet_file import read_triplets
+    from deep_ranking.training.batches import TripletsOfFile, TripletSource
+    from deep_ranking.training.optimizers import make_optimizer
 
     listing = find_images(dataset)
     blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=0)
@@ -92,8 +92,8 @@ def bare_step(size, precision):
     import tensorflow as tf
     from keras import ops
 
-    from deep_ranking.network import build_network
-    from deep_ranking.precision import resolved_precision
+    from deep_ranking.model.mixed_precision import resolved_precision
+    from deep_ranking.model.network import build_network
 
     def loss(_, embeddings):
         query, positive, negative = (embeddings[role::3] for role in range(3))

@@ -7,16 +7,16 @@ does not start TensorFlow.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from deep_ranking.version import __version__
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from deep_ranking.augmentation import Augmentation
-    from deep_ranking.collection import Collection
     from deep_ranking.config import NetworkConfig, TrainConfig
-    from deep_ranking.embedding import embed_images
-    from deep_ranking.errors import InputError
-    from deep_ranking.exporting import export_model
+    from deep_ranking.config.recipes import RECIPES
+    from deep_ranking.embedding.embed import embed_images
+    from deep_ranking.embedding.export import export_model
+    from deep_ranking.files import InputError
     from deep_ranking.images import ImageListing, find_images, read_image
+    from deep_ranking.images.augmentation import Augmentation
     from deep_ranking.losses import (
         BatchRankingLoss,
         MultiSimilarityLoss,
@@ -24,43 +24,43 @@ if TYPE_CHECKING:
         SoftMarginLoss,
         SupervisedContrastiveLoss,
     )
-    from deep_ranking.model_file import load_model, save_model
-    from deep_ranking.network import build_network
-    from deep_ranking.pipeline import triplet_dataset
-    from deep_ranking.recipes import RECIPES
+    from deep_ranking.model.file import load_model, save_model
+    from deep_ranking.model.network import build_network
     from deep_ranking.sampling import sample_triplets
-    from deep_ranking.search import Result, Searcher
-    from deep_ranking.training import train
-    from deep_ranking.triplets import Triplets, read_triplets, write_triplets
+    from deep_ranking.sampling.triplet_file import Triplets, read_triplets, write_triplets
+    from deep_ranking.search.collection import Collection
+    from deep_ranking.search.searcher import Result, Searcher
+    from deep_ranking.training.batches import triplet_dataset
+    from deep_ranking.training.run import train
 
-_ROOMS = {
-    "Augmentation": "augmentation",
+_HOMES = {
+    "Augmentation": "images.augmentation",
     "BatchRankingLoss": "losses",
-    "Collection": "collection",
+    "Collection": "search.collection",
     "ImageListing": "images",
-    "InputError": "errors",
+    "InputError": "files",
     "MultiSimilarityLoss": "losses",
     "NetworkConfig": "config",
-    "RECIPES": "recipes",
+    "RECIPES": "config.recipes",
     "RankingLoss": "losses",
-    "Result": "search",
-    "Searcher": "search",
+    "Result": "search.searcher",
+    "Searcher": "search.searcher",
     "SoftMarginLoss": "losses",
     "SupervisedContrastiveLoss": "losses",
     "TrainConfig": "config",
-    "Triplets": "triplets",
-    "build_network": "network",
-    "embed_images": "embedding",
-    "export_model": "exporting",
+    "Triplets": "sampling.triplet_file",
+    "build_network": "model.network",
+    "embed_images": "embedding.embed",
+    "export_model": "embedding.export",
     "find_images": "images",
-    "load_model": "model_file",
+    "load_model": "model.file",
     "read_image": "images",
-    "read_triplets": "triplets",
+    "read_triplets": "sampling.triplet_file",
     "sample_triplets": "sampling",
-    "save_model": "model_file",
-    "train": "training",
-    "triplet_dataset": "pipeline",
-    "write_triplets": "triplets",
+    "save_model": "model.file",
+    "train": "training.run",
+    "triplet_dataset": "training.batches",
+    "write_triplets": "sampling.triplet_file",
 }
 
 __all__ = [
@@ -96,6 +96,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

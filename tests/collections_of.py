@@ -6,12 +6,12 @@ from contextlib import closing
 import h5py
 import numpy as np
 
-from deep_ranking.collection import Collection, Settings
-from deep_ranking.collection.image_table import FoundFile
 from deep_ranking.config import NetworkConfig
 from deep_ranking.images import class_of
-from deep_ranking.index.choice import open_index
-from deep_ranking.model_header import CONFIG_ATTRIBUTE, read_header
+from deep_ranking.model.header import CONFIG_ATTRIBUTE, read_header
+from deep_ranking.search.collection import Collection, Settings
+from deep_ranking.search.collection.image_table import FoundFile
+from deep_ranking.search.index.index_from_settings import open_index
 
 
 def make_model(path):

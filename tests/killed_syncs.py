@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.collection import Collection, syncing
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.images import read_image
+from deep_ranking.search.collection import Collection, syncing
 
 TRACED = ("row_store.py", "image_table.py", "syncing.py", "folder.py", "files.py")
 NUM_KILLS, NUM_WHILE_WRITING = 16, 9
@@ -93,7 +93,10 @@ def state(folder):
 
 def main(start, work):
     """Kill syncs of a copy of a collection; print what differed, if anything, as JSON."""
-    fakes = {"embedding": {"embed_batches": embed_batches}, "pipeline": {"ImageSource": Source}}
+    fakes = {
+        "embedding.embed": {"embed_batches": embed_batches},
+        "embedding.batches": {"ImageSource": Source},
+    }
     for name, values in fakes.items():
         module = types.ModuleType(f"deep_ranking.{name}")
         vars(module).update(values)

@@ -15,12 +15,12 @@ import tensorflow as tf
 from PIL import Image
 from stubs import build_stub
 
-from deep_ranking import training
 from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.devices import Devices
-from deep_ranking.errors import InputError
-from deep_ranking.network import build_network
-from deep_ranking.optimizers import RankingLossScale
+from deep_ranking.files import InputError
+from deep_ranking.model.network import build_network
+from deep_ranking.training import run as training
+from deep_ranking.training.devices import Devices
+from deep_ranking.training.optimizers import RankingLossScale
 
 NUM_DEVICES = 3
 SEED = 3

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from deep_ranking.training import _Run, train
+from deep_ranking.training.run import _Run, train
 
 
 def interrupted(config, monkeypatch, after):

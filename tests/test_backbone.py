@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from deep_ranking.backbone import take_over
 from deep_ranking.config import BACKBONES, NetworkConfig, find_backbone
-from deep_ranking.errors import InputError
-from deep_ranking.model_file import load_model, save_model
-from deep_ranking.network import blocks_of, build_network, set_trainable_from, split_at_frozen
+from deep_ranking.files import InputError
+from deep_ranking.model.backbone import take_over
+from deep_ranking.model.file import load_model, save_model
+from deep_ranking.model.network import blocks_of, build_network, set_trainable_from, split_at_frozen
 
 SMALL = NetworkConfig(
     image_size=32, weights=None, hidden_layers=0, multiscale="none", embedding_size=8

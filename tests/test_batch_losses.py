@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from test_mining import LABELS, naive_distances, naive_weights, unit_rows
 
 from deep_ranking.config import MININGS, LossConfig
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.losses import (
     QUANTITIES,
     BatchRankingLoss,

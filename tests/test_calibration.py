@@ -7,18 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deep_ranking.calibration import Calibration, calibrate
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.metrics import pair_metrics
-from deep_ranking.model_file import (
-    CALIBRATION_ATTRIBUTE,
-    load_model,
-    save_model,
-    store_calibration,
-)
-from deep_ranking.network import build_network
+from deep_ranking.model.calibration import Calibration, calibrate
+from deep_ranking.model.file import load_model, save_model, store_calibration
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
+from deep_ranking.model.network import build_network
 
 
 def distances(seed=0, same=4000, different=9000):

@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deep_ranking.augmentation import Augmentation
-from deep_ranking.class_folders import held_back_images, labelled_images, training_images
 from deep_ranking.config import TrainConfig
-from deep_ranking.errors import InputError
-from deep_ranking.feature_store import FeatureStore
+from deep_ranking.embedding.feature_store import FeatureStore
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
-from deep_ranking.pipeline import ClassSource, FeatureSource
+from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.sampling import ClassBatches
+from deep_ranking.training.batches import ClassSource, FeatureSource
+from deep_ranking.training.split import held_back_images, labelled_images, training_images
 
 SIZE = 8
 # Classes of 7, 3, 1, 12, 4 and 5 images, mixed up.
@@ -320,7 +320,7 @@ def test_broken_image_is_left_out(images, tmp_path):
 
 
 def test_first_images_are_saved_as_the_network_sees_them(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("deep_ranking.pipeline.classes.NUM_SAVED_IMAGES", 17)
+    monkeypatch.setattr("deep_ranking.training.batches.classes.NUM_SAVED_IMAGES", 17)
     folder = tmp_path / "a" / "saved"
     # Without the class of one image and that of three, batches are full.
     batches = class_batches(batch_size=6, images_per_class=3)

@@ -13,8 +13,8 @@ import deep_ranking
 from deep_ranking.cli.main import COMMANDS, main, run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.images import read_image
-from deep_ranking.model_file import save_model
-from deep_ranking.network import build_network
+from deep_ranking.model.file import save_model
+from deep_ranking.model.network import build_network
 
 ROOT = Path(__file__).parents[1]
 

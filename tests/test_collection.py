@@ -17,8 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deep_ranking.calibration import Calibration
-from deep_ranking.collection import (
+from deep_ranking.config import NetworkConfig
+from deep_ranking.files import InputError, open_regular
+from deep_ranking.images import decoding, read_image
+from deep_ranking.model.calibration import Calibration
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
+from deep_ranking.search.collection import (
     Collection,
     GalleryImage,
     Settings,
@@ -27,11 +31,6 @@ from deep_ranking.collection import (
     sync,
     syncing,
 )
-from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
-from deep_ranking.files import open_regular
-from deep_ranking.images import decoding, read_image
-from deep_ranking.model_header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
 
 SIZE, DIMENSION, BATCH = 32, 6, 4
 MIX = np.random.default_rng(5).normal(size=(48, DIMENSION))
@@ -670,7 +669,7 @@ def test_calibration_of_the_model_is_taken_again(collection, tmp_path):
 def test_a_second_writer_is_told_who_holds_it(tmp_path):
     folder = tmp_path / "index"
     code = (
-        "import sys; from deep_ranking.collection import locked\n"
+        "import sys; from deep_ranking.search.collection import locked\n"
         "with locked(sys.argv[1]):\n print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -12,12 +12,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from stubs import build_stub
 
-from deep_ranking.calibration import calibrate
 from deep_ranking.cli.main import run_command
-from deep_ranking.comparing import Comparison, CrossedPairs, read_pairs
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.images import read_image
+from deep_ranking.model.calibration import calibrate
+from deep_ranking.reports.comparing import Comparison, CrossedPairs, read_pairs
 
 
 def unit_rows(count, dim=5, seed=0):
@@ -168,7 +168,7 @@ def test_distances_cosines_and_summary_of_listed_pairs(folder):
 
 
 def test_crossed_pairs_are_all_of_one_with_all_of_the_other(monkeypatch):
-    monkeypatch.setattr("deep_ranking.comparing.PAIRS_AT_ONCE", 2)
+    monkeypatch.setattr("deep_ranking.reports.comparing.PAIRS_AT_ONCE", 2)
     pairs = CrossedPairs.of(["a", "b"], ["c", "a", "d"])
     assert sorted(pairs.paths) == ["a", "b", "c", "d"] and len(pairs) == 6
     rows = unit_rows(4)
@@ -213,7 +213,7 @@ def stub():
 @pytest.fixture
 def model_path(stub, tmp_path, monkeypatch):
     """A file that loads as a stub; `test_cli` compares with a real model."""
-    monkeypatch.setattr("deep_ranking.model_file.load_model", lambda _: stub)
+    monkeypatch.setattr("deep_ranking.model.file.load_model", lambda _: stub)
     (tmp_path / "model.h5").touch()
     return tmp_path / "model.h5"
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from deep_ranking.datasets import write_digits
-from deep_ranking.errors import InputError
+from deep_ranking.datasets.public import write_digits
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
 
 

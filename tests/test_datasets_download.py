@@ -4,9 +4,9 @@ import random
 import pytest
 from archives import digest, serving
 
-from deep_ranking.datasets import download as module
-from deep_ranking.datasets.download import download
-from deep_ranking.errors import InputError
+from deep_ranking.datasets.public import download as module
+from deep_ranking.datasets.public.download import download
+from deep_ranking.files import InputError
 
 DATA = random.Random(0).randbytes(700_001)  # more than two blocks, of no round size
 

@@ -17,8 +17,8 @@ from archives import (
 from sklearn.datasets import load_digits
 
 from deep_ranking.cli.main import main
-from deep_ranking.datasets import CATALOGUE, download, folder, prepare
-from deep_ranking.errors import InputError
+from deep_ranking.datasets.public import CATALOGUE, download, folder, prepare
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images
 
 TINY = make_zip(tiny_imagenet())

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from deep_ranking.cli.main import main
-from deep_ranking.datasets import dataset_statistics, statistics
-from deep_ranking.errors import InputError
+from deep_ranking.datasets import statistics
+from deep_ranking.datasets.statistics import dataset_statistics
+from deep_ranking.files import InputError
 from deep_ranking.images import read_image
 
 SIZES = {"train/a": [(5, 4), (9, 7), (300, 200)], "train/b": [(8, 8)], "unseen/c": [(6, 3), (7, 7)]}

@@ -6,9 +6,9 @@ import zipfile
 import pytest
 from archives import make_tar, make_zip
 
-from deep_ranking.datasets import unpacking
-from deep_ranking.datasets.unpacking import unpack
-from deep_ranking.errors import InputError
+from deep_ranking.datasets.public import unpacking
+from deep_ranking.datasets.public.unpacking import unpack
+from deep_ranking.files import InputError
 
 FILES = {"a/b/1.jpg": b"one" * 1000, "a/2.jpg": b"two", "./c/3.jpg": b"three", "a/notes.txt": b"n"}
 HIDDEN = {"__MACOSX/a/1.jpg": b"x", "a/._1.jpg": b"x", ".git/1.jpg": b"x"}

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 import deep_ranking
-from deep_ranking.devices import REPEATED, Devices, _shares
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
+from deep_ranking.training.devices import REPEATED, Devices, _shares
 
 
 def shares_of(num_rows, count, rows_together):

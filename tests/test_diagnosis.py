@@ -1,7 +1,7 @@
 import pytest
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.diagnosis import diagnose
+from deep_ranking.training.diagnosis import diagnose
 
 
 def row(**values):

@@ -11,10 +11,9 @@ from PIL import Image
 from stubs import build_stub
 
 from deep_ranking.cli.main import run_command
-from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.doctor import estimate, findings, timing
+from deep_ranking.config import NetworkConfig, SamplingConfig, TrainConfig
 from deep_ranking.images import decoding
-from deep_ranking.sampling import SamplingConfig
+from deep_ranking.reports.doctor import estimate, findings, timing
 
 SIDE = 64
 CLASSES = ("ant", "bee", "cat")
@@ -304,7 +303,7 @@ def test_a_model_finds_a_wrong_label(tmp_path, write_colors, examined, monkeypat
     write_colors(root, classes=("red", "green"), images=20)
     (root / "red" / "0.png").rename(root / "green" / "red after all.png")
     network = NetworkConfig(image_size=32, weights=None, embedding_size=8, dropout=0.0)
-    monkeypatch.setattr("deep_ranking.model_file.load_model", lambda _: build_stub(network, seed=0))
+    monkeypatch.setattr("deep_ranking.model.file.load_model", lambda _: build_stub(network, seed=0))
     (tmp_path / "m.h5").touch()
     found = kinds(examined(root, "--model", str(tmp_path / "m.h5"), "--image_size", "32")[1])
     suspect = found["mislabelled"]
@@ -321,7 +320,7 @@ def test_small_classes_are_not_suspects(tmp_path, write_colors, examined, monkey
     for number, color in enumerate([(210, 90, 30), (210, 30, 90), (150, 30, 30)]):  # all reddish
         Image.new("RGB", (16, 16), color).save(root / "other" / f"{number}.png")
     network = NetworkConfig(image_size=32, weights=None, embedding_size=8, dropout=0.0)
-    monkeypatch.setattr("deep_ranking.model_file.load_model", lambda _: build_stub(network, seed=0))
+    monkeypatch.setattr("deep_ranking.model.file.load_model", lambda _: build_stub(network, seed=0))
     (tmp_path / "m.h5").touch()
     flags = ("--model", str(tmp_path / "m.h5"), "--image_size", "32")
     assert "mislabelled" not in kinds(examined(root, *flags)[1])
@@ -471,7 +470,7 @@ def test_the_page_shows_what_was_planted_and_loads_nothing(data, tmp_path, capsy
 
 
 def test_every_kind_has_a_title():
-    from deep_ranking.doctor import page
+    from deep_ranking.reports.doctor import page
 
     root = os.path.dirname(findings.__file__)
     for name in ("checks", "copies", "estimate", "labels", "shapes"):

@@ -9,16 +9,16 @@ from PIL import Image
 from stopped_runs import history_of, interrupted
 
 from deep_ranking.cli.main import run_command
-from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.drawn_triplets import triplet_supply
-from deep_ranking.embedding import embed_images
-from deep_ranking.errors import InputError
+from deep_ranking.config import NetworkConfig, SamplingConfig, TrainConfig
+from deep_ranking.embedding.embed import embed_images
+from deep_ranking.files import InputError
 from deep_ranking.images import read_image
-from deep_ranking.pipeline import DrawnTriplets
-from deep_ranking.run_folder import RunState
-from deep_ranking.sampling import SamplingConfig, make_strategy
-from deep_ranking.training import _Run, train
-from deep_ranking.training_data import image_source
+from deep_ranking.sampling import make_strategy
+from deep_ranking.training.batches import DrawnTriplets
+from deep_ranking.training.data import image_source
+from deep_ranking.training.drawn_triplets import triplet_supply
+from deep_ranking.training.run import _Run, train
+from deep_ranking.training.run_folder import RunState
 
 SIZE = 32
 SMALL = NetworkConfig(image_size=SIZE, weights=None, embedding_size=4, dropout=0.2)
@@ -252,7 +252,7 @@ def test_hard_negatives_are_the_nearest_by_the_network_as_it_is(flat, tmp_path, 
 def test_neighbours_of_a_given_model_stay(flat, tmp_path, monkeypatch):
     first = config_for(flat, tmp_path / "first.h5", "out-of-class", {"epochs": 1})
     model = train(first, verbose=0)
-    monkeypatch.setattr("deep_ranking.model_file.load_model", lambda path: model)
+    monkeypatch.setattr("deep_ranking.model.file.load_model", lambda path: model)
     changes = {"neighbours_of": first.output, "seed": 8, "learning_rate": 1.0, "epochs": 2}
     config = config_for(flat, tmp_path / "m.h5", "hard", changes, num_neighbours=3)
     seen = watched(config, monkeypatch)

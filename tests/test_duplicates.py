@@ -15,14 +15,14 @@ from collections_of import make_collection
 from PIL import Image
 
 from deep_ranking.cli.main import main
-from deep_ranking.duplicates import find_duplicates, readable_bytes, sharpness
-from deep_ranking.errors import InputError
-from deep_ranking.index import joining
-from deep_ranking.index.base import Within
-from deep_ranking.index.clusters import ClusterIndex
-from deep_ranking.index.exact import ExactIndex
-from deep_ranking.index.joining import near_components
-from deep_ranking.report.duplicate_groups import proportional_pixels
+from deep_ranking.files import InputError
+from deep_ranking.reports.page.duplicate_groups import proportional_pixels
+from deep_ranking.search.duplicates import find_duplicates, readable_bytes, sharpness
+from deep_ranking.search.index import joining
+from deep_ranking.search.index.base import Within
+from deep_ranking.search.index.clusters import ClusterIndex
+from deep_ranking.search.index.exact import ExactIndex
+from deep_ranking.search.index.joining import near_components
 
 
 def unit(rows):
@@ -419,8 +419,8 @@ def test_thumbnails_keep_their_proportions(tmp_path):
 
 
 def test_a_long_page_says_what_it_leaves_out(odd, tmp_path, monkeypatch):
-    monkeypatch.setattr("deep_ranking.report.duplicate_groups.MOST_GROUPS", 1)
-    monkeypatch.setattr("deep_ranking.report.duplicate_groups.MOST_IMAGES", 1)
+    monkeypatch.setattr("deep_ranking.reports.page.duplicate_groups.MOST_GROUPS", 1)
+    monkeypatch.setattr("deep_ranking.reports.page.duplicate_groups.MOST_IMAGES", 1)
     file = tmp_path / "page.html"
     assert main(["duplicates", "--index", str(odd), "--threshold", "0.1", "--html", str(file)]) == 0
     text = file.read_text()

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from deep_ranking.embedding import embedded_features
-from deep_ranking.errors import InputError
-from deep_ranking.feature_store import CachedFeatures
+from deep_ranking.embedding.embed import embedded_features
+from deep_ranking.embedding.feature_store import CachedFeatures
+from deep_ranking.files import InputError
 
 
 def test_a_full_temporary_folder_is_said_before_the_work(monkeypatch):

@@ -3,9 +3,9 @@ import pytest
 import scipy.linalg
 from sklearn.decomposition import PCA
 
-from deep_ranking import embedding_start
-from deep_ranking.embedding_start import principal_axes, whitening_axes
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
+from deep_ranking.model import whitening as embedding_start
+from deep_ranking.model.whitening import principal_axes, whitening_axes
 
 LABELS = np.repeat([7, 2, 9, 4, 30], [12, 30, 9, 25, 16])
 

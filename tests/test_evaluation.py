@@ -9,8 +9,9 @@ from scipy.stats import chisquare
 from deep_ranking.cli.evaluation_tables import verdict, without_nan
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
-from deep_ranking.evaluation import (
+from deep_ranking.files import InputError
+from deep_ranking.metrics import Interval, retrieval_metrics
+from deep_ranking.metrics.evaluation import (
     PER_QUERY,
     EmbeddedImages,
     compare_evaluations,
@@ -19,9 +20,8 @@ from deep_ranking.evaluation import (
     evaluate_triplets,
     means_by_class,
 )
-from deep_ranking.metrics import Interval, retrieval_metrics
-from deep_ranking.model_file import save_model
-from deep_ranking.network import build_network
+from deep_ranking.model.file import save_model
+from deep_ranking.model.network import build_network
 
 
 def images(seed=0, sizes=(30, 20, 1), noise=1.0, dim=8):

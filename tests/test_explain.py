@@ -12,10 +12,10 @@ from PIL import Image
 from deep_ranking.cli.explain import PICTURE_SUFFIXES
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
-from deep_ranking.explain import explain, explanation_figure
-from deep_ranking.model_file import load_model, save_model
-from deep_ranking.network import build_network
+from deep_ranking.files import InputError
+from deep_ranking.model.file import load_model, save_model
+from deep_ranking.model.network import build_network
+from deep_ranking.reports.explain import explain, explanation_figure
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 PARTS = ["convnet", "branch_1", "branch_2", "bias"]

@@ -12,14 +12,14 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 
-from deep_ranking.calibration import calibrate
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
-from deep_ranking.exporting import FORMATS, export_model
-from deep_ranking.exporting.checking import random_batches
-from deep_ranking.model_file import save_model
-from deep_ranking.network import build_network
+from deep_ranking.embedding.export import FORMATS, export_model
+from deep_ranking.embedding.export.checking import random_batches
+from deep_ranking.files import InputError
+from deep_ranking.model.calibration import calibrate
+from deep_ranking.model.file import save_model
+from deep_ranking.model.network import build_network
 
 NAMES = {"savedmodel": "m", "onnx": "m.onnx", "tflite": "m.tflite"}
 SIZE = 32
@@ -302,7 +302,7 @@ def test_only_models_of_square_images_are_exported(tmp_path, shape):
 def test_missing_packages_are_named_with_the_way_to_get_them(model, tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "deep_ranking.exporting.export.find_spec",
+        "deep_ranking.embedding.export.export.find_spec",
         lambda name: None if name in ("tf2onnx", "ai_edge_litert") else found(name),
     )
     for format, missing in (("onnx", "tf2onnx"), ("tflite", "ai_edge_litert")):

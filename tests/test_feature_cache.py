@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deep_ranking import feature_cache
-from deep_ranking.augmentation import Augmentation
-from deep_ranking.errors import InputError
-from deep_ranking.feature_cache import cache_features, cached_view
+from deep_ranking.embedding import cached_features as feature_cache
+from deep_ranking.embedding.cached_features import cache_features, cached_view
+from deep_ranking.files import InputError
 from deep_ranking.images import decode_image, read_image, resample
+from deep_ranking.images.augmentation import Augmentation
 
 SIZE = 12
 AUGMENTATION = Augmentation(shift=2, random_crop=0.8)

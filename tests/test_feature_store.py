@@ -6,9 +6,9 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from deep_ranking.errors import InputError
-from deep_ranking.feature_store import FeatureStore
-from deep_ranking.row_store import KEY_BYTES, RECORD
+from deep_ranking.embedding.feature_store import FeatureStore
+from deep_ranking.files import InputError
+from deep_ranking.files.row_store import KEY_BYTES, RECORD
 
 SHAPES = [(2, 3), (4,), ()]
 WIDTH = 11

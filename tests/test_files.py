@@ -4,8 +4,7 @@ import stat
 
 import pytest
 
-from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_folder, atomic_path, atomic_paths, make_folder
+from deep_ranking.files import InputError, atomic_folder, atomic_path, atomic_paths, make_folder
 
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 

@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deep_ranking import files
-from deep_ranking.comparing import read_pairs
+from deep_ranking.datasets import read_classes, read_partition
 from deep_ranking.datasets.layout import read_split_file
-from deep_ranking.datasets.unpacking import unpack
-from deep_ranking.errors import InputError
-from deep_ranking.feature_cache import content_digest
-from deep_ranking.files import open_regular
+from deep_ranking.datasets.public.unpacking import unpack
+from deep_ranking.embedding.cached_features import content_digest
+from deep_ranking.files import InputError, open_regular
+from deep_ranking.files import opening as files
 from deep_ranking.images import decode_image, decoding, fitting_size, open_header
-from deep_ranking.listing import read_classes, read_partition
-from deep_ranking.run_folder import read_history
-from deep_ranking.triplets import read_triplets
+from deep_ranking.reports.comparing import read_pairs
+from deep_ranking.sampling.triplet_file import read_triplets
+from deep_ranking.training.run_folder import read_history
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 

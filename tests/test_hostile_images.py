@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 from torture import images
 
-from deep_ranking.errors import InputError, printable
+from deep_ranking.files import InputError
+from deep_ranking.files.errors import printable
 from deep_ranking.images import decoding, find_images, open_header, read_image
 
 CASES = list(images.cases(0, num_flips=45, parts=5, bombs=False))

@@ -16,9 +16,9 @@ from test_model_header import write
 from torture import models
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
-from deep_ranking.hdf5 import open_hdf5, read_layer
-from deep_ranking.model_header import read_header
+from deep_ranking.files import InputError
+from deep_ranking.files.hdf5 import open_hdf5, read_layer
+from deep_ranking.model.header import read_header
 
 MEGABYTES = 1024  # of address space, for a process without TensorFlow
 SLOW = {"enormous JSON", "many links", "a hole of a terabyte"}
@@ -37,7 +37,7 @@ def sound(tmp_path):
 def read_embedding(path):
     """Read a layer as `load_model` does, in the shapes that the sound file has."""
     with open_hdf5(path) as file:
-        from deep_ranking.hdf5 import child, weights_of
+        from deep_ranking.files.hdf5 import child, weights_of
 
         group = child(weights_of(file), "embedding")
         if group is None:
@@ -99,8 +99,8 @@ def test_what_lies_outside_would_be_read_by_others(sound, tmp_path):
 
 READ_ALL = """
 import json, resource, sys
-from deep_ranking.errors import InputError
-from deep_ranking.model_header import read_header
+from deep_ranking.files.errors import InputError
+from deep_ranking.model.header import read_header
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]) << 20,) * 2)
 for path in sys.argv[2:]:
     try:
@@ -130,14 +130,14 @@ def test_memory_is_bounded(sound, tmp_path):
 
 
 def test_arrays_are_checked_before_a_network_is_built(sound, tmp_path, monkeypatch):
-    from deep_ranking import model_file
+    from deep_ranking.model import file as model_file
 
     built = []
 
     def build(config):
         import keras
 
-        from deep_ranking.network import build_network
+        from deep_ranking.model.network import build_network
 
         built.append(keras.src.backend.common.stateless_scope.in_stateless_scope())
         return build_network(config)
@@ -152,7 +152,7 @@ def test_arrays_are_checked_before_a_network_is_built(sound, tmp_path, monkeypat
 def test_a_network_of_no_numbers_is_refused(tmp_path):
     from stubs import build_stub
 
-    from deep_ranking import model_file
+    from deep_ranking.model import file as model_file
 
     config = NetworkConfig(image_size=32, weights=None, embedding_size=8)
     path = tmp_path / "model.h5"
@@ -172,7 +172,7 @@ def test_a_network_of_no_numbers_is_refused(tmp_path):
 def test_states_of_checkpoints(text, tmp_path):
     from types import SimpleNamespace
 
-    from deep_ranking.run_folder import RunFolder
+    from deep_ranking.training.run_folder import RunFolder
 
     run = RunFolder(SimpleNamespace(run_dir=tmp_path))
     with h5py.File(run.checkpoint, "w") as file:
@@ -195,7 +195,7 @@ def test_states_of_checkpoints(text, tmp_path):
 def test_types_in_the_state_of_a_checkpoint(values, tmp_path):
     from types import SimpleNamespace
 
-    from deep_ranking.run_folder import RunFolder
+    from deep_ranking.training.run_folder import RunFolder
 
     run = RunFolder(SimpleNamespace(run_dir=tmp_path))
     state = {"fingerprints": {}, "num_epochs": 1} | values

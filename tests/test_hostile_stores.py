@@ -15,12 +15,12 @@ import pytest
 from collections_of import make_collection
 from PIL import Image
 
-from deep_ranking.collection import Collection, locked
-from deep_ranking.errors import InputError
-from deep_ranking.index.choice import open_index
-from deep_ranking.index.clusters import ENDING, ClusterIndex
-from deep_ranking.row_store import RECORD, RowStore
-from deep_ranking.search import Searcher
+from deep_ranking.files import InputError
+from deep_ranking.files.row_store import RECORD, RowStore
+from deep_ranking.search.collection import Collection, locked
+from deep_ranking.search.index.clusters import ENDING, ClusterIndex
+from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.searcher import Searcher
 
 NUM_IMAGES, DIMENSION = 90, 6
 
@@ -223,8 +223,8 @@ def test_clusters_that_lie_do_not_reach_faiss(made, index, tmp_path, monkeypatch
 HOLES = """
 import resource, sys
 from pathlib import Path
-from deep_ranking.errors import InputError
-from deep_ranking.row_store import RowStore
+from deep_ranking.files.errors import InputError
+from deep_ranking.files.row_store import RowStore
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30,) * 2)
 try:
     len(RowStore(Path(sys.argv[1]), "embeddings", 6, "float32"))

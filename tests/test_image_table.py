@@ -8,8 +8,9 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from deep_ranking.collection.image_table import FoundFile, GalleryImage, ImageTable
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
+from deep_ranking.search.collection import GalleryImage, ImageTable
+from deep_ranking.search.collection.image_table import FoundFile
 
 A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -245,7 +246,7 @@ def test_readers_mend_what_a_killed_writer_left(table, file):
     code = """if True:
         import os, signal, sys
         from pathlib import Path
-        from deep_ranking.collection.image_table import FoundFile, ImageTable
+        from deep_ranking.search.collection.image_table import FoundFile, ImageTable
         table = ImageTable(Path(sys.argv[1]), writable=True)
         with table.change():
             for number in range(20_000):  # more than stays in memory

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.images import (
     decode_image,
     find_images,
@@ -590,7 +590,7 @@ def test_nothing_but_the_error_is_said(tmp_path):
     save(cut, noise(16, 16), exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0\x12\x01\x03")
     program = """if True:
         import sys
-        from deep_ranking.errors import InputError
+        from deep_ranking.files.errors import InputError
         from deep_ranking.images import read_image
         for path in sys.argv[1:]:
             try:

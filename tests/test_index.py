@@ -4,13 +4,12 @@ import faiss
 import numpy as np
 import pytest
 
-from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path
-from deep_ranking.index import clusters, exact, tuning
-from deep_ranking.index.base import Cost
-from deep_ranking.index.clusters import ClusterIndex, HierarchyIndex
-from deep_ranking.index.exact import ExactIndex
-from deep_ranking.index.tuning import Yardstick, fewest_probes, measure
+from deep_ranking.files import InputError, atomic_path
+from deep_ranking.search.index import clusters, exact, tuning
+from deep_ranking.search.index.base import Cost
+from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
+from deep_ranking.search.index.exact import ExactIndex
+from deep_ranking.search.index.tuning import Yardstick, fewest_probes, measure
 
 DIM = 12
 

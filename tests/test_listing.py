@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deep_ranking.errors import InputError
-from deep_ranking.listing import (
+from deep_ranking.datasets import (
     class_folders,
     limit_classes,
     nested_folders,
@@ -18,6 +17,7 @@ from deep_ranking.listing import (
     with_folder_categories,
     write_classes,
 )
+from deep_ranking.files import InputError
 
 
 def touch(root, *names):
@@ -345,7 +345,7 @@ def test_limits_leave_classes_of_these_sizes(tmp_path_factory, sizes, fewest, mo
 def made_up(sizes):
     from pathlib import Path
 
-    from deep_ranking.listing import LabelledImages, Labels
+    from deep_ranking.datasets import LabelledImages, Labels
 
     labels = np.repeat(np.arange(len(sizes)), sizes).astype(np.int32)
     paths = [f"{label}/{number}.jpg" for number, label in enumerate(labels)]

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from deep_ranking.look_alikes import GLANCE, MAX_BITS, group_hashes, look_alike_groups
+from deep_ranking.images.near_copies import GLANCE, MAX_BITS, group_hashes, look_alike_groups
 
 
 def picture(seed):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric, triplet_distances
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pymilvus
 import pytest
 
-from deep_ranking.collection import Collection, Settings
-from deep_ranking.errors import InputError
-from deep_ranking.index import milvus, milvus_connection
-from deep_ranking.index.choice import open_index
-from deep_ranking.index.milvus import MilvusIndex, search_parameters
+from deep_ranking.files import InputError
+from deep_ranking.search.collection import Collection, Settings
+from deep_ranking.search.index import milvus, milvus_connection
+from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.milvus import MilvusIndex, search_parameters
 
 DIMENSION = 16
 NUM_ROWS = 300

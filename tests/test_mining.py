@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from deep_ranking.config import MININGS
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.losses import label_masks, mined_weights, pairwise_distances
 
 LABELS = [0, 0, 0, 1, 1, 2, 3, 3, 3, 3]  # class 2 has a single image

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
-from deep_ranking.model_file import CONFIG_ATTRIBUTE, _blog_names, load_model, save_model
-from deep_ranking.network import build_network
+from deep_ranking.files import InputError
+from deep_ranking.model.file import _blog_names, load_model, save_model
+from deep_ranking.model.header import CONFIG_ATTRIBUTE
+from deep_ranking.model.network import build_network
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 

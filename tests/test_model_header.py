@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from deep_ranking.calibration import Calibration
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
-from deep_ranking.model_header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, read_header
+from deep_ranking.files import InputError
+from deep_ranking.model.calibration import Calibration
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, read_header
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 CALIBRATION = Calibration((0.0, 1.0), (0.9, 0.1), (0.0, 0.5), (0.5, 2.0), 0.5, 20)
@@ -112,7 +112,7 @@ def test_fingerprint_tells_models_apart(tmp_path):
 def test_fingerprint_of_real_models(tmp_path):
     from stubs import build_stub
 
-    from deep_ranking.model_file import save_model, store_calibration
+    from deep_ranking.model.file import save_model, store_calibration
 
     config = replace(SMALL, embedding_size=4)
     model = build_stub(config, seed=5)
@@ -136,7 +136,7 @@ def test_fingerprint_of_real_models(tmp_path):
 def test_tensorflow_is_not_loaded(tmp_path):
     path = write(tmp_path / "model.h5")
     code = (
-        "import sys; from deep_ranking.model_header import read_header; "
+        "import sys; from deep_ranking.model.header import read_header; "
         "print(read_header(sys.argv[1]).fingerprint); "
         "print([name for name in ('tensorflow', 'keras') if name in sys.modules])"
     )

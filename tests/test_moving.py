@@ -9,11 +9,11 @@ import pytest
 from collections_of import make_collection
 from PIL import Image
 
-from deep_ranking import moving
 from deep_ranking.cli.main import main
-from deep_ranking.duplicates import find_duplicates
-from deep_ranking.errors import InputError
-from deep_ranking.moving import check_folder, move_aside, move_back
+from deep_ranking.files import InputError
+from deep_ranking.search import set_aside as moving
+from deep_ranking.search.duplicates import find_duplicates
+from deep_ranking.search.set_aside import check_folder, move_aside, move_back
 
 ODD = os.fsdecode('b/"odd" \u00e9\t'.encode() + b"\xff.png")
 PATHS = ["a/1.png", "a/2.png", "b/3.png", ODD, "c/other.png"]

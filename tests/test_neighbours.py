@@ -6,12 +6,12 @@ from collections_of import make_collection
 from stubs import build_stub
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.embedding import embed_images
-from deep_ranking.errors import InputError
-from deep_ranking.index.clusters import ClusterIndex
-from deep_ranking.index.exact import ExactIndex
-from deep_ranking.listing import class_folders
-from deep_ranking.neighbours import (
+from deep_ranking.datasets import class_folders
+from deep_ranking.embedding.embed import embed_images
+from deep_ranking.files import InputError
+from deep_ranking.search.index.clusters import ClusterIndex
+from deep_ranking.search.index.exact import ExactIndex
+from deep_ranking.search.neighbours import (
     find_neighbours,
     nearest_of_other_classes,
     neighbours_by_model,
@@ -93,8 +93,8 @@ def test_many_images_are_compared_by_clusters(tmp_path, write_colors, model, mon
     write_colors(tmp_path / "images", images=40)
     data = class_folders(tmp_path / "images")
     exact = neighbours_by_model(model, data, 5)
-    monkeypatch.setattr("deep_ranking.neighbours.MOST_COMPARED", 100)
-    monkeypatch.setattr("deep_ranking.neighbours.NUM_MEASURED", 50)
+    monkeypatch.setattr("deep_ranking.search.neighbours.MOST_COMPARED", 100)
+    monkeypatch.setattr("deep_ranking.search.neighbours.NUM_MEASURED", 50)
     searched = Counter()
 
     def counted(kind):

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
-from deep_ranking.network import build_network, set_trainable_from, split_at_frozen
+from deep_ranking.files import InputError
+from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 

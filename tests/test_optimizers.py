@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.optimizers import (
+from deep_ranking.training.optimizers import (
     RankingAdam,
     RankingLossScale,
     RankingSGD,

@@ -9,12 +9,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from deep_ranking.augmentation import Augmentation
-from deep_ranking.errors import InputError
+from deep_ranking.embedding.batches import ImageSource
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
-from deep_ranking.pipeline import ImageSource, TripletsOfFile, TripletSource, triplet_dataset
+from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.sampling import sample_triplets
-from deep_ranking.triplets import read_triplets, write_triplets
+from deep_ranking.sampling.triplet_file import read_triplets, write_triplets
+from deep_ranking.training.batches import TripletsOfFile, TripletSource, triplet_dataset
 
 NUM_COLORS = 30
 SIZE = 8
@@ -297,7 +298,7 @@ def test_saved_images_are_those_of_the_batches(tree_triplets, tmp_path, batch_si
 
 
 def test_only_the_first_triplets_are_saved(colors, tmp_path, monkeypatch):
-    monkeypatch.setattr("deep_ranking.pipeline.triplets.NUM_SAVED_TRIPLETS", 3)
+    monkeypatch.setattr("deep_ranking.training.batches.triplets.NUM_SAVED_TRIPLETS", 3)
     walk = source(write(colors, some_triplets(8)), save_dir=tmp_path)
     shown = flat(triplets_in(walk.dataset(0)))[:3]
     saved = [
@@ -510,8 +511,8 @@ def test_program_that_ends_amid_an_epoch_does_not_hang(colors):
     path = write(colors, some_triplets(20))
     program = """if True:
         import sys
-        from deep_ranking.pipeline import TripletsOfFile, TripletSource
-        from deep_ranking.triplets import read_triplets
+        from deep_ranking.training.batches import TripletsOfFile, TripletSource
+        from deep_ranking.sampling.triplet_file import read_triplets
         walk = TripletSource(
             TripletsOfFile(read_triplets(sys.argv[1])),
             image_size=224,

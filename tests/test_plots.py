@@ -3,9 +3,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from deep_ranking import plots
 from deep_ranking.metrics import Interval
-from deep_ranking.plots import (
+from deep_ranking.reports import plots
+from deep_ranking.reports.plots import (
     Neighbours,
     embedding_map,
     map_points,
@@ -13,13 +13,12 @@ from deep_ranking.plots import (
     new_axes,
     plot_confusions,
     plot_distances,
-    plot_history,
     plot_negatives,
     plot_recall,
     plot_samplings,
-    run_figure,
 )
-from deep_ranking.plots.axes import shortened
+from deep_ranking.reports.plots.axes import shortened
+from deep_ranking.training.history_plot import plot_history, run_figure
 
 
 def drawn(ax):

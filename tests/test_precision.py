@@ -17,12 +17,12 @@ from test_training_options import (
 )
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.embedding import embed_images
+from deep_ranking.embedding.embed import embed_images
 from deep_ranking.images import find_images
-from deep_ranking.model_file import load_model
-from deep_ranking.network import build_network
-from deep_ranking.precision import computing_in, resolved_precision, set_precision
-from deep_ranking.training import train
+from deep_ranking.model.file import load_model
+from deep_ranking.model.mixed_precision import computing_in, resolved_precision, set_precision
+from deep_ranking.model.network import build_network
+from deep_ranking.training.run import train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -80,15 +80,15 @@ def build_dense(config, *, seed=None):
 
 @pytest.fixture
 def dense_network(monkeypatch):
-    monkeypatch.setattr("deep_ranking.training.build_network", build_dense)
-    monkeypatch.setattr("deep_ranking.training.set_trainable_from", lambda *_: None)
+    monkeypatch.setattr("deep_ranking.training.run.build_network", build_dense)
+    monkeypatch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def full_run(colors, tmp_path_factory):  # noqa: F811
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deep_ranking.training.build_network", build_dense)
-        patch.setattr("deep_ranking.training.set_trainable_from", lambda *_: None)
+        patch.setattr("deep_ranking.training.run.build_network", build_dense)
+        patch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
         config = config_for(
             colors, tmp_path_factory.mktemp("full") / "full.h5", network=STILL, gap=2.0
         )

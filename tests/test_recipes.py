@@ -5,11 +5,11 @@ import keras
 import numpy as np
 import pytest
 
-from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.network import build_network
-from deep_ranking.recipes import RECIPES
+from deep_ranking.config.recipes import RECIPES
+from deep_ranking.images.augmentation import Augmentation
+from deep_ranking.model.network import build_network
 
 
 def fields_of(config):

@@ -5,9 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deep_ranking.errors import InputError
-from deep_ranking.listing import nested_folders
-from deep_ranking.relevance import FolderTree, RowCosine, base, open_relevance, read_scored_pairs
+from deep_ranking.datasets import nested_folders
+from deep_ranking.files import InputError
+from deep_ranking.sampling.relevance import (
+    FolderTree,
+    RowCosine,
+    base,
+    open_relevance,
+    read_scored_pairs,
+)
 
 EVERY = np.arange(5)
 

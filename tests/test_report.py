@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 
 from deep_ranking.cli.main import run_command
-from deep_ranking.errors import InputError
-from deep_ranking.evaluation import EmbeddedImages, evaluate
+from deep_ranking.files import InputError
 from deep_ranking.metrics import pair_metrics, retrieval_metrics
-from deep_ranking.plots import plot_distances
-from deep_ranking.report import (
+from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
+from deep_ranking.reports.page import (
     Confusion,
     Duplicate,
     Suspect,
@@ -24,9 +23,10 @@ from deep_ranking.report import (
     precision_over_shares,
     write_report,
 )
-from deep_ranking.report.html import escaped, page, table
-from deep_ranking.report.sections import _distances
-from deep_ranking.run_folder import read_history
+from deep_ranking.reports.page.html import escaped, page, table
+from deep_ranking.reports.page.sections import _distances
+from deep_ranking.reports.plots import plot_distances
+from deep_ranking.training.run_folder import read_history
 
 LABELS = np.array(["a", "a", "b", "b", "c"])
 
@@ -297,7 +297,7 @@ def test_the_distances_shown_are_those_that_the_threshold_is_of(images, monkeypa
         given.append((pair_metrics(same, different).threshold, threshold))
         return plot_distances(same, different, threshold)
 
-    monkeypatch.setattr("deep_ranking.report.sections.plot_distances", draw)
+    monkeypatch.setattr("deep_ranking.reports.page.sections.plot_distances", draw)
     rng = np.random.default_rng(0)
     noisy = EmbeddedImages(images.paths, images.labels, rng.normal(size=(18, 4)))
     _distances(evaluate(noisy, seed=3), noisy, 3)
@@ -404,7 +404,7 @@ def report_of(folder, *more, model="model.h5", dataset="images", output="report.
 def test_the_command_writes_a_report_and_says_where(folder, capsys, monkeypatch):
     keras = pytest.importorskip("keras")
     network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
-    monkeypatch.setattr("deep_ranking.model_file.load_model", lambda path: network)
+    monkeypatch.setattr("deep_ranking.model.file.load_model", lambda path: network)
     (folder / "model.run").mkdir()
     (folder / "model.run" / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.25\n")
     assert report_of(folder, "--title", "Dark & light") == 0

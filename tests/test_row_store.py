@@ -6,8 +6,8 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from deep_ranking.errors import InputError
-from deep_ranking.row_store import RowStore
+from deep_ranking.files import InputError
+from deep_ranking.files.row_store import RowStore
 
 WIDTH = 3
 RECORD_BYTES = 40  # a key of 32 bytes, and a count of 8

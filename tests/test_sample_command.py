@@ -19,8 +19,8 @@ from test_listing import CONSUMER_TO_SHOP, partition, touch
 from deep_ranking.cli.arguments import add_seed
 from deep_ranking.cli.main import run_command
 from deep_ranking.cli.sample_data import add_data_arguments, parts_of, read_data
-from deep_ranking.listing import class_folders
-from deep_ranking.triplets import read_triplets, resolve_paths
+from deep_ranking.datasets import class_folders
+from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 
 
 def sample(capsys, *arguments, output=None):

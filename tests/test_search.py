@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from collections_of import make_collection
 
-from deep_ranking.calibration import Calibration
-from deep_ranking.collection import Collection
-from deep_ranking.errors import InputError
-from deep_ranking.index.choice import open_index
-from deep_ranking.model_header import CALIBRATION_ATTRIBUTE
-from deep_ranking.search import Searcher, as_rows
+from deep_ranking.files import InputError
+from deep_ranking.model.calibration import Calibration
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
+from deep_ranking.search.collection import Collection
+from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.searcher import Searcher, as_rows
 
 DIM = 8
 EVERY = [{"kind": "exact"}, {"kind": "clusters", "probes": 99}, {"kind": "hierarchy", "probes": 99}]

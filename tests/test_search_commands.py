@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from deep_ranking.cli.main import run_command
-from deep_ranking.collection import Collection, locked
 from deep_ranking.config import NetworkConfig
-from deep_ranking.embedding import embed_images
-from deep_ranking.model_file import load_model, save_model
-from deep_ranking.network import build_network
+from deep_ranking.embedding.embed import embed_images
+from deep_ranking.model.file import load_model, save_model
+from deep_ranking.model.network import build_network
+from deep_ranking.search.collection import Collection, locked
 
 NETWORK = NetworkConfig(
     image_size=32,

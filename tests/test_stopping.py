@@ -13,7 +13,7 @@ from PIL import Image
 
 from deep_ranking.cli import notes, summary
 from deep_ranking.cli.main import run_command
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -213,7 +213,7 @@ def test_a_program_holds_back_what_is_written_below_python(flags, shown):
     code = (
         "import os\n"
         "from deep_ranking.cli import main, summary\n"
-        "from deep_ranking.errors import InputError\n"
+        "from deep_ranking.files.errors import InputError\n"
         "def run(parser, argv):\n"
         "    parser.parse_args(argv)\n"
         "    os.write(2, b'a note\\n')\n"

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare
 
-from deep_ranking.errors import InputError
+from deep_ranking.config import SamplingConfig
+from deep_ranking.files import InputError
 from deep_ranking.sampling import (
     ByQuery,
     ByRelevance,
@@ -23,11 +24,10 @@ from deep_ranking.sampling import (
     Reservoirs,
     SameCategory,
     SameItem,
-    SamplingConfig,
     make_strategy,
     sample_triplets,
 )
-from deep_ranking.sampling import relevance as relevance_module
+from deep_ranking.sampling import by_relevance as relevance_module
 from deep_ranking.sampling import strategy as strategy_module
 
 

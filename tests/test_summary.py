@@ -4,11 +4,11 @@ import os
 import numpy as np
 import pytest
 
-from deep_ranking.calibration import calibrate
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
-from deep_ranking.model_file import save_model
-from deep_ranking.network import build_network
+from deep_ranking.model.calibration import calibrate
+from deep_ranking.model.file import save_model
+from deep_ranking.model.network import build_network
 
 # The convolutions of VGG16, as its paper counts them.
 VGG16 = 14_714_688

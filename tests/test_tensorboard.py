@@ -14,19 +14,19 @@ from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from tensorboard.util import tensor_util
 from werkzeug.test import Client
 
-from deep_ranking import tensorboard
-from deep_ranking.augmentation import Augmentation
 from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.embedding import embed_images
-from deep_ranking.errors import InputError
-from deep_ranking.feature_cache import cache_features
+from deep_ranking.embedding.cached_features import cache_features
+from deep_ranking.embedding.embed import embed_images
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
-from deep_ranking.pipeline import FeatureSource
+from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.sampling import sample_triplets
-from deep_ranking.tensorboard import Board, class_names, in_rows
-from deep_ranking.training import train
-from deep_ranking.training_data import image_source
-from deep_ranking.triplets import write_triplets
+from deep_ranking.sampling.triplet_file import write_triplets
+from deep_ranking.training import tensorboard
+from deep_ranking.training.batches import FeatureSource
+from deep_ranking.training.data import image_source
+from deep_ranking.training.run import train
+from deep_ranking.training.tensorboard import Board, class_names, in_rows
 
 SIZE = 32
 SMALL = NetworkConfig(image_size=SIZE, weights=None, hidden_size=8, embedding_size=8, dropout=0.0)
@@ -67,8 +67,8 @@ def classes_config(folder, output, **changes):
 def trained(folder, tmp_path_factory):
     """A run of two epochs, judged on other classes: its settings and its model."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("deep_ranking.training.build_network", build_stub)
-    patch.setattr("deep_ranking.training.set_trainable_from", lambda *_: None)
+    patch.setattr("deep_ranking.training.run.build_network", build_stub)
+    patch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
     output = tmp_path_factory.mktemp("run") / "model.h5"
     config = config_for(folder, output, validation_dataset=folder / "others")
     yield config, train(config, verbose=0)

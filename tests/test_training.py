@@ -14,18 +14,18 @@ import pytest
 from PIL import Image
 from stubs import build_stub
 
-from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.embedding import embed_images
-from deep_ranking.errors import InputError
-from deep_ranking.evaluation import EmbeddedImages, evaluate
+from deep_ranking.embedding.embed import embed_images
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images
-from deep_ranking.model_file import load_model
-from deep_ranking.network import build_network
+from deep_ranking.images.augmentation import Augmentation
+from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
+from deep_ranking.model.file import load_model
+from deep_ranking.model.network import build_network
 from deep_ranking.sampling import sample_triplets
-from deep_ranking.training import train
-from deep_ranking.triplets import write_triplets
+from deep_ranking.sampling.triplet_file import write_triplets
+from deep_ranking.training.run import train
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size=8, dropout=0.2)
 
@@ -259,7 +259,7 @@ def test_a_number_of_a_checkpoint_that_changed_is_noticed(undisturbed, tmp_path,
 
 def test_everything_is_checked_before_the_network_is_built(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "deep_ranking.training.build_network", lambda *_, **__: pytest.fail("built")
+        "deep_ranking.training.run.build_network", lambda *_, **__: pytest.fail("built")
     )
     broken = tmp_path / "triplets.txt"
     broken.write_text("a.png,b.png,c.png\n")
@@ -301,7 +301,7 @@ def test_a_loss_of_nan_ends_the_run(folder, tmp_path, monkeypatch):
         model.get_layer("embedding").bias.assign([np.nan] * 8)
         return model
 
-    monkeypatch.setattr("deep_ranking.training.build_network", build_spoilt)
+    monkeypatch.setattr("deep_ranking.training.run.build_network", build_spoilt)
     config = config_for(folder, tmp_path / "model.h5")
     with pytest.raises(InputError, match="--learning_rate"):
         train(config, verbose=0)
@@ -311,8 +311,8 @@ def test_a_loss_of_nan_ends_the_run(folder, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def judged_on_classes(folder, tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setattr("deep_ranking.training.build_network", build_stub)
-    patch.setattr("deep_ranking.training.set_trainable_from", lambda *_: None)
+    patch.setattr("deep_ranking.training.run.build_network", build_stub)
+    patch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
     output = tmp_path_factory.mktemp("classes") / "model.h5"
     config = config_for(
         folder,
@@ -366,7 +366,7 @@ def test_stops_early_and_stays_stopped(folder, tmp_path, capsys, monkeypatch):
     # Validation that gets worse and worse: the best is before training, then 2 chances.
     values = iter([0.9, 0.8, 0.7, 0.6, 0.5])
     monkeypatch.setattr(
-        "deep_ranking.validation.TripletValidation.measure",
+        "deep_ranking.training.validation.TripletValidation.measure",
         lambda *_: ({"val_similarity_precision": next(values), "val_loss": 1.0}, None),
     )
     config = config_for(

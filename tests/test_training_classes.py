@@ -9,12 +9,12 @@ from stubs import build_stub
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.diagnosis import Finding
-from deep_ranking.embedding_start import whitening_axes
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
-from deep_ranking.network import build_network
-from deep_ranking.training import _Run, train
+from deep_ranking.model.network import build_network
+from deep_ranking.model.whitening import whitening_axes
+from deep_ranking.training.diagnosis import Finding
+from deep_ranking.training.run import _Run, train
 
 SMALL = NetworkConfig(
     image_size=32,
@@ -215,7 +215,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, write_colors, capsys):
 def mended(config, monkeypatch, findings):
     """Train with a diagnosis that finds what is wrong in given epochs."""
     found = iter(findings)
-    monkeypatch.setattr("deep_ranking.training.diagnose", lambda *_: next(found, None))
+    monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
     return train(config, verbose=0)
 
 
@@ -243,7 +243,7 @@ def test_what_was_mended_stays_mended_when_the_run_goes_on(colors, tmp_path, mon
     undisturbed = mended(whole, monkeypatch, finding())
     config = replace(whole, output=tmp_path / "m.h5")
     found = iter(finding())
-    monkeypatch.setattr("deep_ranking.training.diagnose", lambda *_: next(found, None))
+    monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
     interrupted(config, monkeypatch, 2)
     resumed = train(config, resume=True, verbose=0)
     np.testing.assert_array_equal(kernel_of(resumed), kernel_of(undisturbed))
@@ -253,13 +253,13 @@ def test_what_was_mended_stays_mended_when_the_run_goes_on(colors, tmp_path, mon
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_weights_of_nan_are_mended(colors, tmp_path, monkeypatch):
-    monkeypatch.setattr("deep_ranking.diagnosis.LOWER_RATE", 1e-41)
+    monkeypatch.setattr("deep_ranking.training.diagnosis.LOWER_RATE", 1e-41)
     config = config_for(
         colors, tmp_path / "m.h5", auto_fix=True, optimizer="sgd", learning_rate=1e39
     )
     model = train(config, verbose=0)
     assert np.isfinite(kernel_of(model)).all()
-    monkeypatch.setattr("deep_ranking.diagnosis.LOWER_RATE", 1.0)
+    monkeypatch.setattr("deep_ranking.training.diagnosis.LOWER_RATE", 1.0)
     with pytest.raises(InputError, match="NaN or infinite"):  # after five attempts
         train(config, overwrite=True, verbose=0)
 

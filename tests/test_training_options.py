@@ -12,11 +12,11 @@ from stubs import build_stub
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.losses import RankingLoss, kernel_penalty, penalise_kernels
-from deep_ranking.model_file import load_model, save_model
-from deep_ranking.network import build_network
-from deep_ranking.training import _Run, train
+from deep_ranking.model.file import load_model, save_model
+from deep_ranking.model.network import build_network
+from deep_ranking.training.run import _Run, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -41,7 +41,7 @@ class NoFigure:
 @pytest.fixture
 def no_pictures(monkeypatch):
     """The picture of the history takes longer than such an epoch."""
-    monkeypatch.setattr("deep_ranking.run_folder.run_figure", lambda _: NoFigure())
+    monkeypatch.setattr("deep_ranking.training.run_folder.run_figure", lambda _: NoFigure())
 
 
 def config_for(colors, output, **changes):
@@ -172,7 +172,7 @@ def test_a_run_with_penalty_and_clipping_goes_on_to_the_same_result(colors, tmp_
 def worse_and_worse(monkeypatch, values):
     values = iter(values)
     monkeypatch.setattr(
-        "deep_ranking.validation.TripletValidation.measure",
+        "deep_ranking.training.validation.TripletValidation.measure",
         lambda *_: ({"val_similarity_precision": next(values), "val_loss": 1.0}, None),
     )
 
@@ -248,7 +248,7 @@ def test_plateau_keeps_momentum_and_a_resumed_run_the_lower_rate(colors, tmp_pat
 def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monkeypatch):
     """The optimizer is a new one then, of other weights."""
     monkeypatch.setattr(
-        "deep_ranking.training.set_trainable_from",
+        "deep_ranking.training.run.set_trainable_from",
         lambda model, first: setattr(model.get_layer("hidden"), "trainable", first != "head"),
     )
 
@@ -260,7 +260,7 @@ def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monke
         whole.network_config, whole.backbone_layers = config, ["hidden"]
         return whole
 
-    monkeypatch.setattr("deep_ranking.training.build_network", with_hidden)
+    monkeypatch.setattr("deep_ranking.training.run.build_network", with_hidden)
     worse_and_worse(monkeypatch, [0.5] * 10)
     config = config_for(
         colors,
@@ -340,13 +340,13 @@ def test_a_start_between_judgements_is_judged_and_goes_on(colors, tmp_path, monk
 @pytest.mark.parametrize("start_epoch", [2, 3])
 def test_a_start_behind_the_heads_epochs_can_be_mended(colors, tmp_path, monkeypatch, start_epoch):
     """What there is to go back to was made before the first epoch."""
-    from deep_ranking.diagnosis import Finding
+    from deep_ranking.training.diagnosis import Finding
 
     found = iter([Finding("Collapse.", {"learning_rate": 0.001}, spoilt=True)])
-    monkeypatch.setattr("deep_ranking.training.diagnose", lambda *_: next(found, None))
+    monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
     trained_from = []
     monkeypatch.setattr(
-        "deep_ranking.training.set_trainable_from",
+        "deep_ranking.training.run.set_trainable_from",
         lambda model, first: (
             trained_from.append(first) or setattr(model.get_layer("embedding"), "trainable", True)
         ),

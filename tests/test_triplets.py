@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deep_ranking.errors import InputError
-from deep_ranking.triplets import (
+from deep_ranking.files import InputError
+from deep_ranking.sampling.triplet_file import (
     Triplets,
     read_triplets,
     resolve_paths,

@@ -8,7 +8,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 Config = TypeVar("Config")
 
@@ -74,7 +74,7 @@ def add_seed(parser: argparse.ArgumentParser, help_text: str = "decides what is 
 
 def add_index_kind(parser: argparse.ArgumentParser) -> None:
     """Add the flag of the kind of index; its value is the index's settings."""
-    from deep_ranking.index.choice import KINDS, index_settings
+    from deep_ranking.search.index.index_from_settings import KINDS, index_settings
 
     def settings(text: str) -> dict[str, Any]:
         try:

@@ -11,7 +11,7 @@ from deep_ranking.cli.arguments import (
     positive_int,
 )
 from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images
 from deep_ranking.metrics import sample_pairs
 
@@ -49,10 +49,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     except ValueError as error:
         raise InputError(f"{args.dataset}: {error}") from None
     start_tensorflow()
-    from deep_ranking.calibration import calibrate
-    from deep_ranking.embedding import embedded_images
+    from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.metrics import pair_distances, pair_metrics
-    from deep_ranking.model_file import load_model, store_calibration
+    from deep_ranking.model.calibration import calibrate
+    from deep_ranking.model.file import load_model, store_calibration
 
     model = load_model(args.model)
     paths = [str(listing.root / path) for path in listing.paths]

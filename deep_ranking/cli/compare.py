@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from deep_ranking.cli.arguments import add_metric, add_model, check_files_exist, counted
 from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path
+from deep_ranking.files import InputError, atomic_path
 from deep_ranking.images import list_images, read_image
 
 if TYPE_CHECKING:
-    from deep_ranking.calibration import Calibration
-    from deep_ranking.comparing import Comparison, CrossedPairs, ListedPairs
+    from deep_ranking.model.calibration import Calibration
+    from deep_ranking.reports.comparing import Comparison, CrossedPairs, ListedPairs
 
 ARTICLE_GAP = 1.0
 DESCRIPTION = (
@@ -82,9 +81,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 def _compare_two(args: argparse.Namespace) -> None:
     start_tensorflow()
-    from deep_ranking.embedding import embed_images
+    from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import cosine_at, row_distances
-    from deep_ranking.model_file import load_model
+    from deep_ranking.model.file import load_model
 
     model = load_model(args.model)
     first, second = embed_images(model, [args.image1, args.image2])
@@ -129,9 +128,9 @@ def _compare_many(args: argparse.Namespace) -> None:
     pairs = _pairs(args)
     with _lines(args) as handle:  # first, as it fails where nothing can be written
         start_tensorflow()
-        from deep_ranking.comparing import Comparison, ListedPairs
-        from deep_ranking.embedding import embedded_images
-        from deep_ranking.model_file import load_model
+        from deep_ranking.embedding.embed import embedded_images
+        from deep_ranking.model.file import load_model
+        from deep_ranking.reports.comparing import Comparison, ListedPairs
 
         model = load_model(args.model)
         listed = pairs if isinstance(pairs, ListedPairs) else None
@@ -150,7 +149,7 @@ def _compare_many(args: argparse.Namespace) -> None:
 
 
 def _pairs(args: argparse.Namespace) -> "ListedPairs | CrossedPairs":
-    from deep_ranking.comparing import CrossedPairs, read_pairs
+    from deep_ranking.reports.comparing import CrossedPairs, read_pairs
 
     if hasattr(args, "pairs"):
         pairs = read_pairs(args.pairs)

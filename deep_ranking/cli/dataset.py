@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_required_path, add_seed, counted, positive_int
-from deep_ranking.datasets.catalogue import CATALOGUE, Dataset
+from deep_ranking.datasets.public import CATALOGUE, Dataset
 
 if TYPE_CHECKING:
-    from deep_ranking.datasets import Contents, Statistics
+    from deep_ranking.datasets.public import Contents
+    from deep_ranking.datasets.statistics import Statistics
 
 DESCRIPTION = (
     "Get a public data set as folders of classes, or say what a data set is like. A download that "
@@ -54,7 +55,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.dataset == "stats":
         _run_stats(args)
     elif args.dataset == "digits":
-        from deep_ranking.datasets import prepare_digits
+        from deep_ranking.datasets.public import prepare_digits
 
         _print_contents(args.output, prepare_digits(args.output, seed=args.seed), None)
     else:
@@ -121,9 +122,9 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) ->
 
 
 def _prepare(dataset: Dataset, args: argparse.Namespace) -> "Contents":
-    from deep_ranking.datasets import prepare
-    from deep_ranking.datasets.download import part_of
-    from deep_ranking.datasets.folder import archive_path
+    from deep_ranking.datasets.public import prepare
+    from deep_ranking.datasets.public.download import part_of
+    from deep_ranking.datasets.public.folder import archive_path
 
     try:
         return prepare(
@@ -171,8 +172,8 @@ def _print_contents(folder: Path, contents: "Contents", dataset: Dataset | None)
 
 
 def _run_stats(args: argparse.Namespace) -> None:
-    from deep_ranking.datasets import dataset_statistics
-    from deep_ranking.errors import InputError
+    from deep_ranking.datasets.statistics import dataset_statistics
+    from deep_ranking.files import InputError
 
     image_size = getattr(args, "image_size", None)
     splits = dataset_statistics(args.root, image_size=image_size, progress=True)
@@ -197,7 +198,7 @@ def _run_stats(args: argparse.Namespace) -> None:
 
 def _print_statistics(root: Path, found: "Statistics") -> None:
     from deep_ranking.datasets.statistics import spread
-    from deep_ranking.duplicates import readable_bytes
+    from deep_ranking.search.duplicates import readable_bytes
 
     name = str(root / found.split) if found.split else str(root)
     images, classes = found.num_images, len(found.images_per_class)

@@ -11,11 +11,15 @@ import numpy as np
 from deep_ranking.cli.arguments import add_seed, positive_int
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
-from deep_ranking.errors import InputError
-from deep_ranking.files import make_folder
+from deep_ranking.files import InputError, make_folder
 from deep_ranking.images import find_images, read_image
 from deep_ranking.sampling import sample_triplets
-from deep_ranking.triplets import Triplets, read_triplets, resolve_paths, write_triplets
+from deep_ranking.sampling.triplet_file import (
+    Triplets,
+    read_triplets,
+    resolve_paths,
+    write_triplets,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -55,9 +59,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     root = _empty_folder(args.output_directory)
     start_tensorflow()
-    from deep_ranking.datasets import write_digits
-    from deep_ranking.network import build_network
-    from deep_ranking.training import train
+    from deep_ranking.datasets.public import write_digits
+    from deep_ranking.model.network import build_network
+    from deep_ranking.training.run import train
 
     splits = write_digits(root / "digits", seed=args.seed)
     files = {
@@ -123,7 +127,7 @@ def _sample(images: Path, path: Path, seed: int) -> Path:
 
 def _precision(triplets: Triplets, model: "keras.Model | None") -> float:
     """Similarity precision of a model's embeddings, or of raw pixels without one."""
-    from deep_ranking.embedding import embed_images
+    from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import similarity_precision, triplet_distances
 
     paths = resolve_paths(triplets, None)
@@ -137,7 +141,7 @@ def _precision(triplets: Triplets, model: "keras.Model | None") -> float:
 
 def _compare(triplets_path: Path, model: "keras.Model") -> None:
     """Print the distances of a like and an unlike pair: those of the middle triplet."""
-    from deep_ranking.embedding import embed_images
+    from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import row_distances
 
     triplets = read_triplets(triplets_path)

@@ -18,21 +18,21 @@ from deep_ranking.cli.arguments import (
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.cli.train import take_settings_of_recipe, train_config
 from deep_ranking.config import (
+    RELEVANCE,
+    STRATEGIES,
     DataConfig,
     NetworkConfig,
+    SamplingConfig,
     ScheduleConfig,
     StreamConfig,
     TrainConfig,
     ValidationConfig,
 )
-from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path
-from deep_ranking.recipes import RECIPES
-from deep_ranking.sampling import STRATEGIES, SamplingConfig
-from deep_ranking.sampling.choice import RELEVANCE
+from deep_ranking.config.recipes import RECIPES
+from deep_ranking.files import InputError, atomic_path
 
 if TYPE_CHECKING:
-    from deep_ranking.doctor import Estimate, Examination, Finding, Survey
+    from deep_ranking.reports.doctor import Estimate, Examination, Finding, Survey
 
 DESCRIPTION = (
     "Say what is wrong with a data set before anyone trains on it: broken images, classes of one, "
@@ -117,7 +117,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         check_files_exist(args, "model")
     if hasattr(args, "html"):
         _check_output(args.html)
-    from deep_ranking.doctor import examine, find_parts, survey_images, verdict
+    from deep_ranking.reports.doctor import examine, find_parts, survey_images, verdict
 
     if hasattr(args, "recipe"):
         with contextlib.redirect_stdout(io.StringIO()):  # its words are those of train.py
@@ -140,7 +140,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     else:
         _print_text(examination)
     if hasattr(args, "html"):
-        from deep_ranking.doctor.page import doctor_page
+        from deep_ranking.reports.doctor.page import doctor_page
 
         with atomic_path(args.html) as temporary:
             temporary.write_text(doctor_page(examination), encoding="utf-8")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deep_ranking.cli.arguments import check_files_exist, counted
-from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path
+from deep_ranking.files import InputError, atomic_path
 
 if TYPE_CHECKING:
-    from deep_ranking.collection import Collection
-    from deep_ranking.duplicates import DuplicateGroup, Duplicates
+    from deep_ranking.search.collection import Collection
+    from deep_ranking.search.duplicates import DuplicateGroup, Duplicates
 
 DESCRIPTION = (
     "Find groups of near-duplicates among the images of an index, with a suggestion which of each "
@@ -79,7 +78,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         check_files_exist(args, "undo")
         _undo(args.undo)
         return
-    from deep_ranking.collection import Collection
+    from deep_ranking.search.collection import Collection
 
     collection = Collection.open(args.index)
     _check_outputs(args, collection)
@@ -87,8 +86,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def _find(args: argparse.Namespace, collection: "Collection") -> None:
-    from deep_ranking.duplicates import find_duplicates
-    from deep_ranking.index.choice import open_index
+    from deep_ranking.search.duplicates import find_duplicates
+    from deep_ranking.search.index.index_from_settings import open_index
 
     index = open_index(collection)
     found = find_duplicates(collection, args.threshold, index=index, progress=True)
@@ -112,7 +111,7 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
             temporary.write_text(text + "\n", encoding="utf-8")
         print(f"All of it is in {args.json}.")
     if hasattr(args, "html"):
-        from deep_ranking.report.duplicate_groups import duplicates_page
+        from deep_ranking.reports.page.duplicate_groups import duplicates_page
 
         html = duplicates_page(found.groups, root, threshold=args.threshold, summary=summary)
         with atomic_path(args.html) as temporary:
@@ -132,8 +131,8 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
 
 
 def _move(args: argparse.Namespace, groups: Sequence["DuplicateGroup"], root: Path) -> None:
-    from deep_ranking.duplicates import readable_bytes
-    from deep_ranking.moving import UNDO_FILE, move_aside
+    from deep_ranking.search.duplicates import readable_bytes
+    from deep_ranking.search.set_aside import UNDO_FILE, move_aside
 
     moved = move_aside(groups, root, args.move)
     for path, reason in moved.left:
@@ -147,7 +146,7 @@ def _move(args: argparse.Namespace, groups: Sequence["DuplicateGroup"], root: Pa
 
 
 def _undo(file: Path) -> None:
-    from deep_ranking.moving import move_back
+    from deep_ranking.search.set_aside import move_back
 
     moved = move_back(file)
     for path, reason in moved.left:
@@ -161,7 +160,7 @@ def _undo(file: Path) -> None:
 
 
 def _print_group(number: int, group: "DuplicateGroup") -> None:
-    from deep_ranking.duplicates import readable_bytes
+    from deep_ranking.search.duplicates import readable_bytes
 
     print(f"Group {number}: {counted(len(group.images), 'image')}")
     for image in group.images:
@@ -183,7 +182,7 @@ def _print_left_out(found: "Duplicates") -> None:
 
 
 def _summary(groups: Sequence["DuplicateGroup"]) -> str:
-    from deep_ranking.duplicates import readable_bytes
+    from deep_ranking.search.duplicates import readable_bytes
 
     images = sum(len(group.images) for group in groups)
     others = [image for group in groups for image in group.others]
@@ -227,7 +226,7 @@ def _check_outputs(args: argparse.Namespace, collection: "Collection") -> None:
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise InputError(f"{path}: expected the name of a file to write, in a folder; --{name}")
     if hasattr(args, "move"):
-        from deep_ranking.moving import check_folder
+        from deep_ranking.search.set_aside import check_folder
 
         check_folder(args.move, Path(collection.settings.root), collection.folder)
 

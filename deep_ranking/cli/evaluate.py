@@ -23,12 +23,12 @@ from deep_ranking.cli.evaluation_tables import (
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.files import atomic_path
 from deep_ranking.images import find_images
-from deep_ranking.triplets import read_triplets, resolve_paths
+from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 
 if TYPE_CHECKING:
     import keras
 
-    from deep_ranking.evaluation import Evaluation
+    from deep_ranking.metrics.evaluation import Evaluation
 
 DESCRIPTION = (
     "Judge a model on images of known classes, or on given triplets: a table with 95 % bootstrap "
@@ -95,9 +95,9 @@ def _judge_triplets(args: argparse.Namespace) -> dict[str, Any]:
     triplets = read_triplets(args.triplets)
     paths = resolve_paths(triplets, None)
     start_tensorflow()
-    from deep_ranking.embedding import embedded_images
-    from deep_ranking.evaluation import EmbeddedImages, evaluate_triplets
-    from deep_ranking.model_file import load_model
+    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_triplets
+    from deep_ranking.model.file import load_model
 
     model = load_model(args.model)
     with embedded_images(model, paths) as embeddings:
@@ -118,14 +118,14 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
     paths = [[str(listing.root / path) for path in listing.paths] for listing in listings]
     labels = [np.array(listing.classes)[listing.labels] for listing in listings]
     start_tensorflow()
-    from deep_ranking.evaluation import (
+    from deep_ranking.metrics.evaluation import (
         EmbeddedImages,
         compare_evaluations,
         draw_triplets,
         evaluate,
         means_by_class,
     )
-    from deep_ranking.model_file import load_model
+    from deep_ranking.model.file import load_model
 
     draw_triplets(labels[0], *labels[1:])  # complains of a single class before the long work
     model = load_model(args.model)
@@ -169,8 +169,9 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
 
 def _embedders(model: "keras.Model", args: argparse.Namespace) -> dict[str, Embedder]:
     """What embeds: for each method a function of image paths that gives rows for a while."""
-    from deep_ranking.baselines import BASELINES, baseline_features, untrained_backbone
-    from deep_ranking.embedding import embedded_images
+    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.images.hand_made_features import BASELINES, baseline_features
+    from deep_ranking.model.network import untrained_backbone
 
     def of_network(network: "keras.Model") -> Embedder:
         return lambda paths: embedded_images(network, paths)

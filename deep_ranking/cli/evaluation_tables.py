@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from deep_ranking.evaluation import Evaluation
 from deep_ranking.metrics import Interval
+from deep_ranking.metrics.evaluation import Evaluation
 
 NUM_CLASSES_SHOWN = 10
 WHOLE = ("nmi", "roc_auc", "equal_error_rate", "equal_error_threshold", "score_at_top_30")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_image_pair, check_files_exist
 from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path
+from deep_ranking.files import InputError, atomic_path
 
 if TYPE_CHECKING:
-    from deep_ranking.explain import Explanation
+    from deep_ranking.reports.explain import Explanation
 
 DESCRIPTION = (
     "Show where the similarity of two images comes from: what the ConvNet and each shallow branch "
@@ -49,9 +48,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         )
     with atomic_path(args.output) as temporary:  # first, as it fails where nothing can be written
         start_tensorflow()
-        from deep_ranking.explain import explain, explanation_figure
         from deep_ranking.images import read_image
-        from deep_ranking.model_file import load_model
+        from deep_ranking.model.file import load_model
+        from deep_ranking.reports.explain import explain, explanation_figure
 
         model = load_model(args.model)
         size = model.input_shape[1]
@@ -65,7 +64,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def _print_text(explanation: "Explanation", output: Path) -> None:
-    from deep_ranking.explain import PART_NAMES
+    from deep_ranking.reports.explain import PART_NAMES
 
     print(f"distance {explanation.distance:.6f}")
     print(f"cosine   {explanation.cosine:.6f}, the sum of")

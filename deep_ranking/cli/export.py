@@ -6,8 +6,8 @@ from pathlib import Path
 
 from deep_ranking.cli.arguments import add_required_path, check_files_exist, counted
 from deep_ranking.cli.notes import held_back, start_tensorflow
-from deep_ranking.errors import InputError
-from deep_ranking.exporting import DEFAULT_TOLERANCE, FORMATS, check_output
+from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
+from deep_ranking.files import InputError
 from deep_ranking.images import list_images
 
 DESCRIPTION = (
@@ -65,8 +65,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_output(args.output, args.format, overwrite=args.overwrite)
     images = _images(getattr(args, "images", []))
     start_tensorflow()
-    from deep_ranking.exporting import export_model
-    from deep_ranking.model_file import load_model
+    from deep_ranking.embedding.export import export_model
+    from deep_ranking.model.file import load_model
 
     model = load_model(args.model)
     with held_back():

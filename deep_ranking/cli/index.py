@@ -16,7 +16,9 @@ from deep_ranking.cli.arguments import (
 )
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.cli.stopping import saying_when_stopped
-from deep_ranking.collection import (
+from deep_ranking.files import InputError
+from deep_ranking.model.header import ModelHeader, read_header
+from deep_ranking.search.collection import (
     DTYPES,
     Collection,
     Settings,
@@ -25,14 +27,12 @@ from deep_ranking.collection import (
     locked,
     sync,
 )
-from deep_ranking.collection.folder import SETTINGS
-from deep_ranking.errors import InputError
-from deep_ranking.model_header import ModelHeader, read_header
+from deep_ranking.search.collection.folder import SETTINGS
 
 if TYPE_CHECKING:
     import keras
 
-    from deep_ranking.index.upkeep import Upkeep
+    from deep_ranking.search.index.updating import Upkeep
 
 DESCRIPTION = (
     "Embed the images of a folder once, to search them. The same command again embeds only what is "
@@ -131,7 +131,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
         def load() -> "keras.Model":
             start_tensorflow()
-            from deep_ranking.model_file import load_model
+            from deep_ranking.model.file import load_model
 
             return load_model(collection.model)
 
@@ -139,7 +139,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         _print_report(report)
         if not report.num_images:
             raise InputError(f"{collection.settings.root}: none of its images can be searched")
-        from deep_ranking.index.upkeep import update_index
+        from deep_ranking.search.index.updating import update_index
 
         done = update_index(
             collection,
@@ -204,8 +204,8 @@ def _print_report(report: SyncReport) -> None:
 
 
 def _print_measures(collection: Collection, done: "Upkeep") -> None:
-    from deep_ranking.index.exact import ExactIndex
-    from deep_ranking.index.tuning import Yardstick, measure
+    from deep_ranking.search.index.exact import ExactIndex
+    from deep_ranking.search.index.tuning import Yardstick, measure
 
     embeddings, rows = collection.embeddings(), collection.rows()
     yardstick = Yardstick(embeddings, rows)

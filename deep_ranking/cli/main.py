@@ -14,10 +14,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
 
+from deep_ranking import __version__
 from deep_ranking.cli import notes
 from deep_ranking.cli.stopping import EXIT_CODE, run_as_program, stoppable
-from deep_ranking.errors import InputError
-from deep_ranking.version import __version__
+from deep_ranking.files import InputError
 
 COMMANDS = {
     "dataset": "get a public data set as class folders; say what a data set is like",

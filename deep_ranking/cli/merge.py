@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deep_ranking.cli.arguments import add_index_kind, add_required_path, counted
-from deep_ranking.collection import Collection, locked
-from deep_ranking.collection.merging import check_shards, merge
+from deep_ranking.search.collection import Collection, locked
+from deep_ranking.search.collection.merging import check_shards, merge
 
 DESCRIPTION = (
     "Join the shards that several machines made with index --shard I/N. Nothing is embedded, and "
@@ -30,7 +30,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     parts = [Collection.open(each) for each in args.shards]
     check_shards(parts)
-    from deep_ranking.index.upkeep import update_index
+    from deep_ranking.search.index.updating import update_index
 
     with locked(args.output):
         collection = merge(parts, args.output)

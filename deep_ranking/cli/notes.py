@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 verbose = False
 """Whether notes are shown, as by --verbose."""

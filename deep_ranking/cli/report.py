@@ -9,7 +9,7 @@ import numpy as np
 
 from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist, counted
 from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images
 
 DESCRIPTION = (
@@ -53,10 +53,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     paths = [str(listing.root / path) for path in listing.paths]
     labels = np.array(listing.classes)[listing.labels]
     start_tensorflow()
-    from deep_ranking.embedding import embedded_images
-    from deep_ranking.evaluation import EmbeddedImages, draw_triplets, evaluate
-    from deep_ranking.model_file import load_model
-    from deep_ranking.report import write_report
+    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
+    from deep_ranking.model.file import load_model
+    from deep_ranking.reports.page import write_report
 
     history = _history(args)
     draw_triplets(labels)  # complains of a single class before the long work
@@ -80,7 +80,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def _history(args: argparse.Namespace) -> list[dict[str, float]]:
-    from deep_ranking.run_folder import read_history
+    from deep_ranking.training.run_folder import read_history
 
     if hasattr(args, "history"):
         return read_history(args.history)

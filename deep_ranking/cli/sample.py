@@ -28,12 +28,11 @@ from deep_ranking.cli.sample_data import (
     read_data,
     shares_of,
 )
-from deep_ranking.errors import InputError
-from deep_ranking.files import make_folder
-from deep_ranking.listing import LabelledImages, relative_prefix, write_classes
-from deep_ranking.sampling import SamplingConfig, Strategy, make_strategy
-from deep_ranking.sampling.choice import HARD, IN_CLASS, RELEVANCE
-from deep_ranking.triplets import COMPRESSED, shard_path, write_triplets
+from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, SamplingConfig
+from deep_ranking.datasets import LabelledImages, relative_prefix, write_classes
+from deep_ranking.files import InputError, make_folder
+from deep_ranking.sampling import Strategy, make_strategy
+from deep_ranking.sampling.triplet_file import COMPRESSED, shard_path, write_triplets
 
 DESCRIPTION = (
     "Draw triplets (query, positive, negative) from folders of images, one folder a class, or from "
@@ -142,7 +141,7 @@ def _strategy(
     categories = None if data.categories is None else data.categories.codes
     relevance = neighbours = None
     if config.strategy == RELEVANCE:
-        from deep_ranking.relevance import WITHOUT_NETWORK, open_relevance
+        from deep_ranking.sampling.relevance import WITHOUT_NETWORK, open_relevance
 
         if not args.relevance.lower().endswith(WITHOUT_NETWORK):
             start_tensorflow()
@@ -152,7 +151,7 @@ def _strategy(
     if config.strategy == HARD:
         if hasattr(args, "model"):
             start_tensorflow()
-        from deep_ranking.neighbours import find_neighbours
+        from deep_ranking.search.neighbours import find_neighbours
 
         model, index = getattr(args, "model", None), getattr(args, "index", None)
         neighbours = find_neighbours(data, config.num_neighbours, model=model, index=index)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking.cli.arguments import counted, positive_int
-from deep_ranking.errors import InputError
-from deep_ranking.listing import (
+from deep_ranking.datasets import (
     LabelledImages,
     Labels,
     class_folders,
+    hold_back_classes,
     limit_classes,
     nested_folders,
     read_classes,
@@ -20,7 +20,7 @@ from deep_ranking.listing import (
     split_classes,
     with_folder_categories,
 )
-from deep_ranking.sampling import hold_back_classes
+from deep_ranking.files import InputError
 
 FILES = ("classes", "pairs", "partition")
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -201,7 +201,7 @@ def _split(
         )
     together = None
     if args.keep_together:
-        from deep_ranking.look_alikes import look_alike_groups
+        from deep_ranking.images.near_copies import look_alike_groups
 
         together, num_unreadable = look_alike_groups(data.files())
         copies = len(data) - len(np.unique(together))

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from deep_ranking.cli.arguments import add_metric, add_required_path, counted, positive_int
 from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.collection import Collection
-from deep_ranking.errors import InputError
-from deep_ranking.files import atomic_path
+from deep_ranking.files import InputError, atomic_path
 from deep_ranking.images import list_images, read_image
+from deep_ranking.search.collection import Collection
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from deep_ranking.search import Result, Searcher
+    from deep_ranking.search.searcher import Result, Searcher
 
 DESCRIPTION = (
     "Find the images of an index that are most like the query images: rank, distance and path of "
@@ -84,7 +83,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         )
     collection = Collection.open(args.index)
     given = _queries(args.image)
-    from deep_ranking.search import Searcher
+    from deep_ranking.search.searcher import Searcher
 
     searcher = Searcher(collection)
     queries, rows = _embedded(collection, given)
@@ -122,8 +121,8 @@ def _embedded(
     start_tensorflow()
     import numpy as np
 
-    from deep_ranking.embedding import embed_images
-    from deep_ranking.model_file import load_model
+    from deep_ranking.embedding.embed import embed_images
+    from deep_ranking.model.file import load_model
 
     model = load_model(collection.model)
     paths = list(queries)
@@ -139,7 +138,7 @@ def _embedded(
 
 
 def _print(args: argparse.Namespace, queries: list[str], results: list[list["Result"]]) -> None:
-    from deep_ranking.search import as_rows
+    from deep_ranking.search.searcher import as_rows
 
     rows = [as_rows(query, found) for query, found in zip(queries, results, strict=True)]
     if args.json:
@@ -164,8 +163,8 @@ def _cost(searcher: "Searcher", rows: Any, args: argparse.Namespace) -> str:
     """Say what the search took, and what it missed."""
     import numpy as np
 
-    from deep_ranking.index.exact import ExactIndex
-    from deep_ranking.search import Searcher
+    from deep_ranking.search.index.exact import ExactIndex
+    from deep_ranking.search.searcher import Searcher
 
     index, embeddings = searcher.index, searcher.collection.embeddings()
     exact = Searcher(searcher.collection, ExactIndex(embeddings, searcher.collection.rows()))
@@ -191,8 +190,8 @@ def _cost(searcher: "Searcher", rows: Any, args: argparse.Namespace) -> str:
 
 
 def _write_picture(path: Path, queries: list[str], results: list[list["Result"]]) -> None:
-    from deep_ranking.plots import Neighbours, neighbours_figure
-    from deep_ranking.report.html import readable
+    from deep_ranking.reports.page.html import readable
+    from deep_ranking.reports.plots import Neighbours, neighbours_figure
 
     rows = []
     for query, found in list(zip(queries, results, strict=True))[:MOST_PICTURED]:

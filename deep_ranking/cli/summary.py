@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from deep_ranking.cli.arguments import add_config_arguments, check_files_exist, config_from
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.config import NetworkConfig
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -55,8 +55,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if config is None:
         check_files_exist(args, "model")
     start_tensorflow()
-    from deep_ranking.model_file import load_model
-    from deep_ranking.network import build_network, set_trainable_from
+    from deep_ranking.model.file import load_model
+    from deep_ranking.model.network import build_network, set_trainable_from
 
     model = load_model(args.model) if config is None else build_network(config)
     set_trainable_from(model, getattr(args, "train_from", None))

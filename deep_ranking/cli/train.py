@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from deep_ranking.augmentation import Augmentation
 from deep_ranking.cli.arguments import add_config_arguments, config_from
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.cli.stopping import saying_when_stopped
@@ -14,15 +13,16 @@ from deep_ranking.config import (
     DataConfig,
     LossConfig,
     NetworkConfig,
+    SamplingConfig,
     ScheduleConfig,
     StreamConfig,
     TrainConfig,
     ValidationConfig,
 )
-from deep_ranking.errors import InputError
+from deep_ranking.config.recipes import RECIPES, Recipe
+from deep_ranking.files import InputError
 from deep_ranking.images import find_images, fitting_size
-from deep_ranking.recipes import RECIPES, Recipe
-from deep_ranking.sampling import SamplingConfig
+from deep_ranking.images.augmentation import Augmentation
 
 DESCRIPTION = (
     "Train a network on a triplet file or on folders of classes, and write it as an .h5 file; "
@@ -90,7 +90,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         raise _no_settings(args.output.with_suffix(".run") / "config.json") from None
 
     start_tensorflow()
-    from deep_ranking.training import train
+    from deep_ranking.training.run import train
 
     start = time.monotonic()
     with saying_when_stopped(f"go on by train.py --output {config.output} --resume"):

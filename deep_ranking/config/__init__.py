@@ -8,6 +8,14 @@ from deep_ranking.config.backbones import BACKBONES, RANGES, Backbone, find_back
 from deep_ranking.config.data import DataConfig
 from deep_ranking.config.loss import DISTANCES, HINGES, LOSSES, MININGS, LossConfig
 from deep_ranking.config.network import HEAD, NetworkConfig
+from deep_ranking.config.sampling import (
+    HARD,
+    IN_CLASS,
+    OUT_OF_CLASS,
+    RELEVANCE,
+    STRATEGIES,
+    SamplingConfig,
+)
 from deep_ranking.config.schedule import ScheduleConfig
 from deep_ranking.config.streaming import StreamConfig
 from deep_ranking.config.training import TrainConfig
@@ -16,16 +24,22 @@ from deep_ranking.config.validation import MONITORS, ValidationConfig
 __all__ = [
     "BACKBONES",
     "DISTANCES",
+    "HARD",
     "HEAD",
     "HINGES",
+    "IN_CLASS",
     "LOSSES",
     "MININGS",
     "MONITORS",
+    "OUT_OF_CLASS",
     "RANGES",
+    "RELEVANCE",
+    "STRATEGIES",
     "Backbone",
     "DataConfig",
     "LossConfig",
     "NetworkConfig",
+    "SamplingConfig",
     "ScheduleConfig",
     "StreamConfig",
     "TrainConfig",

@@ -7,7 +7,7 @@ A backbone may be used if a plain .h5 file brings it back without code of its ow
 import re
 from dataclasses import dataclass
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 # What the pre-trained weights expect of a pixel in [0, 255], R, G, B: scale and offset. All of
 # them read R, G, B here; "caffe" turns the first kernel of weights that were trained on B, G, R.

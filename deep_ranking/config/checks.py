@@ -2,7 +2,28 @@
 
 from dataclasses import dataclass
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
+
+
+def check_counts(**counts: int) -> None:
+    """Check that counts are 1 or more.
+
+    Raises:
+        InputError: one is not, and which.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} must be 1 or more. Received: {count}")
+
+
+def check_share(name: str, share: float) -> None:
+    """Check that a share lies from 0 to 1.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"{name} must lie from 0 to 1. Received: {share}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deep_ranking.config.checks import Config
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 BATCHES = ("triplets", "classes")
 TRIPLETS = Path("triplets.txt")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from deep_ranking.config.checks import Config
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 LOSSES = ("ranking", "soft_margin", "supervised_contrastive", "multi_similarity")
 DISTANCES = ("euclidean", "squared")

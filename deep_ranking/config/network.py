@@ -7,7 +7,7 @@ from typing import Self
 
 from deep_ranking.config.backbones import BACKBONES, find_backbone
 from deep_ranking.config.checks import Config
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 NORMALISATIONS = ("unit", "backbone")
 POOLINGS = ("average", "max", "gem", "average+max")

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from deep_ranking.config.data import DataConfig
-from deep_ranking.errors import InputError
-from deep_ranking.sampling import SamplingConfig
-from deep_ranking.sampling.choice import HARD, IN_CLASS, RELEVANCE
+from deep_ranking.config.sampling import HARD, IN_CLASS, RELEVANCE, SamplingConfig
+from deep_ranking.files import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

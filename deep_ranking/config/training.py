@@ -5,13 +5,13 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deep_ranking.augmentation import Augmentation
 from deep_ranking.config.loss import LossConfig
 from deep_ranking.config.network import NetworkConfig
 from deep_ranking.config.schedule import ScheduleConfig
 from deep_ranking.config.streaming import StreamConfig
 from deep_ranking.config.validation import ValidationConfig
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
+from deep_ranking.images.augmentation import Augmentation
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deep_ranking.config.checks import Config
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 MONITORS = ("loss", "similarity_precision", "recall_at_1", "map_at_r")
 

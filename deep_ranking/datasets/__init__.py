@@ -1,22 +1,24 @@
-"""Data sets that anybody can get or make, as folders of images, and what a data set is like.
+"""Labelled images: one description, read from folders, class files, pair files, partition lists."""
 
-A data set's folder holds SPLIT/CLASS/IMAGE, `split.csv` (path, label, split: an image a line) and
-`dataset.json` (what it was made of). It is there as a whole or not at all.
-"""
-
-from deep_ranking.datasets.catalogue import CATALOGUE, Dataset
-from deep_ranking.datasets.digits import Splits, write_digits
-from deep_ranking.datasets.folder import Contents, prepare, prepare_digits
-from deep_ranking.datasets.statistics import Statistics, dataset_statistics
+from deep_ranking.datasets.choosing import limit_classes
+from deep_ranking.datasets.folders import class_folders, nested_folders, with_folder_categories
+from deep_ranking.datasets.labelled import LabelledImages, Labels
+from deep_ranking.datasets.partitions import read_partition
+from deep_ranking.datasets.splitting import hold_back_classes, split_classes
+from deep_ranking.datasets.tables import read_classes, read_pairs, relative_prefix, write_classes
 
 __all__ = [
-    "CATALOGUE",
-    "Contents",
-    "Dataset",
-    "Splits",
-    "Statistics",
-    "dataset_statistics",
-    "prepare",
-    "prepare_digits",
-    "write_digits",
+    "LabelledImages",
+    "Labels",
+    "class_folders",
+    "hold_back_classes",
+    "limit_classes",
+    "nested_folders",
+    "read_classes",
+    "read_pairs",
+    "read_partition",
+    "relative_prefix",
+    "split_classes",
+    "with_folder_categories",
+    "write_classes",
 ]

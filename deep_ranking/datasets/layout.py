@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.errors import InputError
-from deep_ranking.files import open_regular
+from deep_ranking.files import InputError, open_regular
 from deep_ranking.images import find_images, is_image_name
 
 SPLIT_FILE = "split.csv"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from deep_ranking.datasets.layout import split_folders
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.images import ImageListing, decode_image, find_images, open_header, read_image
 
 WHOLE = 1 << 20  # `decode_image` shrinks no image that is to be sampled at so many pixels

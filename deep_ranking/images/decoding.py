@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from deep_ranking.errors import InputError
-from deep_ranking.files import open_regular
+from deep_ranking.files import InputError, open_regular
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 Int32Array = npt.NDArray[np.int32]
 

@@ -5,7 +5,7 @@ batches of classes have one label a row. Nothing here needs to know how a batch 
 """
 
 from deep_ranking.losses.batch import BatchLoss, BatchRankingLoss
-from deep_ranking.losses.choice import make_loss, make_metrics
+from deep_ranking.losses.loss_from_config import make_loss, make_metrics
 from deep_ranking.losses.memory import CrossBatchMemory
 from deep_ranking.losses.mining import label_masks, mined_weights, pairwise_distances
 from deep_ranking.losses.monitoring import QUANTITIES, ClassTripletMetric, TripletMetric

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from deep_ranking.config import MININGS
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.losses.hinge import check_hinge, clip_coordinates
 from deep_ranking.losses.memory import CrossBatchMemory
 from deep_ranking.losses.mining import label_masks, mined_weights, pairwise_distances

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from deep_ranking.config import DISTANCES, HINGES
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 
 def check_hinge(gap: float, distance: str, hinge: str, norm: float) -> None:

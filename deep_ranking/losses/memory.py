@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 EMPTY = -1
 

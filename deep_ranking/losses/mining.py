@@ -16,7 +16,7 @@ from typing import Any
 from keras import ops
 
 from deep_ranking.config import MININGS
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.losses.hinge import lengths, root
 from deep_ranking.losses.memory import EMPTY
 

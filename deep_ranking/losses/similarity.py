@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.losses.batch import BatchLoss, weighted_mean
 from deep_ranking.losses.mining import NEVER
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 
 
 class ClassBatches:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.errors import InputError
+from deep_ranking.config.checks import check_counts
+from deep_ranking.files import InputError
 from deep_ranking.sampling.drawing import Int64Array, draw_outside
 from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.positives import SameItem
-from deep_ranking.sampling.strategy import ByQuery, Drawn, Int32Array, check_counts
+from deep_ranking.sampling.strategy import ByQuery, Drawn, Int32Array
 
 
 class OtherClasses:

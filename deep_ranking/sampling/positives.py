@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from deep_ranking.errors import InputError
+from deep_ranking.config.checks import check_counts
+from deep_ranking.files import InputError
 from deep_ranking.sampling.drawing import Int64Array, draw_outside
 from deep_ranking.sampling.pool import Integers, Pool
-from deep_ranking.sampling.strategy import Drawn, check_counts
+from deep_ranking.sampling.strategy import Drawn
 
 
 class SameItem:

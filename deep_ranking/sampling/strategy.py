@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.errors import InputError
+from deep_ranking.files import InputError
 from deep_ranking.sampling.drawing import Int64Array, draw_distinct
 
 Int32Array = npt.NDArray[np.int32]
@@ -172,27 +172,6 @@ def _mixed(rng: np.random.Generator, blocks: Iterator[Int32Array]) -> Iterator[I
             gathered = []
     if gathered:
         yield rng.permutation(np.concatenate(gathered))
-
-
-def check_counts(**counts: int) -> None:
-    """Check that counts are 1 or more.
-
-    Raises:
-        InputError: one is not, and which.
-    """
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"{name} must be 1 or more. Received: {count}")
-
-
-def check_share(name: str, share: float) -> None:
-    """Check that a share lies from 0 to 1.
-
-    Raises:
-        InputError: it does not.
-    """
-    if not 0 <= share <= 1:
-        raise InputError(f"{name} must lie from 0 to 1. Received: {share}")
 
 
 def generator(seed: int, epoch: int) -> np.random.Generator:

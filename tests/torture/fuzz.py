@@ -29,10 +29,15 @@ SECONDS = 20  # a target
 MEGABYTES = 2_048
 SUFFIXES = {"triplets": ".txt", "gzip": ".txt.gz", "partition": ".txt", "header": ".h5"}
 PACKAGES = {
-    "triplets": ("deep_ranking.path_lines", "deep_ranking.triplets"),
-    "gzip": ("deep_ranking.path_lines", "deep_ranking.triplets", "gzip", "_compression"),
-    "partition": ("deep_ranking.listing", "deep_ranking.path_lines"),
-    "header": ("deep_ranking.hdf5", "deep_ranking.model_header", "deep_ranking.config"),
+    "triplets": ("deep_ranking.files.path_lines", "deep_ranking.sampling.triplet_file"),
+    "gzip": (
+        "deep_ranking.files.path_lines",
+        "deep_ranking.sampling.triplet_file",
+        "gzip",
+        "_compression",
+    ),
+    "partition": ("deep_ranking.datasets", "deep_ranking.files.path_lines"),
+    "header": ("deep_ranking.files.hdf5", "deep_ranking.model.header", "deep_ranking.config"),
 }
 LONGEST = {"triplets": 4_096, "gzip": 4_096, "partition": 4_096, "header": 1 << 14}
 
@@ -122,7 +127,7 @@ def _models():
     import h5py
 
     from deep_ranking.config import NetworkConfig
-    from deep_ranking.model_header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
+    from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
 
     calibration = {"distances": [0.0, 1.0], "probabilities": [1.0, 0.0]}
     for libver in ("earliest", "latest"):
@@ -161,10 +166,10 @@ def fuzz(name, options, place, counts):
     import atheris
 
     with atheris.instrument_imports(include=[*PACKAGES[name]]):
-        from deep_ranking.errors import InputError
-        from deep_ranking.listing import read_partition
-        from deep_ranking.model_header import read_header
-        from deep_ranking.triplets import read_triplets
+        from deep_ranking.datasets import read_partition
+        from deep_ranking.files import InputError
+        from deep_ranking.model.header import read_header
+        from deep_ranking.sampling.triplet_file import read_triplets
     reader = {"partition": read_partition, "header": read_header}.get(name, read_triplets)
     file = place / f"input{SUFFIXES[name]}"
     (place / "a").mkdir()

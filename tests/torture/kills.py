@@ -395,8 +395,8 @@ def _copy(source, name="."):
 
 def _check_shards(work, noted, wanted):
     """The whole old set, the whole new one, or a set that is refused since a file is missing."""
-    from deep_ranking.errors import InputError
-    from deep_ranking.triplets import read_triplets
+    from deep_ranking.files import InputError
+    from deep_ranking.sampling.triplet_file import read_triplets
 
     files = sorted(work.glob("triplets-*"))
     try:
@@ -418,8 +418,8 @@ def _check_data_set(work, noted, wanted):
 
 def _collection(work):
     """Embeddings, table and what a search finds; the model, and how long things took, are left."""
-    from deep_ranking.collection import Collection
-    from deep_ranking.index.choice import open_index
+    from deep_ranking.search.collection import Collection
+    from deep_ranking.search.index.index_from_settings import open_index
 
     folder = work / "index"
     collection = Collection.open(folder)
@@ -438,9 +438,9 @@ def _collection(work):
 
 def _check_collection(work, noted, wanted):
     """No embedding is lost, and what could be searched can be."""
-    from deep_ranking.collection import Collection
-    from deep_ranking.index.choice import open_index
-    from deep_ranking.model_header import read_header
+    from deep_ranking.model.header import read_header
+    from deep_ranking.search.collection import Collection
+    from deep_ranking.search.index.index_from_settings import open_index
 
     if not (work / "index" / "collection.json").exists():
         assert "keys" not in noted, "the collection is gone"
@@ -491,7 +491,7 @@ def _check_pictures(count):
 
 
 def _model(file):
-    from deep_ranking.model_header import read_header
+    from deep_ranking.model.header import read_header
 
     header = read_header(file)
     return {"fingerprint": header.fingerprint, "calibration": header.calibration}
@@ -543,9 +543,9 @@ def _trained(work):
 
 def _check_run(work, noted, wanted):
     """Everything that is there can be read, and no epoch and no feature is lost."""
-    from deep_ranking.checkpoint import read_state
-    from deep_ranking.model_header import read_header
-    from deep_ranking.run_folder import read_history
+    from deep_ranking.model.header import read_header
+    from deep_ranking.training.checkpoint import read_state
+    from deep_ranking.training.run_folder import read_history
 
     folder = work / "model.run"
     for path in (work / "model.h5", folder / "best.h5"):

@@ -214,11 +214,12 @@ def _make(folder):
     from deep_ranking.cli.notes import start_tensorflow
 
     start_tensorflow()
-    from deep_ranking.collection.image_table import FoundFile, ImageTable
     from deep_ranking.config import NetworkConfig
-    from deep_ranking.index.clusters import ClusterIndex, HierarchyIndex
-    from deep_ranking.model_file import save_model
-    from deep_ranking.network import build_network
+    from deep_ranking.model.file import save_model
+    from deep_ranking.model.network import build_network
+    from deep_ranking.search.collection import ImageTable
+    from deep_ranking.search.collection.image_table import FoundFile
+    from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
 
     network = NetworkConfig(weights=None, backbone="mobilenet", **SETTINGS)
     save_model(build_network(network, seed=1), folder / "sound.h5")
@@ -240,14 +241,14 @@ def _reader_of(name, sound):
     import numpy as np
 
     if name == "header":
-        from deep_ranking.model_header import read_header
+        from deep_ranking.model.header import read_header
 
         return lambda path: bool(read_header(path).fingerprint)
     if name == "model":
         from deep_ranking.cli.notes import start_tensorflow
 
         start_tensorflow()
-        from deep_ranking.model_file import load_model
+        from deep_ranking.model.file import load_model
 
         def load(path):
             # No digest tells whether these weights are those that were saved.
@@ -256,7 +257,7 @@ def _reader_of(name, sound):
         return load
     if name == "weights":
         from deep_ranking.config import NetworkConfig
-        from deep_ranking.network import build_network
+        from deep_ranking.model.network import build_network
 
         def start_from(path):
             config = NetworkConfig(backbone="mobilenet", weights=str(path), normalisation="unit")
@@ -264,7 +265,7 @@ def _reader_of(name, sound):
 
         return start_from
     if name == "table":
-        from deep_ranking.collection.image_table import ImageTable
+        from deep_ranking.search.collection import ImageTable
 
         def read(path):
             table = ImageTable(path)
@@ -277,7 +278,7 @@ def _reader_of(name, sound):
             return True
 
         return read
-    from deep_ranking.index.clusters import ClusterIndex, HierarchyIndex
+    from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
 
     kind = {"clusters": ClusterIndex, "hierarchy": HierarchyIndex}[name]
 
@@ -292,7 +293,7 @@ def _reader_of(name, sound):
 
 
 def _read(name, sound):
-    from deep_ranking.errors import InputError
+    from deep_ranking.files import InputError
 
     reader = _reader_of(name, sound)
     print(json.dumps({"said": "ready"}), flush=True)

@@ -104,7 +104,7 @@ def _judge_command(tally, label, code, named, ended):
 
 def shown(path):
     """Give a path as errors show it."""
-    from deep_ranking.errors import printable
+    from deep_ranking.files.errors import printable
 
     return printable(str(path))
 
@@ -217,8 +217,8 @@ def _try_scripts(tally, folder, jobs):
 
 def reader(folder, seed, begin):
     """Read every case from a number on; a line of JSON for each."""
-    from deep_ranking.errors import InputError
-    from deep_ranking.feature_cache import content_digest
+    from deep_ranking.embedding.cached_features import content_digest
+    from deep_ranking.files import InputError
     from deep_ranking.images import fitting_size, open_header, read_image
 
     for number, case in enumerate(cases(seed)):
@@ -247,8 +247,8 @@ def commands(folder, seed, begin):
 
     from deep_ranking.cli.main import run_command
     from deep_ranking.config import NetworkConfig
-    from deep_ranking.model_file import save_model
-    from deep_ranking.network import build_network
+    from deep_ranking.model.file import save_model
+    from deep_ranking.model.network import build_network
 
     if begin == 0:
         network = NetworkConfig(image_size=32, weights=None, multiscale="none", hidden_layers=0)

@@ -1,0 +1,76 @@
+"""Folders -> labelled images: one folder a class, or folders of categories and items."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+
+from deep_ranking.datasets.labelled import LabelledImages, Labels
+from deep_ranking.files import InputError
+from deep_ranking.images import ImageListing, find_images
+
+
+def class_folders(root: str | os.PathLike[str]) -> LabelledImages:
+    """List images whose class is their first folder.
+
+    Raises:
+        InputError: as `find_images`.
+    """
+    listing = find_images(root)
+    items = Labels(listing.labels, listing.classes)
+    return LabelledImages(listing.root, listing.paths, items, notes=_notes(listing))
+
+
+def nested_folders(root: str | os.PathLike[str], level: int = 1) -> LabelledImages:
+    """List images of `category/.../item/image`: the item is the folder that an image lies in.
+
+    Args:
+        root: the folder of all.
+        level: leading folders that make the category.
+
+    Raises:
+        InputError: as `find_images`, or the level is below 1.
+    """
+    if level < 1:
+        raise InputError(f"level must be 1 or more. Received: {level}")
+    listing = find_images(root)
+    folders = [path.rsplit("/", 1)[0] for path in listing.paths]
+    return LabelledImages(
+        listing.root,
+        listing.paths,
+        Labels.of(folders),
+        Labels.of([leading_folders(folder, level) for folder in folders]),
+        notes=_notes(listing),
+    )
+
+
+def with_folder_categories(data: LabelledImages, level: int) -> LabelledImages:
+    """Give each item the category that its first image lies in; its first positive, if pairs are.
+
+    Args:
+        data: images.
+        level: leading folders of a path that make the category.
+    """
+    first = np.full(len(data.items.names), len(data))
+    numbers = np.arange(len(data)) if data.pairs is None else data.pairs[:, 1]
+    np.minimum.at(first, data.items.codes[numbers], numbers)
+    folders = [data.paths[number].rpartition("/")[0] for number in first[data.items.codes]]
+    return replace(data, categories=Labels.of([leading_folders(each, level) for each in folders]))
+
+
+def leading_folders(folder: str, level: int) -> str:
+    """Give the first folders of a path of folders; all, if there are no more."""
+    return "/".join(folder.split("/")[:level])
+
+
+def _notes(listing: ImageListing) -> tuple[str, ...]:
+    left_out = (
+        (listing.num_unlistable, "image", "a line break in the name"),
+        (listing.num_outside, "image", "in no folder of a class"),
+        (listing.num_seen_again, "link", "leads to a folder that is listed already"),
+    )
+    return tuple(
+        f"{count:,} {noun}{'s' * (count != 1)} left out: {reason}."
+        for count, noun, reason in left_out
+        if count
+    )

@@ -1,0 +1,116 @@
+"""Partition lists -> labelled images: which image is in which split.
+
+DeepFashion's lists are read as they are: the number of lines, a line of column names, then columns
+parted by blanks,
+
+    consumer-to-shop   image_pair_name_1 image_pair_name_2 item_id evaluation_status
+    in-shop            image_name item_id evaluation_status
+
+The first of a pair is the customer's photo, a query; the second the shop's, its positive. In-shop's
+statuses `query` and `gallery` are the split `test`: a query's positives are the gallery's images of
+its item. A class file with a column `split`, such as the sampler writes, is a partition list too.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from deep_ranking.datasets.collecting import Collector
+from deep_ranking.datasets.folders import leading_folders
+from deep_ranking.datasets.labelled import LabelledImages
+from deep_ranking.datasets.tables import read_classes
+from deep_ranking.files import InputError, open_regular
+
+PAIR_LIST = ("image_pair_name_1", "image_pair_name_2", "item_id", "evaluation_status")
+IMAGE_LIST = ("image_name", "item_id", "evaluation_status")
+QUERY, GALLERY, TEST = "query", "gallery", "test"
+MAX_DIGITS = 18  # of the number of lines
+MAX_LIST_BYTES = 1 << 28  # DeepFashion's longest list has 26 million
+
+
+def read_partition(
+    file: Path, root: Path | None = None, *, level: int | None = None
+) -> LabelledImages:
+    """Read a partition list.
+
+    Args:
+        file: the list.
+        root: folder that its paths start from; None for the file's own.
+        level: leading folders of an image's path that make its item's category; None for all
+            folders before the one that is named as the item is.
+
+    Raises:
+        InputError: with path and line: it is no such list, its count is wrong, it names a file
+            that is not there, or puts an image into two splits.
+    """
+    lines = _read_lines(file)
+    if not lines or not lines[0].strip().isdecimal():
+        data = read_classes(file, root)
+        if data.splits is None:
+            raise InputError(
+                f"{file}: not a partition list: expected a class file with a column split, or a "
+                "list whose first line is the number of its lines"
+            )
+        return data
+    if len(lines[0].strip()) > MAX_DIGITS:
+        raise InputError(f"{file}:1: expected the number of lines; no list has so many")
+    names = tuple(lines[1].split()) if len(lines) > 1 else ()
+    if names not in (PAIR_LIST, IMAGE_LIST):
+        raise InputError(
+            f"{file}:2: expected the columns {' '.join(PAIR_LIST)}, or {' '.join(IMAGE_LIST)}"
+        )
+    return _read_list(lines, names, Collector(file, file.parent if root is None else root), level)
+
+
+def _read_list(
+    lines: list[str], names: tuple[str, ...], collector: Collector, level: int | None
+) -> LabelledImages:
+    by_item: dict[str, tuple[list[int], list[int]]] = {}
+    num_rows = 0
+    for line, text in enumerate(lines[2:], start=3):
+        fields = text.split()
+        if not fields:
+            continue
+        num_rows += 1
+        if len(fields) != len(names):
+            raise collector.error(line, f"expected {len(names)} fields, received {len(fields)}")
+        *paths, item, status = fields
+        images = [collector.image(line, path, item, status) for path in paths]
+        if names == PAIR_LIST:
+            collector.pair(images[0], images[1])
+        elif status in (QUERY, GALLERY):
+            by_item.setdefault(item, ([], []))[status == GALLERY].append(images[0])
+        category = _category(paths[-1], item, level)
+        if category and not collector.has_category(item):
+            collector.category(line, item, category)
+    if num_rows != (count := int(lines[0].strip())):
+        raise collector.error(1, f"says {count:,} lines, and {num_rows:,} follow: is it cut off?")
+    for queries, gallery in by_item.values():
+        for query in queries:
+            for positive in gallery:
+                collector.pair(query, positive)
+    data = collector.collected()
+    splits = np.asarray(data.splits)
+    return replace(data, splits=np.where(np.isin(splits, (QUERY, GALLERY)), TEST, splits))
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        with open_regular(file, max_bytes=MAX_LIST_BYTES) as handle:
+            text = handle.read().decode("utf-8-sig", errors="surrogateescape")
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such partition list; check --partition") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    if "\0" in text:
+        raise InputError(f"{file}:{text[: text.index(chr(0))].count(chr(10)) + 1}: not a text file")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _category(path: str, item: str, level: int | None) -> str:
+    """Give the category of an item by the path of an image of it; "" if that does not tell."""
+    folders = path.split("/")[:-1]
+    if level is not None:
+        return leading_folders("/".join(folders), level)
+    return "/".join(folders[: folders.index(item)]) if item in folders else ""

@@ -1,0 +1,19 @@
+"""Data sets that anybody can get or make, as folders of images, and what a data set is like.
+
+A data set's folder holds SPLIT/CLASS/IMAGE, `split.csv` (path, label, split: an image a line) and
+`dataset.json` (what it was made of). It is there as a whole or not at all.
+"""
+
+from deep_ranking.datasets.public.catalogue import CATALOGUE, Dataset
+from deep_ranking.datasets.public.digits import Splits, write_digits
+from deep_ranking.datasets.public.folder import Contents, prepare, prepare_digits
+
+__all__ = [
+    "CATALOGUE",
+    "Contents",
+    "Dataset",
+    "Splits",
+    "prepare",
+    "prepare_digits",
+    "write_digits",
+]

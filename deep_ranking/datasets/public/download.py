@@ -1,0 +1,197 @@
+"""Download one file whose digest is known, and go on where an earlier download was cut.
+
+What has arrived lies in NAME.part beside the file; it gets its name once its digest is right.
+"""
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from deep_ranking import __version__
+from deep_ranking.files import InputError, open_regular
+
+TIMEOUT = 30.0  # seconds without a byte
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try; a try that gets further starts anew
+BLOCK = 1 << 18
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # what a server answers when it may do better later
+GONE = "give another address by --url, or the file itself by --archive"
+
+
+class _CutError(Exception):
+    """The connection ended before the file did, or could not be made: worth another try."""
+
+
+class _UnreachableError(_CutError):
+    """It could not be made."""
+
+
+def part_of(path: Path) -> Path:
+    """Give the file that holds what has arrived so far."""
+    return path.with_name(path.name + ".part")
+
+
+def file_digest(path: Path) -> str:
+    """Give the SHA-256 of a file, in hexadecimal digits."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(
+    url: str, path: Path, *, sha256: str, num_bytes: int | None = None, progress: bool = False
+) -> None:
+    """Download a file, unless it is there.
+
+    Args:
+        url: address, http or https.
+        path: file to write, in a folder that exists.
+        sha256: its digest.
+        num_bytes: its size, if that is known.
+        progress: whether to show a progress bar on standard error, if that is a terminal.
+
+    Raises:
+        InputError: the address does not answer or has something else, the connection was cut time
+            and again, or `path` is another file. What arrived of the right size is kept.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise InputError(f"{url}: expected an address that begins with http:// or https://")
+    if path.exists():
+        if not path.is_file() or file_digest(path) != sha256:
+            raise InputError(
+                f"{path}: is in the way, and is not the archive that was expected; move it"
+            )
+        return
+    part = part_of(path)
+    if num_bytes is not None and _size(part) > num_bytes:
+        part.unlink()
+    with tqdm(
+        total=num_bytes,
+        initial=_size(part),
+        desc=path.name,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        disable=None if progress else True,
+    ) as bar:
+        whole = _size(part) > 0 and file_digest(part) == sha256
+        if not whole and (num_bytes is None or _size(part) < num_bytes):
+            _fetch_patiently(url, part, num_bytes, bar)
+    arrived = file_digest(part)
+    if arrived != sha256:
+        part.unlink()  # there is nothing to go on from
+        raise InputError(
+            f"{url}: what arrived has SHA-256 {arrived}, expected {sha256}; it was deleted. Run "
+            f"the same command again; if that ends here too, {GONE}"
+        )
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _fetch_patiently(url: str, part: Path, num_bytes: int | None, bar: "tqdm[None]") -> None:
+    tries, first = 0, _size(part)
+    furthest = first  # a part may be dropped: what was lost and comes again is no progress
+    while True:
+        try:
+            _fetch(url, part, num_bytes, bar)
+            return
+        except _CutError as error:
+            tries = 1 if _size(part) > furthest else tries + 1
+            furthest = max(furthest, _size(part))
+            is_offline = isinstance(error, _UnreachableError) and _size(part) == first
+            if tries > len(WAITS) or is_offline:
+                again = "run the same command again"
+                if _size(part):
+                    again = (
+                        f"{part} keeps {_size(part):,} bytes, the same command goes on from there"
+                    )
+                raise InputError(f"{url}: {error}; {again}, or {GONE}") from None
+            time.sleep(WAITS[tries - 1])
+
+
+def _fetch(url: str, part: Path, num_bytes: int | None, bar: "tqdm[None]") -> None:
+    """Ask once for what is missing, and append it to `part`."""
+    start = _size(part)
+    headers = {"User-Agent": f"deep-ranking/{__version__}", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
+        ) as response:
+            if start and not _goes_on(response, start):
+                start = 0  # the server sends the file from its beginning
+            length = response.headers.get("Content-Length", "")
+            total = start + int(length) if length.isdecimal() else None
+            if None not in (total, num_bytes) and total != num_bytes:
+                raise InputError(
+                    f"{url}: has {total:,} bytes, expected {num_bytes:,}: not the archive; {GONE}"
+                )
+            expected = total if num_bytes is None else num_bytes
+            _check_room(part, (expected or start) - start)
+            bar.total = expected
+            bar.update(start - bar.n)
+            _write(response, part, start, expected, bar)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and start:  # what is there is longer than the file
+            part.unlink()
+        elif error.code not in PASSING:
+            reason = f"the server answers {error.code} ({error.reason})"
+            raise InputError(f"{url}: {reason}; {GONE}") from None
+        raise _CutError(f"the server answers {error.code} ({error.reason})") from None
+    except urllib.error.URLError as error:
+        reason = getattr(error.reason, "strerror", None) or str(error.reason)
+        raise _UnreachableError(f"cannot be reached ({reason})") from None
+    except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+        raise _CutError(f"the connection was cut ({error})") from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{url}: not an address ({error})") from None
+
+
+def _goes_on(response: http.client.HTTPResponse, start: int) -> bool:
+    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return response.status == 206 and found is not None and int(found[1]) == start
+
+
+def _write(
+    response: http.client.HTTPResponse,
+    part: Path,
+    start: int,
+    expected: int | None,
+    bar: "tqdm[None]",
+) -> None:
+    written = start
+    with part.open("ab" if start else "wb") as file:
+        while block := response.read(BLOCK):
+            written += len(block)
+            if expected is not None and written > expected:
+                raise InputError(f"{part}: more arrives than the {expected:,} bytes expected")
+            file.write(block)
+            bar.update(len(block))
+    if expected is not None and written < expected:
+        raise _CutError(f"the connection was cut after {written:,} of {expected:,} bytes")
+
+
+def _check_room(part: Path, num_bytes: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if num_bytes > free:
+        raise InputError(
+            f"{part.parent}: {num_bytes:,} bytes are still to come, and {free:,} are free; choose "
+            "an --output on another disk"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,287 @@
+"""One data set's folder: from the archive to a folder that is there as a whole, or not at all.
+
+All work is done in a hidden folder beside it, `.NAME.making`, which gets the folder's name by one
+exchange at the end; the archive that is downloaded for it lies beside it too, as NAME.download.zip.
+`dataset.json` in the folder says what it was made of.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from deep_ranking.datasets.layout import (
+    Count,
+    arrange,
+    is_wanted,
+    read_split_file,
+    write_split_file,
+)
+from deep_ranking.datasets.public.catalogue import Dataset
+from deep_ranking.datasets.public.digits import write_digits
+from deep_ranking.datasets.public.download import download, file_digest
+from deep_ranking.datasets.public.unpacking import unpack
+from deep_ranking.files import InputError, make_folder, no_room
+
+RECORD_FILE = "dataset.json"
+DIGITS = "digits"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a data set's folder holds, and what it was made of.
+
+    Attributes:
+        dataset: name of the data set.
+        splits: images and classes of each split.
+        seed: that decided the split, or None: the archive had its own.
+        unseen_share: share of the classes drawn as unseen, or None.
+        archive: file name of the archive, or its address; "" without one.
+        sha256: digest of the archive; "" without one.
+        was_there: whether nothing had to be done.
+    """
+
+    dataset: str
+    splits: dict[str, Count]
+    seed: int | None
+    unseen_share: float | None
+    archive: str = ""
+    sha256: str = ""
+    was_there: bool = False
+
+
+def archive_path(folder: Path) -> Path:
+    """Give the file that the archive of a data set's folder is downloaded to."""
+    folder = folder.absolute()
+    return folder.with_name(folder.name + ".download.zip")
+
+
+def prepare(
+    dataset: Dataset,
+    folder: str | os.PathLike[str],
+    *,
+    archive: Path | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+    keep_archive: bool = False,
+    unseen_share: float = 0.2,
+    seed: int = 0,
+    progress: bool = False,
+) -> Contents:
+    """Download a data set, or take an archive that is there, and unpack it into class folders.
+
+    Args:
+        dataset: one of the catalogue.
+        folder: to make; missing or empty, or made by an earlier call.
+        archive: a zip, tar or tar.gz to take, of the original layout, of SPLIT/CLASS folders or of
+            CLASS folders; by default the original is downloaded.
+        url: address of the archive, if not the original's.
+        sha256: digest of the archive, if it is not the original; a download must have the
+            original's otherwise.
+        keep_archive: whether to keep what was downloaded.
+        unseen_share: share of the classes to draw as unseen, if the archive has no split.
+        seed: decides which.
+        progress: whether to show progress bars on standard error, if that is a terminal.
+
+    Returns:
+        The folder's `Contents`.
+
+    Raises:
+        InputError: the archive cannot be had, is not what was expected, or is refused; or the
+            folder holds something else.
+    """
+
+    def make(work: Path) -> Contents:
+        if archive is None:
+            path = archive_path(Path(folder))
+            num_bytes = dataset.num_bytes if sha256 is None else None
+            digest = sha256 or dataset.sha256
+            download(
+                url or dataset.url, path, sha256=digest, num_bytes=num_bytes, progress=progress
+            )
+        else:
+            path = archive
+            digest = _check_archive(dataset, path, sha256)
+        unpacked, made = work / "unpacked", work / "made"
+        _unpack_all(path, unpacked, dataset.inner_archive, progress)
+        made.mkdir()
+        try:
+            had_split = arrange(
+                unpacked, made, left_out=dataset.left_out, unseen_share=unseen_share, seed=seed
+            )
+            splits = write_split_file(made)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        contents = Contents(
+            dataset=dataset.name,
+            splits=splits,
+            seed=None if had_split else seed,
+            unseen_share=None if had_split else unseen_share,
+            archive=path.name if archive else url or dataset.url,
+            sha256=digest,
+        )
+        _finish(made, Path(folder), contents)
+        if archive is None and not keep_archive:
+            path.unlink()
+        return contents
+
+    return _made_once(Path(folder), dataset.name, seed, unseen_share, make)
+
+
+def prepare_digits(folder: str | os.PathLike[str], *, seed: int = 0) -> Contents:
+    """Write scikit-learn's digits, as `write_digits` does, with `split.csv`.
+
+    Raises:
+        InputError: the folder cannot be written to, or holds something else.
+    """
+
+    def make(work: Path) -> Contents:
+        made = work / "made"
+        write_digits(made, seed=seed)
+        contents = Contents(DIGITS, write_split_file(made), seed=seed, unseen_share=None)
+        _finish(made, Path(folder), contents)
+        return contents
+
+    return _made_once(Path(folder), DIGITS, seed, None, make)
+
+
+def _made_once(
+    folder: Path,
+    name: str,
+    seed: int,
+    unseen_share: float | None,
+    make: Callable[[Path], Contents],
+) -> Contents:
+    """Give what is there, or make it while no other process does."""
+    folder = folder.absolute()
+    parent = make_folder(folder.parent)
+    work = parent / f".{folder.name}.making"
+    with _locked(work):
+        found = _contents_of(folder)
+        if found is None:
+            return make(work)
+    if found.dataset != name:
+        raise InputError(f"{folder}: holds {found.dataset}; choose another --output")
+    for flag, wanted, was in (
+        ("seed", seed, found.seed),
+        ("unseen_share", unseen_share, found.unseen_share),
+    ):
+        if was is not None and was != wanted:
+            raise InputError(
+                f"{folder}: made with --{flag} {was}, which cannot change; choose another --output"
+            )
+    return found
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """Make the folder to work in, empty, and remove it at the end."""
+    make_folder(work)
+    lock = work / "lock"
+    try:
+        with FileLock(lock, timeout=0):
+            _empty(work, but=lock)  # an earlier run was killed
+            try:
+                yield
+            except OSError as error:
+                reason = no_room(error)
+                if reason is None:
+                    raise
+                raise InputError(
+                    f"{work}: cannot be written ({reason}); free some room, or choose another "
+                    "--output"
+                ) from None
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    except Timeout:
+        raise InputError(f"{work}: another process works here; wait for it, or stop it") from None
+
+
+def _empty(folder: Path, *, but: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != but:
+            path.unlink()
+
+
+def _contents_of(folder: Path) -> Contents | None:
+    """Give what an earlier run made, checked; None if there is nothing.
+
+    Raises:
+        InputError: it holds something else, or images are missing.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    record = folder / RECORD_FILE
+    if not record.is_file():
+        raise InputError(
+            f"{folder}: is there, and is no data set's folder; choose another --output"
+        )
+    try:
+        values = json.loads(record.read_text(encoding="utf-8"))
+        splits = {name: Count(**count) for name, count in values.pop("splits").items()}
+        contents = Contents(**values, splits=splits, was_there=True)
+        num_images = sum(count.num_images for count in splits.values())
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise InputError(
+            f"{record}: not what this command wrote; choose another --output"
+        ) from None
+    listed = [path for path, _, _ in read_split_file(folder)]
+    missing = [path for path in listed if not (folder / path).is_file()]
+    if missing or len(listed) != num_images:
+        what = f"{len(listed) - len(missing):,} of {num_images:,} images are there"
+        example = f", {missing[0]} is not" if missing else ""
+        raise InputError(
+            f"{folder}: {what}{example}; move the folder away and run the same command again"
+        )
+    return contents
+
+
+def _check_archive(dataset: Dataset, path: Path, sha256: str | None) -> str:
+    """Give the digest of an archive that the user has, which may be another than the original."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected an archive of {dataset.title}")
+    found = file_digest(path)
+    if sha256 is not None and found != sha256:
+        raise InputError(f"{path}: has SHA-256 {found}, expected {sha256}")
+    is_original = path.stat().st_size == dataset.num_bytes
+    if sha256 is None and is_original and found != dataset.sha256:
+        raise InputError(
+            f"{path}: is as long as the original, but has SHA-256 {found}, expected "
+            f"{dataset.sha256}: it is damaged; get it again"
+        )
+    return found
+
+
+def _unpack_all(path: Path, folder: Path, inner: str, progress: bool) -> None:
+    """Unpack an archive, and the archive of the given name in it."""
+    folder.mkdir()
+    unpack(
+        path,
+        folder,
+        wanted=lambda name: is_wanted(name) or name == inner,
+        progress=progress,
+    )
+    for found in sorted(folder.rglob(inner)) if inner else ():
+        try:
+            unpack(found, found.parent, wanted=is_wanted, progress=progress)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        found.unlink()
+
+
+def _finish(made: Path, folder: Path, contents: Contents) -> None:
+    """Write the record, and put the whole in its place."""
+    record = {key: value for key, value in asdict(contents).items() if key != "was_there"}
+    (made / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if hasattr(os, "sync"):
+        os.sync()  # or a power cut could leave empty files under the new name
+    if folder.is_dir():
+        folder.rmdir()  # empty, or `_contents_of` had raised
+    made.replace(folder)

@@ -1,0 +1,184 @@
+"""Unpack an archive from a stranger: nothing is written outside of the folder, nor without bounds.
+
+Zip, tar and tar.gz, known by their first bytes. An archive is refused as a whole if a member's name
+climbs out of the folder, is absolute or holds control characters, if a member is a link or a
+device, or if there is too much of it.
+"""
+
+import gzip
+import re
+import shutil
+import stat
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+from deep_ranking.files import InputError, open_regular
+
+MAX_BYTES = 16 << 30  # all members of an archive together, unpacked
+MAX_MEMBERS = 2_000_000
+BLOCK = 1 << 20
+GET_AGAIN = "get it again"
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file in an archive; `parts` of its name are checked, and `open` reads it."""
+
+    parts: tuple[str, ...]
+    num_bytes: int
+    open: Callable[[], IO[bytes]]
+
+
+class _RefusedError(Exception):
+    """The archive would do what no archive of images does."""
+
+
+def unpack(
+    archive: Path, folder: Path, *, wanted: Callable[[str], bool], progress: bool = False
+) -> int:
+    """Unpack the files that are wanted.
+
+    Hidden files, and those in hidden folders or in the __MACOSX that Macs add, are passed over.
+
+    Args:
+        archive: a zip, tar or tar.gz file.
+        folder: where to; empty. What was unpacked before an error stays in it.
+        wanted: says by a file's name, without its folders, whether to write it.
+        progress: whether to show a progress bar on standard error, if that is a terminal.
+
+    Returns:
+        The number of files written.
+
+    Raises:
+        InputError: it is no such archive, is broken or cut, or would climb out; see above.
+    """
+    num_files = 0
+    try:
+        with (
+            open_regular(archive) as file,
+            tqdm(
+                total=archive.stat().st_size,
+                desc="unpacking",
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                disable=None if progress else True,
+            ) as bar,
+        ):
+            for member in _bounded(_members(file)):
+                if not any(_is_hidden(part) for part in member.parts) and wanted(member.parts[-1]):
+                    _write(member, folder.joinpath(*member.parts))
+                    num_files += 1
+                bar.update(max(0, file.tell() - bar.n))
+    except _RefusedError as error:
+        raise InputError(f"{archive}: refused: {error}") from None
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise InputError(f"{archive}: broken or cut archive ({error}); {GET_AGAIN}") from None
+    except (NotImplementedError, RuntimeError) as error:  # how zipfile says what it cannot do
+        raise InputError(f"{archive}: cannot be unpacked ({error})") from None
+    return num_files
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__MACOSX"
+
+
+def _bounded(members: Iterator[_Member]) -> Iterator[_Member]:
+    num_bytes = 0
+    for number, member in enumerate(members, start=1):
+        num_bytes += member.num_bytes
+        if number > MAX_MEMBERS:
+            raise _RefusedError(f"more than {MAX_MEMBERS:,} files in it")
+        if num_bytes > MAX_BYTES:
+            raise _RefusedError(f"more than {MAX_BYTES:,} bytes when unpacked")
+        yield member
+
+
+def _write(member: _Member, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with member.open() as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, BLOCK)
+            written = target.tell()
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        name = "/".join(member.parts)
+        raise _RefusedError(f"{name!r} is a file and a folder, or lies below a file") from None
+    if written != member.num_bytes:
+        raise EOFError(f"{'/'.join(member.parts)!r} ends early")
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Check a member's name, and split it into folders and file."""
+    shown = repr(name[:200])
+    if name.startswith("/") or re.match("[A-Za-z]:", name):
+        raise _RefusedError(f"the path {shown} is absolute")
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise _RefusedError(f"the path {shown} climbs out of its folder")
+    if "\\" in name or any(unicodedata.category(each) == "Cc" for each in name):
+        raise _RefusedError(f"the path {shown} holds a backslash or a control character")
+    return parts
+
+
+def _members(file: IO[bytes]) -> Iterator[_Member]:
+    magic = file.read(4)
+    file.seek(0)
+    if magic.startswith(b"PK"):
+        return _zip_members(file)
+    return _tar_members(file, is_gzip=magic.startswith(b"\x1f\x8b"))
+
+
+def _zip_members(file: IO[bytes]) -> Iterator[_Member]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            parts = _parts(info.orig_filename)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # 0: made where files have no kind
+                raise _RefusedError(f"{info.filename!r} is a link or a device")
+            if parts and not info.is_dir():
+                yield _Member(parts, info.file_size, partial(archive.open, info))
+
+
+def _tar_members(file: IO[bytes], *, is_gzip: bool) -> Iterator[_Member]:
+    with tarfile.open(fileobj=file, mode="r:gz" if is_gzip else "r:") as archive:
+        while (info := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+            parts = _parts(info.name)
+            if info.isdir():
+                continue
+            if not info.isreg() or info.issparse() or info.size < 0:
+                raise _RefusedError(f"{info.name!r} is a link, a device or a sparse file")
+            if parts:
+                yield _Member(parts, info.size, partial(_open_tar, archive, info))
+        _check_end(archive)
+
+
+def _open_tar(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(info)
+    assert file is not None  # None is for what is no regular file
+    return file
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise if what `next` took for the end is none, or if a checksum over all is wrong.
+
+    It stops at broken headers, and where a file was cut between two members, as at the end.
+    """
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise EOFError("it ends without the end mark of a tar file")
+    num_bytes = 0
+    while block := archive.fileobj.read(BLOCK):  # gzip compares its checksum at its own end
+        num_bytes += len(block)
+        if num_bytes > MAX_BYTES:
+            raise _RefusedError(f"more than {MAX_BYTES:,} bytes when unpacked")

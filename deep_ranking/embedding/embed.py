@@ -1,0 +1,127 @@
+"""Model + image paths -> embeddings."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from deep_ranking.embedding.batches import ImageSource
+from deep_ranking.embedding.feature_store import CachedFeatures
+from deep_ranking.files.temporary_rows import temporary_rows
+
+FEATURES_AT_ONCE = 256
+
+
+def embed_images(
+    model: keras.Model,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    batch_size: int = 64,
+    skip_broken: bool = False,
+    progress: bool = False,
+    out: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Embed image files.
+
+    Args:
+        model: a network of `build_network` or `load_model`.
+        paths: image files.
+        batch_size: images a batch.
+        skip_broken: give a missing or broken image a row of NaN, rather than stop.
+        progress: whether to show a progress bar on standard error, if that is a terminal.
+        out: float32 (images, dim) to write to, such as a memory-mapped file; by default a new
+            array in memory.
+
+    Returns:
+        float32 (images, dim), rows of unit length, in the order of the paths.
+
+    Raises:
+        InputError: an image is missing or broken.
+    """
+    source = ImageSource(
+        paths,
+        image_size=model.input_shape[1],
+        batch_size=max(1, min(batch_size, len(paths))),
+        skip_broken=skip_broken,
+    )
+    if out is None:
+        out = np.empty((len(paths), model.output_shape[-1]), np.float32)
+    filled = 0
+    with (
+        source.explained(),
+        tqdm(
+            total=len(paths), desc="embedding", unit=" images", disable=None if progress else True
+        ) as bar,
+    ):
+        for rows in embed_batches(model, source):
+            out[filled : filled + len(rows)] = rows
+            filled += len(rows)
+            bar.update(len(rows))
+    out[sorted(source.broken)] = np.nan
+    return out
+
+
+def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[npt.NDArray[np.float32]]:
+    """Embed batch after batch, all of one shape.
+
+    The last batch is filled up with black images, whose rows are left out: so the network is
+    traced once, and a batch of the same images gives the same bytes, be it the last or not.
+
+    Args:
+        model: a network of `build_network` or `load_model`.
+        source: the images.
+
+    Yields:
+        float32 (batch, dim), unit rows.
+    """
+    for images in source.dataset():
+        count = len(images)
+        full = np.pad(images, ((0, source.batch_size - count), (0, 0), (0, 0), (0, 0)))
+        yield np.array(model.predict_on_batch(full)[:count], np.float32)
+
+
+@contextmanager
+def embedded_images(
+    model: keras.Model, paths: Sequence[str | os.PathLike[str]], *, skip_broken: bool = False
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Embed image files into a temporary file, with a progress bar: memory stays bounded.
+
+    Args:
+        model: a network of `build_network` or `load_model`.
+        paths: image files.
+        skip_broken: as for `embed_images`.
+
+    Yields:
+        float32 (images, dim), memory-mapped; gone when the block ends.
+
+    Raises:
+        InputError: an image is missing or broken.
+    """
+    with temporary_rows(len(paths), model.output_shape[-1]) as rows:
+        yield embed_images(model, paths, skip_broken=skip_broken, progress=True, out=rows)
+
+
+@contextmanager
+def embedded_features(
+    model: keras.Model, features: CachedFeatures
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Embed cached features into a temporary file, as `embedded_images` does images.
+
+    Args:
+        model: what follows the features, the second model of `split_at_frozen`.
+        features: of the first view of each image.
+
+    Yields:
+        float32 (images, dim), memory-mapped, NaN for a broken image; gone when the block ends.
+    """
+    with temporary_rows(len(features.rows), model.output_shape[-1]) as rows:
+        rows[:] = np.nan
+        whole = np.flatnonzero(features.rows[:, 0] >= 0)
+        for begin in range(0, len(whole), FEATURES_AT_ONCE):
+            part = whole[begin : begin + FEATURES_AT_ONCE]
+            rows[part] = model.predict_on_batch(features.read(part, 0 * part))
+        yield rows

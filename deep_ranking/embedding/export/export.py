@@ -1,0 +1,205 @@
+"""Write a model in another format, check it there, and only then put it in its place."""
+
+import itertools
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deep_ranking import __version__
+from deep_ranking.embedding.export.checking import (
+    DEFAULT_TOLERANCE,
+    RANDOM_BATCHES,
+    batches_of,
+    greatest_difference,
+    one_line,
+    random_batches,
+)
+from deep_ranking.embedding.export.formats import FORMATS, Runtime
+from deep_ranking.files import InputError, atomic_folder, atomic_path, no_room
+
+if TYPE_CHECKING:
+    import keras
+
+# What TensorFlow puts into the folder of a SavedModel.
+SAVEDMODEL_ENTRIES = {
+    "saved_model.pb",
+    "fingerprint.pb",
+    "variables",
+    "assets",
+    "assets.extra",
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported.
+
+    Attributes:
+        format: one of `FORMATS`.
+        path: the file or folder.
+        num_bytes: its size.
+        difference: the greatest difference between its embeddings and the model's, over all
+            numbers of all images that it was checked on.
+        num_images: how many these were.
+        usage: Python code that makes `embeddings` of `pixels`, float32 (batch, size, size, 3), RGB
+            in [0, 255].
+    """
+
+    format: str
+    path: Path
+    num_bytes: int
+    difference: float
+    num_images: int
+    usage: str
+
+
+def export_model(
+    model: "keras.Model",
+    path: str | os.PathLike[str],
+    *,
+    format: str,
+    images: Sequence[str | os.PathLike[str]] = (),
+    tolerance: float = DEFAULT_TOLERANCE,
+    overwrite: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Export:
+    """Export a model, and check the export in its own runtime before it appears under its name.
+
+    Args:
+        model: a network of `build_network` or `load_model`, or any functional Keras model from
+            images, float32 (batch, size, size, 3), to embeddings, float32 (batch, dim).
+        path: file to write, which ends in .onnx or .tflite; for a SavedModel, a folder.
+        format: "savedmodel", "onnx" or "tflite".
+        images: image files to check it on as well, beside random images.
+        tolerance: greatest difference allowed between two numbers of the embeddings.
+        overwrite: put it in the place of an earlier export.
+        progress: gets a line as each step begins.
+
+    Returns:
+        The `Export`.
+
+    Raises:
+        InputError: the path cannot be written or exists; a package is missing; the model cannot be
+            converted; an image cannot be read; or the export gives other embeddings. Nothing is
+            left behind, and an earlier export stays.
+    """
+    path = Path(path)
+    check_output(path, format, overwrite=overwrite)
+    if not 0 <= tolerance < float("inf"):
+        raise InputError(f"tolerance must be 0 or more. Received: {tolerance}")
+    kind = FORMATS[format]
+    size = _image_size(model)
+    say = progress or (lambda _: None)
+    writing = atomic_path if kind.suffix else atomic_folder
+    with writing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the converters' own, which no user can act on
+        say(f"writing {format}")
+        runtime = _converted(model, temporary, format)
+        count = sum(RANDOM_BATCHES) + len(images)
+        say(f"checking it on {sum(RANDOM_BATCHES)} random images and {len(images)} of yours")
+        batches = itertools.chain(random_batches(size), batches_of(images, size))
+        difference = greatest_difference(model, runtime, batches)
+        if not difference <= tolerance:  # which NaN is not, either
+            raise InputError(
+                f"{path}: not written, as the {format} gives other embeddings than the model: they "
+                f"differ by up to {difference:.2g} on {count} images; --tolerance is {tolerance:g}"
+            )
+        num_bytes = _num_bytes(temporary)
+    usage = kind.usage_of(path, model.inputs[0].name)
+    return Export(format, path, num_bytes, difference, count, usage)
+
+
+def check_output(path: Path, format: str, *, overwrite: bool) -> None:
+    """Complain of what cannot be exported before anything slow is done.
+
+    Raises:
+        InputError: there is no such format; the path is taken or has another format's name; or a
+            package is missing.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}. Received: {format}")
+    kind = FORMATS[format]
+    if kind.suffix and path.suffix != kind.suffix:
+        raise InputError(
+            f"{path}: expected a name that ends in {kind.suffix}, as the format is {format}"
+        )
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists; choose another --output, or replace it by --overwrite")
+    if not kind.suffix and path.exists():
+        _check_is_savedmodel(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; make it, or choose another --output")
+    missing = [module for module in kind.modules if find_spec(module) is None]
+    if missing:
+        raise InputError(
+            f"the format {format} needs {' and '.join(missing)}, not installed here: "
+            'pip install "deep-ranking[export]"'
+        )
+
+
+def _check_is_savedmodel(path: Path) -> None:
+    """Complain of a folder that holds anything that would be missed."""
+    if not path.is_dir():
+        raise InputError(f"{path}: is a file; a SavedModel is a folder; choose another --output")
+    entries = {each.name for each in path.iterdir()}
+    if "saved_model.pb" not in entries or not entries <= SAVEDMODEL_ENTRIES:
+        raise InputError(f"{path}: a folder that is no SavedModel is never replaced")
+
+
+def _image_size(model: "keras.Model") -> int:
+    shape = model.input_shape
+    if (
+        len(shape) != 4
+        or shape[0] is not None
+        or shape[1] is None
+        or shape[1:] != (shape[1], shape[1], 3)
+        or len(model.output_shape) != 2
+    ):
+        raise InputError(
+            "expected a model from images (batch, size, size, 3) to embeddings (batch, dim). "
+            f"Received: {shape} to {model.output_shape}"
+        )
+    return int(shape[1])
+
+
+def _converted(model: "keras.Model", path: Path, format: str) -> Runtime:
+    """Write the format, and open what was written."""
+    kind = FORMATS[format]
+    try:
+        kind.write(model, path, _notes(model))
+        return kind.load(path, model.inputs[0].name)
+    except OSError:
+        raise
+    except Exception as error:  # converters and runtimes raise whatever they come upon
+        if no_room(error) is not None:
+            raise  # it is not the format; the file is named where it is to come
+        raise InputError(
+            f"the model cannot be written as {format} ({one_line(error)}); try another of "
+            f"{', '.join(FORMATS)}"
+        ) from error
+
+
+def _notes(model: "keras.Model") -> str:
+    """Write as JSON what a program must know of the model that has no Keras."""
+    size, dim = model.input_shape[1], model.output_shape[-1]
+    notes: dict[str, Any] = {
+        "writer": f"deep-ranking {__version__}",
+        "input": f"RGB pixels, float32 in [0, 255], shape (batch, {size}, {size}, 3)",
+        "output": f"embeddings, float32, shape (batch, {dim}); compare by Euclidean distance",
+        "image_size": size,
+        "embedding_size": dim,
+    }
+    for name in ("network_config", "calibration"):
+        value = getattr(model, name, None)
+        notes[name] = None if value is None else json.loads(value.to_json())
+    return json.dumps(notes)
+
+
+def _num_bytes(path: Path) -> int:
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in files)

@@ -1,0 +1,198 @@
+"""The formats of an export: how each is written, and opened again in its own runtime.
+
+In all of them the input has the name of the model's own, the output is `embedding`, and any number
+of images makes a batch. Each carries a JSON text on what the network takes and what its distances
+mean: a SavedModel in `assets.extra/deep_ranking.json`; an ONNX file in its metadata, under
+`deep_ranking`; a TensorFlow Lite file in a zip behind the model, where that format keeps files that
+belong to it (`unzip m.tflite`).
+"""
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import keras
+
+OUTPUT = "embedding"
+NOTES_KEY = "deep_ranking"
+NOTES_FILE = "deep_ranking.json"
+
+Rows = npt.NDArray[np.float32]
+Runtime = Callable[[Rows], Rows]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of an export.
+
+    Attributes:
+        suffix: what the name of its file ends in; empty for a folder.
+        modules: what is imported beyond what Deep Ranking itself needs.
+        write: writes a model to a path, with the JSON text.
+        load: opens a path in the format's runtime, given the name of the input.
+        usage: Python code from `pixels` to `embeddings`, with {path} and {name}.
+    """
+
+    suffix: str
+    modules: tuple[str, ...]
+    write: Callable[["keras.Model", Path, str], None]
+    load: Callable[[Path, str], Runtime]
+    usage: str
+
+    def usage_of(self, path: Path, name: str) -> str:
+        """Give the code that embeds `pixels` with the export at a path."""
+        return self.usage.format(path=json.dumps(str(path), ensure_ascii=False), name=name)
+
+
+def _write_savedmodel(model: "keras.Model", path: Path, notes: str) -> None:
+    # Not model.export, which in Keras 3.15 writes each weight twice.
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.weights]
+    module.serve = tf.function(
+        lambda image: {OUTPUT: model(image, training=False)}, input_signature=[_image_spec(model)]
+    )
+    tf.saved_model.save(module, path, signatures={"serving_default": module.serve})
+    extra = path / "assets.extra"
+    extra.mkdir()
+    (extra / NOTES_FILE).write_text(notes + "\n", encoding="utf-8")
+
+
+def _load_savedmodel(path: Path, name: str) -> Runtime:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+
+    def run(images: Rows) -> Rows:
+        # Reached through `loaded`: the weights go when nothing holds it any more.
+        serve = loaded.signatures["serving_default"]
+        return np.asarray(serve(**{name: tf.constant(images)})[OUTPUT])
+
+    return run
+
+
+def _write_onnx(model: "keras.Model", path: Path, notes: str) -> None:
+    """Convert the network with its weights as inputs, and then give these inputs their values.
+
+    Converted with the weights inside, each of some fifty steps copies all of them: the blog's
+    network took 106 s and 12.7 GB so, and takes 6 s and 2.3 GB. What is left to do with the weights
+    before a run, such as turning kernels around, ONNX Runtime does once and writes.
+    """
+    import onnx
+    import onnxruntime
+    import tensorflow as tf
+    import tf2onnx
+
+    variables = model.trainable_variables + model.non_trainable_variables
+    values = {f"weight_{number}": each.numpy() for number, each in enumerate(variables)}
+    signature = [
+        _image_spec(model),
+        *(tf.TensorSpec(value.shape, value.dtype, name) for name, value in values.items()),
+    ]
+    count = len(model.trainable_variables)
+
+    @tf.function(input_signature=signature)
+    def embed(image: Any, *weights: Any) -> dict[str, Any]:
+        output, _ = model.stateless_call(weights[:count], weights[count:], image, training=False)
+        return {OUTPUT: output}
+
+    for value, inside in embed.get_concrete_function().graph.captures:  # constants of layers
+        values[inside.name] = value.numpy()
+    converted, _ = tf2onnx.convert.from_function(embed, input_signature=signature)
+    graph = converted.graph
+    read = {name for node in graph.node for name in node.input}
+    inputs = [each for each in graph.input if each.name not in values]
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(values[each.name], each.name)
+        for each in graph.input
+        if each.name in values and each.name in read
+    )
+    del graph.input[:]
+    graph.input.extend(inputs)
+    for each in (*graph.input, *graph.output):
+        each.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(converted, {NOTES_KEY: notes})
+    options = onnxruntime.SessionOptions()
+    # Beyond the basic level, what is written serves this machine only.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(
+        converted.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    folded = onnx.load(path)
+    domains = {node.domain for node in folded.graph.node}
+    used = [each for each in folded.opset_import if each.domain in domains]
+    del folded.opset_import[:]
+    folded.opset_import.extend(used)
+    onnx.save(folded, path)
+
+
+def _load_onnx(path: Path, name: str) -> Runtime:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(session.run([OUTPUT], {name: images})[0])
+
+
+def _write_tflite(model: "keras.Model", path: Path, notes: str) -> None:
+    import tensorflow as tf
+
+    from deep_ranking.embedding.export.for_litert import for_litert
+
+    with tempfile.TemporaryDirectory() as folder:
+        _write_savedmodel(for_litert(model), Path(folder), notes)
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+    with zipfile.ZipFile(path, "a") as behind:
+        behind.writestr(NOTES_FILE, notes + "\n")
+
+
+def _load_tflite(path: Path, name: str) -> Runtime:
+    # Not tf.lite.Interpreter, which TensorFlow deprecates in favour of this.
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path)).get_signature_runner()
+    return lambda images: np.asarray(runner(**{name: images})[OUTPUT])
+
+
+def _image_spec(model: "keras.Model") -> Any:
+    import tensorflow as tf
+
+    image = model.inputs[0]
+    return tf.TensorSpec(image.shape, tf.float32, name=image.name)
+
+
+FORMATS = {
+    "savedmodel": Format(
+        "",
+        (),
+        _write_savedmodel,
+        _load_savedmodel,
+        "import tensorflow as tf; model = tf.saved_model.load({path}); "
+        'embeddings = model.signatures["serving_default"]({name}=tf.constant(pixels))["embedding"]',
+    ),
+    "onnx": Format(
+        ".onnx",
+        ("tf2onnx", "onnx", "onnxruntime"),
+        _write_onnx,
+        _load_onnx,
+        "import onnxruntime; model = onnxruntime.InferenceSession({path}); "
+        'embeddings = model.run(["embedding"], {{"{name}": pixels}})[0]',
+    ),
+    "tflite": Format(
+        ".tflite",
+        ("ai_edge_litert",),
+        _write_tflite,
+        _load_tflite,
+        "from ai_edge_litert.interpreter import Interpreter; model = Interpreter({path}); "
+        'embeddings = model.get_signature_runner()({name}=pixels)["embedding"]',
+    ),
+}

@@ -1,0 +1,21 @@
+"""Files: errors, safe opening, atomic writing, lines of paths, rows on disk, HDF5."""
+
+from deep_ranking.files.errors import InputError
+from deep_ranking.files.opening import open_regular
+from deep_ranking.files.writing import (
+    atomic_folder,
+    atomic_path,
+    atomic_paths,
+    make_folder,
+    no_room,
+)
+
+__all__ = [
+    "InputError",
+    "atomic_folder",
+    "atomic_path",
+    "atomic_paths",
+    "make_folder",
+    "no_room",
+    "open_regular",
+]

@@ -1,0 +1,211 @@
+"""Atomic writes: at every instant a path holds the last complete file, or none."""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from deep_ranking.files.errors import InputError
+
+WRITING = ".writing-"
+REPLACED, LOCK = "replaced", "lock"
+# What a writer says, in whatever words, when there is no more room or the disk is ill.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to, and put that file in the place of `path` at the end.
+
+    The temporary file lies in a hidden folder beside it, with the same suffix (writers choose their
+    format by it). When the block raises, it is removed and `path` is what it was; when the process
+    is killed, the next write in the same folder removes it. Before the exchange the data is flushed
+    to the disk, so that a power cut cannot leave an empty file under the new name.
+
+    Args:
+        path: file to write, in a folder that exists.
+
+    Yields:
+        Path of the temporary file, empty.
+
+    Raises:
+        InputError: the folder does not exist or cannot be written to, or `path` is a folder, a
+            device or a pipe; or the disk is full.
+    """
+    with atomic_paths([Path(path)]) as temporaries:
+        yield temporaries[0]
+
+
+@contextmanager
+def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Write several files that belong together, as `atomic_path` does one.
+
+    They are exchanged when all are on the disk. Names cannot be exchanged in one step, so the first
+    is taken away before and comes back last: stopped between, the set is seen not to be whole.
+
+    Args:
+        paths: files to write, in one folder.
+
+    Yields:
+        A temporary path for each.
+
+    Raises:
+        InputError: as `atomic_path`.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; expected the name of a file to write")
+        if path.exists() and not path.is_file():  # a device would be replaced by a file
+            raise InputError(f"{path}: is a device or pipe; expected the name of a file to write")
+    with _writing_folder(paths[0]) as work:
+        temporaries = [work / f"{number}{path.suffix}" for number, path in enumerate(paths)]
+        for temporary in temporaries:
+            temporary.touch()
+        yield temporaries
+        for temporary in temporaries:
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())  # some writers make files that only they can read
+        if len(paths) > 1:
+            paths[0].unlink(missing_ok=True)
+        for temporary, path in reversed(list(zip(temporaries, paths, strict=True))):
+            temporary.replace(path)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder to write to, and put it in the place of `path` at the end.
+
+    As `atomic_path` does a file; but a folder that exists cannot be exchanged in one step: it is
+    set aside first, and removed last. Stopped between, `path` is missing until the next write
+    beside it puts it back.
+
+    Args:
+        path: folder to write, in a folder that exists.
+
+    Yields:
+        Path of the temporary folder, empty.
+
+    Raises:
+        InputError: the folder around it does not exist or cannot be written to, or `path` is a
+            file; or the disk is full.
+    """
+    path = Path(path).resolve()  # where it is a link, what it links to is replaced
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; expected the name of a folder to write")
+    with _writing_folder(path) as work:
+        temporary = work / "folder"
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        (work / REPLACED).mkdir()
+        if path.exists():
+            path.rename(work / REPLACED / path.name)
+        temporary.rename(path)
+
+
+def no_room(error: BaseException) -> str | None:
+    """Give the reason of an error if it is that of a disk that takes no more, in a few words.
+
+    HDF5, TensorFlow and others say it in a text of their own, be it of many lines.
+    """
+    for number in NO_ROOM:
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            return os.strerror(number)
+    return None
+
+
+@contextmanager
+def _writing_folder(path: Path) -> Iterator[Path]:
+    """Give a hidden folder `.writing-*` beside `path` to write in, which is removed at the end.
+
+    A process that is killed leaves it behind. So the next one that writes there looks for such
+    folders: who writes holds a lock in its own, and what nobody holds is removed.
+    """
+    for left in sorted(path.parent.glob(f"{WRITING}*")):
+        with suppress(Timeout, OSError), _lock_of(left):
+            _remove(left)
+    work = path.parent / f"{WRITING}{uuid.uuid4().hex}"
+    with ExitStack() as held:
+        try:  # from before the folder is there: an interrupt may come at any instant
+            try:
+                _begin(work, held)
+            except OSError as error:
+                raise InputError(
+                    f"{path}: cannot be written ({error.strerror}); choose a folder you can write "
+                    "to"
+                ) from None
+            yield work
+        except Exception as error:
+            reason = None if isinstance(error, InputError) else no_room(error)
+            if reason is None:
+                raise
+            raise InputError(
+                f"{path}: cannot be written ({reason}); free some room, or choose another place"
+            ) from None
+        finally:
+            _remove(work)
+
+
+def _begin(work: Path, held: ExitStack) -> None:
+    """Make a folder to write in, and lock it."""
+    while True:
+        work.mkdir(mode=0o700, exist_ok=True)
+        try:
+            held.enter_context(_lock_of(work))
+        except (Timeout, FileNotFoundError):
+            continue  # another process has just taken it for one that was left behind
+        except OSError:
+            return  # a file system without locks: there, what is left behind stays
+        return
+
+
+def _lock_of(work: Path) -> FileLock:
+    return FileLock(work / LOCK, timeout=0, thread_local=False)
+
+
+def _remove(work: Path) -> None:
+    """Remove a folder to write in, after what was to be replaced and was not is put back."""
+    for folder in work.glob(f"{REPLACED}/*"):
+        if not (work.parent / folder.name).exists():
+            folder.rename(work.parent / folder.name)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and its parents, and check that it can be written to.
+
+    Args:
+        path: folder, which may exist.
+
+    Returns:
+        The same path.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot make this folder ({error.strerror})") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: no permission to write in this folder; choose another one")
+    return path

@@ -1,0 +1,1 @@
+"""The network, its file, and what its distances mean."""

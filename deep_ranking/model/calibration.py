@@ -1,0 +1,143 @@
+"""What a distance means: a monotone map from distance to the probability of "same class".
+
+It is fitted on distances of pairs of which it is known whether they are of one class, with
+isotonic regression (Zadrozny and Elkan 2002), and travels in the model file as JSON.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.files import InputError
+from deep_ranking.metrics import pair_metrics
+
+Floats = npt.NDArray[np.float64]
+
+NUM_KNOTS = 101
+MIN_PAIRS = 10
+LISTS = ("distances", "probabilities", "same_quantiles", "different_quantiles")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted calibration; between its knots, all is linear.
+
+    Attributes:
+        distances: knots, rising.
+        probabilities: probability of "same" at each knot, not rising, where same and different
+            pairs are as frequent.
+        same_quantiles: distances of same pairs at 0, 1 ... 100 %.
+        different_quantiles: distances of different pairs at 0, 1 ... 100 %.
+        threshold: distance of equal error: as many same pairs lie above as different ones below.
+        num_pairs: pairs that it was fitted on, of both kinds together.
+
+    Raises:
+        InputError: the numbers cannot be those of a calibration.
+    """
+
+    distances: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    same_quantiles: tuple[float, ...]
+    different_quantiles: tuple[float, ...]
+    threshold: float
+    num_pairs: int
+
+    def __post_init__(self) -> None:
+        """Check order and ranges, as the numbers may come from anybody's file."""
+        rows = [np.asarray(getattr(self, name), np.float64) for name in LISTS]
+        knots, probabilities, *quantiles = rows
+        if (
+            any(row.ndim != 1 or not 1 <= len(row) <= 10_000 for row in rows)
+            or not all(np.isfinite(row).all() for row in rows)
+            or len(knots) != len(probabilities)
+            or any((np.diff(row) < 0).any() for row in (knots, *quantiles, -probabilities))
+            or not 0 <= probabilities[-1] <= probabilities[0] <= 1
+            or not np.isfinite(self.threshold)
+        ):
+            raise InputError("the calibration's numbers are out of order or range")
+
+    def probability(self, distance: float) -> float:
+        """Give the probability that two images at a distance are of one class."""
+        return float(np.interp(distance, self.distances, self.probabilities))
+
+    def share_of_same_nearer(self, distance: float) -> float:
+        """Give the share of same pairs, 0 to 1, that are nearer than a distance."""
+        return _share_below(distance, self.same_quantiles)
+
+    def share_of_different_nearer(self, distance: float) -> float:
+        """Give the share of different pairs, 0 to 1, that are nearer than a distance."""
+        return _share_below(distance, self.different_quantiles)
+
+    def to_json(self) -> str:
+        """Write it as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote, trusting nothing in it.
+
+        Raises:
+            InputError: it is not a calibration.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            return cls(**values | {name: tuple(values[name]) for name in LISTS})
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError("the calibration is not what calibrate wrote") from None
+
+
+def calibrate(same_distances: Floats, different_distances: Floats) -> Calibration:
+    """Fit a calibration.
+
+    Args:
+        same_distances: float array (pairs,) of pairs of one class; their number does not matter
+            beside that of the different pairs: both kinds count half.
+        different_distances: float array (pairs,) of pairs of two classes.
+
+    Returns:
+        The `Calibration`.
+
+    Raises:
+        InputError: there are fewer than 10 pairs of a kind, or a distance is not finite.
+    """
+    for kind, distances in (("same", same_distances), ("different", different_distances)):
+        if len(distances) < MIN_PAIRS:
+            raise InputError(
+                f"calibration needs {MIN_PAIRS} {kind} pairs or more. Received: {len(distances)}"
+            )
+        if not np.isfinite(distances).all():
+            raise InputError(f"a distance of a {kind} pair is not finite")
+    from sklearn.isotonic import IsotonicRegression
+
+    distances = np.concatenate([same_distances, different_distances])
+    is_same = np.arange(len(distances)) < len(same_distances)
+    weights = np.where(is_same, 0.5 / len(same_distances), 0.5 / len(different_distances))
+    # Certainty is not to be had from so many pairs.
+    doubt = 1 / (len(distances) + 2)
+    fitted = IsotonicRegression(increasing=False, y_min=doubt, y_max=1 - doubt).fit(
+        distances, is_same, sample_weight=weights
+    )
+    shares = np.linspace(0, 1, NUM_KNOTS)
+    knots = np.unique(np.quantile(distances, shares))
+    return Calibration(
+        _floats(knots),
+        _floats(fitted.predict(knots)),
+        _floats(np.quantile(same_distances, shares)),
+        _floats(np.quantile(different_distances, shares)),
+        pair_metrics(same_distances, different_distances).threshold,
+        len(distances),
+    )
+
+
+def _floats(values: npt.NDArray[np.floating]) -> tuple[float, ...]:
+    return tuple(values.astype(np.float64).tolist())
+
+
+def _share_below(distance: float, quantiles: tuple[float, ...]) -> float:
+    shares = np.linspace(0, 1, len(quantiles))
+    return float(np.interp(distance, quantiles, shares, left=0.0, right=1.0))

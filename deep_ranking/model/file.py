@@ -1,0 +1,144 @@
+"""The model file: a Keras .h5 that describes itself, and is opened without running anything of it.
+
+`save_model` writes what plain `keras.models.load_model(path)` opens, and adds two JSON attributes:
+`deep_ranking_network`, the network's config, and `deep_ranking_calibration`, if there is one.
+`load_model` believes them only within their own ranges, builds the network, and copies arrays. It
+also reads the weights-only files that the blog's own repository writes.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import h5py
+import keras
+
+from deep_ranking.config import NetworkConfig
+from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.hdf5 import (
+    check_layer,
+    child,
+    names_in,
+    open_hdf5,
+    read_layer,
+    read_text,
+    weights_of,
+)
+from deep_ranking.model.calibration import Calibration
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
+from deep_ranking.model.mixed_precision import FULL, policies_of
+from deep_ranking.model.network import build_network
+
+
+def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Write a network of `build_network`, atomically, without its optimizer, to compute in float32.
+
+    Args:
+        model: the network; if it has an attribute `calibration`, that is written as well.
+        path: file to write; its name ends in .h5.
+
+    Raises:
+        InputError: the file cannot be written, or the model is not one of `build_network`.
+    """
+    path = Path(path)
+    config = getattr(model, "network_config", None)
+    if not isinstance(config, NetworkConfig):
+        raise InputError(f"{path}: only networks of build_network can be saved by save_model")
+    if path.suffix != ".h5":
+        raise InputError(f"{path}: expected a file name that ends in .h5")
+    with atomic_path(path) as temporary:
+        with policies_of(FULL, model):
+            model.save(temporary, include_optimizer=False, overwrite=True)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
+            calibration = getattr(model, "calibration", None)
+            if calibration is not None:
+                file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
+
+
+def store_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
+    """Put a calibration into a model file, in the place of an earlier one, atomically.
+
+    Args:
+        path: file of `save_model`.
+        calibration: what the model's distances mean.
+
+    Raises:
+        InputError: there is no such model file, or it cannot be written.
+    """
+    path = Path(path)
+    with open_hdf5(path) as file:
+        if read_text(file, CONFIG_ATTRIBUTE) is None:
+            raise InputError("not a model that train.py wrote; only such a one can be calibrated")
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Open a model file of `save_model`, or the weights that the blog's repository writes.
+
+    Args:
+        path: an .h5 file, from anybody: no code in it is run, and nothing outside of it is read.
+
+    Returns:
+        Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows. Its
+        attribute `calibration` is the file's, or None.
+
+    Raises:
+        InputError: it is no such file, or is damaged.
+    """
+    with open_hdf5(Path(path)) as file:
+        text = read_text(file, CONFIG_ATTRIBUTE)
+        calibration_text = read_text(file, CALIBRATION_ATTRIBUTE)
+        calibration = None if calibration_text is None else Calibration.from_json(calibration_text)
+        groups = weights_of(file)
+        blog_names = _blog_names(names_in(groups)) if text is None else {}
+        if text is None and not blog_names:
+            raise InputError(
+                "not a model of deep ranking: it has no description of its network; "
+                "expected a file that train.py wrote"
+            )
+        config = NetworkConfig(weights=None) if text is None else NetworkConfig.from_json(text)
+        # A few words can describe a network of gigabytes: its arrays must be there before it is.
+        with keras.StatelessScope(initialize_variables=False):
+            sketch = build_network(config)
+        groups_of_layers = {}
+        for layer in sketch.layers:
+            if layer.weights:
+                name = blog_names.get(layer.name, layer.name)
+                group = child(groups, name)
+                if not isinstance(group, h5py.Group):
+                    raise InputError(f"it has no layer {name}; the file is not whole")
+                check_layer(group, [weight.shape for weight in layer.weights])
+                groups_of_layers[layer.name] = group
+        model = build_network(config)
+        for name, group in groups_of_layers.items():
+            layer = model.get_layer(name)
+            layer.set_weights(read_layer(group, [weight.shape for weight in layer.weights]))
+        model.calibration = calibration
+    return model
+
+
+def _blog_names(layers: list[str]) -> dict[str, str]:
+    """Our layer names -> those of a weights-only file of the blog's code; empty if it is none.
+
+    Keras 2 numbered layers as they were made: the stride-16 convolution before the stride-32 one,
+    and the two hidden layers before the embedding.
+    """
+    convolutions = _numbered(layers, "conv2d")
+    dense = _numbered(layers, "dense")
+    if len(convolutions) != 2 or len(dense) != 3:
+        return {}
+    ours = ("branch_1_conv", "branch_2_conv", "hidden_1", "hidden_2", "embedding")
+    return dict(zip(ours, convolutions + dense, strict=True))
+
+
+def _numbered(layers: list[str], kind: str) -> list[str]:
+    """Names KIND, KIND_1, KIND_2 ... among the layers, by their number."""
+    found = [(re.fullmatch(rf"{kind}(?:_(\d+))?", name), name) for name in layers]
+    return [
+        name for _, name in sorted((int(match[1] or 0), name) for match, name in found if match)
+    ]

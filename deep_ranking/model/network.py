@@ -1,0 +1,308 @@
+"""NetworkConfig -> Keras model: the multi-scale network of deep ranking (Wang et al. 2014, fig. 3).
+
+One image goes three ways: through the backbone (VGG16, pooled, two dense layers) and through two
+shallow branches that see it at a coarse scale. All three are normalised, concatenated, and mapped
+to one embedding of unit length. Sizes and strides are the blog's. Other choices of the config take
+another backbone, see the coarse scales as the paper does or not at all, leave the dense layers out,
+and pool several depths of the backbone.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+from keras import layers
+
+from deep_ranking.config import HEAD, RANGES, NetworkConfig, find_backbone
+from deep_ranking.files import InputError
+from deep_ranking.files.hdf5 import child, open_hdf5, read_layer, read_text, weights_of
+from deep_ranking.model.backbone import (
+    build_backbone,
+    last_maps,
+    layers_of_blocks,
+    pretrained_arrays,
+    take_over,
+)
+from deep_ranking.model.header import CONFIG_ATTRIBUTE
+
+BRANCH_FILTERS = 96
+GEM_OFFSET = 1e-9
+
+
+def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Model:
+    """Build the network, with its first weights.
+
+    Args:
+        config: sizes, and where the weights come from.
+        seed: decides the random weights; None for fresh ones each time. Sets Keras' global seed,
+            the only one that the backbone's own initialisers listen to.
+
+    Returns:
+        Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to embeddings, float32
+        (batch, embedding_size) of unit length. Its attribute `network_config` is `config`, and
+        `backbone_layers` names the layers of the backbone, in the order of the data.
+
+    Raises:
+        InputError: the pre-trained weights cannot be had, or the backbone has no such blocks.
+    """
+    spec = find_backbone(config.backbone)
+    arrays = {}
+    own = config.weights is not None and _is_own(config.weights)
+    if config.weights is not None and not own:
+        arrays = pretrained_arrays(spec, config.weights, config.seen_size)
+        if config.normalisation == "backbone" and spec.pixels == "caffe":
+            # Trained on B, G, R: the first kernel turned around reads R, G, B.
+            kernel = next(iter(arrays.values()))[0]
+            kernel[:] = kernel[:, :, ::-1].copy()
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    image = keras.Input((config.image_size, config.image_size, 3), name="image")
+    unit = layers.Rescaling(1 / 255, name="unit_range")(image)
+    pixels = _backbone_input(image, unit, config)
+    backbone = build_backbone(spec, pixels)
+    parts = [_convnet(backbone, config)]
+    if config.multiscale != "none":
+        parts.insert(0, _shallow_branches(unit, config.multiscale))
+    merged = _concatenate(parts, name="merged")
+    linear = layers.Dense(config.embedding_size, name="embedding")(merged)
+    unit_length = layers.UnitNormalization(name="unit_embedding")(linear)
+    model = keras.Model(image, unit_length, name="deep_ranking")
+    before = {layer.name for layer in keras.Model(image, pixels).layers}
+    names = [layer.name for layer in backbone.layers if layer.name not in before]
+    model, model.backbone_layers = take_over(model, names)
+    model.network_config = config
+    for name, values in arrays.items():
+        model.get_layer(name).set_weights(values)
+    if own:
+        _take_weights_of_model(model, Path(str(config.weights)))
+    return model
+
+
+def _is_own(weights: str) -> bool:
+    """Whether the first weights are those of a whole network of ours."""
+    if weights == "imagenet":
+        return False
+    with open_hdf5(Path(weights)) as file:
+        return read_text(file, CONFIG_ATTRIBUTE) is not None
+
+
+def _take_weights_of_model(model: keras.Model, path: Path) -> None:
+    """Take the weights of a model file for all layers that it has in the same shape."""
+    config = model.network_config
+    with open_hdf5(path) as file:
+        found = NetworkConfig.from_json(read_text(file, CONFIG_ATTRIBUTE) or "")
+        for name in ("backbone", "normalisation"):
+            if getattr(found, name) != getattr(config, name):
+                raise InputError(
+                    f"this model has {name} {getattr(found, name)}, and the one to train "
+                    f"{getattr(config, name)}; give --{name} {getattr(found, name)}"
+                )
+        groups = weights_of(file)
+        for layer in model.layers:
+            group = child(groups, layer.name)
+            shapes = [weight.shape for weight in layer.weights]
+            required = layer.name in model.backbone_layers
+            if not shapes:
+                continue
+            try:
+                if not isinstance(group, h5py.Group):
+                    raise InputError(f"it has no layer {layer.name}; the file is not whole")
+                layer.set_weights(read_layer(group, shapes))
+            except InputError:
+                if required:
+                    raise
+
+
+def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:
+    x = unit
+    if config.normalisation == "backbone":
+        scale, offset = RANGES[find_backbone(config.backbone).pixels]
+        x = layers.Rescaling(list(scale), list(offset), name="backbone_range")(image)
+    side = config.seen_size
+    if side != config.image_size:
+        x = layers.Resizing(side, side, interpolation="bilinear", name="enlarged")(x)
+    return x
+
+
+def _convnet(backbone: keras.Model, config: NetworkConfig) -> Any:
+    maps = last_maps(find_backbone(config.backbone), backbone, config.pooled_blocks)
+    pooled = [
+        vector
+        for number, (block, features) in enumerate(maps)
+        for vector in _pool(features, config.pooling, f"_{block}" if number else "")
+    ]
+    if len(pooled) > 1:  # each by itself, or the one with the largest values would count alone
+        pooled = [
+            layers.UnitNormalization(name=f"unit_part_{number}")(vector)
+            for number, vector in enumerate(pooled, start=1)
+        ]
+    x = _concatenate(pooled, name="all_pooled")
+    for number in range(1, config.hidden_layers + 1):
+        x = layers.Dense(config.hidden_size, activation="relu", name=f"hidden_{number}")(x)
+        x = layers.Dropout(config.dropout, name=f"dropout_{number}")(x)
+    x = layers.UnitNormalization(name="unit_convnet")(x)
+    if config.hidden_layers == 0:
+        x = layers.Dropout(config.dropout, name="dropout")(x)
+    return x
+
+
+def _pool(features: Any, pooling: str, suffix: str) -> list[Any]:
+    """Make a vector of a feature map (batch, height, width, channels), or two."""
+    average = layers.GlobalAveragePooling2D(name=f"pooled{suffix}")
+    maximum = layers.GlobalMaxPooling2D(name=f"max_pooled{suffix}")
+    if pooling == "average":
+        return [average(features)]
+    if pooling == "max":
+        return [maximum(features)]
+    if pooling == "average+max":
+        return [average(features), maximum(features)]
+    return [_generalised_mean(features, suffix)]
+
+
+def _generalised_mean(features: Any, suffix: str) -> Any:
+    """Pool by the root of the mean square (Radenovic et al. 2018, eq. 3, with power 2).
+
+    The power 2, as it can be said in layers that every Keras has: x times x / |x|, summed over the
+    places, is |x|. The factor between sum and mean is the same for all channels. A channel that is
+    0 everywhere has no x / |x|, and compiled for a GPU a gradient of NaN; hence the offset.
+    """
+    channels = features.shape[-1]
+    places = layers.Reshape((-1, channels), name=f"places{suffix}")(features)
+    lifted = layers.Rescaling(1.0, GEM_OFFSET, name=f"lifted_places{suffix}")(places)
+    unit = layers.UnitNormalization(axis=1, name=f"unit_places{suffix}")(lifted)
+    product = layers.Multiply(name=f"places_times_unit{suffix}")([places, unit])
+    return layers.GlobalAveragePooling1D(name=f"gem_pooled{suffix}")(product)
+
+
+def _concatenate(parts: list[Any], *, name: str) -> Any:
+    return parts[0] if len(parts) == 1 else layers.Concatenate(name=name)(parts)
+
+
+def _shallow_branches(unit: Any, multiscale: str) -> Any:
+    """See the image at two coarse scales: (batch, features), float.
+
+    The blog leaves pixels out by the stride of the convolution. The paper (fig. 3) shrinks the
+    image first, here by the mean of each square of pixels, and normalises both scales as one.
+    """
+    if multiscale == "blog":
+        strides, inputs = (16, 32), (unit, unit)
+    else:
+        strides = (4, 4)
+        inputs = tuple(
+            layers.AveragePooling2D(factor, padding="same", name=f"shrunk_{factor}")(unit)
+            for factor in (4, 8)
+        )
+    vectors = [
+        _branch(inputs[0], 1, stride=strides[0], pool_size=3, pool_stride=4),
+        _branch(inputs[1], 2, stride=strides[1], pool_size=7, pool_stride=2),
+    ]
+    if multiscale == "blog":
+        vectors = [
+            layers.UnitNormalization(name=f"unit_branch_{number}")(vector)
+            for number, vector in enumerate(vectors, start=1)
+        ]
+        return _concatenate(vectors, name="shallow")
+    return layers.UnitNormalization(name="unit_shallow")(_concatenate(vectors, name="shallow"))
+
+
+def _branch(image: Any, number: int, *, stride: int, pool_size: int, pool_stride: int) -> Any:
+    x = layers.Conv2D(
+        BRANCH_FILTERS, 8, strides=stride, padding="same", name=f"branch_{number}_conv"
+    )(image)
+    x = layers.MaxPooling2D(
+        pool_size, strides=pool_stride, padding="same", name=f"branch_{number}_pool"
+    )(x)
+    return layers.Flatten(name=f"branch_{number}_flat")(x)
+
+
+def set_trainable_from(model: keras.Model, first: str | None) -> None:
+    """Freeze the layers of the backbone that come before one; all others are trained.
+
+    Args:
+        model: a network of `build_network`.
+        first: a layer of the backbone, or a block of it such as block4 or conv5; "head" to freeze
+            all of them, or None to freeze none.
+
+    Raises:
+        InputError: the backbone has no such layer.
+    """
+    names = model.backbone_layers
+    blocks = blocks_of(model)
+    starts = {block: layers_of_block[0] for block, layers_of_block in blocks.items()}
+    starting = None if first is None else starts.get(first, first)
+    if starting not in (None, *names, HEAD):
+        raise InputError(
+            f"the backbone {model.network_config.backbone} has no layer {first} to train from; it "
+            f"has the blocks {', '.join(blocks)}, of which a layer may be named too, and {HEAD} "
+            "for what follows them"
+        )
+    trains = first is None
+    for name in names:
+        trains = trains or name == starting
+        model.get_layer(name).trainable = trains
+
+
+def blocks_of(model: keras.Model) -> dict[str, list[str]]:
+    """Give the names of the layers of each block of the backbone, in the order of the data.
+
+    Args:
+        model: a network of `build_network`.
+    """
+    spec = find_backbone(model.network_config.backbone)
+    return layers_of_blocks(spec, model.backbone_layers)
+
+
+def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Split a network where what is frozen ends.
+
+    Args:
+        model: a network of `build_network`, after `set_trainable_from`.
+
+    Returns:
+        Two models that share its layers: from images to the outputs of frozen layers that others
+        go on from, a list, each float (batch, ...); and from these to embeddings. One after the
+        other, they are `model`.
+
+    """
+    trained: set[str] = set()  # layers that are trained, or come after one that is
+    frontier: dict[int, Any] = {}
+    for layer in model.layers[1:]:  # in topological order; the first is the image
+        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+        frozen = [each for each in inputs if each._keras_history.operation.name not in trained]
+        random = isinstance(layer, keras.layers.Dropout) and layer.rate > 0
+        if layer.trainable_weights or random or len(frozen) < len(inputs):
+            trained.add(layer.name)
+            frontier |= {id(each): each for each in frozen}
+    tensors = list(frontier.values())
+    return keras.Model(model.input, tensors), keras.Model(tensors, model.output)
+
+
+def untrained_backbone(
+    config: NetworkConfig, weights: str | None, *, enlarged: bool = False
+) -> keras.Model:
+    """Average-pooled features of a model's backbone as it comes: what doing nothing gives.
+
+    Args:
+        config: the network of the model that it is compared with.
+        weights: as in `NetworkConfig`.
+        enlarged: whether the backbone sees images enlarged, as that network does.
+
+    Returns:
+        Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows.
+
+    Raises:
+        InputError: the weights cannot be had.
+    """
+    untrained = NetworkConfig(
+        image_size=config.image_size,
+        backbone=config.backbone,
+        weights=weights,
+        backbone_size=config.backbone_size if enlarged else None,
+        hidden_layers=0,
+        multiscale="none",
+        embedding_size=1,
+    )
+    network = build_network(untrained, seed=0)
+    pooled = network.get_layer("pooled").output
+    return keras.Model(network.input, keras.layers.UnitNormalization(name="unit")(pooled))

@@ -1,0 +1,195 @@
+"""A few steps of the very network on this machine, with random weights: what a batch takes.
+
+The steps are small, so that looking takes seconds; what grows with the batch is told by two sizes.
+"""
+
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.embedding.cached_features import BATCH_SIZE
+from deep_ranking.images import read_image
+from deep_ranking.images.augmentation import draw_views
+from deep_ranking.losses import make_loss, make_metrics, penalise_kernels
+from deep_ranking.model.mixed_precision import computing_in, resolved_precision, set_precision
+from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
+from deep_ranking.reports.doctor.estimate import Cost
+from deep_ranking.training.optimizers import make_optimizer
+
+NUM_READ = 32  # images
+NUM_FROZEN = 8  # images
+MOST_PIXELS = 256  # a side, as the backbone sees them
+SECONDS = 2.0  # after which steps are not repeated
+
+
+def measure(config: TrainConfig, files: Sequence[Path]) -> Cost:
+    """Build the network of a run, and see what reading and training take.
+
+    Args:
+        config: the run. Its weights are not looked for: random ones take the same time.
+        files: some images that can be read.
+
+    Raises:
+        InputError: the network has no such layer to train from.
+    """
+    network, growth = _small_enough(config.network)
+    model = build_network(network, seed=0)
+    set_trainable_from(model, config.train_from)
+    trained, frozen_seconds, frozen_memory = model, 0.0, 0.0
+    precision = resolved_precision(config.precision)
+    if config.cache_features:
+        frozen, trained = split_at_frozen(model)
+        frozen_seconds, frozen_memory = _cost_of_frozen(frozen, precision, growth)
+        growth = 1.0  # what follows the frozen layers sees no pixels
+    set_precision(trained, precision)
+    penalise_kernels(trained, config.weight_penalty)
+    trained.compile(
+        optimizer=make_optimizer(
+            config, model.backbone_layers, learning_rate=config.learning_rate, num_steps=1000
+        ),
+        loss=make_loss(config, config.batches, network.embedding_size),
+        metrics=make_metrics(config, config.batches),
+        jit_compile="auto" if config.xla is None else config.xla,
+    )
+    steps = _time_steps(config, trained)
+    size = config.batch_size * growth
+    return Cost(
+        read_seconds=_seconds_to_read(config, files),
+        step_seconds=steps.at(size, steps.seconds),
+        frozen_seconds=frozen_seconds,
+        memory=round(max(frozen_memory, steps.at(size, steps.memory))),
+    )
+
+
+class _Steps(keras.callbacks.Callback):
+    """Takes the time of each batch, and the process's memory at its most so far.
+
+    Args:
+        sizes: images of the two kinds of batches, the smaller first; they come in turn, the
+            smaller one twice at first.
+    """
+
+    def __init__(self, sizes: tuple[int, int]) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.seconds: dict[int, float] = {}
+        self.memory: dict[int, float] = {}
+        self.num_done = 0
+        self._first = 0.0
+        self._begin = 0.0
+
+    def order(self) -> Iterator[int]:
+        """Give the sizes of the batches, without end: one to get going, then both in turn."""
+        yield self.sizes[0]
+        while True:
+            yield from self.sizes
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._begin = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.monotonic()
+        self.num_done += 1
+        if self.num_done == 1:  # it was traced
+            self._first = now
+            return
+        size = self.sizes[self.num_done % 2]
+        self.seconds[size] = min(now - self._begin, self.seconds.get(size, np.inf))
+        self.memory.setdefault(size, _peak_memory())
+        self.model.stop_training = len(self.seconds) == 2 and now - self._first > SECONDS
+
+    def at(self, size: float, measured: dict[int, float]) -> float:
+        """Give what was measured for another size, in a straight line through both."""
+        small, large = self.sizes
+        slope = max(0.0, measured[large] - measured[small]) / (large - small)
+        if size < large:
+            return max(0.0, measured[large] - slope * (large - size))
+        return measured[large] + slope * (size - large)
+
+
+def _small_enough(network: NetworkConfig) -> tuple[NetworkConfig, float]:
+    """Give a network whose steps take seconds and little memory, whatever the images' size.
+
+    Returns:
+        It, with random weights; and how many of its images one of the real network stands for, as
+        time and memory go with the area that its convolutions see.
+    """
+    share = min(1.0, MOST_PIXELS / network.seen_size)
+    size = max(32, round(share * network.image_size))
+    enlarged = network.backbone_size
+    small = dataclasses.replace(
+        network,
+        weights=None,
+        image_size=size,
+        backbone_size=None if enlarged is None else max(size, round(share * enlarged)),
+    )
+    return small, (network.seen_size / small.seen_size) ** 2
+
+
+def _time_steps(config: TrainConfig, trained: keras.Model) -> _Steps:
+    size = config.batch_size
+    if config.cache_features:  # what follows is small: the batch itself
+        sizes = (max(2, size // 2 // 2 * 2), size)
+    else:
+        sizes = (3, 6) if config.batches == "triplets" else (4, 8)
+    steps = _Steps(sizes)
+    rng = np.random.default_rng(0)
+
+    def batches() -> Iterator[tuple[Any, npt.NDArray[np.int32]]]:
+        for rows in steps.order():
+            inputs = tuple(
+                rng.uniform(0, 255, (rows, *tensor.shape[1:])).astype(np.float32)
+                for tensor in trained.inputs
+            )
+            numbers = np.arange(rows, dtype=np.int32)
+            labels = numbers % 3 if config.batches == "triplets" else numbers // 2
+            yield (inputs if len(inputs) > 1 else inputs[0]), labels
+
+    specs = tuple(tf.TensorSpec((None, *tensor.shape[1:]), tf.float32) for tensor in trained.inputs)
+    signature = (specs if len(specs) > 1 else specs[0], tf.TensorSpec((None,), tf.int32))
+    data = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    trained.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[steps])
+    return steps
+
+
+def _cost_of_frozen(frozen: keras.Model, precision: str, growth: float) -> tuple[float, float]:
+    """Seconds that the frozen layers take for an image, and bytes of memory for a batch."""
+    images = np.zeros((NUM_FROZEN, *frozen.input_shape[1:]), np.float32)
+    half = NUM_FROZEN // 2
+    with computing_in(precision, frozen):
+        frozen.predict_on_batch(images[:half])  # traced
+        less = _peak_memory()
+        frozen.predict_on_batch(images)  # traced for any number
+        more = _peak_memory()
+        begin = time.monotonic()
+        frozen.predict_on_batch(images)
+        seconds = (time.monotonic() - begin) / NUM_FROZEN
+    memory = more + (growth * BATCH_SIZE - NUM_FROZEN) * (more - less) / half
+    return growth * seconds, memory
+
+
+def _seconds_to_read(config: TrainConfig, files: Sequence[Path]) -> float:
+    """Seconds of one core to read an image as training does."""
+    chosen = files[:: max(1, len(files) // NUM_READ)][:NUM_READ]
+    rng, size = np.random.default_rng(0), config.network.image_size
+    views = draw_views(config.augmentation, rng, len(chosen), size)
+    begin = time.monotonic()
+    for file, view in zip(chosen, views, strict=True):
+        read_image(file, size, view)
+    return (time.monotonic() - begin) / len(chosen)
+
+
+def _peak_memory() -> float:
+    """Bytes of main memory that this process has held at its most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)

@@ -1,0 +1,148 @@
+"""The sections of the report that show the images themselves, each as pieces of HTML."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.metrics.evaluation import EmbeddedImages, Evaluation
+from deep_ranking.reports.page.findings import Duplicate, Suspect
+from deep_ranking.reports.page.html import escaped, paragraph, picture, readable, thumbnail
+from deep_ranking.reports.plots import Neighbours, embedding_map, neighbours_figure
+
+ReadPixels = Callable[[str], npt.NDArray[np.uint8]]
+"""Gives the pixels of an image file, uint8 (size, size, 3)."""
+
+MAP_SIZE = 500
+NUM_EXAMPLES, NUM_EXTREMES, NUM_SHOWN = 8, 5, 9
+
+
+def map_of_images(images: EmbeddedImages, read: ReadPixels, seed: int) -> list[str]:
+    """The map of at most 500 of the images, drawn at random."""
+    rows = np.arange(len(images.paths))
+    if len(rows) > MAP_SIZE:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAP_SIZE, replace=False))
+    ax = embedding_map(
+        np.asarray(images.embeddings[rows]),
+        [read(images.paths[row]) for row in rows],
+        [readable(str(images.labels[row])) for row in rows],
+        seed=seed,
+    )
+    return [
+        paragraph(
+            f"{len(rows):,} images laid out so that like embeddings lie together (t-SNE); the "
+            "color is the class. Nearness means likeness; larger distances mean nothing here."
+        ),
+        picture(ax, "Map of the embeddings with thumbnails"),
+    ]
+
+
+def examples(
+    evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels, seed: int
+) -> list[str]:
+    """Queries drawn at random, with their nearest images."""
+    defined = np.flatnonzero(evaluation.retrieval.num_positives)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(defined, min(NUM_EXAMPLES, len(defined)), replace=False))
+    rows = []
+    for query in chosen:
+        near = evaluation.retrieval.neighbours[query, :NUM_SHOWN]
+        rows.append(
+            Neighbours(
+                readable(str(images.labels[query])),
+                read(images.paths[query]),
+                [read(images.paths[row]) for row in near],
+                [bool(hit) for hit in images.labels[near] == images.labels[query]],
+                [float(each) for each in evaluation.retrieval.distances[query, :NUM_SHOWN]],
+            )
+        )
+    return [
+        paragraph(
+            "Queries drawn at random, each followed by its nearest images: green (✓) of its class, "
+            "red (✗) not, with their distance. All images of this page are shown as the network "
+            "sees them, stretched to a square."
+        ),
+        picture(neighbours_figure(rows), "Random queries with their nearest images", wide=True),
+    ]
+
+
+def extremes(evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels) -> list[str]:
+    """The worst and the best queries, with their nearest images."""
+    values = evaluation.per_query["mean_average_precision"]
+    order = sorted(np.flatnonzero(~np.isnan(values)), key=lambda row: (values[row], row))
+    count = min(NUM_EXTREMES, len(order) // 2)
+    parts = [paragraph("By average precision: how early the images of the query's class come.")]
+    for kind, chosen in (("Worst", order[:count]), ("Best", order[::-1][:count])):
+        for query in chosen:
+            path, label = images.paths[query], str(images.labels[query])
+            figures = [thumbnail(read(path), label, description=path)]
+            for row, distance in zip(
+                evaluation.retrieval.neighbours[query, :NUM_SHOWN],
+                evaluation.retrieval.distances[query],
+                strict=False,
+            ):
+                hit = images.labels[row] == label
+                caption = f"{'✓' if hit else '✗'} {distance:.3f} {images.labels[row]}"
+                figures.append(
+                    thumbnail(
+                        read(images.paths[row]),
+                        caption,
+                        kind="hit" if hit else "miss",
+                        description=images.paths[row],
+                    )
+                )
+            parts.append(f"<h3>{kind}: {values[query]:.3f} {escaped(path)}</h3>")
+            parts.append(f'<div class="row">{"".join(figures)}</div>')
+    return parts
+
+
+def suspects(found: Sequence[Suspect], images: EmbeddedImages, read: ReadPixels) -> list[str]:
+    """Images that are likely mislabelled, each beside one of the class proposed."""
+    if not found:
+        return [paragraph("None: no image has most of its 30 nearest in one other class.")]
+    parts = []
+    for each in found:
+        path, witness = images.paths[each.row], images.paths[each.witness]
+        parts.append(
+            _pair(
+                thumbnail(read(path), each.label, kind="miss", description=path),
+                thumbnail(read(witness), each.proposed, kind="hit", description=witness),
+                f"{path}: labelled {each.label}, looks like {each.proposed} "
+                f"({each.share:.0%} of its nearest)",
+            )
+        )
+    return [
+        paragraph(
+            "Images most of whose 30 nearest, weighted by distance, are of one other class; beside "
+            "each the nearest image of that class. Of a model that confuses the two classes, this "
+            "shows its mistakes; of one that does not, wrong labels."
+        ),
+        f'<div class="pairs">{"".join(parts)}</div>',
+    ]
+
+
+def duplicates(
+    found: Sequence[Duplicate], images: EmbeddedImages, read: ReadPixels, *, below: float
+) -> list[str]:
+    """Near-duplicates across classes; `below` is the distance that makes them such."""
+    rule = f"nearer than {below:.4f}, a tenth of the distance at equal error"
+    if not found:
+        return [paragraph(f"None: no two images of different classes are {rule}.")]
+    parts = []
+    for each in found:
+        first, second = images.paths[each.first], images.paths[each.second]
+        parts.append(
+            _pair(
+                thumbnail(read(first), str(images.labels[each.first]), description=first),
+                thumbnail(read(second), str(images.labels[each.second]), description=second),
+                f"{each.distance:.4f}: {first} and {second}",
+            )
+        )
+    return [
+        paragraph(f"Two images of different classes that are {rule}."),
+        f'<div class="pairs">{"".join(parts)}</div>',
+    ]
+
+
+def _pair(first: str, second: str, text: str) -> str:
+    return f'<div class="pair"><div class="row">{first}{second}</div>{paragraph(text)}</div>'

@@ -1,0 +1,163 @@
+"""Curves, bars and histograms of what an evaluation measured."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from deep_ranking.metrics import Interval
+from deep_ranking.reports.plots.axes import new_axes, shortened
+
+Floats = npt.NDArray[np.floating]
+
+NUM_BINS = 60
+
+
+def plot_distances(
+    same: Floats, different: Floats, threshold: float, ax: Axes | None = None
+) -> Axes:
+    """Draw how far apart images of one class are, and images of two, with the line between.
+
+    Args:
+        same: float array (pairs,), distances of pairs of one class.
+        different: float array (pairs,), distances of pairs of two classes.
+        threshold: distance of equal error, `PairMetrics.threshold`.
+        ax: axes to draw on.
+
+    Returns:
+        The axes: for each kind a histogram of area 1, in bins that both share.
+    """
+    ax = ax or new_axes()
+    highest = max(np.max(same), np.max(different))
+    bins = np.linspace(0, highest if highest > 0 else 1, NUM_BINS + 1).tolist()
+    for distances, label, color in ((same, "same class", "C0"), (different, "different", "C1")):
+        ax.hist(distances, bins=bins, density=True, alpha=0.6, color=color, label=label)
+    ax.axvline(threshold, color="black", linestyle="--", label=f"equal error at {threshold:.3f}")
+    ax.set_xlabel("distance")
+    ax.set_ylabel("density of pairs")
+    ax.legend()
+    return ax
+
+
+def plot_recall(first_positive_rank: Floats, ax: Axes | None = None) -> Axes:
+    """Draw recall@k over k: the share of queries with an image of their class among the k nearest.
+
+    Args:
+        first_positive_rank: float array (queries,), rank of the nearest image of the query's class
+            from 1; NaN, where there is none, is left out. `RetrievalMetrics.first_positive_rank`.
+        ax: axes to draw on.
+
+    Returns:
+        The axes, the depth k on a logarithmic scale, up to where recall is 1.
+
+    Raises:
+        ValueError: if no rank is defined.
+    """
+    ranks = np.sort(first_positive_rank[~np.isnan(first_positive_rank)])
+    if not len(ranks):
+        raise ValueError("Recall needs a query with an image of its class. Received: only NaN.")
+    ax = ax or new_axes()
+    depths = np.unique(np.concatenate([[1], ranks]))
+    recall = np.searchsorted(ranks, depths, side="right") / len(ranks)
+    ax.plot(depths, recall, marker=".", drawstyle="steps-post")
+    ax.set_xscale("log")
+    ax.set_xlim(0.9, max(10, depths[-1]) * 1.1)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel("k, number of nearest images looked at")
+    ax.set_ylabel("recall@k")
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def plot_confusions(
+    pairs: Sequence[tuple[str, str]], shares: Sequence[float], ax: Axes | None = None
+) -> Axes:
+    """Draw the most confused pairs of classes, in the given order from top to bottom.
+
+    Args:
+        pairs: a class, and the class that its images are taken for.
+        shares: for each pair the share of the first class's images that it is true of, 0 to 1.
+        ax: axes to draw on; those made here grow with the number of pairs.
+
+    Returns:
+        The axes.
+    """
+    ax = ax or new_axes(width=7.5, height=1 + 0.3 * len(pairs))
+    names = [f"{shortened(first)} → {shortened(second)}" for first, second in pairs]
+    bars = ax.barh(range(len(pairs)), shares, color="C3")
+    ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3)
+    ax.set_yticks(range(len(pairs)), names, parse_math=False)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.1 * max([*shares, 0.1]))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_xlabel("images whose nearest wrong image is of the second class")
+    return ax
+
+
+def plot_negatives(
+    shares: Sequence[float],
+    precisions: Sequence[Interval],
+    *,
+    in_class: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw similarity precision against the share of in-class negatives.
+
+    Args:
+        shares: share of the triplets whose negative is in-class, 0 to 1, rising.
+        precisions: similarity precision at each share, with its interval.
+        in_class: what counts as in-class here, such as "of the query's category"; it is part of
+            the label of the axis.
+        ax: axes to draw on.
+
+    Returns:
+        The axes, with a band for the intervals.
+    """
+    ax = ax or new_axes()
+    means, lows, highs = zip(*precisions, strict=True)
+    ax.plot(shares, means, marker="o")
+    ax.fill_between(shares, lows, highs, alpha=0.2)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel(f"share of in-class negatives: {in_class}")
+    ax.set_ylabel("similarity precision")
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def plot_samplings(
+    shares: Sequence[float],
+    curves: Mapping[str, Floats],
+    metric: str,
+    *,
+    before: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what ways of sampling give, against the share of out-of-class negatives they train on.
+
+    Args:
+        shares: share of the training triplets whose negative is out-of-class, 0 to 1, rising.
+        curves: for each way of sampling the metric, float array (runs, shares).
+        metric: its name, which labels the axis.
+        before: the metric without training.
+        ax: axes to draw on.
+
+    Returns:
+        The axes: of each way the mean as a line, with bars of one standard error over the runs.
+    """
+    ax = ax or new_axes()
+    for number, (name, values) in enumerate(curves.items()):
+        runs = len(values)
+        errors = np.std(values, axis=0, ddof=1) / np.sqrt(runs) if runs > 1 else None
+        style = "o-" if number % 2 == 0 else "s--"
+        ax.errorbar(shares, np.mean(values, axis=0), errors, fmt=style, capsize=3, label=name)
+    ax.axhline(before, color="black", linestyle=":", label="before training")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_xlabel("share of out-of-class negatives in training")
+    ax.set_ylabel(metric)
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax

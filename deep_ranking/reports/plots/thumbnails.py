@@ -1,0 +1,182 @@
+"""Pictures made of the images themselves: nearest images in rows, and a map of all of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from deep_ranking.reports.plots.axes import new_axes, shortened
+
+UInt8Array = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating]
+
+HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
+ROW_HEIGHT = 1.4
+NUM_COMPONENTS = 50
+PERPLEXITY = 30
+THUMBNAIL_SHARE = 0.045
+MOST_NAMED_CLASSES = 20
+NAME_SIZE = np.array([3.0, 0.7])
+"""Width and height that a class's name takes on the map, in thumbnails."""
+
+
+class Neighbours(NamedTuple):
+    """A query and its nearest images.
+
+    Attributes:
+        caption: what stands above the query, such as its class.
+        query: uint8 (height, width, 3), RGB.
+        images: the nearest images, likewise, nearest first.
+        hits: whether each of them is of the query's class; None where that is not known.
+        distances: how far each is from the query.
+    """
+
+    caption: str
+    query: UInt8Array
+    images: Sequence[UInt8Array]
+    hits: Sequence[bool] | None
+    distances: Sequence[float]
+
+
+def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
+    """Draw queries with their nearest images, hits framed green and misses red, or all in grey.
+
+    Under each image stands its distance, after a tick or a cross, for eyes or printers that do not
+    tell the colours apart.
+
+    Args:
+        rows: one or more queries; a query with fewer images than the others leaves places empty.
+
+    Returns:
+        The figure, a row a query.
+    """
+    columns = 1 + max(len(row.images) for row in rows)
+    figure = Figure(figsize=(1.1 * columns, 1.4 * len(rows)), layout="constrained")
+    ax = figure.subplots()  # axes for each image would take seconds
+    for number, row in enumerate(rows):
+        top = number * ROW_HEIGHT
+        _show(ax, row.query, 0, top, QUERY)
+        caption = shortened(row.caption, 18)
+        ax.text(0.5, top - 0.04, caption, fontsize=7, ha="center", va="bottom", parse_math=False)
+        marks = [("", QUERY)] * len(row.images)
+        if row.hits is not None:
+            marks = [("✓ ", HIT) if hit else ("✗ ", MISS) for hit in row.hits]
+        shown = zip(row.images, marks, row.distances, strict=True)
+        for column, (image, (mark, color), distance) in enumerate(shown, start=1):
+            _show(ax, image, column, top, color)
+            words = f"{mark}{distance:.3f}"
+            ax.text(column + 0.5, top + 1.04, words, fontsize=8, ha="center", va="top")
+    ax.set_xlim(0, columns)
+    ax.set_ylim(len(rows) * ROW_HEIGHT - 0.08, -0.2)  # downwards
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    return figure
+
+
+def embedding_map(
+    embeddings: Floats,
+    thumbnails: Sequence[UInt8Array],
+    classes: Sequence[str],
+    *,
+    seed: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a map on which images of like embeddings are near each other.
+
+    Every image is a dot in the colour of its class; where there is room, its thumbnail lies on it.
+    Up to 20 classes have their name in the middle of their dots. Near is like; how far the far
+    ones are apart, and the axes, mean nothing.
+
+    Args:
+        embeddings: float array (images, dim), finite; some 500 images are as many as can be seen.
+        thumbnails: uint8 (height, width, 3), RGB, one an image.
+        classes: one an image.
+        seed: decides the map.
+        ax: axes to draw on.
+
+    Returns:
+        The axes.
+    """
+    ax = ax or new_axes(width=9, height=9)
+    points = map_points(embeddings, seed=seed)
+    names, codes = np.unique(np.asarray(classes), return_inverse=True)
+    colormap = "tab10" if len(names) <= 10 else "tab20" if len(names) <= 20 else "gist_rainbow"
+    colors = matplotlib.colormaps[colormap](np.linspace(0, 1, max(len(names), 1)))
+    if len(names) <= 20:  # these two have a colour a class, and are not to be blended
+        colors = matplotlib.colormaps[colormap](np.arange(len(names)))
+    low, high = points.min(axis=0), points.max(axis=0)
+    side = THUMBNAIL_SHARE * (float((high - low).max()) or 1.0)
+    ax.scatter(points[:, 0], points[:, 1], s=12, c=colors[codes], zorder=1)
+    shown: list[int] = []
+    for row, (x, y) in enumerate(points):
+        if shown and (np.abs(points[shown] - (x, y)).max(axis=1) < side).any():
+            continue
+        shown.append(row)
+        left, bottom = x - side / 2, y - side / 2
+        extent = (left, left + side, bottom, bottom + side)
+        ax.imshow(thumbnails[row], extent=extent, zorder=2)
+        frame = Rectangle((left, bottom), side, side, fill=False, lw=2, ec=colors[codes[row]])
+        ax.add_patch(frame).set_zorder(3)
+    if len(names) <= MOST_NAMED_CLASSES:
+        middles = np.stack([np.median(points[codes == code], axis=0) for code in range(len(names))])
+        for code, (x, y) in enumerate(_apart(middles, side * NAME_SIZE)):
+            box = {"facecolor": "white", "edgecolor": colors[code], "alpha": 0.8, "pad": 2}
+            name = shortened(str(names[code]))
+            ax.text(x, y, name, bbox=box, ha="center", zorder=4, parse_math=False)
+    ax.set_xlim(low[0] - side, high[0] + side)
+    ax.set_ylim(low[1] - side, high[1] + side)
+    ax.set_aspect("equal")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    return ax
+
+
+def map_points(embeddings: Floats, *, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Lay embeddings out in the plane: 50 principal components, then t-SNE.
+
+    Args:
+        embeddings: float array (images, dim), finite.
+        seed: decides the map.
+
+    Returns:
+        Float64 array (images, 2). All zeros if all embeddings are equal; of fewer than 5 images,
+        too few for t-SNE, the principal components.
+    """
+    from sklearn.decomposition import PCA  # a second to import
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    points = np.asarray(embeddings, np.float64)
+    num_images = len(points)
+    if not np.ptp(points, axis=0).any():
+        return np.zeros((num_images, 2))
+    components = min(NUM_COMPONENTS, *points.shape)
+    # One thread: the map is the same on any number of cores, and no slower on busy ones.
+    with threadpool_limits(1):
+        points = PCA(components, random_state=seed).fit_transform(points)
+        if num_images < 5 or components < 2:
+            return np.pad(points, ((0, 0), (0, 2)))[:, :2]
+        perplexity = min(PERPLEXITY, (num_images - 1) / 3)
+        layout = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+    return np.asarray(layout, np.float64)
+
+
+def _apart(centers: npt.NDArray[np.float64], size: Floats) -> npt.NDArray[np.float64]:
+    """Move each box of a size down until it lies on none of those before it."""
+    placed = np.empty_like(centers)
+    for number, center in enumerate(centers):
+        placed[number] = center
+        while (np.abs(placed[:number] - placed[number]) < size).all(axis=1).any():
+            placed[number, 1] -= size[1] / 2
+    return placed
+
+
+def _show(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:
+    """Draw a framed image of height and width 0.9 in the middle of a place of 1."""
+    ax.imshow(image, extent=(column + 0.05, column + 0.95, top + 0.95, top + 0.05))
+    ax.add_patch(Rectangle((column + 0.05, top + 0.05), 0.9, 0.9, fill=False, lw=3, ec=color))

@@ -1,0 +1,1 @@
+"""Collections of embedded images, and what is found in them."""

@@ -1,0 +1,305 @@
+"""The folder of a collection: what it was made with, and who writes to it.
+
+collection.json   version, model, images, index; replaced atomically
+model.h5          the model, so that the folder is all that a search needs
+images.sqlite     path, class, content and row of each image
+embeddings.bin    rows of unit length, and keys.bin, their contents
+index.*           what the index keeps
+lock, holder      who writes
+"""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from deep_ranking.files import InputError, atomic_path, make_folder
+from deep_ranking.files.row_store import Rows, RowStore
+from deep_ranking.model.calibration import Calibration
+from deep_ranking.model.header import read_calibration
+from deep_ranking.search.collection.image_table import ImageTable, Int64Array
+
+VERSION = 1
+SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
+LOCK, HOLDER = "lock", "holder"
+DTYPES = ("float32", "float16")
+MAX_SETTINGS_BYTES = 1 << 20
+# What a model may have (`NetworkConfig`), and batches ten times larger than any that is made.
+MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a collection was made with.
+
+    Attributes:
+        fingerprint: of the model.
+        dimension: floats an embedding.
+        image_size: side of the images that the model takes, in pixels.
+        dtype: type of the embeddings on disk.
+        batch_size: images that are embedded at once: rows of one batch size are the same bytes.
+        root: folder of the images, absolute.
+        shard: (i, n) if it holds the i-th of n parts of the images, from 1; or None.
+        index: kind of the index, and what it was told.
+        version: of the folder's files.
+    """
+
+    fingerprint: str
+    dimension: int
+    image_size: int
+    dtype: str
+    batch_size: int
+    root: str
+    shard: tuple[int, int] | None = None
+    index: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
+    version: int = VERSION
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `Collection` wrote.
+
+        Raises:
+            InputError: it is something else, or of a newer version.
+        """
+        try:
+            values = json.loads(text)
+            version = int(values["version"])
+            if version <= VERSION:
+                shard = values.pop("shard")
+                settings = cls(shard=shard and (int(shard[0]), int(shard[1])), **values)
+                if settings._is_sane():
+                    return settings
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            version = 0
+        if version > VERSION:
+            raise InputError(
+                f"made by a newer version of deep ranking (format {version}, this one reads up to "
+                f"{VERSION}); update deep ranking, or index the images anew"
+            )
+        raise InputError("not what `index` wrote; index the images anew")
+
+    def _is_sane(self) -> bool:
+        numbers = (
+            (self.dimension, MAX_DIMENSION),
+            (self.image_size, MAX_IMAGE_SIZE),
+            (self.batch_size, MAX_BATCH_SIZE),
+        )
+        texts = (self.fingerprint, self.root, self.index["kind"])
+        return (
+            self.dtype in DTYPES
+            and all(type(number) is int and 0 < number <= most for number, most in numbers)
+            and all(type(text) is str for text in texts)
+            and b"\0" not in os.fsencode(self.root)
+            and all(type(self.index.get(name, 1)) is int for name in ("probes", "clusters"))
+            and self.index.get("probes", 1) >= 1
+            and self.index.get("clusters", 0) >= 0
+            and 0 < self.index.get("target_recall", 1) <= 1
+            and all(type(self.index.get(name, "")) is str for name in ("uri", "name"))
+            and (self.index["kind"] != "milvus" or "uri" in self.index)
+            and (self.shard is None or 1 <= self.shard[0] <= self.shard[1])
+        )
+
+
+class Collection:
+    """An open collection.
+
+    Args:
+        folder: one that `make` or `open` gave.
+        settings: what it was made with.
+
+    Attributes:
+        folder: as given.
+        settings: what it was made with, as on disk.
+    """
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Self:
+        """Open a collection.
+
+        Raises:
+            InputError: there is none, it is damaged, or of a newer version.
+        """
+        folder = Path(folder)
+        file = folder / SETTINGS
+        if not folder.is_dir() or not file.is_file():
+            raise InputError(
+                f"{folder}: no index here; make one with: python -m deep_ranking index --model M "
+                f"--images DIR --output {folder}"
+            )
+        _check_own_files(folder)
+        try:
+            if file.stat().st_size > MAX_SETTINGS_BYTES:
+                raise InputError("not what `index` wrote; index the images anew")
+            settings = Settings.from_json(file.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise InputError(f"{file}: not what `index` wrote; index the images anew") from None
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+        collection = cls(folder, settings)
+        for name in (MODEL, IMAGES):
+            if not (folder / name).is_file():
+                raise InputError(f"{folder}: has no {name}; index the images anew")
+        return collection
+
+    @classmethod
+    def make(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
+        """Make the folder of a collection, without images.
+
+        Raises:
+            InputError: as `prepare`.
+        """
+        collection = cls.prepare(folder, settings, model)
+        collection.save(settings)
+        return collection
+
+    @classmethod
+    def prepare(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
+        """Make all of a collection but the settings on disk, without which it is none: see `save`.
+
+        Raises:
+            InputError: it cannot be written, or holds other files.
+        """
+        folder = make_folder(folder)
+        _check_vacant(folder)
+        with atomic_path(folder / MODEL) as temporary:
+            shutil.copyfile(model, temporary)
+        ImageTable(folder / IMAGES, writable=True).close()
+        return cls(folder, settings)
+
+    def save(self, settings: Settings) -> None:
+        """Replace the settings, on disk too."""
+        with atomic_path(self.folder / SETTINGS) as temporary:
+            temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+        self.settings = settings
+
+    def change(self, **changes: Any) -> None:
+        """Replace some of the settings, on disk too."""
+        self.save(replace(self.settings, **changes))
+
+    @property
+    def model(self) -> Path:
+        """The model file."""
+        return self.folder / MODEL
+
+    @property
+    def store(self) -> RowStore:
+        """The embeddings."""
+        settings = self.settings
+        return RowStore(self.folder, "embeddings", settings.dimension, settings.dtype)
+
+    def images(self, *, writable: bool = False) -> ImageTable:
+        """Open the table of images."""
+        return ImageTable(self.folder / IMAGES, writable=writable)
+
+    def embeddings(self) -> Rows:
+        """Map the embeddings, (rows, dimension), of images that are gone too.
+
+        Raises:
+            InputError: some are missing.
+        """
+        with closing(self.images()) as images:
+            needed = images.num_rows_needed()
+        rows = self.store.rows()
+        if len(rows) < needed:
+            raise InputError(
+                f"{self.folder}: embeddings.bin or keys.bin is cut off or missing; run `index` "
+                "again, which embeds what is lost"
+            )
+        return rows
+
+    def rows(self) -> Int64Array:
+        """Give the rows of the images that can be found, rising: int64 (rows,)."""
+        with closing(self.images()) as images:
+            return images.rows()
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What the model's distances mean."""
+        return read_calibration(self.model)
+
+    def check_model(self, fingerprint: str) -> None:
+        """Refuse another model.
+
+        Raises:
+            InputError: with both fingerprints.
+        """
+        if fingerprint != self.settings.fingerprint:
+            raise InputError(
+                f"{self.folder}: made by the model {self.settings.fingerprint}, not by this one, "
+                f"{fingerprint}, whose embeddings do not compare; choose another --output, or "
+                "remove the folder to embed all images anew"
+            )
+
+    def take_calibration(self, model: Path) -> None:
+        """Take the model file again if it was calibrated since."""
+        if read_calibration(model) != self.calibration:
+            with atomic_path(self.model) as temporary:
+                shutil.copyfile(model, temporary)
+            vars(self).pop("calibration", None)
+
+
+def _check_vacant(folder: Path) -> None:
+    """Refuse a folder that holds what no unfinished collection does."""
+    ours = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, "embeddings.bin", "keys.bin"}
+    names = {each.name for each in folder.iterdir() if not each.name.startswith(".writing-")}
+    others = names - ours
+    if others:
+        raise InputError(
+            f"{folder}: holds other files, such as {min(others)}; name a folder of its own"
+        )
+
+
+def _check_own_files(folder: Path) -> None:
+    """Refuse files that are links, pipes and the like: they would be written to, or never end."""
+    names = {MODEL, IMAGES, SETTINGS, LOCK, HOLDER, "embeddings.bin", "keys.bin", "milvus.name"}
+    names |= {f"{IMAGES}{ending}" for ending in ("-journal", "-wal", "-shm")}
+    for each in sorted(folder.iterdir()):
+        ours = each.name in names or each.suffix == ".faiss"
+        if ours and (each.is_symlink() or not each.is_file()):
+            raise InputError(
+                f"{each}: a link, or no regular file; an index is only opened where all its files "
+                "lie in its folder"
+            )
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Be the only process that writes to a collection, or to a folder that is to be one.
+
+    Raises:
+        InputError: another process writes, and which; or the folder cannot be made, or holds other
+            files.
+    """
+    folder = make_folder(folder)
+    _check_own_files(folder)
+    if not (folder / SETTINGS).exists():
+        _check_vacant(folder)  # before anything is written into it
+    holder = folder / HOLDER
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            name = f"process {os.getpid()} on {socket.gethostname()}"
+            since = datetime.now().astimezone().isoformat(" ", "seconds")
+            with atomic_path(holder) as temporary:
+                temporary.write_text(f"{name} since {since}\n", encoding="utf-8")
+            yield
+    except Timeout:
+        try:
+            who = holder.read_bytes()[:1000].decode(errors="replace").strip()
+        except OSError:
+            who = "another process"
+        raise InputError(f"{folder}: being written to by {who}; wait for it, or stop it") from None

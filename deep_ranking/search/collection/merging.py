@@ -1,0 +1,99 @@
+"""Join the shards of a collection, which several machines embedded."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from deep_ranking.files import InputError
+from deep_ranking.files.row_store import Rows, RowStore
+from deep_ranking.search.collection.folder import Collection
+from deep_ranking.search.collection.syncing import pending_of, take_rows
+
+ROWS_AT_ONCE = 4096
+
+
+def merge(parts: Sequence[Collection], output: Path) -> Collection:
+    """Make one collection of its shards; nothing is embedded, and the shards stay as they are.
+
+    Stopped at any instant, the next merge goes on. Merging again into the same folder brings it up
+    to date with the shards.
+
+    Args:
+        parts: the shards 1 to N of N, in any order.
+        output: folder for the whole; the caller holds its lock.
+
+    Returns:
+        The collection; its index does not hold the new rows yet.
+
+    Raises:
+        InputError: a shard is missing or there twice, was made by another model or otherwise, or
+            is not done; or the disk is full.
+    """
+    check_shards(parts)
+    settings = replace(parts[0].settings, shard=None, index={"kind": "exact"})
+    if (output / "collection.json").exists():
+        whole = Collection.open(output)
+        whole.check_model(settings.fingerprint)
+    else:
+        whole = Collection.prepare(output, settings, parts[0].model)
+    store = whole.store
+    store.check_space(
+        sum(len(part.store) for part in parts) - len(store), "choose another --output"
+    )
+    for part in parts:
+        store.extend(_missing(part.store, set(store.keys())))
+    with closing(whole.images(writable=True)) as images:
+        with images.change():
+            images.clear()
+            for part in parts:
+                with closing(part.images()) as others:
+                    images.take(others)
+        take_rows(images, whole)
+    whole.save(whole.settings)
+    return whole
+
+
+def check_shards(parts: Sequence[Collection]) -> None:
+    """Check that collections are the shards of one.
+
+    Raises:
+        InputError: as `merge`.
+    """
+    first = parts[0]
+    for part in parts:
+        part.check_model(first.settings.fingerprint)
+        for name in ("dtype", "dimension"):
+            mine, other = getattr(part.settings, name), getattr(first.settings, name)
+            if mine != other:
+                raise InputError(
+                    f"{part.folder}: has {name} {mine}, and {first.folder} {other}; shards must be "
+                    "made alike"
+                )
+        if part.settings.shard is None:
+            raise InputError(f"{part.folder}: is no shard; make shards with index --shard I/N")
+        with closing(part.images()) as images:
+            left = len(pending_of(images, part.settings))
+        if left:
+            raise InputError(
+                f"{part.folder}: has {left:,} images that are not embedded yet; run index --output "
+                f"{part.folder} again"
+            )
+    shards = [part.settings.shard or (1, 1) for part in parts]
+    count = shards[0][1]
+    if sorted(shards) != [(number, count) for number in range(1, count + 1)]:
+        given = ", ".join(f"{number}/{of}" for number, of in sorted(shards))
+        raise InputError(
+            f"expected each of the shards 1/{count} to {count}/{count} once, got {given}"
+        )
+
+
+def _missing(store: RowStore, known: set[bytes]) -> Iterator[tuple[list[bytes], Rows]]:
+    """Keys and rows that are not known, some thousands at a time."""
+    keys, rows = store.keys(), store.rows()
+    missing = [row for row, key in enumerate(keys) if key not in known]
+    for begin in range(0, len(missing), ROWS_AT_ONCE):
+        part = missing[begin : begin + ROWS_AT_ONCE]
+        yield [keys[row] for row in part], np.asarray(rows[part])

@@ -1,0 +1,83 @@
+"""The exact index: every embedding is compared, straight from the memory-mapped matrix."""
+
+from collections.abc import Iterator
+
+import faiss
+import numpy as np
+
+from deep_ranking.search.index.base import (
+    ROWS_AT_ONCE,
+    Cost,
+    Float32Array,
+    Found,
+    Index,
+    Int64Array,
+    Rows,
+    Within,
+    distances_of,
+    read_rows,
+)
+
+
+class ExactIndex(Index):
+    """Compares each query with all embeddings; needs no file, and memory for one block.
+
+    Args:
+        embeddings: float (all rows, dim), memory-mapped.
+        rows: int64 (rows,), those that can be found, rising.
+    """
+
+    kind = "exact"
+
+    def __init__(self, embeddings: Rows, rows: Int64Array) -> None:
+        self._embeddings = embeddings
+        self._rows = rows
+
+    def rows(self) -> Int64Array:
+        """Give the rows that can be found."""
+        return self._rows
+
+    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
+        """Take the rows; there is nothing to keep."""
+        self._embeddings = embeddings
+        self._rows = np.union1d(np.setdiff1d(self._rows, removed), added)
+
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+        """Find the nearest rows; `probes` does nothing."""
+        count = min(count, len(self._rows))
+        best = faiss.ResultHeap(len(queries), max(count, 1))
+        for part, block in self._blocks():
+            distances, order = faiss.knn(queries, block, min(count, len(block)))
+            best.add_result(distances, part[order])
+        best.finalize()
+        distances, rows = best.D[:, :count], best.I[:, :count]
+        return Found(distances_of(distances, rows), rows)
+
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
+        """Tell that every embedding is compared."""
+        return Cost(0, len(queries) * len(self._rows))
+
+    def within(self, queries: Float32Array, radius: float) -> Within:
+        """Find all rows nearer than `radius`."""
+        owners, distances, rows = [np.empty(0, np.int64)], [np.empty(0, np.float32)], []
+        rows.append(np.empty(0, np.int64))
+        for part, block in self._blocks():
+            flat = faiss.IndexFlatL2(block.shape[1])
+            flat.add(block)
+            limits, squared, order = flat.range_search(queries, radius**2)
+            owners.append(np.repeat(np.arange(len(queries)), np.diff(limits.astype(np.int64))))
+            distances.append(distances_of(squared, order))
+            rows.append(part[order])
+        owner = np.concatenate(owners)
+        order = np.argsort(owner, kind="stable")
+        counts = np.bincount(owner, minlength=len(queries))
+        return Within(
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            np.concatenate(distances)[order],
+            np.concatenate(rows)[order],
+        )
+
+    def _blocks(self) -> Iterator[tuple[Int64Array, Float32Array]]:
+        for begin in range(0, len(self._rows), ROWS_AT_ONCE):
+            part = self._rows[begin : begin + ROWS_AT_ONCE]
+            yield part, read_rows(self._embeddings, part)

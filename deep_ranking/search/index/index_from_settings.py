@@ -1,0 +1,76 @@
+"""Which index a collection has, by its settings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deep_ranking.files import InputError
+from deep_ranking.search.index.base import Index
+
+if TYPE_CHECKING:
+    from deep_ranking.search.collection import Collection
+
+KINDS = ("exact", "clusters", "hierarchy")
+MILVUS = "milvus"
+
+
+def index_settings(kind: str) -> dict[str, Any]:
+    """Give the settings of an index by what `--index` says: a kind, or where Milvus is.
+
+    Args:
+        kind: one of `KINDS`, a path that ends in .db, or http(s)://HOST:PORT.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if kind in KINDS:
+        return {"kind": kind}
+    if kind.startswith(("http://", "https://")) and "@" in kind:
+        raise InputError("no password in an address: put it into DEEP_RANKING_MILVUS_TOKEN")
+    if kind.startswith(("http://", "https://")):
+        return {"kind": MILVUS, "uri": kind}
+    if kind.endswith(".db"):
+        return {"kind": MILVUS, "uri": str(Path(kind).absolute())}
+    raise InputError(
+        f"expected {', '.join(KINDS)}, or a Milvus collection: a path that ends in .db, or "
+        f"http://HOST:PORT. Received: {kind}"
+    )
+
+
+def index_file(collection: "Collection", kind: str) -> Path:
+    """Give the file that an index of a kind is kept in."""
+    return collection.folder / f"{kind}.faiss"
+
+
+def open_index(collection: "Collection") -> Index:
+    """Open the index of a collection; one that was not built yet has no rows.
+
+    Raises:
+        InputError: it is damaged, or its server cannot be reached.
+    """
+    settings = collection.settings.index
+    kind = settings["kind"]
+    if kind == "exact":
+        from deep_ranking.search.index.exact import ExactIndex
+
+        return ExactIndex(collection.embeddings(), collection.rows())
+    if kind == MILVUS:
+        from deep_ranking.search.index.milvus import MilvusIndex
+
+        return MilvusIndex(collection)
+    from deep_ranking.search.index import clusters
+
+    known: dict[str, type[clusters.ClusterIndex]] = {
+        each.kind: each for each in (clusters.ClusterIndex, clusters.HierarchyIndex)
+    }
+    if kind not in known:
+        raise InputError(f"{collection.folder}: has an index of unknown kind {kind}; index anew")
+    file = index_file(collection, kind)
+    index = known[kind](
+        file, num_clusters=settings.get("clusters", 0), probes=settings.get("probes", 1)
+    )
+    if index.dimension not in (None, collection.settings.dimension):
+        raise InputError(
+            f"{file}: of embeddings of {index.dimension} numbers, and the collection's have "
+            f"{collection.settings.dimension}; remove it and run `index` again"
+        )
+    return index

@@ -1,0 +1,20 @@
+"""Images -> `tf.data` batches: of triplets, of class folders, of cached features."""
+
+from deep_ranking.training.batches.classes import ClassSource, FeatureSource, split_by_class
+from deep_ranking.training.batches.epoch_triplets import (
+    DrawnTriplets,
+    TripletsOfFile,
+    TripletSupply,
+)
+from deep_ranking.training.batches.triplets import TripletSource, triplet_dataset
+
+__all__ = [
+    "ClassSource",
+    "DrawnTriplets",
+    "FeatureSource",
+    "TripletSource",
+    "TripletSupply",
+    "TripletsOfFile",
+    "split_by_class",
+    "triplet_dataset",
+]

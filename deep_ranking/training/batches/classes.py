@@ -1,0 +1,202 @@
+"""Class folders -> `tf.data` batches of P classes with K images of each, and their labels.
+
+What an epoch holds depends on (seed, epoch) alone.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from PIL import Image
+
+from deep_ranking.embedding.batches import Array, BatchSource, image_spec
+from deep_ranking.embedding.feature_store import CachedFeatures
+from deep_ranking.files import InputError, make_folder
+from deep_ranking.images import read_image
+from deep_ranking.images.augmentation import Augmentation, draw_views
+from deep_ranking.sampling import ClassBatches
+
+UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
+
+NUM_SAVED_IMAGES = 300
+LABELS = tf.TensorSpec((None,), tf.int32)
+
+
+class ClassSource(BatchSource):
+    """The batches of each epoch over images of labelled classes.
+
+    Args:
+        paths: image files.
+        labels: integers (images,).
+        image_size: side of the images in pixels.
+        batches: which images share a batch.
+        steps_per_epoch: batches an epoch; None for as many as it takes to draw all images once, on
+            average.
+        augmentation: random changes; None for none.
+        seed: with the epoch, decides the augmentation.
+        skip_broken: whether to leave broken images out, rather than stop.
+        save_dir: folder that gets the first 300 images an epoch as PNG files, as the network sees
+            them.
+
+    Attributes:
+        broken: with `skip_broken`, indices of the images that were left out so far.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        labels: npt.NDArray[np.integer],
+        *,
+        image_size: int,
+        batches: ClassBatches,
+        steps_per_epoch: int | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        skip_broken: bool = False,
+        save_dir: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.paths = paths
+        self.labels = np.asarray(labels, np.int32)
+        self.image_size = image_size
+        self.batches = batches
+        self.num_batches = steps_per_epoch or -(-len(paths) // batches.num_images)
+        self.augmentation = augmentation
+        self.seed = seed
+        self.skip_broken = skip_broken
+        self.save_dir = make_folder(save_dir) if save_dir is not None else None
+        self.broken: set[int] = set()
+
+    @property
+    def description(self) -> str:
+        """What is trained on, in words."""
+        return _describe(self.labels, self.batches)
+
+    def dataset(self, epoch: int) -> tf.data.Dataset:
+        """Give the batches of one epoch.
+
+        Returns:
+            Dataset of (images, labels): float32 (rows, image_size, image_size, 3), RGB in
+            [0, 255], and int32 (rows,).
+        """
+
+        def read(step: int) -> list[Array]:
+            return self._read_rows(self.batches.draw(epoch, step), step, epoch)
+
+        return self._batches(read, self.num_batches, [image_spec(self.image_size), LABELS])
+
+    def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
+        """Give the images of the first `count` classes of an epoch, as the network sees them.
+
+        Returns:
+            For each class uint8 (images, image_size, image_size, 3).
+
+        Raises:
+            InputError: an image is missing or broken, and is not to be left out.
+        """
+        drawn = self.batches.draw(epoch, 0)[: count * self.batches.images_per_class]
+        images, labels = self._read_rows(drawn, 0, epoch)
+        return split_by_class(images, labels)[:count]
+
+    def _read_rows(self, drawn: Int64Array, step: int, epoch: int) -> list[Array]:
+        """Images and labels of the first rows of a batch, without the broken ones."""
+        images = np.empty((len(drawn), self.image_size, self.image_size, 3), np.uint8)
+        whole = [
+            self._read(int(number), row, step, epoch, images[row])
+            for row, number in enumerate(drawn)
+        ]
+        return [images[whole], self.labels[drawn[whole]]]
+
+    def _read(self, number: int, row: int, step: int, epoch: int, image: UInt8Array) -> bool:
+        """Read an image into `image`; False if it is to be left out."""
+        rng = np.random.default_rng([self.seed, epoch, step, row, 3])
+        (view,) = draw_views(self.augmentation, rng, 1, self.image_size)
+        try:
+            image[:] = read_image(self.paths[number], self.image_size, view)
+        except InputError as error:
+            if not self.skip_broken:
+                raise InputError(
+                    f"{error}; mend the image, or leave such images out with --skip_broken"
+                ) from None
+            self.broken.add(number)
+            return False
+        position = step * self.batches.num_images + row
+        if self.save_dir is not None and position < NUM_SAVED_IMAGES:
+            name = f"{position + 1:04}_class_{self.labels[number]}.png"
+            Image.fromarray(image).save(self.save_dir / name)
+        return True
+
+
+class FeatureSource(BatchSource):
+    """The batches of each epoch over cached features, a kept view of each image at random.
+
+    Args:
+        features: what is kept of the images.
+        labels: integers (images,).
+        batches: which images share a batch; those without features are left out.
+        steps_per_epoch: as for `ClassSource`.
+        seed: with the epoch, decides which views.
+    """
+
+    def __init__(
+        self,
+        features: CachedFeatures,
+        labels: npt.NDArray[np.integer],
+        *,
+        batches: ClassBatches,
+        steps_per_epoch: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.labels = np.asarray(labels, np.int32)
+        self.batches = batches
+        self.num_batches = steps_per_epoch or -(-len(labels) // batches.num_images)
+        self.seed = seed
+        self.broken = set(np.flatnonzero((features.rows < 0).all(axis=1)).tolist())
+
+    @property
+    def description(self) -> str:
+        """What is trained on, in words."""
+        views = self.features.rows.shape[1]
+        return f"{_describe(self.labels, self.batches)}, cached features of {views} views each"
+
+    def dataset(self, epoch: int) -> tf.data.Dataset:
+        """Give the batches of one epoch.
+
+        Returns:
+            Dataset of (features, labels): a tuple of float32 (rows, ...), one for each input of
+            the model that goes on from them, and int32 (rows,).
+        """
+
+        def read(step: int) -> list[Array]:
+            drawn, views = self.draw(epoch, step)
+            return [*self.features.read(drawn, views), self.labels[drawn]]
+
+        specs = [tf.TensorSpec((None, *shape), tf.float16) for shape in self.features.shapes]
+        batches = self._batches(read, self.num_batches, [*specs, LABELS])
+        return batches.map(lambda *arrays: (arrays[:-1], arrays[-1]))
+
+    def draw(self, epoch: int, step: int) -> tuple[Int64Array, Int64Array]:
+        """Draw one batch: int64 (rows,) indices of images, and which view of each."""
+        drawn = self.batches.draw(epoch, step)
+        rng = np.random.default_rng([self.seed, epoch, step, 4])
+        views = rng.integers(self.features.rows.shape[1], size=len(drawn))
+        whole = self.features.rows[drawn, views] >= 0
+        return drawn[whole], views[whole]
+
+
+def split_by_class(images: UInt8Array, labels: npt.NDArray[np.integer]) -> list[UInt8Array]:
+    """Split the images of a batch, where those of a class follow each other."""
+    return np.split(images, np.flatnonzero(np.diff(labels)) + 1)
+
+
+def _describe(labels: npt.NDArray[np.integer], batches: ClassBatches) -> str:
+    return (
+        f"{len(labels):,} images of {len(np.unique(labels)):,} classes, in batches of "
+        f"{batches.num_classes} classes with {batches.images_per_class} images"
+    )

@@ -1,0 +1,134 @@
+"""The checkpoint of a training run: one file, replaced as a whole at the end of each epoch.
+
+HDF5 with the arrays `weights/0 ...` and `optimizer/0 ...`, in the order in which Keras lists the
+variables, and `state`, the rest as JSON; each of the three with the SHA-256 of its data, since
+training would go on with a damaged number and nobody would see it. It lies in the run's folder and
+is read with the same caution as a model file.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.hdf5 import child, open_hdf5, read_array, read_text
+
+DIGEST = "sha256"
+
+
+def save_checkpoint(
+    path: Path,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    state: dict[str, Any],
+) -> None:
+    """Write weights, optimizer and state, atomically.
+
+    Args:
+        path: file to write.
+        model: the model.
+        optimizer: built for the weights that it trains.
+        state: what else the run needs to go on, as JSON values.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, variables in _variables(model, optimizer).items():
+            group = file.create_group(name)
+            digest = hashlib.sha256()
+            for number, variable in enumerate(variables):
+                array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+                group[str(number)] = array.reshape(variable.shape)
+                digest.update(array.data)
+            group.attrs[DIGEST] = digest.hexdigest()
+        text = json.dumps(state).encode()
+        file["state"] = np.frombuffer(text, np.uint8)
+        file["state"].attrs[DIGEST] = hashlib.sha256(text).hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read the state of a checkpoint, without its arrays.
+
+    Args:
+        path: file of `save_checkpoint`.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    with _opened(path) as file:
+        data = child(file, "state")
+        if not isinstance(data, h5py.Dataset) or data.ndim != 1:
+            raise InputError("not whole")
+        text = read_array(file, "state", data.shape, np.uint8)
+        _check(data, hashlib.sha256(text.data))
+        try:
+            state = json.loads(text.tobytes())
+        except (ValueError, RecursionError):
+            state = None
+        if not isinstance(state, dict):
+            raise InputError("not whole")
+    return state
+
+
+def restore_variables(
+    path: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> None:
+    """Put weights and optimizer back as they were.
+
+    Args:
+        path: file of `save_checkpoint`.
+        model: model of the same layers.
+        optimizer: optimizer of the same kind, built for the same weights.
+
+    Raises:
+        InputError: the file is damaged, or belongs to another network or optimizer; the model is
+            unchanged then.
+    """
+    variables = _variables(model, optimizer)
+    arrays = {}
+    with _opened(path) as file:
+        for name, expected in variables.items():
+            arrays[name] = [
+                read_array(file, f"{name}/{number}", tuple(variable.shape), variable.dtype)
+                for number, variable in enumerate(expected)
+            ]
+            digest = hashlib.sha256()
+            for array in arrays[name]:
+                digest.update(np.ascontiguousarray(array).data)
+            _check(child(file, name), digest)
+    for name, expected in variables.items():
+        for variable, values in zip(expected, arrays[name], strict=True):
+            variable.assign(values)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a checkpoint; what is wrong with it ends with what to do."""
+    try:
+        with open_hdf5(path) as file:
+            yield file
+    except InputError as error:
+        raise InputError(f"{error}; start anew by --overwrite") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path}: damaged; start anew by --overwrite") from None
+
+
+def _check(item: Any, digest: "hashlib._Hash") -> None:
+    """Compare data with what was written; checkpoints of earlier versions do not say."""
+    written = read_text(item, DIGEST)
+    if written is not None and written != digest.hexdigest():
+        raise InputError(f"damaged: its {item.name.strip('/')} are not what was written")
+
+
+def _variables(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> dict[str, Sequence[Any]]:
+    return {"weights": model.weights, "optimizer": optimizer.variables}

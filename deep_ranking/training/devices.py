@@ -1,0 +1,161 @@
+"""Several devices of one machine train one network: a batch is split, its loss is of the whole.
+
+Each device embeds some of a batch's rows, whole triplets where there are triplets; the embeddings
+of all are put together again before the loss. So it is the very loss that a single device would
+compute, whatever it compares with what. To make the shares alike, the last ones may repeat rows of
+the batch; `REPEATED` in place of their label takes them out of the loss.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from deep_ranking.files import InputError
+
+REPEATED = -1
+
+
+class Devices:
+    """The devices that a network is trained on.
+
+    Args:
+        names: None for the one that TensorFlow chooses; "all"; or numbers of devices such as "0,1".
+            They are the graphics processors or, where there are none, the processors.
+
+    Attributes:
+        count: how many.
+
+    Raises:
+        InputError: there are no such devices, or this process has trained on several others.
+    """
+
+    # TensorFlow numbers what devices tell each other from 1 in each strategy, and fails when a
+    # number comes back with another shape: one process needs one strategy.
+    _strategies: ClassVar[dict[tuple[str, ...], tf.distribute.Strategy]] = {}
+
+    def __init__(self, names: str | None) -> None:
+        self._strategy = None
+        if names is not None:
+            chosen = tuple(_find(names))
+            if len(chosen) > 1:
+                if self._strategies.keys() - {chosen}:
+                    raise InputError(
+                        "a process can train on several devices, but not on others after that; "
+                        f"start another one for these. Received: {names}"
+                    )
+                if chosen not in self._strategies:
+                    self._strategies[chosen] = tf.distribute.MirroredStrategy(chosen)
+                self._strategy = self._strategies[chosen]
+        self.count = 1 if self._strategy is None else self._strategy.num_replicas_in_sync
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Give the block in which networks, losses and optimizers for these devices are made."""
+        return nullcontext() if self._strategy is None else self._strategy.scope()
+
+    def share(self, batches: tf.data.Dataset, rows_together: int) -> Any:
+        """Split batches between the devices.
+
+        Args:
+            batches: dataset of (inputs, labels), labels int (rows,), 0 or more.
+            rows_together: rows that may not be parted, 3 for triplets.
+
+        Returns:
+            What `fit` takes; with several devices it needs the number of steps as well.
+        """
+        if self._strategy is None:
+            return batches
+        shares = batches.flat_map(lambda *batch: _shares(batch, self.count, rows_together))
+        return self._strategy.distribute_datasets_from_function(lambda _: shares.prefetch(2))
+
+    def loss(self, loss: keras.losses.Loss) -> keras.losses.Loss:
+        """Give a loss that is computed from the rows of all devices.
+
+        The mean that Keras shows of an epoch's batches weighs each by its rows and those repeated.
+        """
+        return loss if self._strategy is None else _LossOfAll(loss, self.count)
+
+    def metrics(self, metrics: list[keras.metrics.Metric]) -> list[keras.metrics.Metric]:
+        """Give metrics that are computed from the rows of all devices."""
+        return metrics if self._strategy is None else [_MetricOfAll(metric) for metric in metrics]
+
+    def on_one(self, model: keras.Model) -> keras.Model:
+        """Give a model of the same layers that one device computes: embedding is not split."""
+        return model if self._strategy is None else keras.Model(model.inputs, model.outputs)
+
+
+def _find(names: str) -> list[str]:
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    found = [device.name for device in tf.config.list_logical_devices(kind)]
+    if names == "all":
+        return found
+    try:
+        numbers = [int(number) for number in names.split(",")]
+    except ValueError:
+        raise InputError(
+            f"devices must be all, or numbers such as 0,1. Received: {names}"
+        ) from None
+    if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(found))):
+        raise InputError(
+            f"devices must be different numbers of the {len(found)} there are ({kind}), from 0. "
+            f"Received: {names}"
+        )
+    return [found[number] for number in numbers]
+
+
+def _shares(batch: Any, count: int, rows_together: int) -> tf.data.Dataset:
+    """Split a batch into `count` shares with as many rows each."""
+    num_rows = tf.shape(batch[-1])[0]
+    share_rows = -(-(num_rows // rows_together) // count) * rows_together
+
+    def share(number: tf.Tensor) -> Any:
+        rows = tf.cast(number, tf.int32) * share_rows + tf.range(share_rows)
+        inputs, labels = tf.nest.map_structure(lambda each: tf.gather(each, rows % num_rows), batch)
+        return inputs, tf.where(rows < num_rows, labels, REPEATED)
+
+    return tf.data.Dataset.range(count).map(share)
+
+
+def _rows_of_all(labels: Any, embeddings: Any) -> tuple[Any, Any]:
+    """Labels and embeddings of the whole batch, on each of the devices that share it.
+
+    The gradient of an embedding is the sum of those that all devices send back.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None:  # while Keras makes the variables
+        return labels, embeddings
+    labels = tf.reshape(replica.all_gather(labels, axis=0), (-1,))  # (rows,)
+    whole = labels > REPEATED
+    rows = tf.boolean_mask(replica.all_gather(embeddings, axis=0), whole)
+    return tf.boolean_mask(labels, whole), tf.ensure_shape(rows, (None, embeddings.shape[-1]))
+
+
+class _LossOfAll(keras.losses.Loss):
+    """A loss of the whole batch; the devices, which all compute it, count as one."""
+
+    def __init__(self, loss: keras.losses.Loss, count: int) -> None:
+        super().__init__(name=loss.name)
+        self.loss = loss
+        self.count = count
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return ops.mean(self.loss.call(*_rows_of_all(y_true, y_pred))) / self.count
+
+
+class _MetricOfAll(keras.metrics.Metric):
+    """A metric of the whole batch: each device adds the same to its sum and to its count."""
+
+    def __init__(self, metric: keras.metrics.Metric) -> None:
+        super().__init__(name=metric.name)
+        self.metric = metric
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.metric.update_state(*_rows_of_all(y_true, y_pred))
+
+    def result(self) -> Any:
+        return self.metric.result()
+
+    def reset_state(self) -> None:
+        self.metric.reset_state()

@@ -1,0 +1,168 @@
+"""TrainConfig -> which triplets a run trains on: a file's, or those that a strategy draws for it.
+
+Hard negatives are found by the network as it is being trained, and found again every so many
+epochs. `neighbours.h5` in the run's folder keeps them in between: `neighbours`, int32 (images, K),
+as the folders list the images, and `epoch`, the one before which they were found.
+"""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from deep_ranking.config import HARD, OUT_OF_CLASS, RELEVANCE, TrainConfig
+from deep_ranking.datasets import LabelledImages
+from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.hdf5 import open_hdf5, read_array
+from deep_ranking.model.header import read_header
+from deep_ranking.sampling import make_strategy
+from deep_ranking.sampling.relevance import open_relevance
+from deep_ranking.sampling.triplet_file import read_triplets
+from deep_ranking.search.collection import Collection
+from deep_ranking.search.neighbours import Int32Array, find_neighbours, neighbours_by_model
+from deep_ranking.training.batches import DrawnTriplets, TripletsOfFile, TripletSupply
+from deep_ranking.training.split import training_data
+
+
+def triplet_supply(config: TrainConfig) -> TripletSupply:
+    """Give the triplets that a run trains on, checked; with `relevance`, once that is computed.
+
+    Raises:
+        InputError: the file or the folders cannot be used.
+    """
+    if not config.draws:
+        return TripletsOfFile(read_triplets(config.triplet_file), config.dataset)
+    data = training_data(config)
+    if config.sampling.strategy == HARD:
+        return _HardTriplets(config, data)
+    items = data.items.codes
+    categories = None if data.categories is None else data.categories.codes
+    relevance = None
+    opened = ExitStack()
+    if config.sampling.strategy == RELEVANCE:
+        assert config.relevance is not None  # the config checks it
+        scored = opened.enter_context(
+            open_relevance(
+                config.relevance,
+                data,
+                weights=config.network.weights,
+                skip_broken=config.skip_broken,
+            )
+        )
+        relevance = (
+            scored,
+            scored.totals(items if categories is None else categories, config.seed),
+        )
+    return DrawnTriplets(
+        data.files(),
+        make_strategy(config.sampling, items, categories=categories, relevance=relevance),
+        name=str(data.root),
+        description=_describe(config, data),
+        repeats=config.resample_every or 1,
+        opened=opened,
+    )
+
+
+def _check_neighbours_of(path: Path) -> None:
+    """Look at a model or an index before an earlier run gives way."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check --neighbours_of")
+    if path.is_dir():
+        Collection.open(path)
+    else:
+        read_header(path)
+
+
+class _HardTriplets(DrawnTriplets):
+    """Triplets whose negatives are among the nearest images of other classes.
+
+    Args:
+        config: the run's settings.
+        data: its images.
+
+    Raises:
+        InputError: the images do not give triplets, or what says at first which are near is not
+            there.
+    """
+
+    def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
+        sampling = config.sampling
+        if config.neighbours_of is not None:
+            _check_neighbours_of(config.neighbours_of)
+        # Until a network says which are the nearest: as many triplets, of any.
+        most = min(sampling.num_neg_images, sampling.num_neighbours)
+        any_negatives = replace(sampling, strategy=OUT_OF_CLASS, num_neg_images=most)
+        super().__init__(
+            data.files(),
+            make_strategy(any_negatives, data.items.codes),
+            name=str(data.root),
+            description=_describe(config, data),
+        )
+        self._config = config
+        self._data = data
+        self._file = config.run_dir / "neighbours.h5"
+        self._found_before: int | None = None  # the epoch
+
+    def prepare(self, epoch: int, model: Any) -> None:
+        """Find the nearest images before an epoch if it is due, or read which they were."""
+        due = self._due(epoch)
+        if due == self._found_before:
+            return
+        neighbours = self._find(epoch, model) if due == epoch else self._read(due)
+        self.change(
+            make_strategy(self._config.sampling, self._data.items.codes, neighbours=neighbours)
+        )
+        if due == epoch:
+            with atomic_path(self._file) as temporary, h5py.File(temporary, "w") as file:
+                file["neighbours"] = neighbours
+                file["epoch"] = np.array([epoch])
+        self._found_before = due
+
+    def _due(self, epoch: int) -> int:
+        """The epoch before which the neighbours of an epoch are found."""
+        first, every = self._config.start_epoch, self._config.resample_every
+        if every is None and self._config.neighbours_of is not None:
+            return first
+        return max(first, epoch - epoch % (every or 1))
+
+    def _find(self, epoch: int, model: Any) -> Int32Array:
+        config, count = self._config, self._config.sampling.num_neighbours
+        given = config.neighbours_of if epoch == config.start_epoch else None
+        if given is None:
+            found = neighbours_by_model(model, self._data, count, skip_broken=config.skip_broken)
+        else:
+            kind = "index" if given.is_dir() else "model"
+            options: dict[str, Path] = {kind: given}
+            found = find_neighbours(self._data, count, skip_broken=config.skip_broken, **options)
+        by = "the network as it is" if given is None else given
+        print(f"Before epoch {epoch + 1}: nearest images of other classes found by {by}.")
+        return found
+
+    def _read(self, epoch: int) -> Int32Array:
+        """Read what was found before an epoch.
+
+        Raises:
+            InputError: the file is damaged, or not of this run.
+        """
+        num_images, items = len(self._data), self._data.items.codes
+        shape = (num_images, self._config.sampling.num_neighbours)
+        with open_hdf5(self._file) as file:
+            found: Int32Array = read_array(file, "neighbours", shape, np.int32)
+            since = int(read_array(file, "epoch", (1,), np.int64)[0])
+        fits = since == epoch and found.min() >= -1 and found.max() < num_images
+        if not fits or ((items[found] == items[:, None]) & (found >= 0)).any():
+            raise InputError(
+                f"{self._file}: not the neighbours that the run found before epoch {epoch + 1}; "
+                "start anew by --overwrite"
+            )
+        return found
+
+
+def _describe(config: TrainConfig, data: LabelledImages) -> str:
+    classes = f"{data.items.num_names:,} classes"
+    if data.categories is not None:
+        classes = f"{data.items.num_names:,} items in {data.categories.num_names:,} categories"
+    return f"{len(data):,} images of {classes}, strategy {config.sampling.strategy}"

@@ -1,0 +1,238 @@
+"""What TensorBoard shows of a run, in NAME.run/tensorboard: curves, batches, and the embeddings.
+
+Event files hold a curve for each quantity of the history, and for each epoch a picture of its
+first rows as the network sees them: a triplet a row (query, positive, negative), or a class a row.
+Once training has ended, the projector's files lie beside them: `projector_config.pbtxt`,
+`tensors.tsv` (an embedding a line), `metadata.tsv` (class and path) and `sprite.png`.
+"""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from PIL import Image
+
+from deep_ranking.config import TrainConfig
+from deep_ranking.embedding.cached_features import cached_view, content_digest
+from deep_ranking.embedding.embed import embed_images
+from deep_ranking.files import InputError, atomic_path, make_folder
+from deep_ranking.images import class_of, read_image
+from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource, split_by_class
+from deep_ranking.training.run_folder import Row
+from deep_ranking.training.validation import Validation
+
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
+
+NUM_ROWS = 6  # triplets or classes in a picture
+MOST_COLUMNS = 8
+MOST_PIXELS = 256  # side of an image in a picture
+GAP = 2  # white pixels between the images of a picture
+NUM_PROJECTED = 1000
+THUMBNAIL_SIZE = 64
+
+
+class Board:
+    """What a run writes for TensorBoard; nothing, unless its settings ask for it.
+
+    Args:
+        config: the run's settings.
+        images: the batches of images that it trains on, or that the cached features are of.
+        validation: what it is judged on.
+
+    Raises:
+        InputError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: TripletSource | ClassSource,
+        validation: Validation | None,
+    ) -> None:
+        if config.tensorboard and find_spec("tensorboard") is None:
+            raise InputError(
+                "--tensorboard needs the package of that name: pip install tensorboard"
+            )
+        self.config = config
+        self.folder = config.run_dir / "tensorboard"
+        self._images = images
+        self._validation = validation
+        self._writer: Any = None
+
+    def show_batch(self, source: TripletSource | ClassSource | FeatureSource, epoch: int) -> None:
+        """Add a picture of the first rows of an epoch, before it is trained.
+
+        Args:
+            source: the batches that are trained on.
+            epoch: number of the epoch, from 0; the picture counts from 1, like the curves.
+        """
+        if not self.config.tensorboard:
+            return
+        if isinstance(source, FeatureSource):
+            rows = self._first_cached_rows(source, epoch)
+        else:
+            rows = source.first_rows(epoch, NUM_ROWS)
+        name = "triplets" if isinstance(source, TripletSource) else "classes"
+        text = "as the network sees them, a " + (
+            "triplet a row: query, positive, negative" if name == "triplets" else "class a row"
+        )
+        with self._events().as_default(step=epoch + 1):
+            tf.summary.image(name, in_rows(rows)[None], description=text)
+        self._events().flush()
+
+    def _first_cached_rows(self, source: FeatureSource, epoch: int) -> list[UInt8Array]:
+        """Read the images of which the first rows of an epoch are features, each as its view."""
+        size = self.config.network.image_size
+        drawn, views = source.draw(epoch, 0)
+        count = NUM_ROWS * source.batches.images_per_class
+        images, labels = [], []
+        for number, view_number in zip(drawn[:count], views[:count], strict=True):
+            path = self._images.paths[number]
+            try:
+                content = content_digest(path)
+                _, view = cached_view(content, int(view_number), self.config.augmentation, size)
+                images.append(read_image(path, size, view))
+            except InputError:  # the features do not need the file any more
+                continue
+            labels.append(source.labels[number])
+        return split_by_class(np.array(images), np.array(labels))[:NUM_ROWS] if images else []
+
+    def add_epoch(self, row: Row) -> None:
+        """Add what was measured in an epoch to the curves."""
+        if not self.config.tensorboard:
+            return
+        with self._events().as_default(step=int(row["epoch"])):
+            for name, value in row.items():
+                if name != "epoch":
+                    tf.summary.scalar(name, value)
+        self._events().flush()
+
+    def project(self, model: keras.Model) -> None:
+        """Write embeddings of images, for the projector, at the end of the run.
+
+        They are of up to 1,000 of the validation images, evenly spread over their list, or without
+        any of the training images. Broken images are left out.
+
+        Args:
+            model: the whole network.
+        """
+        if not self.config.tensorboard:
+            return
+        if self._writer is not None:
+            self._writer.close()
+        paths = [os.fspath(path) for path in (self._validation or self._images).paths]
+        names = class_names(paths)
+        count = min(NUM_PROJECTED, len(paths))
+        chosen = np.arange(count) * len(paths) // count
+        embeddings = embed_images(
+            model, [paths[number] for number in chosen], skip_broken=True, progress=True
+        )
+        whole = ~np.isnan(embeddings[:, 0])
+        if not whole.any():
+            return
+        chosen = chosen[whole]
+        write_projector(
+            self.folder,
+            embeddings[whole],
+            [paths[number] for number in chosen],
+            [names[number] for number in chosen],
+        )
+        print(f"Curves, batches and embeddings: tensorboard --logdir {self.folder}")
+
+    def _events(self) -> Any:
+        # One writer for the whole run: TensorBoard reads the files of a folder one after the other.
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self.folder))
+        return self._writer
+
+
+def in_rows(rows: list[UInt8Array]) -> UInt8Array:
+    """Lay images out in rows, with white between them.
+
+    Args:
+        rows: uint8 (images, side, side, 3), all of one side; of more than 8 the first 8 are shown.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    if not rows:
+        return np.full((THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), 255, np.uint8)
+    side = min(rows[0].shape[1], MOST_PIXELS)
+    columns = min(MOST_COLUMNS, max(map(len, rows)))
+    step = side + GAP
+    picture = np.full((len(rows) * step - GAP, columns * step - GAP, 3), 255, np.uint8)
+    for number, images in enumerate(rows):
+        for column, image in enumerate(images[:columns]):
+            top, left = number * step, column * step
+            shown = image
+            if len(image) > side:
+                shown = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+            picture[top : top + side, left : left + side] = shown
+    return picture
+
+
+def class_names(paths: list[str]) -> list[str]:
+    """Give the class of each image: the first folder below the one that has them all, or ""."""
+    root = os.path.commonpath([os.path.abspath(os.path.dirname(path)) for path in paths])
+    names = [class_of(os.path.relpath(path, root)) for path in paths]
+    return [os.path.basename(root) if not any(names) else name for name in names]
+
+
+def write_projector(
+    folder: Path, embeddings: Float32Array, paths: list[str], classes: list[str]
+) -> None:
+    """Write what the embedding projector reads.
+
+    Args:
+        folder: folder of the run's events; made if missing.
+        embeddings: float32 (images, dim).
+        paths: the images, which are read again for the thumbnails.
+        classes: their classes.
+
+    Raises:
+        InputError: an image cannot be read any more, or the folder cannot be written to.
+    """
+    from google.protobuf import text_format
+    from tensorboard.plugins import projector
+
+    make_folder(folder)
+    config = projector.ProjectorConfig()
+    info = config.embeddings.add()
+    info.tensor_name = "embedding"
+    info.tensor_path = "tensors.tsv"
+    info.tensor_shape.extend(embeddings.shape)
+    info.metadata_path = "metadata.tsv"
+    info.sprite.image_path = "sprite.png"
+    info.sprite.single_image_dim.extend((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    with atomic_path(folder / info.tensor_path) as temporary:
+        np.savetxt(temporary, embeddings, fmt="%.6g", delimiter="\t")
+    with atomic_path(folder / info.metadata_path) as temporary:
+        cells = zip(("class", *classes), ("path", *paths), strict=True)
+        lines = [f"{_cell(name)}\t{_cell(path)}" for name, path in cells]
+        temporary.write_text("\n".join(lines) + "\n", "utf-8", "backslashreplace")
+    with atomic_path(folder / info.sprite.image_path) as temporary:
+        Image.fromarray(_sprite(paths)).save(temporary)
+    with atomic_path(folder / "projector_config.pbtxt") as temporary:
+        temporary.write_text(text_format.MessageToString(config), "utf-8")
+
+
+def _sprite(paths: list[str]) -> UInt8Array:
+    """Thumbnails side by side, row after row, in a square."""
+    per_side = int(np.ceil(np.sqrt(len(paths))))
+    size = THUMBNAIL_SIZE
+    sprite = np.full((per_side * size, per_side * size, 3), 255, np.uint8)
+    for number, path in enumerate(paths):
+        top, left = number // per_side * size, number % per_side * size
+        sprite[top : top + size, left : left + size] = read_image(path, size)
+    return sprite
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.splitlines()).replace("\t", " ")

@@ -1,0 +1,138 @@
+"""Judging a model while it trains, on triplets or on whole classes that training does not see."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.config import TrainConfig
+from deep_ranking.images import find_images
+from deep_ranking.losses import RankingLoss, make_metrics
+from deep_ranking.metrics import triplet_distances
+from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
+from deep_ranking.model.calibration import MIN_PAIRS, Calibration, calibrate
+from deep_ranking.sampling.triplet_file import read_triplets
+from deep_ranking.training.batches import TripletsOfFile
+from deep_ranking.training.run_folder import Row
+from deep_ranking.training.split import held_back_images, labelled_images
+
+Float32Array = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.integer]
+
+MEASURED_TRIPLETS = 1024
+
+
+class Validation(ABC):
+    """Validation data of a run, each image of which is embedded once a judgement.
+
+    Args:
+        config: the run's settings.
+        paths: the images.
+    """
+
+    def __init__(self, config: TrainConfig, paths: list[str]) -> None:
+        self.config = config
+        self.paths = paths
+
+    def measure(self, rows: Float32Array) -> tuple[Row, Calibration | None]:
+        """Judge a model by its embeddings of the images.
+
+        Args:
+            rows: float32 (images, dim), unit rows in the order of `paths`; NaN for a broken image.
+
+        Returns:
+            What was found, under names that begin with "val_"; and what the model's distances
+            mean, if there are pairs enough to tell.
+
+        Raises:
+            InputError: an embedding is not finite.
+        """
+        skip = self.config.skip_broken
+        whole = np.flatnonzero(~np.isnan(rows[:, 0])) if skip else np.arange(len(rows))
+        found, triplets = self._judge(rows, whole)
+        distances = triplet_distances(rows, triplets)
+        enough = len(triplets) >= MIN_PAIRS
+        found = {f"val_{name}": value for name, value in found.items()}
+        return found, calibrate(*distances) if enough else None
+
+    @abstractmethod
+    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+        """Judge embeddings; `whole` are the rows whose image could be read.
+
+        Returns:
+            What was found, and triplets of rows to calibrate with.
+        """
+
+
+class TripletValidation(Validation):
+    """Validation on a triplet file: the loss, and what is shown beside it in training."""
+
+    def __init__(self, config: TrainConfig, path: Path) -> None:
+        self.num_triplets_per_batch = max(1, config.batch_size // 3)
+        file = TripletsOfFile(read_triplets(path), config.dataset)
+        file.missing(skip_broken=config.skip_broken)  # checks that the images exist
+        super().__init__(config, list(file.paths))
+        self.triplets = file.triplets.rows
+
+    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+        triplets = self.triplets[np.isin(self.triplets, whole).all(axis=1)]
+        config = self.config  # whose loss may be one for batches of classes
+        loss = RankingLoss(config.gap, config.distance, config.hinge, config.clip)
+        metrics = make_metrics(config, "triplets")
+        mean_loss = keras.metrics.Mean(name="loss")
+        batch = self.num_triplets_per_batch
+        step = batch if self.config.hinge == "batch" else MEASURED_TRIPLETS
+        for begin in range(0, len(triplets), step):
+            part = triplets[begin : begin + step]
+            embeddings = keras.ops.convert_to_tensor(rows[part.ravel()])
+            # Loss and metrics look at embeddings alone, so these serve as labels too.
+            mean_loss.update_state(loss(embeddings, embeddings), sample_weight=len(part))
+            for metric in metrics:
+                metric.update_state(embeddings, embeddings)
+        return {each.name: float(each.result()) for each in (mean_loss, *metrics)}, triplets
+
+
+class ClassValidation(Validation):
+    """Validation on labelled images: how each finds the others of its class."""
+
+    def __init__(self, config: TrainConfig, paths: list[str], labels: npt.NDArray[np.str_]) -> None:
+        super().__init__(config, paths)
+        self.labels = labels
+        draw_triplets(self.labels)  # complains of a single class before the long work
+
+    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+        labels = self.labels[whole]
+        paths = [self.paths[number] for number in whole]
+        # Without broken images, this is the memory-mapped file itself rather than a copy.
+        embeddings = rows if len(whole) == len(rows) else rows[whole]
+        found = evaluate(EmbeddedImages(paths, labels, embeddings), seed=self.config.seed)
+        names = ("similarity_precision", "recall_at_1", "map_at_r")
+        triplets = whole[draw_triplets(labels, seed=self.config.seed)]
+        return {name: found.intervals[name].mean for name in names}, triplets
+
+
+def make_validation(config: TrainConfig) -> Validation | None:
+    """Give the validation data of a run, checked; None if it has none.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    if config.validation_triplets is not None:
+        return TripletValidation(config, config.validation_triplets)
+    if config.validation_dataset is not None:
+        return ClassValidation(config, *labelled_images(find_images(config.validation_dataset)))
+    if config.validation_share is not None:
+        return ClassValidation(config, *held_back_images(config))
+    return None
+
+
+def describe(found: Row) -> str:
+    """Say what a judgement found, in words."""
+    shown = ("val_similarity_precision", "val_recall_at_1", "val_map_at_r", "val_loss")
+    return ", ".join(
+        f"{name.removeprefix('val_').replace('_', ' ')} {found[name]:.4f}"
+        for name in shown
+        if name in found
+    )
