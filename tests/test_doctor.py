@@ -424,15 +424,6 @@ def test_seconds_and_memory_of_a_run():
     assert found == ["memory", "long_training"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.1, "1 second"), (59, "59 seconds"), (90, "1.5 minutes"), (86_400, "1 day")],
-)
-def test_durations(seconds, text):
-    assert estimate.duration(seconds) == text
-    assert estimate.size_in_words(1536) == "1.5 KiB" and estimate.size_in_words(5) == "5 bytes"
-
-
 class Sources(HTMLParser):
     def __init__(self):
         super().__init__()

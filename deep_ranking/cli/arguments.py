@@ -104,15 +104,6 @@ def check_files_exist(args: argparse.Namespace, *names: str) -> None:
             raise InputError(f"{path}: no such file; check --{name}")
 
 
-def counted(number: int, noun: str) -> str:
-    """Write a number and its noun: "1 class", "2,000 images", "3 queries"."""
-    if noun.endswith("y"):
-        plural = noun[:-1] + "ies"
-    else:
-        plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{number:,} {noun if number == 1 else plural}"
-
-
 def add_config_arguments(
     parser: argparse.ArgumentParser,
     config: type,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_required_path, add_seed, counted, positive_int
+from deep_ranking.cli.arguments import add_required_path, add_seed, positive_int
 from deep_ranking.datasets.public import CATALOGUE, Dataset
+from deep_ranking.files.words import counted
 
 if TYPE_CHECKING:
     from deep_ranking.datasets.public import Contents

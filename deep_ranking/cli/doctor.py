@@ -13,7 +13,6 @@ from deep_ranking.cli.arguments import (
     add_required_path,
     check_files_exist,
     config_from,
-    counted,
 )
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.cli.train import take_settings_of_recipe, train_config
@@ -30,6 +29,7 @@ from deep_ranking.config import (
 )
 from deep_ranking.config.recipes import RECIPES
 from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.words import counted
 
 if TYPE_CHECKING:
     from deep_ranking.reports.doctor import Estimate, Examination, Finding, Survey

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deep_ranking.cli.arguments import check_files_exist, counted
+from deep_ranking.cli.arguments import check_files_exist
 from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.words import counted
 
 if TYPE_CHECKING:
     from deep_ranking.search.collection import Collection

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist, counted
+from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist
 from deep_ranking.cli.evaluation_tables import (
     extreme_queries,
     format_interval,
@@ -22,6 +21,8 @@ from deep_ranking.cli.evaluation_tables import (
 )
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.files import atomic_path
+from deep_ranking.files.array_types import Float32Array
+from deep_ranking.files.words import counted
 from deep_ranking.images import find_images
 from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 
@@ -39,8 +40,7 @@ BACKBONE = "untrained backbone"
 VERDICT_METRIC = "map_at_r"
 NUM_QUERIES_SHOWN = 5
 
-Rows = npt.NDArray[np.float32]
-Embedder = Callable[[list[str]], AbstractContextManager[Rows]]
+Embedder = Callable[[list[str]], AbstractContextManager[Float32Array]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,10 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deep_ranking.cli.arguments import add_required_path, check_files_exist, counted
+from deep_ranking.cli.arguments import add_required_path, check_files_exist
 from deep_ranking.cli.notes import held_back, start_tensorflow
 from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.files import InputError
+from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images import list_images
 
 DESCRIPTION = (
@@ -84,7 +85,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         f"{counted(done.num_images, 'image')} (allowed: {args.tolerance:g})"
     )
     print(f"from Python: {done.usage}")
-    print(f"{done.format} in {done.path}, {done.num_bytes / 1e6:,.1f} MB.")
+    print(f"{done.format} in {done.path}, {byte_size(done.num_bytes)}.")
 
 
 def _images(given: list[Path]) -> list[Path]:

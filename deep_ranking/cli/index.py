@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from deep_ranking.cli.arguments import (
     add_index_kind,
     add_required_path,
-    counted,
     non_negative_int,
     positive_int,
 )
 from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.cli.stopping import saying_when_stopped
 from deep_ranking.files import InputError
+from deep_ranking.files.words import byte_size, counted
 from deep_ranking.model.header import ModelHeader, read_header
 from deep_ranking.search.collection import (
     DTYPES,
@@ -220,7 +220,7 @@ def _print_measures(collection: Collection, done: "Upkeep") -> None:
         numbers.append("-" if math.isnan(trade.share) else f"{trade.share:.1%}")
         print("  ".join(f"{cell:>10}" for cell in (name, *numbers)))
     sizes = {each.name: each.stat().st_size for each in sorted(collection.folder.iterdir())}
-    print("\n" + ", ".join(f"{name} {_bytes(size)}" for name, size in sizes.items() if size))
+    print("\n" + ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items() if size))
 
 
 def _print_end(collection: Collection, report: SyncReport, done: "Upkeep") -> None:
@@ -237,10 +237,6 @@ def _print_end(collection: Collection, report: SyncReport, done: "Upkeep") -> No
         f"{collection.folder}: {counted(report.num_images, 'image')}{part} in index {kind}. "
         f"Search: python -m deep_ranking search --index {collection.folder} --image QUERY"
     )
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 def _share(text: str) -> float:

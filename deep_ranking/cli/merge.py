@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deep_ranking.cli.arguments import add_index_kind, add_required_path, counted
+from deep_ranking.cli.arguments import add_index_kind, add_required_path
+from deep_ranking.files.words import counted
 from deep_ranking.search.collection import Collection, locked
 from deep_ranking.search.collection.merging import check_shards, merge
 

@@ -10,14 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
     add_seed,
     check_files_exist,
     config_from,
-    counted,
     positive_int,
 )
 from deep_ranking.cli.notes import start_tensorflow
@@ -31,6 +29,8 @@ from deep_ranking.cli.sample_data import (
 from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, SamplingConfig
 from deep_ranking.datasets import LabelledImages, relative_prefix, write_classes
 from deep_ranking.files import InputError, make_folder
+from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.words import counted
 from deep_ranking.sampling import Strategy, make_strategy
 from deep_ranking.sampling.triplet_file import COMPRESSED, shard_path, write_triplets
 
@@ -207,7 +207,7 @@ def _write(path: Path, data: LabelledImages, strategy: Strategy, args: argparse.
 
 def _with_progress(strategy: Strategy, seed: int) -> Iterator[np.ndarray]:
     total = strategy.num_triplets
-    with tqdm(total=total, desc="triplets", unit=" triplets", disable=None) as bar:
+    with progress_bar(total=total, title="triplets", unit="triplets") as bar:
         for block in strategy.triplets(seed):
             yield block
             bar.update(len(block))

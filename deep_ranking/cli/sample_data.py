@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.cli.arguments import counted, positive_int
+from deep_ranking.cli.arguments import positive_int
 from deep_ranking.datasets import (
     LabelledImages,
     Labels,
@@ -21,6 +21,7 @@ from deep_ranking.datasets import (
     with_folder_categories,
 )
 from deep_ranking.files import InputError
+from deep_ranking.files.words import counted
 
 FILES = ("classes", "pairs", "partition")
 TRAIN, VALIDATION, TEST = "train", "validation", "test"

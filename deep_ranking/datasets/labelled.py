@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-Int32Array = npt.NDArray[np.int32]
+from deep_ranking.files.array_types import Int32Array
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from deep_ranking.datasets.layout import split_folders
 from deep_ranking.files import InputError
+from deep_ranking.files.progress_bar import ProgressBar, progress_bar
 from deep_ranking.images import ImageListing, decode_image, find_images, open_header, read_image
 
 WHOLE = 1 << 20  # `decode_image` shrinks no image that is to be sampled at so many pixels
@@ -141,7 +141,7 @@ def dataset_statistics(
     splits: Sequence[str | None] = (split_folders(root) if root.is_dir() else []) or [None]
     listings = [find_images(root / split if split else root) for split in splits]
     total = sum(len(listing.paths) for listing in listings)
-    bar = tqdm(total=total, desc="reading", unit=" images", disable=None if progress else True)
+    bar = progress_bar(total=total, title="reading", unit="images", shown=progress)
     with bar, ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
         try:
             return [
@@ -165,7 +165,7 @@ def _measure(
     listing: ImageListing,
     image_size: int | None,
     threads: ThreadPoolExecutor,
-    bar: "tqdm[None]",
+    bar: ProgressBar,
 ) -> Statistics:
     counts = np.bincount(listing.labels, minlength=len(listing.classes)).tolist()
     statistics = Statistics(

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images import PLAIN, View, read_image
 
 Array = npt.NDArray[Any]
-UInt8Array = npt.NDArray[np.uint8]
 
 # After so long without a batch, TensorFlow has noticed that there are no more to read.
 QUIET_SECONDS = 0.2

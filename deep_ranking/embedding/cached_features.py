@@ -15,11 +15,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from deep_ranking.embedding.batches import ImageSource
 from deep_ranking.embedding.feature_store import CachedFeatures, FeatureStore
 from deep_ranking.files import InputError
+from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.words import byte_size
 from deep_ranking.images import PLAIN, View, open_image
 from deep_ranking.images.augmentation import Augmentation, draw_views
 from deep_ranking.model.mixed_precision import computing_in, resolved_precision
@@ -77,7 +78,7 @@ def cache_features(
             store.check_space(len(missing))
             print(
                 f"Computing the frozen layers' features once: {len(missing):,} views of "
-                f"{len(paths):,} images, {len(missing) * store.row_bytes / 1e9:.2f} GB in "
+                f"{len(paths):,} images, {byte_size(len(missing) * store.row_bytes)} in "
                 f"{store.folder.parent}."
             )
             numbers = list(missing.values())
@@ -104,7 +105,7 @@ def _blocks(
 ) -> Iterator[tuple[list[bytes], list[npt.NDArray[np.float32]]]]:
     """Compute features batch after batch; images that turn out to be broken are left out."""
     begin = 0
-    with tqdm(total=len(keys), desc="features", unit=" views", disable=None) as bar:
+    with progress_bar(total=len(keys), title="features", unit="views") as bar:
         for images in source.dataset():
             outputs = keras.tree.flatten(frozen.predict_on_batch(images))
             numbers = np.arange(begin, begin + len(images))
@@ -148,8 +149,8 @@ def _content_digests(
             raise InputError(f"{error}; leave such images out with {SKIP}") from None
 
     with ThreadPoolExecutor() as pool:
-        progress = tqdm(
-            pool.map(digest, paths), total=len(paths), desc="hashing", unit=" images", disable=None
+        progress = progress_bar(
+            pool.map(digest, paths), total=len(paths), title="hashing", unit="images"
         )
         return list(progress)
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from deep_ranking.embedding.batches import ImageSource
 from deep_ranking.embedding.feature_store import CachedFeatures
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.temporary_rows import temporary_rows
 
 FEATURES_AT_ONCE = 256
@@ -53,9 +53,7 @@ def embed_images(
     filled = 0
     with (
         source.explained(),
-        tqdm(
-            total=len(paths), desc="embedding", unit=" images", disable=None if progress else True
-        ) as bar,
+        progress_bar(total=len(paths), title="embedding", unit="images", shown=progress) as bar,
     ):
         for rows in embed_batches(model, source):
             out[filled : filled + len(rows)] = rows

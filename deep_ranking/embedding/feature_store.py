@@ -10,10 +10,8 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float16Array, Int64Array
 from deep_ranking.files.row_store import RowStore
-
-Float16Array = npt.NDArray[np.float16]
-Int64Array = npt.NDArray[np.int64]
 
 NO_SPACE = "choose another --cache_dir, fewer --cached_views or a later layer to --train_from"
 

@@ -10,15 +10,14 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from deep_ranking.files.array_types import FloatArray
 from deep_ranking.files.errors import InputError
+from deep_ranking.files.words import byte_size
 from deep_ranking.files.writing import make_folder
-
-Rows = npt.NDArray[np.floating[Any]]
 
 KEY_BYTES = 32
 MOST_TORN = 1 << 20
@@ -63,14 +62,14 @@ class RowStore:
     def __len__(self) -> int:
         return len(self._records())
 
-    def rows(self) -> Rows:
+    def rows(self) -> FloatArray:
         """Map the rows into memory, read-only: (rows, width)."""
         count = len(self)
         if not count:  # an empty file cannot be mapped
             return np.empty((0, self.width), self.dtype)
         return np.memmap(self._rows, self.dtype, "r", shape=(count, self.width))
 
-    def extend(self, blocks: Iterable[tuple[Sequence[bytes], Rows]]) -> None:
+    def extend(self, blocks: Iterable[tuple[Sequence[bytes], FloatArray]]) -> None:
         """Append rows.
 
         Args:
@@ -112,8 +111,8 @@ class RowStore:
         needed, free = num_rows * self.row_bytes, shutil.disk_usage(self.folder).free
         if needed > free:
             raise InputError(
-                f"{self.folder}: {num_rows:,} more rows take {needed / 1e9:.1f} GB, and "
-                f"{free / 1e9:.1f} are free; {hint}"
+                f"{self.folder}: {num_rows:,} more rows take {byte_size(needed)}, and "
+                f"{byte_size(free)} are free; {hint}"
             )
 
     def _records(self) -> npt.NDArray[np.void]:

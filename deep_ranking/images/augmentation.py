@@ -9,12 +9,10 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float64Array
 from deep_ranking.images.reading import PLAIN, View
-
-Float64Array = npt.NDArray[np.float64]
 
 # Random numbers that a view takes; later ones are drawn after these of all images of a call, so
 # that the earlier changes are what they were before there were later ones.

@@ -19,8 +19,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from deep_ranking.files import InputError, open_regular
-
-UInt8Array = npt.NDArray[np.uint8]
+from deep_ranking.files.array_types import UInt8Array
 
 # What Pillow may take a file for, whatever its name: no format that another program would run.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
-
-Int32Array = npt.NDArray[np.int32]
+from deep_ranking.files.array_types import Int32Array
 
 # The blog's five, and what people's folders hold besides. Compared in lower case.
 IMAGE_EXTENSIONS = frozenset(

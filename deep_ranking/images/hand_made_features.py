@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
 
+from deep_ranking.files.array_types import Float32Array, UInt8Array
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images.reading import read_image
 
 if TYPE_CHECKING:
     pass
 
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
 
 LAB_BINS = (8, 8, 8)
 HASH_IMAGE_SIZE = 64
@@ -91,7 +89,7 @@ def baseline_features(
     feature, size = BASELINES[name]
 
     def rows() -> Iterator[Float32Array]:
-        for path in tqdm(paths, desc=name, unit=" images", disable=None if progress else True):
+        for path in progress_bar(paths, title=name, unit="images", shown=progress):
             yield feature(read_image(path, size))
 
     return np.stack(list(rows()))

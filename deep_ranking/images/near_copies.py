@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array  # type: ignore[import-untyped]
 from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
-from tqdm import tqdm
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import UInt8Array
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE, perceptual_hash
 from deep_ranking.images.reading import read_image
-
-UInt8Array = npt.NDArray[np.uint8]
 
 MAX_BITS = 3  # of 64 that may differ
 NUM_BANDS = MAX_BITS + 1  # one of which is then the same in both
@@ -39,7 +38,7 @@ def look_alike_groups(files: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]
     hashes = np.zeros((len(files), 8), np.uint8)
     glances = np.zeros((len(files), GLANCE * GLANCE * 3), np.uint8)
     readable = np.ones(len(files), bool)
-    for number, file in enumerate(tqdm(files, desc="copies", unit=" images", disable=None)):
+    for number, file in enumerate(progress_bar(files, title="copies", unit="images")):
         try:
             pixels = read_image(file, HASH_IMAGE_SIZE)
         except InputError:

@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from deep_ranking.files.array_types import Float64Array, UInt8Array
 from deep_ranking.images.decoding import decode_image
-
-UInt8Array = npt.NDArray[np.uint8]
-Float64Array = npt.NDArray[np.float64]
 
 # Output point -> source point, both in (x, y) with the image spanning [-1/2, 1/2] on each axis.
 IDENTITY: Float64Array = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

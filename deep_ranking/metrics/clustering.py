@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.metrics.distances import Embeddings, check_embeddings
+from deep_ranking.files.array_types import FloatArray
+from deep_ranking.metrics.distances import check_embeddings
 
 
-def nmi(embeddings: Embeddings, labels: npt.NDArray[Any], *, seed: int = 0) -> float:
+def nmi(embeddings: FloatArray, labels: npt.NDArray[Any], *, seed: int = 0) -> float:
     """Normalised mutual information of the classes and of as many k-means clusters.
 
     The mutual information over the mean of both entropies (Manning et al. 2008, section 16.3), with

@@ -8,14 +8,11 @@ distances are good to about 4e-7 of the sum of both squared norms.
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Embeddings = npt.NDArray[np.floating[Any]]
-Floats = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.integer[Any]]
+from deep_ranking.files.array_types import Float64Array, FloatArray, IntArray
 
 METRICS = ("euclidean", "cosine")
 """What people may have printed."""
@@ -36,7 +33,7 @@ TIGHT_CONE = 2**-7
 """Share of the mean squared norm: a gallery that spreads less is shifted by its mean."""
 
 
-def row_distances(first: Embeddings, second: Embeddings) -> Floats:
+def row_distances(first: FloatArray, second: FloatArray) -> Float64Array:
     """Euclidean distance of each row of `first` to the same row of `second`.
 
     Args:
@@ -59,8 +56,8 @@ def row_distances(first: Embeddings, second: Embeddings) -> Floats:
 
 
 def pair_distances(
-    first: Embeddings, second: Embeddings, first_rows: Indices, second_rows: Indices
-) -> Floats:
+    first: FloatArray, second: FloatArray, first_rows: IntArray, second_rows: IntArray
+) -> Float64Array:
     """Euclidean distance of `first[first_rows[i]]` to `second[second_rows[i]]`, for each i.
 
     Args:
@@ -101,7 +98,7 @@ def cosine_at(distance: float) -> float:
     return 1 - distance**2 / 2
 
 
-def first_non_finite_row(embeddings: Embeddings) -> int | None:
+def first_non_finite_row(embeddings: FloatArray) -> int | None:
     """The first row that has a NaN or an infinity, or None.
 
     Args:
@@ -114,7 +111,7 @@ def first_non_finite_row(embeddings: Embeddings) -> int | None:
     return None
 
 
-def check_embeddings(embeddings: Embeddings, name: str) -> None:
+def check_embeddings(embeddings: FloatArray, name: str) -> None:
     """Refuse anything but a finite matrix with at least one row.
 
     Args:
@@ -167,7 +164,7 @@ class GalleryDistances:
         ValueError: if the gallery is no matrix, is empty, or has a NaN or an infinity.
     """
 
-    def __init__(self, gallery: Embeddings, *, memory_limit: int = MEMORY_LIMIT) -> None:
+    def __init__(self, gallery: FloatArray, *, memory_limit: int = MEMORY_LIMIT) -> None:
         check_embeddings(gallery, "gallery")
         self.num_rows = len(gallery)
         self._gallery = gallery
@@ -187,7 +184,7 @@ class GalleryDistances:
             yield slice(start, min(start + step, num_queries))
 
     def squared(
-        self, queries: Embeddings, exclude: Indices | None = None
+        self, queries: FloatArray, exclude: IntArray | None = None
     ) -> npt.NDArray[np.float32]:
         """Squared Euclidean distances of a chunk of queries to all gallery rows.
 
@@ -218,12 +215,12 @@ class GalleryDistances:
             squared[np.arange(len(queries)), exclude] = np.inf
         return squared
 
-    def _shifted(self, embeddings: Embeddings) -> npt.NDArray[np.float32]:
+    def _shifted(self, embeddings: FloatArray) -> npt.NDArray[np.float32]:
         rows = np.asarray(embeddings, np.float32)
         return rows if self._centre is None else rows - self._centre
 
 
-def _check_dimensions(first: Embeddings, second: Embeddings) -> None:
+def _check_dimensions(first: FloatArray, second: FloatArray) -> None:
     if np.ndim(first) != 2 or np.ndim(second) != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(
             "Distances need two matrices of one dimension. "
@@ -232,7 +229,7 @@ def _check_dimensions(first: Embeddings, second: Embeddings) -> None:
 
 
 def _squared_norms(
-    embeddings: Embeddings, centre: npt.NDArray[np.float32] | None
+    embeddings: FloatArray, centre: npt.NDArray[np.float32] | None
 ) -> npt.NDArray[np.float32]:
     norms = np.empty(len(embeddings), np.float32)
     for rows in row_chunks(*embeddings.shape):
@@ -242,7 +239,7 @@ def _squared_norms(
     return norms
 
 
-def _centre_of_tight_cone(gallery: Embeddings) -> npt.NDArray[np.float32] | None:
+def _centre_of_tight_cone(gallery: FloatArray) -> npt.NDArray[np.float32] | None:
     """The mean row, if the rows lie close around it when compared with their norm."""
     total = np.zeros(gallery.shape[1])
     squared_norm = 0.0
@@ -255,7 +252,7 @@ def _centre_of_tight_cone(gallery: Embeddings) -> npt.NDArray[np.float32] | None
     return centre.astype(np.float32) if spread < TIGHT_CONE * squared_norm else None
 
 
-def _first_equal_rows(gallery: Embeddings) -> tuple[Indices, Indices] | None:
+def _first_equal_rows(gallery: FloatArray) -> tuple[IntArray, IntArray] | None:
     """The rows that repeat an earlier row, and that row for each; None if all rows differ."""
     seen: dict[bytes, int] = {}
     repeated, first = [], []

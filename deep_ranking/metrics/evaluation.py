@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float64Array, Int64Array
 from deep_ranking.metrics.clustering import nmi
 from deep_ranking.metrics.distances import first_non_finite_row
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval
@@ -18,9 +19,6 @@ from deep_ranking.metrics.triplets import (
     triplet_distances,
     triplet_ranks,
 )
-
-Floats = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
 
 TRIPLETS_PER_QUERY = 10
 TOP_K = 30
@@ -71,7 +69,7 @@ class Evaluation:
         retrieval: the nearest images of each query, and more.
     """
 
-    per_query: dict[str, Floats]
+    per_query: dict[str, Float64Array]
     intervals: dict[str, Interval]
     whole: dict[str, float]
     whole_intervals: dict[str, Interval]
@@ -299,7 +297,9 @@ def _in_top(nearest: Int64Array, triplets: Int64Array) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _group_means(groups: Int64Array, values: npt.NDArray[np.generic], num_groups: int) -> Floats:
+def _group_means(
+    groups: Int64Array, values: npt.NDArray[np.generic], num_groups: int
+) -> Float64Array:
     """Mean of the values of each group, leaving out NaN; NaN for a group without any."""
     values = np.asarray(values, np.float64)
     defined = ~np.isnan(values)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.metrics.distances import Floats, Indices
+from deep_ranking.files.array_types import Float64Array, IntArray
 from deep_ranking.metrics.intervals import Interval
 
 
@@ -70,7 +70,7 @@ def sample_pairs(labels: npt.NDArray[Any], count: int, *, seed: int = 0) -> Pair
     )
 
 
-def pair_metrics(same_distances: Floats, different_distances: Floats) -> PairMetrics:
+def pair_metrics(same_distances: Float64Array, different_distances: Float64Array) -> PairMetrics:
     """ROC-AUC and equal error rate of distances of pairs.
 
     The equal error rate lies on the ROC curve with straight lines between its points, the threshold
@@ -125,10 +125,10 @@ class PairIntervals(NamedTuple):
 
 
 def pair_intervals(
-    same_distances: Floats,
-    different_distances: Floats,
-    same_groups: Indices,
-    different_groups: Indices,
+    same_distances: Float64Array,
+    different_distances: Float64Array,
+    same_groups: IntArray,
+    different_groups: IntArray,
     *,
     confidence: float = 0.95,
     resamples: int = 200,
@@ -178,7 +178,7 @@ def pair_intervals(
     )
 
 
-def _crossing(missed: Floats, false: Floats) -> float:
+def _crossing(missed: Float64Array, false: Float64Array) -> float:
     """Rate at which the falling share of missed pairs meets the rising one of false pairs."""
     missed, false = np.append(1.0, missed), np.append(0.0, false)
     after = int(np.argmax(false >= missed))
@@ -188,7 +188,7 @@ def _crossing(missed: Floats, false: Floats) -> float:
 
 
 def _draw_pairs(
-    generator: np.random.Generator, first_partner: Indices, num_partners: Indices, count: int
+    generator: np.random.Generator, first_partner: IntArray, num_partners: IntArray, count: int
 ) -> npt.NDArray[np.int64]:
     """Distinct pairs of an image and one of its partners, which start at `first_partner`."""
     ends = np.cumsum(num_partners)

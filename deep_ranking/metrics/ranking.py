@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from deep_ranking.files.array_types import Float64Array, FloatArray, IntArray
 from deep_ranking.metrics.distances import (
     MEMORY_LIMIT,
-    Embeddings,
-    Floats,
     GalleryDistances,
-    Indices,
     check_embeddings,
     pair_distances,
 )
@@ -34,14 +32,14 @@ class Ranking:
 
     queries: slice
     order: npt.NDArray[np.uint32]
-    distances: Floats
+    distances: Float64Array
 
 
 def rank_gallery(
-    queries: Embeddings,
-    gallery: Embeddings,
+    queries: FloatArray,
+    gallery: FloatArray,
     *,
-    exclude: Indices | None = None,
+    exclude: IntArray | None = None,
     nearest: int = 30,
     memory_limit: int = MEMORY_LIMIT,
 ) -> Iterator[Ranking]:
@@ -89,7 +87,7 @@ def rank_gallery(
         yield Ranking(chunk, order, np.take_along_axis(exact, resorted, axis=1))
 
 
-def _check_exclude(exclude: Indices, num_queries: int, num_gallery: int) -> None:
+def _check_exclude(exclude: IntArray, num_queries: int, num_gallery: int) -> None:
     """Refuse an `exclude` that does not name one gallery row for each query.
 
     Raises:

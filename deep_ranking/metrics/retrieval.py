@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.metrics.distances import MEMORY_LIMIT, Embeddings, Floats, Indices
+from deep_ranking.files.array_types import BoolArray, Float64Array, FloatArray, IntArray
+from deep_ranking.metrics.distances import MEMORY_LIMIT
 from deep_ranking.metrics.ranking import rank_gallery
 
-Hits = npt.NDArray[np.bool_]
 Labels = npt.NDArray[Any]
 
 NUM_NEIGHBOURS = 30
@@ -39,9 +39,9 @@ class Gallery(NamedTuple):
             or None if no query is in the gallery.
     """
 
-    embeddings: Embeddings
+    embeddings: FloatArray
     labels: Labels
-    exclude: Indices | None = None
+    exclude: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,11 @@ class RetrievalMetrics:
         distances: float64 array (queries, nearest), their Euclidean distances.
     """
 
-    per_query: dict[str, Floats]
+    per_query: dict[str, Float64Array]
     num_positives: npt.NDArray[np.int64]
-    first_positive_rank: Floats
+    first_positive_rank: Float64Array
     neighbours: npt.NDArray[np.int64]
-    distances: Floats
+    distances: Float64Array
 
     def means(self) -> dict[str, float]:
         """Mean of each metric over the queries for which it is defined; NaN if there is none."""
@@ -73,7 +73,7 @@ class RetrievalMetrics:
 
 
 def retrieval_metrics(
-    embeddings: Embeddings,
+    embeddings: FloatArray,
     labels: Labels,
     gallery: Gallery | None = None,
     *,
@@ -142,7 +142,7 @@ def retrieval_metrics(
     )
 
 
-def recall_at_k(hits: Hits, k: int) -> Floats:
+def recall_at_k(hits: BoolArray, k: int) -> Float64Array:
     """1 where an image of the query's class is among the k nearest, else 0 (Jegou et al. 2011).
 
     The convention of image retrieval, not of information retrieval: one hit is enough.
@@ -162,7 +162,7 @@ def recall_at_k(hits: Hits, k: int) -> Floats:
     return _where_defined(hits, hits[:, :k].any(axis=1))
 
 
-def precision_at_k(hits: Hits, k: int) -> Floats:
+def precision_at_k(hits: BoolArray, k: int) -> Float64Array:
     """Share of the k nearest that are of the query's class.
 
     Args:
@@ -179,7 +179,7 @@ def precision_at_k(hits: Hits, k: int) -> Floats:
     return _where_defined(hits, hits[:, :k].sum(axis=1) / min(k, hits.shape[1]))
 
 
-def r_precision(hits: Hits) -> Floats:
+def r_precision(hits: BoolArray) -> Float64Array:
     """Share of the R nearest that are of the query's class, R being the size of that class.
 
     Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2.
@@ -194,7 +194,7 @@ def r_precision(hits: Hits) -> Floats:
     return _mean_of_hits(queries, ranks <= sizes[queries], sizes)
 
 
-def average_precision(hits: Hits) -> Floats:
+def average_precision(hits: BoolArray) -> Float64Array:
     """Mean, over the images of the query's class, of the precision at the rank of each.
 
     Its mean over the queries is the mean average precision (mAP), over the complete ranking and
@@ -210,7 +210,7 @@ def average_precision(hits: Hits) -> Floats:
     return _mean_of_hits(queries, _precision_at_hits(queries, ranks, sizes), sizes)
 
 
-def average_precision_at_r(hits: Hits) -> Floats:
+def average_precision_at_r(hits: BoolArray) -> Float64Array:
     """Average precision with hits beyond rank R counted as 0, R being the size of the class.
 
     Its mean over the queries is MAP@R (Musgrave et al. 2020, section 3.2).
@@ -226,7 +226,7 @@ def average_precision_at_r(hits: Hits) -> Floats:
     return _mean_of_hits(queries, precision * (ranks <= sizes[queries]), sizes)
 
 
-def first_positive_rank(hits: Hits) -> Floats:
+def first_positive_rank(hits: BoolArray) -> Float64Array:
     """Rank, from 1, of the nearest image of the query's class.
 
     Args:
@@ -238,7 +238,7 @@ def first_positive_rank(hits: Hits) -> Floats:
     return _where_defined(hits, hits.argmax(axis=1) + 1)
 
 
-def knn_classify(classes: Indices, distances: Floats) -> Indices:
+def knn_classify(classes: IntArray, distances: Float64Array) -> IntArray:
     """Class that the nearest images vote for, each with the weight 1/distance.
 
     As scikit-learn's `KNeighborsClassifier(weights="distance")`: where a neighbour is at distance
@@ -258,12 +258,12 @@ def knn_classify(classes: Indices, distances: Floats) -> Indices:
     same = classes[:, :, np.newaxis] == classes[:, np.newaxis, :]  # (queries, neighbours, ...)
     votes = np.matmul(same, weights[:, :, np.newaxis])[:, :, 0]
     winners = votes >= votes.max(axis=1, keepdims=True) * (1 - 1e-12)
-    smallest: Indices = np.where(winners, classes, classes.max()).min(axis=1)
+    smallest: IntArray = np.where(winners, classes, classes.max()).min(axis=1)
     return smallest
 
 
 def _class_codes(
-    embeddings: Embeddings, labels: Labels, gallery: Gallery
+    embeddings: FloatArray, labels: Labels, gallery: Gallery
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Labels of queries and gallery as numbers, in the order of the labels."""
     for name, rows, given in (
@@ -285,24 +285,24 @@ def _check_depth(k: int) -> None:
         raise ValueError(f"k must be at least 1. Received: k={k}.")
 
 
-def _where_defined(hits: Hits, values: npt.ArrayLike) -> Floats:
+def _where_defined(hits: BoolArray, values: npt.ArrayLike) -> Float64Array:
     return np.where(hits.any(axis=1), values, np.nan)
 
 
-def _ranks_of_hits(hits: Hits) -> tuple[Indices, Indices, Indices]:
+def _ranks_of_hits(hits: BoolArray) -> tuple[IntArray, IntArray, IntArray]:
     """Query and rank (from 1) of every hit, queries in order and ranks rising; hits per query."""
     # Flat, because NumPy's search of a matrix takes many times as long.
     queries, columns = np.divmod(np.flatnonzero(hits), hits.shape[1])
     return queries, columns + 1, np.bincount(queries, minlength=len(hits))
 
 
-def _precision_at_hits(queries: Indices, ranks: Indices, sizes: Indices) -> Floats:
+def _precision_at_hits(queries: IntArray, ranks: IntArray, sizes: IntArray) -> Float64Array:
     """Precision at the rank of each hit: its number among the hits of its query, over its rank."""
     before = np.cumsum(sizes) - sizes
     return (np.arange(1, len(ranks) + 1) - before[queries]) / ranks
 
 
-def _mean_of_hits(queries: Indices, values: npt.NDArray[Any], sizes: Indices) -> Floats:
+def _mean_of_hits(queries: IntArray, values: npt.NDArray[Any], sizes: IntArray) -> Float64Array:
     """Mean of the values of each query's hits, NaN where it has none."""
     totals = np.bincount(queries, weights=values, minlength=len(sizes))
     return np.where(sizes > 0, totals / np.maximum(sizes, 1), np.nan)

@@ -9,12 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from deep_ranking.files.array_types import Float64Array, FloatArray, IntArray
 from deep_ranking.metrics.distances import (
     MEMORY_LIMIT,
-    Embeddings,
-    Floats,
     GalleryDistances,
-    Indices,
     check_embeddings,
     pair_distances,
 )
@@ -23,8 +21,8 @@ from deep_ranking.metrics.distances import (
 class TripletDistances(NamedTuple):
     """Distances of a query to its positive and to its negative, float64 (triplets,) each."""
 
-    positive: Floats
-    negative: Floats
+    positive: Float64Array
+    negative: Float64Array
 
 
 class TripletRanks(NamedTuple):
@@ -35,7 +33,7 @@ class TripletRanks(NamedTuple):
 
 
 def triplet_distances(
-    embeddings: Embeddings, triplets: Indices, gallery: Embeddings | None = None
+    embeddings: FloatArray, triplets: IntArray, gallery: FloatArray | None = None
 ) -> TripletDistances:
     """Euclidean distances of each triplet's query to its positive and to its negative.
 
@@ -59,7 +57,7 @@ def triplet_distances(
 
 
 def correct_triplets(
-    positive_distances: Floats, negative_distances: Floats
+    positive_distances: Float64Array, negative_distances: Float64Array
 ) -> npt.NDArray[np.bool_]:
     """Whether the positive of each triplet is strictly nearer than its negative.
 
@@ -86,7 +84,9 @@ def correct_triplets(
     return np.less(positive_distances, negative_distances)
 
 
-def similarity_precision(positive_distances: Floats, negative_distances: Floats) -> float:
+def similarity_precision(
+    positive_distances: Float64Array, negative_distances: Float64Array
+) -> float:
     """Share of the triplets whose positive is strictly nearer than the negative (section 6.2).
 
     Args:
@@ -104,9 +104,9 @@ def similarity_precision(positive_distances: Floats, negative_distances: Floats)
 
 
 def triplet_ranks(
-    embeddings: Embeddings,
-    triplets: Indices,
-    gallery: Embeddings | None = None,
+    embeddings: FloatArray,
+    triplets: IntArray,
+    gallery: FloatArray | None = None,
     *,
     memory_limit: int = MEMORY_LIMIT,
 ) -> TripletRanks:
@@ -151,7 +151,7 @@ def triplet_ranks(
 
 
 def top_k_scores(
-    positive_ranks: Indices, negative_ranks: Indices, *, k: int = 30
+    positive_ranks: IntArray, negative_ranks: IntArray, *, k: int = 30
 ) -> npt.NDArray[np.int64]:
     """What each triplet adds to the score at top K: 1, -1, or 0 if neither image is in the top K.
 
@@ -177,7 +177,7 @@ def top_k_scores(
     return np.where(counted, np.where(np.less(positive_ranks, negative_ranks), 1, -1), 0)
 
 
-def score_at_top_k(positive_ranks: Indices, negative_ranks: Indices, *, k: int = 30) -> int:
+def score_at_top_k(positive_ranks: IntArray, negative_ranks: IntArray, *, k: int = 30) -> int:
     """Correct minus incorrect triplets, of those with an image in the query's top K (section 6.2).
 
     A triplet counts if its positive or its negative is one of the K nearest gallery images of its
@@ -199,7 +199,7 @@ def score_at_top_k(positive_ranks: Indices, negative_ranks: Indices, *, k: int =
     return int(top_k_scores(positive_ranks, negative_ranks, k=k).sum())
 
 
-def _check_triplets(triplets: Indices) -> None:
+def _check_triplets(triplets: IntArray) -> None:
     if np.ndim(triplets) != 2 or triplets.shape[1] != 3:
         raise ValueError(
             "Triplets are rows of query, positive and negative: (triplets, 3). "

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float64Array
 from deep_ranking.metrics import pair_metrics
-
-Floats = npt.NDArray[np.float64]
 
 NUM_KNOTS = 101
 MIN_PAIRS = 10
@@ -91,7 +90,7 @@ class Calibration:
             raise InputError("the calibration is not what calibrate wrote") from None
 
 
-def calibrate(same_distances: Floats, different_distances: Floats) -> Calibration:
+def calibrate(same_distances: Float64Array, different_distances: Float64Array) -> Calibration:
     """Fit a calibration.
 
     Args:

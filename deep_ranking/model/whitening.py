@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
-
-Floats = npt.NDArray[np.floating]
+from deep_ranking.files.array_types import FloatArray
 
 # Share of the mean variance that is added to every axis. Without it, axes that hardly vary within
 # the training classes are blown up, which helps the nearest neighbours and ruins the order of the
@@ -17,7 +16,7 @@ Floats = npt.NDArray[np.floating]
 SHRINKAGE = 4.0
 
 
-def principal_axes(features: Floats, num_axes: int) -> tuple[Floats, Floats]:
+def principal_axes(features: FloatArray, num_axes: int) -> tuple[FloatArray, FloatArray]:
     """Kernel and bias that map features to their coordinates on the axes of largest variance.
 
     Args:
@@ -37,8 +36,8 @@ def principal_axes(features: Floats, num_axes: int) -> tuple[Floats, Floats]:
 
 
 def whitening_axes(
-    features: Floats, labels: npt.NDArray[np.integer], num_axes: int
-) -> tuple[Floats, Floats]:
+    features: FloatArray, labels: npt.NDArray[np.integer], num_axes: int
+) -> tuple[FloatArray, FloatArray]:
     """Kernel and bias after which classes have variance 1 on every axis, ordered by the whole's.
 
     The whitening makes all directions within a class alike; of the result, the axes of largest
@@ -70,7 +69,7 @@ def whitening_axes(
     return _scaled(whitening @ _top_axes(centred, num_axes), features)
 
 
-def _top_axes(centred: Floats, num_axes: int) -> Floats:
+def _top_axes(centred: FloatArray, num_axes: int) -> FloatArray:
     """Axes of largest variance as columns (dim, num_axes)."""
     if num_axes > centred.shape[1]:
         raise InputError(
@@ -78,11 +77,11 @@ def _top_axes(centred: Floats, num_axes: int) -> Floats:
             f"--embedding_size (now {num_axes:,}) or choose --embedding_start random"
         )
     _, axes = np.linalg.eigh(centred.T @ centred / len(centred))
-    result: Floats = axes[:, ::-1][:, :num_axes]
+    result: FloatArray = axes[:, ::-1][:, :num_axes]
     return result
 
 
-def _scaled(kernel: Floats, features: Floats) -> tuple[Floats, Floats]:
+def _scaled(kernel: FloatArray, features: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Add the bias that centres, and scale so that results have a mean length of 1.
 
     Each column's largest entry is made positive, as an axis has no sign of its own.

@@ -17,13 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import BoolArray, Float32Array, Int32Array
 from deep_ranking.files.path_lines import find_images_of, read_lines
 from deep_ranking.metrics import METRICS, cosine_at, pair_distances, pair_metrics
 from deep_ranking.model.calibration import Calibration
-
-Float32Array = npt.NDArray[np.float32]
-Int32Array = npt.NDArray[np.int32]
-Bools = npt.NDArray[np.bool_]
 
 LABELS = {"1": True, "same": True, "0": False, "different": False}
 PAIRS_AT_ONCE = 4096
@@ -43,13 +40,13 @@ class ListedPairs:
     file: Path
     paths: list[str]
     rows: Int32Array
-    same: Bools | None
+    same: BoolArray | None
 
     def __len__(self) -> int:
         """Give the number of pairs."""
         return len(self.rows)
 
-    def blocks(self) -> Iterator[tuple[Int32Array, Bools | None]]:
+    def blocks(self) -> Iterator[tuple[Int32Array, BoolArray | None]]:
         """Yield some pairs at a time, in order: their rows, and whether they are of one class."""
         for begin in range(0, len(self), PAIRS_AT_ONCE):
             part = slice(begin, begin + PAIRS_AT_ONCE)
@@ -263,7 +260,7 @@ class Comparison:
         return distance if self.metric == METRICS[0] else cosine_at(distance)
 
     def _take_in(
-        self, rows: Int32Array, distances: npt.NDArray[np.float64], same: Bools | None
+        self, rows: Int32Array, distances: npt.NDArray[np.float64], same: BoolArray | None
     ) -> None:
         if not len(rows):
             return

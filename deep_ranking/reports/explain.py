@@ -36,11 +36,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import FloatArray, UInt8Array
 from deep_ranking.metrics import row_distances
 from deep_ranking.model.network import blocks_of
-
-UInt8Array = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.floating]
 
 CONVNET = "convnet"
 BIAS = "bias"
@@ -77,9 +75,9 @@ class Explanation:
     images: UInt8Array
     distance: float
     cosine: float
-    parts_of_image: dict[str, Floats]
-    evidence: dict[str, Floats]
-    heatmaps: dict[str, Floats]
+    parts_of_image: dict[str, FloatArray]
+    evidence: dict[str, FloatArray]
+    heatmaps: dict[str, FloatArray]
     layer: str
 
     @property
@@ -205,7 +203,7 @@ def _is_cut(model: keras.Model, layer: keras.layers.Layer) -> bool:
     return True
 
 
-def _check_finite(embeddings: Floats) -> None:
+def _check_finite(embeddings: FloatArray) -> None:
     for number, row in enumerate(embeddings, start=1):
         if not np.isfinite(row).all():
             raise InputError(
@@ -214,7 +212,7 @@ def _check_finite(embeddings: Floats) -> None:
             )
 
 
-def _heatmaps(model: keras.Model, layer: str, places: Floats) -> Floats:
+def _heatmaps(model: keras.Model, layer: str, places: FloatArray) -> FloatArray:
     """Spread what the places of a layer's map add (2, rows, columns) over the image's pixels."""
     size = model.input.shape[1]
     if layer in model.backbone_layers:
@@ -227,7 +225,7 @@ def _heatmaps(model: keras.Model, layer: str, places: Floats) -> Floats:
     )
 
 
-def _interpolate(maps: Floats, size: int, width: float) -> Floats:
+def _interpolate(maps: FloatArray, size: int, width: float) -> FloatArray:
     """Stretch maps (2, rows, columns) bilinearly; a place is `width` pixels wide.
 
     Where that is less than 1, a pixel is the weighted mean of all the places around its middle.
@@ -236,7 +234,7 @@ def _interpolate(maps: Floats, size: int, width: float) -> Floats:
     middles = np.clip((np.arange(size) + 0.5) / width - 0.5, 0, places[-1])
     shares = np.maximum(1 - np.abs(middles[:, None] - places) / max(1, 1 / width), 0)
     shares /= shares.sum(axis=1, keepdims=True)  # (pixels, places)
-    stretched: Floats = shares @ maps @ shares.T
+    stretched: FloatArray = shares @ maps @ shares.T
     return stretched
 
 
@@ -248,13 +246,13 @@ def _windows(size: int, kernel_size: int, stride: int) -> npt.NDArray[np.int_]:
     return np.where((offset < kernel_size) & (place < places), place, -1)
 
 
-def _paint(maps: Floats, windows: npt.NDArray[np.int_]) -> Floats:
+def _paint(maps: FloatArray, windows: npt.NDArray[np.int_]) -> FloatArray:
     """Paint each place of maps (2, rows, columns) over the pixels that it sees."""
     bordered = np.pad(maps, ((0, 0), (0, 1), (0, 1)))  # index -1 finds a zero
     return bordered[:, windows][:, :, windows]
 
 
-def _scale(heatmaps: Floats) -> Floats:
+def _scale(heatmaps: FloatArray) -> FloatArray:
     """Divide each heatmap by its maximum, unless that is 0."""
     highest = heatmaps.max(axis=(1, 2), keepdims=True)
     return heatmaps / np.where(highest > 0, highest, 1)
@@ -306,7 +304,7 @@ def explanation_figure(
     return figure
 
 
-def _draw_heatmap(image: UInt8Array, heatmap: Floats, ax: Axes) -> Axes:
+def _draw_heatmap(image: UInt8Array, heatmap: FloatArray, ax: Axes) -> Axes:
     """Draw a heatmap (size, size), 0 to 1, over the image in grey."""
     ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     # The square root keeps weak places visible without hiding the image below the strong ones.

@@ -29,10 +29,10 @@ import numpy as np
 
 from deep_ranking.config.checks import check_counts, check_share
 from deep_ranking.files import InputError
-from deep_ranking.sampling.drawing import Int64Array
-from deep_ranking.sampling.pool import Integers, Pool
-from deep_ranking.sampling.reservoir import Float64Array, Reservoirs
-from deep_ranking.sampling.strategy import BLOCK_TRIPLETS, Int32Array, Strategy, generator
+from deep_ranking.files.array_types import Float64Array, Int32Array, Int64Array, IntArray
+from deep_ranking.sampling.pool import Pool
+from deep_ranking.sampling.reservoir import Reservoirs
+from deep_ranking.sampling.strategy import BLOCK_TRIPLETS, Strategy, generator
 
 IMAGES_AT_ONCE = 1 << 16  # that go by between two draws
 TRIPLETS_AT_ONCE = 1 << 21  # that are drawn category by category, each of which is scored once
@@ -79,7 +79,7 @@ class ByRelevance(Strategy):
         self,
         relevance: Relevance,
         totals: Float64Array,
-        categories: Integers,
+        categories: IntArray,
         *,
         triplets_per_image: int,
         cap: float = 1.0,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
+from deep_ranking.files.array_types import Int64Array
 
 
 def draw_outside(

@@ -4,8 +4,8 @@ import numpy as np
 
 from deep_ranking.config.checks import check_counts
 from deep_ranking.files import InputError
-from deep_ranking.sampling.drawing import Int64Array, draw_outside
-from deep_ranking.sampling.pool import Integers
+from deep_ranking.files.array_types import Int64Array, IntArray
+from deep_ranking.sampling.drawing import draw_outside
 from deep_ranking.sampling.strategy import Drawn
 
 ROWS_AT_ONCE = 1 << 16
@@ -25,7 +25,7 @@ class Nearest:
         ValueError: a neighbour is of the image's own class.
     """
 
-    def __init__(self, neighbours: Integers, items: Integers, num_negatives: int) -> None:
+    def __init__(self, neighbours: IntArray, items: IntArray, num_negatives: int) -> None:
         check_counts(num_negatives=num_negatives)
         self._neighbours = neighbours
         self._num_negatives = num_negatives

@@ -4,7 +4,8 @@ import numpy as np
 
 from deep_ranking.config.checks import check_counts, check_share
 from deep_ranking.files import InputError
-from deep_ranking.sampling.drawing import Int64Array, draw_outside
+from deep_ranking.files.array_types import Int64Array
+from deep_ranking.sampling.drawing import draw_outside
 from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.strategy import Drawn
 

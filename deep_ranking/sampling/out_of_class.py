@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from deep_ranking.config.checks import check_counts
 from deep_ranking.files import InputError
-from deep_ranking.sampling.drawing import Int64Array, draw_outside
+from deep_ranking.files.array_types import Int32Array, Int64Array
+from deep_ranking.sampling.drawing import draw_outside
 from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.positives import SameItem
-from deep_ranking.sampling.strategy import ByQuery, Drawn, Int32Array
+from deep_ranking.sampling.strategy import ByQuery, Drawn
 
 
 class OtherClasses:

@@ -1,11 +1,9 @@
 """Images in the order of their categories and items, so that each of these is a range."""
 
 import numpy as np
-import numpy.typing as npt
 
-from deep_ranking.sampling.drawing import Int64Array
+from deep_ranking.files.array_types import Int64Array, IntArray
 
-Integers = npt.NDArray[np.integer]
 Range = tuple[Int64Array, Int64Array]
 
 
@@ -23,7 +21,7 @@ class Pool:
     """
 
     def __init__(
-        self, items: Integers, categories: Integers | None = None, members: Integers | None = None
+        self, items: IntArray, categories: IntArray | None = None, members: IntArray | None = None
     ) -> None:
         names, self._item = np.unique(items, return_inverse=True)
         if categories is None:

@@ -4,8 +4,9 @@ import numpy as np
 
 from deep_ranking.config.checks import check_counts
 from deep_ranking.files import InputError
-from deep_ranking.sampling.drawing import Int64Array, draw_outside
-from deep_ranking.sampling.pool import Integers, Pool
+from deep_ranking.files.array_types import Int64Array, IntArray
+from deep_ranking.sampling.drawing import draw_outside
+from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.strategy import Drawn
 
 
@@ -50,7 +51,7 @@ class GivenPositives:
         num_positives: positives a query, at most.
     """
 
-    def __init__(self, pairs: Integers, num_positives: int) -> None:
+    def __init__(self, pairs: IntArray, num_positives: int) -> None:
         check_counts(num_positives=num_positives)
         pairs = np.unique(pairs, axis=0)  # by query
         queries, self._starts, self._sizes = np.unique(

@@ -7,11 +7,8 @@ would all be 0.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from deep_ranking.sampling.drawing import Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from deep_ranking.files.array_types import Float64Array, Int64Array
 
 
 class Reservoirs:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
-from deep_ranking.sampling.drawing import Int64Array, draw_distinct
+from deep_ranking.files.array_types import Int32Array, Int64Array
+from deep_ranking.sampling.drawing import draw_distinct
 
-Int32Array = npt.NDArray[np.int32]
 Drawn = tuple[Int64Array, Int64Array]
 
 BLOCK_TRIPLETS = 1 << 17

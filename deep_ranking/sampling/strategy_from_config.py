@@ -4,13 +4,13 @@ import numpy as np
 
 from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, SamplingConfig
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float64Array, IntArray
 from deep_ranking.sampling.by_relevance import ByRelevance, Relevance
 from deep_ranking.sampling.hard import Nearest
 from deep_ranking.sampling.in_class import SameCategory
 from deep_ranking.sampling.out_of_class import OtherClasses
-from deep_ranking.sampling.pool import Integers, Pool
+from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.positives import GivenPositives, SameItem
-from deep_ranking.sampling.reservoir import Float64Array
 from deep_ranking.sampling.strategy import (
     ByQuery,
     Negatives,
@@ -21,12 +21,12 @@ from deep_ranking.sampling.strategy import (
 
 def make_strategy(
     config: SamplingConfig,
-    items: Integers,
+    items: IntArray,
     *,
-    categories: Integers | None = None,
-    pairs: Integers | None = None,
+    categories: IntArray | None = None,
+    pairs: IntArray | None = None,
     relevance: tuple[Relevance, Float64Array] | None = None,
-    neighbours: Integers | None = None,
+    neighbours: IntArray | None = None,
 ) -> Strategy:
     """Make a strategy for some images.
 

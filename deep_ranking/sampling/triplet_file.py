@@ -26,9 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError, atomic_paths
+from deep_ranking.files.array_types import Int32Array
 from deep_ranking.files.path_lines import BYTE_ORDER_MARK, find_images_of, read_lines
-
-Int32Array = npt.NDArray[np.int32]
 
 COLUMNS = ("query", "positive", "negative")
 COMPRESSED = ".gz"

@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import FloatArray, Int64Array
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images import open_header, read_image
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.collection import Collection, GalleryImage, ImageTable
-from deep_ranking.search.index.base import Index, Int64Array, Rows
+from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.index_from_settings import open_index
 from deep_ranking.search.index.joining import near_components
 
@@ -187,9 +188,7 @@ def _measured(
     total = sum(map(len, candidates))
     with (
         ThreadPoolExecutor() as pool,
-        tqdm(
-            total=total, desc="measuring", unit=" images", disable=None if progress else True
-        ) as bar,
+        progress_bar(total=total, title="measuring", unit="images", shown=progress) as bar,
     ):
         for images in candidates:
             once = _files_once(images, root, left_out)
@@ -270,7 +269,7 @@ def _to_keep(members: Sequence[tuple[DuplicateImage, int]]) -> tuple[DuplicateIm
     return min(sharp, key=lambda each: (-each[0].num_bytes, each[0].path))
 
 
-def _group(members: Sequence[tuple[DuplicateImage, int]], embeddings: Rows) -> DuplicateGroup:
+def _group(members: Sequence[tuple[DuplicateImage, int]], embeddings: FloatArray) -> DuplicateGroup:
     """Choose the image to keep, and order the others by their distance to it."""
     keeper, keeper_row = _to_keep(members)
     rows = np.array([row for _, row in members], np.int64)

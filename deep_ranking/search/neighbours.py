@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import FloatArray, Int32Array, Int64Array
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.search.collection import Collection
-from deep_ranking.search.index.base import Index, Int64Array, Rows, read_rows
+from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.index_from_settings import open_index
-
-Int32Array = npt.NDArray[np.int32]
 
 QUERIES_AT_ONCE = 256
 # Beyond so many images, comparing each with all takes longer than making clusters of them.
@@ -29,7 +28,7 @@ CLUSTER_RECALL, NUM_MEASURED = 0.95, 200
 
 def nearest_of_other_classes(
     index: Index,
-    embeddings: Rows,
+    embeddings: FloatArray,
     row_of: Int64Array,
     items: npt.NDArray[np.integer],
     count: int,
@@ -59,8 +58,8 @@ def nearest_of_other_classes(
     nearest = np.full((len(queries), count), -1, np.int32)
     num_rows = len(index.rows())
     wanted = 2 * count
-    for begin in tqdm(
-        range(0, len(queries), QUERIES_AT_ONCE), desc="neighbours", unit=" blocks", disable=None
+    for begin in progress_bar(
+        range(0, len(queries), QUERIES_AT_ONCE), title="neighbours", unit="blocks"
     ):
         todo = np.arange(begin, min(begin + QUERIES_AT_ONCE, len(queries)))
         width = wanted
@@ -126,7 +125,7 @@ def neighbours_by_model(
 
 @contextmanager
 def _index_of(
-    embeddings: Rows, rows: Int64Array, find: Callable[[Index, Int64Array], Int32Array]
+    embeddings: FloatArray, rows: Int64Array, find: Callable[[Index, Int64Array], Int32Array]
 ) -> Iterator[Index]:
     """Give an index of some rows; `find` gives the neighbours of some of them by an index."""
     exact = ExactIndex(embeddings, rows)
@@ -157,7 +156,7 @@ def _allowed(data: LabelledImages) -> npt.NDArray[np.bool_]:
     return allowed
 
 
-def _indexed(folder: Path, data: LabelledImages) -> tuple[Index, Rows, Int64Array]:
+def _indexed(folder: Path, data: LabelledImages) -> tuple[Index, FloatArray, Int64Array]:
     collection = Collection.open(folder)
     root = collection.settings.root
     with closing(collection.images()) as images:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.metrics import cosine_at, pair_distances
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.search.collection import Collection, GalleryImage
-from deep_ranking.search.index.base import Float32Array, Index, Int64Array
+from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.index_from_settings import open_index
 
 

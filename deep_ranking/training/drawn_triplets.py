@@ -16,13 +16,14 @@ import numpy as np
 from deep_ranking.config import HARD, OUT_OF_CLASS, RELEVANCE, TrainConfig
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.array_types import Int32Array
 from deep_ranking.files.hdf5 import open_hdf5, read_array
 from deep_ranking.model.header import read_header
 from deep_ranking.sampling import make_strategy
 from deep_ranking.sampling.relevance import open_relevance
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.search.collection import Collection
-from deep_ranking.search.neighbours import Int32Array, find_neighbours, neighbours_by_model
+from deep_ranking.search.neighbours import find_neighbours, neighbours_by_model
 from deep_ranking.training.batches import DrawnTriplets, TripletsOfFile, TripletSupply
 from deep_ranking.training.split import training_data
 

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
@@ -22,13 +21,11 @@ from deep_ranking.config import TrainConfig
 from deep_ranking.embedding.cached_features import cached_view, content_digest
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError, atomic_path, make_folder
+from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.images import class_of, read_image
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource, split_by_class
 from deep_ranking.training.run_folder import Row
 from deep_ranking.training.validation import Validation
-
-UInt8Array = npt.NDArray[np.uint8]
-Float32Array = npt.NDArray[np.float32]
 
 NUM_ROWS = 6  # triplets or classes in a picture
 MOST_COLUMNS = 8

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.config import TrainConfig
+from deep_ranking.files.array_types import Float32Array, IntArray
 from deep_ranking.images import find_images
 from deep_ranking.losses import RankingLoss, make_metrics
 from deep_ranking.metrics import triplet_distances
@@ -17,9 +18,6 @@ from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import TripletsOfFile
 from deep_ranking.training.run_folder import Row
 from deep_ranking.training.split import held_back_images, labelled_images
-
-Float32Array = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.integer]
 
 MEASURED_TRIPLETS = 1024
 
@@ -58,7 +56,7 @@ class Validation(ABC):
         return found, calibrate(*distances) if enough else None
 
     @abstractmethod
-    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+    def _judge(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
         """Judge embeddings; `whole` are the rows whose image could be read.
 
         Returns:
@@ -76,7 +74,7 @@ class TripletValidation(Validation):
         super().__init__(config, list(file.paths))
         self.triplets = file.triplets.rows
 
-    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+    def _judge(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
         triplets = self.triplets[np.isin(self.triplets, whole).all(axis=1)]
         config = self.config  # whose loss may be one for batches of classes
         loss = RankingLoss(config.gap, config.distance, config.hinge, config.clip)
@@ -102,7 +100,7 @@ class ClassValidation(Validation):
         self.labels = labels
         draw_triplets(self.labels)  # complains of a single class before the long work
 
-    def _judge(self, rows: Float32Array, whole: Indices) -> tuple[Row, Indices]:
+    def _judge(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
         labels = self.labels[whole]
         paths = [self.paths[number] for number in whole]
         # Without broken images, this is the memory-mapped file itself rather than a copy.

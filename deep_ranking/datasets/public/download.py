@@ -15,10 +15,9 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from deep_ranking import __version__
 from deep_ranking.files import InputError, open_regular
+from deep_ranking.files.progress_bar import ProgressBar, progress_bar
 
 TIMEOUT = 30.0  # seconds without a byte
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try; a try that gets further starts anew
@@ -73,14 +72,12 @@ def download(
     part = part_of(path)
     if num_bytes is not None and _size(part) > num_bytes:
         part.unlink()
-    with tqdm(
+    with progress_bar(
         total=num_bytes,
         initial=_size(part),
-        desc=path.name,
+        title=path.name,
         unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        disable=None if progress else True,
+        shown=progress,
     ) as bar:
         whole = _size(part) > 0 and file_digest(part) == sha256
         if not whole and (num_bytes is None or _size(part) < num_bytes):
@@ -97,7 +94,7 @@ def download(
     part.replace(path)
 
 
-def _fetch_patiently(url: str, part: Path, num_bytes: int | None, bar: "tqdm[None]") -> None:
+def _fetch_patiently(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> None:
     tries, first = 0, _size(part)
     furthest = first  # a part may be dropped: what was lost and comes again is no progress
     while True:
@@ -118,7 +115,7 @@ def _fetch_patiently(url: str, part: Path, num_bytes: int | None, bar: "tqdm[Non
             time.sleep(WAITS[tries - 1])
 
 
-def _fetch(url: str, part: Path, num_bytes: int | None, bar: "tqdm[None]") -> None:
+def _fetch(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> None:
     """Ask once for what is missing, and append it to `part`."""
     start = _size(part)
     headers = {"User-Agent": f"deep-ranking/{__version__}", "Accept-Encoding": "identity"}
@@ -170,7 +167,7 @@ def _write(
     part: Path,
     start: int,
     expected: int | None,
-    bar: "tqdm[None]",
+    bar: ProgressBar,
 ) -> None:
     written = start
     with part.open("ab" if start else "wb") as file:

@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from tqdm import tqdm
-
 from deep_ranking.files import InputError, open_regular
+from deep_ranking.files.progress_bar import progress_bar
 
 MAX_BYTES = 16 << 30  # all members of an archive together, unpacked
 MAX_MEMBERS = 2_000_000
@@ -65,13 +64,11 @@ def unpack(
     try:
         with (
             open_regular(archive) as file,
-            tqdm(
+            progress_bar(
                 total=archive.stat().st_size,
-                desc="unpacking",
+                title="unpacking",
                 unit="B",
-                unit_scale=True,
-                unit_divisor=1024,
-                disable=None if progress else True,
+                shown=progress,
             ) as bar,
         ):
             for member in _bounded(_members(file)):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deep_ranking.embedding.export.formats import Rows, Runtime
+from deep_ranking.embedding.export.formats import Runtime
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float32Array
 from deep_ranking.images import read_image
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ IMAGES_AT_ONCE = 4  # what fits into memory also at 1024 pixels
 LONGEST_REASON = 300
 
 
-def random_batches(size: int) -> Iterator[Rows]:
+def random_batches(size: int) -> Iterator[Float32Array]:
     """Draw images of coarse to fine patches, in batches of several sizes; the same each time.
 
     Noise of single pixels would not do: a network sees one grey in all of it. The first image is
@@ -46,7 +47,7 @@ def random_batches(size: int) -> Iterator[Rows]:
         yield images
 
 
-def batches_of(paths: Sequence[str | os.PathLike[str]], size: int) -> Iterator[Rows]:
+def batches_of(paths: Sequence[str | os.PathLike[str]], size: int) -> Iterator[Float32Array]:
     """Read images, a few at a time.
 
     Args:
@@ -64,7 +65,9 @@ def batches_of(paths: Sequence[str | os.PathLike[str]], size: int) -> Iterator[R
         yield np.stack([read_image(path, size) for path in part]).astype(np.float32)
 
 
-def greatest_difference(model: "keras.Model", runtime: Runtime, batches: Iterator[Rows]) -> float:
+def greatest_difference(
+    model: "keras.Model", runtime: Runtime, batches: Iterator[Float32Array]
+) -> float:
     """Compare what a model and its export make of the same images.
 
     Args:
@@ -102,7 +105,7 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
 
 
-def _run(runtime: Runtime, images: Rows) -> Rows:
+def _run(runtime: Runtime, images: Float32Array) -> Float32Array:
     try:
         return runtime(images)
     except Exception as error:  # runtimes raise whatever they come upon

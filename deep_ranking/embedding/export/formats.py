@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+
+from deep_ranking.files.array_types import Float32Array
 
 if TYPE_CHECKING:
     import keras
@@ -25,8 +26,7 @@ OUTPUT = "embedding"
 NOTES_KEY = "deep_ranking"
 NOTES_FILE = "deep_ranking.json"
 
-Rows = npt.NDArray[np.float32]
-Runtime = Callable[[Rows], Rows]
+Runtime = Callable[[Float32Array], Float32Array]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _load_savedmodel(path: Path, name: str) -> Runtime:
 
     loaded = tf.saved_model.load(path)
 
-    def run(images: Rows) -> Rows:
+    def run(images: Float32Array) -> Float32Array:
         # Reached through `loaded`: the weights go when nothing holds it any more.
         serve = loaded.signatures["serving_default"]
         return np.asarray(serve(**{name: tf.constant(images)})[OUTPUT])

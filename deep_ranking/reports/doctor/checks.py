@@ -9,9 +9,11 @@ import numpy as np
 from deep_ranking.config import SamplingConfig, TrainConfig
 from deep_ranking.datasets import hold_back_classes
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.words import counted
 from deep_ranking.reports.doctor.drawing import make_drawing
-from deep_ranking.reports.doctor.findings import FAILS, NOTE, WARNING, Finding, counted, finding
-from deep_ranking.reports.doctor.survey import Int64Array, Survey
+from deep_ranking.reports.doctor.findings import FAILS, NOTE, WARNING, Finding, finding
+from deep_ranking.reports.doctor.survey import Survey
 
 IMBALANCE = 10  # times the images of the smallest class
 EXTENSIONS = {

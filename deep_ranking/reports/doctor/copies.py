@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.words import counted
 from deep_ranking.images.near_copies import group_hashes
-from deep_ranking.reports.doctor.findings import NOTE, WARNING, Finding, counted, finding
-from deep_ranking.reports.doctor.survey import Int64Array, Survey
+from deep_ranking.reports.doctor.findings import NOTE, WARNING, Finding, finding
+from deep_ranking.reports.doctor.survey import Survey
 
 Groups = list[list[int]]
 

@@ -5,7 +5,8 @@ import numpy as np
 from deep_ranking.config import HARD, IN_CLASS, OUT_OF_CLASS, SamplingConfig, TrainConfig
 from deep_ranking.datasets import Labels
 from deep_ranking.datasets.folders import leading_folders
-from deep_ranking.reports.doctor.survey import Int64Array, Survey
+from deep_ranking.files.array_types import Int64Array
+from deep_ranking.reports.doctor.survey import Survey
 from deep_ranking.sampling import ClassBatches, Strategy, make_strategy
 
 

@@ -15,16 +15,17 @@ import numpy as np
 
 from deep_ranking.config import SamplingConfig, TrainConfig
 from deep_ranking.datasets import relative_prefix
+from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.words import byte_size, duration
 from deep_ranking.reports.doctor.drawing import limited, make_drawing
 from deep_ranking.reports.doctor.findings import FAILS, WARNING, Finding, finding
-from deep_ranking.reports.doctor.survey import Int64Array, Survey
+from deep_ranking.reports.doctor.survey import Survey
 from deep_ranking.sampling import ClassBatches
 from deep_ranking.sampling.triplet_file import field_bytes
 
 BYTES_A_TRIPLET = 16  # three numbers of images, and its place in the order of an epoch
 MUCH_MEMORY = 0.9  # share of the machine's
 LONG_TIME = 86_400.0  # seconds
-UNITS = ((86_400 * 365.25, "year"), (86_400, "day"), (3600, "hour"), (60, "minute"))
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def describe(
             "file",
             amount.file_bytes,
             "bytes",
-            f"about {size_in_words(amount.file_bytes)} of triplets.txt in the working folder",
+            f"about {byte_size(amount.file_bytes)} of triplets.txt in the working folder",
             "--compress of triplet_sampler.py takes a fifth or less; train.py --strategy "
             "out-of-class draws triplets with no file between",
         )
@@ -161,7 +162,7 @@ def describe(
         "memory",
         memory,
         "bytes",
-        f"about {size_in_words(memory)} of main memory, of {size_in_words(machine_memory())}",
+        f"about {byte_size(memory)} of main memory, of {byte_size(machine_memory())}",
         "a smaller --batch_size or --image_size takes less",
     )
 
@@ -192,8 +193,8 @@ def check_estimate(amount: Amount, cost: Cost | None, config: TrainConfig) -> It
         yield finding(
             "disk",
             FAILS,
-            f"a triplet file of about {size_in_words(amount.file_bytes)} does not fit on the disk "
-            f"of the working folder, which has {size_in_words(free)} left",
+            f"a triplet file of about {byte_size(amount.file_bytes)} does not fit on the disk "
+            f"of the working folder, which has {byte_size(free)} left",
             "draw fewer by --num_neg_images, or train with --strategy out-of-class and no file",
         )
     if cost is None:
@@ -203,8 +204,8 @@ def check_estimate(amount: Amount, cost: Cost | None, config: TrainConfig) -> It
         yield finding(
             "memory",
             WARNING,
-            f"training takes about {size_in_words(memory)} of memory, and the machine has "
-            f"{size_in_words(machine)}",
+            f"training takes about {byte_size(memory)} of memory, and the machine has "
+            f"{byte_size(machine)}",
             "lower --batch_size or --image_size, or draw fewer triplets",
         )
     seconds_per_epoch, once = seconds_of(amount, cost, config)
@@ -221,27 +222,6 @@ def check_estimate(amount: Amount, cost: Cost | None, config: TrainConfig) -> It
 def machine_memory() -> int:
     """Give the bytes of main memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def duration(seconds: float) -> str:
-    """Write seconds for people: "20 seconds", "3.5 hours"."""
-    for size, unit in UNITS:
-        if seconds >= size:
-            number = seconds / size
-            text = f"{number:.1f}".removesuffix(".0") if number < 10 else f"{number:,.0f}"
-            return f"{text} {unit}" + ("s" if text != "1" else "")
-    whole = max(1, round(seconds))
-    return f"{whole} second" + ("s" if whole != 1 else "")
-
-
-def size_in_words(number: int) -> str:
-    """Write bytes for people: "4.2 MiB", "1.3 TiB"."""
-    value, units = float(number), ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
-    for unit in units:
-        if value < 1024 or unit == units[-1]:
-            return f"{number} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
-        value /= 1024
-    raise AssertionError("unreachable")
 
 
 def _line_bytes(found: Survey, numbers: Int64Array, sampling: SamplingConfig) -> float:

@@ -79,8 +79,3 @@ def finding(
             kept.append(tuple(group))
         count += 1
     return Finding(kind, severity, what, suggestion, tuple(kept), count)
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Write a number and its noun: "1 image", "2,000 images"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deep_ranking.files.words import counted
 from deep_ranking.metrics import rank_gallery
-from deep_ranking.reports.doctor.findings import WARNING, Finding, counted, finding
+from deep_ranking.reports.doctor.findings import WARNING, Finding, finding
 from deep_ranking.reports.doctor.survey import Survey
 from deep_ranking.reports.page import likely_mislabelled
 from deep_ranking.reports.page.findings import NUM_NEIGHBOURS

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deep_ranking.reports.doctor.findings import NOTE, WARNING, Finding, counted, finding
-from deep_ranking.reports.doctor.survey import Int64Array, Survey
+from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.words import counted
+from deep_ranking.reports.doctor.findings import NOTE, WARNING, Finding, finding
+from deep_ranking.reports.doctor.survey import Survey
 
 SMALL = 0.5  # share of the network's input that the shorter side has at least
 LONG = 4  # times the shorter side

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
-from tqdm import tqdm
 
 from deep_ranking.datasets import hold_back_classes
 from deep_ranking.datasets.layout import split_folders
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import BoolArray, Int64Array, UInt8Array
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images import (
     FORMATS,
     ImageListing,
@@ -38,11 +38,6 @@ IMAGES_AT_ONCE = 1024
 MAX_THREADS = 8  # each holds one image
 DIGEST_BYTES = 16
 TRAIN = "train"
-
-UInt8Array = npt.NDArray[np.uint8]
-Int32Array = npt.NDArray[np.int32]
-Int64Array = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -240,7 +235,7 @@ def survey_images(root: Path, parts: Sequence[Part], *, progress: bool = False) 
     found = Survey(root, parts)
     cv2.setNumThreads(1)  # OpenCV's own threads would get in the way of these
     start = time.monotonic()
-    bar = tqdm(total=len(found), desc="reading", unit=" images", disable=None if progress else True)
+    bar = progress_bar(total=len(found), title="reading", unit="images", shown=progress)
     with bar, ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
         try:
             for begin in range(0, len(found), IMAGES_AT_ONCE):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from deep_ranking.files.array_types import FloatArray, IntArray
 from deep_ranking.metrics import (
     Interval,
     bootstrap_interval,
@@ -19,8 +20,6 @@ from deep_ranking.metrics import (
 )
 from deep_ranking.metrics.evaluation import draw_triplets
 
-Floats = npt.NDArray[np.floating]
-Indices = npt.NDArray[np.integer]
 Labels = npt.NDArray[Any]
 
 NUM_NEIGHBOURS = 30
@@ -71,7 +70,7 @@ class Confusion(NamedTuple):
 
 
 def likely_mislabelled(
-    labels: Labels, neighbours: Indices, distances: Floats, *, limit: int = 30
+    labels: Labels, neighbours: IntArray, distances: FloatArray, *, limit: int = 30
 ) -> list[Suspect]:
     """Images most of whose 30 nearest are of one other class.
 
@@ -117,7 +116,7 @@ def likely_mislabelled(
 
 
 def duplicates_across_classes(
-    labels: Labels, neighbours: Indices, distances: Floats, *, below: float, limit: int = 30
+    labels: Labels, neighbours: IntArray, distances: FloatArray, *, below: float, limit: int = 30
 ) -> list[Duplicate]:
     """Pairs of images of different classes that are nearer than a tiny distance.
 
@@ -145,7 +144,7 @@ def duplicates_across_classes(
     return [Duplicate(int(ends[pair, 0]), int(ends[pair, 1]), float(near[pair])) for pair in chosen]
 
 
-def class_confusions(labels: Labels, neighbours: Indices, *, limit: int = 15) -> list[Confusion]:
+def class_confusions(labels: Labels, neighbours: IntArray, *, limit: int = 15) -> list[Confusion]:
     """Which other class the nearest wrong image is of, counted by class.
 
     Args:
@@ -178,7 +177,7 @@ def class_confusions(labels: Labels, neighbours: Indices, *, limit: int = 15) ->
 
 
 def in_class_negatives(
-    classes: Sequence[str], class_means: Floats
+    classes: Sequence[str], class_means: FloatArray
 ) -> tuple[list[npt.NDArray[np.int64]], str]:
     """Which classes the hard negatives of each class are of (Wang et al. 2014, section 5).
 
@@ -209,9 +208,9 @@ def in_class_negatives(
 
 
 def precision_over_shares(
-    embeddings: Floats,
+    embeddings: FloatArray,
     labels: Labels,
-    in_class: Sequence[Indices],
+    in_class: Sequence[IntArray],
     shares: Sequence[float],
     *,
     seed: int = 0,

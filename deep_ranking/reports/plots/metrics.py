@@ -3,20 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from deep_ranking.files.array_types import FloatArray
 from deep_ranking.metrics import Interval
 from deep_ranking.reports.plots.axes import new_axes, shortened
-
-Floats = npt.NDArray[np.floating]
 
 NUM_BINS = 60
 
 
 def plot_distances(
-    same: Floats, different: Floats, threshold: float, ax: Axes | None = None
+    same: FloatArray, different: FloatArray, threshold: float, ax: Axes | None = None
 ) -> Axes:
     """Draw how far apart images of one class are, and images of two, with the line between.
 
@@ -41,7 +39,7 @@ def plot_distances(
     return ax
 
 
-def plot_recall(first_positive_rank: Floats, ax: Axes | None = None) -> Axes:
+def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes:
     """Draw recall@k over k: the share of queries with an image of their class among the k nearest.
 
     Args:
@@ -130,7 +128,7 @@ def plot_negatives(
 
 def plot_samplings(
     shares: Sequence[float],
-    curves: Mapping[str, Floats],
+    curves: Mapping[str, FloatArray],
     metric: str,
     *,
     before: float,

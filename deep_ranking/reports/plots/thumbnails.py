@@ -10,10 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from deep_ranking.files.array_types import FloatArray, UInt8Array
 from deep_ranking.reports.plots.axes import new_axes, shortened
-
-UInt8Array = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.floating]
 
 HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
 ROW_HEIGHT = 1.4
@@ -79,7 +77,7 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
 
 
 def embedding_map(
-    embeddings: Floats,
+    embeddings: FloatArray,
     thumbnails: Sequence[UInt8Array],
     classes: Sequence[str],
     *,
@@ -136,7 +134,7 @@ def embedding_map(
     return ax
 
 
-def map_points(embeddings: Floats, *, seed: int = 0) -> npt.NDArray[np.float64]:
+def map_points(embeddings: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float64]:
     """Lay embeddings out in the plane: 50 principal components, then t-SNE.
 
     Args:
@@ -166,7 +164,7 @@ def map_points(embeddings: Floats, *, seed: int = 0) -> npt.NDArray[np.float64]:
     return np.asarray(layout, np.float64)
 
 
-def _apart(centers: npt.NDArray[np.float64], size: Floats) -> npt.NDArray[np.float64]:
+def _apart(centers: npt.NDArray[np.float64], size: FloatArray) -> npt.NDArray[np.float64]:
     """Move each box of a size down until it lies on none of those before it."""
     placed = np.empty_like(centers)
     for number, center in enumerate(centers):

@@ -5,8 +5,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
-Float64Array = npt.NDArray[np.float64]
+from deep_ranking.files.array_types import Float64Array, Int64Array
 
 # Images that each is compared with for its total, at most: so the time is in proportion to the
 # images, and not to their square.

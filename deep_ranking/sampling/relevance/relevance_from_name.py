@@ -5,10 +5,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.temporary_rows import temporary_rows
 from deep_ranking.sampling.relevance.base import Relevance
 from deep_ranking.sampling.relevance.rows import RowCosine
@@ -70,7 +70,7 @@ def _hand_made_features(data: LabelledImages, skip_broken: bool) -> Iterator[Rel
     parts = [BASELINES["LAB histogram"], BASELINES["HOG"]]
     with ExitStack() as held:
         rows = None
-        progress = tqdm(data.files(), desc="features", unit=" images", disable=None)
+        progress = progress_bar(data.files(), title="features", unit="images")
         for number, path in enumerate(progress):
             try:
                 features = [compute(read_image(path, size)) for compute, size in parts]

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from deep_ranking.sampling.relevance.base import Float64Array, Int64Array, Relevance
+from deep_ranking.files.array_types import Float64Array, Int64Array
+from deep_ranking.sampling.relevance.base import Relevance
 
 
 class RowCosine(Relevance):

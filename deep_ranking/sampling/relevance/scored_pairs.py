@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from deep_ranking.datasets.tables import read_table
 from deep_ranking.files import InputError
-from deep_ranking.sampling.relevance.base import Float64Array, Int64Array, Relevance
+from deep_ranking.files.array_types import Float64Array, Int64Array
+from deep_ranking.sampling.relevance.base import Relevance
 
 COLUMNS = ("path1", "path2", "score")
 

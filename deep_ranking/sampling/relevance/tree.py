@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deep_ranking.sampling.relevance.base import Float64Array, Int64Array, Relevance
+from deep_ranking.files.array_types import Float64Array, Int64Array
+from deep_ranking.sampling.relevance.base import Relevance
 
 
 class FolderTree(Relevance):

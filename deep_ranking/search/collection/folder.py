@@ -23,10 +23,11 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from deep_ranking.files import InputError, atomic_path, make_folder
-from deep_ranking.files.row_store import Rows, RowStore
+from deep_ranking.files.array_types import FloatArray, Int64Array
+from deep_ranking.files.row_store import RowStore
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration
-from deep_ranking.search.collection.image_table import ImageTable, Int64Array
+from deep_ranking.search.collection.image_table import ImageTable
 
 VERSION = 1
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
@@ -206,7 +207,7 @@ class Collection:
         """Open the table of images."""
         return ImageTable(self.folder / IMAGES, writable=writable)
 
-    def embeddings(self) -> Rows:
+    def embeddings(self) -> FloatArray:
         """Map the embeddings, (rows, dimension), of images that are gone too.
 
         Raises:

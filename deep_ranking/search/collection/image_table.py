@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
-
-Int64Array = npt.NDArray[np.int64]
+from deep_ranking.files.array_types import Int64Array
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS images (

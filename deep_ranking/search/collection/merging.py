@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking.files import InputError
-from deep_ranking.files.row_store import Rows, RowStore
+from deep_ranking.files.array_types import FloatArray
+from deep_ranking.files.row_store import RowStore
 from deep_ranking.search.collection.folder import Collection
 from deep_ranking.search.collection.syncing import pending_of, take_rows
 
@@ -90,7 +91,7 @@ def check_shards(parts: Sequence[Collection]) -> None:
         )
 
 
-def _missing(store: RowStore, known: set[bytes]) -> Iterator[tuple[list[bytes], Rows]]:
+def _missing(store: RowStore, known: set[bytes]) -> Iterator[tuple[list[bytes], FloatArray]]:
     """Keys and rows that are not known, some thousands at a time."""
     keys, rows = store.keys(), store.rows()
     missing = [row for row, key in enumerate(keys) if key not in known]

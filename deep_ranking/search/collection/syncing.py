@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from deep_ranking.files import InputError
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images import class_of, decode_image, list_images, open_image
 from deep_ranking.search.collection.folder import Collection, Settings
 from deep_ranking.search.collection.image_table import FoundFile, ImageTable
@@ -128,7 +128,7 @@ def _enter(images: ImageTable, root: Path, files: list[FoundFile]) -> None:
 
     with (
         ThreadPoolExecutor() as pool,
-        tqdm(total=len(files), desc="hashing", unit=" images", disable=None) as bar,
+        progress_bar(total=len(files), title="hashing", unit="images") as bar,
     ):
         for begin in range(0, len(files), FILES_AT_ONCE):
             with images.change():
@@ -200,7 +200,7 @@ def _embed(
 
     def blocks() -> Iterator[tuple[list[bytes], npt.NDArray[np.float32]]]:
         begin = 0
-        with tqdm(total=len(pending), desc="embedding", unit=" images", disable=None) as bar:
+        with progress_bar(total=len(pending), title="embedding", unit="images") as bar:
             for rows in embed_batches(model, source):
                 # A broken image keeps its place, as NaN, so that a sync that was stopped goes on
                 # with the same batches.

@@ -1,14 +1,11 @@
 """What every index can do, whatever it is built on."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Float32Array = npt.NDArray[np.float32]
-Int64Array = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.floating[Any]]
+from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 
 ROWS_AT_ONCE = 1 << 14
 """Embeddings that are read from the disk at once: 256 MiB of 4096 floats."""
@@ -70,7 +67,7 @@ class Index(ABC):
         """Give the rows that it holds, rising: int64 (rows,)."""
 
     @abstractmethod
-    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
+    def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
         """Add and remove rows, and keep the result.
 
         Stopped at any instant, what was kept before is there, or rows that were not yet added are
@@ -112,7 +109,7 @@ class Index(ABC):
         """Find all rows that are nearer than `radius` (Euclidean), those equal to a query too."""
 
 
-def read_rows(embeddings: Rows, rows: Int64Array) -> Float32Array:
+def read_rows(embeddings: FloatArray, rows: Int64Array) -> Float32Array:
     """Read some rows as float32, those that follow each other without a copy where possible."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         block = embeddings[int(rows[0]) : int(rows[-1]) + 1]

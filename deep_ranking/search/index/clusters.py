@@ -16,14 +16,12 @@ import faiss
 import numpy as np
 
 from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
     Cost,
-    Float32Array,
     Found,
     Index,
-    Int64Array,
-    Rows,
     Within,
     distances_of,
     read_rows,
@@ -85,7 +83,7 @@ class ClusterIndex(Index):
         ]
         return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
-    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
+    def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
         """Add to the nearest clusters, and remove; cluster anew what has outgrown its clusters."""
         rows = np.union1d(np.setdiff1d(self.rows(), removed), added)
         if self._index is None and not len(rows):
@@ -103,7 +101,7 @@ class ClusterIndex(Index):
             index.add_with_ids(read_rows(embeddings, part), part)
         self._write(index)
 
-    def rebuild(self, embeddings: Rows) -> None:
+    def rebuild(self, embeddings: FloatArray) -> None:
         """Cluster anew."""
         rows, self._index = self.rows(), None
         self.update(embeddings, rows, np.empty(0, np.int64))
@@ -144,7 +142,7 @@ class ClusterIndex(Index):
         wanted = self._wanted or round(self.clusters_by_root * math.sqrt(num_rows))
         return max(1, min(wanted, num_rows // LEAST_MEMBERS))
 
-    def _train(self, embeddings: Rows, rows: Int64Array) -> Any:
+    def _train(self, embeddings: FloatArray, rows: Int64Array) -> Any:
         """Find the means of some of the embeddings; an index without members."""
         num_clusters = self._num_clusters_for(len(rows))
         sample = read_rows(embeddings, _some(rows, MOST_MEMBERS * num_clusters))

@@ -5,14 +5,12 @@ from collections.abc import Iterator
 import faiss
 import numpy as np
 
+from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
     Cost,
-    Float32Array,
     Found,
     Index,
-    Int64Array,
-    Rows,
     Within,
     distances_of,
     read_rows,
@@ -29,7 +27,7 @@ class ExactIndex(Index):
 
     kind = "exact"
 
-    def __init__(self, embeddings: Rows, rows: Int64Array) -> None:
+    def __init__(self, embeddings: FloatArray, rows: Int64Array) -> None:
         self._embeddings = embeddings
         self._rows = rows
 
@@ -37,7 +35,7 @@ class ExactIndex(Index):
         """Give the rows that can be found."""
         return self._rows
 
-    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
+    def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
         """Take the rows; there is nothing to keep."""
         self._embeddings = embeddings
         self._rows = np.union1d(np.setdiff1d(self._rows, removed), added)

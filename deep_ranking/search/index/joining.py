@@ -7,10 +7,11 @@ is found is joined at once: memory grows with the number of rows, never with tha
 import numpy as np
 from scipy.sparse import coo_array  # type: ignore[import-untyped]
 from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
-from tqdm import tqdm
 
+from deep_ranking.files.array_types import FloatArray, Int64Array
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.metrics import pair_distances
-from deep_ranking.search.index.base import Index, Int64Array, Rows, read_rows
+from deep_ranking.search.index.base import Index, read_rows
 
 QUERIES_AT_ONCE = 4096
 FIRST_QUERIES = 64  # until it is known how many neighbours there are
@@ -22,7 +23,12 @@ ROUNDING = 1e-4
 
 
 def near_components(
-    embeddings: Rows, rows: Int64Array, index: Index, threshold: float, *, progress: bool = False
+    embeddings: FloatArray,
+    rows: Int64Array,
+    index: Index,
+    threshold: float,
+    *,
+    progress: bool = False,
 ) -> Int64Array:
     """Join rows that are nearer than a threshold, and rows that are joined to one row.
 
@@ -40,9 +46,7 @@ def near_components(
     # What the index computes in float32 is not exact, least of all near 0: it is asked for more.
     radius = float(np.sqrt(threshold**2 + ROUNDING))
     begin, step = 0, min(FIRST_QUERIES, QUERIES_AT_ONCE)
-    with tqdm(
-        total=len(rows), desc="comparing", unit=" images", disable=None if progress else True
-    ) as bar:
+    with progress_bar(total=len(rows), title="comparing", unit="images", shown=progress) as bar:
         while begin < len(rows):
             part = rows[begin : begin + step]
             found = index.within(read_rows(embeddings, part), radius)
@@ -58,7 +62,7 @@ def near_components(
 
 
 def _join(
-    embeddings: Rows,
+    embeddings: FloatArray,
     rows: Int64Array,
     labels: Int64Array,
     pairs: tuple[Int64Array, Int64Array],

@@ -11,19 +11,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.search.index.base import (
-    Float32Array,
-    Found,
-    Index,
-    Int64Array,
-    Rows,
-    Within,
-    distances_of,
-    read_rows,
-)
+from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
+from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.search.index.base import Found, Index, Within, distances_of, read_rows
 from deep_ranking.search.index.milvus_connection import REPLY_SECONDS, MilvusConnection
 
 if TYPE_CHECKING:
@@ -83,7 +75,7 @@ class MilvusIndex(Index):
             parts.append(np.sort(np.fromiter((each[ROW] for each in found), np.int64)))
         return np.concatenate(parts)
 
-    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
+    def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
         """Add and remove, in batches: each that is answered is kept."""
         if not self._name:
             self._name = f"deep_ranking_{uuid.uuid4().hex[:16]}"
@@ -92,7 +84,7 @@ class MilvusIndex(Index):
         self._is_current = False
         self._connection.retried(self._make, self._name)
         total = len(removed) + len(added)
-        with tqdm(total=total, desc="indexing", unit=" images", disable=None) as bar:
+        with progress_bar(total=total, title="indexing", unit="images") as bar:
             for part in _parts(removed, MOST_RESULTS):
                 self._connection.ask("delete", self._name, ids=part.tolist())
                 bar.update(len(part))

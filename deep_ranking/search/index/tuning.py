@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deep_ranking.search.index.base import Float32Array, Index, Int64Array, Rows, read_rows
+from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
+from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.exact import ExactIndex
 
 COUNTS = (1, 10, 100)
@@ -48,7 +49,12 @@ class Yardstick:
     """
 
     def __init__(
-        self, embeddings: Rows, rows: Int64Array, *, num_queries: int = NUM_QUERIES, seed: int = 0
+        self,
+        embeddings: FloatArray,
+        rows: Int64Array,
+        *,
+        num_queries: int = NUM_QUERIES,
+        seed: int = 0,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.num_rows = len(rows)

@@ -15,12 +15,10 @@ from PIL import Image
 from deep_ranking.embedding.batches import Array, BatchSource, image_spec
 from deep_ranking.embedding.feature_store import CachedFeatures
 from deep_ranking.files import InputError, make_folder
+from deep_ranking.files.array_types import Int64Array, UInt8Array
 from deep_ranking.images import read_image
 from deep_ranking.images.augmentation import Augmentation, draw_views
 from deep_ranking.sampling import ClassBatches
-
-UInt8Array = npt.NDArray[np.uint8]
-Int64Array = npt.NDArray[np.int64]
 
 NUM_SAVED_IMAGES = 300
 LABELS = tf.TensorSpec((None,), tf.int32)

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Int32Array
 from deep_ranking.sampling import Strategy
 from deep_ranking.sampling.triplet_file import COLUMNS, Triplets, resolve_paths
-
-Int32Array = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)

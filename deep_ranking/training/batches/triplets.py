@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 from PIL import Image
 
 from deep_ranking.embedding.batches import Array, BatchSource, image_spec
 from deep_ranking.files import InputError, make_folder
+from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images import read_image
 from deep_ranking.images.augmentation import Augmentation, draw_views
 from deep_ranking.sampling.triplet_file import COLUMNS, read_triplets
@@ -24,8 +24,6 @@ from deep_ranking.training.batches.epoch_triplets import (
     TripletsOfFile,
     TripletSupply,
 )
-
-UInt8Array = npt.NDArray[np.uint8]
 
 NUM_SAVED_TRIPLETS = 100
 

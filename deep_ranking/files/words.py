@@ -1,0 +1,40 @@
+"""Words for numbers: a count with its noun, a size in bytes, a duration."""
+
+UNITS_OF_TIME = ((86_400 * 365.25, "year"), (86_400, "day"), (3600, "hour"), (60, "minute"))
+UNITS_OF_SIZE = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 class", "2,000 images", "3 queries".
+
+    Args:
+        number: how many.
+        noun: the noun in the singular.
+        plural: the noun in the plural, where it follows none of the usual rules.
+    """
+    if plural is None:
+        if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+            plural = noun[:-1] + "ies"
+        else:
+            plural = noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def byte_size(number: float) -> str:
+    """Return a size in bytes for people: "5 bytes", "4.2 MiB", "1.3 TiB"."""
+    value = float(number)
+    for unit in UNITS_OF_SIZE:
+        if value < 1024 or unit == UNITS_OF_SIZE[-1]:
+            break
+        value /= 1024
+    return f"{number:,.0f} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: "20 seconds", "3.5 hours"."""
+    for size, unit in UNITS_OF_TIME:
+        if seconds >= size:
+            number = seconds / size
+            text = f"{number:.1f}".removesuffix(".0") if number < 10 else f"{number:,.0f}"
+            return f"{text} {unit}" + ("s" if text != "1" else "")
+    return counted(max(1, round(seconds)), "second")

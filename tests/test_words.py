@@ -1,0 +1,46 @@
+import pytest
+
+from deep_ranking.files.words import byte_size, counted, duration
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (1, "class", "1 class"),
+        (2000, "image", "2,000 images"),
+        (3, "query", "3 queries"),
+        (0, "copy", "0 copies"),
+        (2, "day", "2 days"),
+        (2, "class", "2 classes"),
+        (2, "box", "2 boxes"),
+    ],
+)
+def test_counts(number, noun, text):
+    assert counted(number, noun) == text
+
+
+def test_an_unusual_plural_is_given():
+    assert counted(2, "man", "men") == "2 men"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 bytes"),
+        (5, "5 bytes"),
+        (1023, "1,023 bytes"),
+        (1536, "1.5 KiB"),
+        (5 * 2**30, "5.0 GiB"),
+        (2000 * 2**50, "2,000.0 PiB"),
+    ],
+)
+def test_sizes(number, text):
+    assert byte_size(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.1, "1 second"), (59, "59 seconds"), (90, "1.5 minutes"), (86_400, "1 day")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
