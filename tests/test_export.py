@@ -339,7 +339,7 @@ def test_command(capfd, monkeypatch, tmp_path, model_path, image_tree_of_colors)
     assert "8 random images and 13 of yours" in lines[1]
     assert "on 21 images (allowed: 0.0001)" in lines[2]
     size = sum(each.stat().st_size for each in output.rglob("*") if each.is_file())
-    assert lines[-1] == f"savedmodel in {output}, {size / 1024:.1f} KiB."
+    assert lines[-1] == f"savedmodel in {output}, {size / 2**20:.1f} MiB."
     pixels = photos(3)
     found = embedded_by(lines[-2].removeprefix("from Python: "), pixels)
     expected = keras.models.load_model(model_path).predict_on_batch(pixels)

@@ -144,7 +144,7 @@ def test_room_on_the_disk(tmp_path, monkeypatch):
     assert store.row_bytes == 6
     assert open_store(tmp_path).row_bytes == 12
     store.check_space(1_000_000_000, "buy a disk")
-    said = f"{tmp_path}: 1,000,000,001 more rows take 6.0 GB, and 6.0 are free; buy a disk"
+    said = f"{tmp_path}: 1,000,000,001 more rows take 5.6 GiB, and 5.6 GiB are free; buy a disk"
     with pytest.raises(InputError, match=re.escape(said)):
         store.check_space(1_000_000_001, "buy a disk")
 
