@@ -52,7 +52,7 @@ def make_collection(folder, root, embeddings_by_path, index=None):
         for path, content in contents.items():
             status = (root / path).stat()
             file = FoundFile(path, status.st_size, status.st_mtime_ns)
-            images.put(file, class_of(path), content)
+            images.record(file, class_of(path), content)
         for content, row in collection.store.find().items():
             images.set_row(content, row)
     built = open_index(collection)

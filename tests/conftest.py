@@ -25,6 +25,14 @@ DECOYS = ("loose.jpg", ".hidden/x.jpg", "cats/.hidden.jpg", "cats/.hidden/x.jpg"
 NOT_IMAGES = ("notes.txt", "cats/notes.txt", "cats/jpg", "cats/x.jpg.part", "empty/readme.md")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What commands keep between runs is kept for these tests alone, by each of their processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEP_RANKING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def image_tree(tmp_path_factory):
     """Folder with the images of `IMAGE_TREE`, each unlike the others, and with what is no image

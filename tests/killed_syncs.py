@@ -16,11 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, content_digest
 from deep_ranking.images import read_image
 from deep_ranking.search.collection import Collection, syncing
 
-TRACED = ("row_store.py", "image_table.py", "syncing.py", "folder.py", "files.py")
+TRACED = (
+    "row_store.py",
+    "image_table.py",
+    "syncing.py",
+    "folder.py",
+    "writing.py",
+    "content_digest.py",
+)
 NUM_KILLS, NUM_WHILE_WRITING = 16, 9
 DIMENSION, SIZE = 6, 32
 
@@ -88,7 +95,8 @@ def state(folder):
     """All that a sync writes."""
     with contextlib.closing(sqlite3.connect(folder / "images.sqlite")) as base:
         table = base.execute("SELECT * FROM images ORDER BY path").fetchall()
-    return (folder / "embeddings.bin").read_bytes(), (folder / "keys.bin").read_bytes(), table
+    stored = ("embeddings.bin", "keys.bin", "blocks.bin")
+    return *((folder / name).read_bytes() for name in stored), table
 
 
 def main(start, work):
@@ -101,7 +109,8 @@ def main(start, work):
         module = types.ModuleType(f"deep_ranking.{name}")
         vars(module).update(values)
         sys.modules[module.__name__] = module
-    syncing.FILES_AT_ONCE = 4
+    syncing.FILES_AT_ONCE = content_digest.FILES_AT_ONCE = 4
+    content_digest.SETTLED_SECONDS = -60.0
     undisturbed = work / "undisturbed"
     shutil.copytree(start, undisturbed)
     tracer = traced_sync(undisturbed)

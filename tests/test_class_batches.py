@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding.feature_store import FeatureStore
+from deep_ranking.embedding.cached_features import CachedFeatures, feature_store, flattened
 from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
 from deep_ranking.images.augmentation import Augmentation
@@ -339,7 +339,7 @@ def test_first_images_are_saved_as_the_network_sees_them(images, tmp_path, monke
 
 # Batches of features
 
-SHAPES = [(2, 2), (3,)]
+SHAPES = ((2, 2), (3,))
 VIEWS = 3
 
 
@@ -353,15 +353,17 @@ def feature_arrays(numbers, views):
 @pytest.fixture
 def features(tmp_path):
     """Features of three views of each image, in an order of their own; image 5 has none."""
-    store = FeatureStore(tmp_path / "features", SHAPES)
+    store = feature_store(tmp_path / "features", SHAPES)
     pairs = [(number, view) for number in range(len(LABELS)) for view in range(VIEWS)]
     order = np.random.default_rng(0).permutation(len(pairs))
     numbers, views = np.array(pairs)[order].T
-    store.extend([([bytes([row]) * 32 for row in order], feature_arrays(numbers, views))])
+    store.extend(
+        [([bytes([row]) * 32 for row in order], flattened(feature_arrays(numbers, views)))]
+    )
     found = store.find()
     rows = np.array([found[bytes([row]) * 32] for row in range(len(pairs))]).reshape(-1, VIEWS)
     rows[5] = -1
-    return store.features(rows)
+    return CachedFeatures(store.rows(), rows, SHAPES)
 
 
 def feature_source(features, **options):

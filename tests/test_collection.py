@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.files import InputError, open_regular
+from deep_ranking.files import InputError, content_digest, open_regular
 from deep_ranking.images import decoding, read_image
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
@@ -161,7 +161,8 @@ def test_first_sync_embeds_each_content_once(collection, root):
 def test_nothing_to_do_loads_no_model(collection, root):
     synced(collection)
     files = {
-        name: (collection.folder / name).read_bytes() for name in ("embeddings.bin", "keys.bin")
+        name: (collection.folder / name).read_bytes()
+        for name in ("embeddings.bin", "keys.bin", "blocks.bin")
     }
 
     def load():
@@ -349,10 +350,10 @@ def test_what_is_no_file_does_not_stop_a_sync(collection, root, monkeypatch):
             report = synced(collection)
             assert report.num_images == 10
             assert dict(report.broken) == {
-                "cat/dangling.png": "not a regular file, or gone",
-                "cat/device.png": "not a regular file, or gone",
-                "cat/pipe.png": "not a regular file, or gone",
-                "cat/socket.png": "not a regular file, or gone",
+                "cat/dangling.png": "no such image",
+                "cat/device.png": "cannot be read (not a regular file)",
+                "cat/pipe.png": "cannot be read (not a regular file)",
+                "cat/socket.png": "cannot be read (not a regular file)",
                 "dog/locked.png": "cannot be read (Permission denied)",
             }
     for name in ("dangling", "device", "pipe", "socket"):
@@ -473,7 +474,7 @@ def test_stopped_between_batches_goes_on_with_the_same_batches(
     report = synced(collection)
     assert report.num_embedded + network.num_seen == 8
     assert report.num_known == 0
-    for name in ("embeddings.bin", "keys.bin"):
+    for name in ("embeddings.bin", "keys.bin", "blocks.bin"):
         wanted = (undisturbed.folder / name).read_bytes()
         assert (collection.folder / name).read_bytes() == wanted
     assert_right(collection, root, {"cat/15.png"})
@@ -713,19 +714,19 @@ def test_batches_fit_into_memory():
     assert sizes == sorted(sizes, reverse=True)
 
 
-@pytest.mark.parametrize("moment", ["list_images", "_enter", "_embed"])
+@pytest.mark.parametrize("moment", ["list_images", "_record_contents", "_embed"])
 def test_an_image_that_vanishes_meanwhile_is_told(collection, root, monkeypatch, moment):
     """After it was listed, after its size was asked for, after its content was hashed."""
     vanishing = root / "dog/1.png"
     whole = getattr(syncing, moment)
 
-    def vanish(*arguments):
+    def vanish(*arguments, **options):
         if moment == "list_images":
-            listed = whole(*arguments)
+            listed = whole(*arguments, **options)
             vanishing.unlink()
             return listed
         vanishing.unlink()
-        return whole(*arguments)
+        return whole(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(syncing, moment, vanish)
@@ -735,3 +736,61 @@ def test_an_image_that_vanishes_meanwhile_is_told(collection, root, monkeypatch,
     assert report.num_embedded == 7
     assert synced(collection).broken == []
     assert_right(collection, root)
+
+
+def replace_unseen(path, seed):
+    """Another picture in the place of a file, of the same size and time of change."""
+    status = path.stat()
+    other = path.with_name("other")
+    draw(other, seed)
+    with other.open("ab") as file:
+        file.write(bytes(status.st_size - other.stat().st_size))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+def test_a_file_replaced_unseen_is_embedded_again(collection, root, monkeypatch):
+    monkeypatch.setattr(content_digest, "SETTLED_SECONDS", -60.0)
+    path = root / "cat/2.png"
+    with path.open("ab") as file:
+        file.write(bytes(400))
+    synced(collection)
+    replace_unseen(path, 60)
+    report = synced(collection)
+    assert (report.num_embedded, report.num_known) == (1, 0)
+    assert_right(collection, root)
+
+
+def test_a_flipped_bit_is_named_and_mended(collection, root):
+    synced(collection)
+    file = collection.folder / "embeddings.bin"
+    whole = file.read_bytes()
+    for byte in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[byte] ^= 1 << byte % 8
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"damaged: rows .* `index --checksum`"):
+            np.asarray(collection.embeddings())
+    assert synced(collection).num_embedded == 0  # it looks at no row
+    report = synced(collection, checksum=True)
+    assert report.num_damaged == report.num_embedded > 0
+    assert_right(collection, root)
+    assert len(collection.embeddings()[collection.rows()]) == 8
+    # Of the rows in the damaged block none is in use.
+    assert not set(collection.store.rows().damaged()) & set(collection.rows())
+
+
+def test_nothing_is_hashed_twice(collection, root, monkeypatch):
+    monkeypatch.setattr(content_digest, "SETTLED_SECONDS", -60.0)
+    hashed, file_digest = [], hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib,
+        "file_digest",
+        lambda file, *rest: hashed.append(file.name) or file_digest(file, *rest),
+    )
+    paths = sorted(map(str, root.rglob("*.png")))
+    list(content_digest.content_digests(paths))  # as training does before it caches features
+    assert sorted(hashed) == paths
+    assert synced(collection).num_images == len(paths)
+    assert sorted(hashed) == paths

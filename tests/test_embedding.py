@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from deep_ranking.embedding.cached_features import CachedFeatures
 from deep_ranking.embedding.embed import embedded_features
-from deep_ranking.embedding.feature_store import CachedFeatures
 from deep_ranking.files import InputError
 
 

@@ -29,7 +29,7 @@ def table(file):
 
 def put(table, path, content, label="", *, size=1, changed=1):
     with table.change():
-        table.put(FoundFile(path, size, changed), label, content)
+        table.record(FoundFile(path, size, changed), label, content)
 
 
 def dump(file):
@@ -87,7 +87,7 @@ def test_more_rows_than_a_query_takes(table):
     with table.change():
         for number in range(1203):
             content = number.to_bytes(32)
-            table.put(FoundFile(f"{number:04}.jpg", 1, 1), "", content)
+            table.record(FoundFile(f"{number:04}.jpg", 1, 1), "", content)
             table.set_row(content, number)
     found = table.of_rows(np.arange(1203))  # NumPy's integers too
     assert {row: [image.path for image in images] for row, images in found.items()} == {
@@ -117,7 +117,7 @@ def test_paths_come_back_as_they_were(table, file, path):
         assert list(other.images()) == [GalleryImage(path, label, 0)]
         assert other.of_rows([0])[0][0].path == path
     assert os.fsencode(path) in [row[0] for row in dump(file)]
-    table.note_found([FoundFile(path, 1, 1), FoundFile("other.jpg", 1, 2)])
+    table.record_found([FoundFile(path, 1, 1), FoundFile("other.jpg", 1, 2)])
     assert table.changed() == [FoundFile("other.jpg", 1, 2)]
     with table.change():
         assert table.remove_others() == 0
@@ -132,17 +132,17 @@ def test_changed_are_those_of_another_size_or_time(table):
     put(table, "gone.jpg", C, size=10, changed=100)
     same = FoundFile("a.jpg", 10, 100)
     for other in (FoundFile("b.jpg", 11, 100), FoundFile("b.jpg", 10, 99), FoundFile("B", 10, 100)):
-        table.note_found([other, same])
+        table.record_found([other, same])
         assert table.changed() == [other]
         assert table.changed(every=True) == sorted([other, same], key=lambda each: each.path)
-    table.note_found([])  # what was noted before counts no more
+    table.record_found([])  # what was noted before counts no more
     assert table.changed(every=True) == []
 
 
 def test_what_is_not_found_is_removed(table, file):
     for path in ("a.jpg", "b.jpg", "c.jpg"):
         put(table, path, A)
-    table.note_found([FoundFile("b.jpg", 5, 5)])
+    table.record_found([FoundFile("b.jpg", 5, 5)])
     with table.change():
         assert table.remove_others() == 2
     assert [row[0] for row in dump(file)] == [b"b.jpg"]
@@ -189,7 +189,7 @@ def test_rows_that_were_lost_are_forgotten(table):
         with table.change():
             table.set_row(content, row)
     with table.change():
-        table.forget_rows(1)
+        table.forget_rows_from(1)
     assert table.rows().tolist() == [0]
     assert [content for content, _ in table.pending()] == [B, C]
 
@@ -198,7 +198,7 @@ def test_a_change_that_raises_is_none(table, file):
     put(table, "a.jpg", A)
     before = dump(file)
     with pytest.raises(KeyboardInterrupt), table.change():
-        table.put(FoundFile("b.jpg", 1, 1), "", B)
+        table.record(FoundFile("b.jpg", 1, 1), "", B)
         table.set_row(A, 5)
         raise KeyboardInterrupt
     assert dump(file) == before
@@ -250,7 +250,7 @@ def test_readers_mend_what_a_killed_writer_left(table, file):
         table = ImageTable(Path(sys.argv[1]), writable=True)
         with table.change():
             for number in range(20_000):  # more than stays in memory
-                table.put(FoundFile(f"{number}.jpg", 1, 1), "", os.urandom(32))
+                table.record(FoundFile(f"{number}.jpg", 1, 1), "", os.urandom(32))
             os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", code, str(file)], check=False)
@@ -290,7 +290,7 @@ def test_a_damaged_table_is_an_error_in_one_line(table, file):
     with table.change():
         for number in range(2000):
             content = number.to_bytes(32)
-            table.put(FoundFile(f"{number:04}.jpg", 1, 1), "", content)
+            table.record(FoundFile(f"{number:04}.jpg", 1, 1), "", content)
             table.set_row(content, number)
     table.close()
     content = file.read_bytes()

@@ -1,3 +1,4 @@
+import hashlib
 import re
 import shutil
 import struct
@@ -54,17 +55,27 @@ def test_files_are_rows_and_records(tmp_path, dtype, letter):
     )
     assert (tmp_path / "vectors.bin").read_bytes() == rows
     records = [(7, 2), (1, 2), (3, 3), (9, 4)]  # the key, and the rows at the end of its block
-    packed = b"".join(key(number) + struct.pack("<Q", end) for number, end in records)
-    assert (tmp_path / "keys.bin").read_bytes() == packed
+    packed = [key(number) + struct.pack("<Q", end) for number, end in records]
+    assert (tmp_path / "keys.bin").read_bytes() == b"".join(packed)
+    row_bytes = store.row_bytes
+    checksums = [
+        struct.pack("<Q", end)
+        + hashlib.sha256(
+            b"".join(packed[begin:end]) + rows[begin * row_bytes : end * row_bytes]
+        ).digest()
+        for begin, end in ((0, 2), (2, 3), (3, 4))
+    ]
+    assert (tmp_path / "blocks.bin").read_bytes() == b"".join(checksums)
 
 
 def test_rows_are_mapped_and_not_to_be_written(tmp_path):
     store = open_store(tmp_path)
     store.extend([block(1, 2)])
     rows = store.rows()
-    assert isinstance(rows, np.memmap)
+    block_of_rows = rows[0:2]
+    assert isinstance(block_of_rows, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        rows[0, 0] = 1
+        block_of_rows[0, 0] = 1
 
 
 def test_a_key_that_came_twice_has_its_last_row(tmp_path):
@@ -135,6 +146,86 @@ def test_a_block_that_cannot_be_computed_leaves_those_before(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         store.extend(blocks())
     assert_holds(store, 1, 2)
+
+
+def flip(file, byte, bit=0):
+    content = bytearray(file.read_bytes())
+    content[byte] ^= 1 << bit
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["vectors.bin", "keys.bin"])
+def test_a_flipped_bit_is_named_when_its_block_is_read(tmp_path, name):
+    whole = tmp_path / "whole"
+    open_store(whole).extend([block(1, 2), block(3, 4), block(5)])
+    content = (whole / name).read_bytes()
+    unit = len(content) // 5
+    for byte in range(2 * unit, 4 * unit):  # of the block in the middle
+        folder = tmp_path / "flipped"
+        shutil.copytree(whole, folder)
+        flip(folder / name, byte, byte % 8)
+        rows = open_store(folder).rows()
+        np.testing.assert_array_equal(rows[[0, 1, 4]], block(1, 2, 5)[1])
+        for index in (2, 3, -2, slice(1, 3), np.array([0, 3]), (3, 0), np.arange(5) == 2):
+            said = f"{folder / 'vectors.bin'}: damaged: rows 2 to 3 are not what was written"
+            with pytest.raises(InputError, match=re.escape(said)):
+                rows[index]
+        assert rows.damaged().tolist() == [2, 3]
+        shutil.rmtree(folder)
+
+
+def test_a_flipped_checksum_is_found_too(tmp_path):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2), block(3)])
+    flip(tmp_path / "blocks.bin", 8)  # the first byte of the first checksum
+    np.testing.assert_array_equal(store.rows()[2], values(3))
+    with pytest.raises(InputError, match="rows 0 to 1 are not what was written"):
+        store.rows()[1]
+
+
+def test_blocks_out_of_order_are_damage(tmp_path):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2), block(3), block(4)])
+    flip(tmp_path / "blocks.bin", 0, 3)  # its end: 10 instead of 2
+    for use in (store.rows, lambda: store.extend([block(5)])):
+        with pytest.raises(InputError, match="not in order"):
+            use()
+
+
+def test_a_store_without_checksums_gets_them_when_it_grows(tmp_path):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2), block(3)])
+    checksums = (tmp_path / "blocks.bin").read_bytes()
+    (tmp_path / "blocks.bin").unlink()  # as earlier versions leave it
+    assert_holds(store, 1, 2, 3)
+    store.extend([block(4)])
+    assert (tmp_path / "blocks.bin").read_bytes()[: len(checksums)] == checksums
+    assert_holds(store, 1, 2, 3, 4)
+    flip(tmp_path / "vectors.bin", 0)
+    with pytest.raises(InputError, match="rows 0 to 1"):
+        store.rows()[0]
+
+
+def test_a_checksum_without_keys_is_of_a_block_that_was_never_finished(tmp_path):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2), block(3, 4)])
+    keys = tmp_path / "keys.bin"
+    keys.write_bytes(keys.read_bytes()[: 2 * RECORD_BYTES])
+    assert_holds(store, 1, 2)
+    store.extend([block(5)])
+    assert_holds(store, 1, 2, 5)
+    assert len((tmp_path / "blocks.bin").read_bytes()) == 2 * RECORD_BYTES
+
+
+def test_rows_are_checked_once(tmp_path, monkeypatch):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2), block(3)])
+    rows, hashed = store.rows(), []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda data: hashed.append(1) or sha256(data))
+    for _ in range(3):
+        assert len(rows[0:3]) == 3
+    assert len(hashed) == 2
 
 
 def test_room_on_the_disk(tmp_path, monkeypatch):

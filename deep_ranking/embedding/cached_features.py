@@ -1,25 +1,26 @@
-"""Images -> what the frozen layers of a network make of them, computed once and kept.
+"""Features of images from the frozen layers of a network, computed once and kept on disk.
 
-The features are kept by the layers' weights and the content of each image, so that a second run, a
-moved file or a data set that has grown computes nothing twice.
+They are kept by the layers' weights and the content of each image, so that a second run, a moved
+file or a data set that has grown computes nothing twice.
 """
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.embedding.batches import ImageSource
-from deep_ranking.embedding.feature_store import CachedFeatures, FeatureStore
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float16Array, Float32Array, Int64Array, IntArray
+from deep_ranking.files.content_digest import content_digests
 from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.row_store import RowStore, StoredRows
 from deep_ranking.files.words import byte_size
 from deep_ranking.images import PLAIN, View, open_image
 from deep_ranking.images.augmentation import Augmentation, draw_views
@@ -27,9 +28,69 @@ from deep_ranking.model.mixed_precision import computing_in, resolved_precision
 
 BATCH_SIZE = 64
 SKIP = "--skip_broken"
-# Settings that came later, by the value that leaves images as they were: features of earlier
-# versions are found again.
+NO_SPACE = "choose another --cache_dir, fewer --cached_views or a later layer to --train_from"
+# Settings that came later, by the value that leaves images as they were, so that features of
+# earlier versions are still found.
 LATER_SETTINGS = {"resized_crop": 1.0, "grayscale": 0.0}
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """Features of images, memory-mapped.
+
+    Attributes:
+        file: float16 (rows, width), all rows of a store.
+        rows: int64 (images, views), the row of each view of each image, -1 where there is none.
+        shapes: shapes of the arrays that a row holds, one after the other, flattened.
+    """
+
+    file: StoredRows
+    rows: Int64Array
+    shapes: Shapes
+
+    def __post_init__(self) -> None:
+        """Refuse a set without any features."""
+        if not (self.rows >= 0).any():
+            raise InputError("every image is missing or broken")
+
+    def read(self, images: IntArray, views: IntArray) -> list[Float16Array]:
+        """Read one view of each of some images.
+
+        Args:
+            images: integers (rows,).
+            views: integers (rows,), the view of each.
+
+        Returns:
+            For each of `shapes` float16 (rows, *shape).
+
+        Raises:
+            InputError: the rows are damaged.
+        """
+        block = self.file[self.rows[images, views]]
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1]
+        return [
+            part.reshape(len(block), *shape)
+            for part, shape in zip(np.split(block, ends, axis=1), self.shapes, strict=True)
+        ]
+
+
+def feature_store(folder: Path, shapes: Shapes) -> RowStore:
+    """Open the store of one network's features; a row holds arrays of these shapes, flattened.
+
+    Raises:
+        InputError: the folder cannot be created.
+    """
+    width = sum(math.prod(shape) for shape in shapes)
+    remedy = f"remove the folder {folder} to compute these features again"
+    return RowStore(folder, "features", width, np.float16, remedy=remedy)
+
+
+def flattened(arrays: Sequence[Float32Array]) -> Float32Array:
+    """Return rows of arrays, each (rows, *shape), as a store holds them: (rows, width)."""
+    return np.concatenate(
+        [array.reshape(len(array), math.prod(array.shape[1:])) for array in arrays], axis=1
+    )
 
 
 def cache_features(
@@ -61,9 +122,9 @@ def cache_features(
         InputError: an image is missing or broken, or the disk is full.
     """
     precision = resolved_precision(precision)
-    shapes = [tuple(each.shape[1:]) for each in frozen.outputs]
-    store = FeatureStore(folder / _network_key(frozen, precision), shapes)
-    contents = _content_digests(paths, skip_broken)
+    shapes = tuple(tuple(each.shape[1:]) for each in frozen.outputs)
+    store = feature_store(folder / _network_key(frozen, precision), shapes)
+    contents = _known_contents(paths, skip_broken)
     views = [
         cached_view(content, number, augmentation, frozen.input_shape[1])
         for content in contents
@@ -75,7 +136,7 @@ def cache_features(
         known = store.find()
         missing = {key: number for number, key in enumerate(keys) if key and key not in known}
         if missing:
-            store.check_space(len(missing))
+            store.check_space(len(missing), NO_SPACE)
             print(
                 f"Computing the frozen layers' features once: {len(missing):,} views of "
                 f"{len(paths):,} images, {byte_size(len(missing) * store.row_bytes)} in "
@@ -97,12 +158,12 @@ def cache_features(
                 raise InputError(f"{error}{hint if source.failure else ''}") from None
             known = store.find()
     rows = np.array([known.get(key, -1) for key in keys], np.int64)
-    return store.features(rows.reshape(len(paths), num_views))
+    return CachedFeatures(store.rows(), rows.reshape(len(paths), num_views), shapes)
 
 
 def _blocks(
     frozen: keras.Model, source: ImageSource, keys: list[bytes]
-) -> Iterator[tuple[list[bytes], list[npt.NDArray[np.float32]]]]:
+) -> Iterator[tuple[list[bytes], Float32Array]]:
     """Compute features batch after batch; images that turn out to be broken are left out."""
     begin = 0
     with progress_bar(total=len(keys), title="features", unit="views") as bar:
@@ -112,7 +173,7 @@ def _blocks(
             whole = ~np.isin(numbers, list(source.broken))
             yield (
                 [keys[number] for number in numbers[whole]],
-                [np.asarray(each, np.float32)[whole] for each in outputs],
+                flattened([np.asarray(each, np.float32)[whole] for each in outputs]),
             )
             begin += len(images)
             bar.update(len(images))
@@ -135,37 +196,19 @@ def _network_key(frozen: keras.Model, precision: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _content_digests(
+def _known_contents(
     paths: Sequence[str | os.PathLike[str]], skip_broken: bool
 ) -> list[bytes | None]:
-    """SHA-256 of each file; None for a missing one if that is to be left out."""
-
-    def digest(path: str | os.PathLike[str]) -> bytes | None:
-        try:
-            return content_digest(path)
-        except InputError as error:
-            if skip_broken:
-                return None
-            raise InputError(f"{error}; leave such images out with {SKIP}") from None
-
-    with ThreadPoolExecutor() as pool:
-        progress = progress_bar(
-            pool.map(digest, paths), total=len(paths), title="hashing", unit="images"
-        )
-        return list(progress)
-
-
-def content_digest(path: str | os.PathLike[str]) -> bytes:
-    """Give the SHA-256 of an image's file.
-
-    Raises:
-        InputError: it cannot be read, or is no file that could hold an image.
-    """
-    with open_image(path) as handle:
-        try:
-            return hashlib.file_digest(handle, "sha256").digest()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    """SHA-256 of each file; None for one that cannot be read and is to be left out."""
+    found: list[bytes | None] = []
+    for content in content_digests(paths, open_file=open_image):
+        if isinstance(content, bytes):
+            found.append(content)
+        elif skip_broken:
+            found.append(None)
+        else:
+            raise InputError(f"{content}; leave such images out with {SKIP}")
+    return found
 
 
 def cached_view(

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.embedding.batches import ImageSource
-from deep_ranking.embedding.feature_store import CachedFeatures
+from deep_ranking.embedding.cached_features import CachedFeatures
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.temporary_rows import temporary_rows
+from deep_ranking.files.row_store import temporary_rows
 
 FEATURES_AT_ONCE = 256
 

@@ -1,109 +1,252 @@
-"""Rows of floats on disk, each found again by a key: what a network gives is kept.
+"""Rows of floats on disk, each found again by a key, with a checksum for each block of rows.
 
-A store is two files in a folder: NAME.bin, rows of floats, and keys.bin, for each row a digest of
-32 bytes and the number of rows that there are once its block is written. Rows are only ever
-appended, a block at a time: first the rows, then their keys. So a run that is stopped at any
-instant leaves whole blocks; what is torn is passed over, and cut off by the next one.
+A store is three files in a folder:
+
+NAME.bin    the rows
+keys.bin    for each row its key, 32 bytes, and the number of rows at the end of its block, u64
+blocks.bin  for each block the number of rows at its end, u64, and the SHA-256 of what keys.bin and
+            NAME.bin hold of it
+
+Rows are only appended, a block at a time: first the rows, then their checksum, then their keys. A
+run that is stopped at any instant leaves whole blocks. What is torn is ignored, and the next run
+cuts it off. Stores of earlier versions have no blocks.bin: their rows are trusted, and get
+checksums when the next rows are appended.
 """
 
+import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
-from deep_ranking.files.array_types import FloatArray
+from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.files.errors import InputError
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.words import byte_size
 from deep_ranking.files.writing import make_folder
 
 KEY_BYTES = 32
-MOST_TORN = 1 << 20
-"""Rows at the end that a run may have left half written: more than any block has."""
+MAX_TORN_ROWS = 1 << 20
+"""Rows at the end that a stopped run may have left half written: more than any block has."""
 RECORD = np.dtype([("key", f"V{KEY_BYTES}"), ("end", "<u8")])
+BLOCK = np.dtype([("end", "<u8"), ("checksum", "V32")])
+
+
+class StoredRows:
+    """The rows of a store, memory-mapped; a block is checked when one of its rows is first read.
+
+    It is indexed as an array is, by a number, a slice or an array of numbers, and returns arrays.
+
+    Attributes:
+        shape: (rows, width).
+        dtype: float16 or float32.
+
+    Args:
+        rows: (rows, width), memory-mapped.
+        records: what keys.bin holds of the rows.
+        blocks: what blocks.bin holds of them; none where they have no checksums.
+        file: the file of the rows, for error messages.
+        remedy: what the user can do about damaged rows.
+    """
+
+    def __init__(
+        self,
+        rows: FloatArray,
+        records: npt.NDArray[np.void],
+        blocks: npt.NDArray[np.void],
+        *,
+        file: Path,
+        remedy: str,
+    ) -> None:
+        self._rows = rows
+        self._records = records
+        self._ends = np.array(blocks["end"], np.int64)
+        self._checksums = blocks["checksum"]
+        self._unchecked = np.ones(len(self._ends), bool)
+        self._file = file
+        self._remedy = remedy
+        self.shape: tuple[int, int] = (rows.shape[0], rows.shape[1])
+        self.dtype = rows.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Read rows as an array does.
+
+        Raises:
+            InputError: a block of theirs is damaged.
+        """
+        self._check(index)
+        return self._rows[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """Read all rows; `np.asarray` calls it."""
+        return np.array(self[:], dtype, copy=copy)
+
+    def damaged(self) -> Int64Array:
+        """Check all rows, and return the numbers of those in damaged blocks: int64 (rows,)."""
+        bad = [
+            np.arange(*self._limits(block))
+            for block in progress_bar(range(len(self._ends)), title="checking", unit="blocks")
+            if not self._is_whole(block)
+        ]
+        return np.concatenate(bad) if bad else np.empty(0, np.int64)
+
+    def _check(self, index: Any) -> None:
+        if not self._unchecked.any():
+            return
+        if isinstance(index, tuple):
+            index = index[0]
+        if isinstance(index, slice):
+            touched = np.arange(*index.indices(len(self)))
+        else:
+            touched = np.asarray(index)
+            if touched.dtype == bool:
+                touched = np.flatnonzero(touched)
+            touched = np.where(touched < 0, touched + len(self), touched).ravel()
+        blocks = np.unique(np.searchsorted(self._ends, touched, side="right"))
+        for block in blocks[blocks < len(self._ends)]:
+            if self._unchecked[block] and not self._is_whole(block):
+                begin, end = self._limits(block)
+                raise InputError(
+                    f"{self._file}: damaged: rows {begin:,} to {end - 1:,} are not what was "
+                    f"written, by their checksum; {self._remedy}"
+                )
+            self._unchecked[block] = False
+
+    def _is_whole(self, block: int) -> bool:
+        begin, end = self._limits(block)
+        checksum = _checksum(self._records[begin:end], self._rows[begin:end])
+        return bool(self._checksums[block].tobytes() == checksum)
+
+    def _limits(self, block: int) -> tuple[int, int]:
+        return int(self._ends[block - 1]) if block else 0, int(self._ends[block])
 
 
 class RowStore:
-    """One folder of rows. The caller sees to it that one process writes at a time.
+    """A folder of rows. The caller makes sure that only one process writes at a time: see `lock`.
 
     Args:
-        folder: made if it is not there.
-        name: of the file of rows, without its ending.
-        width: floats a row.
+        folder: created if it does not exist.
+        name: name of the file of rows, without its suffix.
+        width: floats in a row.
         dtype: float16 or float32.
+        remedy: what the user can do about damaged rows.
+
+    Attributes:
+        lock: held by whoever writes, where nothing else keeps two writers apart.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
     """
 
-    def __init__(self, folder: Path, name: str, width: int, dtype: npt.DTypeLike) -> None:
-        # To read, no permission to write is needed.
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        width: int,
+        dtype: npt.DTypeLike,
+        *,
+        remedy: str = "remove the folder to compute all rows again",
+    ) -> None:
+        # Reading needs no permission to write.
         self.folder = folder if folder.is_dir() else make_folder(folder)
         self.width = width
         self.dtype = np.dtype(dtype)
+        self.lock = FileLock(folder / "lock")
+        self._remedy = remedy
         self._rows = self.folder / f"{name}.bin"
         self._keys = self.folder / "keys.bin"
+        self._blocks = self.folder / "blocks.bin"
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that a row takes on disk, besides its key."""
+        """Bytes of a row on disk, without its key."""
         return self.dtype.itemsize * self.width
 
     def keys(self) -> list[bytes]:
-        """Give the key of each row."""
+        """Return the key of each row."""
         return [bytes(record) for record in self._records()["key"]]
 
     def find(self) -> dict[bytes, int]:
-        """Give the row of each key."""
+        """Return the row of each key; the last one of a key that was appended twice."""
         return {key: row for row, key in enumerate(self.keys())}
 
     def __len__(self) -> int:
         return len(self._records())
 
-    def rows(self) -> FloatArray:
-        """Map the rows into memory, read-only: (rows, width)."""
-        count = len(self)
-        if not count:  # an empty file cannot be mapped
-            return np.empty((0, self.width), self.dtype)
-        return np.memmap(self._rows, self.dtype, "r", shape=(count, self.width))
+    def rows(self) -> StoredRows:
+        """Return the rows, memory-mapped and read-only.
+
+        Raises:
+            InputError: blocks.bin is damaged.
+        """
+        records = self._records()
+        return StoredRows(
+            self._mapped(len(records)),
+            records,
+            self._checked_blocks(len(records)),
+            file=self._rows,
+            remedy=self._remedy,
+        )
 
     def extend(self, blocks: Iterable[tuple[Sequence[bytes], FloatArray]]) -> None:
         """Append rows.
 
         Args:
-            blocks: keys of some rows, and the rows, float (rows, width); what the type of the store
-                cannot hold is clipped. Of a block, all rows are kept or none.
+            blocks: the keys of some rows, and the rows, float (rows, width). Values that the type
+                of the store cannot hold are clipped. A block is kept as a whole or not at all.
 
         Raises:
-            InputError: the disk is full.
+            InputError: the disk is full, or blocks.bin is damaged.
         """
-        count, largest = len(self), np.finfo(self.dtype).max
+        records = self._records()
+        count, largest = len(records), np.finfo(self.dtype).max
+        checked = self._checked_blocks(count)
         try:
-            with self._rows.open("ab") as rows, self._keys.open("ab") as keys:
+            with (
+                self._rows.open("ab") as rows,
+                self._blocks.open("ab") as checksums,
+                self._keys.open("ab") as keys,
+            ):
                 rows.truncate(count * self.row_bytes)
+                checksums.truncate(len(checked) * BLOCK.itemsize)
                 keys.truncate(count * RECORD.itemsize)
+                checksums.writelines(self._missing_checksums(records, checked))
                 for names, block in blocks:
+                    if not names:
+                        continue
                     count += len(names)
-                    rows.write(np.clip(block, -largest, largest).astype(self.dtype).tobytes())
-                    rows.flush()
-                    os.fsync(rows.fileno())  # no key without its row, be it after a power cut
-                    records = np.empty(len(names), RECORD)
-                    records["key"] = np.array(names, RECORD["key"])
-                    records["end"] = count
-                    keys.write(records.tobytes())
+                    written = np.clip(block, -largest, largest).astype(self.dtype)
+                    added = np.empty(len(names), RECORD)
+                    added["key"] = np.array(names, RECORD["key"])
+                    added["end"] = count
+                    rows.write(written.tobytes())
+                    checksums.write(_block(count, added, written))
+                    # No key without its row and its checksum, even after a power cut.
+                    for file in (rows, checksums):
+                        file.flush()
+                        os.fsync(file.fileno())
+                    keys.write(added.tobytes())
                     keys.flush()
-                os.fsync(keys.fileno())  # who notes these rows elsewhere finds them again
+                os.fsync(keys.fileno())  # rows that other files refer to must survive a crash
         except OSError as error:
             raise InputError(f"{self._rows}: cannot be written ({error.strerror})") from None
 
     def check_space(self, num_rows: int, hint: str) -> None:
-        """Complain before the work if the disk has no room for so many more rows.
+        """Check before the work that the disk has room for more rows.
 
         Args:
             num_rows: how many are to come.
-            hint: what to do about it.
+            hint: what to do about a lack of room.
 
         Raises:
             InputError: with what is needed and what is free.
@@ -115,8 +258,13 @@ class RowStore:
                 f"{byte_size(free)} are free; {hint}"
             )
 
+    def _mapped(self, count: int) -> FloatArray:
+        if not count:  # an empty file cannot be mapped
+            return np.empty((0, self.width), self.dtype)
+        return np.memmap(self._rows, self.dtype, "r", shape=(count, self.width))
+
     def _records(self) -> npt.NDArray[np.void]:
-        """Records of all whole blocks."""
+        """Return the records of all whole blocks."""
         if not (self._keys.exists() and self._rows.exists()):
             return np.empty(0, RECORD)
         for file in (self._keys, self._rows):
@@ -127,11 +275,88 @@ class RowStore:
         if not count:  # an empty file cannot be mapped
             return np.empty(0, RECORD)
         records = np.memmap(self._keys, RECORD, "r", shape=(count,))
-        begin = max(0, count - MOST_TORN)
+        begin = max(0, count - MAX_TORN_ROWS)
         whole = np.flatnonzero(records["end"][begin:] == np.arange(begin + 1, count + 1))
         if not len(whole) and begin:
             raise InputError(
-                f"{self._keys}: its last {MOST_TORN:,} rows are none that were written whole; "
-                "remove the folder to compute all anew"
+                f"{self._keys}: damaged: none of its last {MAX_TORN_ROWS:,} rows ends a block; "
+                f"{self._remedy}"
             )
         return records[: begin + whole[-1] + 1 if len(whole) else 0]
+
+    def _checked_blocks(self, count: int) -> npt.NDArray[np.void]:
+        """Return what blocks.bin holds of the first `count` rows.
+
+        Earlier versions write no checksums, so the last blocks may lack theirs.
+
+        Raises:
+            InputError: blocks.bin is damaged.
+        """
+        if not self._blocks.exists():
+            return np.empty(0, BLOCK)
+        if not self._blocks.is_file():
+            raise InputError(f"{self._blocks}: not a regular file")
+        # A block has a row at least. One more may have been written before a run was stopped.
+        num_blocks = min(self._blocks.stat().st_size // BLOCK.itemsize, count + 1)
+        if not num_blocks:  # an empty file cannot be mapped
+            return np.empty(0, BLOCK)
+        blocks = np.memmap(self._blocks, BLOCK, "r", shape=(num_blocks,))
+        ends = np.array(blocks["end"])
+        blocks = blocks[: int(np.searchsorted(ends, count, side="right"))]
+        if len(blocks) and not (ends[0] > 0 and (ends[1:] > ends[:-1])[: len(blocks) - 1].all()):
+            raise InputError(
+                f"{self._blocks}: damaged: its blocks are not in order; {self._remedy}"
+            )
+        return blocks
+
+    def _missing_checksums(
+        self, records: npt.NDArray[np.void], checked: npt.NDArray[np.void]
+    ) -> Iterator[bytes]:
+        """Yield checksums of the blocks that have none, as earlier versions left them."""
+        begin = int(checked["end"][-1]) if len(checked) else 0
+        rows = self._mapped(len(records))
+        while begin < len(records):
+            end = int(records["end"][begin])
+            if not begin < end <= len(records):
+                raise InputError(
+                    f"{self._keys}: damaged: row {begin:,} is in no block; {self._remedy}"
+                )
+            yield _block(end, records[begin:end], rows[begin:end])
+            begin = end
+
+
+def _checksum(records: npt.NDArray[np.void], rows: FloatArray) -> bytes:
+    digest = hashlib.sha256(records.tobytes())
+    digest.update(np.ascontiguousarray(rows).data)
+    return digest.digest()
+
+
+def _block(end: int, records: npt.NDArray[np.void], rows: FloatArray) -> bytes:
+    return np.array((end, _checksum(records, rows)), BLOCK).tobytes()
+
+
+@contextmanager
+def temporary_rows(count: int, width: int) -> Iterator[Float32Array]:
+    """Yield rows in a temporary file, so that memory stays bounded; their room is reserved.
+
+    Args:
+        count: number of images.
+        width: floats in a row.
+
+    Yields:
+        float32 (count, width), zeros, memory-mapped; gone when the block ends.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    with tempfile.TemporaryFile() as file:
+        try:
+            if hasattr(os, "posix_fallocate"):  # a full disk would end the process (SIGBUS)
+                os.posix_fallocate(file.fileno(), 0, max(1, 4 * count * width))
+            rows = np.memmap(file, np.float32, "w+", shape=(count, width))
+        except OSError as error:
+            raise InputError(
+                f"{tempfile.gettempdir()}: no room for the embeddings of {count:,} images "
+                f"({error.strerror}); free some, or name another folder in TMPDIR"
+            ) from None
+        yield rows

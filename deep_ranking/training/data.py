@@ -7,9 +7,8 @@ import keras
 import numpy as np
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding.cached_features import cache_features
+from deep_ranking.embedding.cached_features import CachedFeatures, cache_features
 from deep_ranking.embedding.embed import embed_images, embedded_features
-from deep_ranking.embedding.feature_store import CachedFeatures
 from deep_ranking.model.whitening import principal_axes, whitening_axes
 from deep_ranking.sampling import ClassBatches
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource

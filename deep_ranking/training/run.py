@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from deep_ranking.config import HEAD, TrainConfig
+from deep_ranking.embedding.cached_features import CachedFeatures
 from deep_ranking.embedding.embed import embedded_features, embedded_images
-from deep_ranking.embedding.feature_store import CachedFeatures
 from deep_ranking.files import InputError, make_folder
 from deep_ranking.losses import BatchLoss, kernel_penalty, make_loss, make_metrics, penalise_kernels
 from deep_ranking.model.calibration import Calibration

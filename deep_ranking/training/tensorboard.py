@@ -18,10 +18,11 @@ import tensorflow as tf
 from PIL import Image
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding.cached_features import cached_view, content_digest
+from deep_ranking.embedding.cached_features import cached_view
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError, atomic_path, make_folder
 from deep_ranking.files.array_types import Float32Array, UInt8Array
+from deep_ranking.files.content_digest import content_digest
 from deep_ranking.images import class_of, read_image
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource, split_by_class
 from deep_ranking.training.run_folder import Row
@@ -96,7 +97,7 @@ class Board:
                 content = content_digest(path)
                 _, view = cached_view(content, int(view_number), self.config.augmentation, size)
                 images.append(read_image(path, size, view))
-            except InputError:  # the features do not need the file any more
+            except (InputError, OSError):  # the features do not need the file any more
                 continue
             labels.append(source.labels[number])
         return split_by_class(np.array(images), np.array(labels))[:NUM_ROWS] if images else []

@@ -427,7 +427,9 @@ def _collection(work):
         table = base.execute("SELECT * FROM images ORDER BY path").fetchall()
     rows, embeddings = collection.rows(), collection.embeddings()
     found = open_index(collection).search(np.asarray(embeddings[rows], np.float32), 5)
-    files = {name: (folder / name).read_bytes() for name in ("embeddings.bin", "keys.bin")}
+    files = {
+        name: (folder / name).read_bytes() for name in ("embeddings.bin", "keys.bin", "blocks.bin")
+    }
     return files | {
         "table": table,
         "found": (found.rows.tolist(), found.distances.tolist()),

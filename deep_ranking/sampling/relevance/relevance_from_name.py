@@ -9,7 +9,7 @@ import numpy as np
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.temporary_rows import temporary_rows
+from deep_ranking.files.row_store import temporary_rows
 from deep_ranking.sampling.relevance.base import Relevance
 from deep_ranking.sampling.relevance.rows import RowCosine
 from deep_ranking.sampling.relevance.scored_pairs import read_scored_pairs

@@ -1,10 +1,10 @@
-"""The folder of a collection: what it was made with, and who writes to it.
+"""The folder of a collection: its settings, its files, and the lock of whoever writes to it.
 
 collection.json   version, model, images, index; replaced atomically
-model.h5          the model, so that the folder is all that a search needs
+model.h5          a copy of the model, so that a search needs nothing but this folder
 images.sqlite     path, class, content and row of each image
-embeddings.bin    rows of unit length, and keys.bin, their contents
-index.*           what the index keeps
+embeddings.bin    rows of unit length; keys.bin, their contents; blocks.bin, their checksums
+*.faiss           what a cluster index keeps
 lock, holder      who writes
 """
 
@@ -23,8 +23,8 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from deep_ranking.files import InputError, atomic_path, make_folder
-from deep_ranking.files.array_types import FloatArray, Int64Array
-from deep_ranking.files.row_store import RowStore
+from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.row_store import RowStore, StoredRows
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration
 from deep_ranking.search.collection.image_table import ImageTable
@@ -32,26 +32,29 @@ from deep_ranking.search.collection.image_table import ImageTable
 VERSION = 1
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
 LOCK, HOLDER = "lock", "holder"
+STORE = ("embeddings.bin", "keys.bin", "blocks.bin")
 DTYPES = ("float32", "float16")
+REMEDY = "run `index --checksum` again, which embeds those images anew"
 MAX_SETTINGS_BYTES = 1 << 20
-# What a model may have (`NetworkConfig`), and batches ten times larger than any that is made.
+# The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a collection was made with.
+    """The settings that a collection was made with.
 
     Attributes:
         fingerprint: of the model.
         dimension: floats an embedding.
-        image_size: side of the images that the model takes, in pixels.
+        image_size: side in pixels of the images that the model takes.
         dtype: type of the embeddings on disk.
-        batch_size: images that are embedded at once: rows of one batch size are the same bytes.
+        batch_size: images that are embedded at once. An image gets the same bytes in every batch
+            of one size.
         root: folder of the images, absolute.
-        shard: (i, n) if it holds the i-th of n parts of the images, from 1; or None.
-        index: kind of the index, and what it was told.
-        version: of the folder's files.
+        shard: (i, n) for the i-th of n parts of the images, counted from 1; or None.
+        index: kind and options of the index.
+        version: version of the folder's format.
     """
 
     fingerprint: str
@@ -66,7 +69,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `Collection` wrote.
+        """Read settings from the JSON that `Collection` wrote.
 
         Raises:
             InputError: it is something else, or of a newer version.
@@ -114,12 +117,12 @@ class Collection:
     """An open collection.
 
     Args:
-        folder: one that `make` or `open` gave.
-        settings: what it was made with.
+        folder: a folder that `make` or `open` checked.
+        settings: the settings.
 
     Attributes:
         folder: as given.
-        settings: what it was made with, as on disk.
+        settings: the settings, as on disk.
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -159,7 +162,7 @@ class Collection:
 
     @classmethod
     def make(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
-        """Make the folder of a collection, without images.
+        """Make a collection without images.
 
         Raises:
             InputError: as `prepare`.
@@ -170,7 +173,7 @@ class Collection:
 
     @classmethod
     def prepare(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
-        """Make all of a collection but the settings on disk, without which it is none: see `save`.
+        """Make all of a collection but its settings on disk; it is not one until `save`.
 
         Raises:
             InputError: it cannot be written, or holds other files.
@@ -194,21 +197,25 @@ class Collection:
 
     @property
     def model(self) -> Path:
-        """The model file."""
+        """Path of the model file."""
         return self.folder / MODEL
 
     @property
     def store(self) -> RowStore:
         """The embeddings."""
         settings = self.settings
-        return RowStore(self.folder, "embeddings", settings.dimension, settings.dtype)
+        return RowStore(
+            self.folder, "embeddings", settings.dimension, settings.dtype, remedy=REMEDY
+        )
 
     def images(self, *, writable: bool = False) -> ImageTable:
         """Open the table of images."""
         return ImageTable(self.folder / IMAGES, writable=writable)
 
-    def embeddings(self) -> FloatArray:
-        """Map the embeddings, (rows, dimension), of images that are gone too.
+    def embeddings(self) -> StoredRows:
+        """Return the embeddings, (rows, dimension), also of images that are gone.
+
+        They are memory-mapped, and checked when they are read.
 
         Raises:
             InputError: some are missing.
@@ -224,20 +231,20 @@ class Collection:
         return rows
 
     def rows(self) -> Int64Array:
-        """Give the rows of the images that can be found, rising: int64 (rows,)."""
+        """Return the rows of the images that can be found, in rising order: int64 (rows,)."""
         with closing(self.images()) as images:
             return images.rows()
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """What the model's distances mean."""
+        """The calibration of the model: what its distances mean."""
         return read_calibration(self.model)
 
     def check_model(self, fingerprint: str) -> None:
-        """Refuse another model.
+        """Refuse a model other than the collection's.
 
         Raises:
-            InputError: with both fingerprints.
+            InputError: it is another model; with both fingerprints.
         """
         if fingerprint != self.settings.fingerprint:
             raise InputError(
@@ -247,7 +254,7 @@ class Collection:
             )
 
     def take_calibration(self, model: Path) -> None:
-        """Take the model file again if it was calibrated since."""
+        """Copy the model file again if it was calibrated since."""
         if read_calibration(model) != self.calibration:
             with atomic_path(self.model) as temporary:
                 shutil.copyfile(model, temporary)
@@ -255,36 +262,36 @@ class Collection:
 
 
 def _check_vacant(folder: Path) -> None:
-    """Refuse a folder that holds what no unfinished collection does."""
-    ours = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, "embeddings.bin", "keys.bin"}
+    """Refuse a folder with files that do not belong to an unfinished collection."""
+    ours = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, *STORE}
     names = {each.name for each in folder.iterdir() if not each.name.startswith(".writing-")}
     others = names - ours
     if others:
         raise InputError(
-            f"{folder}: holds other files, such as {min(others)}; name a folder of its own"
+            f"{folder}: holds other files, such as {min(others)}; choose a folder of its own"
         )
 
 
 def _check_own_files(folder: Path) -> None:
-    """Refuse files that are links, pipes and the like: they would be written to, or never end."""
-    names = {MODEL, IMAGES, SETTINGS, LOCK, HOLDER, "embeddings.bin", "keys.bin", "milvus.name"}
+    """Refuse links, pipes and the like: a link would be written through, a pipe never ends."""
+    names = {MODEL, IMAGES, SETTINGS, LOCK, HOLDER, *STORE, "milvus.name"}
     names |= {f"{IMAGES}{ending}" for ending in ("-journal", "-wal", "-shm")}
     for each in sorted(folder.iterdir()):
         ours = each.name in names or each.suffix == ".faiss"
         if ours and (each.is_symlink() or not each.is_file()):
             raise InputError(
-                f"{each}: a link, or no regular file; an index is only opened where all its files "
-                "lie in its folder"
+                f"{each}: a link, or not a regular file; all files of an index must lie in its "
+                "folder"
             )
 
 
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Be the only process that writes to a collection, or to a folder that is to be one.
+    """Hold the lock of a collection, or of a folder that is to become one.
 
     Raises:
-        InputError: another process writes, and which; or the folder cannot be made, or holds other
-            files.
+        InputError: another process holds it, and which one; or the folder cannot be made, or holds
+            other files.
     """
     folder = make_folder(folder)
     _check_own_files(folder)

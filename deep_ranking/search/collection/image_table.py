@@ -58,17 +58,17 @@ class ImageTable:
     """The table of one collection.
 
     Args:
-        file: the data base; made if `writable` and not there.
-        writable: whether to change it.
+        file: the database; created if `writable` and missing.
+        writable: whether it will be changed.
 
     Raises:
-        InputError: it is no such data base.
+        InputError: it is not such a database.
     """
 
     def __init__(self, file: Path, *, writable: bool = False) -> None:
         self.file = file
         _check_journals(file)
-        # A reader too must be able to take back what a writer that was killed left half done.
+        # A reader must be able to roll back what a killed writer left half done.
         mode = "rwc" if writable else "rw" if os.access(file.parent, os.W_OK) else "ro"
         try:
             self._base = sqlite3.connect(
@@ -84,18 +84,18 @@ class ImageTable:
                 for statement in SCHEMA:
                     self._base.execute(statement)
             self._base.execute(f"PRAGMA query_only = {int(not writable)}")
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # which SQLite's own message may be
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may not be UTF-8
             raise InputError(
                 f"{file}: not the list of images of a collection ({error}); index the images anew"
             ) from None
 
     def _check_schema(self, *, may_lack: bool) -> None:
-        """Refuse a data base that holds anything but our table, such as views and triggers.
+        """Refuse a database with anything but our table, such as views and triggers.
 
-        What is made of expressions is computed whenever it is read or changed, without end.
+        Their expressions run at every reading or change, and may never end.
 
         Args:
-            may_lack: whether our table may be missing, as where one was stopped when it was made.
+            may_lack: whether our table may be missing, as when its creation was stopped.
         """
         ours = {_normal(sql) for sql in SCHEMA}
         found = self._base.execute("SELECT sql FROM sqlite_master").fetchmany(len(ours) + 1)
@@ -107,7 +107,7 @@ class ImageTable:
             )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._base.close()
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ class ImageTable:
         return int(self._one("SELECT COUNT(*) FROM images WHERE row IS NOT NULL"))
 
     def rows(self) -> Int64Array:
-        """Give the rows in use, rising, each once: int64 (rows,)."""
+        """Return the rows in use, each once, in rising order: int64 (rows,)."""
         self.num_rows_needed()  # checks them
         found = self._select("SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row")
         try:
@@ -123,24 +123,24 @@ class ImageTable:
         except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
-            raise self._damaged("a row that is no number of a row") from None
+            raise self._damaged("an invalid row number") from None
 
     def images(self) -> Iterator[GalleryImage]:
-        """Give all images that can be found, by path."""
+        """Yield all images that can be found, by path."""
         for path, label, row in self._select(
             "SELECT path, class, row FROM images WHERE row IS NOT NULL ORDER BY path"
         ):
             yield GalleryImage(self._name(path), self._name(label), row)
 
     def files(self) -> Iterator[FoundFile]:
-        """Give the files of all images that can be found, as they were, by path."""
+        """Yield the files of all images that can be found, as they were recorded, by path."""
         for path, size, changed in self._select(
             "SELECT path, size, changed FROM images WHERE row IS NOT NULL ORDER BY path"
         ):
             yield FoundFile(self._name(path), size, changed)
 
     def of_rows(self, rows: Sequence[int]) -> dict[int, list[GalleryImage]]:
-        """Give the images of each of some rows, by path; several of one content share a row."""
+        """Return the images of each of some rows, by path; equal contents share a row."""
         found: dict[int, list[GalleryImage]] = {}
         for part in _parts(rows):
             for path, label, row in self._select(
@@ -152,7 +152,7 @@ class ImageTable:
         return found
 
     def broken(self) -> list[tuple[str, str]]:
-        """Give path and problem of each broken image."""
+        """Return path and problem of each broken image."""
         found = self._select(
             "SELECT path, problem FROM images WHERE problem IS NOT NULL ORDER BY path"
         )
@@ -160,7 +160,7 @@ class ImageTable:
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """Make all changes of the block at once, or none if it raises.
+        """Commit all changes of the block at once, or none if it raises.
 
         Raises:
             InputError: the disk is full.
@@ -171,14 +171,14 @@ class ImageTable:
                 yield
                 self._base.execute("COMMIT")
             except BaseException:
-                if self._base.in_transaction:  # on a full disk, SQLite may have rolled back itself
+                if self._base.in_transaction:  # on a full disk, SQLite may have rolled back
                     self._base.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise InputError(f"{self.file}: cannot be written ({error})") from None
 
-    def note_found(self, files: Iterable[FoundFile]) -> None:
-        """Note what the folder holds now, to compare with what is known (`changed`, `remove`)."""
+    def record_found(self, files: Iterable[FoundFile]) -> None:
+        """Record what the folder holds now, for `changed` and `remove_others`."""
         with self.change():
             self._base.execute(
                 "CREATE TEMP TABLE IF NOT EXISTS found"
@@ -191,7 +191,7 @@ class ImageTable:
             )
 
     def changed(self, *, every: bool = False) -> list[FoundFile]:
-        """Give the files found whose content is not known, by path; with `every`, all of them."""
+        """Return the found files whose content is not known, by path; with `every`, all of them."""
         same = (
             "SELECT 1 FROM images WHERE images.path = found.path"
             " AND images.size = found.size AND images.changed = found.changed"
@@ -205,17 +205,16 @@ class ImageTable:
         ]
 
     def remove_others(self) -> int:
-        """Forget images that were not found; give their number."""
+        """Forget images that were not found; return their number."""
         return self._base.execute(
             "DELETE FROM images WHERE path NOT IN (SELECT path FROM found)"
         ).rowcount
 
-    def put(self, file: FoundFile, label: str, content: bytes) -> None:
-        """Enter a file, in the place of what its path was before."""
+    def record(self, file: FoundFile, label: str, content: bytes) -> None:
+        """Record the content of a file, in place of what its path held before."""
         values = (os.fsencode(label), file.size, file.changed, content)
         path = os.fsencode(file.path)
-        # A file that was touched, or has content that is known, takes its row with it; one that
-        # could not be read is tried again.
+        # A file with a known content gets its row; one that could not be read is tried again.
         known = self._base.execute(
             "SELECT row FROM images WHERE content = ? AND row IS NOT NULL LIMIT 1", (content,)
         ).fetchone()
@@ -228,10 +227,10 @@ class ImageTable:
         """Forget all images."""
         self._base.execute("DELETE FROM images")
 
-    def take(self, other: "ImageTable") -> None:
-        """Enter the images of another table, without their rows.
+    def add_from(self, other: "ImageTable") -> None:
+        """Add the images of another table, without their rows.
 
-        Where both have an image, the one that knows what is wrong with it counts.
+        Where both have an image, a problem that either knows is kept.
         """
         self._base.executemany(
             "INSERT INTO images VALUES (?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (path) DO UPDATE"
@@ -240,7 +239,7 @@ class ImageTable:
         )
 
     def pending(self) -> list[tuple[bytes, str]]:
-        """Give the contents that have neither row nor problem, each with a path, by path."""
+        """Return the contents with neither row nor problem, each with a path, by path."""
         found = self._select(
             "SELECT content, MIN(path) AS first FROM images"
             " WHERE row IS NULL AND problem IS NULL GROUP BY content ORDER BY first"
@@ -248,42 +247,47 @@ class ImageTable:
         return [(os.fsencode(self._name(content)), self._name(path)) for content, path in found]
 
     def set_row(self, content: bytes, row: int) -> None:
-        """Enter the row of a content."""
+        """Record the row of a content."""
         self._base.execute(
             "UPDATE images SET row = ?, problem = NULL WHERE content = ?", (row, content)
         )
 
     def set_problem(self, content: bytes, problem: str) -> None:
-        """Enter why there is no embedding of a content."""
-        text = problem.encode(errors="replace").decode()  # it may name a file of odd bytes
+        """Record why a content has no embedding."""
+        text = problem.encode(errors="replace").decode()  # a file name may hold any bytes
         self._base.execute("UPDATE images SET problem = ? WHERE content = ?", (text, content))
 
     def count_known(self, files: Iterable[FoundFile]) -> int:
-        """Count the files that have a row."""
+        """Return how many of the files have a row."""
         query = "SELECT COUNT(row) FROM images WHERE path = ?"
         return sum(next(self._select(query, [os.fsencode(each.path)]))[0] for each in files)
 
-    def forget_rows(self, count: int) -> None:
-        """Forget rows that are not there, as only `count` are: after a power cut."""
+    def forget_rows_from(self, count: int) -> None:
+        """Forget the rows from `count` on, which a power cut took from the store."""
         self._base.execute("UPDATE images SET row = NULL WHERE row >= ?", (count,))
 
+    def forget_rows(self, rows: Iterable[int]) -> None:
+        """Forget some rows."""
+        query = "UPDATE images SET row = NULL WHERE row = ?"
+        self._base.executemany(query, ((row,) for row in rows))
+
     def num_rows_needed(self) -> int:
-        """Give the least number of embeddings that hold all rows in use.
+        """Return how many embeddings the rows in use need: the largest row, plus one.
 
         Raises:
-            InputError: a row is no number from 0.
+            InputError: the table holds an invalid row number.
         """
         low, high = next(self._select("SELECT MIN(row), MAX(row) FROM images"))
         if high is None:
             return 0
-        # SQLite sorts texts behind all numbers.
+        # SQLite sorts text after all numbers.
         if type(low) is not int or type(high) is not int or low < 0 or high >= MAX_ROWS:
-            raise self._damaged("a row that is no number of a row")
+            raise self._damaged("an invalid row number")
         return high + 1
 
     def _name(self, value: Any) -> str:
         if not isinstance(value, bytes):
-            raise self._damaged("a path that is no path")
+            raise self._damaged("an invalid path")
         return os.fsdecode(value)
 
     def _damaged(self, what: str) -> InputError:
@@ -293,10 +297,10 @@ class ImageTable:
         return int(next(self._select(query))[0])
 
     def _select(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
-        """Give what a query finds.
+        """Yield the results of a query.
 
         Raises:
-            InputError: the file is damaged, or another process does not let go of it.
+            InputError: the file is damaged, or another process keeps it locked.
         """
         try:
             yield from self._base.execute(query, parameters)
@@ -307,7 +311,7 @@ class ImageTable:
 
 
 def _normal(sql: str | None) -> str:
-    """A statement as SQLite keeps it: without IF NOT EXISTS; and without comments and breaks."""
+    """Return a statement without IF NOT EXISTS, comments and line breaks, to compare it."""
     lines = [line.split("--")[0] for line in (sql or "").splitlines()]
     return " ".join(" ".join(lines).split()).replace(" IF NOT EXISTS", "")
 
@@ -315,9 +319,9 @@ def _normal(sql: str | None) -> str:
 def _check_journals(file: Path) -> None:
     """Refuse what would let SQLite touch other files when it opens this one.
 
-    A journal that was left behind is played back, as it must be after a killed sync. One that
-    belongs to several data bases ends with the path of a file that is removed then, anywhere; ours
-    never does. A data base with a write-ahead log is none of ours either.
+    SQLite plays back a journal that was left behind, as it must after a killed sync. The journal
+    of several databases ends with the path of a file that SQLite then removes, anywhere on the
+    disk; ours never does. Nor does our database have a write-ahead log.
     """
     refused = InputError(f"{file}: not the list of images of a collection; index the images anew")
     journal = file.with_name(f"{file.name}-journal")

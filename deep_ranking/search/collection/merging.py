@@ -1,4 +1,4 @@
-"""Join the shards of a collection, which several machines embedded."""
+"""Merge the shards of a collection, which several machines embedded, into one."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -11,16 +11,16 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray
 from deep_ranking.files.row_store import RowStore
 from deep_ranking.search.collection.folder import Collection
-from deep_ranking.search.collection.syncing import pending_of, take_rows
+from deep_ranking.search.collection.syncing import assign_rows, pending_of
 
 ROWS_AT_ONCE = 4096
 
 
 def merge(parts: Sequence[Collection], output: Path) -> Collection:
-    """Make one collection of its shards; nothing is embedded, and the shards stay as they are.
+    """Merge shards into one collection. Nothing is embedded, and the shards are not changed.
 
-    Stopped at any instant, the next merge goes on. Merging again into the same folder brings it up
-    to date with the shards.
+    A merge can be stopped at any instant: the next one goes on. Merging into the same folder again
+    brings it up to date with the shards.
 
     Args:
         parts: the shards 1 to N of N, in any order.
@@ -30,8 +30,8 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
         The collection; its index does not hold the new rows yet.
 
     Raises:
-        InputError: a shard is missing or there twice, was made by another model or otherwise, or
-            is not done; or the disk is full.
+        InputError: a shard is missing, given twice, not finished, damaged, or made by another
+            model or with other settings; or the disk is full.
     """
     check_shards(parts)
     settings = replace(parts[0].settings, shard=None, index={"kind": "exact"})
@@ -51,14 +51,14 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
             images.clear()
             for part in parts:
                 with closing(part.images()) as others:
-                    images.take(others)
-        take_rows(images, whole)
+                    images.add_from(others)
+        assign_rows(images, whole)
     whole.save(whole.settings)
     return whole
 
 
 def check_shards(parts: Sequence[Collection]) -> None:
-    """Check that collections are the shards of one.
+    """Check that these are all shards of one collection.
 
     Raises:
         InputError: as `merge`.
@@ -71,10 +71,10 @@ def check_shards(parts: Sequence[Collection]) -> None:
             if mine != other:
                 raise InputError(
                     f"{part.folder}: has {name} {mine}, and {first.folder} {other}; shards must be "
-                    "made alike"
+                    "made with the same settings"
                 )
         if part.settings.shard is None:
-            raise InputError(f"{part.folder}: is no shard; make shards with index --shard I/N")
+            raise InputError(f"{part.folder}: is not a shard; make shards with index --shard I/N")
         with closing(part.images()) as images:
             left = len(pending_of(images, part.settings))
         if left:
@@ -92,7 +92,7 @@ def check_shards(parts: Sequence[Collection]) -> None:
 
 
 def _missing(store: RowStore, known: set[bytes]) -> Iterator[tuple[list[bytes], FloatArray]]:
-    """Keys and rows that are not known, some thousands at a time."""
+    """Yield the keys and rows that are not known, some thousands at a time."""
     keys, rows = store.keys(), store.rows()
     missing = [row for row, key in enumerate(keys) if key not in known]
     for begin in range(0, len(missing), ROWS_AT_ONCE):

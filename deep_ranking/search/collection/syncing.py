@@ -1,24 +1,26 @@
-"""Bring a collection up to date with its folder of images: only what is new is embedded.
+"""Bring a collection up to date with its folder of images: embed only new contents.
 
-A file whose size and time of change are as before is taken to be as before; of others the content
-decides, so that a file that was renamed or copied is not embedded again. Stopped at any instant,
-the next sync goes on: what was hashed or embedded is not done twice.
+A file keeps its embedding while its size and time of change are the same, unless the table of
+known contents says that it was replaced. Other files are hashed: one that was renamed or copied is
+not embedded again. A sync can be stopped at any instant: the next one neither hashes nor embeds
+again what this one did.
 """
 
 import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection as Container
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float32Array
+from deep_ranking.files.content_digest import KnownContents, content_digests
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images import class_of, decode_image, list_images, open_image
 from deep_ranking.search.collection.folder import Collection, Settings
@@ -27,9 +29,9 @@ from deep_ranking.search.collection.image_table import FoundFile, ImageTable
 if TYPE_CHECKING:
     import keras
 
-FILES_AT_ONCE = 2_000  # hashed before they are entered
+FILES_AT_ONCE = 2_000  # recorded in one transaction
 NUM_FLOATS = 192  # that VGG16 keeps for a pixel at its widest: three layers of 64 channels
-UNREADABLE = -1  # size that no file has: it is tried again by the next sync
+UNREADABLE = -1  # a size that no file has, so that the next sync tries the file again
 LATER = "could not be read when it was to be embedded; touch it to try again"
 NO_SPACE = "free some, choose another --output, or keep the embeddings in half with --dtype float16"
 
@@ -41,9 +43,11 @@ class SyncReport:
     Attributes:
         num_images: images that can be found now.
         num_embedded: embeddings that were computed.
-        num_known: new or changed files whose content was known already: renamed, copied, touched.
+        num_known: new or changed files with a known content: renamed, copied, touched.
         num_removed: images that are gone.
-        num_unlistable: files left out for a line break in their name.
+        num_unlistable: files left out because of a line break in their name.
+        num_damaged: embeddings that were damaged on disk, found with `checksum`; they are computed
+            again.
         broken: path and problem of each image that cannot be read.
     """
 
@@ -52,36 +56,43 @@ class SyncReport:
     num_known: int
     num_removed: int
     num_unlistable: int
+    num_damaged: int
     broken: list[tuple[str, str]]
 
 
 def sync(
     collection: Collection, load_model: Callable[[], "keras.Model"], *, checksum: bool = False
 ) -> SyncReport:
-    """Bring a collection up to date; the caller holds its lock.
+    """Bring a collection up to date. The caller holds its lock.
 
     Args:
         collection: an open one, whose settings name the folder of images.
-        load_model: gives the model; called only if there is something to embed.
-        checksum: read every file again, rather than trust size and time of change.
+        load_model: returns the model; called only if there is something to embed.
+        checksum: read every file and every embedding again, rather than trust size and times.
 
     Returns:
         A `SyncReport`.
 
     Raises:
-        InputError: the folder of images is gone or empty, or the disk is full.
+        InputError: the folder of images is gone or empty, the embeddings are damaged, or the disk
+            is full.
     """
     root = Path(collection.settings.root)
     paths, num_unlistable = list_images(root)
+    damaged = collection.store.rows().damaged() if checksum else np.empty(0, np.int64)
     with closing(collection.images(writable=True)) as images:
-        images.note_found(_files(root, paths))
+        images.record_found(_files(root, paths))
         changed = images.changed()
-        _enter(images, root, images.changed(every=True) if checksum else changed)
+        if not checksum:
+            changed += _replaced(root, images.changed(every=True), changed)
+        files = images.changed(every=True) if checksum else changed
+        _record_contents(images, root, files, trust_table=not checksum)
         with images.change():
             num_removed = images.remove_others()
-            images.forget_rows(len(collection.store))
-        # Of an earlier sync that was stopped, or of images that come back.
-        take_rows(images, collection, try_again=True)
+            images.forget_rows_from(len(collection.store))
+            images.forget_rows(damaged.tolist())
+        # For an earlier sync that was stopped, and for images that come back.
+        assign_rows(images, collection, try_again=True, damaged=set(damaged.tolist()))
         num_known = images.count_known(changed)
         num_embedded = _embed(images, collection, load_model)
         return SyncReport(
@@ -90,12 +101,13 @@ def sync(
             num_known=num_known,
             num_removed=num_removed,
             num_unlistable=num_unlistable,
+            num_damaged=len(damaged),
             broken=images.broken(),
         )
 
 
 def in_shard(content: bytes, shard: tuple[int, int] | None) -> bool:
-    """Whether a content belongs to the i-th of n shards, from 1."""
+    """Return whether a content belongs to the i-th of n shards, counted from 1."""
     return shard is None or int.from_bytes(content[:8]) % shard[1] == shard[0] - 1
 
 
@@ -110,47 +122,53 @@ def _files(root: Path, paths: list[str]) -> Iterator[FoundFile]:
         yield FoundFile(path, size, status.st_mtime_ns)
 
 
-def _enter(images: ImageTable, root: Path, files: list[FoundFile]) -> None:
-    """Hash files, and enter them, some thousands at a time."""
+def _replaced(root: Path, files: list[FoundFile], changed: list[FoundFile]) -> list[FoundFile]:
+    """Return files of the same size and time of change that were replaced all the same."""
+    known_to_change = {file.path for file in changed}
+    with KnownContents() as known:
+        return [
+            file
+            for file in files
+            if file.path not in known_to_change and known.contradicts(root / file.path)
+        ]
 
-    def hashed(file: FoundFile) -> tuple[FoundFile, bytes, str | None]:
-        problem = "not a regular file, or gone"
-        if file.size != UNREADABLE:
-            try:
-                with open_image(root / file.path) as handle:
-                    return file, hashlib.file_digest(handle, "sha256").digest(), None
-            except InputError as error:
-                problem = str(error).removeprefix(f"{root / file.path}: ")
-            except OSError as error:
-                problem = f"cannot be read ({error.strerror})"
-        name = hashlib.sha256(file.path.encode(errors="surrogateescape")).digest()
-        return FoundFile(file.path, UNREADABLE, 0), name, problem
 
-    with (
-        ThreadPoolExecutor() as pool,
-        progress_bar(total=len(files), title="hashing", unit="images") as bar,
-    ):
-        for begin in range(0, len(files), FILES_AT_ONCE):
-            with images.change():
-                for file, content, problem in pool.map(
-                    hashed, files[begin : begin + FILES_AT_ONCE]
-                ):
-                    images.put(file, class_of(file.path), content)
-                    if problem is not None:
-                        images.set_problem(content, problem)
-                    bar.update()
+def _record_contents(
+    images: ImageTable, root: Path, files: list[FoundFile], *, trust_table: bool
+) -> None:
+    """Record the content of files, some thousands in a transaction."""
+    paths = [root / file.path for file in files]
+    contents = content_digests(paths, open_file=open_image, trust_table=trust_table)
+    for begin in range(0, len(files), FILES_AT_ONCE):
+        with images.change():
+            for file, content in zip(files[begin : begin + FILES_AT_ONCE], contents, strict=False):
+                if isinstance(content, bytes):
+                    images.record(file, class_of(file.path), content)
+                    continue
+                name = hashlib.sha256(file.path.encode(errors="surrogateescape")).digest()
+                images.record(FoundFile(file.path, UNREADABLE, 0), class_of(file.path), name)
+                images.set_problem(name, _without_path(content, root / file.path))
 
 
 def pending_of(images: ImageTable, settings: Settings) -> list[tuple[bytes, str]]:
-    """Give the contents of a collection's shard that are to be embedded, each with a path."""
-    pending = images.pending()
-    return [each for each in pending if in_shard(each[0], settings.shard)]
+    """Return the contents of a collection's shard that have no embedding yet, each with a path."""
+    return [each for each in images.pending() if in_shard(each[0], settings.shard)]
 
 
-def take_rows(images: ImageTable, collection: Collection, *, try_again: bool = False) -> None:
-    """Enter what is embedded: the row of each image, or what is wrong with it.
+def assign_rows(
+    images: ImageTable,
+    collection: Collection,
+    *,
+    try_again: bool = False,
+    damaged: Container[int] = (),
+) -> None:
+    """Record for each pending image the row of its embedding, or what is wrong with the image.
 
-    With `try_again`, an image that could not be read then, and now can, is left to be embedded.
+    Args:
+        images: the open table of the collection.
+        collection: the collection.
+        try_again: leave an image pending that could not be read before, and can be read now.
+        damaged: rows that count as missing.
     """
     pending = pending_of(images, collection.settings)
     rows = collection.store.find() if pending else {}
@@ -159,7 +177,7 @@ def take_rows(images: ImageTable, collection: Collection, *, try_again: bool = F
     with images.change():
         for content, path in pending:
             row = rows.get(content)
-            if row is None:
+            if row is None or row in damaged:
                 continue
             if not np.isnan(embeddings[row, 0]):
                 images.set_row(content, row)
@@ -170,18 +188,22 @@ def take_rows(images: ImageTable, collection: Collection, *, try_again: bool = F
 
 
 def _problem(path: Path) -> str | None:
-    """What is wrong with an image that could not be read; None for nothing, any more."""
+    """Return what is wrong with an image that could not be read; None if it can be read now."""
     try:
         decode_image(path, 32)
     except InputError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return _without_path(error, path)
     return None
+
+
+def _without_path(error: InputError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _embed(
     images: ImageTable, collection: Collection, load_model: Callable[[], "keras.Model"]
 ) -> int:
-    """Embed what has no row yet; give the number of new embeddings."""
+    """Embed what has no row yet; return the number of new embeddings."""
     pending = pending_of(images, collection.settings)
     if not pending:
         return 0
@@ -198,12 +220,12 @@ def _embed(
         skip_broken=True,
     )
 
-    def blocks() -> Iterator[tuple[list[bytes], npt.NDArray[np.float32]]]:
+    def blocks() -> Iterator[tuple[list[bytes], Float32Array]]:
         begin = 0
         with progress_bar(total=len(pending), title="embedding", unit="images") as bar:
             for rows in embed_batches(model, source):
-                # A broken image keeps its place, as NaN, so that a sync that was stopped goes on
-                # with the same batches.
+                # A broken image keeps its place, as NaN, so that the sync after one that was
+                # stopped goes on with the same batches.
                 numbers = range(begin, begin + len(rows))
                 rows[[number in source.broken for number in numbers]] = np.nan
                 yield [pending[number][0] for number in numbers], rows
@@ -212,15 +234,15 @@ def _embed(
 
     with source.explained():
         store.extend(blocks())
-    take_rows(images, collection)
+    assign_rows(images, collection)
     return len(pending) - len(source.broken)
 
 
 def fitting_batch_size(image_size: int) -> int:
-    """Choose how many images to embed at once, so that they take an eighth of the free memory.
+    """Return how many images to embed at once, so that they take an eighth of the free memory.
 
     Args:
-        image_size: side in pixels at which the network looks at images.
+        image_size: side in pixels of the images that the network takes.
 
     Returns:
         A power of 2, from 8 to 64.

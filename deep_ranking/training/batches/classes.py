@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deep_ranking.embedding.batches import Array, BatchSource, image_spec
-from deep_ranking.embedding.feature_store import CachedFeatures
+from deep_ranking.embedding.cached_features import CachedFeatures
 from deep_ranking.files import InputError, make_folder
 from deep_ranking.files.array_types import Int64Array, UInt8Array
 from deep_ranking.images import read_image

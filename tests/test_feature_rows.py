@@ -6,11 +6,16 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from deep_ranking.embedding.feature_store import FeatureStore
+from deep_ranking.embedding.cached_features import (
+    NO_SPACE,
+    CachedFeatures,
+    feature_store,
+    flattened,
+)
 from deep_ranking.files import InputError
 from deep_ranking.files.row_store import KEY_BYTES, RECORD
 
-SHAPES = [(2, 3), (4,), ()]
+SHAPES = ((2, 3), (4,), ())
 WIDTH = 11
 
 
@@ -29,11 +34,15 @@ def arrays(numbers, shapes=SHAPES):
 
 
 def block(*numbers):
-    return [key(number) for number in numbers], arrays(numbers)
+    return [key(number) for number in numbers], flattened(arrays(numbers))
+
+
+def features_of(store, rows, shapes=SHAPES):
+    return CachedFeatures(store.rows(), rows, shapes)
 
 
 def store_of(folder, *numbers):
-    store = FeatureStore(folder, SHAPES)
+    store = feature_store(folder, SHAPES)
     store.extend([block(number) for number in numbers])
     return store
 
@@ -43,14 +52,14 @@ def assert_holds(store, *numbers):
     found = store.find()
     assert sorted(found) == sorted({key(number) for number in numbers})
     rows = np.array([[found[key(number)]] for number in numbers])
-    features = store.features(rows)
+    features = features_of(store, rows)
     read = features.read(np.arange(len(numbers)), np.zeros(len(numbers), int))
     for part, expected in zip(read, arrays(numbers), strict=True):
         np.testing.assert_array_equal(part, expected)
 
 
 def test_what_is_appended_is_found_and_read(tmp_path):
-    store = FeatureStore(tmp_path, SHAPES)
+    store = feature_store(tmp_path, SHAPES)
     assert store.find() == {}
     store.extend([block(5, 2), block(7)])
     assert store.find() == {key(5): 0, key(2): 1, key(7): 2}
@@ -61,8 +70,8 @@ def test_what_is_appended_is_found_and_read(tmp_path):
 
 def test_views_are_read_each_by_its_row(tmp_path):
     store = store_of(tmp_path, 0, 1, 2, 3, 4, 5)
-    features = store.features(np.array([[4, 0], [1, 5], [2, 2], [-1, -1]]))
-    assert features.shapes == tuple(SHAPES)
+    features = features_of(store, np.array([[4, 0], [1, 5], [2, 2], [-1, -1]]))
+    assert features.shapes == SHAPES
     assert features.file.shape == (6, WIDTH)
     read = features.read(np.array([1, 0, 1, 2]), np.array([1, 0, 0, 1]))
     assert [part.shape for part in read] == [(4, 2, 3), (4, 4), (4,)]
@@ -72,15 +81,15 @@ def test_views_are_read_each_by_its_row(tmp_path):
 
 
 def test_values_beyond_float16_are_clipped_and_others_rounded(tmp_path):
-    store = FeatureStore(tmp_path, [(6,)])
+    store = feature_store(tmp_path, ((6,),))
     values = np.array([[1e9, -1e9, np.inf, -np.inf, 70000, 0.1]], np.float32)
-    store.extend([([key(1)], [values])])
-    (read,) = store.features(np.array([[0]])).read(np.array([0]), np.array([0]))
+    store.extend([([key(1)], flattened([values]))])
+    (read,) = features_of(store, np.array([[0]]), ((6,),)).read(np.array([0]), np.array([0]))
     assert read.tolist() == [[65504, -65504, 65504, -65504, 65504, np.float16(0.1)]]
 
 
 def test_empty_blocks_add_nothing(tmp_path):
-    store = FeatureStore(tmp_path, SHAPES)
+    store = feature_store(tmp_path, SHAPES)
     store.extend([])
     assert store.find() == {}
     store.extend([block(), block(1), block()])
@@ -98,9 +107,9 @@ def test_torn_row_is_cut_off_and_the_store_goes_on(tmp_path, name, row_bytes):
         folder = tmp_path / str(left)
         shutil.copytree(whole, folder)
         (folder / name).write_bytes(content[: 2 * row_bytes + left])
-        assert_holds(FeatureStore(folder, SHAPES), 1, 2)  # before anything is mended
-        FeatureStore(folder, SHAPES).extend([block(4)])
-        assert_holds(FeatureStore(folder, SHAPES), 1, 2, 4)
+        assert_holds(feature_store(folder, SHAPES), 1, 2)  # before anything is mended
+        feature_store(folder, SHAPES).extend([block(4)])
+        assert_holds(feature_store(folder, SHAPES), 1, 2, 4)
         assert (folder / "features.bin").stat().st_size == 3 * 2 * WIDTH
         assert (folder / "keys.bin").stat().st_size == 3 * RECORD.itemsize
 
@@ -109,11 +118,11 @@ def test_torn_row_is_cut_off_and_the_store_goes_on(tmp_path, name, row_bytes):
     ("name", "row_bytes"), [("features.bin", 2 * WIDTH), ("keys.bin", RECORD.itemsize)]
 )
 def test_of_a_torn_block_nothing_is_left(tmp_path, name, row_bytes):
-    store = FeatureStore(tmp_path, SHAPES)
+    store = feature_store(tmp_path, SHAPES)
     store.extend([block(1, 2), block(3, 4, 5)])
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[: 4 * row_bytes])  # one row of the last block is missing
-    assert_holds(FeatureStore(tmp_path, SHAPES), 1, 2)
+    assert_holds(feature_store(tmp_path, SHAPES), 1, 2)
     store.extend([block(6)])
     assert_holds(store, 1, 2, 6)
     assert file.stat().st_size == 3 * row_bytes
@@ -135,12 +144,12 @@ def test_stopped_between_blocks_keeps_those_before(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        FeatureStore(tmp_path, SHAPES).extend(blocks())
-    assert_holds(FeatureStore(tmp_path, SHAPES), 1, 2, 3)
+        feature_store(tmp_path, SHAPES).extend(blocks())
+    assert_holds(feature_store(tmp_path, SHAPES), 1, 2, 3)
 
 
 def test_two_stores_extend_a_folder_one_after_the_other(tmp_path):
-    one, other = FeatureStore(tmp_path, SHAPES), FeatureStore(tmp_path, SHAPES)
+    one, other = feature_store(tmp_path, SHAPES), feature_store(tmp_path, SHAPES)
     for number, store in enumerate([one, other, other, one]):
         with store.lock:
             store.extend([block(number)])
@@ -150,7 +159,7 @@ def test_two_stores_extend_a_folder_one_after_the_other(tmp_path):
 
 def test_features_outlive_what_is_appended_later(tmp_path):
     store = store_of(tmp_path, 1, 2)
-    features = store.features(np.array([[1], [0]]))
+    features = features_of(store, np.array([[1], [0]]))
     store.extend([block(3)])
     np.testing.assert_array_equal(
         features.read(np.array([0, 1]), np.array([0, 0]))[1], arrays([2, 1])[1]
@@ -173,12 +182,12 @@ def test_missing_folder_is_made(tmp_path):
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make this folder"):
-        FeatureStore(tmp_path / "file" / "x", SHAPES)
+        feature_store(tmp_path / "file" / "x", SHAPES)
 
 
 def test_no_row_at_all(tmp_path):
     with pytest.raises(InputError, match="every image is missing or broken"):
-        FeatureStore(tmp_path, SHAPES).features(np.array([[-1, -1], [-1, -1]]))
+        features_of(feature_store(tmp_path, SHAPES), np.array([[-1, -1], [-1, -1]]))
 
 
 def test_room_on_the_disk(tmp_path, monkeypatch):
@@ -190,18 +199,18 @@ def test_room_on_the_disk(tmp_path, monkeypatch):
         return usage(9e12, 0, 4_400_000_000)
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
-    store = FeatureStore(tmp_path / "features", SHAPES)  # 22 bytes a row
-    store.check_space(200_000_000)  # 4.4 GB: just enough
+    store = feature_store(tmp_path / "features", SHAPES)  # 22 bytes a row
+    store.check_space(200_000_000, NO_SPACE)  # 4.4 GB: just enough
     with pytest.raises(InputError) as caught:
-        store.check_space(200_000_001)
+        store.check_space(200_000_001, NO_SPACE)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'features'}: 200,000,001 more rows")
-    assert "take 4.4 GB" in message
-    assert "4.4 are free" in message
+    assert "take 4.1 GiB" in message
+    assert "4.1 GiB are free" in message
     assert "--cache_dir" in message
     assert set(asked) == {tmp_path / "features"}
-    with pytest.raises(InputError, match=re.escape("take 22.0 GB, and 4.4 are free")):
-        store.check_space(1_000_000_000)
+    with pytest.raises(InputError, match=re.escape("take 20.5 GiB, and 4.1 GiB are free")):
+        store.check_space(1_000_000_000, NO_SPACE)
 
 
 class FullDisk:
@@ -226,7 +235,7 @@ class FullDisk:
         self.room -= len(data)
 
 
-@pytest.mark.parametrize("full", ["features.bin", "keys.bin"])
+@pytest.mark.parametrize("full", ["features.bin", "blocks.bin", "keys.bin"])
 @pytest.mark.parametrize("rows", [0, 0.3, 1, 1.5, 2.9])
 def test_full_disk(tmp_path, monkeypatch, full, rows):
     store = store_of(tmp_path, 1, 2)
@@ -250,4 +259,4 @@ def test_full_disk(tmp_path, monkeypatch, full, rows):
 
 
 def test_room_on_this_disk_is_enough_for_a_row(tmp_path):
-    FeatureStore(tmp_path, [(1,)]).check_space(1)
+    feature_store(tmp_path, ((1,),)).check_space(1, NO_SPACE)
