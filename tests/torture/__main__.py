@@ -13,6 +13,7 @@ from torture.tally import Tally
 PARTS = {
     "readers": "hostile images before every command that reads images",
     "loaders": "hostile models, indices and other files of ours before all that load them",
+    "flips": "single bits flipped in cached features, embeddings and cluster files",
     "fuzz": "fuzzing of the triplet parser, the partition reader and the model header",
     "kills": "every long command killed at random moments, and run again",
     "interrupts": "every command stopped by Ctrl-C or SIGTERM at random moments",
