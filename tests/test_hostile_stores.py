@@ -19,7 +19,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.row_store import RECORD, RowStore
 from deep_ranking.search.collection import Collection, locked
 from deep_ranking.search.index.clusters import ENDING, ClusterIndex
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.searcher import Searcher
 
 NUM_IMAGES, DIMENSION = 90, 6

@@ -12,7 +12,7 @@ import pytest
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection, Settings
 from deep_ranking.search.index import milvus, milvus_connection
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.index.milvus import MilvusIndex, search_parameters
 
 DIMENSION = 16

@@ -88,7 +88,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 def _find(args: argparse.Namespace, collection: "Collection") -> None:
     from deep_ranking.search.duplicates import find_duplicates
-    from deep_ranking.search.index.index_from_settings import open_index
+    from deep_ranking.search.index.kinds import open_index
 
     index = open_index(collection)
     found = find_duplicates(collection, args.threshold, index=index, progress=True)

@@ -32,7 +32,7 @@ from deep_ranking.search.collection.folder import SETTINGS
 if TYPE_CHECKING:
     import keras
 
-    from deep_ranking.search.index.updating import Upkeep
+    from deep_ranking.search.index.updating import IndexUpdate
 
 DESCRIPTION = (
     "Embed the images of a folder once, to search them. The same command again embeds only what is "
@@ -203,27 +203,27 @@ def _print_report(report: SyncReport) -> None:
             print(f"  and {len(report.broken) - NUM_BROKEN_SHOWN:,} more")
 
 
-def _print_measures(collection: Collection, done: "Upkeep") -> None:
+def _print_measures(collection: Collection, done: "IndexUpdate") -> None:
     from deep_ranking.search.index.exact import ExactIndex
-    from deep_ranking.search.index.tuning import Yardstick, measure
+    from deep_ranking.search.index.tuning import GroundTruth, measure_search
 
     embeddings, rows = collection.embeddings(), collection.rows()
-    yardstick = Yardstick(embeddings, rows)
-    print(f"\nOf {counted(len(yardstick.queries), 'query')}, one at a time, against exact search:")
+    truth = GroundTruth(embeddings, rows)
+    print(f"\nOf {counted(len(truth.queries), 'query')}, one at a time, against exact search:")
     print("  ".join(f"{name:>10}" for name in HEADINGS))
-    measured = [("exact", measure(ExactIndex(embeddings, rows), yardstick)[0])]
+    measured = [("exact", measure_search(ExactIndex(embeddings, rows), truth)[0])]
     if done.index.kind != "exact":
-        measured += [(str(each.probes or "-"), each) for each in measure(done.index, yardstick)]
-    for name, trade in measured:
-        numbers = [f"{recall:.3f}" for recall in trade.recall]
-        numbers += [f"{trade.p50:.2f}", f"{trade.p99:.2f}"]
-        numbers.append("-" if math.isnan(trade.share) else f"{trade.share:.1%}")
+        measured += [(str(each.probes or "-"), each) for each in measure_search(done.index, truth)]
+    for name, measurement in measured:
+        numbers = [f"{recall:.3f}" for recall in measurement.recall]
+        numbers += [f"{measurement.p50:.2f}", f"{measurement.p99:.2f}"]
+        numbers.append("-" if math.isnan(measurement.share) else f"{measurement.share:.1%}")
         print("  ".join(f"{cell:>10}" for cell in (name, *numbers)))
     sizes = {each.name: each.stat().st_size for each in sorted(collection.folder.iterdir())}
     print("\n" + ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items() if size))
 
 
-def _print_end(collection: Collection, report: SyncReport, done: "Upkeep") -> None:
+def _print_end(collection: Collection, report: SyncReport, done: "IndexUpdate") -> None:
     settings, index = collection.settings, done.index
     kind = settings.index.get("uri", index.kind)
     if index.num_clusters:

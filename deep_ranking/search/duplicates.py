@@ -18,8 +18,8 @@ from deep_ranking.images import open_header, read_image
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.collection import Collection, GalleryImage, ImageTable
 from deep_ranking.search.index.base import Index
-from deep_ranking.search.index.index_from_settings import open_index
-from deep_ranking.search.index.joining import near_components
+from deep_ranking.search.index.kinds import open_index
+from deep_ranking.search.index.near_groups import group_near_rows
 
 MAX_DISTANCE = 2.0
 """No two rows of unit length are further apart."""
@@ -144,7 +144,7 @@ def find_duplicates(
     labels = np.arange(len(rows))
     if threshold > 0 and len(rows) > 1:
         index = open_index(collection) if index is None else index
-        labels = near_components(embeddings, rows, index, threshold, progress=progress)
+        labels = group_near_rows(embeddings, rows, index, threshold, progress=progress)
     groups = []
     candidates = _candidates(images, labels[owners])
     for members in _measured(candidates, root, left_out, progress=progress):

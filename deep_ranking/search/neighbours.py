@@ -18,7 +18,7 @@ from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.exact import ExactIndex
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 
 QUERIES_AT_ONCE = 256
 # Beyond so many images, comparing each with all takes longer than making clusters of them.

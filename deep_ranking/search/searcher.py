@@ -15,7 +15,7 @@ from deep_ranking.metrics import cosine_at, pair_distances
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.index.base import Index
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ NO_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOS
 
 
 @dataclass
-class Moved:
+class MoveReport:
     """What was moved.
 
     Attributes:
@@ -75,7 +75,7 @@ def check_folder(folder: Path, root: Path, index: Path) -> None:
         raise InputError(f"{folder}: lies in the index; name a folder of its own")
 
 
-def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Moved:
+def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> MoveReport:
     """Move all images but the keepers into a folder, with their paths relative to the root.
 
     An image stays where it is if its file, or that of the image to keep, is not as it was when
@@ -97,7 +97,7 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
     file = folder / UNDO_FILE
     promised = {to: source for source, to in _read(file)} if file.exists() else {}
     _clear_copies(folder, promised.items())
-    moved = Moved()
+    moved = MoveReport()
     try:
         with file.open("ab") as undo:
             _end_line(undo, file)
@@ -117,7 +117,7 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
     return moved
 
 
-def move_back(file: Path) -> Moved:
+def move_back(file: Path) -> MoveReport:
     """Move all images of an undo file back to where they were.
 
     What is where it was is left alone, so that it may be called again, or after it was stopped.
@@ -135,7 +135,7 @@ def move_back(file: Path) -> Moved:
     """
     lines = list(_read(file))
     _clear_copies(file.parent, ((to, source) for source, to in lines))
-    moved = Moved()
+    moved = MoveReport()
     for source, to in reversed(lines):
         image = file.parent / to
         there, back = os.path.lexists(image), os.path.lexists(source)

@@ -11,7 +11,7 @@ ROWS_AT_ONCE = 1 << 14
 """Embeddings that are read from the disk at once: 256 MiB of 4096 floats."""
 
 
-class Cost(NamedTuple):
+class SearchCost(NamedTuple):
     """What searches take, summed over their queries.
 
     Attributes:
@@ -23,7 +23,7 @@ class Cost(NamedTuple):
     rows: int
 
 
-class Found(NamedTuple):
+class Nearest(NamedTuple):
     """The nearest embeddings of each query.
 
     Attributes:
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     rows: Int64Array
 
 
-class Within(NamedTuple):
+class RowsWithin(NamedTuple):
     """All embeddings that are near each query.
 
     Attributes:
@@ -83,7 +83,7 @@ class Index(ABC):
         """
 
     @abstractmethod
-    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
         """Find the nearest rows.
 
         Args:
@@ -96,7 +96,7 @@ class Index(ABC):
         """
 
     @abstractmethod
-    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost | None:
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost | None:
         """Tell what searches take, without searching; None where the engine does not say.
 
         Args:
@@ -105,7 +105,7 @@ class Index(ABC):
         """
 
     @abstractmethod
-    def within(self, queries: Float32Array, radius: float) -> Within:
+    def within(self, queries: Float32Array, radius: float) -> RowsWithin:
         """Find all rows that are nearer than `radius` (Euclidean), those equal to a query too."""
 
 
@@ -118,7 +118,7 @@ def read_rows(embeddings: FloatArray, rows: Int64Array) -> Float32Array:
     return np.ascontiguousarray(block, np.float32)
 
 
-def distances_of(squared: Float32Array, rows: Int64Array) -> Float32Array:
+def distances_from_squared(squared: Float32Array, rows: Int64Array) -> Float32Array:
     """Give distances of squared ones, which rounding may have made negative; infinite for none."""
     distances = np.sqrt(np.maximum(squared, 0))
     distances[rows < 0] = np.inf

@@ -19,11 +19,11 @@ from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
-    Cost,
-    Found,
     Index,
-    Within,
-    distances_of,
+    Nearest,
+    RowsWithin,
+    SearchCost,
+    distances_from_squared,
     read_rows,
 )
 from deep_ranking.search.index.cluster_file import check_layout
@@ -106,30 +106,32 @@ class ClusterIndex(Index):
         rows, self._index = self.rows(), None
         self.update(embeddings, rows, np.empty(0, np.int64))
 
-    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
         """Find the nearest rows among the members of the nearest clusters."""
         if self._index is None or not self._index.ntotal:
-            return Found(*(np.empty((len(queries), 0), dtype) for dtype in (np.float32, np.int64)))
+            return Nearest(
+                *(np.empty((len(queries), 0), dtype) for dtype in (np.float32, np.int64))
+            )
         self._prepare(probes)
         squared, rows = self._index.search(queries, min(count, self._index.ntotal))
-        return Found(distances_of(squared, rows), rows)
+        return Nearest(distances_from_squared(squared, rows), rows)
 
-    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost:
         """Tell how many clusters are visited, and how many members these have."""
         if self._index is None:
-            return Cost(0, 0)
+            return SearchCost(0, 0)
         _, clusters = self._index.quantizer.search(queries, self._prepare(probes))
         visited = clusters[clusters >= 0]
-        return Cost(len(visited), int(self._sizes[visited].sum()))
+        return SearchCost(len(visited), int(self._sizes[visited].sum()))
 
-    def within(self, queries: Float32Array, radius: float) -> Within:
+    def within(self, queries: Float32Array, radius: float) -> RowsWithin:
         """Find all rows nearer than `radius` in the nearest clusters."""
         if self._index is None:
             nothing = np.zeros(len(queries) + 1, np.int64)
-            return Within(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
+            return RowsWithin(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
         self._prepare(None)
         limits, squared, rows = self._index.range_search(queries, radius**2)
-        return Within(limits.astype(np.int64), distances_of(squared, rows), rows)
+        return RowsWithin(limits.astype(np.int64), distances_from_squared(squared, rows), rows)
 
     def _prepare(self, probes: int | None) -> int:
         """Set how many clusters are visited; give their number."""

@@ -8,11 +8,11 @@ import numpy as np
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
-    Cost,
-    Found,
     Index,
-    Within,
-    distances_of,
+    Nearest,
+    RowsWithin,
+    SearchCost,
+    distances_from_squared,
     read_rows,
 )
 
@@ -40,7 +40,7 @@ class ExactIndex(Index):
         self._embeddings = embeddings
         self._rows = np.union1d(np.setdiff1d(self._rows, removed), added)
 
-    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
         """Find the nearest rows; `probes` does nothing."""
         count = min(count, len(self._rows))
         best = faiss.ResultHeap(len(queries), max(count, 1))
@@ -49,13 +49,13 @@ class ExactIndex(Index):
             best.add_result(distances, part[order])
         best.finalize()
         distances, rows = best.D[:, :count], best.I[:, :count]
-        return Found(distances_of(distances, rows), rows)
+        return Nearest(distances_from_squared(distances, rows), rows)
 
-    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost:
         """Tell that every embedding is compared."""
-        return Cost(0, len(queries) * len(self._rows))
+        return SearchCost(0, len(queries) * len(self._rows))
 
-    def within(self, queries: Float32Array, radius: float) -> Within:
+    def within(self, queries: Float32Array, radius: float) -> RowsWithin:
         """Find all rows nearer than `radius`."""
         owners, distances, rows = [np.empty(0, np.int64)], [np.empty(0, np.float32)], []
         rows.append(np.empty(0, np.int64))
@@ -64,12 +64,12 @@ class ExactIndex(Index):
             flat.add(block)
             limits, squared, order = flat.range_search(queries, radius**2)
             owners.append(np.repeat(np.arange(len(queries)), np.diff(limits.astype(np.int64))))
-            distances.append(distances_of(squared, order))
+            distances.append(distances_from_squared(squared, order))
             rows.append(part[order])
         owner = np.concatenate(owners)
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner, minlength=len(queries))
-        return Within(
+        return RowsWithin(
             np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             np.concatenate(distances)[order],
             np.concatenate(rows)[order],

@@ -15,7 +15,13 @@ import numpy as np
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.search.index.base import Found, Index, Within, distances_of, read_rows
+from deep_ranking.search.index.base import (
+    Index,
+    Nearest,
+    RowsWithin,
+    distances_from_squared,
+    read_rows,
+)
 from deep_ranking.search.index.milvus_connection import REPLY_SECONDS, MilvusConnection
 
 if TYPE_CHECKING:
@@ -99,7 +105,7 @@ class MilvusIndex(Index):
                 bar.update(len(part))
         self._connection.ask("flush", self._name, timeout=FLUSH_SECONDS)
 
-    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
         """Find the nearest rows.
 
         Raises:
@@ -129,12 +135,12 @@ class MilvusIndex(Index):
                     rows[number, : len(hits)] = hits.ids
                     squared[number, : len(hits)] = hits.distances  # Milvus' L2 is squared
         rows = rows[:, :widest]
-        return Found(distances_of(squared[:, :widest], rows), rows)
+        return Nearest(distances_from_squared(squared[:, :widest], rows), rows)
 
     def cost(self, queries: Float32Array, *, probes: int | None = None) -> None:
         """Milvus does not say."""
 
-    def within(self, queries: Float32Array, radius: float) -> Within:
+    def within(self, queries: Float32Array, radius: float) -> RowsWithin:
         """Find all rows nearer than `radius`: more and more, until the farthest is beyond.
 
         Raises:
@@ -158,7 +164,7 @@ class MilvusIndex(Index):
                     "one, and Milvus gives no more; choose a smaller distance, or another --index"
                 )
             pending, limit = np.array(unfinished, np.int64), min(4 * limit, MOST_RESULTS)
-        return Within(
+        return RowsWithin(
             np.cumsum([0, *map(len, rows)]).astype(np.int64),
             np.concatenate([np.empty(0, np.float32), *distances]),
             np.concatenate([np.empty(0, np.int64), *rows]),

@@ -18,7 +18,7 @@ NUM_QUERIES = 200
 TOLERANCE = 1e-5
 
 
-class Trade(NamedTuple):
+class SearchMeasurement(NamedTuple):
     """What a number of probes gives, and takes.
 
     Attributes:
@@ -36,7 +36,7 @@ class Trade(NamedTuple):
     share: float
 
 
-class Yardstick:
+class GroundTruth:
     """Queries, and what an exact search finds for them.
 
     The queries are images of the collection, spread over it; an image does not find itself.
@@ -85,45 +85,45 @@ class Yardstick:
         return np.take_along_axis(distances, order, axis=1)
 
 
-def measure(index: Index, yardstick: Yardstick) -> list[Trade]:
+def measure_search(index: Index, truth: GroundTruth) -> list[SearchMeasurement]:
     """Measure an index with 1, 2, 4 ... probes, up to those that find everything.
 
     Args:
-        index: an index of the same rows as the yardstick's.
-        yardstick: queries and what is right.
+        index: an index of the same rows as the truth's.
+        truth: queries and what is right.
 
     Returns:
-        A `Trade` for each number of probes; one alone where there is nothing to choose.
+        A `SearchMeasurement` for each number of probes; one alone where there is nothing to choose.
     """
-    trades = []
+    measurements = []
     for probes in _doubling(index.num_clusters):
         answers, seconds = [], []
-        index.search(yardstick.queries[:1], 1, probes=probes)
-        for query in yardstick.queries:
+        index.search(truth.queries[:1], 1, probes=probes)
+        for query in truth.queries:
             start = time.perf_counter()
-            found = index.search(query[None], yardstick.num_nearest + 1, probes=probes)
+            found = index.search(query[None], truth.num_nearest + 1, probes=probes)
             seconds.append(time.perf_counter() - start)
             answers.append((found.distances[0], found.rows[0]))
-        recall = yardstick.recalls(
+        recall = truth.recalls(
             np.stack([distances for distances, _ in answers]),
             np.stack([rows for _, rows in answers]),
             COUNTS,
         )
         p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1000
-        cost = index.cost(yardstick.queries, probes=probes)
-        share = cost.rows / len(yardstick.queries) / yardstick.num_rows if cost else math.nan
-        trades.append(Trade(probes, tuple(recall), p50, p99, share))
+        cost = index.cost(truth.queries, probes=probes)
+        share = cost.rows / len(truth.queries) / truth.num_rows if cost else math.nan
+        measurements.append(SearchMeasurement(probes, tuple(recall), p50, p99, share))
         if min(recall) == 1:
             break
-    return trades
+    return measurements
 
 
-def fewest_probes(index: Index, yardstick: Yardstick, target_recall: float) -> tuple[int, float]:
+def fewest_probes(index: Index, truth: GroundTruth, target_recall: float) -> tuple[int, float]:
     """Find how many clusters to visit for a recall of the 20 nearest.
 
     Args:
         index: an index with clusters.
-        yardstick: queries and what is right.
+        truth: queries and what is right.
         target_recall: share of the nearest images to find, 0 to 1.
 
     Returns:
@@ -131,8 +131,8 @@ def fewest_probes(index: Index, yardstick: Yardstick, target_recall: float) -> t
     """
 
     def recall(probes: int) -> float:
-        found = index.search(yardstick.queries, TUNED_COUNT + 1, probes=probes)
-        return float(yardstick.recalls(found.distances, found.rows, [TUNED_COUNT])[0])
+        found = index.search(truth.queries, TUNED_COUNT + 1, probes=probes)
+        return float(truth.recalls(found.distances, found.rows, [TUNED_COUNT])[0])
 
     low, high, reached = 0, 1, recall(1)
     while reached < target_recall and high < index.num_clusters:

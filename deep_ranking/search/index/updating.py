@@ -9,15 +9,15 @@ from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
-from deep_ranking.search.index.index_from_settings import KINDS, index_file, open_index
-from deep_ranking.search.index.tuning import Yardstick, fewest_probes
+from deep_ranking.search.index.kinds import KINDS, index_file, open_index
+from deep_ranking.search.index.tuning import GroundTruth, fewest_probes
 
 TARGET_RECALL = 0.95
 RECHOSEN = 0.05  # share of new images from which on probes are chosen anew
 
 
 @dataclass(frozen=True)
-class Upkeep:
+class IndexUpdate:
     """What was done to an index.
 
     Attributes:
@@ -40,7 +40,7 @@ def update_index(
     *,
     probes: int | None = None,
     target_recall: float | None = None,
-) -> Upkeep:
+) -> IndexUpdate:
     """Add what is new to the index, remove what is gone, and choose its probes.
 
     Args:
@@ -77,7 +77,7 @@ def update_index(
     for kind in KINDS:
         if kind != settings["kind"]:
             index_file(collection, kind).unlink(missing_ok=True)
-    return Upkeep(index, len(added), len(removed), recall)
+    return IndexUpdate(index, len(added), len(removed), recall)
 
 
 def _with_probes(
@@ -103,6 +103,6 @@ def _with_probes(
     if target_recall is None and "probes" in settings and not many_new:
         return settings, None
     target = target_recall or settings.get("target_recall", TARGET_RECALL)
-    yardstick = Yardstick(collection.embeddings(), rows)
-    index.probes, recall = fewest_probes(index, yardstick, target)
+    truth = GroundTruth(collection.embeddings(), rows)
+    index.probes, recall = fewest_probes(index, truth, target)
     return settings | {"probes": index.probes, "target_recall": target}, recall

@@ -22,7 +22,7 @@ PAIRS_DECIDED_AT_ONCE = 1 << 18
 ROUNDING = 1e-4
 
 
-def near_components(
+def group_near_rows(
     embeddings: FloatArray,
     rows: Int64Array,
     index: Index,
