@@ -83,7 +83,7 @@ class Products(Watched):
 def test_groups_are_those_of_naive_loops(threshold, monkeypatch):
     monkeypatch.setattr(near_groups, "QUERIES_AT_ONCE", 23)
     monkeypatch.setattr(near_groups, "FIRST_QUERIES", 5)
-    monkeypatch.setattr(near_groups, "PAIRS_DECIDED_AT_ONCE", 7)
+    monkeypatch.setattr(near_groups, "PAIRS_MEASURED_AT_ONCE", 7)
     embeddings = unit(np.random.default_rng(3).normal(size=(150, 3)))
     # The index holds rows that do not count, which must not join others.
     rows = np.setdiff1d(np.arange(150), np.arange(4, 150, 6))

@@ -1,4 +1,4 @@
-"""The exact index: every embedding is compared, straight from the memory-mapped matrix."""
+"""The exact index: compare every embedding, straight from the memory-mapped matrix."""
 
 from collections.abc import Iterator
 
@@ -12,17 +12,18 @@ from deep_ranking.search.index.base import (
     Nearest,
     RowsWithin,
     SearchCost,
+    batches,
     distances_from_squared,
     read_rows,
 )
 
 
 class ExactIndex(Index):
-    """Compares each query with all embeddings; needs no file, and memory for one block.
+    """Compare each query with all embeddings; needs no file, and memory for one block of rows.
 
     Args:
         embeddings: float (all rows, dim), memory-mapped.
-        rows: int64 (rows,), those that can be found, rising.
+        rows: int64 (rows,), the rows to search, rising.
     """
 
     kind = "exact"
@@ -32,16 +33,16 @@ class ExactIndex(Index):
         self._rows = rows
 
     def rows(self) -> Int64Array:
-        """Give the rows that can be found."""
+        """Return the rows to search."""
         return self._rows
 
     def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
-        """Take the rows; there is nothing to keep."""
+        """Change the rows to search; nothing is stored."""
         self._embeddings = embeddings
         self._rows = np.union1d(np.setdiff1d(self._rows, removed), added)
 
     def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
-        """Find the nearest rows; `probes` does nothing."""
+        """Find the nearest rows; `probes` has no effect."""
         count = min(count, len(self._rows))
         best = faiss.ResultHeap(len(queries), max(count, 1))
         for part, block in self._blocks():
@@ -52,13 +53,13 @@ class ExactIndex(Index):
         return Nearest(distances_from_squared(distances, rows), rows)
 
     def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost:
-        """Tell that every embedding is compared."""
+        """Return the work of comparing every embedding."""
         return SearchCost(0, len(queries) * len(self._rows))
 
     def within(self, queries: Float32Array, radius: float) -> RowsWithin:
         """Find all rows nearer than `radius`."""
-        owners, distances, rows = [np.empty(0, np.int64)], [np.empty(0, np.float32)], []
-        rows.append(np.empty(0, np.int64))
+        owners, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        distances = [np.empty(0, np.float32)]
         for part, block in self._blocks():
             flat = faiss.IndexFlatL2(block.shape[1])
             flat.add(block)
@@ -76,6 +77,5 @@ class ExactIndex(Index):
         )
 
     def _blocks(self) -> Iterator[tuple[Int64Array, Float32Array]]:
-        for begin in range(0, len(self._rows), ROWS_AT_ONCE):
-            part = self._rows[begin : begin + ROWS_AT_ONCE]
+        for part in batches(self._rows, ROWS_AT_ONCE):
             yield part, read_rows(self._embeddings, part)

@@ -1,4 +1,4 @@
-"""How well an index finds what an exact search finds, and at what price: measured, not guessed."""
+"""Measure the recall and time of an index against exact search, and choose its probes by recall."""
 
 import math
 import time
@@ -12,21 +12,21 @@ from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.exact import ExactIndex
 
 COUNTS = (1, 10, 100)
-TUNED_COUNT = 20  # of nearest images, for the recall that probes are chosen by
+TUNED_COUNT = 20  # nearest images that count for the recall by which probes are chosen
 NUM_QUERIES = 200
-# Squared distances that differ by less are one: which of two copies is found is chance.
+# Squared distances that differ by less count as equal: which of two copies is found is chance.
 TOLERANCE = 1e-5
 
 
 class SearchMeasurement(NamedTuple):
-    """What a number of probes gives, and takes.
+    """Recall and time of searches with a number of probes.
 
     Attributes:
-        probes: clusters visited by a query.
-        recall: for each of `COUNTS`, the share of the nearest images that is found, 0 to 1.
-        p50: milliseconds of a query, median.
-        p99: milliseconds that 99 % of the queries do not exceed.
-        share: of the embeddings that a query is compared with; NaN where the engine does not say.
+        probes: clusters that a query visits.
+        recall: share of the nearest images found, 0 to 1, for each of `COUNTS`.
+        p50: median milliseconds of a query.
+        p99: 99th percentile of the milliseconds of a query.
+        share: share of the embeddings compared with a query; NaN if the engine does not tell.
     """
 
     probes: int
@@ -37,15 +37,16 @@ class SearchMeasurement(NamedTuple):
 
 
 class GroundTruth:
-    """Queries, and what an exact search finds for them.
+    """Queries and the distances of their nearest images, by exact search.
 
-    The queries are images of the collection, spread over it; an image does not find itself.
+    The queries are random images of the collection; an image itself does not count as its own
+    neighbour.
 
     Args:
         embeddings: float (all rows, dim), memory-mapped.
-        rows: int64 (rows,), those that can be found.
-        num_queries: how many, at most.
-        seed: decides which.
+        rows: int64 (rows,) in the index.
+        num_queries: largest number of queries.
+        seed: decides which images are queries.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class GroundTruth:
     def recalls(
         self, distances: Float32Array, rows: Int64Array, counts: Sequence[int]
     ) -> list[float]:
-        """Give the recall at each count of what a search for one neighbour more found."""
+        """Return the recall at each count, given the result of a search for one image more."""
         found = self._others(distances, rows)
         recalls = []
         for wanted in counts:
@@ -78,22 +79,22 @@ class GroundTruth:
         return recalls
 
     def _others(self, distances: Float32Array, rows: Int64Array) -> Float32Array:
-        """Distances without those of the queries to themselves, (queries, nearest)."""
+        """Return distances (queries, nearest) without those of the queries to themselves."""
         other = rows != self.query_rows[:, None]
-        # Where a query did not find itself, the farthest is left out.
+        # If a query did not find itself, leave out the farthest image instead.
         order = np.argsort(~other, axis=1, kind="stable")[:, : rows.shape[1] - 1]
         return np.take_along_axis(distances, order, axis=1)
 
 
 def measure_search(index: Index, truth: GroundTruth) -> list[SearchMeasurement]:
-    """Measure an index with 1, 2, 4 ... probes, up to those that find everything.
+    """Measure an index with 1, 2, 4 ... probes, until it finds everything.
 
     Args:
-        index: an index of the same rows as the truth's.
-        truth: queries and what is right.
+        index: an index of the rows that `truth` was made with.
+        truth: queries and their nearest images.
 
     Returns:
-        A `SearchMeasurement` for each number of probes; one alone where there is nothing to choose.
+        A measurement for each number of probes; only one for an index without clusters.
     """
     measurements = []
     for probes in _doubling(index.num_clusters):
@@ -119,15 +120,15 @@ def measure_search(index: Index, truth: GroundTruth) -> list[SearchMeasurement]:
 
 
 def fewest_probes(index: Index, truth: GroundTruth, target_recall: float) -> tuple[int, float]:
-    """Find how many clusters to visit for a recall of the 20 nearest.
+    """Find the smallest number of clusters to visit that reaches a recall.
 
     Args:
         index: an index with clusters.
-        truth: queries and what is right.
-        target_recall: share of the nearest images to find, 0 to 1.
+        truth: queries and their nearest images.
+        target_recall: share of the 20 nearest images to find, 0 to 1.
 
     Returns:
-        The smallest number of probes that reaches it, and the recall measured.
+        The number of probes, and the recall measured with it.
     """
 
     def recall(probes: int) -> float:
@@ -149,5 +150,5 @@ def fewest_probes(index: Index, truth: GroundTruth, target_recall: float) -> tup
 
 
 def _doubling(most: int) -> list[int]:
-    numbers = [1 << power for power in range(most.bit_length()) if 1 << power < most]
-    return [*numbers, most]
+    """Return 1, 2, 4 ... below `most`, then `most`."""
+    return [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]
