@@ -17,12 +17,13 @@ from PIL import Image
 from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
 from deep_ranking.reports.page.duplicate_groups import proportional_pixels
-from deep_ranking.search.duplicates import find_duplicates, readable_bytes, sharpness
+from deep_ranking.search.duplicates import find_duplicates
 from deep_ranking.search.index import near_groups
 from deep_ranking.search.index.base import RowsWithin
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.near_groups import group_near_rows
+from deep_ranking.search.keeper import sharpness
 
 
 def unit(rows):
@@ -309,18 +310,8 @@ def test_bad_thresholds_and_a_folder_that_is_gone_are_named(make, tmp_path):
             find_duplicates(collection, threshold)
     assert find_duplicates(collection, 2).groups == []
     shutil.rmtree(tmp_path / "images")
-    with pytest.raises(InputError, match="no such folder, where the images were"):
+    with pytest.raises(InputError, match="the folder of the images is gone"):
         find_duplicates(collection, 0.1)
-
-
-def test_bytes_for_people():
-    assert [readable_bytes(number) for number in (0, 1023, 1536, 2**20, 5 * 2**30)] == [
-        "0 bytes",
-        "1023 bytes",
-        "1.5 KiB",
-        "1.0 MiB",
-        "5,120.0 MiB",
-    ]
 
 
 ODD = "a&b/<i>\"say\" 'hi' .png"

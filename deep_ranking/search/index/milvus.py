@@ -33,7 +33,7 @@ ROW, EMBEDDING, MODEL_PROPERTY = "row", "embedding", "deep_ranking.model"
 
 # HNSW needs no training, so it grows with the collection. It finds nearly everything with these
 # parameters, and both Milvus and Milvus Lite have it. It stays in memory: if a collection is too
-# large for that, replace the index on the server (docs/scale.md), and this class uses what it finds.
+# large for that, replace the index on the server (docs/scale.md); this class uses what is there.
 INDEX_TYPE, INDEX_PARAMETERS = "HNSW", {"M": 16, "efConstruction": 200}
 DEFAULT_PROBES = 128
 
