@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from deep_ranking.files import InputError, make_folder, open_regular
-from deep_ranking.search.duplicates import DuplicateGroup, DuplicateImage
+from deep_ranking.search.duplicates import DuplicateGroup
+from deep_ranking.search.keeper import DuplicateImage
 
 UNDO_FILE = "undo.jsonl"
 LINE_START = b'{"from": '
