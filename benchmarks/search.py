@@ -132,7 +132,7 @@ def compare(args: argparse.Namespace, embeddings: np.ndarray, queries: np.ndarra
 
     from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
     from deep_ranking.search.index.exact import ExactIndex
-    from deep_ranking.search.index.tuning import Yardstick, fewest_probes
+    from deep_ranking.search.index.tuning import GroundTruth, fewest_probes
 
     rows = np.arange(args.images)
     exact = ExactIndex(embeddings, rows)
@@ -141,7 +141,7 @@ def compare(args: argparse.Namespace, embeddings: np.ndarray, queries: np.ndarra
     start = time.perf_counter()
     ours.update(embeddings, rows, np.empty(0, np.int64))
     built = time.perf_counter() - start
-    ours.probes, measured = fewest_probes(ours, Yardstick(embeddings, rows), args.target_recall)
+    ours.probes, measured = fewest_probes(ours, GroundTruth(embeddings, rows), args.target_recall)
     reached = recall(ours.search(queries, TOP).rows, right)
     start = time.perf_counter()
     bare = bare_index(np.array(embeddings), ours.num_clusters)

@@ -11,7 +11,7 @@ from deep_ranking.images import class_of
 from deep_ranking.model.header import CONFIG_ATTRIBUTE, read_header
 from deep_ranking.search.collection import Collection, Settings
 from deep_ranking.search.collection.image_table import FoundFile
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 
 
 def make_model(path):

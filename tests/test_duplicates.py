@@ -17,12 +17,13 @@ from PIL import Image
 from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
 from deep_ranking.reports.page.duplicate_groups import proportional_pixels
-from deep_ranking.search.duplicates import find_duplicates, readable_bytes, sharpness
-from deep_ranking.search.index import joining
-from deep_ranking.search.index.base import Within
+from deep_ranking.search.duplicates import find_duplicates
+from deep_ranking.search.index import near_groups
+from deep_ranking.search.index.base import RowsWithin
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.exact import ExactIndex
-from deep_ranking.search.index.joining import near_components
+from deep_ranking.search.index.near_groups import group_near_rows
+from deep_ranking.search.keeper import sharpness
 
 
 def unit(rows):
@@ -76,19 +77,19 @@ class Products(Watched):
         squared = np.float32(2) - 2 * (queries @ self.inner.T)
         found = squared < radius**2
         limits = np.concatenate([[0], np.cumsum(found.sum(axis=1))])
-        return Within(limits, np.sqrt(np.maximum(squared[found], 0)), np.nonzero(found)[1])
+        return RowsWithin(limits, np.sqrt(np.maximum(squared[found], 0)), np.nonzero(found)[1])
 
 
 @pytest.mark.parametrize("threshold", [0.08, 0.12, 0.2])
 def test_groups_are_those_of_naive_loops(threshold, monkeypatch):
-    monkeypatch.setattr(joining, "QUERIES_AT_ONCE", 23)
-    monkeypatch.setattr(joining, "FIRST_QUERIES", 5)
-    monkeypatch.setattr(joining, "PAIRS_DECIDED_AT_ONCE", 7)
+    monkeypatch.setattr(near_groups, "QUERIES_AT_ONCE", 23)
+    monkeypatch.setattr(near_groups, "FIRST_QUERIES", 5)
+    monkeypatch.setattr(near_groups, "PAIRS_MEASURED_AT_ONCE", 7)
     embeddings = unit(np.random.default_rng(3).normal(size=(150, 3)))
     # The index holds rows that do not count, which must not join others.
     rows = np.setdiff1d(np.arange(150), np.arange(4, 150, 6))
     index = Watched(ExactIndex(embeddings, np.arange(150)))
-    labels = near_components(embeddings, rows, index, threshold)
+    labels = group_near_rows(embeddings, rows, index, threshold)
     expected = groups_by_walking(embeddings, rows.tolist(), threshold)
     assert any(len(group) > 2 for group in expected) and len(expected) > 1
     assert groups_of_labels(rows, labels) == expected
@@ -97,11 +98,11 @@ def test_groups_are_those_of_naive_loops(threshold, monkeypatch):
 
 
 def test_many_neighbours_make_few_queries_at_once(monkeypatch):
-    monkeypatch.setattr(joining, "FIRST_QUERIES", 8)
-    monkeypatch.setattr(joining, "PAIRS_AT_ONCE", 200)
+    monkeypatch.setattr(near_groups, "FIRST_QUERIES", 8)
+    monkeypatch.setattr(near_groups, "PAIRS_AT_ONCE", 200)
     embeddings = unit(np.ones((100, 4)))
     index = Watched(ExactIndex(embeddings, np.arange(100)))
-    labels = near_components(embeddings, np.arange(100), index, 0.5)
+    labels = group_near_rows(embeddings, np.arange(100), index, 0.5)
     assert len(set(labels.tolist())) == 1
     assert index.sizes[0] == 8 and set(index.sizes[1:]) == {2}
 
@@ -115,10 +116,10 @@ def test_nearly_equal_rows_are_found_and_decided_exactly():
     rows = np.arange(120)
     index = Products(embeddings)
     exact = np.sqrt(((first.astype(np.float64) - second) ** 2).sum(axis=1))
-    labels = near_components(embeddings, rows, index, exact.max() * 1.0001)
+    labels = group_near_rows(embeddings, rows, index, exact.max() * 1.0001)
     assert (labels[:60] == labels[60:]).all()
     # Nearer than the threshold, not as near: the pair at the threshold itself is none.
-    labels = near_components(embeddings, rows, index, float(np.median(exact[:-1])))
+    labels = group_near_rows(embeddings, rows, index, float(np.median(exact[:-1])))
     joined = labels[:60] == labels[60:]
     assert (joined == (exact < np.median(exact[:-1]))).all()
 
@@ -128,7 +129,7 @@ def test_clusters_find_what_is_in_the_clusters_visited(tmp_path):
     index = ClusterIndex(tmp_path / "index.faiss", probes=5)
     index.update(embeddings, np.arange(200), np.empty(0, np.int64))
     assert index.num_clusters == 5
-    labels = near_components(embeddings, np.arange(200), index, 0.2)
+    labels = group_near_rows(embeddings, np.arange(200), index, 0.2)
     assert groups_of_labels(np.arange(200), labels) == groups_by_walking(
         embeddings, range(200), 0.2
     )
@@ -309,18 +310,8 @@ def test_bad_thresholds_and_a_folder_that_is_gone_are_named(make, tmp_path):
             find_duplicates(collection, threshold)
     assert find_duplicates(collection, 2).groups == []
     shutil.rmtree(tmp_path / "images")
-    with pytest.raises(InputError, match="no such folder, where the images were"):
+    with pytest.raises(InputError, match="the folder of the images is gone"):
         find_duplicates(collection, 0.1)
-
-
-def test_bytes_for_people():
-    assert [readable_bytes(number) for number in (0, 1023, 1536, 2**20, 5 * 2**30)] == [
-        "0 bytes",
-        "1023 bytes",
-        "1.5 KiB",
-        "1.0 MiB",
-        "5,120.0 MiB",
-    ]
 
 
 ODD = "a&b/<i>\"say\" 'hi' .png"

@@ -19,7 +19,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.row_store import RECORD, RowStore
 from deep_ranking.search.collection import Collection, locked
 from deep_ranking.search.index.clusters import ENDING, ClusterIndex
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.searcher import Searcher
 
 NUM_IMAGES, DIMENSION = 90, 6
@@ -105,7 +105,7 @@ def test_another_width_than_the_model_gives(made, index):
     file = index / "collection.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"dimension": 3}))
     assert "numbers" in refusal(index, made[1])
-    with pytest.raises(InputError, match="its model gives 7"):
+    with pytest.raises(InputError, match="those of its model 7"):
         Searcher(Collection.open(index), open_index_of(made)).search(np.ones((1, 7), "f4"), 1)
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.search.index import clusters, exact, tuning
-from deep_ranking.search.index.base import Cost
+from deep_ranking.search.index.base import SearchCost
 from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
 from deep_ranking.search.index.exact import ExactIndex
-from deep_ranking.search.index.tuning import Yardstick, fewest_probes, measure
+from deep_ranking.search.index.tuning import GroundTruth, fewest_probes, measure_search
 
 DIM = 12
 
@@ -122,7 +122,7 @@ def test_search_finds_what_a_loop_finds(kind, tmp_path, data, dtype, count):
     index = ready(kind, tmp_path, embeddings, rows)
     found = index.search(queries, count)
     assert_nearest(found, embeddings, rows, queries, count)
-    cost = Cost(len(queries) * index.num_clusters, len(queries) * len(rows))
+    cost = SearchCost(len(queries) * index.num_clusters, len(queries) * len(rows))
     assert index.cost(queries) == cost
     assert index.rows().tolist() == rows.tolist()
     assert index.rows().dtype == np.int64
@@ -171,13 +171,13 @@ def test_clusters_nearest_to_the_query_are_visited(tmp_path, data, probes):
         assert np.isinf(found.distances[number][len(mine) :]).all()
         near = within.rows[within.limits[number] : within.limits[number + 1]]
         assert set(near) == set(np.flatnonzero(hand < 0.6))
-    assert index.cost(queries) == Cost(probes * len(queries), num_rows)
+    assert index.cost(queries) == SearchCost(probes * len(queries), num_rows)
     assert num_rows < len(rows) * len(queries)
     index.probes = 3
-    assert index.cost(queries, probes=probes) == Cost(probes * len(queries), num_rows)
+    assert index.cost(queries, probes=probes) == SearchCost(probes * len(queries), num_rows)
     again = index.search(queries, 300, probes=probes)
     np.testing.assert_array_equal(again.rows, found.rows)
-    everything = Cost(index.num_clusters * len(queries), len(rows) * len(queries))
+    everything = SearchCost(index.num_clusters * len(queries), len(rows) * len(queries))
     assert index.cost(queries, probes=9999) == everything
 
 
@@ -245,7 +245,7 @@ def test_what_was_not_built_yet_finds_nothing(kind, tmp_path, data):
     assert index.rows().tolist() == []
     assert index.search(data[2], 3).rows.shape == (len(data[2]), 0)
     assert index.within(data[2], 3).limits.tolist() == [0] * (len(data[2]) + 1)
-    assert index.cost(data[2]) == Cost(0, 0)
+    assert index.cost(data[2]) == SearchCost(0, 0)
     index.update(data[0], np.empty(0, np.int64), np.empty(0, np.int64))
     assert not (tmp_path / "index.faiss").exists()
 
@@ -454,19 +454,19 @@ def recall_by_hand(embeddings, rows, query_rows, found, count):
 @pytest.mark.parametrize("num_queries", [30, 10_000])
 def test_recalls_are_those_of_a_loop(kind, tmp_path, data, num_queries):
     embeddings, rows, _ = data
-    yardstick = Yardstick(embeddings, rows, num_queries=num_queries, seed=4)
-    assert len(yardstick.query_rows) == min(num_queries, len(rows))
-    assert set(yardstick.query_rows) <= set(rows)
-    assert (np.diff(yardstick.query_rows) > 0).all()
-    np.testing.assert_array_equal(yardstick.queries, embeddings[yardstick.query_rows])
+    truth = GroundTruth(embeddings, rows, num_queries=num_queries, seed=4)
+    assert len(truth.query_rows) == min(num_queries, len(rows))
+    assert set(truth.query_rows) <= set(rows)
+    assert (np.diff(truth.query_rows) > 0).all()
+    np.testing.assert_array_equal(truth.queries, embeddings[truth.query_rows])
     index = built(kind, tmp_path, embeddings, rows)
     seen = []
     for probes in (1, 3, index.num_clusters):
-        found = index.search(yardstick.queries, 101, probes=probes)
-        recalls = yardstick.recalls(found.distances, found.rows, (1, 10, 100))
+        found = index.search(truth.queries, 101, probes=probes)
+        recalls = truth.recalls(found.distances, found.rows, (1, 10, 100))
         if num_queries == 30:
             for count, recall in zip((1, 10, 100), recalls, strict=True):
-                wanted = recall_by_hand(embeddings, rows, yardstick.query_rows, found.rows, count)
+                wanted = recall_by_hand(embeddings, rows, truth.query_rows, found.rows, count)
                 assert recall == pytest.approx(wanted, abs=1e-9)
         seen.append(recalls)
     assert seen[-1] == [1, 1, 1]
@@ -476,38 +476,38 @@ def test_recalls_are_those_of_a_loop(kind, tmp_path, data, num_queries):
 def test_an_image_does_not_find_itself():
     """Rows 0 and 1 are 0.1 apart, row 2 is 1 away from row 0, row 3 is 2 away."""
     embeddings = np.array([[0], [0.1], [1], [2]], np.float32)
-    yardstick = Yardstick(embeddings, np.arange(4))
-    assert yardstick.query_rows.tolist() == [0, 1, 2, 3]
-    np.testing.assert_allclose(yardstick.exact[0], [0.1, 1, 2], atol=1e-3)
-    np.testing.assert_allclose(yardstick.exact[3], [1, 1.9, 2], atol=1e-3)
+    truth = GroundTruth(embeddings, np.arange(4))
+    assert truth.query_rows.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(truth.exact[0], [0.1, 1, 2], atol=1e-3)
+    np.testing.assert_allclose(truth.exact[3], [1, 1.9, 2], atol=1e-3)
     rows = np.array([[0, 1, 2, 3], [1, 2, 3, -1], [2, 3, -1, -1], [2, 1, 0, 3]])
     distances = np.array(
         [[0, 0.1, 1, 2], [0, 0.9, 1.9, np.inf], [0, 1, np.inf, np.inf], [1, 1.9, 2, 2]], np.float32
     )
     # Nearest others: 1; 0; 1 at 0.9; 2 at 1. Found first: 1; 2 at 0.9; 3 at 1; 2 at 1.
-    assert yardstick.recalls(distances, rows, [1]) == [2 / 4]
+    assert truth.recalls(distances, rows, [1]) == [2 / 4]
     # The nearest two: 1 2; 0 2; 1 0 or 3, at 1; 2 1. Found: 1 2; 2; 3; 2 1.
     # Row 1's second is 2 at 0.9, and 3 at 1.9 is beyond it.
-    assert yardstick.recalls(distances, rows, [2]) == [(2 + 1 + 1 + 2) / 8]
+    assert truth.recalls(distances, rows, [2]) == [(2 + 1 + 1 + 2) / 8]
 
 
 def test_copies_count_as_one_another():
     embeddings = np.repeat(clustered(4), 5, axis=0)
     rows = np.arange(20)
-    yardstick = Yardstick(embeddings, rows)
+    truth = GroundTruth(embeddings, rows)
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(20)  # any of the copies comes first
-        found = ExactIndex(embeddings[order], rows).search(yardstick.queries, 5)
-        assert yardstick.recalls(found.distances, order[found.rows], [1, 4]) == [1, 1]
+        found = ExactIndex(embeddings[order], rows).search(truth.queries, 5)
+        assert truth.recalls(found.distances, order[found.rows], [1, 4]) == [1, 1]
 
 
 def test_yardstick_of_one_image():
     embeddings = clustered(1)
-    yardstick = Yardstick(embeddings, np.array([0]))
-    found = ExactIndex(embeddings, np.array([0])).search(yardstick.queries, 1)
-    assert yardstick.recalls(found.distances, found.rows, (1, 10)) == [1, 1]
-    (trade,) = measure(ExactIndex(embeddings, np.array([0])), yardstick)
-    assert trade.recall == (1, 1, 1)
+    truth = GroundTruth(embeddings, np.array([0]))
+    found = ExactIndex(embeddings, np.array([0])).search(truth.queries, 1)
+    assert truth.recalls(found.distances, found.rows, (1, 10)) == [1, 1]
+    (measurement,) = measure_search(ExactIndex(embeddings, np.array([0])), truth)
+    assert measurement.recall == (1, 1, 1)
 
 
 @clustering
@@ -515,13 +515,13 @@ def test_yardstick_of_one_image():
 def test_fewest_probes_reach_the_target_and_one_less_does_not(kind, tmp_path, data, target):
     embeddings, rows, _ = data
     index = built(kind, tmp_path, embeddings, rows)
-    yardstick = Yardstick(embeddings, rows, num_queries=40)
+    truth = GroundTruth(embeddings, rows, num_queries=40)
 
     def recall(probes):
-        found = index.search(yardstick.queries, 21, probes=probes)
-        return recall_by_hand(embeddings, rows, yardstick.query_rows, found.rows, 20)
+        found = index.search(truth.queries, 21, probes=probes)
+        return recall_by_hand(embeddings, rows, truth.query_rows, found.rows, 20)
 
-    probes, reached = fewest_probes(index, yardstick, target)
+    probes, reached = fewest_probes(index, truth, target)
     assert reached >= target
     assert reached == pytest.approx(recall(probes), abs=1e-9)
     assert probes == 1 or recall(probes - 1) < target
@@ -536,8 +536,8 @@ def test_fewest_probes_where_the_target_is_out_of_reach(tmp_path, data):
 
     embeddings, rows, _ = data
     index = built(Deaf, tmp_path, embeddings, rows)
-    yardstick = Yardstick(embeddings, rows, num_queries=10)
-    probes, reached = fewest_probes(index, yardstick, 0.9)
+    truth = GroundTruth(embeddings, rows, num_queries=10)
+    probes, reached = fewest_probes(index, truth, 0.9)
     assert probes == index.num_clusters
     assert reached < 0.9
 
@@ -546,31 +546,31 @@ def test_fewest_probes_where_the_target_is_out_of_reach(tmp_path, data):
 def test_measures(kind, tmp_path, data):
     embeddings, rows, _ = data
     index = built(kind, tmp_path, embeddings, rows)
-    yardstick = Yardstick(embeddings, rows, num_queries=25)
-    trades = measure(index, yardstick)
-    doubled = [1, 2, 4, 8, 16, 32][: len(trades)]
-    assert [trade.probes for trade in trades][:-1] == doubled[:-1]
-    assert trades[-1].probes in (doubled[-1], index.num_clusters)
-    assert trades[-1].recall == (1, 1, 1)
-    assert min(trades[-2].recall) < 1
-    for trade in trades:
-        found = index.search(yardstick.queries, 101, probes=trade.probes)
-        cost = index.cost(yardstick.queries, probes=trade.probes)
-        assert trade.share == pytest.approx(cost.rows / 25 / len(rows))
-        for count, recall in zip((1, 10, 100), trade.recall, strict=True):
-            wanted = recall_by_hand(embeddings, rows, yardstick.query_rows, found.rows, count)
+    truth = GroundTruth(embeddings, rows, num_queries=25)
+    measurements = measure_search(index, truth)
+    doubled = [1, 2, 4, 8, 16, 32][: len(measurements)]
+    assert [measurement.probes for measurement in measurements][:-1] == doubled[:-1]
+    assert measurements[-1].probes in (doubled[-1], index.num_clusters)
+    assert measurements[-1].recall == (1, 1, 1)
+    assert min(measurements[-2].recall) < 1
+    for measurement in measurements:
+        found = index.search(truth.queries, 101, probes=measurement.probes)
+        cost = index.cost(truth.queries, probes=measurement.probes)
+        assert measurement.share == pytest.approx(cost.rows / 25 / len(rows))
+        for count, recall in zip((1, 10, 100), measurement.recall, strict=True):
+            wanted = recall_by_hand(embeddings, rows, truth.query_rows, found.rows, count)
             assert recall == pytest.approx(wanted, abs=1e-9)
-        assert 0 < trade.p50 <= trade.p99 < 10_000
-    shares = [trade.share for trade in trades]
+        assert 0 < measurement.p50 <= measurement.p99 < 10_000
+    shares = [measurement.share for measurement in measurements]
     assert shares == sorted(shares)
     assert shares[0] < 0.5
 
 
 def test_measure_of_an_exact_index(data):
     embeddings, rows, _ = data
-    yardstick = Yardstick(embeddings, rows, num_queries=5)
-    (trade,) = measure(ExactIndex(embeddings, rows), yardstick)
-    assert (trade.probes, trade.recall, trade.share) == (0, (1, 1, 1), 1)
+    truth = GroundTruth(embeddings, rows, num_queries=5)
+    (measurement,) = measure_search(ExactIndex(embeddings, rows), truth)
+    assert (measurement.probes, measurement.recall, measurement.share) == (0, (1, 1, 1), 1)
 
 
 def test_measure_of_an_engine_that_does_not_say(data):
@@ -579,8 +579,10 @@ def test_measure_of_an_engine_that_does_not_say(data):
             return None
 
     embeddings, rows, _ = data
-    (trade,) = measure(Silent(embeddings, rows), Yardstick(embeddings, rows, num_queries=5))
-    assert np.isnan(trade.share)
+    (measurement,) = measure_search(
+        Silent(embeddings, rows), GroundTruth(embeddings, rows, num_queries=5)
+    )
+    assert np.isnan(measurement.share)
 
 
 @pytest.mark.parametrize(

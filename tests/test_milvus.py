@@ -11,8 +11,8 @@ import pytest
 
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection, Settings
-from deep_ranking.search.index import milvus, milvus_connection
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index import kinds, milvus, milvus_connection
+from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.index.milvus import MilvusIndex, search_parameters
 
 DIMENSION = 16
@@ -373,7 +373,7 @@ def made(monkeypatch):
 def test_token_and_certificate_are_passed_on_and_not_kept(make, made, monkeypatch, tmp_path):
     certificate = tmp_path / "ca.pem"
     certificate.write_text("a certificate")
-    monkeypatch.setenv(milvus_connection.TOKEN_VARIABLE, "root:secret")
+    monkeypatch.setenv(kinds.TOKEN_VARIABLE, "root:secret")
     monkeypatch.setenv(milvus_connection.CERTIFICATE_VARIABLE, str(certificate))
     collection = make("https://milvus.example:443")
     MilvusIndex(collection)
@@ -391,7 +391,7 @@ def test_token_and_certificate_are_passed_on_and_not_kept(make, made, monkeypatc
 
 
 def test_without_token_and_tls(make, made, monkeypatch):
-    monkeypatch.delenv(milvus_connection.TOKEN_VARIABLE, raising=False)
+    monkeypatch.delenv(kinds.TOKEN_VARIABLE, raising=False)
     MilvusIndex(make("http://milvus.example:19530"))
     [(_, options)] = made
     assert not {"token", "secure", "server_pem_path"} & set(options)
@@ -400,7 +400,7 @@ def test_without_token_and_tls(make, made, monkeypatch):
 def test_a_password_in_the_address_is_refused_and_not_repeated(make):
     with pytest.raises(InputError) as error:
         MilvusIndex(make("http://root:secret@127.0.0.1:1"))
-    one_line(error, milvus_connection.TOKEN_VARIABLE)
+    one_line(error, kinds.TOKEN_VARIABLE)
     assert "secret" not in str(error.value)
 
 

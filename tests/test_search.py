@@ -12,7 +12,7 @@ from deep_ranking.files import InputError
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
 from deep_ranking.search.collection import Collection
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.searcher import Searcher, as_rows
 
 DIM = 8

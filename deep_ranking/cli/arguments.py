@@ -74,7 +74,7 @@ def add_seed(parser: argparse.ArgumentParser, help_text: str = "decides what is 
 
 def add_index_kind(parser: argparse.ArgumentParser) -> None:
     """Add the flag of the kind of index; its value is the index's settings."""
-    from deep_ranking.search.index.index_from_settings import KINDS, index_settings
+    from deep_ranking.search.index.kinds import KINDS, index_settings
 
     def settings(text: str) -> dict[str, Any]:
         try:

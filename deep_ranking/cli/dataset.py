@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_required_path, add_seed, positive_int
 from deep_ranking.datasets.public import CATALOGUE, Dataset
-from deep_ranking.files.words import counted
+from deep_ranking.files.words import byte_size, counted
 
 if TYPE_CHECKING:
     from deep_ranking.datasets.public import Contents
@@ -199,7 +199,6 @@ def _run_stats(args: argparse.Namespace) -> None:
 
 def _print_statistics(root: Path, found: "Statistics") -> None:
     from deep_ranking.datasets.statistics import spread
-    from deep_ranking.search.duplicates import readable_bytes
 
     name = str(root / found.split) if found.split else str(root)
     images, classes = found.num_images, len(found.images_per_class)
@@ -209,7 +208,7 @@ def _print_statistics(root: Path, found: "Statistics") -> None:
         rows += [
             ("width", _spread(spread(found.widths)) + " pixels"),
             ("height", _spread(spread(found.heights)) + " pixels"),
-            ("files", readable_bytes(found.num_bytes)),
+            ("files", byte_size(found.num_bytes)),
             ("formats", _tally(found.formats)),
             ("colour modes", _tally(found.modes)),
             ("mean, RGB", "  ".join(f"{value:.4f}" for value in found.mean)),

@@ -1,4 +1,4 @@
-"""`duplicates`: which images of an index are near-copies of each other, and which to keep."""
+"""`duplicates`: find the near-copies among the images of an index, and which of them to keep."""
 
 import argparse
 import json
@@ -6,20 +6,20 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import check_files_exist
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.files.words import counted
+from deep_ranking.files.words import byte_size, counted
 
 if TYPE_CHECKING:
     from deep_ranking.search.collection import Collection
     from deep_ranking.search.duplicates import DuplicateGroup, Duplicates
 
 DESCRIPTION = (
-    "Find groups of near-duplicates among the images of an index, with a suggestion which of each "
-    "to keep: the most pixels, of those not the blurred ones, of those the largest file. --move "
-    "sets the others aside, and --undo puts them back; nothing is ever deleted."
+    "Find groups of near-duplicates among the images of an index, and suggest which one of each to "
+    "keep: most pixels first, then sharpness, then file size. --move sets the others aside, and "
+    "--undo puts them back. Nothing is ever deleted."
 )
 # On Caltech-101 with the laptop recipe: nearly all copies saved again at quality 50 and enlarged to
 # twice the size, and half of those at half the size, are nearer than this to their original, and
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=suppress,
         metavar="FILE",
-        help="undo file of --move: put back all that it moved",
+        help="put back all that --move moved, by its undo file",
     )
     parser.add_argument(
         "--threshold",
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_THRESHOLD,
         metavar="T",
         help="images nearer than this are duplicates, 0 (only equal files) to 2; 0.3 finds copies "
-        "that were compressed or resized, 0.5 cropped ones too, with some that are only alike",
+        "that were compressed or resized, 0.5 also cropped ones, and some that are only similar",
     )
     parser.add_argument(
         "--json", type=Path, default=suppress, metavar="FILE", help="write all groups as JSON"
@@ -58,24 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=suppress,
         metavar="FILE",
-        help="write a page with pictures of the groups",
+        help="write a page that shows the groups",
     )
     parser.add_argument(
         "--move",
         type=Path,
         default=suppress,
         metavar="DIR",
-        help="move all images but those to keep into a folder, with an undo file",
+        help="move all images except those to keep into a folder, with an undo file",
     )
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Find, print, write, move; or move back."""
+    """Find, print, write and move duplicates; or move them back."""
     args = parser.parse_args(argv)
     outputs = [name for name in ("json", "html", "move") if hasattr(args, name)]
     if hasattr(args, "undo"):
         if outputs:
-            parser.error(f"--undo goes without --{outputs[0]}")
+            parser.error(f"--undo cannot be used with --{outputs[0]}")
         check_files_exist(args, "undo")
         _undo(args.undo)
         return
@@ -88,7 +88,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 def _find(args: argparse.Namespace, collection: "Collection") -> None:
     from deep_ranking.search.duplicates import find_duplicates
-    from deep_ranking.search.index.index_from_settings import open_index
+    from deep_ranking.search.index.kinds import open_index
 
     index = open_index(collection)
     found = find_duplicates(collection, args.threshold, index=index, progress=True)
@@ -100,17 +100,18 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
     _print_left_out(found)
     if index.probes < index.num_clusters:
         print(
-            f"Each image was compared with those of {index.probes:,} of the index's "
-            f"{index.num_clusters:,} clusters, so that a pair may be missed; an exact index "
-            "misses none.",
+            f"Each image was compared only with those of {index.probes:,} of the index's "
+            f"{index.num_clusters:,} clusters, so some pairs may be missing; an exact index misses "
+            "none.",
             file=sys.stderr,
         )
     summary = _summary(found.groups)
     if hasattr(args, "json"):
         with atomic_path(args.json) as temporary:
-            text = json.dumps(_as_json(found, root, args.threshold), indent=2, allow_nan=False)
+            values = {"root": str(root), "threshold": args.threshold, **found.to_json(root)}
+            text = json.dumps(values, indent=2, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
-        print(f"All of it is in {args.json}.")
+        print(f"All groups are in {args.json}.")
     if hasattr(args, "html"):
         from deep_ranking.reports.page.duplicate_groups import duplicates_page
 
@@ -122,27 +123,26 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
         if hasattr(args, "move"):
             _move(args, found.groups, root)
         elif hasattr(args, "html"):
-            print("To set aside all but the images to keep, add --move DIR.")
+            print("To set aside all images except those to keep, add --move DIR.")
         else:
             print(
-                "To look at them, add --html FILE; to set aside all but the images to keep, add "
-                "--move DIR."
+                "To look at them, add --html FILE; to set aside all images except those to keep, "
+                "add --move DIR."
             )
     print(summary)
 
 
 def _move(args: argparse.Namespace, groups: Sequence["DuplicateGroup"], root: Path) -> None:
-    from deep_ranking.search.duplicates import readable_bytes
     from deep_ranking.search.set_aside import UNDO_FILE, move_aside
 
     moved = move_aside(groups, root, args.move)
     for path, reason in moved.left:
         print(f"not moved: {path}: {reason}", file=sys.stderr)
     print(
-        f"Moved {counted(moved.num_images, 'image')}, {readable_bytes(moved.num_bytes)}, into "
+        f"Moved {counted(moved.num_images, 'image')}, {byte_size(moved.num_bytes)}, into "
         f"{args.move}. To put them back:\n"
         f"  python -m deep_ranking duplicates --undo {shlex.quote(str(args.move / UNDO_FILE))}\n"
-        "Run `index` again, so that the index forgets what is gone."
+        "Run `index` again to remove them from the index."
     )
 
 
@@ -153,7 +153,7 @@ def _undo(file: Path) -> None:
     for path, reason in moved.left:
         print(f"not moved back: {path}: {reason}", file=sys.stderr)
     if moved.num_images:
-        print("Run `index` again, so that the index knows them.")
+        print("Run `index` again to add them to the index.")
     print(
         f"{counted(moved.num_images, 'image')} moved back, {moved.in_place:,} already in place, "
         f"{len(moved.left):,} not moved back"
@@ -161,13 +161,11 @@ def _undo(file: Path) -> None:
 
 
 def _print_group(number: int, group: "DuplicateGroup") -> None:
-    from deep_ranking.search.duplicates import readable_bytes
-
     print(f"Group {number}: {counted(len(group.images), 'image')}")
     for image in group.images:
         what = "keep" if image.is_keeper else f"{image.distance:.4f}"
         size = f"{image.width}x{image.height}"
-        print(f"  {what:>6}  {size:>11}  {readable_bytes(image.num_bytes):>10}  {image.path}")
+        print(f"  {what:>6}  {size:>11}  {byte_size(image.num_bytes):>10}  {image.path}")
     print()
 
 
@@ -177,55 +175,27 @@ def _print_left_out(found: "Duplicates") -> None:
     if len(found.left_out) > MOST_LEFT_OUT:
         print(
             f"left out: {len(found.left_out):,} images in all; --json FILE lists them; run `index` "
-            "again to take up what changed",
+            "again to add what changed",
             file=sys.stderr,
         )
 
 
 def _summary(groups: Sequence["DuplicateGroup"]) -> str:
-    from deep_ranking.search.duplicates import readable_bytes
-
     images = sum(len(group.images) for group in groups)
     others = [image for group in groups for image in group.others]
-    size = readable_bytes(sum(image.num_bytes for image in others))
+    size = byte_size(sum(image.num_bytes for image in others))
     return (
         f"{counted(len(groups), 'group')}, {counted(images, 'image')}, {len(others):,} could go, "
         f"{size}"
     )
 
 
-def _as_json(found: "Duplicates", root: Path, threshold: float) -> dict[str, Any]:
-    return {
-        "root": str(root),
-        "threshold": threshold,
-        "groups": [
-            [
-                {
-                    "path": str(root / image.path),
-                    "class": image.label,
-                    "distance": image.distance,
-                    "width": image.width,
-                    "height": image.height,
-                    "sharpness": image.sharpness,
-                    "bytes": image.num_bytes,
-                    "is_keeper": image.is_keeper,
-                }
-                for image in group.images
-            ]
-            for group in found.groups
-        ],
-        "left_out": [
-            {"path": str(root / path), "problem": problem} for path, problem in found.left_out
-        ],
-    }
-
-
 def _check_outputs(args: argparse.Namespace, collection: "Collection") -> None:
-    """Complain of what cannot be written before the long work."""
+    """Refuse outputs that cannot be written, before the long work."""
     for name in ("json", "html"):
         path = getattr(args, name, None)
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"{path}: expected the name of a file to write, in a folder; --{name}")
+            raise InputError(f"{path}: expected a file name in an existing folder; check --{name}")
     if hasattr(args, "move"):
         from deep_ranking.search.set_aside import check_folder
 

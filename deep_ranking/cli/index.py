@@ -1,4 +1,4 @@
-"""`index`: a model and a folder of images -> a collection to search, brought up to date."""
+"""`index`: a model and a folder of images -> a collection to search, up to date."""
 
 import argparse
 import math
@@ -17,26 +17,19 @@ from deep_ranking.cli.notes import start_tensorflow
 from deep_ranking.cli.stopping import saying_when_stopped
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
-from deep_ranking.model.header import ModelHeader, read_header
-from deep_ranking.search.collection import (
-    DTYPES,
-    Collection,
-    Settings,
-    SyncReport,
-    fitting_batch_size,
-    locked,
-    sync,
-)
+from deep_ranking.search.collection import DTYPES, Collection, SyncReport, sync
 from deep_ranking.search.collection.folder import SETTINGS
+from deep_ranking.search.index.kinds import changed_settings
+from deep_ranking.search.indexing import writable_collection
 
 if TYPE_CHECKING:
     import keras
 
-    from deep_ranking.search.index.updating import Upkeep
+    from deep_ranking.search.index.updating import IndexUpdate
 
 DESCRIPTION = (
-    "Embed the images of a folder once, to search them. The same command again embeds only what is "
-    "new or changed; stopped at any instant, it goes on where it was."
+    "Embed the images of a folder once, to search them. Run the same command again to embed only "
+    "new and changed images, or to resume after it was stopped."
 )
 NUM_BROKEN_SHOWN = 10
 HEADINGS = ("probes", "recall@1", "recall@10", "recall@100", "p50 ms", "p99 ms", "compared")
@@ -54,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=suppress,
         metavar="PATH",
-        help="model file of train.py; needed the first time",
+        help="model file from train.py; needed only the first time",
     )
     parser.add_argument(
         "--images",
         type=Path,
         default=suppress,
         metavar="DIR",
-        help="folder of images, in folders or not; needed the first time",
+        help="folder of images, with or without subfolders; needed only the first time",
     )
     add_index_kind(parser)
     parser.add_argument(
@@ -69,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=non_negative_int,
         default=suppress,
         metavar="N",
-        help="clusters to make, for clusters and hierarchy; 0 goes by the number of images",
+        help="clusters to make, for clusters and hierarchy; 0 to choose by the number of images",
     )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
@@ -84,50 +77,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=suppress,
         metavar="SHARE",
-        help="or share of the 20 nearest images that it is to find: the fewest clusters that do "
-        "are measured and kept (default: 0.95)",
+        help="share of the 20 nearest images that a search must find, instead of --probes; the "
+        "smallest sufficient number of clusters is measured and stored (default: 0.95)",
     )
     parser.add_argument(
         "--shard",
         type=_shard,
         default=suppress,
         metavar="I/N",
-        help="embed only the I-th of N parts of the images, by content; `merge` joins them",
+        help="embed only part I of N of the images, divided by content; `merge` joins the parts",
     )
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
         default=suppress,
-        help="type of the embeddings on disk; float16 takes half (default: float32)",
+        help="type of the embeddings on disk; float16 takes half the space (default: float32)",
     )
     parser.add_argument(
         "--checksum",
         action="store_true",
-        help="read every file again, rather than trust its size and time of change",
+        help="read every file again instead of trusting its size and modification time",
     )
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="measure recall and time for each number of probes, and print them",
+        help="measure and print the recall and the time of searches for each number of probes",
     )
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Sync, index, print."""
+    """Sync the collection, update its index, and print a report."""
     args = parser.parse_args(argv)
     is_new = not (args.output / SETTINGS).exists()
     if is_new and not (hasattr(args, "model") and hasattr(args, "images")):
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
-    if hasattr(args, "images") and not args.images.is_dir():
-        raise InputError(f"{args.images}: no such folder; check --images")
-    header = read_header(args.model) if hasattr(args, "model") else None
-    with saying_when_stopped("the same command goes on from there"), locked(args.output):
-        collection = _make(args, header) if is_new and header else _open(args, header)
-        settings = getattr(args, "index", collection.settings.index)
-        if settings["kind"] == collection.settings.index["kind"]:
-            settings = collection.settings.index | settings
-        if hasattr(args, "clusters"):
-            settings = settings | {"clusters": args.clusters}
+    flags = ("model", "images", "dtype", "shard")
+    given = {name: getattr(args, name) for name in flags if hasattr(args, name)}
+    with (
+        saying_when_stopped("run the same command again to resume"),
+        writable_collection(args.output, **given) as collection,
+    ):
 
         def load() -> "keras.Model":
             start_tensorflow()
@@ -143,48 +132,17 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
         done = update_index(
             collection,
-            settings,
+            changed_settings(
+                collection.settings.index,
+                wanted=getattr(args, "index", None),
+                clusters=getattr(args, "clusters", None),
+            ),
             probes=getattr(args, "probes", None),
             target_recall=getattr(args, "target_recall", None),
         )
         if args.measure:
-            _print_measures(collection, done)
+            _print_measurements(collection, done)
     _print_end(collection, report, done)
-
-
-def _make(args: argparse.Namespace, header: ModelHeader) -> Collection:
-    settings = Settings(
-        fingerprint=header.fingerprint,
-        dimension=header.network.embedding_size,
-        image_size=header.network.image_size,
-        dtype=getattr(args, "dtype", DTYPES[0]),
-        batch_size=fitting_batch_size(header.network.seen_size),
-        root=str(args.images.absolute()),
-        shard=getattr(args, "shard", None),
-    )
-    return Collection.make(args.output, settings, args.model)
-
-
-def _open(args: argparse.Namespace, header: ModelHeader | None) -> Collection:
-    """Open the collection, which must be what the flags say."""
-    collection = Collection.open(args.output)
-    settings = collection.settings
-    for name in ("shard", "dtype"):
-        wanted, found = getattr(args, name, None), getattr(settings, name)
-        if wanted is not None and wanted != found:
-            found = "/".join(map(str, found)) if isinstance(found, tuple) else found
-            raise InputError(
-                f"{args.output}: made with --{name} {found}, which cannot change; choose another "
-                "--output"
-            )
-    if header is not None:
-        collection.check_model(header.fingerprint)
-        collection.take_calibration(args.model)
-    if hasattr(args, "images"):
-        root = str(args.images.absolute())
-        if root != settings.root:
-            collection.change(root=root)
-    return collection
 
 
 def _print_report(report: SyncReport) -> None:
@@ -194,36 +152,36 @@ def _print_report(report: SyncReport) -> None:
         f"{report.num_removed:,} gone."
     )
     if report.num_unlistable:
-        print(f"{counted(report.num_unlistable, 'file')} left out: a line break in their path.")
+        print(f"{counted(report.num_unlistable, 'file')} left out: a line break in the path.")
     if report.broken:
-        print(f"{counted(len(report.broken), 'image')} left out that cannot be read:")
+        print(f"{counted(len(report.broken), 'image')} left out because they cannot be read:")
         for path, problem in report.broken[:NUM_BROKEN_SHOWN]:
             print(f"  {path}: {problem}")
         if len(report.broken) > NUM_BROKEN_SHOWN:
             print(f"  and {len(report.broken) - NUM_BROKEN_SHOWN:,} more")
 
 
-def _print_measures(collection: Collection, done: "Upkeep") -> None:
+def _print_measurements(collection: Collection, done: "IndexUpdate") -> None:
     from deep_ranking.search.index.exact import ExactIndex
-    from deep_ranking.search.index.tuning import Yardstick, measure
+    from deep_ranking.search.index.tuning import GroundTruth, measure_search
 
     embeddings, rows = collection.embeddings(), collection.rows()
-    yardstick = Yardstick(embeddings, rows)
-    print(f"\nOf {counted(len(yardstick.queries), 'query')}, one at a time, against exact search:")
+    truth = GroundTruth(embeddings, rows)
+    print(f"\nOf {counted(len(truth.queries), 'query')}, one at a time, against exact search:")
     print("  ".join(f"{name:>10}" for name in HEADINGS))
-    measured = [("exact", measure(ExactIndex(embeddings, rows), yardstick)[0])]
+    measured = [("exact", measure_search(ExactIndex(embeddings, rows), truth)[0])]
     if done.index.kind != "exact":
-        measured += [(str(each.probes or "-"), each) for each in measure(done.index, yardstick)]
-    for name, trade in measured:
-        numbers = [f"{recall:.3f}" for recall in trade.recall]
-        numbers += [f"{trade.p50:.2f}", f"{trade.p99:.2f}"]
-        numbers.append("-" if math.isnan(trade.share) else f"{trade.share:.1%}")
+        measured += [(str(each.probes or "-"), each) for each in measure_search(done.index, truth)]
+    for name, measurement in measured:
+        numbers = [f"{recall:.3f}" for recall in measurement.recall]
+        numbers += [f"{measurement.p50:.2f}", f"{measurement.p99:.2f}"]
+        numbers.append("-" if math.isnan(measurement.share) else f"{measurement.share:.1%}")
         print("  ".join(f"{cell:>10}" for cell in (name, *numbers)))
     sizes = {each.name: each.stat().st_size for each in sorted(collection.folder.iterdir())}
     print("\n" + ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items() if size))
 
 
-def _print_end(collection: Collection, report: SyncReport, done: "Upkeep") -> None:
+def _print_end(collection: Collection, report: SyncReport, done: "IndexUpdate") -> None:
     settings, index = collection.settings, done.index
     kind = settings.index.get("uri", index.kind)
     if index.num_clusters:
@@ -243,7 +201,7 @@ def _share(text: str) -> float:
     """Parse a share above 0, up to 1."""
     value = float(text)
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0, and 1 at most. Received: {text}")
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1. Received: {text}")
     return value
 
 

@@ -10,8 +10,8 @@ from deep_ranking.search.collection import Collection, locked
 from deep_ranking.search.collection.merging import check_shards, merge
 
 DESCRIPTION = (
-    "Join the shards that several machines made with index --shard I/N. Nothing is embedded, and "
-    "the shards stay as they are."
+    "Join the shards that several machines made with index --shard I/N. No image is embedded, and "
+    "the shards do not change."
 )
 
 
@@ -21,13 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "shards", nargs="+", type=Path, metavar="SHARD", help="folder that index --shard wrote"
     )
     add_required_path(
-        parser, "--output", "-o", metavar="INDEX", help_text="folder of the whole; made if missing"
+        parser, "--output", "-o", metavar="INDEX", help_text="folder of the result; made if missing"
     )
     add_index_kind(parser)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Merge, index, print."""
+    """Merge the shards, update the index, and print a summary."""
     args = parser.parse_args(argv)
     parts = [Collection.open(each) for each in args.shards]
     check_shards(parts)

@@ -1,4 +1,4 @@
-"""`search`: query images and an index -> the images that are nearest."""
+"""`search`: query images and an index -> the nearest images."""
 
 import argparse
 import csv
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from deep_ranking.search.searcher import Result, Searcher
 
 DESCRIPTION = (
-    "Find the images of an index that are most like the query images: rank, distance and path of "
-    "each, the nearest first."
+    "Find the images of an index that are most similar to the query images, and print the rank, "
+    "distance and path of each, nearest first."
 )
 STANDARD_INPUT = "-"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
@@ -43,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         default=suppress,
         metavar="QUERY",
-        help="image to search with, or a folder of them, or - for paths on standard input; any "
-        "number",
+        help="query images, folders of them, or - for paths on standard input; any number",
     )
     parser.add_argument(
         "--top", type=positive_int, default=20, metavar="N", help="images to find for each query"
@@ -55,19 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=suppress,
         metavar="N",
-        help="clusters to visit (default: what the index was made for)",
+        help="clusters that a query visits (default: the index's own number)",
     )
     parser.add_argument(
         "--picture",
         type=Path,
         default=suppress,
         metavar="PATH",
-        help=f"picture of queries and results to write, one of {', '.join(PICTURE_SUFFIXES)}",
+        help="write a picture of queries and results, a file that ends in one of "
+        f"{', '.join(PICTURE_SUFFIXES)}",
     )
     parser.add_argument(
         "--explain_cost",
         action="store_true",
-        help="print clusters visited, share of the images compared, and recall against exact",
+        help="print the clusters visited, the share of images compared, and the recall against "
+        "exact search",
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the results as JSON")
@@ -79,7 +80,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     if hasattr(args, "picture") and args.picture.suffix.lower() not in PICTURE_SUFFIXES:
         raise InputError(
-            f"{args.picture}: the name of a picture must end in one of "
+            f"{args.picture}: the name of the picture must end in one of "
             f"{', '.join(PICTURE_SUFFIXES)}"
         )
     collection = Collection.open(args.index)
@@ -87,17 +88,18 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     from deep_ranking.search.searcher import Searcher
 
     searcher = Searcher(collection)
-    queries, rows = _embedded(collection, given)
+    queries, rows = _embed(collection, given)
     results = searcher.search(rows, args.top, probes=getattr(args, "probes", None))
     if hasattr(args, "picture"):
         _write_picture(args.picture, queries, results)
     _print(args, queries, results)
     if args.explain_cost:
-        print(_cost(searcher, rows, args), file=sys.stderr if args.json or args.csv else None)
+        text = _explain_cost(searcher, rows, results, args)
+        print(text, file=sys.stderr if args.json or args.csv else None)
 
 
 def _queries(given: list[str]) -> dict[str, bool]:
-    """Paths of the queries, each with whether it may be left out if it is broken."""
+    """Return the paths of the queries; True for those that are left out if they are broken."""
     queries: dict[str, bool] = {}
     for each in given:
         if each == STANDARD_INPUT:
@@ -108,17 +110,17 @@ def _queries(given: list[str]) -> dict[str, bool]:
         else:
             queries[each] = False
     if not queries:
-        raise InputError("standard input: no path of a query in it")
+        raise InputError("standard input: no paths of query images in it")
     for query in queries:
         if not Path(query).exists():
             raise InputError(f"{query}: no such image; check --image")
     return queries
 
 
-def _embedded(
+def _embed(
     collection: Collection, queries: dict[str, bool]
 ) -> tuple[list[str], "np.ndarray[Any, np.dtype[np.float32]]"]:
-    """Queries that could be read, and their embeddings."""
+    """Return the queries that can be read, and their embeddings."""
     start_tensorflow()
     import numpy as np
 
@@ -131,7 +133,7 @@ def _embedded(
     broken = np.isnan(rows[:, 0])
     for number in np.flatnonzero(broken):
         if not queries[paths[number]]:
-            read_image(paths[number], THUMBNAIL_SIZE)  # says what is wrong with it
+            read_image(paths[number], THUMBNAIL_SIZE)  # raises an error that tells why
         print(f"{paths[number]}: left out, cannot be read", file=sys.stderr)
     if broken.all():
         raise InputError("none of the query images can be read")
@@ -160,26 +162,18 @@ def _print(args: argparse.Namespace, queries: list[str], results: list[list["Res
             print(f"{each.rank:{width}}  {value:.6f}{chance}  {each.path}")
 
 
-def _cost(searcher: "Searcher", rows: Any, args: argparse.Namespace) -> str:
-    """Say what the search took, and what it missed."""
-    import numpy as np
+def _explain_cost(
+    searcher: "Searcher", rows: Any, results: list[list["Result"]], args: argparse.Namespace
+) -> str:
+    """Return a line about the work of the search and its recall."""
+    from deep_ranking.search.searcher import mean_recall
 
-    from deep_ranking.search.index.exact import ExactIndex
-    from deep_ranking.search.searcher import Searcher
-
-    index, embeddings = searcher.index, searcher.collection.embeddings()
-    exact = Searcher(searcher.collection, ExactIndex(embeddings, searcher.collection.rows()))
-    probes = getattr(args, "probes", None)
-    found = searcher.search(rows, args.top, probes=probes)
-    cost = index.cost(rows, probes=probes)
-    right = exact.search(rows, args.top)
-    shares = [
-        np.isin([each.path for each in wanted], [each.path for each in got]).mean()
-        for wanted, got in zip(right, found, strict=True)
-    ]
-    recall = f"recall@{len(right[0])} against exact {np.mean(shares):.3f}"
+    exact = searcher.search_exactly(rows, args.top)
+    recall = f"recall@{len(exact[0])} against exact {mean_recall(results, exact):.3f}"
+    index = searcher.index
+    cost = index.cost(rows, probes=getattr(args, "probes", None))
     if cost is None:
-        return f"The engine does not say what it compared; {recall}."
+        return f"The engine does not tell what it compared; {recall}."
     total, queries = len(index.rows()), len(rows)
     visited = ""
     if index.num_clusters:

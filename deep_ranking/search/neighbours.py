@@ -1,4 +1,4 @@
-"""The nearest images of other classes: what a model takes for alike, and is not."""
+"""Find the nearest images of other classes: the hard negatives, which a model confuses."""
 
 import os
 import tempfile
@@ -18,10 +18,10 @@ from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.exact import ExactIndex
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 
 QUERIES_AT_ONCE = 256
-# Beyond so many images, comparing each with all takes longer than making clusters of them.
+# With more images, comparing each with all others takes longer than clustering them.
 MOST_COMPARED = 50_000
 CLUSTER_RECALL, NUM_MEASURED = 0.95, 200
 
@@ -36,19 +36,19 @@ def nearest_of_other_classes(
     allowed: npt.NDArray[np.bool_] | None = None,
     queries: Int64Array | None = None,
 ) -> Int32Array:
-    """Find the nearest images of other classes of each image.
+    """Find the K nearest images of other classes for each image.
 
     Args:
-        index: of the embeddings; one of clusters may miss some.
+        index: index of the embeddings; one with clusters may miss some.
         embeddings: float (rows, dim), unit rows.
         row_of: int64 (images,), the row of each image; images of the same content share one.
         items: integers (images,), their classes.
         count: K.
-        allowed: bool (images,), those that may be found; None for all.
-        queries: int64 (queries,), the images to find them for; None for all.
+        allowed: bool (images,), images that may be found; None for all.
+        queries: int64 (queries,), images to find neighbours for; None for all.
 
     Returns:
-        int32 (queries, K), the nearest first, -1 where there are fewer.
+        int32 (queries, K), image numbers, the nearest first, -1 where there are fewer.
     """
     image_of = np.full(len(embeddings), -1)
     found_at = np.flatnonzero(np.ones(len(row_of), bool) if allowed is None else allowed)
@@ -63,7 +63,7 @@ def nearest_of_other_classes(
     ):
         todo = np.arange(begin, min(begin + QUERIES_AT_ONCE, len(queries)))
         width = wanted
-        while len(todo):  # those that have too many of their own class before others look further
+        while len(todo):  # search further for queries with too many neighbours of their own class
             query = queries[todo]
             rows = index.search(read_rows(embeddings, row_of[query]), min(width, num_rows)).rows
             images = np.where(rows >= 0, image_of[rows], -1)
@@ -72,7 +72,7 @@ def nearest_of_other_classes(
             row, column = np.nonzero(good & (rank < count))
             nearest[todo[row], rank[row, column]] = images[row, column]
             short = (rank[:, -1] + 1 < count) if rank.shape[1] else np.ones(len(todo), bool)
-            # Where many must look further, the next block looks so far at once.
+            # If many queries must search further, start the next block with that width.
             if short.mean() > 0.25 and width < num_rows:
                 wanted = min(2 * width, num_rows)
             todo = todo[short] if width < num_rows else todo[:0]
@@ -83,19 +83,20 @@ def nearest_of_other_classes(
 def neighbours_by_model(
     model: Any, data: LabelledImages, count: int, *, skip_broken: bool = False
 ) -> Int32Array:
-    """Find the nearest images of other classes by a model, with which all are embedded.
+    """Embed images by a model, and find the nearest images of other classes for each.
 
-    Up to 50,000 images, each is compared with all; of more, with those of so many clusters that
-    95 % of the nearest of other classes are found for 200 of them.
+    Up to 50,000 images are compared exactly. More are clustered, and each is compared with enough
+    clusters to find 95 % of the neighbours of 200 sampled images.
 
     Args:
         model: a network of `build_network` or `load_model`.
         data: the images.
-        count: how many of each.
-        skip_broken: leave out a missing or broken image, rather than stop.
+        count: neighbours of each image.
+        skip_broken: leave out missing and broken images instead of raising an error.
 
     Returns:
-        int32 (images, count), as `nearest_of_other_classes`; only positives, where those are given.
+        int32 (images, count), as from `nearest_of_other_classes`; only positives if the data lists
+        those.
 
     Raises:
         InputError: an image cannot be read.
@@ -113,21 +114,27 @@ def neighbours_by_model(
                 np.arange(len(rows)),
                 data.items.codes,
                 count,
-                allowed=_allowed(data),
+                allowed=_possible_negatives(data),
                 queries=queries,
             )
 
-        with _index_of(rows, np.flatnonzero(whole), find) as index:
+        with _temporary_index(rows, np.flatnonzero(whole), find) as index:
             nearest = find(index)
     nearest[~whole] = -1
     return nearest
 
 
 @contextmanager
-def _index_of(
+def _temporary_index(
     embeddings: FloatArray, rows: Int64Array, find: Callable[[Index, Int64Array], Int32Array]
 ) -> Iterator[Index]:
-    """Give an index of some rows; `find` gives the neighbours of some of them by an index."""
+    """Yield an index of some rows, exact or with enough probes to find nearly the same.
+
+    Args:
+        embeddings: float (all rows, dim), unit rows.
+        rows: int64 (rows,) to index.
+        find: function of an index and rows that returns their neighbours of other classes.
+    """
     exact = ExactIndex(embeddings, rows)
     if len(rows) <= MOST_COMPARED:
         yield exact
@@ -135,8 +142,8 @@ def _index_of(
     with tempfile.TemporaryDirectory() as folder:
         index = ClusterIndex(Path(folder) / "clusters.faiss")
         index.update(embeddings, rows, np.empty(0, np.int64))
-        # Images of other classes lie farther away than the nearest of all, by which the probes of
-        # an index are chosen elsewhere.
+        # `fewest_probes` would count the nearest images of any class; those of other classes are
+        # farther away, and need more probes.
         queries = np.random.default_rng(0).choice(rows, min(NUM_MEASURED, len(rows)), replace=False)
         wanted = find(exact, queries)
         while index.probes < index.num_clusters:
@@ -147,29 +154,13 @@ def _index_of(
         yield index
 
 
-def _allowed(data: LabelledImages) -> npt.NDArray[np.bool_]:
-    """Images that may be negatives: all, or the positives where those are given."""
+def _possible_negatives(data: LabelledImages) -> npt.NDArray[np.bool_]:
+    """Return a mask of possible negatives: all images, or the positives if the data lists those."""
     if data.pairs is None:
         return np.ones(len(data), bool)
     allowed = np.zeros(len(data), bool)
     allowed[data.pairs[:, 1]] = True
     return allowed
-
-
-def _indexed(folder: Path, data: LabelledImages) -> tuple[Index, FloatArray, Int64Array]:
-    collection = Collection.open(folder)
-    root = collection.settings.root
-    with closing(collection.images()) as images:
-        rows = {os.path.join(root, each.path): each.row for each in images.images()}
-    files = [os.path.abspath(file) for file in data.files()]
-    row_of = np.array([rows.get(file, -1) for file in files])
-    if (row_of < 0).any():
-        missing = files[int(np.argmax(row_of < 0))]
-        raise InputError(
-            f"{folder}: {(row_of < 0).sum():,} of {len(files):,} images are not in this index, "
-            f"such as {missing}; index the folder that holds them all, or use --model"
-        )
-    return open_index(collection), collection.embeddings(), row_of
 
 
 def find_neighbours(
@@ -180,25 +171,48 @@ def find_neighbours(
     index: Path | None = None,
     skip_broken: bool = False,
 ) -> Int32Array:
-    """Find the nearest images of other classes by a model, or by an index that has them.
+    """Find the nearest images of other classes by a model file, or in the folder of an index.
 
     Args:
         data: the images.
-        count: how many of each.
-        model: model file, as for `neighbours_by_model`.
-        index: folder of an index that `index` made, which holds all of the images.
+        count: neighbours of each image.
+        model: model file, for `neighbours_by_model`; not needed with an index.
+        index: folder that `index` made; it must have all of the images.
         skip_broken: as for `neighbours_by_model`.
 
     Returns:
-        int32 (images, count), as `nearest_of_other_classes`; only positives, where those are given.
+        int32 (images, count), as from `nearest_of_other_classes`; only positives if the data lists
+        those.
 
     Raises:
         InputError: an image cannot be read, or is not in the index.
     """
     if index is not None:
-        found = _indexed(index, data)
-        return nearest_of_other_classes(*found, data.items.codes, count, allowed=_allowed(data))
+        return _neighbours_by_index(index, data, count)
     from deep_ranking.model.file import load_model
 
     assert model is not None  # the command checks it
     return neighbours_by_model(load_model(model), data, count, skip_broken=skip_broken)
+
+
+def _neighbours_by_index(folder: Path, data: LabelledImages, count: int) -> Int32Array:
+    collection = Collection.open(folder)
+    root = collection.settings.root
+    with closing(collection.images()) as images:
+        rows = {os.path.join(root, each.path): each.row for each in images.images()}
+    files = [os.path.abspath(file) for file in data.files()]
+    row_of = np.array([rows.get(file, -1) for file in files])
+    if (row_of < 0).any():
+        missing = files[int(np.argmax(row_of < 0))]
+        raise InputError(
+            f"{folder}: {(row_of < 0).sum():,} of {len(files):,} images are not in this index, "
+            f"such as {missing}; index the folder that has them all, or use --model"
+        )
+    return nearest_of_other_classes(
+        open_index(collection),
+        collection.embeddings(),
+        row_of,
+        data.items.codes,
+        count,
+        allowed=_possible_negatives(data),
+    )

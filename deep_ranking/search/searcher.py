@@ -1,4 +1,4 @@
-"""Query images and a collection -> the images that are nearest, with distance, path and class."""
+"""Search a collection: query embeddings -> the nearest images, with distance, path and class."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
@@ -15,19 +14,20 @@ from deep_ranking.metrics import cosine_at, pair_distances
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.index.base import Index
-from deep_ranking.search.index.index_from_settings import open_index
+from deep_ranking.search.index.kinds import open_index
 
 
 @dataclass(frozen=True)
 class Result:
-    """An image that was found.
+    """One image found by a search.
 
     Attributes:
         rank: 1 for the nearest.
         distance: Euclidean, 0 (alike) to 2.
-        path: of the image, absolute.
+        path: the image file, absolute.
         label: its class, the first folder below the collection's root; "" for none.
-        probability: that it is of the query's class, where the model is calibrated.
+        probability: probability that it is of the query's class; None if the model is not
+            calibrated.
     """
 
     rank: int
@@ -43,14 +43,14 @@ class Result:
 
 
 class Searcher:
-    """An open collection with its index: opened once, for any number of queries.
+    """An open collection with its index, to search any number of times.
 
     Args:
         collection: the collection.
-        index: its index; by default opened.
+        index: the collection's index; None to open it.
 
     Raises:
-        InputError: the index is damaged, or its server cannot be reached.
+        InputError: the index is damaged, or its server does not answer.
     """
 
     def __init__(self, collection: Collection, index: Index | None = None) -> None:
@@ -66,28 +66,31 @@ class Searcher:
 
         Args:
             queries: float32 (queries, dim), unit rows of the collection's model.
-            count: how many images to find, at least 1; all, if there are fewer.
-            probes: clusters to visit a query; None for the index's own.
+            count: how many images to find, at least 1.
+            probes: clusters that a query visits; None for the index's own.
 
         Returns:
-            For each query its results, nearest first, of equal distance by path.
-            Distances are computed anew from the embeddings, so that every index gives the same.
+            For each query its results, nearest first, ties by path; all images if there are fewer
+            than `count`. The distances are computed from the embeddings, so every index returns
+            the same ones.
 
         Raises:
-            InputError: the queries are of another model.
+            InputError: the queries come from another model, or the index is empty.
         """
         width = self.collection.settings.dimension
         if queries.shape[1] != width:
             raise InputError(
-                f"{self.collection.folder}: holds embeddings of {width} numbers, and its model "
-                f"gives {queries.shape[1]}; index the images anew"
+                f"{self.collection.folder}: its embeddings have {width} numbers, and those of its "
+                f"model {queries.shape[1]}; index the images again into a new folder"
             )
         nearest, known = self._nearest(queries, count, probes)
         root = Path(self.collection.settings.root)
         results = []
         for query, found in zip(queries, nearest, strict=True):
             rows = np.array([row for row in found.tolist() if row in known], np.int64)
-            distances = self._distances(query, rows)
+            embeddings = np.asarray(self._embeddings[rows], np.float32)
+            places = np.arange(len(rows))
+            distances = pair_distances(query[None], embeddings, np.zeros_like(places), places)
             pairs = sorted(
                 (distance, image.path, image.label)
                 for distance, row in zip(distances.tolist(), rows.tolist(), strict=True)
@@ -101,12 +104,20 @@ class Searcher:
             )
         return results
 
+    def search_exactly(self, queries: Float32Array, count: int) -> list[list[Result]]:
+        """Find the nearest images of each query by comparing all embeddings, as for `search`."""
+        from deep_ranking.search.index.exact import ExactIndex
+
+        exact = ExactIndex(self._embeddings, self.collection.rows())
+        return Searcher(self.collection, exact).search(queries, count)
+
     def _nearest(
         self, queries: Float32Array, count: int, probes: int | None
     ) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
-        """Rows of the nearest embeddings, and their images, of which each query has enough.
+        """Return the rows of the nearest embeddings (queries, found), and the images of each row.
 
-        The index may hold rows whose images are gone, if a sync was stopped: more are asked for.
+        The index may still have rows whose images are gone, if a sync was stopped. Then search for
+        more, until each query has `count` rows with images or there are no more.
         """
         wanted = count
         while True:
@@ -121,16 +132,21 @@ class Searcher:
                 return rows, known
             wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
 
-    def _distances(self, query: Float32Array, rows: Int64Array) -> npt.NDArray[np.float64]:
-        embeddings = np.asarray(self._embeddings[rows], np.float32)
-        return pair_distances(query[None], embeddings, np.zeros_like(rows), np.arange(len(rows)))
-
     def _probability(self, distance: float) -> float | None:
         return None if self.calibration is None else self.calibration.probability(distance)
 
 
+def mean_recall(results: Sequence[Sequence[Result]], exact: Sequence[Sequence[Result]]) -> float:
+    """Return the share of the exact results that a search found, as a mean over the queries."""
+    shares = [
+        np.isin([each.path for each in wanted], [each.path for each in found]).mean()
+        for wanted, found in zip(exact, results, strict=True)
+    ]
+    return float(np.mean(shares))
+
+
 def as_rows(query: str, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Write results as plain values, for JSON and CSV."""
+    """Return the results of a query as plain values, for JSON and CSV."""
     return [
         {
             "query": query,

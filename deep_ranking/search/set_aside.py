@@ -1,9 +1,9 @@
-"""Set duplicates aside in a folder, and put them back; no file is ever overwritten or deleted.
+"""Move duplicates to a folder, and move them back; no file is ever overwritten or deleted.
 
-The folder keeps an undo file, `undo.jsonl`: a JSON object a line, {"from": PATH, "to": PATH}, where
-the image was and, relative to the undo file, where it went. A line is on the disk before its image
-is moved, so that the file knows of every move, whenever the program was stopped; further moves are
-appended. The folder may be moved as a whole, with its undo file in it.
+The folder has an undo file, `undo.jsonl`. Each line is a JSON object, {"from": PATH, "to": PATH}:
+where the image was and, relative to the undo file, where it went. Each line is on disk before its
+image moves, so the file knows every move even if the program was stopped. Later moves are appended.
+The folder can be moved as a whole, including its undo file.
 """
 
 import errno
@@ -20,24 +20,25 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from deep_ranking.files import InputError, make_folder, open_regular
-from deep_ranking.search.duplicates import DuplicateGroup, DuplicateImage
+from deep_ranking.search.duplicates import DuplicateGroup
+from deep_ranking.search.keeper import DuplicateImage
 
 UNDO_FILE = "undo.jsonl"
 LINE_START = b'{"from": '
-COPY = ".moving-"
-# A hard link cannot be made: another file system, or one that has no hard links.
+COPY_PREFIX = ".moving-"
+# Errors that mean that no hard link is possible: another file system, or one without hard links.
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass
-class Moved:
-    """What was moved.
+class MoveReport:
+    """The result of a move.
 
     Attributes:
-        num_images: images that were moved.
-        num_bytes: bytes of them.
-        in_place: images that needed no move back: they are where they were.
-        left: path and reason of images that were not moved.
+        num_images: images moved.
+        num_bytes: their total size.
+        in_place: images that were back in their old place already.
+        left: path and reason of each image that was not moved.
     """
 
     num_images: int = 0
@@ -47,66 +48,65 @@ class Moved:
 
 
 def check_folder(folder: Path, root: Path, index: Path) -> None:
-    """Refuse a folder for duplicates where they would be indexed again, or lost.
+    """Refuse a folder where duplicates would be indexed again or lost.
 
     Args:
-        folder: where they are to go; need not exist.
+        folder: target folder for the duplicates; it need not exist.
         root: folder of the images.
         index: folder of the collection.
 
     Raises:
-        InputError: it lies in the images' folder and is not hidden, has that folder in it, or lies
-            in the collection's folder.
+        InputError: the target folder lies in the folder of the images and is not hidden, contains
+            that folder, or lies in the folder of the collection.
     """
     real, real_root, real_index = (Path(os.path.realpath(each)) for each in (folder, root, index))
     if real.is_relative_to(real_root):
         inner = real.relative_to(real_root).parts
         if not any(part.startswith(".") for part in inner):
             raise InputError(
-                f"{folder}: lies in the folder of the images, {root}, so that `index` would take "
-                "them up again; name a folder outside of it, or a hidden one, such as "
+                f"{folder}: lies in the folder of the images, {root}, so `index` would add them "
+                "again; name a folder outside it, or a hidden one, such as "
                 f"{root / '.duplicates'}"
             )
     elif real_root.is_relative_to(real):
         raise InputError(
-            f"{folder}: has the folder of the images, {root}, in it; name a folder of its own"
+            f"{folder}: contains the folder of the images, {root}; name a separate folder"
         )
     if real.is_relative_to(real_index):
-        raise InputError(f"{folder}: lies in the index; name a folder of its own")
+        raise InputError(f"{folder}: lies in the index; name a separate folder")
 
 
-def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Moved:
-    """Move all images but the keepers into a folder, with their paths relative to the root.
+def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> MoveReport:
+    """Move all images except the keepers into a folder; keep their paths relative to the root.
 
-    An image stays where it is if its file, or that of the image to keep, is not as it was when
-    they were compared. Where there is another file in the folder, a new name is taken:
-    "name (2).jpg".
+    An image stays in place if its file, or the keeper's file, has changed since they were
+    compared. If the target name is taken, the image gets a new one: "name (2).jpg".
 
     Args:
-        groups: what `find_duplicates` found.
+        groups: groups from `find_duplicates`.
         root: folder of the images.
-        folder: where they are to go, one that `check_folder` takes.
+        folder: target folder, checked by `check_folder`.
 
     Returns:
-        What was moved.
+        The numbers of images and bytes moved, and the images left in place.
 
     Raises:
         InputError: the folder or its undo file cannot be written.
     """
     make_folder(folder)
     file = folder / UNDO_FILE
-    promised = {to: source for source, to in _read(file)} if file.exists() else {}
-    _clear_copies(folder, promised.items())
-    moved = Moved()
+    promised = {to: source for source, to in _read_undo(file)} if file.exists() else {}
+    _remove_unfinished_copies(folder, promised.items())
+    moved = MoveReport()
     try:
         with file.open("ab") as undo:
-            _end_line(undo, file)
+            _end_last_line(undo, file)
             _sync_folder(folder)
             for group in groups:
                 for image in group.others:
-                    problem = _problem(image, root) or _problem(group.keeper, root)
+                    problem = _change(image, root) or _change(group.keeper, root)
                     if problem is None:
-                        problem = _move_one(image, root, folder, undo, promised)
+                        problem = _move_aside_one(image, root, folder, undo, promised)
                     if problem is None:
                         moved.num_images += 1
                         moved.num_bytes += image.num_bytes
@@ -117,25 +117,26 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
     return moved
 
 
-def move_back(file: Path) -> Moved:
-    """Move all images of an undo file back to where they were.
+def move_back(file: Path) -> MoveReport:
+    """Move all images of an undo file back to their old places.
 
-    What is where it was is left alone, so that it may be called again, or after it was stopped.
-    Where a file of the same bytes is in the old place, as after a move that was stopped between
-    copying and removing, it stays, and the one in the folder goes.
+    Images that are in their old place already are skipped, so this may run again, also after it was
+    stopped. If a file with the same bytes is in the old place, as after a move that was stopped
+    between copying and removing, it stays, and the one in the folder is removed.
 
     Args:
         file: an undo file.
 
     Returns:
-        What was moved; `left` has what is in neither place, and what has another file in its place.
+        The numbers of images and bytes moved; `left` has images that are in neither place, and
+        images whose old place holds another file.
 
     Raises:
-        InputError: it is no undo file.
+        InputError: it is not an undo file.
     """
-    lines = list(_read(file))
-    _clear_copies(file.parent, ((to, source) for source, to in lines))
-    moved = Moved()
+    lines = list(_read_undo(file))
+    _remove_unfinished_copies(file.parent, ((to, source) for source, to in lines))
+    moved = MoveReport()
     for source, to in reversed(lines):
         image = file.parent / to
         there, back = os.path.lexists(image), os.path.lexists(source)
@@ -146,7 +147,7 @@ def move_back(file: Path) -> Moved:
                 moved.left.append((source, f"is no longer at {image}"))
             continue
         if back and not _is_same(source, image):
-            moved.left.append((source, f"another file is in its place; left at {image}"))
+            moved.left.append((source, f"another file is in its old place; left at {image}"))
             continue
         try:
             num_bytes = image.stat().st_size
@@ -160,24 +161,24 @@ def move_back(file: Path) -> Moved:
     return moved
 
 
-def _problem(image: DuplicateImage, root: Path) -> str | None:
-    """Why nothing should be moved: the file is not what was compared."""
+def _change(image: DuplicateImage, root: Path) -> str | None:
+    """Return how the file differs from the one that was compared; None if it does not."""
     try:
         status = (root / image.path).lstat()
     except OSError as error:
         return f"{image.path} is gone ({error.strerror})"
     if stat.S_ISLNK(status.st_mode):
-        # Moved, it might lead nowhere; kept, what it leads to might be moved.
+        # If the link moves, it may lead nowhere; if it is kept, its target may be moved.
         return f"{image.path} is a link"
     if (status.st_size, status.st_mtime_ns) != (image.num_bytes, image.changed):
         return f"{image.path} has changed"
     return None
 
 
-def _move_one(
+def _move_aside_one(
     image: DuplicateImage, root: Path, folder: Path, undo: IO[bytes], promised: dict[str, str]
 ) -> str | None:
-    """Note a move, and make it; give the reason if it cannot be made."""
+    """Write a move to the undo file, then make it; return the reason if it fails."""
     source = os.path.abspath(root / image.path)
     to = _free_name(folder, image.path, source, promised)
     line = json.dumps({"from": source, "to": to}) + "\n"
@@ -194,17 +195,16 @@ def _move_one(
 
 
 def _free_name(folder: Path, path: str, source: str, promised: dict[str, str]) -> str:
-    """Give a path in the folder that no file has, and that no other image was promised."""
+    """Return a path in the folder that is neither taken nor promised to another image."""
     plain = PurePosixPath(path)
     number, name = 1, path
 
     def is_free() -> bool:
-        if name in promised:
-            stopped = promised[name] == source
-            return stopped and (
-                _is_same(source, folder / name) or not os.path.lexists(folder / name)
-            )
-        return not os.path.lexists(folder / name)
+        taken = os.path.lexists(folder / name)
+        if name not in promised:
+            return not taken
+        # An earlier move of the same image was stopped.
+        return promised[name] == source and (not taken or _is_same(source, folder / name))
 
     while not is_free():
         number += 1
@@ -213,10 +213,10 @@ def _free_name(folder: Path, path: str, source: str, promised: dict[str, str]) -
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a file to a name that is free, or go on with a move that was stopped.
+    """Move a file to a free name, or finish a move that was stopped.
 
-    Renaming would overwrite a file that came there in between; a hard link is refused then. If
-    stopped, the file is there under one name or both.
+    Make a hard link first, because renaming would overwrite a file that appeared there meanwhile.
+    After a stop, the file has one of the names or both.
 
     Raises:
         OSError: the target is another file, or cannot be written.
@@ -233,16 +233,16 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _is_same(source: str | Path, target: Path) -> bool:
-    """Whether a move was stopped before its end: the file is under both names."""
+    """Return whether both names have the same file or the same bytes, as after a stopped move."""
     try:
         return os.path.samefile(source, target) or filecmp.cmp(source, target, shallow=False)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return False
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file, with its times and permissions, to a name that is free."""
-    descriptor, name = tempfile.mkstemp(prefix=COPY, dir=target.parent)
+    """Copy a file, with its times and permissions, to a free name."""
+    descriptor, name = tempfile.mkstemp(prefix=COPY_PREFIX, dir=target.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -259,24 +259,24 @@ def _copy(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _clear_copies(folder: Path, moves: Iterable[tuple[str, str]]) -> None:
-    """Remove the copies that killed moves left unfinished, or under a second name.
+def _remove_unfinished_copies(folder: Path, moves: Iterable[tuple[str, str]]) -> None:
+    """Remove temporary copies that killed moves left behind.
 
     Args:
-        folder: that of the undo file.
-        moves: where images went, relative to it, and where they were.
+        folder: folder of the undo file.
+        moves: new place of each image, relative to the folder, and its old place.
     """
     places = {
         place for to, source in moves for place in ((folder / to).parent, Path(source).parent)
     }
     for place in sorted(places):
-        for left in place.glob(f"{COPY}????????"):
+        for left in place.glob(f"{COPY_PREFIX}????????"):
             with suppress(OSError):
                 left.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make sure that a new name outlasts a power cut, where folders can be opened."""
+    """Make new names in a folder survive a power cut, where the system can open folders."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -289,8 +289,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _end_line(undo: IO[bytes], file: Path) -> None:
-    """End the last line if it was cut off, so that the next one is not lost with it."""
+def _end_last_line(undo: IO[bytes], file: Path) -> None:
+    """End the last line if it was cut off, so that the next line is separate from it."""
     if undo.tell():
         with file.open("rb") as written:
             written.seek(-1, os.SEEK_END)
@@ -298,11 +298,11 @@ def _end_line(undo: IO[bytes], file: Path) -> None:
                 undo.write(b"\n")
 
 
-def _read(file: Path) -> Iterator[tuple[str, str]]:
-    """Give from and to of each line; one that was cut off belongs to no move.
+def _read_undo(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield "from" and "to" of each line; skip lines cut off, which are of moves not made.
 
     Raises:
-        InputError: it is no undo file.
+        InputError: it is not an undo file.
     """
     try:
         with open_regular(file) as handle:

@@ -419,7 +419,7 @@ def _check_data_set(work, noted, wanted):
 def _collection(work):
     """Embeddings, table and what a search finds; the model, and how long things took, are left."""
     from deep_ranking.search.collection import Collection
-    from deep_ranking.search.index.index_from_settings import open_index
+    from deep_ranking.search.index.kinds import open_index
 
     folder = work / "index"
     collection = Collection.open(folder)
@@ -442,7 +442,7 @@ def _check_collection(work, noted, wanted):
     """No embedding is lost, and what could be searched can be."""
     from deep_ranking.model.header import read_header
     from deep_ranking.search.collection import Collection
-    from deep_ranking.search.index.index_from_settings import open_index
+    from deep_ranking.search.index.kinds import open_index
 
     if not (work / "index" / "collection.json").exists():
         assert "keys" not in noted, "the collection is gone"

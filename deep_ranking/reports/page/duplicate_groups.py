@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.words import byte_size
 from deep_ranking.images import ORIENTATION_TAG, decode_image, open_header
 from deep_ranking.reports.page.html import escaped, page, paragraph, thumbnail
-from deep_ranking.search.duplicates import DuplicateGroup, DuplicateImage, readable_bytes
+from deep_ranking.search.duplicates import DuplicateGroup
+from deep_ranking.search.keeper import DuplicateImage
 
 MOST_GROUPS, MOST_IMAGES = 200, 24  # groups, and images of each, that a page shows
 THUMBNAIL_SIZE = 224
@@ -46,7 +48,7 @@ def duplicates_page(
         )
     for number, group in enumerate(groups[:MOST_GROUPS], start=1):
         size = sum(image.num_bytes for image in group.others)
-        title = f"Group {number}: {len(group.images):,} images, {readable_bytes(size)} could go"
+        title = f"Group {number}: {len(group.images):,} images, {byte_size(size)} could go"
         figures = [_figure(image, root) for image in group.images[:MOST_IMAGES]]
         parts.append(f'<h3>{escaped(title)}</h3>\n<div class="row">{"".join(figures)}</div>')
         if len(group.images) > MOST_IMAGES:
@@ -57,7 +59,7 @@ def duplicates_page(
 def _figure(image: DuplicateImage, root: Path) -> str:
     first = "✓ keep" if image.is_keeper else f"{image.distance:.3f}"
     size = f"{image.width}x{image.height}"
-    caption = f"{first}, {size}, {readable_bytes(image.num_bytes)}, {image.path}"
+    caption = f"{first}, {size}, {byte_size(image.num_bytes)}, {image.path}"
     kind = "hit" if image.is_keeper else ""
     path = root / image.path
     made = thumbnail(proportional_pixels(path), caption, kind=kind, description=str(path))

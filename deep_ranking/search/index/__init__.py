@@ -1,1 +1,1 @@
-"""Nearest embeddings: exact, cluster-pruned, or kept by Milvus, behind one interface."""
+"""Nearest embeddings behind one interface: exact, in clusters, or in Milvus."""

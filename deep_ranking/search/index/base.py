@@ -1,6 +1,7 @@
-"""What every index can do, whatever it is built on."""
+"""The interface of every index, and what they share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -8,22 +9,22 @@ import numpy as np
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 
 ROWS_AT_ONCE = 1 << 14
-"""Embeddings that are read from the disk at once: 256 MiB of 4096 floats."""
+"""Embeddings to read from disk at once: 256 MiB of 4096 floats."""
 
 
-class Cost(NamedTuple):
-    """What searches take, summed over their queries.
+class SearchCost(NamedTuple):
+    """The work of a search, summed over its queries.
 
     Attributes:
-        clusters: clusters that are visited.
-        rows: embeddings that the queries are compared with.
+        clusters: clusters visited.
+        rows: embeddings compared with the queries.
     """
 
     clusters: int
     rows: int
 
 
-class Found(NamedTuple):
+class Nearest(NamedTuple):
     """The nearest embeddings of each query.
 
     Attributes:
@@ -35,11 +36,11 @@ class Found(NamedTuple):
     rows: Int64Array
 
 
-class Within(NamedTuple):
-    """All embeddings that are near each query.
+class RowsWithin(NamedTuple):
+    """All embeddings within a radius of each query.
 
     Attributes:
-        limits: int64 (queries + 1,); what query i found is `[limits[i]:limits[i + 1]]` of the rest.
+        limits: int64 (queries + 1,); entries `[limits[i]:limits[i + 1]]` belong to query i.
         distances: float32 (found,), Euclidean, in no order.
         rows: int64 (found,).
     """
@@ -50,12 +51,12 @@ class Within(NamedTuple):
 
 
 class Index(ABC):
-    """Nearest embeddings, by their rows in a matrix on disk.
+    """Search for the nearest embeddings, by their rows in a matrix on disk.
 
     Attributes:
-        kind: what `--index` calls it.
-        num_clusters: clusters that it has; 0 for none.
-        probes: clusters visited by each query, if nothing else is asked for.
+        kind: its name in `--index`.
+        num_clusters: number of its clusters; 0 for none.
+        probes: clusters that a query visits by default.
     """
 
     kind: ClassVar[str]
@@ -64,40 +65,40 @@ class Index(ABC):
 
     @abstractmethod
     def rows(self) -> Int64Array:
-        """Give the rows that it holds, rising: int64 (rows,)."""
+        """Return the rows in the index, rising: int64 (rows,)."""
 
     @abstractmethod
     def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
-        """Add and remove rows, and keep the result.
+        """Add and remove rows, and store the result.
 
-        Stopped at any instant, what was kept before is there, or rows that were not yet added are
-        missing: `rows` tells.
+        If it is stopped at any instant, the index holds the old rows, or lacks some of the added
+        ones; `rows` tells which.
 
         Args:
             embeddings: float (all rows, dim), unit rows, memory-mapped.
-            added: int64 (rows,) of `embeddings`, not held yet.
-            removed: int64 (rows,), held.
+            added: int64 (rows,) of `embeddings`, not in the index yet.
+            removed: int64 (rows,), in the index.
 
         Raises:
-            InputError: the disk is full, or the engine cannot be reached.
+            InputError: the disk is full, or the server does not answer.
         """
 
     @abstractmethod
-    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
         """Find the nearest rows.
 
         Args:
             queries: float32 (queries, dim), unit rows.
             count: how many to find, at least 1.
-            probes: clusters to visit a query; None for the index's own.
+            probes: clusters that a query visits; None for the index's own.
 
         Returns:
-            As many as there are up to `count`.
+            Up to `count` rows a query, fewer if the index has fewer.
         """
 
     @abstractmethod
-    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost | None:
-        """Tell what searches take, without searching; None where the engine does not say.
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost | None:
+        """Return the work of a search without searching; None if the engine does not tell.
 
         Args:
             queries: float32 (queries, dim), unit rows.
@@ -105,12 +106,18 @@ class Index(ABC):
         """
 
     @abstractmethod
-    def within(self, queries: Float32Array, radius: float) -> Within:
-        """Find all rows that are nearer than `radius` (Euclidean), those equal to a query too."""
+    def within(self, queries: Float32Array, radius: float) -> RowsWithin:
+        """Find all rows nearer than `radius` (Euclidean), including those equal to a query."""
+
+
+def batches(rows: Int64Array, size: int) -> Iterator[Int64Array]:
+    """Yield at most `size` rows at a time, and at least 1."""
+    for begin in range(0, len(rows), max(1, size)):
+        yield rows[begin : begin + max(1, size)]
 
 
 def read_rows(embeddings: FloatArray, rows: Int64Array) -> Float32Array:
-    """Read some rows as float32, those that follow each other without a copy where possible."""
+    """Read some rows as float32; without a copy if they are consecutive and float32 already."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         block = embeddings[int(rows[0]) : int(rows[-1]) + 1]
     else:
@@ -118,8 +125,13 @@ def read_rows(embeddings: FloatArray, rows: Int64Array) -> Float32Array:
     return np.ascontiguousarray(block, np.float32)
 
 
-def distances_of(squared: Float32Array, rows: Int64Array) -> Float32Array:
-    """Give distances of squared ones, which rounding may have made negative; infinite for none."""
+def distances_from_squared(squared: Float32Array, rows: Int64Array) -> Float32Array:
+    """Return the roots of squared distances: 0 where rounding made one negative, infinite for none.
+
+    Args:
+        squared: float32, any shape.
+        rows: int64, the same shape; -1 for none.
+    """
     distances = np.sqrt(np.maximum(squared, 0))
     distances[rows < 0] = np.inf
     return distances

@@ -1,9 +1,9 @@
-"""Cluster-pruned search: k-means means, the closest clusters first, their members compared.
+"""Search in k-means clusters: compare a query only with members of the clusters nearest to it.
 
-This is the article's advice for large collections. faiss keeps the members of each cluster next to
-each other in one file, which is mapped into memory: opening it reads nothing. The file ends with
-the kind of the index and the number of bytes before, and all of its sizes are checked before faiss
-opens it (`cluster_file`): faiss itself crashes on one that is cut off, or lies.
+This is the article's advice for large collections. faiss stores the members of each cluster next to
+each other in one file. The file is memory-mapped, so opening it reads nothing. It ends with the
+kind of the index and the number of bytes before that. `cluster_file` checks all sizes before faiss
+opens the file, because faiss crashes on a file that is cut off or states wrong sizes.
 """
 
 import math
@@ -19,30 +19,32 @@ from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
-    Cost,
-    Found,
     Index,
-    Within,
-    distances_of,
+    Nearest,
+    RowsWithin,
+    SearchCost,
+    batches,
+    distances_from_squared,
     read_rows,
 )
 from deep_ranking.search.index.cluster_file import check_layout
 
-# k-means needs so many members a cluster to place its mean, and gains nothing beyond (faiss).
+# Members of a cluster that k-means needs to place its mean, and beyond which it gains nothing
+# (faiss's own limits).
 LEAST_MEMBERS, MOST_MEMBERS = 39, 256
 NUM_ITERATIONS = 10
-# Once a collection would get so many times the clusters that it has, it is clustered anew.
+# Cluster anew once a collection should have this many times the clusters that it has.
 OUTGROWN = 2
 ENDING = struct.Struct("<16sQ")
 
 
 class ClusterIndex(Index):
-    """Clusters by k-means; a query visits those whose means are nearest.
+    """Clusters by k-means; a query visits those with the nearest means.
 
     Args:
-        file: of the index; there if it was built.
-        num_clusters: how many to make; 0 for 4 times the root of the number of embeddings.
-        probes: clusters visited by each query.
+        file: the index file; it need not exist yet.
+        num_clusters: clusters to make; 0 for 4 times the root of the number of embeddings.
+        probes: clusters that a query visits.
 
     Raises:
         InputError: the file is cut off or damaged.
@@ -68,11 +70,11 @@ class ClusterIndex(Index):
 
     @property
     def dimension(self) -> int | None:
-        """Numbers of an embedding; None if it was not built yet."""
+        """Length of an embedding; None if the index is not built yet."""
         return None if self._index is None else int(self._index.d)
 
     def rows(self) -> Int64Array:
-        """Give the rows that the clusters hold."""
+        """Return the rows in the clusters."""
         if self._index is None:
             return np.empty(0, np.int64)
         lists = self._index.invlists
@@ -84,7 +86,7 @@ class ClusterIndex(Index):
         return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
     def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
-        """Add to the nearest clusters, and remove; cluster anew what has outgrown its clusters."""
+        """Add rows to the nearest clusters and remove others; cluster anew after much growth."""
         rows = np.union1d(np.setdiff1d(self.rows(), removed), added)
         if self._index is None and not len(rows):
             return
@@ -96,56 +98,56 @@ class ClusterIndex(Index):
             index = self._read(0)
             if len(removed):
                 index.remove_ids(removed)
-        for begin in range(0, len(added), ROWS_AT_ONCE):
-            part = added[begin : begin + ROWS_AT_ONCE]
+        for part in batches(added, ROWS_AT_ONCE):
             index.add_with_ids(read_rows(embeddings, part), part)
         self._write(index)
 
     def rebuild(self, embeddings: FloatArray) -> None:
-        """Cluster anew."""
+        """Cluster all rows anew."""
         rows, self._index = self.rows(), None
         self.update(embeddings, rows, np.empty(0, np.int64))
 
-    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
         """Find the nearest rows among the members of the nearest clusters."""
         if self._index is None or not self._index.ntotal:
-            return Found(*(np.empty((len(queries), 0), dtype) for dtype in (np.float32, np.int64)))
+            shape = (len(queries), 0)
+            return Nearest(np.empty(shape, np.float32), np.empty(shape, np.int64))
         self._prepare(probes)
         squared, rows = self._index.search(queries, min(count, self._index.ntotal))
-        return Found(distances_of(squared, rows), rows)
+        return Nearest(distances_from_squared(squared, rows), rows)
 
-    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
-        """Tell how many clusters are visited, and how many members these have."""
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost:
+        """Return how many clusters the queries visit, and how many members these have."""
         if self._index is None:
-            return Cost(0, 0)
+            return SearchCost(0, 0)
         _, clusters = self._index.quantizer.search(queries, self._prepare(probes))
         visited = clusters[clusters >= 0]
-        return Cost(len(visited), int(self._sizes[visited].sum()))
+        return SearchCost(len(visited), int(self._sizes[visited].sum()))
 
-    def within(self, queries: Float32Array, radius: float) -> Within:
-        """Find all rows nearer than `radius` in the nearest clusters."""
+    def within(self, queries: Float32Array, radius: float) -> RowsWithin:
+        """Find all rows nearer than `radius` in the clusters that each query visits."""
         if self._index is None:
             nothing = np.zeros(len(queries) + 1, np.int64)
-            return Within(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
+            return RowsWithin(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
         self._prepare(None)
         limits, squared, rows = self._index.range_search(queries, radius**2)
-        return Within(limits.astype(np.int64), distances_of(squared, rows), rows)
+        return RowsWithin(limits.astype(np.int64), distances_from_squared(squared, rows), rows)
 
     def _prepare(self, probes: int | None) -> int:
-        """Set how many clusters are visited; give their number."""
+        """Set how many clusters a query visits; return the number."""
         probes = min(probes or self.probes, self.num_clusters)
         self._index.nprobe = probes
         return probes
 
     def _num_clusters_for(self, num_rows: int) -> int:
-        """How many clusters so many embeddings should have."""
+        """Return how many clusters a number of embeddings should have."""
         wanted = self._wanted or round(self.clusters_by_root * math.sqrt(num_rows))
         return max(1, min(wanted, num_rows // LEAST_MEMBERS))
 
     def _train(self, embeddings: FloatArray, rows: Int64Array) -> Any:
-        """Find the means of some of the embeddings; an index without members."""
+        """Return an index without members, its means found from a sample of the embeddings."""
         num_clusters = self._num_clusters_for(len(rows))
-        sample = read_rows(embeddings, _some(rows, MOST_MEMBERS * num_clusters))
+        sample = read_rows(embeddings, _sample(rows, MOST_MEMBERS * num_clusters))
         return _inverted(self._quantizer(sample, num_clusters))
 
     def _quantizer(self, sample: Float32Array, num_clusters: int) -> Any:
@@ -165,7 +167,7 @@ class ClusterIndex(Index):
     def _read(self, flags: int) -> Any:
         refused = InputError(
             f"{self._file}: cut off, damaged, or no index of kind {self.kind}; remove it and run "
-            "`index` again, which embeds nothing anew"
+            "`index` again, which only rebuilds this file"
         )
         try:
             with self._file.open("rb") as handle:
@@ -184,17 +186,17 @@ class ClusterIndex(Index):
 
 
 class HierarchyIndex(ClusterIndex):
-    """Clusters of clusters: the means are themselves found by the nearest means of theirs.
+    """Clusters of clusters: a query finds the nearest means through the nearest means of those.
 
-    For sizes at which comparing a query with all means would take longer than with the members: so
-    there are more and smaller clusters.
+    For collections so large that comparing a query with all means would take longer than with the
+    members. It makes more and smaller clusters.
     """
 
     kind = "hierarchy"
     clusters_by_root = 16
 
     def _quantizer(self, sample: Float32Array, num_clusters: int) -> Any:
-        """Means of means: k-means of the whole, then of each part by its size."""
+        """Cluster the sample, then split each cluster in proportion to its size."""
         num_tops = round(math.sqrt(num_clusters))
         tops = _means(sample, num_tops)
         upper = _flat(tops)
@@ -212,10 +214,10 @@ class HierarchyIndex(ClusterIndex):
             sizes = [lower.invlists.list_size(part) for part in range(lower.nlist)]
             if all(sizes):
                 return lower
-            tops = tops[np.array(sizes) > 0]  # what came to a part without means would be lost
+            tops = tops[np.array(sizes) > 0]  # rows assigned to a part without means would be lost
 
     def _prepare(self, probes: int | None) -> int:
-        """Visit so many parts that they have several times the means that are asked for."""
+        """Visit enough parts to compare several times the means that the query asks for."""
         probes = super()._prepare(probes)
         upper: Any = faiss.downcast_index(self._index.quantizer)
         share = probes / self.num_clusters
@@ -243,7 +245,7 @@ def _flat(means: Float32Array) -> Any:
 
 
 def _inverted(quantizer: Any) -> Any:
-    """Index whose clusters are what `quantizer` holds; it keeps the quantizer."""
+    """Return an empty index with a cluster for each mean in `quantizer`, which it then owns."""
     index = faiss.IndexIVFFlat(quantizer, quantizer.d, quantizer.ntotal)
     index.own_fields = True
     quantizer.this.disown()
@@ -251,8 +253,8 @@ def _inverted(quantizer: Any) -> Any:
     return index
 
 
-def _some(rows: Int64Array, most: int) -> Int64Array:
-    """At most so many of the rows, rising, the same each time."""
+def _sample(rows: Int64Array, most: int) -> Int64Array:
+    """Return at most `most` of the rows, rising, the same each time."""
     if len(rows) <= most:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))

@@ -1,4 +1,4 @@
-"""The exact index: every embedding is compared, straight from the memory-mapped matrix."""
+"""The exact index: compare every embedding, straight from the memory-mapped matrix."""
 
 from collections.abc import Iterator
 
@@ -8,21 +8,22 @@ import numpy as np
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
-    Cost,
-    Found,
     Index,
-    Within,
-    distances_of,
+    Nearest,
+    RowsWithin,
+    SearchCost,
+    batches,
+    distances_from_squared,
     read_rows,
 )
 
 
 class ExactIndex(Index):
-    """Compares each query with all embeddings; needs no file, and memory for one block.
+    """Compare each query with all embeddings; needs no file, and memory for one block of rows.
 
     Args:
         embeddings: float (all rows, dim), memory-mapped.
-        rows: int64 (rows,), those that can be found, rising.
+        rows: int64 (rows,), the rows to search, rising.
     """
 
     kind = "exact"
@@ -32,16 +33,16 @@ class ExactIndex(Index):
         self._rows = rows
 
     def rows(self) -> Int64Array:
-        """Give the rows that can be found."""
+        """Return the rows to search."""
         return self._rows
 
     def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
-        """Take the rows; there is nothing to keep."""
+        """Change the rows to search; nothing is stored."""
         self._embeddings = embeddings
         self._rows = np.union1d(np.setdiff1d(self._rows, removed), added)
 
-    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
-        """Find the nearest rows; `probes` does nothing."""
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
+        """Find the nearest rows; `probes` has no effect."""
         count = min(count, len(self._rows))
         best = faiss.ResultHeap(len(queries), max(count, 1))
         for part, block in self._blocks():
@@ -49,33 +50,32 @@ class ExactIndex(Index):
             best.add_result(distances, part[order])
         best.finalize()
         distances, rows = best.D[:, :count], best.I[:, :count]
-        return Found(distances_of(distances, rows), rows)
+        return Nearest(distances_from_squared(distances, rows), rows)
 
-    def cost(self, queries: Float32Array, *, probes: int | None = None) -> Cost:
-        """Tell that every embedding is compared."""
-        return Cost(0, len(queries) * len(self._rows))
+    def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost:
+        """Return the work of comparing every embedding."""
+        return SearchCost(0, len(queries) * len(self._rows))
 
-    def within(self, queries: Float32Array, radius: float) -> Within:
+    def within(self, queries: Float32Array, radius: float) -> RowsWithin:
         """Find all rows nearer than `radius`."""
-        owners, distances, rows = [np.empty(0, np.int64)], [np.empty(0, np.float32)], []
-        rows.append(np.empty(0, np.int64))
+        owners, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        distances = [np.empty(0, np.float32)]
         for part, block in self._blocks():
             flat = faiss.IndexFlatL2(block.shape[1])
             flat.add(block)
             limits, squared, order = flat.range_search(queries, radius**2)
             owners.append(np.repeat(np.arange(len(queries)), np.diff(limits.astype(np.int64))))
-            distances.append(distances_of(squared, order))
+            distances.append(distances_from_squared(squared, order))
             rows.append(part[order])
         owner = np.concatenate(owners)
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner, minlength=len(queries))
-        return Within(
+        return RowsWithin(
             np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             np.concatenate(distances)[order],
             np.concatenate(rows)[order],
         )
 
     def _blocks(self) -> Iterator[tuple[Int64Array, Float32Array]]:
-        for begin in range(0, len(self._rows), ROWS_AT_ONCE):
-            part = self._rows[begin : begin + ROWS_AT_ONCE]
+        for part in batches(self._rows, ROWS_AT_ONCE):
             yield part, read_rows(self._embeddings, part)

@@ -1,13 +1,13 @@
-"""The index in Milvus: a server or cluster by its URL, or Milvus Lite in this process by a path.
+"""The index in Milvus: a URL means a server or cluster, a path means Milvus Lite in this process.
 
-The Milvus collection has two fields: `row`, the row in the collection's matrix, which is the
-primary key, and `embedding`. Its property `deep_ranking.model` is the fingerprint of the model. Its
-name is drawn once and kept in the file milvus.name of the folder, so that a folder that is moved,
-or searched from another machine, finds it, and one that is made anew does not find what is stale.
+The Milvus collection has two fields: `row`, the primary key, is the row in the collection's matrix,
+and `embedding`. Its property `deep_ranking.model` is the fingerprint of the model. Its name is
+random, drawn once and stored in the folder's file milvus.name. So a folder that is moved, or
+searched from another machine, finds it, and a new folder does not find stale rows. `milvus_retry`
+repeats requests that fail.
 """
 
 import uuid
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,14 @@ import numpy as np
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.search.index.base import Found, Index, Within, distances_of, read_rows
+from deep_ranking.search.index.base import (
+    Index,
+    Nearest,
+    RowsWithin,
+    batches,
+    distances_from_squared,
+    read_rows,
+)
 from deep_ranking.search.index.milvus_connection import REPLY_SECONDS, MilvusConnection
 
 if TYPE_CHECKING:
@@ -24,30 +31,30 @@ if TYPE_CHECKING:
 NAME_FILE = "milvus.name"
 ROW, EMBEDDING, MODEL_PROPERTY = "row", "embedding", "deep_ranking.model"
 
-# HNSW needs no training, so that it grows with the collection, and finds nearly everything at its
-# defaults; Milvus and Milvus Lite both have it. It is held in memory: where that is too much, the
-# index of the collection is replaced on the server (docs/scale.md), and kept as it is found here.
+# HNSW needs no training, so it grows with the collection. It finds nearly everything with these
+# parameters, and both Milvus and Milvus Lite have it. It stays in memory: if a collection is too
+# large for that, replace the index on the server (docs/scale.md); this class uses what is there.
 INDEX_TYPE, INDEX_PARAMETERS = "HNSW", {"M": 16, "efConstruction": 200}
 DEFAULT_PROBES = 128
 
-MOST_RESULTS = 16_384  # that Milvus gives for one query or filter
-BATCH_BYTES = 4 << 20  # of vectors in a message; a server takes 64 MiB, and splits what is larger
-RESULTS_AT_ONCE = 1 << 18  # of all queries of a message
-FIRST_LIMIT = 64  # of the results that are looked through for those within a radius
+MOST_RESULTS = 16_384  # Milvus's limit for one query or filter
+BATCH_BYTES = 4 << 20  # vectors in a message; a server accepts 64 MiB, and splits larger ones
+RESULTS_AT_ONCE = 1 << 18  # for all queries in a message
+FIRST_LIMIT = 64  # results of a first search within a radius
 FLUSH_SECONDS = 3600.0
 
 
 class MilvusIndex(Index):
-    """A collection of Milvus; its probes are HNSW's `ef`, or what the index of the server has.
+    """An index in a Milvus collection; `probes` is HNSW's `ef`, or the server's equivalent.
 
     Args:
-        collection: whose settings name the `uri`, and may name the Milvus collection (`name`) and
-            the `probes`.
-        retry_seconds: how long a server that does not answer is asked again.
+        collection: its index settings have the `uri`, and may have the Milvus collection's `name`
+            and the `probes`.
+        retry_seconds: how long to retry when the server does not answer.
 
     Raises:
-        InputError: pymilvus is missing; the server cannot be reached, or refuses the token; or its
-            collection is another model's.
+        InputError: pymilvus is missing, the server does not answer or refuses the token, or the
+            Milvus collection belongs to another model.
     """
 
     kind = "milvus"
@@ -59,12 +66,12 @@ class MilvusIndex(Index):
         self._uri: str = settings.index["uri"]
         self._connection = MilvusConnection(self._uri, retry_seconds=retry_seconds)
         self._index_type = INDEX_TYPE
-        self._is_current = False  # what was written has been seen by a read
-        self._name = settings.index.get("name") or self._kept_name()
+        self._is_current = False  # whether a read has seen everything that was written
+        self._name = settings.index.get("name") or self._stored_name()
         self._is_ready: bool = self._connection.retried(self._open, self._name)
 
     def rows(self) -> Int64Array:
-        """Give the rows that the Milvus collection holds."""
+        """Return the rows in the Milvus collection."""
         if not self._is_ready:
             return np.empty(0, np.int64)
         self._is_current = False
@@ -76,7 +83,7 @@ class MilvusIndex(Index):
         return np.concatenate(parts)
 
     def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
-        """Add and remove, in batches: each that is answered is kept."""
+        """Add and remove rows in batches; Milvus stores each batch that it answers."""
         if not self._name:
             self._name = f"deep_ranking_{uuid.uuid4().hex[:16]}"
             with atomic_path(self._collection.folder / NAME_FILE) as temporary:
@@ -85,12 +92,12 @@ class MilvusIndex(Index):
         self._connection.retried(self._make, self._name)
         total = len(removed) + len(added)
         with progress_bar(total=total, title="indexing", unit="images") as bar:
-            for part in _parts(removed, MOST_RESULTS):
+            for part in batches(removed, MOST_RESULTS):
                 self._connection.ask("delete", self._name, ids=part.tolist())
                 bar.update(len(part))
-            for part in _parts(added, BATCH_BYTES // (4 * embeddings.shape[1])):
+            for part in batches(added, BATCH_BYTES // (4 * embeddings.shape[1])):
                 block = read_rows(embeddings, part)
-                # A batch whose answer is lost is sent again: upserted, it is there once.
+                # Upsert, because a batch is sent again if its answer is lost.
                 values = [
                     {ROW: row, EMBEDDING: vector}
                     for row, vector in zip(part.tolist(), block, strict=True)
@@ -99,11 +106,11 @@ class MilvusIndex(Index):
                 bar.update(len(part))
         self._connection.ask("flush", self._name, timeout=FLUSH_SECONDS)
 
-    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Found:
+    def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
         """Find the nearest rows.
 
         Raises:
-            InputError: the server is gone; or more are asked for, and there, than Milvus gives.
+            InputError: the server does not answer, or `count` and the rows exceed Milvus's limit.
         """
         if count > MOST_RESULTS:
             self._check_count(count)
@@ -113,7 +120,7 @@ class MilvusIndex(Index):
         at_once = min(RESULTS_AT_ONCE // limit, BATCH_BYTES // (4 * queries.shape[1]))
         widest = 0
         if self._is_ready:
-            for numbers in _parts(np.arange(len(queries)), at_once):
+            for numbers in batches(np.arange(len(queries)), at_once):
                 answers = self._read(
                     "search",
                     data=list(queries[numbers]),
@@ -129,23 +136,24 @@ class MilvusIndex(Index):
                     rows[number, : len(hits)] = hits.ids
                     squared[number, : len(hits)] = hits.distances  # Milvus' L2 is squared
         rows = rows[:, :widest]
-        return Found(distances_of(squared[:, :widest], rows), rows)
+        return Nearest(distances_from_squared(squared[:, :widest], rows), rows)
 
     def cost(self, queries: Float32Array, *, probes: int | None = None) -> None:
-        """Milvus does not say."""
+        """Return None: Milvus does not tell."""
 
-    def within(self, queries: Float32Array, radius: float) -> Within:
-        """Find all rows nearer than `radius`: more and more, until the farthest is beyond.
+    def within(self, queries: Float32Array, radius: float) -> RowsWithin:
+        """Find all rows nearer than `radius`: search for more until the farthest is beyond it.
 
         Raises:
-            InputError: the server is gone; or there are more than Milvus gives.
+            InputError: the server does not answer, or a query has more such rows than Milvus's
+                limit.
         """
         distances = [np.empty(0, np.float32)] * len(queries)
         rows = [np.empty(0, np.int64)] * len(queries)
         pending, limit = np.arange(len(queries)), FIRST_LIMIT
         while len(pending):
             unfinished = []
-            for numbers in _parts(pending, RESULTS_AT_ONCE // limit):
+            for numbers in batches(pending, RESULTS_AT_ONCE // limit):
                 found = self.search(queries[numbers], limit)
                 near = found.distances < radius
                 for number, is_near, *values in zip(numbers, near, *found[:2], strict=True):
@@ -155,21 +163,22 @@ class MilvusIndex(Index):
             if unfinished and limit == MOST_RESULTS:
                 raise InputError(
                     f"{self._uri}: {MOST_RESULTS:,} or more images are nearer than {radius:g} to "
-                    "one, and Milvus gives no more; choose a smaller distance, or another --index"
+                    "one image, and Milvus returns no more; choose a smaller distance, or another "
+                    "--index"
                 )
             pending, limit = np.array(unfinished, np.int64), min(4 * limit, MOST_RESULTS)
-        return Within(
+        return RowsWithin(
             np.cumsum([0, *map(len, rows)]).astype(np.int64),
             np.concatenate([np.empty(0, np.float32), *distances]),
             np.concatenate([np.empty(0, np.int64), *rows]),
         )
 
-    def _kept_name(self) -> str:
+    def _stored_name(self) -> str:
         file = self._collection.folder / NAME_FILE
         return file.read_bytes()[:1000].decode(errors="replace").strip() if file.exists() else ""
 
     def _open(self) -> bool:
-        """Check and load the Milvus collection; whether there is one, complete."""
+        """Check and load the Milvus collection; return whether it exists and is complete."""
         client = self._connection.client()
         if not self._name or not client.has_collection(self._name, timeout=REPLY_SECONDS):
             return False
@@ -178,11 +187,11 @@ class MilvusIndex(Index):
             return False
         index = client.describe_index(self._name, EMBEDDING, timeout=REPLY_SECONDS)
         self._index_type = index["index_type"]
-        client.load_collection(self._name)  # of many vectors it takes long: no limit
+        client.load_collection(self._name)  # no timeout: many vectors take long
         return True
 
     def _make(self) -> None:
-        """Make what is missing of the Milvus collection: stopped at any instant, it goes on."""
+        """Make the missing parts of the Milvus collection, if any, and open it."""
         from pymilvus import DataType
 
         client, settings = self._connection.client(), self._collection.settings
@@ -222,40 +231,41 @@ class MilvusIndex(Index):
         ]
         if held != settings.fingerprint or dimensions != [settings.dimension]:
             raise InputError(
-                f"{self._uri}: its collection {self._name} is of the model {held}, with "
-                f"{dimensions[0] if dimensions else 'no'} dimensions, not of this one, "
-                f"{settings.fingerprint}, with {settings.dimension}; give another name or server"
+                f"{self._uri}: its collection {self._name} belongs to the model {held}, with "
+                f"{dimensions[0] if dimensions else 'no'} dimensions, not to this one, "
+                f"{settings.fingerprint}, with {settings.dimension}; use another name or server"
             )
 
     def _check_count(self, count: int) -> None:
+        """Refuse to find fewer images than asked for because of Milvus's limit."""
         found = self._read("query", output_fields=["count(*)"]) if self._is_ready else []
         held = found[0]["count(*)"] if found else 0
         if held > MOST_RESULTS:
             raise InputError(
-                f"{self._uri}: Milvus gives at most {MOST_RESULTS:,} images for a query, not "
+                f"{self._uri}: Milvus returns at most {MOST_RESULTS:,} images for a query, not "
                 f"{min(count, held):,}; ask for fewer, or choose another --index"
             )
 
     def _read(self, method: str, **arguments: Any) -> Any:
-        """Ask for what is held, up to date: the first time it waits for all that was written.
+        """Read from the Milvus collection; the first read after a write waits for that write.
 
-        Every strong read waits for a tick of the server's clock, some 200 ms; what one of them has
-        seen, the later ones see without.
+        Such a "strong" read waits for a tick of the server's clock, some 200 ms. Later reads see
+        what it saw without waiting.
         """
         level = "Bounded" if self._is_current else "Strong"
-        self._is_current = False  # until it is answered: a server that comes back may lag behind
+        self._is_current = False  # until the answer: a restarted server may lag behind
         answer = self._connection.ask(method, self._name, consistency_level=level, **arguments)
         self._is_current = True
         return answer
 
 
 def search_parameters(index_type: str, probes: int, limit: int) -> dict[str, int]:
-    """Give what Milvus calls the effort of a search.
+    """Return Milvus's search parameters for a number of probes.
 
     Args:
-        index_type: of the Milvus collection.
-        probes: effort asked for.
-        limit: results asked for, which graphs need as much effort for.
+        index_type: Milvus's name of the type.
+        probes: the effort: clusters, or candidates of a graph.
+        limit: results to find; a graph needs at least as many candidates.
     """
     if index_type == "HNSW":
         return {"ef": max(probes, limit)}
@@ -264,9 +274,3 @@ def search_parameters(index_type: str, probes: int, limit: int) -> dict[str, int
     if index_type.startswith("IVF") or index_type == "SCANN":
         return {"nprobe": probes}
     return {}
-
-
-def _parts(values: Int64Array, size: int) -> Iterator[Int64Array]:
-    size = max(1, size)
-    for begin in range(0, len(values), size):
-        yield values[begin : begin + size]

@@ -1,4 +1,4 @@
-"""How well an index finds what an exact search finds, and at what price: measured, not guessed."""
+"""Measure the recall and time of an index against exact search, and choose its probes by recall."""
 
 import math
 import time
@@ -12,21 +12,21 @@ from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.exact import ExactIndex
 
 COUNTS = (1, 10, 100)
-TUNED_COUNT = 20  # of nearest images, for the recall that probes are chosen by
+TUNED_COUNT = 20  # nearest images that count for the recall by which probes are chosen
 NUM_QUERIES = 200
-# Squared distances that differ by less are one: which of two copies is found is chance.
+# Squared distances that differ by less count as equal: which of two copies is found is chance.
 TOLERANCE = 1e-5
 
 
-class Trade(NamedTuple):
-    """What a number of probes gives, and takes.
+class SearchMeasurement(NamedTuple):
+    """Recall and time of searches with a number of probes.
 
     Attributes:
-        probes: clusters visited by a query.
-        recall: for each of `COUNTS`, the share of the nearest images that is found, 0 to 1.
-        p50: milliseconds of a query, median.
-        p99: milliseconds that 99 % of the queries do not exceed.
-        share: of the embeddings that a query is compared with; NaN where the engine does not say.
+        probes: clusters that a query visits.
+        recall: share of the nearest images found, 0 to 1, for each of `COUNTS`.
+        p50: median milliseconds of a query.
+        p99: 99th percentile of the milliseconds of a query.
+        share: share of the embeddings compared with a query; NaN if the engine does not tell.
     """
 
     probes: int
@@ -36,16 +36,17 @@ class Trade(NamedTuple):
     share: float
 
 
-class Yardstick:
-    """Queries, and what an exact search finds for them.
+class GroundTruth:
+    """Queries and the distances of their nearest images, by exact search.
 
-    The queries are images of the collection, spread over it; an image does not find itself.
+    The queries are random images of the collection; an image itself does not count as its own
+    neighbour.
 
     Args:
         embeddings: float (all rows, dim), memory-mapped.
-        rows: int64 (rows,), those that can be found.
-        num_queries: how many, at most.
-        seed: decides which.
+        rows: int64 (rows,) in the index.
+        num_queries: largest number of queries.
+        seed: decides which images are queries.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Yardstick:
     def recalls(
         self, distances: Float32Array, rows: Int64Array, counts: Sequence[int]
     ) -> list[float]:
-        """Give the recall at each count of what a search for one neighbour more found."""
+        """Return the recall at each count, given the result of a search for one image more."""
         found = self._others(distances, rows)
         recalls = []
         for wanted in counts:
@@ -78,61 +79,61 @@ class Yardstick:
         return recalls
 
     def _others(self, distances: Float32Array, rows: Int64Array) -> Float32Array:
-        """Distances without those of the queries to themselves, (queries, nearest)."""
+        """Return distances (queries, nearest) without those of the queries to themselves."""
         other = rows != self.query_rows[:, None]
-        # Where a query did not find itself, the farthest is left out.
+        # If a query did not find itself, leave out the farthest image instead.
         order = np.argsort(~other, axis=1, kind="stable")[:, : rows.shape[1] - 1]
         return np.take_along_axis(distances, order, axis=1)
 
 
-def measure(index: Index, yardstick: Yardstick) -> list[Trade]:
-    """Measure an index with 1, 2, 4 ... probes, up to those that find everything.
+def measure_search(index: Index, truth: GroundTruth) -> list[SearchMeasurement]:
+    """Measure an index with 1, 2, 4 ... probes, until it finds everything.
 
     Args:
-        index: an index of the same rows as the yardstick's.
-        yardstick: queries and what is right.
+        index: an index of the rows that `truth` was made with.
+        truth: queries and their nearest images.
 
     Returns:
-        A `Trade` for each number of probes; one alone where there is nothing to choose.
+        A measurement for each number of probes; only one for an index without clusters.
     """
-    trades = []
+    measurements = []
     for probes in _doubling(index.num_clusters):
         answers, seconds = [], []
-        index.search(yardstick.queries[:1], 1, probes=probes)
-        for query in yardstick.queries:
+        index.search(truth.queries[:1], 1, probes=probes)
+        for query in truth.queries:
             start = time.perf_counter()
-            found = index.search(query[None], yardstick.num_nearest + 1, probes=probes)
+            found = index.search(query[None], truth.num_nearest + 1, probes=probes)
             seconds.append(time.perf_counter() - start)
             answers.append((found.distances[0], found.rows[0]))
-        recall = yardstick.recalls(
+        recall = truth.recalls(
             np.stack([distances for distances, _ in answers]),
             np.stack([rows for _, rows in answers]),
             COUNTS,
         )
         p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1000
-        cost = index.cost(yardstick.queries, probes=probes)
-        share = cost.rows / len(yardstick.queries) / yardstick.num_rows if cost else math.nan
-        trades.append(Trade(probes, tuple(recall), p50, p99, share))
+        cost = index.cost(truth.queries, probes=probes)
+        share = cost.rows / len(truth.queries) / truth.num_rows if cost else math.nan
+        measurements.append(SearchMeasurement(probes, tuple(recall), p50, p99, share))
         if min(recall) == 1:
             break
-    return trades
+    return measurements
 
 
-def fewest_probes(index: Index, yardstick: Yardstick, target_recall: float) -> tuple[int, float]:
-    """Find how many clusters to visit for a recall of the 20 nearest.
+def fewest_probes(index: Index, truth: GroundTruth, target_recall: float) -> tuple[int, float]:
+    """Find the smallest number of clusters to visit that reaches a recall.
 
     Args:
         index: an index with clusters.
-        yardstick: queries and what is right.
-        target_recall: share of the nearest images to find, 0 to 1.
+        truth: queries and their nearest images.
+        target_recall: share of the 20 nearest images to find, 0 to 1.
 
     Returns:
-        The smallest number of probes that reaches it, and the recall measured.
+        The number of probes, and the recall measured with it.
     """
 
     def recall(probes: int) -> float:
-        found = index.search(yardstick.queries, TUNED_COUNT + 1, probes=probes)
-        return float(yardstick.recalls(found.distances, found.rows, [TUNED_COUNT])[0])
+        found = index.search(truth.queries, TUNED_COUNT + 1, probes=probes)
+        return float(truth.recalls(found.distances, found.rows, [TUNED_COUNT])[0])
 
     low, high, reached = 0, 1, recall(1)
     while reached < target_recall and high < index.num_clusters:
@@ -149,5 +150,5 @@ def fewest_probes(index: Index, yardstick: Yardstick, target_recall: float) -> t
 
 
 def _doubling(most: int) -> list[int]:
-    numbers = [1 << power for power in range(most.bit_length()) if 1 << power < most]
-    return [*numbers, most]
+    """Return 1, 2, 4 ... below `most`, then `most`."""
+    return [*(1 << power for power in range(most.bit_length()) if 1 << power < most), most]

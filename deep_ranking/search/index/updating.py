@@ -1,4 +1,4 @@
-"""Keep the index of a collection at what the collection holds."""
+"""Bring the index of a collection up to date with the collection."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,28 +9,24 @@ from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
-from deep_ranking.search.index.index_from_settings import KINDS, index_file, open_index
-from deep_ranking.search.index.tuning import Yardstick, fewest_probes
+from deep_ranking.search.index.kinds import KINDS, index_file, open_index
+from deep_ranking.search.index.tuning import GroundTruth, fewest_probes
 
 TARGET_RECALL = 0.95
-RECHOSEN = 0.05  # share of new images from which on probes are chosen anew
+NEW_SHARE_TO_RETUNE = 0.05  # share of new images above which probes are chosen again
 
 
 @dataclass(frozen=True)
-class Upkeep:
-    """What was done to an index.
+class IndexUpdate:
+    """The result of an update.
 
     Attributes:
         index: the index, up to date.
-        num_added: rows that came.
-        num_removed: rows that went.
-        recall: of the 20 nearest images, as measured when its probes were chosen; None if they
-            were not chosen now.
+        recall: share of the 20 nearest images found, measured when the update chose the probes;
+            None if it did not choose them.
     """
 
     index: Index
-    num_added: int
-    num_removed: int
     recall: float | None
 
 
@@ -40,27 +36,28 @@ def update_index(
     *,
     probes: int | None = None,
     target_recall: float | None = None,
-) -> Upkeep:
-    """Add what is new to the index, remove what is gone, and choose its probes.
+) -> IndexUpdate:
+    """Add new rows to the index, remove rows that are gone, and choose its probes.
 
     Args:
         collection: a synced one; the caller holds its lock.
-        settings: of the index that it is to have, such as those that it has.
-        probes: clusters that a query is to visit.
-        target_recall: or share of the 20 nearest images to find, 0 to 1, by which they are chosen.
-            With neither, they are chosen once, and again when many images are new.
+        settings: index settings that the collection shall have.
+        probes: clusters that a query shall visit.
+        target_recall: share of the 20 nearest images to find, 0 to 1; chooses the probes. With
+            neither, the probes are chosen once, and again when many images are new.
 
     Returns:
-        What was done.
+        The index and its recall.
 
     Raises:
-        InputError: the index is damaged, cannot be written, or its server not be reached.
+        InputError: the index is damaged or cannot be written, its server does not answer, or it has
+            no clusters to reach a `target_recall` with.
     """
     before = collection.settings.index
     reclustered = settings.get("clusters") != before.get("clusters")
     if reclustered:
         settings = {name: value for name, value in settings.items() if name != "probes"}
-    # Until the new index is complete, the collection has the one that it had.
+    # The collection keeps its old index until the new one is complete.
     changed = replace(collection.settings, index=settings)
     index = open_index(Collection(collection.folder, changed))
     wanted, held = collection.rows(), index.rows()
@@ -69,7 +66,7 @@ def update_index(
         index.update(collection.embeddings(), added, removed)
     if reclustered and isinstance(index, ClusterIndex) and len(held):
         index.rebuild(collection.embeddings())
-    settings, recall = _with_probes(
+    settings, recall = _choose_probes(
         collection, index, settings, len(added), probes=probes, target_recall=target_recall
     )
     if settings != before:
@@ -77,10 +74,10 @@ def update_index(
     for kind in KINDS:
         if kind != settings["kind"]:
             index_file(collection, kind).unlink(missing_ok=True)
-    return Upkeep(index, len(added), len(removed), recall)
+    return IndexUpdate(index, recall)
 
 
-def _with_probes(
+def _choose_probes(
     collection: Collection,
     index: Index,
     settings: dict[str, Any],
@@ -89,7 +86,7 @@ def _with_probes(
     probes: int | None,
     target_recall: float | None,
 ) -> tuple[dict[str, Any], float | None]:
-    """Give the index its probes; the settings with them, and the recall if it was measured."""
+    """Set the probes of the index; return its settings, and the recall if it was measured."""
     if probes is not None:
         index.probes = min(probes, index.num_clusters or probes)
         kept = {name: value for name, value in settings.items() if name != "target_recall"}
@@ -99,10 +96,10 @@ def _with_probes(
             raise InputError("--target_recall is for clusters and hierarchy; give --probes")
         return settings, None
     rows = collection.rows()
-    many_new = "target_recall" in settings and num_added > RECHOSEN * len(rows)
+    many_new = "target_recall" in settings and num_added > NEW_SHARE_TO_RETUNE * len(rows)
     if target_recall is None and "probes" in settings and not many_new:
         return settings, None
     target = target_recall or settings.get("target_recall", TARGET_RECALL)
-    yardstick = Yardstick(collection.embeddings(), rows)
-    index.probes, recall = fewest_probes(index, yardstick, target)
+    truth = GroundTruth(collection.embeddings(), rows)
+    index.probes, recall = fewest_probes(index, truth, target)
     return settings | {"probes": index.probes, "target_recall": target}, recall

@@ -11,7 +11,7 @@ from PIL import Image
 
 from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
-from deep_ranking.search import set_aside as moving
+from deep_ranking.search import set_aside
 from deep_ranking.search.duplicates import find_duplicates
 from deep_ranking.search.set_aside import check_folder, move_aside, move_back
 
@@ -100,7 +100,7 @@ def test_stopped_at_any_instant_nothing_is_lost(step, calls, collection, aside, 
     root = Path(collection.settings.root)
     groups = find_duplicates(collection, 0.1).groups
     before = contents(root)
-    real_move, real_sync, done = moving._move, moving._sync_folder, []
+    real_move, real_sync, done = set_aside._move, set_aside._sync_folder, []
 
     def stopped_move(source, target):
         if step == "before" and len(done) == calls:
@@ -116,8 +116,8 @@ def test_stopped_at_any_instant_nothing_is_lost(step, calls, collection, aside, 
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(moving, "_move", stopped_move)
-        patch.setattr(moving, "_sync_folder", stopped_sync)
+        patch.setattr(set_aside, "_move", stopped_move)
+        patch.setattr(set_aside, "_sync_folder", stopped_sync)
         with pytest.raises(KeyboardInterrupt):
             move_aside(groups, root, aside)
     # The undo file knows of the move that was stopped.
@@ -136,7 +136,7 @@ def test_stopped_at_any_instant_nothing_is_lost(step, calls, collection, aside, 
 @pytest.mark.parametrize("between", [False, True])
 def test_undo_after_a_kill_in_the_middle(between, groups, root, aside, monkeypatch):
     before = contents(root)
-    real, done = moving._sync_folder, []
+    real, done = set_aside._sync_folder, []
 
     def stopped(folder):
         real(folder)
@@ -149,9 +149,9 @@ def test_undo_after_a_kill_in_the_middle(between, groups, root, aside, monkeypat
 
     with monkeypatch.context() as patch:
         if between:
-            patch.setattr(moving, "_sync_folder", stopped)
+            patch.setattr(set_aside, "_sync_folder", stopped)
         else:
-            patch.setattr(moving, "_move", stopped_before)
+            patch.setattr(set_aside, "_move", stopped_before)
         with pytest.raises(KeyboardInterrupt):
             move_aside(groups, root, aside)
     back = move_back(aside / "undo.jsonl")
@@ -162,7 +162,7 @@ def test_undo_after_a_kill_in_the_middle(between, groups, root, aside, monkeypat
 def test_an_undo_that_was_stopped_can_be_run_again(groups, root, aside, monkeypatch):
     before = contents(root)
     move_aside(groups, root, aside)
-    real, done = moving._sync_folder, []
+    real, done = set_aside._sync_folder, []
 
     def stopped(folder):
         real(folder)
@@ -171,7 +171,7 @@ def test_an_undo_that_was_stopped_can_be_run_again(groups, root, aside, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(moving, "_sync_folder", stopped)
+        patch.setattr(set_aside, "_sync_folder", stopped)
         with pytest.raises(KeyboardInterrupt):
             move_back(aside / "undo.jsonl")
     assert move_back(aside / "undo.jsonl").left == []
@@ -181,7 +181,7 @@ def test_an_undo_that_was_stopped_can_be_run_again(groups, root, aside, monkeypa
 def test_the_undo_line_is_on_the_disk_before_the_move(groups, root, aside, monkeypatch):
     synced, seen = [], []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
-    real = moving._move
+    real = set_aside._move
 
     def watched(source, target):
         seen.append(
@@ -189,7 +189,7 @@ def test_the_undo_line_is_on_the_disk_before_the_move(groups, root, aside, monke
         )
         real(source, target)
 
-    monkeypatch.setattr(moving, "_move", watched)
+    monkeypatch.setattr(set_aside, "_move", watched)
     move_aside(groups, root, aside)
     assert seen == [(str(root / path), True) for path in ("a/2.png", ODD, "b/3.png")]
 
@@ -344,7 +344,7 @@ def test_stopped_when_there_are_two_copies(goes_on, collection, aside, monkeypat
 
     monkeypatch.setattr(os, "link", link)
     with monkeypatch.context() as patch:
-        patch.setattr(moving, "_sync_folder", stopped)
+        patch.setattr(set_aside, "_sync_folder", stopped)
         with pytest.raises(KeyboardInterrupt):
             move_aside(groups, root, aside)
     assert (root / "a/2.png").exists() and (aside / "a/2.png").exists()
@@ -395,7 +395,7 @@ def test_undo_leaves_what_is_in_the_way_or_gone(groups, root, aside, tmp_path):
     back = move_back(aside / "undo.jsonl")
     assert back.num_images == 1
     assert [path for path, _ in back.left] == [str(root / "b/3.png"), str(root / "a/2.png")]
-    assert "no longer" in back.left[0][1] and "in its place" in back.left[1][1]
+    assert "no longer" in back.left[0][1] and "in its old place" in back.left[1][1]
     assert (root / "a/2.png").read_text() == "new"
     assert (aside / "a/2.png").read_bytes() == before["images/a/2.png"]
     # With room made, the rest comes back.
@@ -417,7 +417,7 @@ def test_where_images_may_not_go(root, tmp_path):
     index = tmp_path / "index"
     (tmp_path / "link").symlink_to(root)
     for bad in ("images", "images/aside", "link/aside", "index/aside", ".", "images/a/../b"):
-        with pytest.raises(InputError, match="name a folder"):
+        with pytest.raises(InputError, match=r"name a (separate )?folder"):
             check_folder(tmp_path / bad, root, index)
     for good in ("aside", "images/.aside", "images/.x/aside", "images2", ".aside"):
         check_folder(tmp_path / good, root, index)

@@ -1,7 +1,8 @@
-"""Join embeddings that are near each other, without a matrix of all pairs.
+"""Group embeddings that are near each other, without a matrix of all pairs.
 
-Every embedding asks the index for those nearer than a threshold, some thousand at a time, and what
-is found is joined at once: memory grows with the number of rows, never with that of their pairs.
+Each block of up to 4,096 embeddings asks the index for its neighbours within a threshold, and the
+groups of the pairs found are merged before the next block. So memory grows with the number of
+embeddings, never with the number of pairs.
 """
 
 import numpy as np
@@ -14,15 +15,15 @@ from deep_ranking.metrics import pair_distances
 from deep_ranking.search.index.base import Index, read_rows
 
 QUERIES_AT_ONCE = 4096
-FIRST_QUERIES = 64  # until it is known how many neighbours there are
+FIRST_QUERIES = 64  # until the usual number of neighbours is known
 PAIRS_AT_ONCE = 1 << 22
-PAIRS_DECIDED_AT_ONCE = 1 << 18
+PAIRS_MEASURED_AT_ONCE = 1 << 18
 
-# What float32 may do to the squared distance of two rows of unit length that an index gives.
+# Largest error of the squared distance of two unit rows that an index computes in float32.
 ROUNDING = 1e-4
 
 
-def near_components(
+def group_near_rows(
     embeddings: FloatArray,
     rows: Int64Array,
     index: Index,
@@ -30,20 +31,20 @@ def near_components(
     *,
     progress: bool = False,
 ) -> Int64Array:
-    """Join rows that are nearer than a threshold, and rows that are joined to one row.
+    """Number the groups of rows that a chain of near pairs connects.
 
     Args:
         embeddings: float (all rows, dim), unit rows, memory-mapped.
-        rows: int64 (rows,) that count, rising.
-        index: finds them; what it finds besides does not count.
-        threshold: Euclidean distance, above 0.
-        progress: whether to show it.
+        rows: int64 (rows,) to group, rising.
+        index: finds the neighbours; other rows in it are ignored.
+        threshold: Euclidean distance below which a pair is near, above 0.
+        progress: whether to show a progress bar.
 
     Returns:
-        int64 (rows,): rows that are joined have the same number.
+        int64 (rows,), the same number for all rows of a group.
     """
-    labels = np.arange(len(rows))
-    # What the index computes in float32 is not exact, least of all near 0: it is asked for more.
+    groups = np.arange(len(rows))
+    # The index errs by rounding, most of all near 0: ask for a little more, then measure exactly.
     radius = float(np.sqrt(threshold**2 + ROUNDING))
     begin, step = 0, min(FIRST_QUERIES, QUERIES_AT_ONCE)
     with progress_bar(total=len(rows), title="comparing", unit="images", shown=progress) as bar:
@@ -53,30 +54,31 @@ def near_components(
             first = begin + np.repeat(np.arange(len(part)), np.diff(found.limits))
             second = np.minimum(np.searchsorted(rows, found.rows), len(rows) - 1)
             known = rows[second] == found.rows
-            labels = _join(embeddings, rows, labels, (first[known], second[known]), threshold)
+            pairs = first[known], second[known]
+            groups = _merge_near_pairs(embeddings, rows, groups, pairs, threshold)
             begin += len(part)
             bar.update(len(part))
             fitting = PAIRS_AT_ONCE * len(part) // max(1, len(first))
             step = max(1, min(QUERIES_AT_ONCE, 4 * step, fitting))
-    return labels
+    return groups
 
 
-def _join(
+def _merge_near_pairs(
     embeddings: FloatArray,
     rows: Int64Array,
-    labels: Int64Array,
+    groups: Int64Array,
     pairs: tuple[Int64Array, Int64Array],
     threshold: float,
 ) -> Int64Array:
-    """Join the pairs that are nearer than the threshold; those joined already cost nothing."""
-    for begin in range(0, len(pairs[0]), PAIRS_DECIDED_AT_ONCE):
-        first, second = (each[begin : begin + PAIRS_DECIDED_AT_ONCE] for each in pairs)
-        apart = labels[first] != labels[second]
+    """Return the groups after merging those of near pairs; measure only pairs not in one group."""
+    for begin in range(0, len(pairs[0]), PAIRS_MEASURED_AT_ONCE):
+        first, second = (each[begin : begin + PAIRS_MEASURED_AT_ONCE] for each in pairs)
+        apart = groups[first] != groups[second]
         first, second = first[apart], second[apart]
         distances = pair_distances(embeddings, embeddings, rows[first], rows[second])
         near = distances < threshold
         if near.any():
-            ends = labels[first[near]], labels[second[near]]
+            ends = groups[first[near]], groups[second[near]]
             graph = coo_array((np.ones(near.sum(), np.int8), ends), shape=(len(rows), len(rows)))
-            labels = connected_components(graph, directed=False)[1].astype(np.int64)[labels]
-    return labels
+            groups = connected_components(graph, directed=False)[1].astype(np.int64)[groups]
+    return groups

@@ -1,4 +1,4 @@
-"""Which index a collection has, by its settings."""
+"""The kinds of index: read `--index`, and open the index of a collection."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +11,23 @@ if TYPE_CHECKING:
 
 KINDS = ("exact", "clusters", "hierarchy")
 MILVUS = "milvus"
+TOKEN_VARIABLE = "DEEP_RANKING_MILVUS_TOKEN"
 
 
 def index_settings(kind: str) -> dict[str, Any]:
-    """Give the settings of an index by what `--index` says: a kind, or where Milvus is.
+    """Return the settings of the index that `--index` names.
 
     Args:
         kind: one of `KINDS`, a path that ends in .db, or http(s)://HOST:PORT.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is something else, or the address has a password.
     """
     if kind in KINDS:
         return {"kind": kind}
-    if kind.startswith(("http://", "https://")) and "@" in kind:
-        raise InputError("no password in an address: put it into DEEP_RANKING_MILVUS_TOKEN")
     if kind.startswith(("http://", "https://")):
+        if "@" in kind:
+            raise InputError(f"no password in an address: put it into {TOKEN_VARIABLE}")
         return {"kind": MILVUS, "uri": kind}
     if kind.endswith(".db"):
         return {"kind": MILVUS, "uri": str(Path(kind).absolute())}
@@ -36,16 +37,32 @@ def index_settings(kind: str) -> dict[str, Any]:
     )
 
 
+def changed_settings(
+    current: dict[str, Any], *, wanted: dict[str, Any] | None, clusters: int | None
+) -> dict[str, Any]:
+    """Return index settings after a change.
+
+    Args:
+        current: the settings so far; kept if the kind stays the same.
+        wanted: settings of the wanted kind, from `index_settings`; None for the same kind.
+        clusters: number of clusters; None to keep it.
+    """
+    settings = current if wanted is None else wanted
+    if settings["kind"] == current["kind"]:
+        settings = current | settings
+    return settings if clusters is None else settings | {"clusters": clusters}
+
+
 def index_file(collection: "Collection", kind: str) -> Path:
-    """Give the file that an index of a kind is kept in."""
+    """Return the file of a collection's index of a kind."""
     return collection.folder / f"{kind}.faiss"
 
 
 def open_index(collection: "Collection") -> Index:
-    """Open the index of a collection; one that was not built yet has no rows.
+    """Open the index of a collection; one that is not built yet has no rows.
 
     Raises:
-        InputError: it is damaged, or its server cannot be reached.
+        InputError: it is damaged, or its server does not answer.
     """
     settings = collection.settings.index
     kind = settings["kind"]
@@ -63,14 +80,17 @@ def open_index(collection: "Collection") -> Index:
         each.kind: each for each in (clusters.ClusterIndex, clusters.HierarchyIndex)
     }
     if kind not in known:
-        raise InputError(f"{collection.folder}: has an index of unknown kind {kind}; index anew")
+        raise InputError(
+            f"{collection.folder}: has an index of unknown kind {kind}; run `index` again with "
+            "--index KIND"
+        )
     file = index_file(collection, kind)
     index = known[kind](
         file, num_clusters=settings.get("clusters", 0), probes=settings.get("probes", 1)
     )
     if index.dimension not in (None, collection.settings.dimension):
         raise InputError(
-            f"{file}: of embeddings of {index.dimension} numbers, and the collection's have "
+            f"{file}: its embeddings have {index.dimension} numbers, and the collection's have "
             f"{collection.settings.dimension}; remove it and run `index` again"
         )
     return index
