@@ -204,11 +204,17 @@ def test_a_write_ahead_log_is_not_ours(made, index):
     assert "not the list of images" in refusal(index, made[1])
 
 
+def without_checksums(content):
+    """A cluster file as earlier versions wrote it, and as somebody who fakes one may."""
+    size = ENDING.unpack(content[-ENDING.size :])[1]
+    return content[:size] + content[-ENDING.size :]
+
+
 def test_clusters_that_lie_do_not_reach_faiss(made, index, tmp_path, monkeypatch):
     """Each byte of what says how large things are, turned over: refused, or read as it is."""
     import faiss
 
-    sound = (index / "clusters.faiss").read_bytes()
+    sound = without_checksums((index / "clusters.faiss").read_bytes())
     sizes = [*range(4, 16), *range(33, 53), *range(53, 65), *range(90, 98)]
     sizes += range(sound.index(b"ilar"), sound.index(b"ilar") + 48)
     probes = range(45, 53)  # which say nothing of what is in the file

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.search.index import clusters, exact, tuning
+from deep_ranking.search.index import clusters, exact, file_checksums, tuning
 from deep_ranking.search.index.base import SearchCost
 from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
 from deep_ranking.search.index.exact import ExactIndex
@@ -360,6 +360,80 @@ def test_a_file_that_is_cut_off_is_refused(kind, tmp_path, data):
             kind(file)
         assert str(caught.value).startswith(f"{file}: cut off, damaged, or no index")
         assert "\n" not in str(caught.value)
+
+
+def body_of(content):
+    return content[: clusters.ENDING.unpack(content[-clusters.ENDING.size :])[1]]
+
+
+@clustering
+def test_a_flipped_bit_is_named_before_it_is_read(kind, tmp_path, data, monkeypatch):
+    monkeypatch.setattr(file_checksums, "PART_BYTES", 512)
+    embeddings, rows, queries = data
+    file = tmp_path / "index.faiss"
+    sound = built(kind, tmp_path, embeddings, rows)
+    content = file.read_bytes()
+    checksums_end = len(content) - clusters.ENDING.size
+    wanted = sound.search(queries, 20, probes=10_000)
+    for byte in range(0, checksums_end, 61):
+        flipped = bytearray(content)
+        flipped[byte] ^= 1 << byte % 8
+        file.write_bytes(flipped)
+        with pytest.raises(InputError, match=r"index\.faiss: .*damaged"):
+            kind(file).search(queries, 20, probes=10_000)
+    file.write_bytes(content)
+    found = kind(file).search(queries, 20, probes=10_000)
+    np.testing.assert_array_equal(found.rows, wanted.rows)
+
+
+def test_only_visited_clusters_are_checked(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(file_checksums, "PART_BYTES", 64)
+    embeddings, rows, queries = data
+    file = tmp_path / "index.faiss"
+    sound = built(ClusterIndex, tmp_path, embeddings, rows)
+    wanted = sound.search(queries[:1], 5, probes=1)
+    flipped = bytearray(file.read_bytes())
+    size = len(body_of(bytes(flipped)))
+    outcomes = set()
+    for byte in range(size - 9_000, size, 97):
+        flipped[byte] ^= 1
+        file.write_bytes(flipped)
+        flipped[byte] ^= 1
+        try:
+            found = ClusterIndex(file).search(queries[:1], 5, probes=1)
+        except InputError:
+            outcomes.add("named")
+            continue
+        np.testing.assert_array_equal(found.rows, wanted.rows)
+        outcomes.add("not visited")
+    assert outcomes == {"named", "not visited"}
+
+
+def test_damaged_clusters_are_not_written_anew_as_sound(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(file_checksums, "PART_BYTES", 64)
+    embeddings, rows, _ = data
+    built(ClusterIndex, tmp_path, embeddings, rows[:-5])
+    file = tmp_path / "index.faiss"
+    flipped = bytearray(file.read_bytes())
+    flipped[len(body_of(bytes(flipped))) - 100] ^= 1
+    file.write_bytes(flipped)
+    index = ClusterIndex(file)
+    with pytest.raises(InputError, match="damaged"):
+        index.update(embeddings, rows[-5:], np.empty(0, np.int64))
+    assert file.read_bytes() == flipped
+
+
+@clustering
+def test_a_file_without_checksums_is_still_read(kind, tmp_path, data):
+    embeddings, rows, queries = data
+    built(kind, tmp_path, embeddings, rows)
+    file = tmp_path / "index.faiss"
+    content = file.read_bytes()
+    file.write_bytes(body_of(content) + content[-clusters.ENDING.size :])
+    index = kind(file, probes=10_000)
+    assert_nearest(index.search(queries, 20), embeddings, rows, queries, 20)
+    index.update(embeddings, np.empty(0, np.int64), rows[:1])
+    assert len(file.read_bytes()) > len(body_of(file.read_bytes())) + clusters.ENDING.size
 
 
 @clustering

@@ -7,6 +7,7 @@ every file is hashed.
 """
 
 import hashlib
+import io
 import os
 import sqlite3
 import time
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.opening import open_regular
@@ -61,7 +61,7 @@ def content_digest(*paths: PathLike) -> bytes:
 def content_digests(
     paths: Sequence[PathLike],
     *,
-    open_file: Callable[[PathLike], BinaryIO] = open_regular,
+    open_file: Callable[[PathLike], io.BufferedReader] = open_regular,
     trust_table: bool = True,
 ) -> Iterator[bytes | InputError]:
     """Yield the SHA-256 of each file, with a progress bar; only unknown contents are read.

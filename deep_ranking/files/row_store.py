@@ -131,6 +131,10 @@ class StoredRows:
         return int(self._ends[block - 1]) if block else 0, int(self._ends[block])
 
 
+Rows = FloatArray | StoredRows
+"""(rows, width), of a store or in memory."""
+
+
 class RowStore:
     """A folder of rows. The caller makes sure that only one process writes at a time: see `lock`.
 
@@ -300,7 +304,7 @@ class RowStore:
         num_blocks = min(self._blocks.stat().st_size // BLOCK.itemsize, count + 1)
         if not num_blocks:  # an empty file cannot be mapped
             return np.empty(0, BLOCK)
-        blocks = np.memmap(self._blocks, BLOCK, "r", shape=(num_blocks,))
+        blocks: npt.NDArray[np.void] = np.memmap(self._blocks, BLOCK, "r", shape=(num_blocks,))
         ends = np.array(blocks["end"])
         blocks = blocks[: int(np.searchsorted(ends, count, side="right"))]
         if len(blocks) and not (ends[0] > 0 and (ends[1:] > ends[:-1])[: len(blocks) - 1].all()):

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import FloatArray, Int64Array
+from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.row_store import Rows
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.collection import Collection, GalleryImage, ImageTable
 from deep_ranking.search.index.base import Index
@@ -201,7 +202,7 @@ def _without_links(
     return found
 
 
-def _make_group(members: Sequence[DuplicateImage], embeddings: FloatArray) -> DuplicateGroup:
+def _make_group(members: Sequence[DuplicateImage], embeddings: Rows) -> DuplicateGroup:
     """Choose the image to keep, and sort the others by their distance to it."""
     keeper = choose_keeper(members)
     rows = np.array([image.row for image in members], np.int64)

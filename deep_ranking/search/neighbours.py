@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import FloatArray, Int32Array, Int64Array
+from deep_ranking.files.array_types import Int32Array, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.row_store import Rows
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.clusters import ClusterIndex
@@ -28,7 +29,7 @@ CLUSTER_RECALL, NUM_MEASURED = 0.95, 200
 
 def nearest_of_other_classes(
     index: Index,
-    embeddings: FloatArray,
+    embeddings: Rows,
     row_of: Int64Array,
     items: npt.NDArray[np.integer],
     count: int,
@@ -126,7 +127,7 @@ def neighbours_by_model(
 
 @contextmanager
 def _temporary_index(
-    embeddings: FloatArray, rows: Int64Array, find: Callable[[Index, Int64Array], Int32Array]
+    embeddings: Rows, rows: Int64Array, find: Callable[[Index, Int64Array], Int32Array]
 ) -> Iterator[Index]:
     """Yield an index of some rows, exact or with enough probes to find nearly the same.
 

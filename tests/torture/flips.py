@@ -34,10 +34,10 @@ def run(tally, folder, seed):
         ("clusters/clusters.faiss", _search),
         ("hierarchy/hierarchy.faiss", _search),
     ):
-        _flip(tally, sound, folder / "work", name, read, rng)
+        _flip(tally, sound, folder / "work", name=name, read=read, rng=rng)
 
 
-def _flip(tally, sound, work, name, read, rng):
+def _flip(tally, sound, work, *, name, read, rng):
     place = work / name.split("/")[0]
     whole = (sound / name).read_bytes()
     shutil.rmtree(work, ignore_errors=True)

@@ -219,7 +219,7 @@ def _make(folder):
     from deep_ranking.model.network import build_network
     from deep_ranking.search.collection import ImageTable
     from deep_ranking.search.collection.image_table import FoundFile
-    from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
+    from deep_ranking.search.index.clusters import ENDING, ClusterIndex, HierarchyIndex
 
     network = NetworkConfig(weights=None, backbone="mobilenet", **SETTINGS)
     save_model(build_network(network, seed=1), folder / "sound.h5")
@@ -227,6 +227,11 @@ def _make(folder):
     for kind in (ClusterIndex, HierarchyIndex):
         index = kind(folder / f"{kind.kind}.faiss", num_clusters=9)
         index.update(rows, np.arange(400), np.empty(0, np.int64))
+        # As earlier versions wrote it: without checksums, which would refuse the rest at once.
+        file = folder / f"{kind.kind}.faiss"
+        content = file.read_bytes()
+        size = ENDING.unpack(content[-ENDING.size :])[1]
+        file.write_bytes(content[:size] + content[-ENDING.size :])
     table = ImageTable(folder / "images.sqlite", writable=True)
     with table.change():
         for number in range(50):

@@ -6,7 +6,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
+from deep_ranking.files.array_types import Float32Array, Int64Array
+from deep_ranking.files.row_store import Rows
 
 ROWS_AT_ONCE = 1 << 14
 """Embeddings to read from disk at once: 256 MiB of 4096 floats."""
@@ -68,7 +69,7 @@ class Index(ABC):
         """Return the rows in the index, rising: int64 (rows,)."""
 
     @abstractmethod
-    def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
+    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
         """Add and remove rows, and store the result.
 
         If it is stopped at any instant, the index holds the old rows, or lacks some of the added
@@ -116,7 +117,7 @@ def batches(rows: Int64Array, size: int) -> Iterator[Int64Array]:
         yield rows[begin : begin + max(1, size)]
 
 
-def read_rows(embeddings: FloatArray, rows: Int64Array) -> Float32Array:
+def read_rows(embeddings: Rows, rows: Int64Array) -> Float32Array:
     """Read some rows as float32; without a copy if they are consecutive and float32 already."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         block = embeddings[int(rows[0]) : int(rows[-1]) + 1]

@@ -34,12 +34,14 @@ class _LayoutReader:
 
     def __init__(self, handle: BinaryIO, size: int) -> None:
         self._handle = handle
-        self._left = size
+        self._size = self._left = size
+        self._members_begin = 0
 
-    def check(self) -> None:
-        """Read the whole index; refuse it if bytes are left."""
+    def check(self) -> int:
+        """Read the whole index, and refuse it if bytes are left; return where its members begin."""
         self._read_index(MOST_LEVELS)
         _require(self._left == 0)
+        return self._members_begin
 
     def _read_index(self, levels: int) -> tuple[int, int]:
         """Read an index; return the dimension and the number of its vectors."""
@@ -65,6 +67,7 @@ class _LayoutReader:
         sizes = self._read_sizes(clusters)
         _require(bool((sizes <= count).all()) and sum(sizes.tolist()) == count)
         if not are_means:
+            self._members_begin = self._size - self._left
             self._skip(count * (4 * dimension + 8))
             return
         # A mean's number is the number of its cluster.
@@ -104,17 +107,20 @@ class _LayoutReader:
         self._left -= count
 
 
-def check_layout(handle: BinaryIO, size: int) -> None:
+def check_layout(handle: BinaryIO, size: int) -> int:
     """Check the layout of an index file; read only its sizes and skip the vectors.
 
     Args:
         handle: the file, at its beginning.
         size: bytes in the file that belong to the index.
 
+    Returns:
+        The place of the first byte of the members, which end the index.
+
     Raises:
         InputError: the layout is not the one that `ClusterIndex` writes.
     """
-    _LayoutReader(handle, size).check()
+    return _LayoutReader(handle, size).check()
 
 
 def _require(condition: bool) -> None:

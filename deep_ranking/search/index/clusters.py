@@ -1,9 +1,10 @@
 """Search in k-means clusters: compare a query only with members of the clusters nearest to it.
 
 This is the article's advice for large collections. faiss stores the members of each cluster next to
-each other in one file. The file is memory-mapped, so opening it reads nothing. It ends with the
-kind of the index and the number of bytes before that. `cluster_file` checks all sizes before faiss
-opens the file, because faiss crashes on a file that is cut off or states wrong sizes.
+each other in one file. The file is memory-mapped, so opening it reads little. It ends with its
+checksums, the kind of the index and the number of bytes of the index. `cluster_file` checks all
+sizes before faiss opens the file, because faiss crashes on a file that is cut off or states wrong
+sizes.
 """
 
 import math
@@ -14,9 +15,11 @@ from typing import Any, ClassVar
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
-from deep_ranking.files import InputError, atomic_path
-from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
+from deep_ranking.files import InputError, atomic_path, open_regular
+from deep_ranking.files.array_types import Float32Array, Int64Array
+from deep_ranking.files.row_store import Rows
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
     Index,
@@ -28,6 +31,11 @@ from deep_ranking.search.index.base import (
     read_rows,
 )
 from deep_ranking.search.index.cluster_file import check_layout
+from deep_ranking.search.index.file_checksums import (
+    CheckedParts,
+    checksums_bytes,
+    part_checksums,
+)
 
 # Members of a cluster that k-means needs to place its mean, and beyond which it gains nothing
 # (faiss's own limits).
@@ -36,6 +44,8 @@ NUM_ITERATIONS = 10
 # Cluster anew once a collection should have this many times the clusters that it has.
 OUTGROWN = 2
 ENDING = struct.Struct("<16sQ")
+NUMBER_BYTES = 8  # of the number of a member, which follows the vectors of its cluster
+REMEDY = "remove it and run `index` again, which only rebuilds this file"
 
 
 class ClusterIndex(Index):
@@ -58,6 +68,8 @@ class ClusterIndex(Index):
         self._wanted = num_clusters
         self._index: Any = None
         self._sizes = np.empty(0, np.int64)
+        self._members_begin = 0
+        self._parts: CheckedParts | None = None
         self.probes = probes
         if file.exists():
             self._open()
@@ -85,7 +97,7 @@ class ClusterIndex(Index):
         ]
         return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
-    def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
+    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
         """Add rows to the nearest clusters and remove others; cluster anew after much growth."""
         rows = np.union1d(np.setdiff1d(self.rows(), removed), added)
         if self._index is None and not len(rows):
@@ -102,7 +114,7 @@ class ClusterIndex(Index):
             index.add_with_ids(read_rows(embeddings, part), part)
         self._write(index)
 
-    def rebuild(self, embeddings: FloatArray) -> None:
+    def rebuild(self, embeddings: Rows) -> None:
         """Cluster all rows anew."""
         rows, self._index = self.rows(), None
         self.update(embeddings, rows, np.empty(0, np.int64))
@@ -113,6 +125,7 @@ class ClusterIndex(Index):
             shape = (len(queries), 0)
             return Nearest(np.empty(shape, np.float32), np.empty(shape, np.int64))
         self._prepare(probes)
+        self._check_visited(queries)
         squared, rows = self._index.search(queries, min(count, self._index.ntotal))
         return Nearest(distances_from_squared(squared, rows), rows)
 
@@ -130,6 +143,7 @@ class ClusterIndex(Index):
             nothing = np.zeros(len(queries) + 1, np.int64)
             return RowsWithin(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
         self._prepare(None)
+        self._check_visited(queries)
         limits, squared, rows = self._index.range_search(queries, radius**2)
         return RowsWithin(limits.astype(np.int64), distances_from_squared(squared, rows), rows)
 
@@ -144,7 +158,7 @@ class ClusterIndex(Index):
         wanted = self._wanted or round(self.clusters_by_root * math.sqrt(num_rows))
         return max(1, min(wanted, num_rows // LEAST_MEMBERS))
 
-    def _train(self, embeddings: FloatArray, rows: Int64Array) -> Any:
+    def _train(self, embeddings: Rows, rows: Int64Array) -> Any:
         """Return an index without members, its means found from a sample of the embeddings."""
         num_clusters = self._num_clusters_for(len(rows))
         sample = read_rows(embeddings, _sample(rows, MOST_MEMBERS * num_clusters))
@@ -157,8 +171,11 @@ class ClusterIndex(Index):
         try:
             with atomic_path(self._file) as temporary:
                 faiss.write_index(index, str(temporary))
+                checksums = part_checksums(temporary)
                 with temporary.open("ab") as handle:
-                    handle.write(ENDING.pack(self.kind.encode(), handle.tell()))
+                    size = handle.tell()
+                    handle.write(checksums)
+                    handle.write(ENDING.pack(self.kind.encode(), size))
         except (RuntimeError, OSError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{self._file}: cannot be written ({reason})") from None
@@ -166,23 +183,47 @@ class ClusterIndex(Index):
 
     def _read(self, flags: int) -> Any:
         refused = InputError(
-            f"{self._file}: cut off, damaged, or no index of kind {self.kind}; remove it and run "
-            "`index` again, which only rebuilds this file"
+            f"{self._file}: cut off, damaged, or no index of kind {self.kind}; {REMEDY}"
         )
         try:
-            with self._file.open("rb") as handle:
-                size = max(0, handle.seek(0, os.SEEK_END) - ENDING.size)
-                handle.seek(size)
-                if handle.read() != ENDING.pack(self.kind.encode(), size):
+            with open_regular(self._file) as handle:
+                total = max(0, handle.seek(0, os.SEEK_END) - ENDING.size)
+                handle.seek(total)
+                kind, size = ENDING.unpack(handle.read())
+                has_checksums = size + checksums_bytes(size) == total
+                if kind.rstrip(b"\0") != self.kind.encode() or not (size == total or has_checksums):
                     raise refused
                 handle.seek(0)
-                check_layout(handle, size)
+                self._members_begin = check_layout(handle, size)
+            self._parts = CheckedParts(self._file, size) if has_checksums else None
+            # What precedes the members is read at every search; without a mapping, all is read.
+            self._check_parts([0], [self._members_begin if flags else size])
             index = faiss.read_index(str(self._file), flags)
-        except (RuntimeError, OSError, InputError):
+        except (RuntimeError, OSError, ValueError, struct.error):
             raise refused from None
         if not isinstance(index, faiss.IndexIVFFlat):
             raise refused
         return index
+
+    def _check_visited(self, queries: Float32Array) -> None:
+        """Check the members of the clusters that queries visit."""
+        if self._parts is None or self._parts.are_checked:
+            return
+        _, clusters = self._index.quantizer.search(queries, self._index.nprobe)
+        visited = np.unique(clusters[clusters >= 0])
+        ends = self._members_begin + np.cumsum(self._sizes * (4 * self._index.d + NUMBER_BYTES))
+        begins = np.concatenate([[self._members_begin], ends[:-1]])
+        self._check_parts(begins[visited], ends[visited])
+
+    def _check_parts(self, begins: npt.ArrayLike, ends: npt.ArrayLike) -> None:
+        """Check the parts of the file that hold some ranges of bytes."""
+        if self._parts is None:  # of an earlier version, which wrote no checksums
+            return
+        if not self._parts.are_whole(np.asarray(begins), np.asarray(ends)):
+            raise InputError(
+                f"{self._file}: damaged: some of it is not what was written, by its checksum; "
+                f"{REMEDY}"
+            )
 
 
 class HierarchyIndex(ClusterIndex):

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import faiss
 import numpy as np
 
-from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
+from deep_ranking.files.array_types import Float32Array, Int64Array
+from deep_ranking.files.row_store import Rows
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
     Index,
@@ -28,7 +29,7 @@ class ExactIndex(Index):
 
     kind = "exact"
 
-    def __init__(self, embeddings: FloatArray, rows: Int64Array) -> None:
+    def __init__(self, embeddings: Rows, rows: Int64Array) -> None:
         self._embeddings = embeddings
         self._rows = rows
 
@@ -36,7 +37,7 @@ class ExactIndex(Index):
         """Return the rows to search."""
         return self._rows
 
-    def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
+    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
         """Change the rows to search; nothing is stored."""
         self._embeddings = embeddings
         self._rows = np.union1d(np.setdiff1d(self._rows, removed), added)

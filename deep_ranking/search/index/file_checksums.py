@@ -53,6 +53,11 @@ class CheckedParts:
         self._checksums = np.frombuffer(checksums, f"V{CHECKSUM_BYTES}")
         self._unchecked = np.ones(len(self._checksums), bool)
 
+    @property
+    def are_checked(self) -> bool:
+        """Whether all parts were checked."""
+        return not self._unchecked.any()
+
     def are_whole(self, begins: Int64Array, ends: Int64Array) -> bool:
         """Return whether the parts that hold some ranges of bytes are what was written.
 
@@ -60,7 +65,7 @@ class CheckedParts:
             begins: int64 (ranges,), the first byte of each.
             ends: int64 (ranges,), the byte after the last of each.
         """
-        if not self._unchecked.any():
+        if self.are_checked:
             return True
         touched = np.zeros(len(self._checksums) + 1, np.int64)
         filled = ends > begins

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
+from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.row_store import Rows
 from deep_ranking.search.index.base import (
     Index,
     Nearest,
@@ -82,7 +83,7 @@ class MilvusIndex(Index):
             parts.append(np.sort(np.fromiter((each[ROW] for each in found), np.int64)))
         return np.concatenate(parts)
 
-    def update(self, embeddings: FloatArray, added: Int64Array, removed: Int64Array) -> None:
+    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
         """Add and remove rows in batches; Milvus stores each batch that it answers."""
         if not self._name:
             self._name = f"deep_ranking_{uuid.uuid4().hex[:16]}"

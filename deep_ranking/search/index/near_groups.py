@@ -9,8 +9,9 @@ import numpy as np
 from scipy.sparse import coo_array  # type: ignore[import-untyped]
 from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
-from deep_ranking.files.array_types import FloatArray, Int64Array
+from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.row_store import Rows
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.index.base import Index, read_rows
 
@@ -24,7 +25,7 @@ ROUNDING = 1e-4
 
 
 def group_near_rows(
-    embeddings: FloatArray,
+    embeddings: Rows,
     rows: Int64Array,
     index: Index,
     threshold: float,
@@ -64,7 +65,7 @@ def group_near_rows(
 
 
 def _merge_near_pairs(
-    embeddings: FloatArray,
+    embeddings: Rows,
     rows: Int64Array,
     groups: Int64Array,
     pairs: tuple[Int64Array, Int64Array],

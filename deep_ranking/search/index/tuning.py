@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
+from deep_ranking.files.array_types import Float32Array, Int64Array
+from deep_ranking.files.row_store import Rows
 from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.exact import ExactIndex
 
@@ -51,7 +52,7 @@ class GroundTruth:
 
     def __init__(
         self,
-        embeddings: FloatArray,
+        embeddings: Rows,
         rows: Int64Array,
         *,
         num_queries: int = NUM_QUERIES,
