@@ -1,4 +1,4 @@
-"""What a model file says of itself, read in milliseconds and without TensorFlow."""
+"""The header of a model file: config, calibration and fingerprint, read without TensorFlow."""
 
 import hashlib
 import os
@@ -17,13 +17,13 @@ CALIBRATION_ATTRIBUTE = "deep_ranking_calibration"
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """A model file without its arrays.
+    """What a model file says about its model.
 
     Attributes:
-        network: the settings that the network is built by.
-        calibration: what its distances mean; None if nobody calibrated it.
-        fingerprint: 32 hexadecimal digits that follow from the network and its weights: models of
-            one fingerprint give the same embeddings.
+        network: the settings that the network is built from.
+        calibration: the model's calibration; None if it was never calibrated.
+        fingerprint: 32 hexadecimal digits, a digest of the network and its weights: models with the
+            same fingerprint return the same embeddings.
     """
 
     network: NetworkConfig
@@ -32,16 +32,13 @@ class ModelHeader:
 
 
 def read_header(path: str | os.PathLike[str]) -> ModelHeader:
-    """Read what a model file says of itself.
+    """Read the header of a model file; it reads all arrays for the fingerprint.
 
     Args:
         path: an .h5 file, as for `load_model`.
 
-    Returns:
-        Its `ModelHeader`.
-
     Raises:
-        InputError: it is no such file, or is damaged.
+        InputError: the file is missing, damaged, or not a model file.
     """
     with open_hdf5(Path(path)) as file:
         config = read_text(file, CONFIG_ATTRIBUTE)
@@ -59,13 +56,13 @@ def read_header(path: str | os.PathLike[str]) -> ModelHeader:
 
 
 def read_calibration(path: str | os.PathLike[str]) -> Calibration | None:
-    """Read what the distances of a model mean, if it says so; its arrays are not read.
+    """Read the calibration of a model file, None if it has none, without reading its arrays.
 
     Args:
         path: an .h5 file, as for `load_model`.
 
     Raises:
-        InputError: it is no such file, or is damaged.
+        InputError: the file is missing, damaged, or not a model file.
     """
     with open_hdf5(Path(path)) as file:
         text = read_text(file, CALIBRATION_ATTRIBUTE)

@@ -19,10 +19,10 @@ from deep_ranking.files import InputError
 from deep_ranking.files.hdf5 import child, open_hdf5, read_layer, read_text, weights_of
 from deep_ranking.model.backbone import (
     build_backbone,
-    last_maps,
-    layers_of_blocks,
+    last_feature_maps,
+    layers_by_block,
+    prepare_backbone,
     pretrained_arrays,
-    take_over,
 )
 from deep_ranking.model.header import CONFIG_ATTRIBUTE
 
@@ -48,7 +48,7 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     """
     spec = find_backbone(config.backbone)
     arrays = {}
-    own = config.weights is not None and _is_own(config.weights)
+    own = config.weights is not None and _is_model_file(config.weights)
     if config.weights is not None and not own:
         arrays = pretrained_arrays(spec, config.weights, config.seen_size)
         if config.normalisation == "backbone" and spec.pixels == "caffe":
@@ -70,16 +70,16 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     model = keras.Model(image, unit_length, name="deep_ranking")
     before = {layer.name for layer in keras.Model(image, pixels).layers}
     names = [layer.name for layer in backbone.layers if layer.name not in before]
-    model, model.backbone_layers = take_over(model, names)
+    model, model.backbone_layers = prepare_backbone(model, names)
     model.network_config = config
     for name, values in arrays.items():
         model.get_layer(name).set_weights(values)
     if own:
-        _take_weights_of_model(model, Path(str(config.weights)))
+        _copy_weights(model, Path(str(config.weights)))
     return model
 
 
-def _is_own(weights: str) -> bool:
+def _is_model_file(weights: str) -> bool:
     """Whether the first weights are those of a whole network of ours."""
     if weights == "imagenet":
         return False
@@ -87,7 +87,7 @@ def _is_own(weights: str) -> bool:
         return read_text(file, CONFIG_ATTRIBUTE) is not None
 
 
-def _take_weights_of_model(model: keras.Model, path: Path) -> None:
+def _copy_weights(model: keras.Model, path: Path) -> None:
     """Take the weights of a model file for all layers that it has in the same shape."""
     config = model.network_config
     with open_hdf5(path) as file:
@@ -126,7 +126,7 @@ def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:
 
 
 def _convnet(backbone: keras.Model, config: NetworkConfig) -> Any:
-    maps = last_maps(find_backbone(config.backbone), backbone, config.pooled_blocks)
+    maps = last_feature_maps(find_backbone(config.backbone), backbone, config.pooled_blocks)
     pooled = [
         vector
         for number, (block, features) in enumerate(maps)
@@ -228,7 +228,7 @@ def set_trainable_from(model: keras.Model, first: str | None) -> None:
         InputError: the backbone has no such layer.
     """
     names = model.backbone_layers
-    blocks = blocks_of(model)
+    blocks = backbone_blocks(model)
     starts = {block: layers_of_block[0] for block, layers_of_block in blocks.items()}
     starting = None if first is None else starts.get(first, first)
     if starting not in (None, *names, HEAD):
@@ -243,14 +243,14 @@ def set_trainable_from(model: keras.Model, first: str | None) -> None:
         model.get_layer(name).trainable = trains
 
 
-def blocks_of(model: keras.Model) -> dict[str, list[str]]:
+def backbone_blocks(model: keras.Model) -> dict[str, list[str]]:
     """Give the names of the layers of each block of the backbone, in the order of the data.
 
     Args:
         model: a network of `build_network`.
     """
     spec = find_backbone(model.network_config.backbone)
-    return layers_of_blocks(spec, model.backbone_layers)
+    return layers_by_block(spec, model.backbone_layers)
 
 
 def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
