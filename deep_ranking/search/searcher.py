@@ -12,7 +12,7 @@ import numpy.typing as npt
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.metrics import cosine_at, pair_distances
-from deep_ranking.model.calibration import Calibration
+from deep_ranking.model.calibration import Calibration, probability_of_same
 from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.index_from_settings import open_index
@@ -95,7 +95,13 @@ class Searcher:
             )
             results.append(
                 [
-                    Result(rank, distance, str(root / path), label, self._probability(distance))
+                    Result(
+                        rank,
+                        distance,
+                        str(root / path),
+                        label,
+                        probability_of_same(distance, self.calibration),
+                    )
                     for rank, (distance, path, label) in enumerate(pairs[:count], start=1)
                 ]
             )
@@ -124,9 +130,6 @@ class Searcher:
     def _distances(self, query: Float32Array, rows: Int64Array) -> npt.NDArray[np.float64]:
         embeddings = np.asarray(self._embeddings[rows], np.float32)
         return pair_distances(query[None], embeddings, np.zeros_like(rows), np.arange(len(rows)))
-
-    def _probability(self, distance: float) -> float | None:
-        return None if self.calibration is None else self.calibration.probability(distance)
 
 
 def as_rows(query: str, results: Sequence[Result]) -> list[dict[str, Any]]:
