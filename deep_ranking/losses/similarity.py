@@ -20,16 +20,8 @@ from deep_ranking.losses.batch import BatchLoss, weighted_mean
 from deep_ranking.losses.mining import NEVER
 
 
-def log_sum_exp(values: Any, counted: Any) -> Any:
-    """Return, for each row, the logarithm of the sum of exponentials of the values that count.
-
-    Args:
-        values: float tensor (rows, columns).
-        counted: bool tensor (rows, columns).
-
-    Returns:
-        Float tensor (rows,). Where nothing counts it is so low that its exponential is 0.
-    """
+def _log_sum_exp(values: Any, counted: Any) -> Any:
+    """Return log(sum of exp(value)) of the counted values of each row, very low where none is."""
     return ops.logsumexp(ops.where(counted, values, NEVER), axis=-1)
 
 
@@ -67,16 +59,7 @@ class SimilarityLoss(BatchLoss):
 
     @abstractmethod
     def compare_similarities(self, similarities: Any, same: Any, different: Any) -> Any:
-        """Return the loss.
-
-        Args:
-            similarities: float tensor (batch, references).
-            same: bool tensor (batch, references), the positives.
-            different: bool tensor (batch, references), the negatives.
-
-        Returns:
-            Float tensor (); 0 where there is nothing to compare.
-        """
+        """Return the loss as `compare` does, from similarities, float (batch, references)."""
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that Keras rebuilds the loss from, its memory empty."""
@@ -90,12 +73,15 @@ class SoftMarginLoss(SimilarityLoss):
     The mean over queries q and positives p of log(1 + sum over negatives n of
     exp((s_qn - s_qp) / temperature)), with rows of unit length and several positives a query. It is
     0 in a batch without positives or without negatives.
+
+    Example:
+        model.compile("adam", loss=SoftMarginLoss(temperature=0.1))
     """
 
     def compare_similarities(self, similarities: Any, same: Any, different: Any) -> Any:
         """Return the mean over queries and positives."""
         scaled = similarities / self.temperature  # (batch, references)
-        against = log_sum_exp(scaled, different)[:, None]  # (batch, 1)
+        against = _log_sum_exp(scaled, different)[:, None]  # (batch, 1)
         return weighted_mean(ops.softplus(against - scaled), ops.cast(same, scaled.dtype))
 
 
@@ -108,12 +94,15 @@ class SupervisedContrastiveLoss(SimilarityLoss):
     over the positives of each query, which is the same when all classes have one size. The loss is
     0 in a batch without positives. In a batch of positives only it is not 0, because they compete
     with each other.
+
+    Example:
+        model.compile("adam", loss=SupervisedContrastiveLoss(temperature=0.1))
     """
 
     def compare_similarities(self, similarities: Any, same: Any, different: Any) -> Any:
         """Return the mean over queries and positives."""
         scaled = similarities / self.temperature  # (batch, references)
-        against = log_sum_exp(scaled, ops.logical_or(same, different))[:, None]  # (batch, 1)
+        against = _log_sum_exp(scaled, ops.logical_or(same, different))[:, None]  # (batch, 1)
         return weighted_mean(against - scaled, ops.cast(same, scaled.dtype))
 
 
@@ -126,6 +115,9 @@ class MultiSimilarityLoss(SimilarityLoss):
     pairs: negatives with s_qn > (lowest s_qp) - 0.1 (eq. 11), and positives with s_qp < (highest
     s_qn) + 0.1 (eq. 12). A query without a positive or without a negative counts as 0, as in the
     paper's code.
+
+    Example:
+        model.compile("adam", loss=MultiSimilarityLoss(temperature=0.02))
     """
 
     ALPHA = 2.0
@@ -142,6 +134,6 @@ class MultiSimilarityLoss(SimilarityLoss):
         easy = similarities <= least_similar - self.SLACK
         negatives = ops.logical_and(different, ops.logical_not(easy))
         beyond = similarities - self.BASE  # (batch, references)
-        pull = ops.softplus(log_sum_exp(-self.ALPHA * beyond, positives)) / self.ALPHA  # (batch,)
-        push = ops.softplus(log_sum_exp(beyond / self.temperature, negatives)) * self.temperature
+        pull = ops.softplus(_log_sum_exp(-self.ALPHA * beyond, positives)) / self.ALPHA  # (batch,)
+        push = ops.softplus(_log_sum_exp(beyond / self.temperature, negatives)) * self.temperature
         return ops.mean(pull + push)

@@ -151,34 +151,6 @@ def triplet_ranks(
     return TripletRanks(ranks[:, 0], ranks[:, 1])
 
 
-def top_k_scores(
-    positive_ranks: IntArray, negative_ranks: IntArray, *, k: int = 30
-) -> npt.NDArray[np.int64]:
-    """Return what each triplet adds to the score at top K: 1, -1, or 0 if it does not count.
-
-    Args:
-        positive_ranks: integer array (triplets,), rank of the positive, from 1.
-        negative_ranks: integer array (triplets,), rank of the negative.
-        k: depth, at least 1.
-
-    Returns:
-        Int64 array (triplets,): 0 where neither rank is up to `k`, 1 where the positive's rank is
-        lower, -1 otherwise: a shared rank is wrong.
-
-    Raises:
-        ValueError: the shapes differ or `k` is below 1.
-    """
-    if np.shape(positive_ranks) != np.shape(negative_ranks):
-        raise ValueError(
-            "Each triplet has a positive and a negative rank. Received: shapes "
-            f"{np.shape(positive_ranks)} and {np.shape(negative_ranks)}."
-        )
-    if k < 1:
-        raise ValueError(f"k must be at least 1. Received: k={k}.")
-    counted = np.minimum(positive_ranks, negative_ranks) <= k
-    return np.where(counted, np.where(np.less(positive_ranks, negative_ranks), 1, -1), 0)
-
-
 def score_at_top_k(positive_ranks: IntArray, negative_ranks: IntArray, *, k: int = 30) -> int:
     """Return the score at top K: correct minus incorrect triplets that count (section 6.2).
 
@@ -198,7 +170,16 @@ def score_at_top_k(positive_ranks: IntArray, negative_ranks: IntArray, *, k: int
     Raises:
         ValueError: the shapes differ or `k` is below 1.
     """
-    return int(top_k_scores(positive_ranks, negative_ranks, k=k).sum())
+    if np.shape(positive_ranks) != np.shape(negative_ranks):
+        raise ValueError(
+            "Each triplet has a positive and a negative rank. Received: shapes "
+            f"{np.shape(positive_ranks)} and {np.shape(negative_ranks)}."
+        )
+    if k < 1:
+        raise ValueError(f"k must be at least 1. Received: k={k}.")
+    counted = np.minimum(positive_ranks, negative_ranks) <= k
+    correct = np.less(positive_ranks, negative_ranks)
+    return int((counted & correct).sum() - (counted & ~correct).sum())
 
 
 def _check_triplets(triplets: IntArray) -> None:

@@ -27,18 +27,20 @@ PREPROCESSING = (layers.Rescaling, layers.Normalization)
 REPLACED = (*PREPROCESSING, layers.Dropout)
 
 
-def build_backbone(spec: Backbone, pixels: Any) -> keras.Model:
-    """Build a backbone with random weights.
+def build_backbone(spec: Backbone, weights: str | None = None, **options: Any) -> keras.Model:
+    """Build a backbone without its top.
 
     Args:
         spec: which backbone.
-        pixels: tensor (batch, size, size, 3), normalised as its weights expect.
+        weights: "imagenet", or None for random ones.
+        **options: of its function in `keras.applications`, such as `input_tensor`: float (batch,
+            size, size, 3), normalised as the weights expect.
 
     Returns:
-        Model from the input of `pixels` to the last feature map, (batch, rows, columns, channels).
-        Its layers are still as Keras made them: see `prepare_backbone`.
+        Model from its input to the last feature map, (batch, rows, columns, channels). Its layers
+        are still as Keras made them: see `prepare_backbone`.
     """
-    return _keras_application(spec, input_tensor=pixels)
+    return getattr(keras.applications, spec.builder)(include_top=False, weights=weights, **options)
 
 
 def prepare_backbone(model: keras.Model, names: Sequence[str]) -> tuple[keras.Model, list[str]]:
@@ -103,7 +105,7 @@ def pretrained_arrays(spec: Backbone, weights: str, size: int) -> dict[str, Arra
     Raises:
         InputError: the weights cannot be downloaded or read, or belong to another network.
     """
-    built = _keras_application(spec, input_shape=(size, size, 3))
+    built = build_backbone(spec, input_shape=(size, size, 3))
     names = _stable_names(built.layers)
     weighted = [layer for layer in built.layers if _has_arrays(layer)]
     if weights == "imagenet":
@@ -112,10 +114,6 @@ def pretrained_arrays(spec: Backbone, weights: str, size: int) -> dict[str, Arra
         shapes = {names[each.name]: [w.shape for w in each.weights] for each in weighted}
         arrays = _read_arrays(spec, Path(weights), shapes)
     return {names[layer.name]: each for layer, each in zip(weighted, arrays, strict=True)}
-
-
-def _keras_application(spec: Backbone, weights: str | None = None, **options: Any) -> keras.Model:
-    return getattr(keras.applications, spec.builder)(include_top=False, weights=weights, **options)
 
 
 def _has_arrays(layer: keras.layers.Layer) -> bool:
@@ -151,7 +149,7 @@ def _snake_case(name: str) -> str:
 
 def _download_arrays(spec: Backbone) -> list[Arrays]:
     try:
-        built = _keras_application(spec, "imagenet")
+        built = build_backbone(spec, "imagenet")
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise InputError(
             "cannot download the ImageNet weights "

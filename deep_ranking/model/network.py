@@ -60,7 +60,7 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     unit = layers.Rescaling(1 / 255, name="unit_range")(image)
     pixels = _backbone_input(image, unit, config)
-    backbone = build_backbone(spec, pixels)
+    backbone = build_backbone(spec, input_tensor=pixels)
     parts = [_convnet(backbone, config)]
     if config.multiscale != "none":
         parts.insert(0, _shallow_branches(unit, config.multiscale))
@@ -149,15 +149,12 @@ def _convnet(backbone: keras.Model, config: NetworkConfig) -> Any:
 
 def _pool(features: Any, pooling: str, suffix: str) -> list[Any]:
     """Pool a feature map (batch, height, width, channels) to one vector, or two."""
+    if pooling == "gem":
+        return [_generalised_mean(features, suffix)]
     average = layers.GlobalAveragePooling2D(name=f"pooled{suffix}")
     maximum = layers.GlobalMaxPooling2D(name=f"max_pooled{suffix}")
-    if pooling == "average":
-        return [average(features)]
-    if pooling == "max":
-        return [maximum(features)]
-    if pooling == "average+max":
-        return [average(features), maximum(features)]
-    return [_generalised_mean(features, suffix)]
+    pools = {"average": [average], "max": [maximum], "average+max": [average, maximum]}
+    return [pool(features) for pool in pools[pooling]]
 
 
 def _generalised_mean(features: Any, suffix: str) -> Any:
