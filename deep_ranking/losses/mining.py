@@ -68,7 +68,7 @@ def mined_weights(distances: Any, same: Any, different: Any, mining: str, *, dim
         no gradient.
 
     Raises:
-        InputError: `mining` is none of `MININGS`.
+        InputError: `mining` is not one of `MININGS`.
     """
     if mining not in MININGS:
         raise InputError(f"mining must be one of {MININGS}. Received: {mining}")

@@ -29,7 +29,7 @@ class TripletMetric(keras.metrics.Mean):
         **kwargs: `dtype` of `keras.metrics.Mean`.
 
     Raises:
-        InputError: `quantity` is none of `QUANTITIES`.
+        InputError: `quantity` is not one of `QUANTITIES`.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ClassTripletMetric(TripletMetric):
         **kwargs: `dtype` of `keras.metrics.Mean`.
 
     Raises:
-        InputError: `quantity` is none of `QUANTITIES`.
+        InputError: `quantity` is not one of `QUANTITIES`.
     """
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:

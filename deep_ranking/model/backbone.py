@@ -44,15 +44,15 @@ def build_backbone(spec: Backbone, weights: str | None = None, **options: Any) -
 
 
 def prepare_backbone(model: keras.Model, names: Sequence[str]) -> tuple[keras.Model, list[str]]:
-    """Give a backbone's layers stable names, and replace those of `REPLACED` by identities.
+    """Rename a backbone's layers to stable names; replace those of `REPLACED` by identities.
 
     Args:
         model: model that holds a backbone.
         names: names of the backbone's layers in it, in the order of the data.
 
     Returns:
-        The model, cloned with new random weights if anything had to change; and the new names of
-        the backbone's layers.
+        The model, or a clone with new random weights if anything had to change; and the new names
+        of the backbone's layers.
     """
     backbone = [model.get_layer(name) for name in names]
     stable = _stable_names(backbone)

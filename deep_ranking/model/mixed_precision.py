@@ -1,7 +1,7 @@
 """Mixed precision: layers compute in 16 bits, while weights and model files stay float32.
 
-Layers that compute unit lengths, and the embedding, always use float32: sums of many squares
-overflow 16 bits.
+Rescaling, unit normalisation and the embedding layer always compute in float32: sums of many
+squares overflow 16 bits.
 """
 
 from collections.abc import Iterator

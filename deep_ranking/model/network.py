@@ -80,7 +80,7 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
 
 
 def _is_model_file(weights: str) -> bool:
-    """Whether `weights` is a model file of ours, instead of a weight file of a backbone."""
+    """Return whether `weights` is a model file of ours, instead of a weight file of a backbone."""
     if weights == "imagenet":
         return False
     with open_hdf5(Path(weights)) as file:
