@@ -131,11 +131,16 @@ def check_embeddings(embeddings: FloatArray, name: str) -> None:
         raise ValueError(f"{name} must be finite. Received: NaN or infinity in row {row}.")
 
 
+def slices(count: int, step: int) -> Iterator[slice]:
+    """Yield slices that cover `count` rows, `step` rows at a time, at least 1."""
+    step = max(1, step)
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
 def row_chunks(num_rows: int, dim: int) -> Iterator[slice]:
-    """Yield slices that cover `num_rows` rows of `dim` elements in chunks of bounded size."""
-    step = max(1, ROW_CHUNK_ELEMENTS // max(1, dim))
-    for start in range(0, num_rows, step):
-        yield slice(start, min(start + step, num_rows))
+    """Return slices that cover `num_rows` rows of `dim` elements in chunks of bounded size."""
+    return slices(num_rows, ROW_CHUNK_ELEMENTS // max(1, dim))
 
 
 class GalleryDistances:
@@ -170,18 +175,16 @@ class GalleryDistances:
         self._gallery = gallery
         self._memory_limit = memory_limit
         self._centre = _centre_of_tight_cone(gallery)
-        self._squared_norms = _squared_norms(gallery, self._centre)
-        self.exact_below = 0.01 * float(self._squared_norms.mean())
+        self._gallery_norms = self._squared_norms(gallery)
+        self.exact_below = 0.01 * float(self._gallery_norms.mean())
         self._first_equal = _first_equal_rows(gallery)
         in_place = gallery.dtype == np.float32 and self._centre is None
-        step = self.num_rows if in_place else max(1, PRODUCT_ELEMENTS // gallery.shape[1])
-        self._product_blocks = [slice(i, i + step) for i in range(0, self.num_rows, step)]
+        step = self.num_rows if in_place else PRODUCT_ELEMENTS // gallery.shape[1]
+        self._product_blocks = list(slices(self.num_rows, step))
 
     def query_chunks(self, num_queries: int) -> Iterator[slice]:
-        """Yield slices that cover the queries, as large as the memory limit allows."""
-        step = max(1, self._memory_limit // (BYTES_PER_GALLERY_ROW * self.num_rows))
-        for start in range(0, num_queries, step):
-            yield slice(start, min(start + step, num_queries))
+        """Return slices that cover the queries, as large as the memory limit allows."""
+        return slices(num_queries, self._memory_limit // (BYTES_PER_GALLERY_ROW * self.num_rows))
 
     def squared(
         self, queries: FloatArray, exclude: IntArray | None = None
@@ -204,9 +207,9 @@ class GalleryDistances:
         squared = np.empty((len(queries), self.num_rows), np.float32)
         for rows in self._product_blocks:
             np.matmul(scaled, self._shifted(self._gallery[rows]).T, out=squared[:, rows])
-        squared += self._squared_norms
+        squared += self._gallery_norms
         # Last: adding a square never leaves -0.0, whose bits would sort behind all other numbers.
-        squared += _squared_norms(queries, self._centre)[:, np.newaxis]
+        squared += self._squared_norms(queries)[:, np.newaxis]
         np.maximum(squared, 0, out=squared)
         if self._first_equal is not None:
             repeated, first = self._first_equal
@@ -219,6 +222,13 @@ class GalleryDistances:
         rows = np.asarray(embeddings, np.float32)
         return rows if self._centre is None else rows - self._centre
 
+    def _squared_norms(self, embeddings: FloatArray) -> npt.NDArray[np.float32]:
+        norms = np.empty(len(embeddings), np.float32)
+        for rows in row_chunks(*embeddings.shape):
+            chunk = self._shifted(embeddings[rows]).astype(np.float64)
+            norms[rows] = np.einsum("ij,ij->i", chunk, chunk)
+        return norms
+
 
 def _check_dimensions(first: FloatArray, second: FloatArray) -> None:
     if np.ndim(first) != 2 or np.ndim(second) != 2 or first.shape[1] != second.shape[1]:
@@ -226,17 +236,6 @@ def _check_dimensions(first: FloatArray, second: FloatArray) -> None:
             "Distances need two matrices of one dimension. "
             f"Received: shapes {np.shape(first)} and {np.shape(second)}."
         )
-
-
-def _squared_norms(
-    embeddings: FloatArray, centre: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float32]:
-    norms = np.empty(len(embeddings), np.float32)
-    for rows in row_chunks(*embeddings.shape):
-        chunk = np.asarray(embeddings[rows], np.float32)
-        chunk = (chunk if centre is None else chunk - centre).astype(np.float64)
-        norms[rows] = np.einsum("ij,ij->i", chunk, chunk)
-    return norms
 
 
 def _centre_of_tight_cone(gallery: FloatArray) -> npt.NDArray[np.float32] | None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, Int64Array
 from deep_ranking.metrics.clustering import nmi
-from deep_ranking.metrics.distances import first_non_finite_row
+from deep_ranking.metrics.distances import first_non_finite_row, slices
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval
 from deep_ranking.metrics.pairs import pair_intervals, pair_metrics
 from deep_ranking.metrics.retrieval import Gallery, RetrievalMetrics, retrieval_metrics
@@ -289,11 +289,10 @@ def _in_top(nearest: Int64Array, triplets: Int64Array) -> npt.NDArray[np.bool_]:
     The ranking is known already, so `triplet_ranks` need not compute it again.
     """
     found = np.zeros(len(triplets), bool)
-    for begin in range(0, len(triplets), TRIPLETS_AT_ONCE):
-        part = triplets[begin : begin + TRIPLETS_AT_ONCE]
-        around = nearest[part[:, 0]]  # (triplets, top K)
+    for part in slices(len(triplets), TRIPLETS_AT_ONCE):
+        around = nearest[triplets[part, 0]]  # (triplets, top K)
         for column in (1, 2):
-            found[begin : begin + len(part)] |= (around == part[:, [column]]).any(axis=1)
+            found[part] |= (around == triplets[part, column, None]).any(axis=1)
     return found
 
 

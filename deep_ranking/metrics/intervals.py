@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from deep_ranking.metrics.distances import slices
+
 DRAWS_AT_ONCE = 2**20
 """Resampled indices in memory at once: 8 MiB for the indices and 8 MiB for their values."""
 
@@ -67,13 +69,11 @@ def bootstrap_interval(
         totals, sizes = np.bincount(codes, weights=totals), np.bincount(codes)
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
-    step = max(1, DRAWS_AT_ONCE // len(totals))
-    for start in range(0, resamples, step):
-        stop = min(start + step, resamples)
-        drawn = generator.integers(len(totals), size=(stop - start, len(totals)))
+    for part in slices(resamples, DRAWS_AT_ONCE // len(totals)):
+        drawn = generator.integers(len(totals), size=(part.stop - part.start, len(totals)))
         if sizes is None:
-            means[start:stop] = totals[drawn].mean(axis=1)
+            means[part] = totals[drawn].mean(axis=1)
         else:
-            means[start:stop] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+            means[part] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values[defined].mean()), float(low), float(high))

@@ -4,7 +4,7 @@ Ties: a triplet whose positive and negative are equally far from the query is wr
 model, which maps all images to one point, thus scores 0 and not one half.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,11 +70,7 @@ def correct_triplets(
     Raises:
         ValueError: the shapes differ or a distance is NaN.
     """
-    if np.shape(positive_distances) != np.shape(negative_distances):
-        raise ValueError(
-            "Each triplet has a positive and a negative distance. Received: shapes "
-            f"{np.shape(positive_distances)} and {np.shape(negative_distances)}."
-        )
+    _check_shapes("distance", positive_distances, negative_distances)
     undefined = np.isnan(positive_distances) | np.isnan(negative_distances)
     if undefined.any():
         raise ValueError(
@@ -170,16 +166,20 @@ def score_at_top_k(positive_ranks: IntArray, negative_ranks: IntArray, *, k: int
     Raises:
         ValueError: the shapes differ or `k` is below 1.
     """
-    if np.shape(positive_ranks) != np.shape(negative_ranks):
-        raise ValueError(
-            "Each triplet has a positive and a negative rank. Received: shapes "
-            f"{np.shape(positive_ranks)} and {np.shape(negative_ranks)}."
-        )
+    _check_shapes("rank", positive_ranks, negative_ranks)
     if k < 1:
         raise ValueError(f"k must be at least 1. Received: k={k}.")
     counted = np.minimum(positive_ranks, negative_ranks) <= k
     correct = np.less(positive_ranks, negative_ranks)
     return int((counted & correct).sum() - (counted & ~correct).sum())
+
+
+def _check_shapes(name: str, positive: npt.NDArray[Any], negative: npt.NDArray[Any]) -> None:
+    if np.shape(positive) != np.shape(negative):
+        raise ValueError(
+            f"Each triplet has a positive and a negative {name}. "
+            f"Received: shapes {np.shape(positive)} and {np.shape(negative)}."
+        )
 
 
 def _check_triplets(triplets: IntArray) -> None:

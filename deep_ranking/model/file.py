@@ -27,7 +27,7 @@ from deep_ranking.files.hdf5 import (
     weights_of,
 )
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, calibration_in
 from deep_ranking.model.mixed_precision import FULL, temporary_policies
 from deep_ranking.model.network import build_network
 
@@ -93,8 +93,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """
     with open_hdf5(Path(path)) as file:
         text = read_text(file, CONFIG_ATTRIBUTE)
-        calibration_text = read_text(file, CALIBRATION_ATTRIBUTE)
-        calibration = None if calibration_text is None else Calibration.from_json(calibration_text)
+        calibration = calibration_in(file)
         groups = weights_of(file)
         blog_names = _blog_names(names_in(groups)) if text is None else {}
         if text is None and not blog_names:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,17 +43,12 @@ def read_header(path: str | os.PathLike[str]) -> ModelHeader:
     """
     with open_hdf5(Path(path)) as file:
         config = read_text(file, CONFIG_ATTRIBUTE)
-        calibration = read_text(file, CALIBRATION_ATTRIBUTE)
         network = NetworkConfig(weights=None) if config is None else NetworkConfig.from_json(config)
         digest = hashlib.sha256(network.to_json().encode())
         for name, array in arrays_in(weights_of(file)):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array[()]).data)
-        return ModelHeader(
-            network,
-            None if calibration is None else Calibration.from_json(calibration),
-            digest.hexdigest()[:32],
-        )
+        return ModelHeader(network, calibration_in(file), digest.hexdigest()[:32])
 
 
 def read_calibration(path: str | os.PathLike[str]) -> Calibration | None:
@@ -65,5 +61,10 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration | None:
         InputError: the file is missing, damaged, or not a model file.
     """
     with open_hdf5(Path(path)) as file:
-        text = read_text(file, CALIBRATION_ATTRIBUTE)
-        return None if text is None else Calibration.from_json(text)
+        return calibration_in(file)
+
+
+def calibration_in(file: Any) -> Calibration | None:
+    """Return the calibration in an open model file, None if it has none."""
+    text = read_text(file, CALIBRATION_ATTRIBUTE)
+    return None if text is None else Calibration.from_json(text)
