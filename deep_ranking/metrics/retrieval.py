@@ -11,7 +11,7 @@ is the number of hits in the complete ranking. For every metric here:
 * No positive: NaN for a query without a hit (R = 0, a class of one image). Means leave it out.
 
 References:
-    Jegou et al. 2011, "Product Quantization for Nearest Neighbor Search", section V (Recall@K).
+    Jegou et al. 2011, "Product Quantization for Nearest Neighbor Search" (Recall@K).
     Manning et al. 2008, "Introduction to Information Retrieval", section 8.4 (precision, mAP).
     Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2 (R-precision, MAP@R).
 """
