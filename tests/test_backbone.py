@@ -6,9 +6,14 @@ import pytest
 
 from deep_ranking.config import BACKBONES, NetworkConfig, find_backbone
 from deep_ranking.files import InputError
-from deep_ranking.model.backbone import take_over
+from deep_ranking.model.backbone import prepare_backbone
 from deep_ranking.model.file import load_model, save_model
-from deep_ranking.model.network import blocks_of, build_network, set_trainable_from, split_at_frozen
+from deep_ranking.model.network import (
+    backbone_blocks,
+    build_network,
+    set_trainable_from,
+    split_at_frozen,
+)
 
 SMALL = NetworkConfig(
     image_size=32, weights=None, hidden_layers=0, multiscale="none", embedding_size=8
@@ -96,7 +101,7 @@ def test_layers_that_keras_numbers_are_numbered_from_1_in_the_order_of_their_mak
     pooled = keras.layers.MaxPooling2D(name="max_pooling")  # a name that somebody gave
     outputs = [second(image), pooled(first(image))]  # Keras lists layers by their depth
     model = keras.Model(image, outputs)
-    made, names = take_over(model, [layer.name for layer in model.layers[1:]])
+    made, names = prepare_backbone(model, [layer.name for layer in model.layers[1:]])
     assert sorted(names) == ["conv2d_1", "conv2d_2", "max_pooling"]
     numbered = {
         made.get_layer(name).name: model.get_layer(old.name).name
@@ -112,7 +117,7 @@ def test_pixels_are_normalised_once_and_nothing_is_dropped():
     x = keras.layers.Rescaling(1 / 255)(image)
     x = keras.layers.Normalization(mean=3.0, variance=4.0)(x)
     model = keras.Model(image, keras.layers.Dropout(0.5, name="drop")(x))
-    made, names = take_over(model, [layer.name for layer in model.layers[1:]])
+    made, names = prepare_backbone(model, [layer.name for layer in model.layers[1:]])
     rows = np.arange(8, dtype=np.float32).reshape(2, 4)
     np.testing.assert_array_equal(made(rows, training=True), rows)
     assert names == ["rescaling_1", "normalization_1", "drop"]
@@ -149,7 +154,7 @@ def test_training_begins_at_a_block_or_a_layer(name, first, trained):
 
 def test_block_1_is_not_block_16():
     model = build_network(config_of("mobilenetv2"))
-    blocks = blocks_of(model)
+    blocks = backbone_blocks(model)
     assert all(name.startswith("block_1_") for name in blocks["block_1"])
     assert len(blocks) == 16
 

@@ -288,7 +288,7 @@ def test_memory_keeps_the_latest_rows_in_order():
     memory.remember(rows[5:], np.arange(5, 10))  # more than it holds
     assert memory.labels.numpy().tolist() == [6, 7, 8, 9]
     assert memory.embeddings.numpy().tolist() == rows[6:].tolist()
-    references, labels = memory.append_to(keras.ops.zeros((1, 2)), keras.ops.array([3]))
+    references, labels = memory.references_for(keras.ops.zeros((1, 2)), keras.ops.array([3]))
     assert np.array(labels).tolist() == [3, 6, 7, 8, 9]
     assert np.array(references).tolist() == [[0, 0], *rows[6:].tolist()]
     memory.reset()

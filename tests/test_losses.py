@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_ranking.files import InputError
-from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric, triplet_distances
+from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric, row_triplet_distances
 
 
 def unit_rows(seed, triplets, dim=5):
@@ -146,7 +146,7 @@ def test_refuses_arguments_by_name(arguments, named):
 
 def test_refuses_rows_that_are_no_triplets():
     with pytest.raises(ValueError, match="Received: 4 rows"):
-        triplet_distances(np.zeros((4, 2), np.float32))
+        row_triplet_distances(np.zeros((4, 2), np.float32))
 
 
 # Degrees of the distance other than 2.
@@ -203,7 +203,7 @@ def test_gradient_of_other_norms_is_finite_where_rows_meet(norm, shift):
     gradient = tape.gradient(loss, embeddings).numpy()
     assert np.isfinite(gradient).all()
     assert 1e-3 < np.abs(gradient).max() < 10
-    positive, _ = triplet_distances(rows, norm=norm)
+    positive, _ = row_triplet_distances(rows, norm=norm)
     assert float(positive[0]) == pytest.approx(abs(float(rows[1, 0]) - float(rows[0, 0])), rel=1e-3)
 
 
@@ -226,7 +226,7 @@ def test_gradient_equals_differences(norm):
 def test_norm_2_is_what_there_was_to_the_last_bit():
     rows = unit_rows(9, 7)
     triplets = rows.reshape(7, 3, 5)
-    positive, negative = triplet_distances(rows, norm=2)
+    positive, negative = row_triplet_distances(rows, norm=2)
     for got, other in ((positive, 1), (negative, 2)):
         differences = keras.ops.convert_to_tensor(triplets[:, 0] - triplets[:, other])
         wanted = keras.ops.sqrt(keras.ops.sum(keras.ops.square(differences), axis=-1))

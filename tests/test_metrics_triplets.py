@@ -5,7 +5,6 @@ from deep_ranking.metrics import (
     correct_triplets,
     score_at_top_k,
     similarity_precision,
-    top_k_scores,
     triplet_distances,
     triplet_ranks,
 )
@@ -69,7 +68,8 @@ def test_score_at_top_k_worked_by_hand():
     # With K = 3: right with both in the top, right with the positive, wrong with the negative in
     # the top, a shared rank (wrong), and a right one beyond the top, which does not count.
     positive, negative = np.array([1, 3, 9, 2, 4]), np.array([2, 8, 3, 2, 5])
-    assert top_k_scores(positive, negative, k=3).tolist() == [1, 1, -1, -1, 0]
+    scores = [score_at_top_k(positive[[row]], negative[[row]], k=3) for row in range(len(positive))]
+    assert scores == [1, 1, -1, -1, 0]
     assert score_at_top_k(positive, negative, k=3) == 0
     assert score_at_top_k(positive, negative, k=2) == 1 - 1
     assert score_at_top_k(positive, negative, k=1) == 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from deep_ranking.cli.arguments import add_metric, add_model, check_files_exist
 from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.config import DEFAULT_GAP
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
 from deep_ranking.images import list_images, read_image
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from deep_ranking.model.calibration import Calibration
     from deep_ranking.reports.comparing import Comparison, CrossedPairs, ListedPairs
 
-ARTICLE_GAP = 1.0
 DESCRIPTION = (
     "Print the Euclidean distance of two images under a model: 0 alike, 2 at most. Of the pairs "
     "of a file, or of every image of one folder with every image of another, print a line each as "
@@ -84,6 +84,7 @@ def _compare_two(args: argparse.Namespace) -> None:
     start_tensorflow()
     from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import cosine_at, row_distances
+    from deep_ranking.model.calibration import probability_of_same
     from deep_ranking.model.file import load_model
 
     model = load_model(args.model)
@@ -99,7 +100,7 @@ def _compare_two(args: argparse.Namespace) -> None:
         "distance": distance,
         **cosine,
         "metric": args.metric,
-        "probability_of_same": calibration and calibration.probability(distance),
+        "probability_of_same": probability_of_same(distance, calibration),
         "threshold": calibration and calibration.threshold,
         "model": str(args.model),
         "image1": str(args.image1),
@@ -111,9 +112,9 @@ def _compare_two(args: argparse.Namespace) -> None:
 
 def _meaning(distance: float, calibration: "Calibration | None") -> str:
     if calibration is None:
-        word = "similar" if distance < ARTICLE_GAP else "not similar"
+        word = "similar" if distance < DEFAULT_GAP else "not similar"
         return (
-            f"{word}, by the article's rule of thumb alone (below the gap of {ARTICLE_GAP:g}); "
+            f"{word}, by the article's rule of thumb alone (below the gap of {DEFAULT_GAP:g}); "
             "for a probability, calibrate the model"
         )
     return (

@@ -6,7 +6,7 @@ here. Nothing in this room imports TensorFlow.
 
 from deep_ranking.config.backbones import BACKBONES, RANGES, Backbone, find_backbone
 from deep_ranking.config.data import DataConfig
-from deep_ranking.config.loss import DISTANCES, HINGES, LOSSES, MININGS, LossConfig
+from deep_ranking.config.loss import DEFAULT_GAP, DISTANCES, HINGES, LOSSES, MININGS, LossConfig
 from deep_ranking.config.network import HEAD, NetworkConfig
 from deep_ranking.config.sampling import (
     HARD,
@@ -23,6 +23,7 @@ from deep_ranking.config.validation import MONITORS, ValidationConfig
 
 __all__ = [
     "BACKBONES",
+    "DEFAULT_GAP",
     "DISTANCES",
     "HARD",
     "HEAD",

@@ -11,6 +11,7 @@ HINGES = ("triplet", "batch")
 # The ranking loss compares each query with each pair of references.
 MAX_RANKING_MEMORY = 1024
 MININGS = ("all", "semi-hard", "hard", "distance-weighted")
+DEFAULT_GAP = 1.0  # lead required of the negative, in units of the distance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class LossConfig(Config):
         },
     )
     gap: float = field(
-        default=1.0,
+        default=DEFAULT_GAP,
         metadata={"help": "lead required of the negative, in units of the distance (ranking)"},
     )
     distance: str = field(

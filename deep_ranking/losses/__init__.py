@@ -1,21 +1,26 @@
-"""Losses of batches of triplets and of batches of classes, and what is shown beside them.
+"""Losses of batches of triplets and of batches of classes, and the metrics that training prints.
 
-Batches of triplets have rows query, positive, negative in turn, and labels that nobody looks at;
-batches of classes have one label a row. Nothing here needs to know how a batch came about.
+A batch of triplets has rows query, positive, negative in turn; its labels are ignored. A batch of
+classes has one label a row. The losses do not depend on how a batch was drawn.
 """
 
-from deep_ranking.losses.batch import BatchLoss, BatchRankingLoss
-from deep_ranking.losses.loss_from_config import make_loss, make_metrics
+from deep_ranking.losses.batch import BatchLoss
+from deep_ranking.losses.distances import pairwise_distances, row_triplet_distances
+from deep_ranking.losses.loss_from_config import (
+    kernel_penalty,
+    make_loss,
+    make_metrics,
+    penalise_kernels,
+)
 from deep_ranking.losses.memory import CrossBatchMemory
-from deep_ranking.losses.mining import label_masks, mined_weights, pairwise_distances
+from deep_ranking.losses.mining import label_masks, mined_weights
 from deep_ranking.losses.monitoring import QUANTITIES, ClassTripletMetric, TripletMetric
-from deep_ranking.losses.penalty import kernel_penalty, penalise_kernels
+from deep_ranking.losses.ranking import BatchRankingLoss, RankingLoss
 from deep_ranking.losses.similarity import (
     MultiSimilarityLoss,
     SoftMarginLoss,
     SupervisedContrastiveLoss,
 )
-from deep_ranking.losses.triplet_rows import RankingLoss, triplet_distances
 
 __all__ = [
     "QUANTITIES",
@@ -35,5 +40,5 @@ __all__ = [
     "mined_weights",
     "pairwise_distances",
     "penalise_kernels",
-    "triplet_distances",
+    "row_triplet_distances",
 ]

@@ -1,18 +1,18 @@
-"""The loss, and what is shown beside it, that the settings ask for."""
+"""Settings -> the loss, the weight penalty, and the metrics that training prints beside it."""
 
 import keras
+import numpy as np
 
 from deep_ranking.config import LossConfig
 from deep_ranking.files import InputError
-from deep_ranking.losses.batch import BatchRankingLoss
 from deep_ranking.losses.monitoring import QUANTITIES, ClassTripletMetric, TripletMetric
+from deep_ranking.losses.ranking import BatchRankingLoss, RankingLoss
 from deep_ranking.losses.similarity import (
     MultiSimilarityLoss,
     SimilarityLoss,
     SoftMarginLoss,
     SupervisedContrastiveLoss,
 )
-from deep_ranking.losses.triplet_rows import RankingLoss
 
 SIMILARITY_LOSSES: dict[str, type[SimilarityLoss]] = {
     "soft_margin": SoftMarginLoss,
@@ -22,7 +22,7 @@ SIMILARITY_LOSSES: dict[str, type[SimilarityLoss]] = {
 
 
 def make_loss(config: LossConfig, batches: str, embedding_size: int) -> keras.losses.Loss:
-    """Make the loss.
+    """Return the loss that the settings choose.
 
     Args:
         config: the settings.
@@ -55,10 +55,10 @@ def make_loss(config: LossConfig, batches: str, embedding_size: int) -> keras.lo
 
 
 def make_metrics(config: LossConfig, batches: str) -> list[keras.metrics.Metric]:
-    """Make one metric for each of `QUANTITIES`.
+    """Return one metric for each of `QUANTITIES`.
 
     Args:
-        config: the settings; gap and distance count whatever the loss.
+        config: the settings; gap and distance apply with every loss.
         batches: "triplets" or "classes", as for `make_loss`.
     """
     metric = ClassTripletMetric if batches == "classes" else TripletMetric
@@ -66,3 +66,32 @@ def make_metrics(config: LossConfig, batches: str) -> list[keras.metrics.Metric]
         metric(quantity, config.gap, config.distance, config.distance_norm)
         for quantity in QUANTITIES
     ]
+
+
+def penalise_kernels(model: keras.Model, penalty: float) -> None:
+    """Add the paper's weight penalty to the loss (Wang et al. 2014, eq. 3): lambda * sum of w^2.
+
+    It covers the kernels of trained layers, as is usual, but no biases and no scales of
+    normalisation layers. It takes effect at the model's next `compile` and is not saved in its
+    file.
+
+    Args:
+        model: the model; layers that are frozen when it is compiled are left out.
+        penalty: the paper's lambda, 0 or more; 0 for none.
+    """
+    for kernel in _kernels(model):
+        kernel.regularizer = keras.regularizers.L2(penalty) if penalty else None
+
+
+def kernel_penalty(model: keras.Model, penalty: float) -> float:
+    """Return what the penalty of `penalise_kernels` adds to the loss now."""
+    squares = (
+        float(np.square(keras.ops.convert_to_numpy(kernel)).sum(dtype=np.float64))
+        for kernel in _kernels(model)
+        if kernel.trainable
+    )
+    return penalty * sum(squares) if penalty else 0.0
+
+
+def _kernels(model: keras.Model) -> list[keras.Variable]:
+    return [weight for weight in model.weights if weight.name.endswith("kernel")]

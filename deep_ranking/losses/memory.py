@@ -1,4 +1,4 @@
-"""Embeddings of earlier batches as further references (Wang et al. 2020, cross-batch memory)."""
+"""Cross-batch memory: embeddings of earlier batches as more references (Wang et al. 2020)."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ EMPTY = -1
 class CrossBatchMemory:
     """The latest embeddings and labels, first in, first out (Wang et al. 2020, algorithm 1).
 
-    Embeddings drift slowly, so that those of earlier batches stand for what the network would
-    give now, at no cost but their room. What is kept has no gradient, lives in variables, so that
-    it can change inside a compiled training step, and is not saved with a model.
+    Embeddings drift slowly, so those of earlier batches stand in for what the network would return
+    now, at no cost but memory. Kept rows have no gradient. They live in variables, so that a
+    compiled training step can change them, and are not saved with a model.
 
     Args:
         size: how many embeddings to keep, 1 or more.
@@ -36,34 +36,34 @@ class CrossBatchMemory:
         self.embeddings = keras.Variable(
             ops.zeros((size, dim)),
             trainable=False,
-            aggregation="only_first_replica",  # several devices all remember the same
+            aggregation="only_first_replica",  # all devices remember the same rows
             name="memory_embeddings",
         )
         self.labels = keras.Variable(
             ops.full((size,), EMPTY, dtype="int32"),
-            dtype="int",  # what the backend can keep on an accelerator
+            dtype="int",  # the integer type that the backend can keep on an accelerator
             trainable=False,
             aggregation="only_first_replica",
             name="memory_labels",
         )
 
-    def append_to(self, embeddings: Any, labels: Any) -> tuple[Any, Any]:
-        """Give the rows of a batch, followed by those in memory.
+    def references_for(self, embeddings: Any, labels: Any) -> tuple[Any, Any]:
+        """Return the rows of a batch, followed by those in memory.
 
         Args:
             embeddings: float tensor (batch, dim).
             labels: int tensor (batch,), 0 or more.
 
         Returns:
-            Float tensor (batch + size, dim) and int tensor (batch + size,), whose label is
-            `EMPTY` where nothing is kept yet.
+            Float tensor (batch + size, dim) and int tensor (batch + size,); the label is `EMPTY`
+            where nothing is kept yet.
         """
         kept = ops.stop_gradient(ops.cast(self.embeddings, embeddings.dtype))
         kept_labels = ops.cast(self.labels, labels.dtype)
         return ops.concatenate([embeddings, kept]), ops.concatenate([labels, kept_labels])
 
     def remember(self, embeddings: Any, labels: Any) -> None:
-        """Take in a batch in place of the oldest rows; of one beyond `size` its last rows.
+        """Replace the oldest rows with a batch; keep only the last `size` rows of a larger one.
 
         Args:
             embeddings: float tensor (batch, dim).
@@ -73,11 +73,11 @@ class CrossBatchMemory:
         labels = ops.cast(labels, self.labels.dtype)
         rows = ops.concatenate([ops.convert_to_tensor(self.embeddings), embeddings])
         row_labels = ops.concatenate([ops.convert_to_tensor(self.labels), labels])
-        # The reshape tells the number of rows, which is not known while a batch's is not.
+        # The reshape fixes the number of rows, unknown while the batch size is.
         self.embeddings.assign(ops.reshape(rows[-self.size :], (self.size, self.dim)))
         self.labels.assign(ops.reshape(row_labels[-self.size :], (self.size,)))
 
     def reset(self) -> None:
-        """Forget all."""
+        """Forget everything."""
         self.embeddings.assign(ops.zeros((self.size, self.dim)))
         self.labels.assign(ops.full((self.size,), EMPTY, dtype=self.labels.dtype))

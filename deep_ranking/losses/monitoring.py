@@ -1,13 +1,14 @@
-"""What is shown beside the loss: how the triplets of a batch fare."""
+"""Metrics that training prints beside the loss, over the triplets of each batch."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
+from deep_ranking.config import DEFAULT_GAP
 from deep_ranking.files import InputError
-from deep_ranking.losses.mining import label_masks, pairwise_distances
-from deep_ranking.losses.triplet_rows import triplet_distances
+from deep_ranking.losses.distances import pairwise_distances, row_triplet_distances
+from deep_ranking.losses.mining import label_masks
 
 QUANTITIES = ("active_triplets", "positive_distance", "negative_distance", "similarity_precision")
 
@@ -17,10 +18,10 @@ class TripletMetric(keras.metrics.Mean):
     """Mean over triplets of a quantity that shows how training goes.
 
     Args:
-        quantity: "active_triplets", the share of triplets whose loss is above 0 (by the hinge of
-            each triplet); "positive_distance" and "negative_distance", the mean distances;
+        quantity: "active_triplets", the share of triplets whose own hinge is above 0;
+            "positive_distance" and "negative_distance", the mean distances;
             "similarity_precision", the share of triplets whose positive is nearer to the query
-            than the negative is (a tie is a miss).
+            than the negative (a tie is a miss).
         gap: the loss's gap.
         distance: the loss's distance, "euclidean" or "squared".
         norm: the loss's degree of the distance.
@@ -28,13 +29,13 @@ class TripletMetric(keras.metrics.Mean):
         **kwargs: `dtype` of `keras.metrics.Mean`.
 
     Raises:
-        InputError: there is no such quantity.
+        InputError: `quantity` is not one of `QUANTITIES`.
     """
 
     def __init__(
         self,
         quantity: str,
-        gap: float = 1.0,
+        gap: float = DEFAULT_GAP,
         distance: str = "euclidean",
         norm: float = 2.0,
         name: str | None = None,
@@ -49,8 +50,8 @@ class TripletMetric(keras.metrics.Mean):
         self.norm = norm
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Take in one batch of embeddings, (3 * triplets, dim)."""
-        positive, negative = triplet_distances(
+        """Add one batch of embeddings, (3 * triplets, dim)."""
+        positive, negative = row_triplet_distances(
             y_pred, squared=self.distance == "squared", norm=self.norm
         )
         values = {
@@ -62,7 +63,7 @@ class TripletMetric(keras.metrics.Mean):
         super().update_state(ops.cast(values[self.quantity], self.dtype))
 
     def get_config(self) -> dict[str, Any]:
-        """Give the arguments, so that Keras can rebuild the metric."""
+        """Return the arguments that Keras rebuilds the metric from."""
         return {
             **super().get_config(),
             "quantity": self.quantity,
@@ -76,10 +77,10 @@ class TripletMetric(keras.metrics.Mean):
 class ClassTripletMetric(TripletMetric):
     """The same quantities over all triplets of a batch of classes, whatever the loss mines.
 
-    "positive_distance" is the mean over all pairs of a query and a positive, and
-    "negative_distance" over those of a query and a negative; the others are means over triplets.
-    A batch counts by its number of these, and not at all if it has none; before the first, the
-    result is 0. A cross-batch memory has no part in it.
+    "positive_distance" is the mean over all pairs of a query and a positive, "negative_distance"
+    over all pairs of a query and a negative; the others are means over triplets. A batch weighs by
+    its number of pairs or triplets: one without any does not count. Before the first batch the
+    result is 0. A cross-batch memory is not included.
 
     Args:
         quantity: one of `QUANTITIES`.
@@ -90,11 +91,11 @@ class ClassTripletMetric(TripletMetric):
         **kwargs: `dtype` of `keras.metrics.Mean`.
 
     Raises:
-        InputError: there is no such quantity.
+        InputError: `quantity` is not one of `QUANTITIES`.
     """
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Take in labels, int (batch,), and embeddings, (batch, dim), of one batch."""
+        """Add one batch of labels, int (batch,), and embeddings, (batch, dim)."""
         embeddings = ops.convert_to_tensor(y_pred)
         same, different = label_masks(y_true, y_true)  # (batch, batch)
         distances = pairwise_distances(
@@ -108,8 +109,8 @@ class ClassTripletMetric(TripletMetric):
             lead = distances[:, None, :] - distances[:, :, None]  # (queries, positives, negatives)
             values = lead < self.gap if self.quantity == "active_triplets" else lead > 0
             counted = ops.logical_and(same[:, :, None], different[:, None, :])
-        # In one row, because Keras averages each row of a matrix first, so that batches of
-        # different size would not weigh by their number of triplets.
+        # As one row: Keras averages each row of a matrix first, and batches of different size would
+        # then not weigh by their number of triplets.
         keras.metrics.Mean.update_state(
             self,
             ops.reshape(ops.cast(values, self.dtype), (-1,)),

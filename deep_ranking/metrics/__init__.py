@@ -1,9 +1,9 @@
 """Metrics of visual similarity: embeddings, distances and labels in, numbers out. NumPy only.
 
-`triplets` has the paper's two metrics, `retrieval` all that is read off a ranking of the gallery,
-`pairs` same-or-different verification, `clustering` the NMI and `intervals` the bootstrap around
-each of them. `distances` and `ranking` are what they stand on. Each function states what it does on
-ties, with the query in the gallery, with classes of one, and where it is undefined.
+`triplets` has the paper's two metrics, `retrieval` the metrics of a ranking (Recall@K, mAP, k-NN),
+`pairs` the verification metrics (ROC-AUC, equal error rate), `clustering` the NMI, and `intervals`
+the bootstrap interval of each. They build on `distances` and `ranking`. Each function states what
+it does on ties, with the query in the gallery, with no positive, and where it is undefined.
 """
 
 from deep_ranking.metrics.clustering import nmi
@@ -15,18 +15,10 @@ from deep_ranking.metrics.distances import (
     row_distances,
 )
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval
-from deep_ranking.metrics.pairs import (
-    PairIntervals,
-    PairMetrics,
-    Pairs,
-    pair_intervals,
-    pair_metrics,
-    sample_pairs,
-)
-from deep_ranking.metrics.ranking import Ranking, rank_gallery
+from deep_ranking.metrics.pairs import pair_intervals, pair_metrics, sample_pairs
+from deep_ranking.metrics.ranking import rank_gallery
 from deep_ranking.metrics.retrieval import (
     Gallery,
-    RetrievalMetrics,
     average_precision,
     average_precision_at_r,
     first_positive_rank,
@@ -37,12 +29,9 @@ from deep_ranking.metrics.retrieval import (
     retrieval_metrics,
 )
 from deep_ranking.metrics.triplets import (
-    TripletDistances,
-    TripletRanks,
     correct_triplets,
     score_at_top_k,
     similarity_precision,
-    top_k_scores,
     triplet_distances,
     triplet_ranks,
 )
@@ -51,13 +40,6 @@ __all__ = [
     "METRICS",
     "Gallery",
     "Interval",
-    "PairIntervals",
-    "PairMetrics",
-    "Pairs",
-    "Ranking",
-    "RetrievalMetrics",
-    "TripletDistances",
-    "TripletRanks",
     "average_precision",
     "average_precision_at_r",
     "bootstrap_interval",
@@ -79,7 +61,6 @@ __all__ = [
     "sample_pairs",
     "score_at_top_k",
     "similarity_precision",
-    "top_k_scores",
     "triplet_distances",
     "triplet_ranks",
 ]

@@ -1,4 +1,4 @@
-"""Do the embeddings fall into clusters that are the classes?"""
+"""Clustering quality: how well k-means clusters of the embeddings match the classes."""
 
 from typing import Any
 
@@ -10,24 +10,25 @@ from deep_ranking.metrics.distances import check_embeddings
 
 
 def nmi(embeddings: FloatArray, labels: npt.NDArray[Any], *, seed: int = 0) -> float:
-    """Normalised mutual information of the classes and of as many k-means clusters.
+    """Return the normalised mutual information (NMI) of classes and as many k-means clusters.
 
-    The mutual information over the mean of both entropies (Manning et al. 2008, section 16.3), with
-    scikit-learn's `MiniBatchKMeans`. Many small classes raise it by chance alone (Musgrave et al.
-    2020): compare it only on the same images.
+    I(classes; clusters) / ((H(classes) + H(clusters)) / 2), with mutual information I and entropy H
+    (Manning et al. 2008, "Introduction to Information Retrieval", 16.3). The clusters are those of
+    scikit-learn's `MiniBatchKMeans`. Many small classes raise the NMI by chance (Musgrave et al.
+    2020), so compare it only on the same images.
 
     Args:
         embeddings: float array (n, dim), finite.
-        labels: array (n,) of classes; classes of one count like any other.
-        seed: of the k-means start and batches.
+        labels: array (n,) of classes; a class of one image counts like any other.
+        seed: seed of the k-means start and batches.
 
     Returns:
-        From 0 to 1, the latter if the clusters are the classes; 0 for a collapsed model; NaN if all
-        images are of one class.
+        0 to 1: 1 if the clusters are the classes, 0 for a collapsed model, NaN if all images are of
+        one class. There are no queries here, and ties do not matter.
 
     Raises:
-        ValueError: if `embeddings` is no matrix, is empty or not finite, or there is not one label
-            for each row.
+        ValueError: `embeddings` is not a matrix, is empty or not finite, or `labels` does not have
+            one label a row.
     """
     check_embeddings(embeddings, "embeddings")
     if np.shape(labels) != (len(embeddings),):
@@ -46,7 +47,7 @@ def nmi(embeddings: FloatArray, labels: npt.NDArray[Any], *, seed: int = 0) -> f
         random_state=seed,
         batch_size=1024,
         n_init=1,
-        # Rows that the start is chosen from, which takes most of the time.
+        # Choose the start from this many rows; it takes most of the time.
         init_size=min(max(3 * len(classes), 512), len(embeddings)),
     )
     clusters = k_means.fit_predict(embeddings)

@@ -1,9 +1,9 @@
 """Euclidean distances between rows of embeddings, exact and in bounded memory.
 
-Two ways, for two needs. `row_distances` and `pair_distances` subtract first, in float64: they are
-what a person reads, and right even for images that are nearly equal. `GalleryDistances` multiplies
-matrices in float32, the only way to reach every gallery row of every query in time: its *squared*
-distances are good to about 4e-7 of the sum of both squared norms.
+There are two ways. `row_distances` and `pair_distances` subtract in float64: use them for distances
+that a person reads. They are accurate even for nearly equal images. `GalleryDistances` multiplies
+matrices in float32, the only way to compare every query with every gallery row in time. Its
+*squared* distances are accurate to about 4e-7 of the sum of both squared norms.
 """
 
 import hashlib
@@ -13,38 +13,39 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files.array_types import Float64Array, FloatArray, IntArray
+from deep_ranking.files.row_store import Rows
 
 METRICS = ("euclidean", "cosine")
-"""What people may have printed."""
+"""Names of the metrics that commands print (`--metric`)."""
 
 MEMORY_LIMIT = 2**29
-"""Bytes that a chunk of queries may take at once, besides the embeddings themselves."""
+"""Bytes that a chunk of queries may take, besides the embeddings themselves."""
 
 ROW_CHUNK_ELEMENTS = 2**21
-"""Elements of the float64 work arrays that walk over rows: 16 MiB each."""
+"""Elements of each float64 work array of a chunk of rows: 16 MiB."""
 
 PRODUCT_ELEMENTS = 2**24
-"""Elements of a gallery block that is copied to be multiplied: 64 MiB in float32."""
+"""Elements of a gallery block that is copied for a product: 64 MiB in float32."""
 
 BYTES_PER_GALLERY_ROW = 48
-"""What one query needs for each gallery row, all its metrics included."""
+"""Memory that one query takes for each gallery row, all its metrics included."""
 
 TIGHT_CONE = 2**-7
-"""Share of the mean squared norm: a gallery that spreads less is shifted by its mean."""
+"""Share of the mean squared norm: subtract the mean of a gallery that spreads less than this."""
 
 
 def row_distances(first: FloatArray, second: FloatArray) -> Float64Array:
-    """Euclidean distance of each row of `first` to the same row of `second`.
+    """Return the Euclidean distance of each row of `first` to the same row of `second`.
 
     Args:
         first: float array (rows, dim); a memory-mapped array is read a chunk at a time.
         second: float array (rows, dim).
 
     Returns:
-        Float64 array (rows,). Equal rows are at exactly 0.
+        Float64 array (rows,); exactly 0 for equal rows.
 
     Raises:
-        ValueError: if the shapes differ, or a row has a NaN or an infinity.
+        ValueError: the shapes differ, or a row has a NaN or an infinity.
     """
     if first.shape != second.shape:
         raise ValueError(
@@ -56,27 +57,27 @@ def row_distances(first: FloatArray, second: FloatArray) -> Float64Array:
 
 
 def pair_distances(
-    first: FloatArray, second: FloatArray, first_rows: IntArray, second_rows: IntArray
+    first: Rows, second: Rows, first_rows: IntArray, second_rows: IntArray
 ) -> Float64Array:
-    """Euclidean distance of `first[first_rows[i]]` to `second[second_rows[i]]`, for each i.
+    """Return the Euclidean distance of `first[first_rows[i]]` to `second[second_rows[i]]`.
 
     Args:
-        first: float array (n, dim).
-        second: float array (m, dim); may be the same array.
+        first: float array (n, dim), in memory or of a store on disk.
+        second: the same, (m, dim); may be the same array.
         first_rows: integer array (pairs,) of rows of `first`.
         second_rows: integer array (pairs,) of rows of `second`.
 
     Returns:
-        Float64 array (pairs,), from differences in float64. Equal rows are at exactly 0.
+        Float64 array (pairs,), from differences in float64; exactly 0 for equal rows.
 
     Raises:
-        ValueError: if the dimensions differ, the numbers of rows asked for differ, or a row that is
-            asked for has a NaN or an infinity.
+        ValueError: the dimensions differ, `first_rows` and `second_rows` differ in length, or a
+            row that they name has a NaN or an infinity.
     """
     _check_dimensions(first, second)
     if np.shape(first_rows) != np.shape(second_rows):
         raise ValueError(
-            "Pairs need as many first as second rows. "
+            "first_rows and second_rows must have one shape. "
             f"Received: shapes {np.shape(first_rows)} and {np.shape(second_rows)}."
         )
     distances = np.empty(len(first_rows))
@@ -94,12 +95,12 @@ def pair_distances(
 
 
 def cosine_at(distance: float) -> float:
-    """Cosine of two unit rows at a Euclidean distance, 1 (alike) to -1: 1 - distance^2 / 2."""
+    """Return the cosine of two unit rows at a distance: 1 - distance^2 / 2, from 1 to -1."""
     return 1 - distance**2 / 2
 
 
 def first_non_finite_row(embeddings: FloatArray) -> int | None:
-    """The first row that has a NaN or an infinity, or None.
+    """Return the first row that has a NaN or an infinity, or None.
 
     Args:
         embeddings: float array (rows, dim); a memory-mapped array is read a chunk at a time.
@@ -112,44 +113,49 @@ def first_non_finite_row(embeddings: FloatArray) -> int | None:
 
 
 def check_embeddings(embeddings: FloatArray, name: str) -> None:
-    """Refuse anything but a finite matrix with at least one row.
+    """Raise unless the array is a finite matrix with at least one row.
 
     Args:
         embeddings: float array (rows, dim).
-        name: what to call the array in the message.
+        name: name of the array in the message.
 
     Raises:
-        ValueError: if the array is no matrix, is empty, or has a NaN or an infinity: the message
+        ValueError: the array is not a matrix, is empty, or has a NaN or an infinity; the message
             names the row.
     """
     if np.ndim(embeddings) != 2 or 0 in embeddings.shape:
         raise ValueError(
-            f"{name} must be a matrix (rows, dim) with a row at least. "
+            f"{name} must be a matrix (rows, dim) with at least one row. "
             f"Received: shape {np.shape(embeddings)}."
         )
     if (row := first_non_finite_row(embeddings)) is not None:
         raise ValueError(f"{name} must be finite. Received: NaN or infinity in row {row}.")
 
 
+def slices(count: int, step: int) -> Iterator[slice]:
+    """Yield slices that cover `count` rows, `step` rows at a time, at least 1."""
+    step = max(1, step)
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
 def row_chunks(num_rows: int, dim: int) -> Iterator[slice]:
-    """Slices that walk over `num_rows` rows of `dim` elements in pieces of bounded size."""
-    step = max(1, ROW_CHUNK_ELEMENTS // max(1, dim))
-    for start in range(0, num_rows, step):
-        yield slice(start, min(start + step, num_rows))
+    """Return slices that cover `num_rows` rows of `dim` elements in chunks of bounded size."""
+    return slices(num_rows, ROW_CHUNK_ELEMENTS // max(1, dim))
 
 
 class GalleryDistances:
     """Squared distances from any queries to every row of one gallery.
 
-    Ties: gallery rows that are equal, element for element, are at exactly the same distance from
-    any query, so images that occur twice, and collapsed models, are true ties. The matrix product
-    alone does not promise that: it may add up in another order at its edges. Different rows whose
-    squared distances differ by less than the rounding of float32 (about 4e-7 of the sum of both
-    squared norms) may come out in either order, or as a tie.
+    Ties: gallery rows that are equal element for element are at exactly the same distance from any
+    query, so duplicate images and collapsed models are true ties. The matrix product alone does not
+    ensure that: it may sum in another order at its edges. Different rows whose squared distances
+    differ by less than the rounding of float32 (about 4e-7 of the sum of both squared norms) may
+    come out in either order, or as a tie.
 
-    A gallery in a tight cone (an untrained or collapsed network, nearly all cosines above 0.99) is
-    shifted by its mean first. The distances stay as they are, but are no longer the small
-    difference of large products.
+    The mean of a gallery in a tight cone (an untrained or collapsed network, nearly all cosines
+    above 0.99) is subtracted first. This does not change the distances, but without it each would
+    be the small difference of large products.
 
     Args:
         gallery: float array (rows, dim), finite; a memory-mapped array stays on the disk.
@@ -157,11 +163,11 @@ class GalleryDistances:
 
     Attributes:
         num_rows: rows of the gallery.
-        exact_below: squared distances below this, a hundredth of the mean squared norm, are to be
-            computed from differences where their value matters.
+        exact_below: a hundredth of the mean squared norm. Where their value matters, compute
+            squared distances below this from differences.
 
     Raises:
-        ValueError: if the gallery is no matrix, is empty, or has a NaN or an infinity.
+        ValueError: the gallery is not a matrix, is empty, or has a NaN or an infinity.
     """
 
     def __init__(self, gallery: FloatArray, *, memory_limit: int = MEMORY_LIMIT) -> None:
@@ -170,23 +176,21 @@ class GalleryDistances:
         self._gallery = gallery
         self._memory_limit = memory_limit
         self._centre = _centre_of_tight_cone(gallery)
-        self._squared_norms = _squared_norms(gallery, self._centre)
-        self.exact_below = 0.01 * float(self._squared_norms.mean())
+        self._gallery_norms = self._squared_norms(gallery)
+        self.exact_below = 0.01 * float(self._gallery_norms.mean())
         self._first_equal = _first_equal_rows(gallery)
         in_place = gallery.dtype == np.float32 and self._centre is None
-        step = self.num_rows if in_place else max(1, PRODUCT_ELEMENTS // gallery.shape[1])
-        self._product_blocks = [slice(i, i + step) for i in range(0, self.num_rows, step)]
+        step = self.num_rows if in_place else PRODUCT_ELEMENTS // gallery.shape[1]
+        self._product_blocks = list(slices(self.num_rows, step))
 
     def query_chunks(self, num_queries: int) -> Iterator[slice]:
-        """Slices that walk over the queries, as large as the memory limit allows."""
-        step = max(1, self._memory_limit // (BYTES_PER_GALLERY_ROW * self.num_rows))
-        for start in range(0, num_queries, step):
-            yield slice(start, min(start + step, num_queries))
+        """Return slices that cover the queries, as large as the memory limit allows."""
+        return slices(num_queries, self._memory_limit // (BYTES_PER_GALLERY_ROW * self.num_rows))
 
     def squared(
         self, queries: FloatArray, exclude: IntArray | None = None
     ) -> npt.NDArray[np.float32]:
-        """Squared Euclidean distances of a chunk of queries to all gallery rows.
+        """Return the squared Euclidean distances of a chunk of queries to all gallery rows.
 
         Args:
             queries: float array (queries, dim), finite.
@@ -194,19 +198,19 @@ class GalleryDistances:
                 itself.
 
         Returns:
-            Float32 array (queries, gallery), not negative; infinite at the excluded rows.
+            Float32 array (queries, gallery), 0 or more; infinite at the excluded rows.
 
         Raises:
-            ValueError: if the dimensions differ.
+            ValueError: the dimensions differ.
         """
         _check_dimensions(queries, self._gallery)
-        scaled = -2 * self._shifted(queries)  # exact, and one pass over the result less
+        scaled = -2 * self._shifted(queries)  # exact, and saves one pass over the result
         squared = np.empty((len(queries), self.num_rows), np.float32)
         for rows in self._product_blocks:
             np.matmul(scaled, self._shifted(self._gallery[rows]).T, out=squared[:, rows])
-        squared += self._squared_norms
-        # Last: a sum with a square is never -0.0, whose bits would sort behind all other numbers.
-        squared += _squared_norms(queries, self._centre)[:, np.newaxis]
+        squared += self._gallery_norms
+        # Last: adding a square never leaves -0.0, whose bits would sort behind all other numbers.
+        squared += self._squared_norms(queries)[:, np.newaxis]
         np.maximum(squared, 0, out=squared)
         if self._first_equal is not None:
             repeated, first = self._first_equal
@@ -219,8 +223,15 @@ class GalleryDistances:
         rows = np.asarray(embeddings, np.float32)
         return rows if self._centre is None else rows - self._centre
 
+    def _squared_norms(self, embeddings: FloatArray) -> npt.NDArray[np.float32]:
+        norms = np.empty(len(embeddings), np.float32)
+        for rows in row_chunks(*embeddings.shape):
+            chunk = self._shifted(embeddings[rows]).astype(np.float64)
+            norms[rows] = np.einsum("ij,ij->i", chunk, chunk)
+        return norms
 
-def _check_dimensions(first: FloatArray, second: FloatArray) -> None:
+
+def _check_dimensions(first: Rows, second: Rows) -> None:
     if np.ndim(first) != 2 or np.ndim(second) != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(
             "Distances need two matrices of one dimension. "
@@ -228,19 +239,8 @@ def _check_dimensions(first: FloatArray, second: FloatArray) -> None:
         )
 
 
-def _squared_norms(
-    embeddings: FloatArray, centre: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float32]:
-    norms = np.empty(len(embeddings), np.float32)
-    for rows in row_chunks(*embeddings.shape):
-        chunk = np.asarray(embeddings[rows], np.float32)
-        chunk = (chunk if centre is None else chunk - centre).astype(np.float64)
-        norms[rows] = np.einsum("ij,ij->i", chunk, chunk)
-    return norms
-
-
 def _centre_of_tight_cone(gallery: FloatArray) -> npt.NDArray[np.float32] | None:
-    """The mean row, if the rows lie close around it when compared with their norm."""
+    """Return the mean row if the rows lie close to it compared with their norm, else None."""
     total = np.zeros(gallery.shape[1])
     squared_norm = 0.0
     for rows in row_chunks(*gallery.shape):
@@ -253,7 +253,7 @@ def _centre_of_tight_cone(gallery: FloatArray) -> npt.NDArray[np.float32] | None
 
 
 def _first_equal_rows(gallery: FloatArray) -> tuple[IntArray, IntArray] | None:
-    """The rows that repeat an earlier row, and that row for each; None if all rows differ."""
+    """Return the rows that repeat an earlier row, and that row; None if all rows differ."""
     seen: dict[bytes, int] = {}
     repeated, first = [], []
     for rows in row_chunks(*gallery.shape):

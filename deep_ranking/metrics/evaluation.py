@@ -1,4 +1,4 @@
-"""Embeddings of labelled images -> how good they are, with intervals, by class and by query."""
+"""Evaluate embeddings of labelled images: all metrics with intervals, by class and by query."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, Int64Array
 from deep_ranking.metrics.clustering import nmi
-from deep_ranking.metrics.distances import first_non_finite_row
+from deep_ranking.metrics.distances import first_non_finite_row, slices
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval
 from deep_ranking.metrics.pairs import pair_intervals, pair_metrics
 from deep_ranking.metrics.retrieval import Gallery, RetrievalMetrics, retrieval_metrics
@@ -25,7 +25,7 @@ TOP_K = 30
 TRIPLETS_AT_ONCE = 1 << 16
 RECALL_DEPTHS = (1, 5, 10, TOP_K)
 
-# Of the metrics that have a value for every query, those that are shown, in this order.
+# The metrics with a value for every query that commands print, in this order.
 PER_QUERY = (
     "similarity_precision",
     "recall_at_1",
@@ -56,17 +56,17 @@ class EmbeddedImages:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good one way to embed images is.
+    """The metrics of one embedding.
 
     Attributes:
         per_query: for each of `PER_QUERY` a float array (queries,), NaN where a query has no image
             of its class in the gallery.
         intervals: for each of `PER_QUERY` the mean with its 95 % bootstrap interval over queries.
-        whole: figures of the whole set: `score_at_top_30` and the number of `triplets` it is of,
-            `nmi`, `roc_auc`, `equal_error_rate` and `equal_error_threshold`, a distance.
+        whole: metrics of the whole set: `score_at_top_30` and the number of its `triplets`, `nmi`,
+            `roc_auc`, `equal_error_rate` and `equal_error_threshold`, a distance.
         whole_intervals: 95 % bootstrap intervals over queries of `roc_auc`, `equal_error_rate` and
             `score_at_top_30`.
-        retrieval: the nearest images of each query, and more.
+        retrieval: all results of `retrieval_metrics`, the nearest images included.
     """
 
     per_query: dict[str, Float64Array]
@@ -79,28 +79,24 @@ class Evaluation:
 def evaluate(
     queries: EmbeddedImages, gallery: EmbeddedImages | None = None, *, seed: int = 0
 ) -> Evaluation:
-    """Judge embeddings by how they rank a gallery around each query.
+    """Evaluate embeddings by how they rank a gallery for each query.
 
-    Similarity precision, score at top 30 (Wang et al. 2014, section 6.2) and the verification
-    figures are of 10 triplets a query: a positive from the gallery's images of its class, a
-    negative from all others.
+    Similarity precision, score at top 30 (Wang et al. 2014, section 6.2), ROC-AUC and equal error
+    rate use 10 triplets a query: a positive from the gallery's images of its class, a negative from
+    all others. Ties, and queries without a positive: see `metrics.triplets`, `metrics.pairs` and
+    `metrics.retrieval`.
 
     Args:
         queries: images to search with.
-        gallery: images to search; without it the queries, each left out of its own ranking.
-        seed: decides triplets, bootstrap and clustering.
-
-    Returns:
-        The `Evaluation`.
+        gallery: images to search; by default the queries, each left out of its own ranking.
+        seed: seed of triplets, bootstrap and clustering.
 
     Raises:
-        InputError: an embedding is not finite (its image is named), dimensions differ, or no query
-            has both an image of its class and one of another class in the gallery.
+        InputError: an embedding is not finite (the message names its image), dimensions differ, or
+            no query has both an image of its class and one of another class in the gallery.
     """
     for images in filter(None, (queries, gallery)):
-        bad = first_non_finite_row(images.embeddings)
-        if bad is not None:
-            raise InputError(f"{images.paths[bad]}: its embedding is not finite (NaN or infinity)")
+        _check_finite(images)
     searched = gallery or queries
     if searched.embeddings.shape[1] != queries.embeddings.shape[1]:
         raise InputError(
@@ -141,13 +137,13 @@ def evaluate(
 
 @dataclass(frozen=True)
 class TripletEvaluation:
-    """The paper's two figures, of triplets that somebody else made.
+    """The paper's two metrics on given triplets.
 
     Attributes:
-        similarity_precision: share of the triplets in order, with its 95 % bootstrap interval.
+        similarity_precision: share of correct triplets, with its 95 % bootstrap interval.
         score_at_top_30: correct minus incorrect triplets, of those with an image among the query's
             30 nearest.
-        num_triplets: how many triplets there are.
+        num_triplets: number of triplets.
     """
 
     similarity_precision: Interval
@@ -158,20 +154,18 @@ class TripletEvaluation:
 def evaluate_triplets(
     images: EmbeddedImages, triplets: npt.NDArray[np.integer], *, seed: int = 0
 ) -> TripletEvaluation:
-    """Judge embeddings by given triplets, such as those that people labelled.
+    """Evaluate embeddings by given triplets, such as those that people labelled.
 
     Args:
-        images: images of the triplets, which are the gallery too; their labels are not looked at.
+        images: images of the triplets, which are also the gallery; their labels are ignored.
         triplets: int (triplets, 3), rows of `images`.
-        seed: decides the bootstrap, which draws queries with all their triplets.
+        seed: seed of the bootstrap, which draws queries with all their triplets.
 
     Raises:
-        InputError: an embedding is not finite (its image is named), or a triplet's query is its
-            own positive or negative.
+        InputError: an embedding is not finite (the message names its image), or a triplet's query
+            is its own positive or negative.
     """
-    bad = first_non_finite_row(images.embeddings)
-    if bad is not None:
-        raise InputError(f"{images.paths[bad]}: its embedding is not finite (NaN or infinity)")
+    _check_finite(images)
     itself = (triplets[:, :1] == triplets[:, 1:]).any(axis=1)
     if itself.any():
         raise InputError(
@@ -193,24 +187,24 @@ def draw_triplets(
     per_query: int = TRIPLETS_PER_QUERY,
     seed: int = 0,
 ) -> Int64Array:
-    """Draw triplets whose positives and negatives are in the gallery, with replacement.
+    """Draw triplets with replacement, positives and negatives from the gallery.
 
     Args:
         query_labels: array (queries,) of classes.
-        gallery_labels: array (gallery,) of classes; without it the queries are the gallery, and
+        gallery_labels: array (gallery,) of classes; by default the queries are the gallery, and
             none is its own positive.
-        per_query: triplets for each query that has a positive and a negative.
-        seed: decides the draw.
+        per_query: triplets for each query that has a positive and a negative; others get none.
+        seed: seed of the draw.
 
     Returns:
-        int64 (triplets, 3): row of the query, rows of the gallery of positive and negative.
+        int64 (triplets, 3): row of the query, gallery rows of positive and negative.
 
     Raises:
-        InputError: no query has both.
+        InputError: no query has both a positive and a negative.
     """
     own = gallery_labels is None
     gallery_labels = query_labels if gallery_labels is None else gallery_labels
-    order = np.argsort(gallery_labels, kind="stable")  # classes follow each other
+    order = np.argsort(gallery_labels, kind="stable")  # the images of a class in a row
     ordered = gallery_labels[order]
     start = np.searchsorted(ordered, query_labels, side="left")
     size = np.searchsorted(ordered, query_labels, side="right") - start
@@ -224,7 +218,7 @@ def draw_triplets(
     query = np.repeat(usable, per_query)
     rng = np.random.default_rng(seed)
     positive = rng.integers(0, num_positives[query])
-    if own:  # the query's own place within its class is passed over
+    if own:  # skip the query's own place within its class
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         positive += positive >= place[query] - start[query]
@@ -236,13 +230,13 @@ def draw_triplets(
 def compare_evaluations(
     first: Evaluation, second: Evaluation, metric: str, *, seed: int = 0
 ) -> Interval:
-    """Interval of how much a metric of `first` is above that of `second`, paired by query.
+    """Return by how much a metric of `first` exceeds that of `second`, paired by query.
 
     Args:
         first: evaluation on some queries and gallery.
         second: evaluation on the same.
         metric: one of `PER_QUERY`.
-        seed: decides the bootstrap.
+        seed: seed of the bootstrap.
     """
     return bootstrap_interval(first.per_query[metric] - second.per_query[metric], seed=seed)
 
@@ -250,7 +244,7 @@ def compare_evaluations(
 def means_by_class(
     evaluation: Evaluation, labels: npt.NDArray[np.str_]
 ) -> dict[str, dict[str, float]]:
-    """Mean of each per-query metric over the queries of each class; NaN for a class of one.
+    """Return the mean of each per-query metric by class; NaN for a class of one image.
 
     Args:
         evaluation: evaluation on queries of these labels.
@@ -274,6 +268,12 @@ def means_by_class(
     }
 
 
+def _check_finite(images: EmbeddedImages) -> None:
+    bad = first_non_finite_row(images.embeddings)
+    if bad is not None:
+        raise InputError(f"{images.paths[bad]}: its embedding is not finite (NaN or infinity)")
+
+
 def _whole_intervals(
     queries: Int64Array, distances: TripletDistances, points: Int64Array, seed: int
 ) -> dict[str, Interval]:
@@ -284,23 +284,22 @@ def _whole_intervals(
 
 
 def _in_top(nearest: Int64Array, triplets: Int64Array) -> npt.NDArray[np.bool_]:
-    """Whether a triplet's positive or negative is among the nearest images of its query.
+    """Return whether a triplet's positive or negative is among its query's nearest images.
 
-    The ranking is at hand, so the ranks of all images need not be found once more.
+    The ranking is known already, so `triplet_ranks` need not compute it again.
     """
     found = np.zeros(len(triplets), bool)
-    for begin in range(0, len(triplets), TRIPLETS_AT_ONCE):
-        part = triplets[begin : begin + TRIPLETS_AT_ONCE]
-        around = nearest[part[:, 0]]  # (triplets, top K)
+    for part in slices(len(triplets), TRIPLETS_AT_ONCE):
+        around = nearest[triplets[part, 0]]  # (triplets, top K)
         for column in (1, 2):
-            found[begin : begin + len(part)] |= (around == part[:, [column]]).any(axis=1)
+            found[part] |= (around == triplets[part, column, None]).any(axis=1)
     return found
 
 
 def _group_means(
     groups: Int64Array, values: npt.NDArray[np.generic], num_groups: int
 ) -> Float64Array:
-    """Mean of the values of each group, leaving out NaN; NaN for a group without any."""
+    """Return the mean of each group's values without NaN; NaN for a group without values."""
     values = np.asarray(values, np.float64)
     defined = ~np.isnan(values)
     totals = np.bincount(groups[defined], weights=values[defined], minlength=num_groups)

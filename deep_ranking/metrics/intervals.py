@@ -1,12 +1,14 @@
-"""How sure is a mean over queries? Percentile bootstrap (Efron and Tibshirani 1993, chapter 13)."""
+"""Confidence intervals by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13)."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from deep_ranking.metrics.distances import slices
+
 DRAWS_AT_ONCE = 2**20
-"""Resampled indices that are in memory at once: 8 MiB each for them and for their values."""
+"""Resampled indices in memory at once: 8 MiB for the indices and 8 MiB for their values."""
 
 
 class Interval(NamedTuple):
@@ -25,32 +27,32 @@ def bootstrap_interval(
     seed: int = 0,
     groups: npt.NDArray[Any] | None = None,
 ) -> Interval:
-    """Percentile bootstrap interval of the mean over queries.
+    """Return the mean over queries with its percentile bootstrap interval.
 
-    To compare two models, pass the differences of their values on the same queries: the interval
-    is then that of the difference, and a difference is shown if 0 lies outside.
+    To compare two models, pass the differences of their values on the same queries. The interval is
+    then that of the mean difference, which is significant if 0 lies outside.
 
     Args:
         values: array (queries,), numbers or bools; NaN (undefined) is left out.
         confidence: share of the resampled means inside the interval, between 0 and 1.
         resamples: how often to resample.
-        seed: the same seed gives the same interval.
-        groups: array (queries,), the class of each query. With it whole classes are drawn, with all
-            their queries: the interval then speaks of new classes, not only of new images of these
-            classes, and is wider. With few classes (below some 10) it is too narrow all the same.
+        seed: the same seed returns the same interval.
+        groups: array (queries,), the class of each query. With it, whole classes are drawn with all
+            their queries. The interval then covers new classes, not only new images of these
+            classes, and is wider. With few classes (below some 10) it is still too narrow.
 
     Returns:
-        The mean and its interval; all NaN if no value is defined. A single value, or group, gives
-        an interval of no width.
+        The mean and its interval; all NaN if no value is defined. With a single value or group the
+        interval has no width.
 
     Raises:
-        ValueError: if `values` is not one row, `groups` has another shape, `confidence` is not
-            between 0 and 1, or `resamples` is below 1.
+        ValueError: `values` is not one row, `groups` has another shape, `confidence` is not between
+            0 and 1, or `resamples` is below 1.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or (groups is not None and np.shape(groups) != values.shape):
         raise ValueError(
-            "An interval needs one row of values, and a group for each if any. "
+            "values must be one row, and groups, if given, of the same shape. "
             f"Received: shapes {values.shape} and {None if groups is None else np.shape(groups)}."
         )
     if not 0 < confidence < 1 or resamples < 1:
@@ -67,13 +69,11 @@ def bootstrap_interval(
         totals, sizes = np.bincount(codes, weights=totals), np.bincount(codes)
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
-    step = max(1, DRAWS_AT_ONCE // len(totals))
-    for start in range(0, resamples, step):
-        stop = min(start + step, resamples)
-        drawn = generator.integers(len(totals), size=(stop - start, len(totals)))
+    for part in slices(resamples, DRAWS_AT_ONCE // len(totals)):
+        drawn = generator.integers(len(totals), size=(part.stop - part.start, len(totals)))
         if sizes is None:
-            means[start:stop] = totals[drawn].mean(axis=1)
+            means[part] = totals[drawn].mean(axis=1)
         else:
-            means[start:stop] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+            means[part] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values[defined].mean()), float(low), float(high))

@@ -1,4 +1,4 @@
-"""Same or different: pairs of images, and how well their distance tells the two kinds apart."""
+"""Verification: how well the distance of two images tells whether they are of one class."""
 
 from typing import Any, NamedTuple
 
@@ -20,9 +20,11 @@ class PairMetrics(NamedTuple):
     """How well distance tells pairs of one class from pairs of two.
 
     Attributes:
-        roc_auc: chance that a same pair is nearer than a different pair, a tie counting half.
-        equal_error_rate: share of same pairs called different, and of different pairs called same,
-            at the threshold where the two are equal.
+        roc_auc: area under the ROC curve: the probability that a same pair is nearer than a
+            different pair, where a tie counts one half.
+        equal_error_rate: false reject rate (share of same pairs above the threshold) and false
+            accept rate (share of different pairs up to it) at the threshold where the two are
+            equal.
         threshold: that distance; pairs up to it are called same.
     """
 
@@ -32,27 +34,26 @@ class PairMetrics(NamedTuple):
 
 
 def sample_pairs(labels: npt.NDArray[Any], count: int, *, seed: int = 0) -> Pairs:
-    """Pairs of one class and pairs of two, as many of each, drawn uniformly without repetition.
+    """Draw equally many pairs of one class and of two classes, uniformly without repetition.
 
-    Every pair of images of one class is as likely as any other, so large classes give more pairs.
-    An image is never paired with itself, and (a, b) and (b, a) are one pair. A class of one has no
+    Every pair of images of one class is equally likely, so large classes have more pairs. An image
+    is never paired with itself, and (a, b) and (b, a) are one pair. A class of one image has no
     same pair. Memory is proportional to the labels and to `count`.
 
     Args:
         labels: array (n,) of classes, integers or strings.
-        count: pairs wanted of each kind; fewer come back, still as many of each, if the labels have
-            fewer of one kind.
-        seed: the same seed gives the same pairs.
+        count: pairs of each kind; if the labels have fewer of one kind, that many of each.
+        seed: the same seed returns the same pairs.
 
     Raises:
-        ValueError: if `count` is below 1, or there is no pair of one class or none of two.
+        ValueError: `count` is below 1, or there is no pair of one class or none of two.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1. Received: count={count}.")
     _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     by_class = np.argsort(codes, kind="stable")
-    # In this order, the partners of an image that come after it are first those of its own class,
-    # up to the end of that class, and then those of all other classes.
+    # In this order, an image is followed by the rest of its own class, and then by all other
+    # classes.
     position = np.arange(len(by_class))
     end_of_class = np.repeat(np.cumsum(sizes), sizes)
     num_same = end_of_class - position - 1
@@ -71,22 +72,25 @@ def sample_pairs(labels: npt.NDArray[Any], count: int, *, seed: int = 0) -> Pair
 
 
 def pair_metrics(same_distances: Float64Array, different_distances: Float64Array) -> PairMetrics:
-    """ROC-AUC and equal error rate of distances of pairs.
+    """Return ROC-AUC and equal error rate (EER) of distances of pairs (Fawcett 2006).
 
-    The equal error rate lies on the ROC curve with straight lines between its points, the threshold
-    likewise between the distances; where a range of thresholds is as good, in its middle. It does
-    not depend on how many pairs there are of each kind.
+    The EER is interpolated linearly between points of the ROC curve, and the threshold between
+    distances. If a range of thresholds is equally good, the threshold is its middle. Neither metric
+    depends on how many pairs there are of each kind.
 
     Args:
         same_distances: float array (pairs,) of pairs of one class.
         different_distances: float array (pairs,) of pairs of two classes.
 
     Returns:
-        The AUC is 1 and the rate 0 if all same pairs are nearer than all different pairs; both are
-        0.5 if all distances are equal.
+        The `PairMetrics`. The AUC is 1 and the EER 0 if all same pairs are nearer than all
+        different pairs; both are 0.5 if all distances are equal (ties).
 
     Raises:
-        ValueError: if one kind has no pairs, or a distance is NaN or infinite.
+        ValueError: one kind has no pairs, or a distance is NaN or infinite.
+
+    References:
+        Fawcett 2006, "An introduction to ROC analysis", Pattern Recognition Letters 27.
     """
     for name, given in (("same", same_distances), ("different", different_distances)):
         if np.ndim(given) != 1 or not np.size(given) or not np.isfinite(given).all():
@@ -101,11 +105,11 @@ def pair_metrics(same_distances: Float64Array, different_distances: Float64Array
     found = np.searchsorted(np.sort(same_distances), thresholds, side="right")
     false = np.searchsorted(np.sort(different_distances), thresholds, side="right")
     num_same, num_different = len(same_distances), len(different_distances)
-    # How far the share of missed same pairs is above that of false ones: exact, as whole numbers.
+    # False reject rate less false accept rate, times both counts: exact, as whole numbers.
     excess = (num_same - found) * num_different - false * num_same
     crossing = int(np.argmax(excess <= 0))
     before = max(crossing - 1, 0)
-    # Below the first threshold all pairs are called different.
+    # Below the first threshold, all pairs are called different.
     excess_before, false_before = (
         (excess[before], false[before]) if crossing else (num_same * num_different, 0)
     )
@@ -118,7 +122,7 @@ def pair_metrics(same_distances: Float64Array, different_distances: Float64Array
 
 
 class PairIntervals(NamedTuple):
-    """Bootstrap intervals of two of the `PairMetrics`, around their values on all pairs."""
+    """Two of the `PairMetrics` on all pairs, with their bootstrap intervals."""
 
     roc_auc: Interval
     equal_error_rate: Interval
@@ -134,22 +138,22 @@ def pair_intervals(
     resamples: int = 200,
     seed: int = 0,
 ) -> PairIntervals:
-    """Percentile bootstrap intervals of ROC-AUC and equal error rate, over groups of pairs.
+    """Return percentile bootstrap intervals of ROC-AUC and equal error rate, over groups of pairs.
 
     Pairs that share a query are not independent, so whole groups are drawn. The distances are
-    sorted once; a resample only weighs them.
+    sorted once; a resample only changes their weights.
 
     Args:
         same_distances: float array (pairs,) of pairs of one class.
         different_distances: float array (pairs,) of pairs of two classes.
         same_groups: integer array, for each same pair its group, such as the row of its query.
-        different_groups: integer array, likewise for the different pairs.
+        different_groups: integer array, for each different pair its group.
         confidence: share of the resampled values inside the interval.
         resamples: how often to resample; a resample without a pair of each kind is left out.
-        seed: the same seed gives the same intervals.
+        seed: the same seed returns the same intervals.
 
     Raises:
-        ValueError: as `pair_metrics`.
+        ValueError: as in `pair_metrics`.
     """
     whole = pair_metrics(same_distances, different_distances)
     distances = np.concatenate([same_distances, different_distances])
@@ -179,7 +183,7 @@ def pair_intervals(
 
 
 def _crossing(missed: Float64Array, false: Float64Array) -> float:
-    """Rate at which the falling share of missed pairs meets the rising one of false pairs."""
+    """Return the rate where the falling false rejects meet the rising false accepts."""
     missed, false = np.append(1.0, missed), np.append(0.0, false)
     after = int(np.argmax(false >= missed))
     excess = missed[after - 1] - false[after - 1]
@@ -190,7 +194,7 @@ def _crossing(missed: Float64Array, false: Float64Array) -> float:
 def _draw_pairs(
     generator: np.random.Generator, first_partner: IntArray, num_partners: IntArray, count: int
 ) -> npt.NDArray[np.int64]:
-    """Distinct pairs of an image and one of its partners, which start at `first_partner`."""
+    """Draw distinct pairs of an image and one of its partners, which start at `first_partner`."""
     ends = np.cumsum(num_partners)
     numbers = _draw_distinct(generator, int(ends[-1]), count)
     first = np.searchsorted(ends, numbers, side="right")
@@ -201,7 +205,7 @@ def _draw_pairs(
 def _draw_distinct(
     generator: np.random.Generator, population: int, count: int
 ) -> npt.NDArray[np.int64]:
-    """Distinct integers below `population`; memory in proportion to `count`.
+    """Draw distinct integers below `population`, in memory proportional to `count`.
 
     `Generator.choice` without replacement holds the whole population in some cases.
     """

@@ -1,7 +1,7 @@
-"""The complete gallery in order of distance for every query: never a queries x gallery matrix.
+"""Rankings: the complete gallery by distance from each query, in chunks of bounded memory.
 
-Ties: gallery rows at equal distance keep the order of the gallery. `GalleryDistances` states how
-fine distances are told apart.
+Ties: gallery rows at equal distance keep the order of the gallery. `GalleryDistances` states the
+precision of the distances.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,11 @@ class Ranking:
     """The gallery in order of distance, for a chunk of the queries.
 
     Attributes:
-        queries: which queries.
+        queries: slice of the queries in this chunk.
         order: uint32 array (chunk, ranked) of gallery rows, nearest first; ranked is the number of
             gallery rows, less one where the query itself is left out.
-        distances: float64 array (chunk, nearest), Euclidean distances of the first rows of `order`.
+        distances: float64 array (chunk, nearest), Euclidean distances of the first columns of
+            `order`.
     """
 
     queries: slice
@@ -48,18 +49,18 @@ def rank_gallery(
     Args:
         queries: float array (queries, dim).
         gallery: float array (gallery, dim); may be the same array.
-        exclude: integer array (queries,), for each query the gallery row that is the query itself,
-            which is left out of its ranking. Without it, every gallery row is ranked.
-        nearest: how many neighbours get an exact distance; clipped to what there is.
+        exclude: integer array (queries,), for each query the gallery row that is the query itself;
+            it is left out of the ranking. Without `exclude`, every gallery row is ranked.
+        nearest: how many neighbours get an exact distance; at most all that are ranked.
         memory_limit: bytes that a chunk may take, besides the embeddings.
 
     Yields:
-        A `Ranking` for each chunk, in the order of the queries. All rows are ordered by squared
-        distances in float32; then the nearest among themselves by distances of which the small ones
-        are computed anew, from differences. Ties keep the order of the gallery.
+        A `Ranking` for each chunk, in the order of the queries. All rows are sorted by squared
+        distance in float32. The nearest are then sorted again, after small distances among them
+        have been recomputed from differences. Ties keep the order of the gallery.
 
     Raises:
-        ValueError: if queries or gallery are no matrix, are empty or not finite; their dimensions
+        ValueError: queries or gallery are not a matrix, are empty or not finite; their dimensions
             differ; `exclude` does not name a gallery row for each query; or nothing is left to
             rank.
     """
@@ -88,11 +89,7 @@ def rank_gallery(
 
 
 def _check_exclude(exclude: IntArray, num_queries: int, num_gallery: int) -> None:
-    """Refuse an `exclude` that does not name one gallery row for each query.
-
-    Raises:
-        ValueError: if it has another length than the queries, or names a row that does not exist.
-    """
+    """Raise ValueError unless `exclude` names an existing gallery row for each query."""
     if np.shape(exclude) != (num_queries,):
         raise ValueError(
             f"exclude must name one gallery row for each of {num_queries} queries. "
@@ -106,9 +103,10 @@ def _check_exclude(exclude: IntArray, num_queries: int, num_gallery: int) -> Non
 
 
 def _order(squared: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Stable order of each row: one sort of 64-bit keys, distance above, gallery row below.
+    """Return the stable order of each row, over twice as fast as a stable argsort.
 
-    The bits of non-negative floats sort as the floats do. Over twice as fast as a stable argsort.
+    It sorts 64-bit keys once: the distance in the upper half, the gallery row in the lower half.
+    The bits of non-negative floats sort as the floats do.
     """
     num_gallery = squared.shape[1]
     gallery_rows = np.arange(num_gallery, dtype=np.uint64)

@@ -1,15 +1,19 @@
-"""How well the nearest images are of the query's class: recall, precision, average precision, k-NN.
+"""Retrieval metrics of a ranking: Recall@K, Precision@K, R-precision, mAP, MAP@R and k-NN accuracy.
 
 All metrics come from one pass over the rankings of `rank_gallery`. Each has a value for every
-query, from which means, intervals, tables by class and the worst queries are computed.
+query; means, intervals, tables by class and the worst queries are computed from these.
 
-Contract of every metric here:
+A *hit* is a ranked image of the query's class, h_i is 1 if the i-th image is a hit, else 0, and R
+is the number of hits in the complete ranking. For every metric here:
 
 * Ties: gallery rows at equal distance keep the order of the gallery.
-* Query in the gallery: left out of its own ranking, by its row. An image that occurs twice
-  stays in.
-* Undefined: NaN for a query whose class has no other image in the gallery (a class of one). Means
-  leave such queries out.
+* Query in the gallery: its row is left out of its own ranking. A second copy of the image stays in.
+* No positive: NaN for a query without a hit (R = 0, a class of one image). Means leave it out.
+
+References:
+    Jegou et al. 2011, "Product Quantization for Nearest Neighbor Search" (Recall@K).
+    Manning et al. 2008, "Introduction to Information Retrieval", section 8.4 (precision, mAP).
+    Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2 (R-precision, MAP@R).
 """
 
 from collections.abc import Sequence
@@ -26,7 +30,7 @@ from deep_ranking.metrics.ranking import rank_gallery
 Labels = npt.NDArray[Any]
 
 NUM_NEIGHBOURS = 30
-"""Neighbours that the k-nearest-neighbour classifier asks, as in the article's PyTorch port."""
+"""Neighbours of the k-nearest-neighbour classifier, as in the article's PyTorch port."""
 
 
 class Gallery(NamedTuple):
@@ -46,13 +50,13 @@ class Gallery(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RetrievalMetrics:
-    """What `retrieval_metrics` found, for every query.
+    """The results of `retrieval_metrics`, for every query.
 
     Attributes:
-        per_query: name of each metric to a float64 array (queries,), NaN where undefined.
+        per_query: metric name -> float64 array (queries,), NaN where undefined.
         num_positives: int64 array (queries,), gallery images of the query's class.
         first_positive_rank: float64 array (queries,), rank of the nearest of them from 1, NaN where
-            there is none: recall at any k is the share of ranks up to k.
+            there is none. Recall@K for any K is the share of ranks up to K.
         neighbours: int64 array (queries, nearest) of gallery rows, nearest first.
         distances: float64 array (queries, nearest), their Euclidean distances.
     """
@@ -64,7 +68,7 @@ class RetrievalMetrics:
     distances: Float64Array
 
     def means(self) -> dict[str, float]:
-        """Mean of each metric over the queries for which it is defined; NaN if there is none."""
+        """Return the mean of each metric over the queries where it is defined; NaN if none is."""
         defined = self.num_positives > 0
         return {
             name: float(values[defined].mean()) if defined.any() else float("nan")
@@ -80,24 +84,23 @@ def retrieval_metrics(
     ks: Sequence[int] = (1, 5, 10, 30),
     memory_limit: int = MEMORY_LIMIT,
 ) -> RetrievalMetrics:
-    """All rank metrics of all queries, in one pass.
+    """Return all metrics of all queries, in one pass over their rankings.
 
     Args:
         embeddings: float array (queries, dim), finite.
         labels: array (queries,) of classes, integers or strings.
-        gallery: the images that are ranked; without it the queries themselves, each left out of its
-            own ranking.
+        gallery: the images to rank; by default the queries, each left out of its own ranking.
         ks: depths of recall and precision.
         memory_limit: bytes that a chunk of queries may take, besides the embeddings.
 
     Returns:
-        Per query `recall_at_K` and `precision_at_K` for each K, `r_precision`,
+        For each query `recall_at_K` and `precision_at_K` for each K, `r_precision`,
         `mean_average_precision`, `map_at_r` and `knn_accuracy` (30 neighbours, weights 1/distance);
-        and the nearest images, as many as the largest of 30 and `ks`. The PyTorch port's share of
-        the 30 nearest that are of the query's class is `precision_at_30`.
+        and its nearest images, as many as the largest of 30 and `ks`. `precision_at_30` is the
+        metric of the PyTorch port.
 
     Raises:
-        ValueError: as `rank_gallery`; if there is not one label for each row; or if a K is below 1.
+        ValueError: as in `rank_gallery`; `labels` does not have one label a row; or a K is below 1.
     """
     if gallery is None:
         gallery = Gallery(embeddings, labels, np.arange(len(embeddings)))
@@ -143,46 +146,45 @@ def retrieval_metrics(
 
 
 def recall_at_k(hits: BoolArray, k: int) -> Float64Array:
-    """1 where an image of the query's class is among the k nearest, else 0 (Jegou et al. 2011).
+    """Return Recall@K: 1 if one of h_1 ... h_k is 1, else 0 (Jegou et al. 2011).
 
-    The convention of image retrieval, not of information retrieval: one hit is enough.
+    This is the convention of metric learning and image retrieval: one hit is enough. Information
+    retrieval divides the number of hits by R instead.
 
     Args:
         hits: bool array (queries, ranked), whether each image of the complete ranking, nearest
             first, is of the query's class.
-        k: depth, at least 1; deeper than the ranking counts as all of it.
+        k: depth, at least 1; at most the whole ranking is used.
 
     Returns:
         Float64 array (queries,), NaN where a row has no hit at all.
 
     Raises:
-        ValueError: if `k` is below 1.
+        ValueError: `k` is below 1.
     """
     _check_depth(k)
     return _where_defined(hits, hits[:, :k].any(axis=1))
 
 
 def precision_at_k(hits: BoolArray, k: int) -> Float64Array:
-    """Share of the k nearest that are of the query's class.
+    """Return Precision@K: (h_1 + ... + h_k) / k (Manning et al. 2008).
 
     Args:
         hits: bool array (queries, ranked), as for `recall_at_k`.
-        k: depth, at least 1. Of a ranking with fewer images, the share of all of them.
+        k: depth, at least 1; with fewer ranked images, their number.
 
     Returns:
         Float64 array (queries,), NaN where a row has no hit at all.
 
     Raises:
-        ValueError: if `k` is below 1.
+        ValueError: `k` is below 1.
     """
     _check_depth(k)
     return _where_defined(hits, hits[:, :k].sum(axis=1) / min(k, hits.shape[1]))
 
 
 def r_precision(hits: BoolArray) -> Float64Array:
-    """Share of the R nearest that are of the query's class, R being the size of that class.
-
-    Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2.
+    """Return R-precision: (h_1 + ... + h_R) / R (Musgrave et al. 2020).
 
     Args:
         hits: bool array (queries, ranked), as for `recall_at_k`.
@@ -195,10 +197,10 @@ def r_precision(hits: BoolArray) -> Float64Array:
 
 
 def average_precision(hits: BoolArray) -> Float64Array:
-    """Mean, over the images of the query's class, of the precision at the rank of each.
+    """Return the average precision: the sum over all i of h_i * Precision@i, divided by R.
 
     Its mean over the queries is the mean average precision (mAP), over the complete ranking and
-    without interpolation (Manning et al. 2008, "Introduction to Information Retrieval", 8.4).
+    without interpolation (Manning et al. 2008).
 
     Args:
         hits: bool array (queries, ranked), as for `recall_at_k`.
@@ -211,9 +213,9 @@ def average_precision(hits: BoolArray) -> Float64Array:
 
 
 def average_precision_at_r(hits: BoolArray) -> Float64Array:
-    """Average precision with hits beyond rank R counted as 0, R being the size of the class.
+    """Return the average precision at R: the sum over i <= R of h_i * Precision@i, divided by R.
 
-    Its mean over the queries is MAP@R (Musgrave et al. 2020, section 3.2).
+    Its mean over the queries is MAP@R (Musgrave et al. 2020).
 
     Args:
         hits: bool array (queries, ranked), as for `recall_at_k`.
@@ -227,7 +229,7 @@ def average_precision_at_r(hits: BoolArray) -> Float64Array:
 
 
 def first_positive_rank(hits: BoolArray) -> Float64Array:
-    """Rank, from 1, of the nearest image of the query's class.
+    """Return the rank, from 1, of the nearest image of the query's class: the first hit.
 
     Args:
         hits: bool array (queries, ranked), as for `recall_at_k`.
@@ -239,14 +241,15 @@ def first_positive_rank(hits: BoolArray) -> Float64Array:
 
 
 def knn_classify(classes: IntArray, distances: Float64Array) -> IntArray:
-    """Class that the nearest images vote for, each with the weight 1/distance.
+    """Return the class that the nearest images vote for, each with the weight 1/distance.
 
-    As scikit-learn's `KNeighborsClassifier(weights="distance")`: where a neighbour is at distance
-    0, only those at 0 vote. Of classes with equal votes, up to rounding, the smallest wins.
+    This is scikit-learn's `KNeighborsClassifier(weights="distance")`: if any neighbour is at
+    distance 0, only those at 0 vote. Ties: of classes with equal votes, up to rounding, the
+    smallest wins.
 
     Args:
         classes: integer array (queries, neighbours), class of each neighbour.
-        distances: float array (queries, neighbours), not negative.
+        distances: float array (queries, neighbours), 0 or more.
 
     Returns:
         Integer array (queries,).
@@ -254,7 +257,7 @@ def knn_classify(classes: IntArray, distances: Float64Array) -> IntArray:
     equal = distances == 0
     weights = 1 / np.where(equal, 1, distances)
     weights = np.where(equal.any(axis=1, keepdims=True), equal, weights)
-    # For each neighbour the votes of its class: no table of queries x classes.
+    # Sum the votes for the class of each neighbour, without a table of queries x classes.
     same = classes[:, :, np.newaxis] == classes[:, np.newaxis, :]  # (queries, neighbours, ...)
     votes = np.matmul(same, weights[:, :, np.newaxis])[:, :, 0]
     winners = votes >= votes.max(axis=1, keepdims=True) * (1 - 1e-12)
@@ -265,7 +268,7 @@ def knn_classify(classes: IntArray, distances: Float64Array) -> IntArray:
 def _class_codes(
     embeddings: FloatArray, labels: Labels, gallery: Gallery
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Labels of queries and gallery as numbers, in the order of the labels."""
+    """Return the labels of queries and gallery as numbers, in the order of the labels."""
     for name, rows, given in (
         ("queries", embeddings, labels),
         ("gallery", gallery.embeddings, gallery.labels),
@@ -290,19 +293,19 @@ def _where_defined(hits: BoolArray, values: npt.ArrayLike) -> Float64Array:
 
 
 def _ranks_of_hits(hits: BoolArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Query and rank (from 1) of every hit, queries in order and ranks rising; hits per query."""
-    # Flat, because NumPy's search of a matrix takes many times as long.
+    """Return query and rank (from 1) of every hit, in order, and the number of hits per query."""
+    # Flat, because NumPy takes many times as long to search a matrix.
     queries, columns = np.divmod(np.flatnonzero(hits), hits.shape[1])
     return queries, columns + 1, np.bincount(queries, minlength=len(hits))
 
 
 def _precision_at_hits(queries: IntArray, ranks: IntArray, sizes: IntArray) -> Float64Array:
-    """Precision at the rank of each hit: its number among the hits of its query, over its rank."""
+    """Return the precision at the rank of each hit: its number among the query's hits / rank."""
     before = np.cumsum(sizes) - sizes
     return (np.arange(1, len(ranks) + 1) - before[queries]) / ranks
 
 
 def _mean_of_hits(queries: IntArray, values: npt.NDArray[Any], sizes: IntArray) -> Float64Array:
-    """Mean of the values of each query's hits, NaN where it has none."""
+    """Return the mean value of each query's hits, NaN where it has none."""
     totals = np.bincount(queries, weights=values, minlength=len(sizes))
     return np.where(sizes > 0, totals / np.maximum(sizes, 1), np.nan)

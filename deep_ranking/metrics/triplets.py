@@ -1,10 +1,10 @@
 """The two metrics of the deep ranking paper, on triplets (Wang et al. 2014, section 6.2).
 
-Contract: a triplet whose positive and negative are equally far from the query is wrong, so that a
-collapsed model, to which all images are one, gets 0 and not a half of all triplets.
+Ties: a triplet whose positive and negative are equally far from the query is wrong. A collapsed
+model, which maps all images to one point, thus scores 0 and not one half.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ class TripletDistances(NamedTuple):
 
 
 class TripletRanks(NamedTuple):
-    """Ranks of positive and negative around their query, from 1, int64 (triplets,) each."""
+    """Ranks of positive and negative for their query, from 1, int64 (triplets,) each."""
 
     positive: npt.NDArray[np.int64]
     negative: npt.NDArray[np.int64]
@@ -35,17 +35,16 @@ class TripletRanks(NamedTuple):
 def triplet_distances(
     embeddings: FloatArray, triplets: IntArray, gallery: FloatArray | None = None
 ) -> TripletDistances:
-    """Euclidean distances of each triplet's query to its positive and to its negative.
+    """Return the Euclidean distances of each triplet's query to its positive and negative.
 
     Args:
         embeddings: float array (n, dim).
         triplets: integer array (triplets, 3) of rows: query, positive, negative.
-        gallery: float array (m, dim) that positives and negatives are rows of; `embeddings` if not
-            given.
+        gallery: float array (m, dim) that positives and negatives are rows of; by default
+            `embeddings`.
 
     Raises:
-        ValueError: if the triplets are not (triplets, 3), dimensions differ, or a row is not
-            finite.
+        ValueError: the triplets are not (triplets, 3), dimensions differ, or a row is not finite.
     """
     _check_triplets(triplets)
     gallery = embeddings if gallery is None else gallery
@@ -59,7 +58,7 @@ def triplet_distances(
 def correct_triplets(
     positive_distances: Float64Array, negative_distances: Float64Array
 ) -> npt.NDArray[np.bool_]:
-    """Whether the positive of each triplet is strictly nearer than its negative.
+    """Return whether the positive of each triplet is strictly nearer than its negative.
 
     Args:
         positive_distances: float array (triplets,), query to positive.
@@ -69,13 +68,9 @@ def correct_triplets(
         Bool array (triplets,); a tie is wrong.
 
     Raises:
-        ValueError: if the shapes differ or a distance is NaN.
+        ValueError: the shapes differ or a distance is NaN.
     """
-    if np.shape(positive_distances) != np.shape(negative_distances):
-        raise ValueError(
-            "Each triplet has a positive and a negative distance. Received: shapes "
-            f"{np.shape(positive_distances)} and {np.shape(negative_distances)}."
-        )
+    _check_shapes("distance", positive_distances, negative_distances)
     undefined = np.isnan(positive_distances) | np.isnan(negative_distances)
     if undefined.any():
         raise ValueError(
@@ -87,17 +82,19 @@ def correct_triplets(
 def similarity_precision(
     positive_distances: Float64Array, negative_distances: Float64Array
 ) -> float:
-    """Share of the triplets whose positive is strictly nearer than the negative (section 6.2).
+    """Return the similarity precision: the share of triplets with D(q, p) < D(q, n) (section 6.2).
+
+    D is the distance of the query q to its positive p or negative n.
 
     Args:
         positive_distances: float array (triplets,), query to positive.
         negative_distances: float array (triplets,), query to negative.
 
     Returns:
-        From 0 to 1; a tie is wrong. NaN without triplets.
+        0 to 1; a tie is wrong. NaN without triplets.
 
     Raises:
-        ValueError: if the shapes differ or a distance is NaN.
+        ValueError: the shapes differ or a distance is NaN.
     """
     correct = correct_triplets(positive_distances, negative_distances)
     return float(correct.mean()) if correct.size else float("nan")
@@ -110,9 +107,9 @@ def triplet_ranks(
     *,
     memory_limit: int = MEMORY_LIMIT,
 ) -> TripletRanks:
-    """Rank of each triplet's positive and negative among all gallery images around its query.
+    """Return the ranks of each triplet's positive and negative in its query's gallery ranking.
 
-    The rank is 1 plus the number of gallery images that are strictly nearer, so images at equal
+    The rank is 1 plus the number of gallery images that are strictly nearer. Ties: images at equal
     distance share a rank.
 
     Args:
@@ -123,8 +120,8 @@ def triplet_ranks(
         memory_limit: bytes that a chunk of queries may take, besides the embeddings.
 
     Raises:
-        ValueError: if the triplets are not (triplets, 3), or one has its own query as positive or
-            negative; if dimensions differ; if an array is empty or has a row that is not finite.
+        ValueError: the triplets are not (triplets, 3), or one has its own query as positive or
+            negative; dimensions differ; an array is empty or has a row that is not finite.
     """
     _check_triplets(triplets)
     check_embeddings(embeddings, "embeddings")
@@ -132,7 +129,7 @@ def triplet_ranks(
     if leave_out and (itself := (triplets[:, :1] == triplets[:, 1:]).any(axis=1)).any():
         triplet = int(np.argmax(itself))
         raise ValueError(
-            "Positive and negative must be other images than the query. "
+            "The query must not be its own positive or negative. "
             f"Received: {triplets[triplet].tolist()} (triplet {triplet})."
         )
     distances = GalleryDistances(
@@ -150,40 +147,13 @@ def triplet_ranks(
     return TripletRanks(ranks[:, 0], ranks[:, 1])
 
 
-def top_k_scores(
-    positive_ranks: IntArray, negative_ranks: IntArray, *, k: int = 30
-) -> npt.NDArray[np.int64]:
-    """What each triplet adds to the score at top K: 1, -1, or 0 if neither image is in the top K.
-
-    Args:
-        positive_ranks: integer array (triplets,), rank of the positive around the query, from 1.
-        negative_ranks: integer array (triplets,), rank of the negative.
-        k: depth, at least 1.
-
-    Returns:
-        Int64 array (triplets,); a shared rank is wrong.
-
-    Raises:
-        ValueError: if the shapes differ or `k` is below 1.
-    """
-    if np.shape(positive_ranks) != np.shape(negative_ranks):
-        raise ValueError(
-            "Each triplet has a positive and a negative rank. Received: shapes "
-            f"{np.shape(positive_ranks)} and {np.shape(negative_ranks)}."
-        )
-    if k < 1:
-        raise ValueError(f"k must be at least 1. Received: k={k}.")
-    counted = np.minimum(positive_ranks, negative_ranks) <= k
-    return np.where(counted, np.where(np.less(positive_ranks, negative_ranks), 1, -1), 0)
-
-
 def score_at_top_k(positive_ranks: IntArray, negative_ranks: IntArray, *, k: int = 30) -> int:
-    """Correct minus incorrect triplets, of those with an image in the query's top K (section 6.2).
+    """Return the score at top K: correct minus incorrect triplets that count (section 6.2).
 
     A triplet counts if its positive or its negative is one of the K nearest gallery images of its
-    query; it is correct if the positive has the lower rank. The paper ranks 1,000 images of the
-    query's text search; here the gallery is what `triplet_ranks` was given. The score grows with
-    the number of triplets, so only scores of the same triplets compare.
+    query. It is correct if the positive has the lower rank. The paper ranks 1,000 images of the
+    query's text search; here the gallery is the one of `triplet_ranks`. The score grows with the
+    number of triplets, so compare it only on the same triplets.
 
     Args:
         positive_ranks: integer array (triplets,), from `triplet_ranks`.
@@ -191,12 +161,25 @@ def score_at_top_k(positive_ranks: IntArray, negative_ranks: IntArray, *, k: int
         k: depth; the paper's is 30.
 
     Returns:
-        From -triplets to triplets. Images that tie share a rank: such a triplet is incorrect.
+        -triplets to triplets. Ties share a rank: such a triplet is incorrect. 0 without triplets.
 
     Raises:
-        ValueError: if the shapes differ or `k` is below 1.
+        ValueError: the shapes differ or `k` is below 1.
     """
-    return int(top_k_scores(positive_ranks, negative_ranks, k=k).sum())
+    _check_shapes("rank", positive_ranks, negative_ranks)
+    if k < 1:
+        raise ValueError(f"k must be at least 1. Received: k={k}.")
+    counted = np.minimum(positive_ranks, negative_ranks) <= k
+    correct = np.less(positive_ranks, negative_ranks)
+    return int((counted & correct).sum() - (counted & ~correct).sum())
+
+
+def _check_shapes(name: str, positive: npt.NDArray[Any], negative: npt.NDArray[Any]) -> None:
+    if np.shape(positive) != np.shape(negative):
+        raise ValueError(
+            f"Each triplet has a positive and a negative {name}. "
+            f"Received: shapes {np.shape(positive)} and {np.shape(negative)}."
+        )
 
 
 def _check_triplets(triplets: IntArray) -> None:

@@ -1,1 +1,1 @@
-"""The network, its file, and what its distances mean."""
+"""The network, its file, its first weights and arithmetic, and the meaning of its distances."""

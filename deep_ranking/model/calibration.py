@@ -1,7 +1,7 @@
-"""What a distance means: a monotone map from distance to the probability of "same class".
+"""Calibration: a monotone map from a distance to the probability that two images share a class.
 
-It is fitted on distances of pairs of which it is known whether they are of one class, with
-isotonic regression (Zadrozny and Elkan 2002), and travels in the model file as JSON.
+It is fitted by isotonic regression (Zadrozny and Elkan 2002) on distances of pairs with known
+labels. The model file holds it as JSON.
 """
 
 import json
@@ -22,19 +22,20 @@ LISTS = ("distances", "probabilities", "same_quantiles", "different_quantiles")
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted calibration; between its knots, all is linear.
+    """A fitted calibration, linear between its knots.
 
     Attributes:
         distances: knots, rising.
-        probabilities: probability of "same" at each knot, not rising, where same and different
-            pairs are as frequent.
+        probabilities: probability of "same" at each knot, never rising, if same and different pairs
+            are equally frequent.
         same_quantiles: distances of same pairs at 0, 1 ... 100 %.
         different_quantiles: distances of different pairs at 0, 1 ... 100 %.
-        threshold: distance of equal error: as many same pairs lie above as different ones below.
-        num_pairs: pairs that it was fitted on, of both kinds together.
+        threshold: distance of equal error: the share of same pairs above it equals the share of
+            different pairs below it.
+        num_pairs: pairs that it was fitted on, both kinds together.
 
     Raises:
-        InputError: the numbers cannot be those of a calibration.
+        InputError: the numbers are out of order or range.
     """
 
     distances: tuple[float, ...]
@@ -45,7 +46,7 @@ class Calibration:
     num_pairs: int
 
     def __post_init__(self) -> None:
-        """Check order and ranges, as the numbers may come from anybody's file."""
+        """Check order and ranges: the numbers may come from an untrusted file."""
         rows = [np.asarray(getattr(self, name), np.float64) for name in LISTS]
         knots, probabilities, *quantiles = rows
         if (
@@ -59,24 +60,24 @@ class Calibration:
             raise InputError("the calibration's numbers are out of order or range")
 
     def probability(self, distance: float) -> float:
-        """Give the probability that two images at a distance are of one class."""
+        """Return the probability that two images at a distance are of one class."""
         return float(np.interp(distance, self.distances, self.probabilities))
 
     def share_of_same_nearer(self, distance: float) -> float:
-        """Give the share of same pairs, 0 to 1, that are nearer than a distance."""
+        """Return the share of same pairs, 0 to 1, that are nearer than a distance."""
         return _share_below(distance, self.same_quantiles)
 
     def share_of_different_nearer(self, distance: float) -> float:
-        """Give the share of different pairs, 0 to 1, that are nearer than a distance."""
+        """Return the share of different pairs, 0 to 1, that are nearer than a distance."""
         return _share_below(distance, self.different_quantiles)
 
     def to_json(self) -> str:
-        """Write it as JSON."""
+        """Return the calibration as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote, trusting nothing in it.
+        """Read the JSON of `to_json`, which may come from an untrusted file.
 
         Raises:
             InputError: it is not a calibration.
@@ -90,16 +91,23 @@ class Calibration:
             raise InputError("the calibration is not what calibrate wrote") from None
 
 
-def calibrate(same_distances: Float64Array, different_distances: Float64Array) -> Calibration:
-    """Fit a calibration.
+def probability_of_same(distance: float, calibration: Calibration | None) -> float | None:
+    """Return the probability that two images at a distance are of one class, None if unknown.
 
     Args:
-        same_distances: float array (pairs,) of pairs of one class; their number does not matter
-            beside that of the different pairs: both kinds count half.
-        different_distances: float array (pairs,) of pairs of two classes.
+        distance: Euclidean distance of their embeddings, 0 to 2.
+        calibration: the model's; None for a model that was never calibrated.
+    """
+    return None if calibration is None else calibration.probability(distance)
 
-    Returns:
-        The `Calibration`.
+
+def calibrate(same_distances: Float64Array, different_distances: Float64Array) -> Calibration:
+    """Fit a calibration to distances of labelled pairs.
+
+    Args:
+        same_distances: float array (pairs,) of pairs of one class. Both kinds of pairs weigh one
+            half, however many there are of each.
+        different_distances: float array (pairs,) of pairs of two classes.
 
     Raises:
         InputError: there are fewer than 10 pairs of a kind, or a distance is not finite.
@@ -116,7 +124,7 @@ def calibrate(same_distances: Float64Array, different_distances: Float64Array) -
     distances = np.concatenate([same_distances, different_distances])
     is_same = np.arange(len(distances)) < len(same_distances)
     weights = np.where(is_same, 0.5 / len(same_distances), 0.5 / len(different_distances))
-    # Certainty is not to be had from so many pairs.
+    # So many pairs do not prove a probability of 0 or 1.
     doubt = 1 / (len(distances) + 2)
     fitted = IsotonicRegression(increasing=False, y_min=doubt, y_max=1 - doubt).fit(
         distances, is_same, sample_weight=weights

@@ -1,9 +1,10 @@
-"""The model file: a Keras .h5 that describes itself, and is opened without running anything of it.
+"""The model file: a Keras .h5 that describes itself and opens without running code from it.
 
-`save_model` writes what plain `keras.models.load_model(path)` opens, and adds two JSON attributes:
-`deep_ranking_network`, the network's config, and `deep_ranking_calibration`, if there is one.
-`load_model` believes them only within their own ranges, builds the network, and copies arrays. It
-also reads the weights-only files that the blog's own repository writes.
+`save_model` writes a file that plain `keras.models.load_model(path)` opens, with two JSON
+attributes: `deep_ranking_network`, the network's config, and `deep_ranking_calibration` if there is
+one. `load_model` checks them against their ranges, builds the network, and copies arrays into it.
+It also reads the weights-only files that the blog's own repository writes. `header` reads the
+attributes without TensorFlow.
 """
 
 import os
@@ -26,16 +27,16 @@ from deep_ranking.files.hdf5 import (
     weights_of,
 )
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
-from deep_ranking.model.mixed_precision import FULL, policies_of
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, calibration_in
+from deep_ranking.model.mixed_precision import FULL, temporary_policies
 from deep_ranking.model.network import build_network
 
 
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Write a network of `build_network`, atomically, without its optimizer, to compute in float32.
+    """Write a network of `build_network` atomically, without its optimizer, in float32.
 
     Args:
-        model: the network; if it has an attribute `calibration`, that is written as well.
+        model: the network; its attribute `calibration` is written as well, if it has one.
         path: file to write; its name ends in .h5.
 
     Raises:
@@ -48,7 +49,7 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     if path.suffix != ".h5":
         raise InputError(f"{path}: expected a file name that ends in .h5")
     with atomic_path(path) as temporary:
-        with policies_of(FULL, model):
+        with temporary_policies(FULL, model):
             model.save(temporary, include_optimizer=False, overwrite=True)
         with h5py.File(temporary, "r+") as file:
             file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
@@ -58,11 +59,11 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
 
 
 def store_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
-    """Put a calibration into a model file, in the place of an earlier one, atomically.
+    """Write a calibration into a model file atomically, replacing an earlier one.
 
     Args:
         path: file of `save_model`.
-        calibration: what the model's distances mean.
+        calibration: the model's calibration.
 
     Raises:
         InputError: there is no such model file, or it cannot be written.
@@ -70,7 +71,7 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
     path = Path(path)
     with open_hdf5(path) as file:
         if read_text(file, CONFIG_ATTRIBUTE) is None:
-            raise InputError("not a model that train.py wrote; only such a one can be calibrated")
+            raise InputError("not a model that train.py wrote; only those can be calibrated")
     with atomic_path(path) as temporary:
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "r+") as file:
@@ -78,22 +79,21 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
 
 
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Open a model file of `save_model`, or the weights that the blog's repository writes.
+    """Load a model file of `save_model`, or a weights file of the blog's repository.
 
     Args:
-        path: an .h5 file, from anybody: no code in it is run, and nothing outside of it is read.
+        path: an .h5 file, trusted or not: no code in it is run, and nothing outside of it is read.
 
     Returns:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows. Its
         attribute `calibration` is the file's, or None.
 
     Raises:
-        InputError: it is no such file, or is damaged.
+        InputError: the file is missing, damaged, or not one of these.
     """
     with open_hdf5(Path(path)) as file:
         text = read_text(file, CONFIG_ATTRIBUTE)
-        calibration_text = read_text(file, CALIBRATION_ATTRIBUTE)
-        calibration = None if calibration_text is None else Calibration.from_json(calibration_text)
+        calibration = calibration_in(file)
         groups = weights_of(file)
         blog_names = _blog_names(names_in(groups)) if text is None else {}
         if text is None and not blog_names:
@@ -102,7 +102,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
                 "expected a file that train.py wrote"
             )
         config = NetworkConfig(weights=None) if text is None else NetworkConfig.from_json(text)
-        # A few words can describe a network of gigabytes: its arrays must be there before it is.
+        # A short description can ask for gigabytes. Check that the arrays exist before building.
         with keras.StatelessScope(initialize_variables=False):
             sketch = build_network(config)
         groups_of_layers = {}
@@ -111,7 +111,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
                 name = blog_names.get(layer.name, layer.name)
                 group = child(groups, name)
                 if not isinstance(group, h5py.Group):
-                    raise InputError(f"it has no layer {name}; the file is not whole")
+                    raise InputError(f"it has no layer {name}; the file is incomplete")
                 check_layer(group, [weight.shape for weight in layer.weights])
                 groups_of_layers[layer.name] = group
         model = build_network(config)
@@ -123,10 +123,10 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 
 
 def _blog_names(layers: list[str]) -> dict[str, str]:
-    """Our layer names -> those of a weights-only file of the blog's code; empty if it is none.
+    """Return our layer names -> those of a weights-only file of the blog's code; else empty.
 
-    Keras 2 numbered layers as they were made: the stride-16 convolution before the stride-32 one,
-    and the two hidden layers before the embedding.
+    Keras 2 numbered layers in the order of creation: the stride-16 convolution before the stride-32
+    one, and the two hidden layers before the embedding.
     """
     convolutions = _numbered(layers, "conv2d")
     dense = _numbered(layers, "dense")
@@ -137,7 +137,7 @@ def _blog_names(layers: list[str]) -> dict[str, str]:
 
 
 def _numbered(layers: list[str], kind: str) -> list[str]:
-    """Names KIND, KIND_1, KIND_2 ... among the layers, by their number."""
+    """Return the names KIND, KIND_1, KIND_2 ... among the layers, by number."""
     found = [(re.fullmatch(rf"{kind}(?:_(\d+))?", name), name) for name in layers]
     return [
         name for _, name in sorted((int(match[1] or 0), name) for match, name in found if match)

@@ -1,9 +1,10 @@
-"""What a model file says of itself, read in milliseconds and without TensorFlow."""
+"""The header of a model file: config, calibration and fingerprint, read without TensorFlow."""
 
 import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,13 @@ CALIBRATION_ATTRIBUTE = "deep_ranking_calibration"
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """A model file without its arrays.
+    """What a model file says about its model.
 
     Attributes:
-        network: the settings that the network is built by.
-        calibration: what its distances mean; None if nobody calibrated it.
-        fingerprint: 32 hexadecimal digits that follow from the network and its weights: models of
-            one fingerprint give the same embeddings.
+        network: the settings that the network is built from.
+        calibration: the model's calibration; None if it was never calibrated.
+        fingerprint: 32 hexadecimal digits, a digest of the network and its weights: models with the
+            same fingerprint return the same embeddings.
     """
 
     network: NetworkConfig
@@ -32,41 +33,38 @@ class ModelHeader:
 
 
 def read_header(path: str | os.PathLike[str]) -> ModelHeader:
-    """Read what a model file says of itself.
+    """Read the header of a model file; it reads all arrays for the fingerprint.
 
     Args:
         path: an .h5 file, as for `load_model`.
 
-    Returns:
-        Its `ModelHeader`.
-
     Raises:
-        InputError: it is no such file, or is damaged.
+        InputError: the file is missing, damaged, or not a model file.
     """
     with open_hdf5(Path(path)) as file:
         config = read_text(file, CONFIG_ATTRIBUTE)
-        calibration = read_text(file, CALIBRATION_ATTRIBUTE)
         network = NetworkConfig(weights=None) if config is None else NetworkConfig.from_json(config)
         digest = hashlib.sha256(network.to_json().encode())
         for name, array in arrays_in(weights_of(file)):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array[()]).data)
-        return ModelHeader(
-            network,
-            None if calibration is None else Calibration.from_json(calibration),
-            digest.hexdigest()[:32],
-        )
+        return ModelHeader(network, calibration_in(file), digest.hexdigest()[:32])
 
 
 def read_calibration(path: str | os.PathLike[str]) -> Calibration | None:
-    """Read what the distances of a model mean, if it says so; its arrays are not read.
+    """Read the calibration of a model file, None if it has none, without reading its arrays.
 
     Args:
         path: an .h5 file, as for `load_model`.
 
     Raises:
-        InputError: it is no such file, or is damaged.
+        InputError: the file is missing, damaged, or not a model file.
     """
     with open_hdf5(Path(path)) as file:
-        text = read_text(file, CALIBRATION_ATTRIBUTE)
-        return None if text is None else Calibration.from_json(text)
+        return calibration_in(file)
+
+
+def calibration_in(file: Any) -> Calibration | None:
+    """Return the calibration in an open model file, None if it has none."""
+    text = read_text(file, CALIBRATION_ATTRIBUTE)
+    return None if text is None else Calibration.from_json(text)

@@ -1,6 +1,7 @@
-"""In which arithmetic the layers of a network compute; weights stay float32, and so do model files.
+"""Mixed precision: layers compute in 16 bits, while weights and model files stay float32.
 
-What ends in unit lengths computes in float32 always: sums of many squares overflow a half.
+Rescaling, unit normalisation and the embedding layer always compute in float32: sums of many
+squares overflow 16 bits.
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ ALWAYS_FULL = (keras.layers.Rescaling, keras.layers.UnitNormalization)
 
 
 def resolved_precision(precision: str) -> str:
-    """Say which precision "auto" is on this machine; others stay as they are.
+    """Return the precision that "auto" stands for on this machine; others unchanged.
 
-    It is mixed_float16 on a graphics processor, mixed_bfloat16 on processors that multiply in it,
-    as far as Linux tells, and float32 on others.
+    That is mixed_float16 on a GPU, mixed_bfloat16 on a CPU that multiplies in it (read from
+    /proc/cpuinfo, so only on Linux), and float32 elsewhere.
     """
     if precision != "auto":
         return precision
@@ -32,11 +33,11 @@ def resolved_precision(precision: str) -> str:
 
 
 def set_precision(model: keras.Model, precision: str) -> None:
-    """Let the layers of a network compute in a precision from now on.
+    """Set the precision that the layers of a network compute in.
 
     Args:
-        model: a network of `build_network`, or a part of it. What is compiled already keeps its
-            precision.
+        model: a network of `build_network`, or a part of it. Functions that are already compiled
+            keep their precision.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
     """
     for layer in model.layers:
@@ -45,8 +46,8 @@ def set_precision(model: keras.Model, precision: str) -> None:
 
 
 @contextmanager
-def policies_of(precision: str, model: keras.Model) -> Iterator[None]:
-    """Let the layers of a network say for a while that they compute in a precision."""
+def temporary_policies(precision: str, model: keras.Model) -> Iterator[None]:
+    """Set the precision of a network inside a `with` block, without recompiling its functions."""
     before = [layer.dtype_policy for layer in model.layers]
     try:
         set_precision(model, precision)
@@ -58,9 +59,9 @@ def policies_of(precision: str, model: keras.Model) -> Iterator[None]:
 
 @contextmanager
 def computing_in(precision: str, model: keras.Model) -> Iterator[None]:
-    """Let a network embed in a precision for a while."""
+    """Let a network predict in a precision inside a `with` block."""
     try:
-        with policies_of(precision, model):
+        with temporary_policies(precision, model):
             model.make_predict_function(force=True)
             yield
     finally:

@@ -1,10 +1,9 @@
 """NetworkConfig -> Keras model: the multi-scale network of deep ranking (Wang et al. 2014, fig. 3).
 
-One image goes three ways: through the backbone (VGG16, pooled, two dense layers) and through two
-shallow branches that see it at a coarse scale. All three are normalised, concatenated, and mapped
-to one embedding of unit length. Sizes and strides are the blog's. Other choices of the config take
-another backbone, see the coarse scales as the paper does or not at all, leave the dense layers out,
-and pool several depths of the backbone.
+An image takes three paths: the backbone (VGG16, pooled, two dense layers), and two shallow branches
+that see it at a coarse scale. Their outputs are normalised, concatenated, and mapped to one
+embedding of unit length. Sizes and strides are the blog's by default. The config can choose another
+backbone, the paper's coarse scales or none, no dense layers, and pooling of several blocks.
 """
 
 from pathlib import Path
@@ -19,10 +18,10 @@ from deep_ranking.files import InputError
 from deep_ranking.files.hdf5 import child, open_hdf5, read_layer, read_text, weights_of
 from deep_ranking.model.backbone import (
     build_backbone,
-    last_maps,
-    layers_of_blocks,
+    last_feature_maps,
+    layers_by_block,
+    prepare_backbone,
     pretrained_arrays,
-    take_over,
 )
 from deep_ranking.model.header import CONFIG_ATTRIBUTE
 
@@ -31,12 +30,12 @@ GEM_OFFSET = 1e-9
 
 
 def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Model:
-    """Build the network, with its first weights.
+    """Build the network with its first weights.
 
     Args:
-        config: sizes, and where the weights come from.
-        seed: decides the random weights; None for fresh ones each time. Sets Keras' global seed,
-            the only one that the backbone's own initialisers listen to.
+        config: sizes, and the source of the weights.
+        seed: seed of the random weights; None for different ones each time. It sets Keras' global
+            seed, the only one that the backbone's own initialisers use.
 
     Returns:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to embeddings, float32
@@ -44,15 +43,16 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
         `backbone_layers` names the layers of the backbone, in the order of the data.
 
     Raises:
-        InputError: the pre-trained weights cannot be had, or the backbone has no such blocks.
+        InputError: the pre-trained weights cannot be downloaded or read, or the backbone has fewer
+            than `pooled_blocks` blocks.
     """
     spec = find_backbone(config.backbone)
     arrays = {}
-    own = config.weights is not None and _is_own(config.weights)
-    if config.weights is not None and not own:
+    from_model = config.weights is not None and _is_model_file(config.weights)
+    if config.weights is not None and not from_model:
         arrays = pretrained_arrays(spec, config.weights, config.seen_size)
         if config.normalisation == "backbone" and spec.pixels == "caffe":
-            # Trained on B, G, R: the first kernel turned around reads R, G, B.
+            # Trained on B, G, R: flip the first kernel so that it reads R, G, B.
             kernel = next(iter(arrays.values()))[0]
             kernel[:] = kernel[:, :, ::-1].copy()
     if seed is not None:
@@ -60,7 +60,7 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     image = keras.Input((config.image_size, config.image_size, 3), name="image")
     unit = layers.Rescaling(1 / 255, name="unit_range")(image)
     pixels = _backbone_input(image, unit, config)
-    backbone = build_backbone(spec, pixels)
+    backbone = build_backbone(spec, input_tensor=pixels)
     parts = [_convnet(backbone, config)]
     if config.multiscale != "none":
         parts.insert(0, _shallow_branches(unit, config.multiscale))
@@ -70,32 +70,32 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     model = keras.Model(image, unit_length, name="deep_ranking")
     before = {layer.name for layer in keras.Model(image, pixels).layers}
     names = [layer.name for layer in backbone.layers if layer.name not in before]
-    model, model.backbone_layers = take_over(model, names)
+    model, model.backbone_layers = prepare_backbone(model, names)
     model.network_config = config
     for name, values in arrays.items():
         model.get_layer(name).set_weights(values)
-    if own:
-        _take_weights_of_model(model, Path(str(config.weights)))
+    if from_model:
+        _copy_weights(model, Path(str(config.weights)))
     return model
 
 
-def _is_own(weights: str) -> bool:
-    """Whether the first weights are those of a whole network of ours."""
+def _is_model_file(weights: str) -> bool:
+    """Return whether `weights` is a model file of ours, instead of a weight file of a backbone."""
     if weights == "imagenet":
         return False
     with open_hdf5(Path(weights)) as file:
         return read_text(file, CONFIG_ATTRIBUTE) is not None
 
 
-def _take_weights_of_model(model: keras.Model, path: Path) -> None:
-    """Take the weights of a model file for all layers that it has in the same shape."""
+def _copy_weights(model: keras.Model, path: Path) -> None:
+    """Copy the weights of a model file to all layers that it has in the same shape."""
     config = model.network_config
     with open_hdf5(path) as file:
         found = NetworkConfig.from_json(read_text(file, CONFIG_ATTRIBUTE) or "")
         for name in ("backbone", "normalisation"):
             if getattr(found, name) != getattr(config, name):
                 raise InputError(
-                    f"this model has {name} {getattr(found, name)}, and the one to train "
+                    f"this model has {name} {getattr(found, name)}, but the one to train has "
                     f"{getattr(config, name)}; give --{name} {getattr(found, name)}"
                 )
         groups = weights_of(file)
@@ -107,7 +107,7 @@ def _take_weights_of_model(model: keras.Model, path: Path) -> None:
                 continue
             try:
                 if not isinstance(group, h5py.Group):
-                    raise InputError(f"it has no layer {layer.name}; the file is not whole")
+                    raise InputError(f"it has no layer {layer.name}; the file is incomplete")
                 layer.set_weights(read_layer(group, shapes))
             except InputError:
                 if required:
@@ -126,13 +126,13 @@ def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:
 
 
 def _convnet(backbone: keras.Model, config: NetworkConfig) -> Any:
-    maps = last_maps(find_backbone(config.backbone), backbone, config.pooled_blocks)
+    maps = last_feature_maps(find_backbone(config.backbone), backbone, config.pooled_blocks)
     pooled = [
         vector
         for number, (block, features) in enumerate(maps)
         for vector in _pool(features, config.pooling, f"_{block}" if number else "")
     ]
-    if len(pooled) > 1:  # each by itself, or the one with the largest values would count alone
+    if len(pooled) > 1:  # one at a time, or the vector with the largest values would dominate
         pooled = [
             layers.UnitNormalization(name=f"unit_part_{number}")(vector)
             for number, vector in enumerate(pooled, start=1)
@@ -148,24 +148,21 @@ def _convnet(backbone: keras.Model, config: NetworkConfig) -> Any:
 
 
 def _pool(features: Any, pooling: str, suffix: str) -> list[Any]:
-    """Make a vector of a feature map (batch, height, width, channels), or two."""
+    """Pool a feature map (batch, height, width, channels) to one vector, or two."""
+    if pooling == "gem":
+        return [_generalised_mean(features, suffix)]
     average = layers.GlobalAveragePooling2D(name=f"pooled{suffix}")
     maximum = layers.GlobalMaxPooling2D(name=f"max_pooled{suffix}")
-    if pooling == "average":
-        return [average(features)]
-    if pooling == "max":
-        return [maximum(features)]
-    if pooling == "average+max":
-        return [average(features), maximum(features)]
-    return [_generalised_mean(features, suffix)]
+    pools = {"average": [average], "max": [maximum], "average+max": [average, maximum]}
+    return [pool(features) for pool in pools[pooling]]
 
 
 def _generalised_mean(features: Any, suffix: str) -> Any:
-    """Pool by the root of the mean square (Radenovic et al. 2018, eq. 3, with power 2).
+    """Pool by the root of the mean square (GeM, Radenovic et al. 2018, eq. 3, with power 2).
 
-    The power 2, as it can be said in layers that every Keras has: x times x / |x|, summed over the
-    places, is |x|. The factor between sum and mean is the same for all channels. A channel that is
-    0 everywhere has no x / |x|, and compiled for a GPU a gradient of NaN; hence the offset.
+    The power is 2 because stock Keras layers can express it: the sum over places of x times x / |x|
+    is |x|. The factor between sum and mean is the same for all channels. Where a channel is 0
+    everywhere, x / |x| is undefined and its gradient, compiled for a GPU, is NaN; hence the offset.
     """
     channels = features.shape[-1]
     places = layers.Reshape((-1, channels), name=f"places{suffix}")(features)
@@ -180,10 +177,10 @@ def _concatenate(parts: list[Any], *, name: str) -> Any:
 
 
 def _shallow_branches(unit: Any, multiscale: str) -> Any:
-    """See the image at two coarse scales: (batch, features), float.
+    """Return the features of the image at two coarse scales: float (batch, features).
 
-    The blog leaves pixels out by the stride of the convolution. The paper (fig. 3) shrinks the
-    image first, here by the mean of each square of pixels, and normalises both scales as one.
+    The blog skips pixels by the stride of the convolution. The paper (fig. 3) shrinks the image
+    first, here to the mean of each square of pixels, and normalises both scales as one.
     """
     if multiscale == "blog":
         strides, inputs = (16, 32), (unit, unit)
@@ -217,25 +214,25 @@ def _branch(image: Any, number: int, *, stride: int, pool_size: int, pool_stride
 
 
 def set_trainable_from(model: keras.Model, first: str | None) -> None:
-    """Freeze the layers of the backbone that come before one; all others are trained.
+    """Freeze the layers of the backbone before `first`; train all others.
 
     Args:
         model: a network of `build_network`.
-        first: a layer of the backbone, or a block of it such as block4 or conv5; "head" to freeze
-            all of them, or None to freeze none.
+        first: a layer of the backbone, or a block such as block4 or conv5; "head" to freeze the
+            whole backbone, None to freeze nothing.
 
     Raises:
-        InputError: the backbone has no such layer.
+        InputError: the backbone has no such layer or block.
     """
     names = model.backbone_layers
-    blocks = blocks_of(model)
-    starts = {block: layers_of_block[0] for block, layers_of_block in blocks.items()}
+    blocks = backbone_blocks(model)
+    starts = {block: names_of_block[0] for block, names_of_block in blocks.items()}
     starting = None if first is None else starts.get(first, first)
     if starting not in (None, *names, HEAD):
         raise InputError(
-            f"the backbone {model.network_config.backbone} has no layer {first} to train from; it "
-            f"has the blocks {', '.join(blocks)}, of which a layer may be named too, and {HEAD} "
-            "for what follows them"
+            f"the backbone {model.network_config.backbone} has no layer {first} to train from; "
+            f"give one of its blocks ({', '.join(blocks)}), a layer of them, or {HEAD} for what "
+            "follows them"
         )
     trains = first is None
     for name in names:
@@ -243,29 +240,27 @@ def set_trainable_from(model: keras.Model, first: str | None) -> None:
         model.get_layer(name).trainable = trains
 
 
-def blocks_of(model: keras.Model) -> dict[str, list[str]]:
-    """Give the names of the layers of each block of the backbone, in the order of the data.
+def backbone_blocks(model: keras.Model) -> dict[str, list[str]]:
+    """Return block -> names of its layers, in the order of the data.
 
     Args:
         model: a network of `build_network`.
     """
     spec = find_backbone(model.network_config.backbone)
-    return layers_of_blocks(spec, model.backbone_layers)
+    return layers_by_block(spec, model.backbone_layers)
 
 
 def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Split a network where what is frozen ends.
+    """Split a network behind its frozen layers.
 
     Args:
         model: a network of `build_network`, after `set_trainable_from`.
 
     Returns:
-        Two models that share its layers: from images to the outputs of frozen layers that others
-        go on from, a list, each float (batch, ...); and from these to embeddings. One after the
-        other, they are `model`.
-
+        Two models that share its layers. The first maps images to a list of the outputs of frozen
+        layers that trained ones read, each float (batch, ...). The second maps these to embeddings.
     """
-    trained: set[str] = set()  # layers that are trained, or come after one that is
+    trained: set[str] = set()  # trained layers, and all layers after one
     frontier: dict[int, Any] = {}
     for layer in model.layers[1:]:  # in topological order; the first is the image
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
@@ -281,10 +276,10 @@ def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
 def untrained_backbone(
     config: NetworkConfig, weights: str | None, *, enlarged: bool = False
 ) -> keras.Model:
-    """Average-pooled features of a model's backbone as it comes: what doing nothing gives.
+    """Return average-pooled features of a backbone without training: the baseline of a model.
 
     Args:
-        config: the network of the model that it is compared with.
+        config: the network of the model to compare with.
         weights: as in `NetworkConfig`.
         enlarged: whether the backbone sees images enlarged, as that network does.
 
@@ -292,7 +287,7 @@ def untrained_backbone(
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows.
 
     Raises:
-        InputError: the weights cannot be had.
+        InputError: the weights cannot be downloaded or read.
     """
     untrained = NetworkConfig(
         image_size=config.image_size,

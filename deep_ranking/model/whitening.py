@@ -1,7 +1,8 @@
-"""First weights of the embedding layer, made from what it sees of the training images.
+"""PCA and whitening: first weights of the embedding layer from features of the training images.
 
-At random, this layer forgets a part of what the backbone knows. It can begin as the axes of largest
-variance instead, or as those by which the classes of the training images differ.
+Random first weights lose a part of what the backbone knows. The layer can start from the axes of
+largest variance instead (`--embedding_start pca`), or from the axes along which the classes differ
+(`--embedding_start whitened`).
 """
 
 import numpy as np
@@ -10,26 +11,26 @@ import numpy.typing as npt
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray
 
-# Share of the mean variance that is added to every axis. Without it, axes that hardly vary within
-# the training classes are blown up, which helps the nearest neighbours and ruins the order of the
-# rest. Of 0.1 to 30, 3 to 5 did best on classes held back of two data sets (35 and 100 classes).
+# Add this share of the mean variance to every axis. Otherwise whitening blows up the axes that
+# hardly vary within the training classes, which helps the nearest neighbours and ruins the order of
+# the rest. Of 0.1 to 30, 3 to 5 did best on held-out classes of two data sets (35 and 100 classes).
 SHRINKAGE = 4.0
 
 
 def principal_axes(features: FloatArray, num_axes: int) -> tuple[FloatArray, FloatArray]:
-    """Kernel and bias that map features to their coordinates on the axes of largest variance.
+    """Return kernel and bias that project features on the axes of largest variance (PCA).
 
     Args:
         features: float (images, dim).
         num_axes: number of axes.
 
     Returns:
-        Float kernel (dim, num_axes) and bias (num_axes,); the results have mean 0 and a mean length
-        of 1. Where the images span fewer axes than that, the last ones are any that are orthogonal
-        to them: nothing is known of those, but images to come may differ there.
+        Float kernel (dim, num_axes) and bias (num_axes,). The projected features have mean 0 and a
+        mean length of 1. Where the images span fewer axes, the last axes are arbitrary ones
+        orthogonal to them: unseen images may still differ there.
 
     Raises:
-        InputError: there are fewer features than that.
+        InputError: `num_axes` is larger than dim.
     """
     centred = features - features.mean(axis=0)
     return _scaled(_top_axes(centred, num_axes), features)
@@ -38,11 +39,12 @@ def principal_axes(features: FloatArray, num_axes: int) -> tuple[FloatArray, Flo
 def whitening_axes(
     features: FloatArray, labels: npt.NDArray[np.integer], num_axes: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Kernel and bias after which classes have variance 1 on every axis, ordered by the whole's.
+    """Return kernel and bias that project features on the axes along which classes differ most.
 
-    The whitening makes all directions within a class alike; of the result, the axes of largest
-    variance are those on which classes differ most (the two steps of linear discriminant analysis,
-    Fukunaga 1990, section 10.2, without its limit to one axis less than classes).
+    Whitening makes all directions within a class vary alike. The axes of largest variance of the
+    whitened features are then those that separate the classes best. These are the two steps of
+    linear discriminant analysis (Fukunaga 1990, section 10.2), without its limit to one axis fewer
+    than there are classes.
 
     Args:
         features: float (images, dim).
@@ -50,10 +52,10 @@ def whitening_axes(
         num_axes: number of axes.
 
     Returns:
-        As `principal_axes`.
+        Kernel and bias as `principal_axes` returns them, the axis of largest variance first.
 
     Raises:
-        InputError: there are fewer features than that.
+        InputError: `num_axes` is larger than dim.
     """
     classes, members = np.unique(labels, return_inverse=True)
     means = np.zeros((len(classes), features.shape[1]), features.dtype)
@@ -63,14 +65,14 @@ def whitening_axes(
     covariance = within.T @ within / len(within)
     covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     variances, axes = np.linalg.eigh(covariance)
-    # Nothing varies within classes where each has one image, or all its images are alike.
+    # Variances are 0 where each class has one image, or all its images are alike.
     whitening = axes / np.sqrt(np.maximum(variances, 1e-8 * max(variances.max(), 1e-12)))
     centred = (features - features.mean(axis=0)) @ whitening
     return _scaled(whitening @ _top_axes(centred, num_axes), features)
 
 
 def _top_axes(centred: FloatArray, num_axes: int) -> FloatArray:
-    """Axes of largest variance as columns (dim, num_axes)."""
+    """Return the axes of largest variance as columns (dim, num_axes)."""
     if num_axes > centred.shape[1]:
         raise InputError(
             f"images with {centred.shape[1]:,} features have at most as many axes; lower "
@@ -82,9 +84,9 @@ def _top_axes(centred: FloatArray, num_axes: int) -> FloatArray:
 
 
 def _scaled(kernel: FloatArray, features: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Add the bias that centres, and scale so that results have a mean length of 1.
+    """Return kernel and bias scaled so that projected features have mean 0 and mean length 1.
 
-    Each column's largest entry is made positive, as an axis has no sign of its own.
+    An axis has no sign of its own: the largest entry of each column is made positive.
     """
     largest = np.abs(kernel).argmax(axis=0)
     kernel = kernel * np.sign(kernel[largest, np.arange(kernel.shape[1])])

@@ -20,7 +20,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import BoolArray, Float32Array, Int32Array
 from deep_ranking.files.path_lines import find_images_of, read_lines
 from deep_ranking.metrics import METRICS, cosine_at, pair_distances, pair_metrics
-from deep_ranking.model.calibration import Calibration
+from deep_ranking.model.calibration import Calibration, probability_of_same
 
 LABELS = {"1": True, "same": True, "0": False, "different": False}
 PAIRS_AT_ONCE = 4096
@@ -217,7 +217,7 @@ class Comparison:
                     "image1": paths[one],
                     "image2": paths[other],
                     self.value_name: self._value(distance),
-                    "probability": self.calibration and self.calibration.probability(distance),
+                    "probability": probability_of_same(distance, self.calibration),
                 }
                 yield row if labels is None else row | {"same": labels[number]}
 

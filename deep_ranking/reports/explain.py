@@ -38,7 +38,7 @@ from matplotlib.figure import Figure
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray, UInt8Array
 from deep_ranking.metrics import row_distances
-from deep_ranking.model.network import blocks_of
+from deep_ranking.model.network import backbone_blocks
 
 CONVNET = "convnet"
 BIAS = "bias"
@@ -179,7 +179,7 @@ def _convnet_layer(model: keras.Model) -> str:
     if it ends in one.
     """
     config = model.network_config
-    blocks = list(blocks_of(model).values())
+    blocks = list(backbone_blocks(model).values())
     ends = [model.get_layer(names[-1]) for names in blocks]
     ends[-1] = model.get_layer(model.backbone_layers[-1])
     for end in reversed(ends[: len(ends) + 1 - config.pooled_blocks]):

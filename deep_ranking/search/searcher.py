@@ -11,7 +11,7 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.metrics import cosine_at, pair_distances
-from deep_ranking.model.calibration import Calibration
+from deep_ranking.model.calibration import Calibration, probability_of_same
 from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.kinds import open_index
@@ -98,7 +98,13 @@ class Searcher:
             )
             results.append(
                 [
-                    Result(rank, distance, str(root / path), label, self._probability(distance))
+                    Result(
+                        rank,
+                        distance,
+                        str(root / path),
+                        label,
+                        probability_of_same(distance, self.calibration),
+                    )
                     for rank, (distance, path, label) in enumerate(pairs[:count], start=1)
                 ]
             )
@@ -131,9 +137,6 @@ class Searcher:
             if rows.shape[1] < wanted or (gone.sum(axis=1) <= wanted - count).all():
                 return rows, known
             wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
-
-    def _probability(self, distance: float) -> float | None:
-        return None if self.calibration is None else self.calibration.probability(distance)
 
 
 def mean_recall(results: Sequence[Sequence[Result]], exact: Sequence[Sequence[Result]]) -> float:

@@ -4,7 +4,7 @@ import scipy.linalg
 from sklearn.decomposition import PCA
 
 from deep_ranking.files import InputError
-from deep_ranking.model import whitening as embedding_start
+from deep_ranking.model import whitening
 from deep_ranking.model.whitening import principal_axes, whitening_axes
 
 LABELS = np.repeat([7, 2, 9, 4, 30], [12, 30, 9, 25, 16])
@@ -61,7 +61,7 @@ def test_principal_axes_as_scikit_learn(num_axes):
 # Of 5 classes, 4 axes differ; without shrinkage, all others are alike.
 @pytest.mark.parametrize(("shrinkage", "num_axes"), [(1e-9, 1), (1e-9, 4), (0.01, 6), (0.3, 6)])
 def test_whitening_axes_solve_the_generalised_eigenproblem(monkeypatch, shrinkage, num_axes):
-    monkeypatch.setattr(embedding_start, "SHRINKAGE", shrinkage)
+    monkeypatch.setattr(whitening, "SHRINKAGE", shrinkage)
     features, labels = features_of()
     kernel, _ = whitening_axes(features, labels, num_axes)
     total, within = covariances(features, labels)
@@ -71,7 +71,7 @@ def test_whitening_axes_solve_the_generalised_eigenproblem(monkeypatch, shrinkag
 
 
 def test_classes_are_round_after_whitening_and_axes_in_order(monkeypatch):
-    monkeypatch.setattr(embedding_start, "SHRINKAGE", 1e-9)
+    monkeypatch.setattr(whitening, "SHRINKAGE", 1e-9)
     features, labels = features_of()
     _, before = covariances(features, labels)
     assert np.ptp(np.linalg.eigvalsh(before)) > 1
@@ -129,7 +129,7 @@ def test_more_axes_than_features(name):
 
 @BOTH
 def test_axes_beyond_what_few_images_span_are_orthogonal_ones(monkeypatch, name):
-    monkeypatch.setattr(embedding_start, "SHRINKAGE", 1e6)  # whitening turns into a scale
+    monkeypatch.setattr(whitening, "SHRINKAGE", 1e6)  # whitening turns into a scale
     features, labels = (each[:4] for each in features_of())
     kernel, bias = make(name, features, labels, 6)
     np.testing.assert_allclose((features @ kernel + bias)[:, 3:], 0, atol=1e-6)
