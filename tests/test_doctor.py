@@ -69,7 +69,7 @@ def test_nothing_is_found_where_nothing_is_wrong(data, examined, capsys):
     ]
     arguments = ["--dataset", str(data), "--no-estimate", "--image_size", "64"]
     assert run_command("doctor", arguments) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == ("Nothing stops training, nothing is odd.")
+    assert capsys.readouterr().out.splitlines()[-1] == ("Nothing stops training, no findings.")
 
 
 def break_one(root):
@@ -409,18 +409,21 @@ def test_large_images_are_timed_as_several_small_ones():
 
 def test_seconds_and_memory_of_a_run():
     config = TrainConfig(epochs=2, batch_size=6)
-    amount = estimate.Amount(num_images=100, num_triplets=1000, num_steps=500, file_bytes=None)
-    cost = estimate.Cost(
+    workload = estimate.Workload(num_images=100, num_triplets=1000, num_steps=500, file_bytes=None)
+    cost = estimate.TrainingCost(
         read_seconds=0.2 * os.cpu_count(), step_seconds=1.0, frozen_seconds=0.0, memory=10_000
     )
     # 6 images of 0.2 s, and 1 s for each of 500 steps.
-    assert estimate.seconds_of(amount, cost, config) == (pytest.approx(1100), 0)
-    assert estimate.memory_of(amount, cost, config) == 10_000 + 16 * 1000
-    lines = {each.kind: each for each in estimate.describe(amount, cost, config, SamplingConfig())}
+    assert estimate.training_seconds(workload, cost, config) == (pytest.approx(1100), 0)
+    assert estimate.training_memory(workload, cost, config) == 10_000 + 16 * 1000
+    lines = {
+        each.kind: each
+        for each in estimate.make_estimates(workload, cost, config, SamplingConfig())
+    }
     assert lines["time"].value == pytest.approx(2200) and "37 minutes" in lines["time"].what
     machine = estimate.machine_memory()
-    too_much = estimate.Cost(0.0, 1000.0, 0.0, machine)
-    found = [each.kind for each in estimate.check_estimate(amount, too_much, config)]
+    too_much = estimate.TrainingCost(0.0, 1000.0, 0.0, machine)
+    found = [each.kind for each in estimate.check_resources(workload, too_much, config)]
     assert found == ["memory", "long_training"]
 
 
@@ -464,7 +467,7 @@ def test_every_kind_has_a_title():
     from deep_ranking.reports.doctor import page
 
     root = os.path.dirname(findings.__file__)
-    for name in ("checks", "copies", "estimate", "labels", "shapes"):
+    for name in ("classes", "copies", "estimate", "images"):
         with open(os.path.join(root, f"{name}.py"), encoding="utf-8") as file:
             called = re.findall(r'finding\(\s*f?"([a-z_{}]+)"', file.read())
         assert called

@@ -17,7 +17,7 @@ from deep_ranking.reports.plots import (
     plot_recall,
     plot_samplings,
 )
-from deep_ranking.reports.plots.axes import shortened
+from deep_ranking.reports.plots.metrics import shortened
 from deep_ranking.training.history_plot import plot_history, run_figure
 
 
