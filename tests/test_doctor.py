@@ -382,7 +382,7 @@ def test_a_file_that_the_disk_does_not_hold_stops_training(data, examined, monke
 def test_time_and_memory_are_measured_on_the_network(data, examined, monkeypatch, flags):
     monkeypatch.setattr(timing, "build_network", build_stub)
     monkeypatch.setattr(timing, "set_trainable_from", lambda *_: None)
-    monkeypatch.setattr(timing, "SECONDS", 0.01)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.01)
     small = ("--embedding_size", "8", "--estimate")
     code, report = examined(data, *small, *flags)
     values = {each["kind"]: each["value"] for each in report["estimates"]}
@@ -392,19 +392,19 @@ def test_time_and_memory_are_measured_on_the_network(data, examined, monkeypatch
 
 
 def test_what_grows_with_the_batch_is_a_line_through_two_sizes():
-    steps = timing._Steps((3, 6))
+    steps = timing._StepTimer((3, 6))
     measured = {3: 2.0, 6: 3.5}  # half a second for an image, half for a step
-    assert [steps.at(size, measured) for size in (3, 6, 24)] == [2.0, 3.5, 12.5]
-    assert steps.at(24, {3: 2.0, 6: 1.9}) == 1.9  # noise gives no time back
+    assert [steps.at_size(size, measured) for size in (3, 6, 24)] == [2.0, 3.5, 12.5]
+    assert steps.at_size(24, {3: 2.0, 6: 1.9}) == 1.9  # noise gives no time back
 
 
 def test_large_images_are_timed_as_several_small_ones():
-    small, growth = timing._small_enough(NetworkConfig(image_size=1024))
+    small, growth = timing._reduced(NetworkConfig(image_size=1024))
     assert (small.image_size, growth) == (256, 16.0)
-    small, growth = timing._small_enough(NetworkConfig(image_size=256, backbone_size=512))
+    small, growth = timing._reduced(NetworkConfig(image_size=256, backbone_size=512))
     assert (small.image_size, small.backbone_size, growth) == (128, 256, 4.0)
     assert small.normalisation == "backbone"  # which random weights would change
-    assert timing._small_enough(NetworkConfig(weights=None)) == (NetworkConfig(weights=None), 1.0)
+    assert timing._reduced(NetworkConfig(weights=None)) == (NetworkConfig(weights=None), 1.0)
 
 
 def test_seconds_and_memory_of_a_run():

@@ -323,7 +323,7 @@ def test_a_small_report_without_history_is_the_same_each_time(images, tmp_path):
     write_report(tmp_path / "few.html", evaluate(few), few)
     text = (tmp_path / "few.html").read_text(encoding="utf-8")
     assert 'id="training"' not in text
-    assert "too few classes" in text
+    assert "Too few classes" in text
     write_report(tmp_path / "again.html", evaluate(few), few)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 

@@ -32,7 +32,7 @@ def check_classes(
     survey: Survey, config: TrainConfig, sampling: SamplingConfig
 ) -> Iterator[Finding]:
     """Check for too few classes, too few images in a class, and classes of very different size."""
-    trained = np.flatnonzero(survey.where(trained=True))
+    trained = np.flatnonzero(survey.is_trained)
     readable = trained[survey.readable[trained]]
     if not len(readable):
         yield make_finding(
@@ -72,7 +72,7 @@ def _few_classes(
 ) -> Iterator[Finding]:
     images = planned_images(survey, config, sampling)
     try:
-        make_sampler(images.select(survey.readable[survey.where(trained=True)]), config, sampling)
+        make_sampler(images.select(survey.readable[survey.is_trained]), config, sampling)
     except InputError as error:
         yield make_finding(
             "no_triplets",
@@ -194,7 +194,7 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.model.file import load_model
 
-    numbers = np.flatnonzero(survey.where(trained=True) & survey.readable)
+    numbers = np.flatnonzero(survey.is_trained & survey.readable)
     if len(numbers) < 2:
         return
     model = load_model(model_path)

@@ -4,11 +4,11 @@ Copies are files of equal content. Near-copies are what `near_copies.group_hashe
 images compressed, resized or converted again, and some that are only similar.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.array_types import Int32Array, Int64Array
 from deep_ranking.files.words import counted
 from deep_ranking.images.near_copies import group_hashes
 from deep_ranking.reports.doctor.findings import NOTE, WARNING, Finding, make_finding
@@ -31,7 +31,7 @@ INSIDE = (
 
 
 def check_copies(survey: Survey) -> Iterator[Finding]:
-    """Check for groups of copies: those across splits and classes first, then within classes."""
+    """Check for groups of copies across splits, across classes and within classes."""
     readable = np.flatnonzero(survey.readable)
     if len(readable) < 2:
         return
@@ -39,20 +39,16 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
     contents = np.unique(digests, return_inverse=True)[1]
     content = np.zeros(len(survey), np.int64)
     content[readable] = contents
-    exact = _groups(readable, contents)
-    near = _groups(readable, group_hashes(survey.hashes[readable], survey.glances[readable]))
+    near = group_hashes(survey.hashes[readable], survey.glances[readable])
 
-    def part_of(number: int) -> int:
-        return int(survey.part[number])
-
-    def class_of(number: int) -> int:
-        return int(survey.label[number])
-
-    for kind, groups, words in (
-        ("copies", exact, "exact copies"),
-        ("near_copies", [_once(group, content) for group in near], "near-copies"),
+    every = np.arange(len(survey))  # each its own: leaves none out
+    for kind, word, words, groups, once in (
+        ("copies", "exact copy", "exact copies", _groups(readable, contents), every),
+        # Exact copies among near-copies are findings of their own.
+        ("near_copies", "near-copy", "near-copies", _groups(readable, near), content),
     ):
-        if across := [group for group in groups if _differ(group, part_of)]:
+        distinct = [_first_of_each(group, once) for group in groups]
+        if across := [group for group in distinct if _differ(group, survey.part)]:
             yield make_finding(
                 f"{kind}_across_splits",
                 WARNING,
@@ -61,8 +57,8 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
                 ACROSS_SPLITS,
                 map(survey.sized_items, across),
             )
-        pieces = [piece for group in groups for piece in _split(group, part_of)]
-        if across := [piece for piece in pieces if _differ(piece, class_of)]:
+        pieces = [piece for group in distinct for piece in _split(group, survey.part)]
+        if across := [piece for piece in pieces if _differ(piece, survey.label)]:
             yield make_finding(
                 f"{kind}_across_classes",
                 WARNING,
@@ -70,20 +66,13 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
                 ACROSS_CLASSES,
                 map(survey.sized_items, across),
             )
-    for kind, groups, word in (
-        ("copies", exact, "exact copy"),
-        ("near_copies", near, "near-copy"),
-    ):
         inside = [
-            piece
+            _first_of_each(piece, once)
             for group in groups
-            for part in _split(group, part_of)
-            for piece in _split(part, class_of)
+            for part in _split(group, survey.part)
+            for piece in _split(part, survey.label)
         ]
-        if kind == "near_copies":
-            inside = [_once(piece, content) for piece in inside]
-        inside = [piece for piece in inside if len(piece) > 1]
-        if inside:
+        if inside := [piece for piece in inside if len(piece) > 1]:
             extra = sum(len(piece) - 1 for piece in inside)
             yield make_finding(
                 f"{kind}_inside_classes",
@@ -102,23 +91,19 @@ def _groups(numbers: Int64Array, codes: Int64Array) -> Groups:
     return [members.tolist() for members in np.split(numbers[order], starts) if len(members) > 1]
 
 
-def _once(group: Sequence[int], content: Int64Array) -> list[int]:
-    """Return the first image of each content: the others are exact copies of it."""
-    first: dict[int, int] = {}
-    for number in group:
-        first.setdefault(int(content[number]), number)
-    return list(first.values())
+def _first_of_each(group: Sequence[int], by: Int64Array) -> list[int]:
+    return [piece[0] for piece in _split(group, by)]
 
 
-def _split(group: Sequence[int], by: Callable[[int], int]) -> Groups:
+def _split(group: Sequence[int], by: Int32Array | Int64Array) -> Groups:
     pieces: dict[int, list[int]] = {}
     for number in group:
-        pieces.setdefault(by(number), []).append(number)
+        pieces.setdefault(int(by[number]), []).append(number)
     return list(pieces.values())
 
 
-def _differ(group: Sequence[int], by: Callable[[int], int]) -> bool:
-    return len({by(number) for number in group}) > 1
+def _differ(group: Sequence[int], by: Int32Array | Int64Array) -> bool:
+    return len(np.unique(by[group])) > 1
 
 
 def _splits(survey: Survey, groups: Groups) -> str:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,8 +61,7 @@ class Workload:
     file_bytes: int | None
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(NamedTuple):
     """One estimate of what training would take.
 
     Attributes:
@@ -78,10 +77,6 @@ class Estimate:
     unit: str
     what: str
     suggestion: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the estimate as a JSON object."""
-        return vars(self).copy()
 
 
 def planned_images(survey: Survey, config: TrainConfig, sampling: SamplingConfig) -> LabelledImages:
@@ -148,28 +143,23 @@ def make_estimates(
     workload: Workload, cost: TrainingCost | None, config: TrainConfig, sampling: SamplingConfig
 ) -> Iterator[Estimate]:
     """Yield the estimates of a run; those of time and memory need its cost."""
-    positives, negatives = sampling.num_pos_images, sampling.num_neg_images
     if config.batches == "classes":
-        yield Estimate(
-            "triplets",
-            workload.num_triplets,
-            "triplets",
+        what = (
             f"{workload.num_triplets:,} at most in each of {workload.num_steps:,} batches an "
-            "epoch; no file",
-            "--images_per_class and --batch_size decide it",
+            "epoch; no file"
         )
+        suggestion = "--images_per_class and --batch_size decide it"
     else:
-        fewer = max(1, negatives // 10)
-        yield Estimate(
-            "triplets",
-            workload.num_triplets,
-            "triplets",
-            f"about {workload.num_triplets:,} an epoch, at most {positives} positives an image and "
-            f"{negatives} negatives each",
-            f"--num_neg_images {fewer} gives about {fewer / negatives:.0%} of them"
-            if negatives > 1
-            else "--batches classes uses every triplet of a batch",
+        negatives = sampling.num_neg_images
+        what = (
+            f"about {workload.num_triplets:,} an epoch, at most {sampling.num_pos_images} "
+            f"positives an image and {negatives} negatives each"
         )
+        fewer = max(1, negatives // 10)
+        suggestion = f"--num_neg_images {fewer} gives about {fewer / negatives:.0%} of them"
+        if negatives == 1:
+            suggestion = "--batches classes uses every triplet of a batch"
+    yield Estimate("triplets", workload.num_triplets, "triplets", what, suggestion)
     if workload.file_bytes is not None:
         yield Estimate(
             "file",

@@ -67,7 +67,7 @@ class Examination:
             "training_fails": self.fails,
             "parts": [part._asdict() for part in self.survey.summary()],
             "findings": [each.as_json() for each in self.findings],
-            "estimates": [each.as_json() for each in self.estimates],
+            "estimates": [each._asdict() for each in self.estimates],
             "seconds": round(self.survey.seconds, 3),
         }
 
@@ -109,7 +109,7 @@ def examine(
         if measured:
             from deep_ranking.reports.doctor.timing import measure_training
 
-            readable = np.flatnonzero(survey.where(trained=True) & survey.readable)
+            readable = np.flatnonzero(survey.is_trained & survey.readable)
             cost = measure_training(config, [survey.file(n) for n in readable.tolist()])
         findings += check_resources(workload, cost, config)
         estimates = [*make_estimates(workload, cost, config, sampling)]

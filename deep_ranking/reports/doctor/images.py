@@ -74,7 +74,7 @@ def check_files(survey: Survey, config: TrainConfig) -> Iterator[Finding]:
 
 
 def _broken(survey: Survey, config: TrainConfig) -> Iterator[Finding]:
-    read_by_training = survey.where(trained=True) | survey.where(judged=True)
+    read_by_training = survey.is_trained | survey.is_judged
     for in_training in (True, False):
         numbers = [n for n in survey.problems if read_by_training[n] == in_training]
         if not numbers:
@@ -168,7 +168,7 @@ def check_colour_modes(survey: Survey) -> Iterator[Finding]:
         "right",
         ([survey.item(int(number), names[survey.mode[number]])] for number in odd),
     )
-    trained = np.flatnonzero(survey.where(trained=True) & survey.readable)
+    trained = np.flatnonzero(survey.is_trained & survey.readable)
     labels = survey.label[trained]
     sizes = np.bincount(labels, minlength=len(survey.classes))
     other = np.bincount(labels, survey.mode[trained] != usual, minlength=len(survey.classes))

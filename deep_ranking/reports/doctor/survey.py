@@ -14,9 +14,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from deep_ranking.datasets import LabelledImages
+from deep_ranking.datasets import LabelledImages, Labels
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import BoolArray, Int64Array, UInt8Array
+from deep_ranking.files.array_types import Int64Array, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images import decode_bytes, open_header, read_file, resample
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE
@@ -61,6 +61,8 @@ class Survey:
 
     Attributes:
         part: int32 (images,), number of the part.
+        is_trained: bool (images,), whether training learns from the part.
+        is_judged: bool (images,), whether training is judged on the part.
         label: int32 (images,), index into `classes`.
         classes: names of all classes, sorted; parts share the classes of the same name.
         problems: the problem of each image that cannot be read, by its number.
@@ -82,17 +84,11 @@ class Survey:
         self._ends = np.cumsum(sizes)
         count = sum(sizes)
         self.part = np.repeat(np.arange(len(parts), dtype=np.int32), sizes)
-        self.classes = sorted({name for part in parts for name in part.classes})
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        self.label = np.concatenate(
-            [
-                # A class whose images are all in another part has a number there.
-                np.array([numbers[name] for name in part.images.items.names], np.int32)[
-                    part.images.items.codes
-                ]
-                for part in parts
-            ]
-        )
+        self.is_trained = np.array([part.is_trained for part in parts])[self.part]
+        self.is_judged = np.array([part.is_judged for part in parts])[self.part]
+        items = [part.images.items for part in parts]
+        labels = Labels.of([each.names[code] for each in items for code in each.codes.tolist()])
+        self.label, self.classes = labels.codes, labels.names
         self.problems: dict[int, str] = {}
         self.readable = np.zeros(count, bool)
         self.width = np.zeros(count, np.int32)
@@ -112,7 +108,7 @@ class Survey:
 
     @property
     def trained_images(self) -> LabelledImages:
-        """The images that are trained on, in the order of `where(trained=True)`."""
+        """The images that are trained on, in order."""
         return next(part.images for part in self.parts if part.is_trained)
 
     def summary(self) -> list[PartSummary]:
@@ -149,15 +145,6 @@ class Survey:
     def sized_items(self, numbers: Iterable[int] | Int64Array) -> list[Item]:
         """Return images for a finding, with their sizes."""
         return [self.item(int(n), f"{self.width[n]}x{self.height[n]}") for n in numbers]
-
-    def where(self, *, trained: bool | None = None, judged: bool | None = None) -> BoolArray:
-        """Return bool (images,): whether the image's part is trained on, or judged on, as asked."""
-        wanted = [
-            (trained is None or part.is_trained == trained)
-            and (judged is None or part.is_judged == judged)
-            for part in self.parts
-        ]
-        return np.array(wanted, bool)[self.part]
 
     def record(self, number: int, facts: ImageFacts) -> None:
         """Record what is known of an image."""

@@ -28,8 +28,8 @@ from deep_ranking.training.optimizers import make_optimizer
 
 NUM_READ = 32  # images
 NUM_FROZEN = 8  # images
-MOST_PIXELS = 256  # a side, as the backbone sees them
-SECONDS = 2.0  # after which steps are not repeated
+MAX_SIDE = 256  # pixels that the backbone sees
+MIN_SECONDS = 2.0  # that steps are repeated for
 
 
 def measure_training(config: TrainConfig, files: Sequence[Path]) -> TrainingCost:
@@ -45,7 +45,7 @@ def measure_training(config: TrainConfig, files: Sequence[Path]) -> TrainingCost
     Raises:
         InputError: the network has no layer of the name `config.train_from`.
     """
-    network, growth = _small_enough(config.network)
+    network, growth = _reduced(config.network)
     model = build_network(network, seed=0)
     set_trainable_from(model, config.train_from)
     trained, frozen_seconds, frozen_memory = model, 0.0, 0.0
@@ -68,13 +68,13 @@ def measure_training(config: TrainConfig, files: Sequence[Path]) -> TrainingCost
     size = config.batch_size * growth
     return TrainingCost(
         read_seconds=_seconds_to_read(config, files),
-        step_seconds=steps.at(size, steps.seconds),
+        step_seconds=steps.at_size(size, steps.seconds),
         frozen_seconds=frozen_seconds,
-        memory=round(max(frozen_memory, steps.at(size, steps.memory))),
+        memory=round(max(frozen_memory, steps.at_size(size, steps.memory))),
     )
 
 
-class _Steps(keras.callbacks.Callback):
+class _StepTimer(keras.callbacks.Callback):
     """Measures the time of each batch, and the peak memory of the process.
 
     Args:
@@ -109,9 +109,9 @@ class _Steps(keras.callbacks.Callback):
         size = self.sizes[self.num_done % 2]
         self.seconds[size] = min(now - self._begin, self.seconds.get(size, np.inf))
         self.memory.setdefault(size, _peak_memory())
-        self.model.stop_training = len(self.seconds) == 2 and now - self._first > SECONDS
+        self.model.stop_training = len(self.seconds) == 2 and now - self._first > MIN_SECONDS
 
-    def at(self, size: float, measured: dict[int, float]) -> float:
+    def at_size(self, size: float, measured: dict[int, float]) -> float:
         """Return the value at another size, on the straight line through the two measured."""
         small, large = self.sizes
         slope = max(0.0, measured[large] - measured[small]) / (large - small)
@@ -120,14 +120,14 @@ class _Steps(keras.callbacks.Callback):
         return measured[large] + slope * (size - large)
 
 
-def _small_enough(network: NetworkConfig) -> tuple[NetworkConfig, float]:
+def _reduced(network: NetworkConfig) -> tuple[NetworkConfig, float]:
     """Return a network whose steps take seconds and little memory, whatever the image size.
 
     Returns:
         The network, with random weights; and how many of its images take as much as one of the
         real network: time and memory grow with the area that the convolutions see.
     """
-    share = min(1.0, MOST_PIXELS / network.seen_size)
+    share = min(1.0, MAX_SIDE / network.seen_size)
     size = max(32, round(share * network.image_size))
     enlarged = network.backbone_size
     small = dataclasses.replace(
@@ -139,13 +139,13 @@ def _small_enough(network: NetworkConfig) -> tuple[NetworkConfig, float]:
     return small, (network.seen_size / small.seen_size) ** 2
 
 
-def _time_steps(config: TrainConfig, trained: keras.Model) -> _Steps:
+def _time_steps(config: TrainConfig, trained: keras.Model) -> _StepTimer:
     size = config.batch_size
     if config.cache_features:  # the layers to train are small: the whole batch fits
         sizes = (max(2, size // 2 // 2 * 2), size)
     else:
         sizes = (3, 6) if config.batches == "triplets" else (4, 8)
-    steps = _Steps(sizes)
+    steps = _StepTimer(sizes)
     rng = np.random.default_rng(0)
 
     def batches() -> Iterator[tuple[Any, npt.NDArray[np.int32]]]:

@@ -74,8 +74,8 @@ def extremes(evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels) -
     parts = [paragraph("By average precision: how early the images of the query's class come.")]
     for kind, chosen in (("Worst", order[:count]), ("Best", order[::-1][:count])):
         for query in chosen:
-            path, label = images.paths[query], str(images.labels[query])
-            figures = [thumbnail(read(path), label, description=path)]
+            label = str(images.labels[query])
+            figures = [_image(int(query), images, read, label)]
             for row, distance in zip(
                 evaluation.retrieval.neighbours[query, :NUM_SHOWN],
                 evaluation.retrieval.distances[query],
@@ -83,15 +83,9 @@ def extremes(evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels) -
             ):
                 hit = images.labels[row] == label
                 caption = f"{'✓' if hit else '✗'} {distance:.3f} {images.labels[row]}"
-                figures.append(
-                    thumbnail(
-                        read(images.paths[row]),
-                        caption,
-                        kind="hit" if hit else "miss",
-                        description=images.paths[row],
-                    )
-                )
-            parts.append(f"<h3>{kind}: {values[query]:.3f} {escaped(path)}</h3>")
+                figures.append(_image(row, images, read, caption, "hit" if hit else "miss"))
+            title = f"{kind}: {values[query]:.3f} {images.paths[query]}"
+            parts.append(f"<h3>{escaped(title)}</h3>")
             parts.append(f'<div class="row">{"".join(figures)}</div>')
     return parts
 
@@ -100,24 +94,22 @@ def suspects(errors: LabelErrors, images: EmbeddedImages, read: ReadPixels) -> l
     """Show images that are likely mislabelled, each beside an image of the class proposed."""
     if not errors.suspects:
         return [paragraph("None: no image has most of its 30 nearest in one other class.")]
-    parts = []
-    for each in errors.suspects:
-        path, witness = images.paths[each.row], images.paths[each.witness]
-        parts.append(
-            _pair(
-                thumbnail(read(path), each.label, kind="miss", description=path),
-                thumbnail(read(witness), each.proposed, kind="hit", description=witness),
-                f"{path}: labelled {each.label}, looks like {each.proposed} "
-                f"({each.share:.0%} of its nearest)",
-            )
+    pairs = [
+        _pair(
+            _image(each.row, images, read, each.label, "miss"),
+            _image(each.witness, images, read, each.proposed, "hit"),
+            f"{images.paths[each.row]}: labelled {each.label}, looks like {each.proposed} "
+            f"({each.share:.0%} of its nearest)",
         )
+        for each in errors.suspects
+    ]
     return [
         paragraph(
             "Images most of whose 30 nearest, weighted by distance, are of one other class; beside "
             "each the nearest image of that class. These are wrong labels, or mistakes of a model "
             "that confuses the two classes."
         ),
-        f'<div class="pairs">{"".join(parts)}</div>',
+        f'<div class="pairs">{"".join(pairs)}</div>',
     ]
 
 
@@ -127,20 +119,23 @@ def duplicates(errors: LabelErrors, images: EmbeddedImages, read: ReadPixels) ->
     rule = f"nearer than {limit:.4f}, a tenth of the distance at equal error"
     if not errors.duplicates:
         return [paragraph(f"None: no two images of different classes are {rule}.")]
-    parts = []
-    for each in errors.duplicates:
-        first, second = images.paths[each.first], images.paths[each.second]
-        parts.append(
-            _pair(
-                thumbnail(read(first), str(images.labels[each.first]), description=first),
-                thumbnail(read(second), str(images.labels[each.second]), description=second),
-                f"{each.distance:.4f}: {first} and {second}",
-            )
+    pairs = [
+        _pair(
+            _image(first, images, read, str(images.labels[first])),
+            _image(second, images, read, str(images.labels[second])),
+            f"{distance:.4f}: {images.paths[first]} and {images.paths[second]}",
         )
+        for first, second, distance in errors.duplicates
+    ]
     return [
         paragraph(f"Two images of different classes that are {rule}."),
-        f'<div class="pairs">{"".join(parts)}</div>',
+        f'<div class="pairs">{"".join(pairs)}</div>',
     ]
+
+
+def _image(row: int, images: EmbeddedImages, read: ReadPixels, caption: str, kind: str = "") -> str:
+    path = images.paths[row]
+    return thumbnail(read(path), caption, kind=kind, description=path)
 
 
 def _pair(first: str, second: str, text: str) -> str:

@@ -226,7 +226,7 @@ def _confusions(errors: LabelErrors) -> list[str]:
     pairs = [(readable(each.label), readable(each.other)) for each in errors.confusions]
     ax = plot_confusions(pairs, [each.share for each in errors.confusions])
     return [
-        paragraph("How often the nearest image of another class is of which class."),
+        paragraph("Share of a class's images whose nearest wrong image is of the other class."),
         picture(ax, "Most confused pairs of classes"),
     ]
 
