@@ -100,7 +100,7 @@ def explain(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explan
     """
     images = np.stack([first, second])
     embedding = model.get_layer("embedding")
-    names, sizes = zip(*_parts(embedding.input), strict=True)
+    names, sizes = zip(*_part_sizes(embedding.input), strict=True)
     part_of_row = np.repeat(names, sizes)  # of the kernel of `embedding`
     map_layers = {
         name: _convnet_layer(model) if name == CONVNET else f"{name}_conv"
@@ -113,9 +113,8 @@ def explain(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explan
     above = keras.Model(map_outputs, [embedding.input, embedding.output, model.output])
     above = keras.models.clone_model(above, clone_function=_with_fixed_length)
 
-    maps = tf.nest.flatten(
-        below(images.astype(np.float32), training=False)
-    )  # a single map comes without a list
+    # Keras returns a single map without a list.
+    maps = tf.nest.flatten(below(images.astype(np.float32), training=False))
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(maps)
         merged, linear, embeddings = above(maps, training=False)
@@ -145,14 +144,14 @@ def explain(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explan
     )
 
 
-def _parts(tensor: Any) -> list[tuple[str, int]]:
+def _part_sizes(tensor: Any) -> list[tuple[str, int]]:
     """Return name and size of the vectors that `tensor` joins, in order."""
     layer = tensor._keras_history.operation
     if not isinstance(layer, Concatenate | UnitNormalization):
         name = next((name for name in PART_NAMES if layer.name.startswith(name)), CONVNET)
         return [(name, tensor.shape[-1])]
     inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-    return [part for each in inputs for part in _parts(each)]
+    return [part for each in inputs for part in _part_sizes(each)]
 
 
 class _FixedLength(keras.layers.Layer):
@@ -186,7 +185,7 @@ def _convnet_layer(model: keras.Model) -> str:
         layer = end
         if isinstance(end, MaxPooling2D):
             layer = end.input._keras_history.operation
-        if layer.output.shape[1] >= MIN_MAP_SIDE and _is_cut(model, layer):
+        if layer.output.shape[1] >= MIN_MAP_SIDE and _is_on_every_path(model, layer):
             return str(layer.name)
     raise InputError(
         f"backbone {config.backbone} has no feature map of {MIN_MAP_SIDE} x {MIN_MAP_SIDE} places "
@@ -194,7 +193,7 @@ def _convnet_layer(model: keras.Model) -> str:
     )
 
 
-def _is_cut(model: keras.Model, layer: keras.layers.Layer) -> bool:
+def _is_on_every_path(model: keras.Model, layer: keras.layers.Layer) -> bool:
     """Return whether every path from the image to the end of the backbone goes through a layer."""
     try:
         keras.Model(layer.output, model.get_layer(model.backbone_layers[-1]).output)
@@ -217,9 +216,8 @@ def _heatmaps(model: keras.Model, layer: str, places: FloatArray) -> FloatArray:
     size = model.input.shape[1]
     if layer in model.backbone_layers:
         seen_size = model.network_config.seen_size
-        stride = 2 ** round(
-            math.log2(seen_size / places.shape[1])
-        )  # a pooling may leave out an odd row
+        # A power of 2, although a pooling may leave out an odd row.
+        stride = 2 ** round(math.log2(seen_size / places.shape[1]))
         return _scale(_interpolate(places, size, stride * size / seen_size))
     convolution = model.get_layer(layer)
     return _scale(

@@ -57,7 +57,7 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
     ax = figure.subplots()  # separate axes for each image would take seconds
     for number, row in enumerate(rows):
         top = number * ROW_HEIGHT
-        _show(ax, row.query, 0, top, QUERY)
+        _draw_framed(ax, row.query, 0, top, QUERY)
         caption = shortened(row.caption, 18)
         ax.text(0.5, top - 0.04, caption, fontsize=7, ha="center", va="bottom", parse_math=False)
         marks = [("", QUERY)] * len(row.images)
@@ -65,7 +65,7 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
             marks = [("✓ ", HIT) if hit else ("✗ ", MISS) for hit in row.hits]
         shown = zip(row.images, marks, row.distances, strict=True)
         for column, (image, (mark, color), distance) in enumerate(shown, start=1):
-            _show(ax, image, column, top, color)
+            _draw_framed(ax, image, column, top, color)
             words = f"{mark}{distance:.3f}"
             ax.text(column + 0.5, top + 1.04, words, fontsize=8, ha="center", va="top")
     ax.set_xlim(0, columns)
@@ -104,7 +104,7 @@ def embedding_map(
     names, codes = np.unique(np.asarray(classes), return_inverse=True)
     colormap = "tab10" if len(names) <= 10 else "tab20" if len(names) <= 20 else "gist_rainbow"
     colors = matplotlib.colormaps[colormap](np.linspace(0, 1, max(len(names), 1)))
-    if len(names) <= MOST_NAMED_CLASSES:  # these colormaps have a colour a class: do not blend them
+    if len(names) <= 20:  # these two colormaps have a colour a class: do not blend them
         colors = matplotlib.colormaps[colormap](np.arange(len(names)))
     low, high = points.min(axis=0), points.max(axis=0)
     side = THUMBNAIL_SHARE * (float((high - low).max()) or 1.0)
@@ -121,7 +121,7 @@ def embedding_map(
         ax.add_patch(frame).set_zorder(3)
     if len(names) <= MOST_NAMED_CLASSES:
         middles = np.stack([np.median(points[codes == code], axis=0) for code in range(len(names))])
-        for code, (x, y) in enumerate(_apart(middles, side * NAME_SIZE)):
+        for code, (x, y) in enumerate(_without_overlap(middles, side * NAME_SIZE)):
             box = {"facecolor": "white", "edgecolor": colors[code], "alpha": 0.8, "pad": 2}
             name = shortened(str(names[code]))
             ax.text(x, y, name, bbox=box, ha="center", zorder=4, parse_math=False)
@@ -163,7 +163,7 @@ def map_points(embeddings: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float
     return np.asarray(layout, np.float64)
 
 
-def _apart(centers: npt.NDArray[np.float64], size: FloatArray) -> npt.NDArray[np.float64]:
+def _without_overlap(centers: npt.NDArray[np.float64], size: FloatArray) -> npt.NDArray[np.float64]:
     """Move each box down until it overlaps none before it; all are of one size."""
     placed = np.empty_like(centers)
     for number, center in enumerate(centers):
@@ -173,7 +173,7 @@ def _apart(centers: npt.NDArray[np.float64], size: FloatArray) -> npt.NDArray[np
     return placed
 
 
-def _show(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:
+def _draw_framed(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:
     """Draw a framed image, 0.9 wide and high, in the middle of a cell of side 1."""
     ax.imshow(image, extent=(column + 0.05, column + 0.95, top + 0.95, top + 0.05))
     ax.add_patch(Rectangle((column + 0.05, top + 0.05), 0.9, 0.9, fill=False, lw=3, ec=color))
