@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import BoolArray, Float32Array, Int32Array
+from deep_ranking.files.array_types import BoolArray, Float32Array, Float64Array, Int32Array
 from deep_ranking.files.path_lines import find_images_of, read_lines
+from deep_ranking.files.words import counted
 from deep_ranking.metrics import METRICS, cosine_at, pair_distances, pair_metrics
 from deep_ranking.model.calibration import Calibration
 
@@ -131,10 +131,9 @@ def read_image_pairs(path: str | os.PathLike[str]) -> ListedPairs:
     for line, fields in read_lines(path, kind="pairs", hint="check --pairs"):
         width = width or len(fields)
         if width not in (2, 3) or len(fields) != width:
-            expected = "image1,image2" if width == 2 else "image1,image2,label"
-            if width not in (2, 3):
-                expected = "image1,image2 or image1,image2,label"
-            found = f"{len(fields)} field{'s' * (len(fields) != 1)}" if fields else "an empty line"
+            forms = {2: "image1,image2", 3: "image1,image2,label"}
+            expected = forms.get(width, " or ".join(forms.values()))
+            found = counted(len(fields), "field") if fields else "an empty line"
             raise InputError(
                 f"{path}:{line}: expected {expected}, received {found}; quote a path that has "
                 "commas in it"
@@ -235,14 +234,13 @@ class Comparison:
         if not count:
             raise InputError("no pair is left: each has an image that cannot be read")
         distance, pair = self._nearest
+        # The mean cosine is the cosine at the root mean square of the distances.
+        is_distance = self.metric == METRICS[0]
         found: dict[str, Any] = {
             "pairs": int(count),
             "images": len(self._pairs.paths),
             "left_out": len(self._pairs) - int(count),
-            # The mean cosine is the cosine at the root mean square of the distances.
-            "mean": total / count
-            if self.metric == METRICS[0]
-            else self._value(sqrt(squares / count)),
+            "mean": total / count if is_distance else cosine_at(sqrt(squares / count)),
             "nearest": self._value(distance),
             "nearest_pair": pair,
         }
@@ -259,9 +257,7 @@ class Comparison:
     def _value(self, distance: float) -> float:
         return distance if self.metric == METRICS[0] else cosine_at(distance)
 
-    def _add(
-        self, rows: Int32Array, distances: npt.NDArray[np.float64], same: BoolArray | None
-    ) -> None:
+    def _add(self, rows: Int32Array, distances: Float64Array, same: BoolArray | None) -> None:
         if not len(rows):
             return
         self._totals += len(rows), distances.sum(), (distances**2).sum()

@@ -13,11 +13,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.embedding.cached_features import BATCH_SIZE
+from deep_ranking.files.array_types import Int32Array
 from deep_ranking.images import read_image
 from deep_ranking.images.augmentation import draw_views
 from deep_ranking.losses import make_loss, make_metrics, penalise_kernels
@@ -148,7 +148,7 @@ def _time_steps(config: TrainConfig, trained: keras.Model) -> _StepTimer:
     steps = _StepTimer(sizes)
     rng = np.random.default_rng(0)
 
-    def batches() -> Iterator[tuple[Any, npt.NDArray[np.int32]]]:
+    def batches() -> Iterator[tuple[Any, Int32Array]]:
         for rows in steps.order():
             inputs = tuple(
                 rng.uniform(0, 255, (rows, *tensor.shape[1:])).astype(np.float32)

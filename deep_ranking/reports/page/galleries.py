@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
+from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.metrics.evaluation import EmbeddedImages, Evaluation
 from deep_ranking.reports.page.html import escaped, paragraph, picture, readable, thumbnail
 from deep_ranking.reports.page.label_errors import LabelErrors
 from deep_ranking.reports.plots import Neighbours, embedding_map, neighbours_figure
 
-ReadPixels = Callable[[str], npt.NDArray[np.uint8]]
+ReadPixels = Callable[[str], UInt8Array]
 """Returns the pixels of an image file, uint8 (size, size, 3)."""
 
 MAP_SIZE = 500

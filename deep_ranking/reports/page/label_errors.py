@@ -13,8 +13,6 @@ import numpy.typing as npt
 from deep_ranking.files.array_types import FloatArray, IntArray
 from deep_ranking.metrics.evaluation import EmbeddedImages, Evaluation
 
-Labels = npt.NDArray[Any]
-
 NUM_NEIGHBOURS = 30
 LARGEST_VOTE = 10  # times the vote of the farthest image: no image votes with more
 DUPLICATE_SHARE = 0.1  # of the distance at equal error
@@ -99,7 +97,7 @@ def find_label_errors(evaluation: Evaluation, images: EmbeddedImages) -> LabelEr
 
 
 def likely_mislabelled(
-    labels: Labels, neighbours: IntArray, distances: FloatArray, *, limit: int = 30
+    labels: npt.NDArray[Any], neighbours: IntArray, distances: FloatArray, *, limit: int = 30
 ) -> list[Suspect]:
     """Return the images most of whose 30 nearest are of one other class.
 
@@ -145,7 +143,12 @@ def likely_mislabelled(
 
 
 def duplicates_across_classes(
-    labels: Labels, neighbours: IntArray, distances: FloatArray, *, below: float, limit: int = 30
+    labels: npt.NDArray[Any],
+    neighbours: IntArray,
+    distances: FloatArray,
+    *,
+    below: float,
+    limit: int = 30,
 ) -> list[Duplicate]:
     """Return the pairs of images of different classes that are nearer than a tiny distance.
 
@@ -173,7 +176,9 @@ def duplicates_across_classes(
     return [Duplicate(int(ends[pair, 0]), int(ends[pair, 1]), float(near[pair])) for pair in chosen]
 
 
-def class_confusions(labels: Labels, neighbours: IntArray, *, limit: int = 15) -> list[Confusion]:
+def class_confusions(
+    labels: npt.NDArray[Any], neighbours: IntArray, *, limit: int = 15
+) -> list[Confusion]:
     """Count for each class the other classes that its nearest wrong images are of.
 
     Args:

@@ -18,10 +18,8 @@ from deep_ranking.reports.plots.thumbnails import (
     map_points,
     neighbours_figure,
 )
-from deep_ranking.training.history_plot import History, plot_history, run_figure
 
 __all__ = [
-    "History",
     "Neighbours",
     "embedding_map",
     "map_points",
@@ -29,9 +27,7 @@ __all__ = [
     "new_axes",
     "plot_confusions",
     "plot_distances",
-    "plot_history",
     "plot_negatives",
     "plot_recall",
     "plot_samplings",
-    "run_figure",
 ]

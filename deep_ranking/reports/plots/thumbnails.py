@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from deep_ranking.files.array_types import FloatArray, UInt8Array
+from deep_ranking.files.array_types import Float64Array, FloatArray, UInt8Array
 from deep_ranking.reports.plots.metrics import new_axes, shortened
 
 HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
@@ -133,7 +132,7 @@ def embedding_map(
     return ax
 
 
-def map_points(embeddings: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float64]:
+def map_points(embeddings: FloatArray, *, seed: int = 0) -> Float64Array:
     """Return positions of embeddings in the plane: 50 principal components, then t-SNE.
 
     Args:
@@ -163,7 +162,7 @@ def map_points(embeddings: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float
     return np.asarray(layout, np.float64)
 
 
-def _without_overlap(centers: npt.NDArray[np.float64], size: FloatArray) -> npt.NDArray[np.float64]:
+def _without_overlap(centers: Float64Array, size: FloatArray) -> Float64Array:
     """Move each box down until it overlaps none before it; all are of one size."""
     placed = np.empty_like(centers)
     for number, center in enumerate(centers):
