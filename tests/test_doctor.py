@@ -340,7 +340,14 @@ def test_triplets_and_bytes_are_those_of_the_file(tmp_path, examined, monkeypatc
     assert values["file"] == pytest.approx(len(written), rel=0.02)
 
 
-@pytest.mark.parametrize("flags", [["--balance"], ["--strategy", "in-class"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--balance"],
+        ["--strategy", "in-class"],
+        ["--strategy", "in-class", "--max_images_per_class", "2"],  # of each item, not category
+    ],
+)
 def test_triplets_of_other_ways_to_draw_are_those_of_the_sampler(
     tmp_path, examined, monkeypatch, flags
 ):
