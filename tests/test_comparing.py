@@ -17,7 +17,7 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.images import read_image
 from deep_ranking.model.calibration import calibrate
-from deep_ranking.reports.comparing import Comparison, CrossedPairs, read_pairs
+from deep_ranking.reports.comparing import Comparison, CrossedPairs, read_image_pairs
 
 
 def unit_rows(count, dim=5, seed=0):
@@ -41,7 +41,7 @@ def folder(tmp_path):
 def read(folder, data, name="pairs.csv"):
     path = folder / name
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    return read_pairs(path)
+    return read_image_pairs(path)
 
 
 def names(pairs):
@@ -103,7 +103,7 @@ def test_files_that_are_none(folder):
     with pytest.raises(InputError, match="no pairs in this file"):
         read(folder, b"")
     with pytest.raises(InputError, match=r"none\.csv: no such pairs file; check --pairs"):
-        read_pairs(folder / "none.csv")
+        read_image_pairs(folder / "none.csv")
     whole = gzip.compress(b"a.jpg,a.jpg\n" * 50)
     for name, data in (
         ("cut.csv.gz", whole[:-9]),
@@ -112,7 +112,7 @@ def test_files_that_are_none(folder):
     ):
         (folder / name).write_bytes(data)
         with pytest.raises(InputError, match=rf"{name}: not a whole gzip file"):
-            read_pairs(folder / name)
+            read_image_pairs(folder / name)
 
 
 def test_a_missing_image_is_named_with_its_line(folder):

@@ -69,7 +69,7 @@ def test_nothing_is_found_where_nothing_is_wrong(data, examined, capsys):
     ]
     arguments = ["--dataset", str(data), "--no-estimate", "--image_size", "64"]
     assert run_command("doctor", arguments) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == ("Nothing stops training, nothing is odd.")
+    assert capsys.readouterr().out.splitlines()[-1] == ("Nothing stops training, no findings.")
 
 
 def break_one(root):
@@ -340,7 +340,14 @@ def test_triplets_and_bytes_are_those_of_the_file(tmp_path, examined, monkeypatc
     assert values["file"] == pytest.approx(len(written), rel=0.02)
 
 
-@pytest.mark.parametrize("flags", [["--balance"], ["--strategy", "in-class"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--balance"],
+        ["--strategy", "in-class"],
+        ["--strategy", "in-class", "--max_images_per_class", "2"],  # of each item, not category
+    ],
+)
 def test_triplets_of_other_ways_to_draw_are_those_of_the_sampler(
     tmp_path, examined, monkeypatch, flags
 ):
@@ -382,7 +389,7 @@ def test_a_file_that_the_disk_does_not_hold_stops_training(data, examined, monke
 def test_time_and_memory_are_measured_on_the_network(data, examined, monkeypatch, flags):
     monkeypatch.setattr(timing, "build_network", build_stub)
     monkeypatch.setattr(timing, "set_trainable_from", lambda *_: None)
-    monkeypatch.setattr(timing, "SECONDS", 0.01)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.01)
     small = ("--embedding_size", "8", "--estimate")
     code, report = examined(data, *small, *flags)
     values = {each["kind"]: each["value"] for each in report["estimates"]}
@@ -392,35 +399,38 @@ def test_time_and_memory_are_measured_on_the_network(data, examined, monkeypatch
 
 
 def test_what_grows_with_the_batch_is_a_line_through_two_sizes():
-    steps = timing._Steps((3, 6))
+    steps = timing._StepTimer((3, 6))
     measured = {3: 2.0, 6: 3.5}  # half a second for an image, half for a step
-    assert [steps.at(size, measured) for size in (3, 6, 24)] == [2.0, 3.5, 12.5]
-    assert steps.at(24, {3: 2.0, 6: 1.9}) == 1.9  # noise gives no time back
+    assert [steps.at_size(size, measured) for size in (3, 6, 24)] == [2.0, 3.5, 12.5]
+    assert steps.at_size(24, {3: 2.0, 6: 1.9}) == 1.9  # noise gives no time back
 
 
 def test_large_images_are_timed_as_several_small_ones():
-    small, growth = timing._small_enough(NetworkConfig(image_size=1024))
+    small, growth = timing._reduced(NetworkConfig(image_size=1024))
     assert (small.image_size, growth) == (256, 16.0)
-    small, growth = timing._small_enough(NetworkConfig(image_size=256, backbone_size=512))
+    small, growth = timing._reduced(NetworkConfig(image_size=256, backbone_size=512))
     assert (small.image_size, small.backbone_size, growth) == (128, 256, 4.0)
     assert small.normalisation == "backbone"  # which random weights would change
-    assert timing._small_enough(NetworkConfig(weights=None)) == (NetworkConfig(weights=None), 1.0)
+    assert timing._reduced(NetworkConfig(weights=None)) == (NetworkConfig(weights=None), 1.0)
 
 
 def test_seconds_and_memory_of_a_run():
     config = TrainConfig(epochs=2, batch_size=6)
-    amount = estimate.Amount(num_images=100, num_triplets=1000, num_steps=500, file_bytes=None)
-    cost = estimate.Cost(
+    workload = estimate.Workload(num_images=100, num_triplets=1000, num_steps=500, file_bytes=None)
+    cost = estimate.TrainingCost(
         read_seconds=0.2 * os.cpu_count(), step_seconds=1.0, frozen_seconds=0.0, memory=10_000
     )
     # 6 images of 0.2 s, and 1 s for each of 500 steps.
-    assert estimate.seconds_of(amount, cost, config) == (pytest.approx(1100), 0)
-    assert estimate.memory_of(amount, cost, config) == 10_000 + 16 * 1000
-    lines = {each.kind: each for each in estimate.describe(amount, cost, config, SamplingConfig())}
+    assert estimate.training_seconds(workload, cost, config) == (pytest.approx(1100), 0)
+    assert estimate.training_memory(workload, cost, config) == 10_000 + 16 * 1000
+    lines = {
+        each.kind: each
+        for each in estimate.make_estimates(workload, cost, config, SamplingConfig())
+    }
     assert lines["time"].value == pytest.approx(2200) and "37 minutes" in lines["time"].what
     machine = estimate.machine_memory()
-    too_much = estimate.Cost(0.0, 1000.0, 0.0, machine)
-    found = [each.kind for each in estimate.check_estimate(amount, too_much, config)]
+    too_much = estimate.TrainingCost(0.0, 1000.0, 0.0, machine)
+    found = [each.kind for each in estimate.check_resources(workload, too_much, config)]
     assert found == ["memory", "long_training"]
 
 
@@ -464,7 +474,7 @@ def test_every_kind_has_a_title():
     from deep_ranking.reports.doctor import page
 
     root = os.path.dirname(findings.__file__)
-    for name in ("checks", "copies", "estimate", "labels", "shapes"):
+    for name in ("classes", "copies", "estimate", "images"):
         with open(os.path.join(root, f"{name}.py"), encoding="utf-8") as file:
             called = re.findall(r'finding\(\s*f?"([a-z_{}]+)"', file.read())
         assert called

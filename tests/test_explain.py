@@ -15,7 +15,8 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
-from deep_ranking.reports.explain import explain, explanation_figure
+from deep_ranking.reports.explain import explain
+from deep_ranking.reports.plots.explanation import explanation_figure
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 PARTS = ["convnet", "branch_1", "branch_2", "bias"]

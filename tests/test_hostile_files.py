@@ -14,7 +14,7 @@ from deep_ranking.embedding.cached_features import content_digest
 from deep_ranking.files import InputError, open_regular
 from deep_ranking.files import opening as files
 from deep_ranking.images import decode_image, decoding, fitting_size, open_header
-from deep_ranking.reports.comparing import read_pairs
+from deep_ranking.reports.comparing import read_image_pairs
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.run_folder import read_history
 
@@ -55,7 +55,7 @@ READERS = {
     "digest.png": content_digest,
     "triplets.txt": read_triplets,
     "triplets.txt.gz": read_triplets,
-    "pairs.csv": read_pairs,
+    "pairs.csv": read_image_pairs,
     "classes.csv": read_classes,
     "partition.txt": read_partition,
     "split.csv": split_file_of,
@@ -122,7 +122,7 @@ def test_image_that_changes_while_it_is_read(tmp_path, monkeypatch, change):
 @pytest.mark.parametrize("name", ["x.txt", "x.txt.gz"])
 @pytest.mark.parametrize(
     ("read", "line"),
-    [(read_triplets, b"a,b,c"), (read_pairs, b"a,b"), (read_classes, b"path,label")],
+    [(read_triplets, b"a,b,c"), (read_image_pairs, b"a,b"), (read_classes, b"path,label")],
 )
 def test_line_without_end(tmp_path, name, read, line):
     path = tmp_path / name

@@ -17,7 +17,7 @@ from deep_ranking.reports.plots import (
     plot_recall,
     plot_samplings,
 )
-from deep_ranking.reports.plots.axes import shortened
+from deep_ranking.reports.plots.metrics import shortened
 from deep_ranking.training.history_plot import plot_history, run_figure
 
 
@@ -29,7 +29,6 @@ def drawn(ax):
 
 def test_public_names():
     assert plots.__all__ == [
-        "History",
         "Neighbours",
         "embedding_map",
         "map_points",
@@ -37,11 +36,9 @@ def test_public_names():
         "new_axes",
         "plot_confusions",
         "plot_distances",
-        "plot_history",
         "plot_negatives",
         "plot_recall",
         "plot_samplings",
-        "run_figure",
     ]
 
 

@@ -12,18 +12,17 @@ from deep_ranking.cli.main import run_command
 from deep_ranking.files import InputError
 from deep_ranking.metrics import pair_metrics, retrieval_metrics
 from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
-from deep_ranking.reports.page import (
+from deep_ranking.reports.page import write_report
+from deep_ranking.reports.page.hard_negatives import in_class_negatives, precision_over_shares
+from deep_ranking.reports.page.html import escaped, page, table
+from deep_ranking.reports.page.label_errors import (
     Confusion,
     Duplicate,
     Suspect,
     class_confusions,
     duplicates_across_classes,
-    in_class_negatives,
     likely_mislabelled,
-    precision_over_shares,
-    write_report,
 )
-from deep_ranking.reports.page.html import escaped, page, table
 from deep_ranking.reports.page.sections import _distances
 from deep_ranking.reports.plots import plot_distances
 from deep_ranking.training.run_folder import read_history
@@ -324,7 +323,7 @@ def test_a_small_report_without_history_is_the_same_each_time(images, tmp_path):
     write_report(tmp_path / "few.html", evaluate(few), few)
     text = (tmp_path / "few.html").read_text(encoding="utf-8")
     assert 'id="training"' not in text
-    assert "too few classes" in text
+    assert "Too few classes" in text
     write_report(tmp_path / "again.html", evaluate(few), few)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 

@@ -145,16 +145,16 @@ def _compare_many(args: argparse.Namespace) -> None:
                 )
                 (_write_json if args.json else _write_csv)(handle, comparison, args.model)
         except InputError as error:
-            raise (error if listed is None else listed.located(error)) from None
+            raise (error if listed is None else listed.with_line(error)) from None
         text = _describe(comparison)
     print(text, file=None if hasattr(args, "output") else sys.stderr)
 
 
 def _pairs(args: argparse.Namespace) -> "ListedPairs | CrossedPairs":
-    from deep_ranking.reports.comparing import CrossedPairs, read_pairs
+    from deep_ranking.reports.comparing import CrossedPairs, read_image_pairs
 
     if hasattr(args, "pairs"):
-        pairs = read_pairs(args.pairs)
+        pairs = read_image_pairs(args.pairs)
         if not args.skip_broken:
             pairs.check_images_exist()
         return pairs

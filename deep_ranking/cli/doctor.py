@@ -117,7 +117,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         check_files_exist(args, "model")
     if hasattr(args, "html"):
         _check_output(args.html)
-    from deep_ranking.reports.doctor import examine, find_parts, survey_images, verdict
+    from deep_ranking.reports.doctor import examine, find_parts, survey_images
 
     if hasattr(args, "recipe"):
         with contextlib.redirect_stdout(io.StringIO()):  # its words are those of train.py
@@ -129,11 +129,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         validation=config.validation_dataset,
         validation_share=config.validation_share,
     )
-    found = survey_images(args.dataset, parts, progress=True)
+    survey = survey_images(args.dataset, parts, progress=True)
     if args.estimate or hasattr(args, "model"):
         start_tensorflow()
     examination = examine(
-        found, config, sampling, model=getattr(args, "model", None), measured=args.estimate
+        survey, config, sampling, model=getattr(args, "model", None), measured=args.estimate
     )
     if args.json:
         print(json.dumps(examination.as_json(), indent=2, allow_nan=False))
@@ -146,7 +146,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             temporary.write_text(doctor_page(examination), encoding="utf-8")
         if not args.json:
             print(f"Pictures are in {args.html}.")
-    result = verdict(examination)
+    result = examination.conclusion
     if examination.fails:
         raise InputError(f"{args.dataset}: {result}")
     if not args.json:
@@ -178,7 +178,7 @@ def _check_output(path: Path) -> None:
 
 
 def _print_text(examination: "Examination") -> None:
-    _print_parts(examination.found)
+    _print_parts(examination.survey)
     for finding in examination.findings:
         _print_finding(finding)
     if examination.estimates:
@@ -188,18 +188,17 @@ def _print_text(examination: "Examination") -> None:
         print()
 
 
-def _print_parts(found: "Survey") -> None:
-    for number, part in enumerate(found.parts):
-        name = str(found.root)
+def _print_parts(survey: "Survey") -> None:
+    for part in survey.summary():
+        name = str(survey.root)
         if part.name:
             name += f", {part.name}{' (trained on)' if part.is_trained else ''}"
-        readable = int(found.readable[found.part == number].sum())
-        images = counted(len(part.listing.paths), "image")
+        images = counted(part.num_images, "image")
         print(
-            f"{name}: {images} in {counted(len(part.listing.classes), 'class')}, {readable:,} can "
+            f"{name}: {images} in {counted(part.num_classes, 'class')}, {part.num_readable:,} can "
             "be read"
         )
-    print(f"Read in {found.seconds:.1f} seconds.\n")
+    print(f"Read in {survey.seconds:.1f} seconds.\n")
 
 
 def _print_finding(finding: "Finding") -> None:

@@ -50,7 +50,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         start_tensorflow()
         from deep_ranking.images import read_image
         from deep_ranking.model.file import load_model
-        from deep_ranking.reports.explain import explain, explanation_figure
+        from deep_ranking.reports.explain import explain
+        from deep_ranking.reports.plots.explanation import explanation_figure
 
         model = load_model(args.model)
         size = model.input_shape[1]

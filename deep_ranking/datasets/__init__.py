@@ -1,7 +1,13 @@
 """Labelled images: one description, read from folders, class files, pair files, partition lists."""
 
 from deep_ranking.datasets.choosing import limit_classes
-from deep_ranking.datasets.folders import class_folders, nested_folders, with_folder_categories
+from deep_ranking.datasets.folders import (
+    class_folders,
+    listed_images,
+    nested_folders,
+    with_folder_categories,
+    with_folder_items,
+)
 from deep_ranking.datasets.labelled import LabelledImages, Labels
 from deep_ranking.datasets.partitions import read_partition
 from deep_ranking.datasets.splitting import hold_back_classes, split_classes
@@ -13,6 +19,7 @@ __all__ = [
     "class_folders",
     "hold_back_classes",
     "limit_classes",
+    "listed_images",
     "nested_folders",
     "read_classes",
     "read_pairs",
@@ -20,5 +27,6 @@ __all__ = [
     "relative_prefix",
     "split_classes",
     "with_folder_categories",
+    "with_folder_items",
     "write_classes",
 ]

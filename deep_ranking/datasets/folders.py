@@ -16,7 +16,11 @@ def class_folders(root: str | os.PathLike[str]) -> LabelledImages:
     Raises:
         InputError: as `find_images`.
     """
-    listing = find_images(root)
+    return listed_images(find_images(root))
+
+
+def listed_images(listing: ImageListing) -> LabelledImages:
+    """Return the images of a listing, labelled by class."""
     items = Labels(listing.labels, listing.classes)
     return LabelledImages(listing.root, listing.paths, items, notes=_notes(listing))
 
@@ -33,15 +37,19 @@ def nested_folders(root: str | os.PathLike[str], level: int = 1) -> LabelledImag
     """
     if level < 1:
         raise InputError(f"level must be 1 or more. Received: {level}")
-    listing = find_images(root)
-    folders = [path.rsplit("/", 1)[0] for path in listing.paths]
-    return LabelledImages(
-        listing.root,
-        listing.paths,
-        Labels.of(folders),
-        Labels.of([leading_folders(folder, level) for folder in folders]),
-        notes=_notes(listing),
-    )
+    return with_folder_items(class_folders(root), level)
+
+
+def with_folder_items(data: LabelledImages, level: int) -> LabelledImages:
+    """Return images labelled by the folder they lie in, and by category.
+
+    Args:
+        data: images.
+        level: leading folders of a path that make the category.
+    """
+    folders = [path.rpartition("/")[0] for path in data.paths]
+    categories = [leading_folders(folder, level) for folder in folders]
+    return replace(data, items=Labels.of(folders), categories=Labels.of(categories))
 
 
 def with_folder_categories(data: LabelledImages, level: int) -> LabelledImages:

@@ -133,8 +133,12 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 @contextmanager
-def open_header(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def open_header(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator[Image.Image]:
     """Open an image for what its header says: format, mode, size, EXIF. No pixel is decoded.
+
+    Args:
+        path: an image file.
+        data: its bytes, if they are read already.
 
     Yields:
         The image, as Pillow has it.
@@ -143,7 +147,7 @@ def open_header(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         InputError: the file cannot be opened, or is no image.
     """
     with (
-        open_image(path) as handle,
+        open_image(path) if data is None else io.BytesIO(data) as handle,
         explained(path),
         Image.open(handle, formats=FORMATS) as header,
     ):

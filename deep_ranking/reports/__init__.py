@@ -1,1 +1,1 @@
-"""What a person reads and looks at: the doctor, the page, explanations, plots."""
+"""Reports for people: the doctor, HTML pages, explanations, comparisons and plots."""

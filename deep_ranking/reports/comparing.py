@@ -1,8 +1,8 @@
-"""Many pairs of images and a model -> their distances, and what they come to.
+"""Many pairs of images and their embeddings -> a distance for each pair, and a summary.
 
-The pairs file has a pair a line, `image1,image2` or `image1,image2,label`, read like the triplet
-file: no header, quotes only where a name needs them, paths from the file's folder or the working
-folder. A label says whether the two are of one class: 1 or same, 0 or different.
+A pairs file has one pair a line, `image1,image2` or `image1,image2,label`. Like a triplet file, it
+has no header, quotes only names that need it, and starts its paths from its own folder or from the
+working folder. A label tells whether the two are of one class: 1 or same, 0 or different.
 """
 
 import os
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import BoolArray, Float32Array, Int32Array
+from deep_ranking.files.array_types import BoolArray, Float32Array, Float64Array, Int32Array
 from deep_ranking.files.path_lines import find_images_of, read_lines
+from deep_ranking.files.words import counted
 from deep_ranking.metrics import METRICS, cosine_at, pair_distances, pair_metrics
 from deep_ranking.model.calibration import Calibration, probability_of_same
 
@@ -31,10 +31,10 @@ class ListedPairs:
     """The pairs of a file.
 
     Attributes:
-        file: the pairs file; pair i stands in its line i + 1.
+        file: the pairs file; pair i is in its line i + 1.
         paths: the images, each once.
         rows: int32 (pairs, 2), indices into `paths`.
-        same: bool (pairs,), whether the two are of one class; None if the file does not say.
+        same: bool (pairs,), whether the two are of one class; None for a file without labels.
     """
 
     file: Path
@@ -43,43 +43,43 @@ class ListedPairs:
     same: BoolArray | None
 
     def __len__(self) -> int:
-        """Give the number of pairs."""
+        """Return the number of pairs."""
         return len(self.rows)
 
     def blocks(self) -> Iterator[tuple[Int32Array, BoolArray | None]]:
-        """Yield some pairs at a time, in order: their rows, and whether they are of one class."""
+        """Yield blocks of pairs in order: their rows, and whether each is of one class."""
         for begin in range(0, len(self), PAIRS_AT_ONCE):
             part = slice(begin, begin + PAIRS_AT_ONCE)
             yield self.rows[part], None if self.same is None else self.same[part]
 
     def check_images_exist(self) -> None:
-        """Complain of a missing image before anything slow is done.
+        """Check that every image exists.
 
         Raises:
             InputError: an image is missing; with the line of its first pair.
         """
         for number, path in enumerate(self.paths):
             if not os.path.exists(path):
-                raise self._located(number, f"{path}: no such image")
+                raise self._error_of(number, f"{path}: no such image")
 
-    def located(self, error: InputError) -> InputError:
-        """Give the fault of an image, which begins with its path, with the line of its pair."""
-        begun = [n for n, path in enumerate(self.paths) if str(error).startswith(f"{path}: ")]
-        if not begun:
+    def with_line(self, error: InputError) -> InputError:
+        """Return an error that starts with an image's path, with the line of the image's pair."""
+        named = [n for n, path in enumerate(self.paths) if str(error).startswith(f"{path}: ")]
+        if not named:
             return error
-        return self._located(max(begun, key=lambda number: len(self.paths[number])), str(error))
+        return self._error_of(max(named, key=lambda number: len(self.paths[number])), str(error))
 
-    def _located(self, number: int, fault: str) -> InputError:
+    def _error_of(self, number: int, problem: str) -> InputError:
         line = int(np.argmax((self.rows == number).any(axis=1))) + 1
         return InputError(
-            f"{self.file}:{line}: {fault}; mend the image, or leave such pairs out with "
+            f"{self.file}:{line}: {problem}; mend the image, or leave such pairs out with "
             "--skip_broken"
         )
 
 
 @dataclass(frozen=True)
 class CrossedPairs:
-    """Every image of one list with every image of another.
+    """All pairs of an image of one list with an image of another.
 
     Attributes:
         paths: the images, each once.
@@ -93,36 +93,36 @@ class CrossedPairs:
 
     @classmethod
     def of(cls, first: Sequence[str], second: Sequence[str]) -> "CrossedPairs":
-        """Pair the images of two lists of paths, which may share some."""
+        """Return the pairs of two lists of paths, which may share some."""
         numbers = {path: number for number, path in enumerate(dict.fromkeys((*first, *second)))}
         rows = [np.array([numbers[path] for path in each], np.int32) for each in (first, second)]
         return cls(list(numbers), *rows)
 
     def __len__(self) -> int:
-        """Give the number of pairs."""
+        """Return the number of pairs."""
         return len(self.first) * len(self.second)
 
     def blocks(self) -> Iterator[tuple[Int32Array, None]]:
-        """Yield some pairs at a time: the first image with all others, then the second ..."""
+        """Yield blocks of pairs: the first image with all of the other list, then the second ..."""
         for number in self.first:
             for begin in range(0, len(self.second), PAIRS_AT_ONCE):
                 others = self.second[begin : begin + PAIRS_AT_ONCE]
                 yield np.column_stack([np.full_like(others, number), others]), None
 
 
-def read_pairs(path: str | os.PathLike[str]) -> ListedPairs:
+def read_image_pairs(path: str | os.PathLike[str]) -> ListedPairs:
     """Read a pairs file.
 
     Args:
-        path: the file; lines may end in LF or CRLF, and .gz is decompressed.
+        path: the file. Lines may end in LF or CRLF; a .gz file is decompressed.
 
     Returns:
-        The `ListedPairs`; 8 bytes a pair, and each path once. Whether each image exists is not
-        checked.
+        The `ListedPairs`: 8 bytes a pair, and each path once. This does not check that every image
+        exists.
 
     Raises:
-        InputError: there is no such file, it is no text or empty, a line is no pair, with path and
-            line; or none of its images is found.
+        InputError: the file is missing, empty or not text, a line is not a pair (with path and
+            line), or none of the images is found.
     """
     path = Path(path)
     indices: dict[str, int] = {}
@@ -131,10 +131,9 @@ def read_pairs(path: str | os.PathLike[str]) -> ListedPairs:
     for line, fields in read_lines(path, kind="pairs", hint="check --pairs"):
         width = width or len(fields)
         if width not in (2, 3) or len(fields) != width:
-            expected = "image1,image2" if width == 2 else "image1,image2,label"
-            if width not in (2, 3):
-                expected = "image1,image2 or image1,image2,label"
-            found = f"{len(fields)} field{'s' * (len(fields) != 1)}" if fields else "an empty line"
+            forms = {2: "image1,image2", 3: "image1,image2,label"}
+            expected = forms.get(width, " or ".join(forms.values()))
+            found = counted(len(fields), "field") if fields else "an empty line"
             raise InputError(
                 f"{path}:{line}: expected {expected}, received {found}; quote a path that has "
                 "commas in it"
@@ -163,17 +162,17 @@ def read_pairs(path: str | os.PathLike[str]) -> ListedPairs:
 
 
 class Comparison:
-    """Pairs and the embeddings of their images, compared while the rows are read.
+    """Pairs and the embeddings of their images, compared as `rows` is read.
 
     Args:
         pairs: the pairs.
-        embeddings: float32 (images, dim), unit rows in the order of `pairs.paths`, which may be
-            memory-mapped; NaN for a broken image, whose pairs are left out.
+        embeddings: float32 (images, dim), unit rows in the order of `pairs.paths`; may be
+            memory-mapped. Pairs of a broken image, whose row is NaN, are left out.
         metric: one of `METRICS`.
-        calibration: what the model's distances mean, if that is known.
+        calibration: calibration of the model, if it has one.
 
     Attributes:
-        columns: names of what a row has.
+        columns: names of the columns of a row.
     """
 
     def __init__(
@@ -191,25 +190,25 @@ class Comparison:
             self.columns.append("same")
         self._pairs = pairs
         self._embeddings = embeddings
-        self._totals = np.zeros(3)  # pairs, their distances, the squares of these
+        self._totals = np.zeros(3)  # of pairs, distances, squared distances
         self._nearest = np.inf, ("", "")
         self._same = array("b")
         self._distances = array("d")
 
     @property
     def value_name(self) -> str:
-        """What the column of the metric is called."""
+        """Name of the metric's column."""
         return "distance" if self.metric == METRICS[0] else self.metric
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Compare, and yield a row a pair, in order."""
+        """Compare the pairs in order, and yield a row for each."""
         whole = ~np.isnan(self._embeddings[:, 0])
         paths = self._pairs.paths
         for rows, same in self._pairs.blocks():
             kept = whole[rows].all(axis=1)
             first, second = rows[kept].T
             distances = pair_distances(self._embeddings, self._embeddings, first, second)
-            self._take_in(rows[kept], distances, None if same is None else same[kept])
+            self._add(rows[kept], distances, None if same is None else same[kept])
             labels = None if same is None else same[kept].astype(int).tolist()
             for number, (one, other) in enumerate(rows[kept].tolist()):
                 distance = float(distances[number])
@@ -222,27 +221,26 @@ class Comparison:
                 yield row if labels is None else row | {"same": labels[number]}
 
     def summary(self) -> dict[str, Any]:
-        """What the pairs that were compared so far come to.
+        """Return a summary of the pairs compared so far.
 
         Returns:
-            Numbers of pairs and of those left out, the mean, the nearest pair and its value; where
-            the pairs are labelled, how well the distances tell the two kinds apart.
+            The numbers of pairs compared and left out, the mean, the nearest pair and its value;
+            with labelled pairs, how well the distances tell the two kinds apart.
 
         Raises:
             InputError: no pair could be compared.
         """
         count, total, squares = self._totals.tolist()
         if not count:
-            raise InputError("no pair is left: their images cannot be read")
+            raise InputError("no pair is left: each has an image that cannot be read")
         distance, pair = self._nearest
+        # The mean cosine is the cosine at the root mean square of the distances.
+        is_distance = self.metric == METRICS[0]
         found: dict[str, Any] = {
             "pairs": int(count),
             "images": len(self._pairs.paths),
             "left_out": len(self._pairs) - int(count),
-            # The mean cosine is that at the root mean square of the distances.
-            "mean": total / count
-            if self.metric == METRICS[0]
-            else self._value(sqrt(squares / count)),
+            "mean": total / count if is_distance else cosine_at(sqrt(squares / count)),
             "nearest": self._value(distance),
             "nearest_pair": pair,
         }
@@ -259,9 +257,7 @@ class Comparison:
     def _value(self, distance: float) -> float:
         return distance if self.metric == METRICS[0] else cosine_at(distance)
 
-    def _take_in(
-        self, rows: Int32Array, distances: npt.NDArray[np.float64], same: BoolArray | None
-    ) -> None:
+    def _add(self, rows: Int32Array, distances: Float64Array, same: BoolArray | None) -> None:
         if not len(rows):
             return
         self._totals += len(rows), distances.sum(), (distances**2).sum()

@@ -1,28 +1,28 @@
-"""Copies and near-copies: inside a class, across classes (label noise), across splits (leakage).
+"""Checks for copies and near-copies in a class, across classes (label noise) or splits (leaks).
 
-Copies are files of the same content. Near-copies are what `look_alikes` takes for such: it sees
-images that were compressed, resized or converted, and some that are only alike.
+Copies are files of equal content. Near-copies are what `near_copies.group_hashes` puts together:
+images compressed, resized or converted again, and some that are only similar.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.array_types import Int32Array, Int64Array
 from deep_ranking.files.words import counted
 from deep_ranking.images.near_copies import group_hashes
-from deep_ranking.reports.doctor.findings import NOTE, WARNING, Finding, finding
+from deep_ranking.reports.doctor.findings import NOTE, WARNING, Finding, make_finding
 from deep_ranking.reports.doctor.survey import Survey
 
 Groups = list[list[int]]
 
 ACROSS_CLASSES = (
-    "decide which class each is of, and delete the others: the same image as positive and as "
+    "decide which class each belongs to, and delete the others: the same image as positive and as "
     "negative teaches nothing"
 )
 ACROSS_SPLITS = (
-    "delete one of each: what was trained on cannot be judged on; triplet_sampler.py --split "
-    "keeps copies in one part"
+    "delete one of each: a model cannot be judged on images it was trained on; triplet_sampler.py "
+    "--split keeps copies in one part"
 )
 INSIDE = (
     "keep one of each: `duplicates --index` says which and sets the others aside; as they are, "
@@ -30,120 +30,84 @@ INSIDE = (
 )
 
 
-def check_copies(found: Survey) -> Iterator[Finding]:
-    """Find groups of copies, by how far apart they stand; the worst first."""
-    readable = np.flatnonzero(found.readable)
+def check_copies(survey: Survey) -> Iterator[Finding]:
+    """Check for groups of copies across splits, across classes and within classes."""
+    readable = np.flatnonzero(survey.readable)
     if len(readable) < 2:
         return
-    digests = found.digests[readable].view(f"V{found.digests.shape[1]}").ravel()
+    digests = survey.digests[readable].view(f"V{survey.digests.shape[1]}").ravel()
     contents = np.unique(digests, return_inverse=True)[1]
-    content = np.zeros(len(found), np.int64)
+    content = np.zeros(len(survey), np.int64)
     content[readable] = contents
-    alike = group_hashes(found.hashes[readable], found.glances[readable])
-    exact = _groups(readable, contents)
-    near = _groups(readable, alike)
+    near = group_hashes(survey.hashes[readable], survey.glances[readable])
 
-    def part_of(number: int) -> int:
-        return int(found.part[number])
-
-    def class_of(number: int) -> int:
-        return int(found.label[number])
-
-    for kind, groups, words in (
-        ("copies", exact, ("exact copy", "exact copies")),
-        ("near_copies", [_once(group, content) for group in near], ("near-copy", "near-copies")),
+    every = np.arange(len(survey))  # each its own: leaves none out
+    for kind, word, words, groups, once in (
+        ("copies", "exact copy", "exact copies", _groups(readable, contents), every),
+        # Exact copies among near-copies are findings of their own.
+        ("near_copies", "near-copy", "near-copies", _groups(readable, near), content),
     ):
-        if across := [group for group in groups if _differ(group, part_of)]:
-            yield finding(
+        distinct = [_first_of_each(group, once) for group in groups]
+        if across := [group for group in distinct if _differ(group, survey.part)]:
+            yield make_finding(
                 f"{kind}_across_splits",
                 WARNING,
-                f"{counted(len(across), 'group')} of {words[1]} across {_sides(found, across)}: "
+                f"{counted(len(across), 'group')} of {words} across {_splits(survey, across)}: "
                 "leakage",
                 ACROSS_SPLITS,
-                (_items(found, group) for group in across),
+                map(survey.sized_items, across),
             )
-        pieces = [piece for group in groups for piece in _split(group, part_of)]
-        if across := [piece for piece in pieces if _differ(piece, class_of)]:
-            yield finding(
+        pieces = [piece for group in distinct for piece in _split(group, survey.part)]
+        if across := [piece for piece in pieces if _differ(piece, survey.label)]:
+            yield make_finding(
                 f"{kind}_across_classes",
                 WARNING,
-                f"{counted(len(across), 'group')} of {words[1]} across classes: label noise",
+                f"{counted(len(across), 'group')} of {words} across classes: label noise",
                 ACROSS_CLASSES,
-                (_items(found, piece) for piece in across),
+                map(survey.sized_items, across),
             )
-    for kind, groups, words in (
-        ("copies", exact, ("exact copy", "exact copies")),
-        ("near_copies", near, ("near-copy", "near-copies")),
-    ):
         inside = [
-            piece
+            _first_of_each(piece, once)
             for group in groups
-            for part in _split(group, part_of)
-            for piece in _split(part, class_of)
+            for part in _split(group, survey.part)
+            for piece in _split(part, survey.label)
         ]
-        if kind == "near_copies":
-            inside = [_once(piece, content) for piece in inside]
-        inside = [piece for piece in inside if len(piece) > 1]
-        if inside:
+        if inside := [piece for piece in inside if len(piece) > 1]:
             extra = sum(len(piece) - 1 for piece in inside)
-            yield finding(
+            yield make_finding(
                 f"{kind}_inside_classes",
                 NOTE,
-                f"{counted(extra, words[0], words[1])} of other images of their class, in "
+                f"{counted(extra, word)} of other images of their class, in "
                 f"{counted(len(inside), 'group')}",
                 INSIDE,
-                (_items(found, piece) for piece in inside),
-            )
-
-
-def check_shared_classes(found: Survey) -> Iterator[Finding]:
-    """Find classes that are trained on, and are to be unseen."""
-    trained = {name for part in found.parts if part.is_trained for name in part.listing.classes}
-    for part in found.parts:
-        shared = sorted(trained & set(part.listing.classes)) if part.must_be_unseen else []
-        if shared:
-            more = f" and {len(shared) - 5:,} more" if len(shared) > 5 else ""
-            yield finding(
-                "shared_classes",
-                WARNING,
-                f"{counted(len(shared), 'class', 'classes')} of {part.name} also trained on: "
-                f"{', '.join(shared[:5])}{more}",
-                "judge on classes that training never sees, or the figures say nothing of new ones",
+                map(survey.sized_items, inside),
             )
 
 
 def _groups(numbers: Int64Array, codes: Int64Array) -> Groups:
-    """Images of one code, of codes that two or more have."""
+    """Return the images of each code that two or more images have."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order])) + 1
     return [members.tolist() for members in np.split(numbers[order], starts) if len(members) > 1]
 
 
-def _once(group: Sequence[int], content: Int64Array) -> list[int]:
-    """Leave out further images of the same content, which are copies and not only near-copies."""
-    first: dict[int, int] = {}
-    for number in group:
-        first.setdefault(int(content[number]), number)
-    return list(first.values())
+def _first_of_each(group: Sequence[int], by: Int64Array) -> list[int]:
+    return [piece[0] for piece in _split(group, by)]
 
 
-def _split(group: Sequence[int], by: Callable[[int], int]) -> Groups:
+def _split(group: Sequence[int], by: Int32Array | Int64Array) -> Groups:
     pieces: dict[int, list[int]] = {}
     for number in group:
-        pieces.setdefault(by(number), []).append(number)
+        pieces.setdefault(int(by[number]), []).append(number)
     return list(pieces.values())
 
 
-def _differ(group: Sequence[int], by: Callable[[int], int]) -> bool:
-    return len({by(number) for number in group}) > 1
+def _differ(group: Sequence[int], by: Int32Array | Int64Array) -> bool:
+    return len(np.unique(by[group])) > 1
 
 
-def _sides(found: Survey, groups: Groups) -> str:
-    """Name the splits that groups stand in."""
-    parts = sorted({int(found.part[number]) for group in groups for number in group})
-    names = [found.parts[part].name or "training" for part in parts]
+def _splits(survey: Survey, groups: Groups) -> str:
+    """Return the names of the splits that groups are in: "train, val and unseen"."""
+    parts = sorted({int(survey.part[number]) for group in groups for number in group})
+    names = [survey.parts[part].name or "training" for part in parts]
     return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _items(found: Survey, group: Sequence[int]) -> list:  # type: ignore[type-arg]
-    return [found.item(number, f"{found.width[number]}x{found.height[number]}") for number in group]

@@ -1,7 +1,7 @@
-"""What training would take: triplets, bytes of their file, time and memory, each about.
+"""Estimates of what training would take: triplets, size of their file, time and memory.
 
-Triplets and bytes follow from the folders alone. Time and memory follow from a few steps of the
-very network, which `timing` measures on this machine.
+Triplets and file size follow from the folders alone. Time and memory follow from a few steps of the
+network, which `timing` measures on this machine.
 """
 
 import os
@@ -9,34 +9,33 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from deep_ranking.config import SamplingConfig, TrainConfig
-from deep_ranking.datasets import relative_prefix
-from deep_ranking.files.array_types import Int64Array
+from deep_ranking.config import HARD, IN_CLASS, OUT_OF_CLASS, SamplingConfig, TrainConfig
+from deep_ranking.datasets import LabelledImages, limit_classes, relative_prefix, with_folder_items
 from deep_ranking.files.words import byte_size, duration
-from deep_ranking.reports.doctor.drawing import limited, make_drawing
-from deep_ranking.reports.doctor.findings import FAILS, WARNING, Finding, finding
+from deep_ranking.reports.doctor.findings import FAILS, WARNING, Finding, make_finding
 from deep_ranking.reports.doctor.survey import Survey
-from deep_ranking.sampling import ClassBatches
+from deep_ranking.sampling import ClassBatches, Strategy, make_strategy
 from deep_ranking.sampling.triplet_file import field_bytes
 
-BYTES_A_TRIPLET = 16  # three numbers of images, and its place in the order of an epoch
+BYTES_A_TRIPLET = 16  # three image numbers, and its place in the order of an epoch
 MUCH_MEMORY = 0.9  # share of the machine's
 LONG_TIME = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What was measured on this machine.
+class TrainingCost:
+    """What training takes on this machine, as measured.
 
     Attributes:
-        read_seconds: of one core, to read an image as training does.
-        step_seconds: to train on one batch that is read already.
-        frozen_seconds: to compute the frozen layers of an image once, where they are cached.
-        memory: bytes of the whole process at its most.
+        read_seconds: seconds of one core to read an image as training does.
+        step_seconds: seconds to train on one batch, without reading it.
+        frozen_seconds: seconds to compute the frozen layers of an image once, where they are
+            cached.
+        memory: peak of the whole process in bytes.
     """
 
     read_seconds: float
@@ -46,14 +45,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Amount:
-    """How much there is to do.
+class Workload:
+    """How much a run has to do.
 
     Attributes:
-        num_images: images that are trained on.
-        num_triplets: an epoch, at most; of batches of classes, of one batch.
+        num_images: images to train on.
+        num_triplets: at most, in an epoch; with batches of classes, in one batch.
         num_steps: batches an epoch.
-        file_bytes: of the triplet file, where there is one.
+        file_bytes: size of the triplet file; None if the run needs none.
     """
 
     num_images: int
@@ -62,16 +61,15 @@ class Amount:
     file_bytes: int | None
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """One line of what training would take.
+class Estimate(NamedTuple):
+    """One estimate of what training would take.
 
     Attributes:
         kind: name, for programs.
         value: the number.
-        unit: what it counts.
+        unit: its unit.
         what: one line.
-        suggestion: one line, how to make it less.
+        suggestion: one line, how to reduce it.
     """
 
     kind: str
@@ -80,75 +78,105 @@ class Estimate:
     what: str
     suggestion: str
 
-    def as_json(self) -> dict[str, Any]:
-        """Give all of it as what JSON can hold."""
-        return vars(self).copy()
+
+def planned_images(survey: Survey, config: TrainConfig, sampling: SamplingConfig) -> LabelledImages:
+    """Return the images to train on, broken ones included, with the labels that sampling needs."""
+    images = survey.trained_images
+    return with_folder_items(images, config.level or 1) if sampling.strategy == IN_CLASS else images
 
 
-def count(found: Survey, config: TrainConfig, sampling: SamplingConfig) -> Amount:
-    """Count what a run would draw.
+def make_sampler(
+    images: LabelledImages, config: TrainConfig, sampling: SamplingConfig
+) -> Strategy | ClassBatches:
+    """Return what draws triplets or batches from images.
+
+    Args:
+        images: some of the `planned_images`.
+        config: the run; it decides the kind of batches.
+        sampling: how triplets are drawn, for a file or while training.
+
+    Raises:
+        InputError: there are too few classes, or too few images in each.
+    """
+    labels = images.items.codes
+    if config.batches == "classes":
+        return ClassBatches(
+            labels,
+            batch_size=config.batch_size,
+            images_per_class=config.images_per_class,
+            seed=config.seed,
+        )
+    if sampling.strategy == HARD:
+        # Counting the triplets needs no network: out-of-class draws as many.
+        sampling = SamplingConfig(
+            num_pos_images=sampling.num_pos_images,
+            num_neg_images=min(sampling.num_neg_images, sampling.num_neighbours),
+            strategy=OUT_OF_CLASS,
+            balance=sampling.balance,
+        )
+    categories = None if images.categories is None else images.categories.codes
+    return make_strategy(sampling, labels, categories=categories)
+
+
+def estimate_workload(survey: Survey, config: TrainConfig, sampling: SamplingConfig) -> Workload:
+    """Return how much a run has to do.
 
     Raises:
         InputError: there is nothing to draw from.
     """
-    numbers = limited(found, config.max_images_per_class)
-    drawing = make_drawing(found, numbers, config, sampling)
-    if isinstance(drawing, ClassBatches):
-        classes, each = drawing.num_classes, drawing.images_per_class
+    images = limit_classes(
+        planned_images(survey, config, sampling), most=config.max_images_per_class
+    )
+    sampler = make_sampler(images, config, sampling)
+    if isinstance(sampler, ClassBatches):
+        classes, each = sampler.num_classes, sampler.images_per_class
         triplets = classes * each * (each - 1) * (classes - 1) * each
-        num_steps = config.steps_per_epoch or -(-len(numbers) // drawing.num_images)
-        return Amount(len(numbers), triplets, num_steps, None)
-    triplets = drawing.num_triplets
+        num_steps = config.steps_per_epoch or -(-len(images) // sampler.num_images)
+        return Workload(len(images), triplets, num_steps, None)
+    triplets = sampler.num_triplets
     num_steps = config.steps_per_epoch or -(-triplets // (config.batch_size // 3))
-    file_bytes = None
-    if not config.draws:
-        file_bytes = round(triplets * _line_bytes(found, numbers, sampling))
-    return Amount(len(numbers), triplets, num_steps, file_bytes)
+    file_bytes = None if config.draws else round(triplets * _mean_line_bytes(images, sampling))
+    return Workload(len(images), triplets, num_steps, file_bytes)
 
 
-def describe(
-    amount: Amount, cost: Cost | None, config: TrainConfig, sampling: SamplingConfig
+def make_estimates(
+    workload: Workload, cost: TrainingCost | None, config: TrainConfig, sampling: SamplingConfig
 ) -> Iterator[Estimate]:
-    """Say what it comes to, with what would make it less."""
-    positives, negatives = sampling.num_pos_images, sampling.num_neg_images
+    """Yield the estimates of a run; those of time and memory need its cost."""
     if config.batches == "classes":
-        yield Estimate(
-            "triplets",
-            amount.num_triplets,
-            "triplets",
-            f"{amount.num_triplets:,} at most in each of {amount.num_steps:,} batches an epoch; no "
-            "file",
-            "--images_per_class and --batch_size decide it",
+        what = (
+            f"{workload.num_triplets:,} at most in each of {workload.num_steps:,} batches an "
+            "epoch; no file"
         )
+        suggestion = "--images_per_class and --batch_size decide it"
     else:
-        fewer = max(1, negatives // 10)
-        yield Estimate(
-            "triplets",
-            amount.num_triplets,
-            "triplets",
-            f"about {amount.num_triplets:,} an epoch, {positives} positives an image and "
-            f"{negatives} negatives each, at most",
-            f"--num_neg_images {fewer} gives about {fewer / negatives:.0%} of them"
-            if negatives > 1
-            else "--batches classes uses every triplet of a batch",
+        negatives = sampling.num_neg_images
+        what = (
+            f"about {workload.num_triplets:,} an epoch, at most {sampling.num_pos_images} "
+            f"positives an image and {negatives} negatives each"
         )
-    if amount.file_bytes is not None:
+        fewer = max(1, negatives // 10)
+        suggestion = f"--num_neg_images {fewer} gives about {fewer / negatives:.0%} of them"
+        if negatives == 1:
+            suggestion = "--batches classes uses every triplet of a batch"
+    yield Estimate("triplets", workload.num_triplets, "triplets", what, suggestion)
+    if workload.file_bytes is not None:
         yield Estimate(
             "file",
-            amount.file_bytes,
+            workload.file_bytes,
             "bytes",
-            f"about {byte_size(amount.file_bytes)} of triplets.txt in the working folder",
+            f"about {byte_size(workload.file_bytes)} of triplets.txt in the working folder",
             "--compress of triplet_sampler.py takes a fifth or less; train.py --strategy "
-            "out-of-class draws triplets with no file between",
+            "out-of-class draws triplets without a file",
         )
     if cost is None:
         return
-    seconds_per_epoch, once = seconds_of(amount, cost, config)
+    seconds_per_epoch, once = training_seconds(workload, cost, config)
     total = once + config.epochs * seconds_per_epoch
     first = f"{duration(once)} once for features, then " if once else ""
     what = (
-        f"about {duration(total)}: {first}{config.epochs} epochs of {amount.num_steps:,} batches, "
-        f"about {duration(seconds_per_epoch)} each; judging not counted"
+        f"about {duration(total)}: {first}{config.epochs} epochs of {workload.num_steps:,} "
+        f"batches, about {duration(seconds_per_epoch)} each; validation not counted"
     )
     if config.cache_features:
         suggestion = (
@@ -157,7 +185,7 @@ def describe(
     else:
         suggestion = "--recipe laptop takes minutes; or fewer --epochs, --steps_per_epoch N"
     yield Estimate("time", total, "seconds", what, suggestion)
-    memory = memory_of(amount, cost, config)
+    memory = training_memory(workload, cost, config)
     yield Estimate(
         "memory",
         memory,
@@ -167,76 +195,78 @@ def describe(
     )
 
 
-def seconds_of(amount: Amount, cost: Cost, config: TrainConfig) -> tuple[float, float]:
-    """Give the seconds of an epoch, and those that come once before."""
+def training_seconds(
+    workload: Workload, cost: TrainingCost, config: TrainConfig
+) -> tuple[float, float]:
+    """Return the seconds of an epoch, and the seconds once before the first."""
     read = cost.read_seconds / (os.cpu_count() or 1)
     if config.cache_features:
-        views = amount.num_images * config.cached_views
-        return amount.num_steps * cost.step_seconds, views * (cost.frozen_seconds + read)
-    return amount.num_steps * (cost.step_seconds + config.batch_size * read), 0.0
+        views = workload.num_images * config.cached_views
+        return workload.num_steps * cost.step_seconds, views * (cost.frozen_seconds + read)
+    return workload.num_steps * (cost.step_seconds + config.batch_size * read), 0.0
 
 
-def memory_of(amount: Amount, cost: Cost, config: TrainConfig) -> int:
-    """Give the bytes that training takes, the table of triplets included."""
+def training_memory(workload: Workload, cost: TrainingCost, config: TrainConfig) -> int:
+    """Return the bytes that training takes, with the table of triplets."""
     if config.batches == "classes":
         return cost.memory
-    num_triplets = amount.num_triplets
+    num_triplets = workload.num_triplets
     if config.draws and config.steps_per_epoch is not None:
         num_triplets = config.steps_per_epoch * (config.batch_size // 3)
     return cost.memory + BYTES_A_TRIPLET * num_triplets
 
 
-def check_estimate(amount: Amount, cost: Cost | None, config: TrainConfig) -> Iterator[Finding]:
-    """What there is not enough of on this machine."""
+def check_resources(
+    workload: Workload, cost: TrainingCost | None, config: TrainConfig
+) -> Iterator[Finding]:
+    """Check that disk, memory and time of this machine are enough."""
     free = shutil.disk_usage(Path.cwd()).free
-    if amount.file_bytes is not None and amount.file_bytes > free:
-        yield finding(
+    if workload.file_bytes is not None and workload.file_bytes > free:
+        yield make_finding(
             "disk",
             FAILS,
-            f"a triplet file of about {byte_size(amount.file_bytes)} does not fit on the disk "
+            f"a triplet file of about {byte_size(workload.file_bytes)} does not fit on the disk "
             f"of the working folder, which has {byte_size(free)} left",
             "draw fewer by --num_neg_images, or train with --strategy out-of-class and no file",
         )
     if cost is None:
         return
-    memory, machine = memory_of(amount, cost, config), machine_memory()
+    memory, machine = training_memory(workload, cost, config), machine_memory()
     if memory > MUCH_MEMORY * machine:
-        yield finding(
+        yield make_finding(
             "memory",
             WARNING,
             f"training takes about {byte_size(memory)} of memory, and the machine has "
             f"{byte_size(machine)}",
             "lower --batch_size or --image_size, or draw fewer triplets",
         )
-    seconds_per_epoch, once = seconds_of(amount, cost, config)
+    seconds_per_epoch, once = training_seconds(workload, cost, config)
     if (total := once + config.epochs * seconds_per_epoch) > LONG_TIME:
-        yield finding(
+        yield make_finding(
             "long_training",
             WARNING,
             f"training takes about {duration(total)} on this machine",
             "--recipe laptop takes minutes on two cores; a graphics processor, fewer triplets or "
-            "fewer --epochs make the rest shorter",
+            "fewer --epochs shorten any run",
         )
 
 
 def machine_memory() -> int:
-    """Give the bytes of main memory."""
+    """Return the bytes of main memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _line_bytes(found: Survey, numbers: Int64Array, sampling: SamplingConfig) -> float:
-    """Mean bytes of a line of the triplet file, with negatives of all other classes as likely."""
-    part = next(part for part in found.parts if part.is_trained)
-    prefix = relative_prefix(part.listing.root, Path.cwd())
-    names = [prefix + found.path(n).removeprefix(part.prefix) for n in numbers.tolist()]
-    sizes = field_bytes(names)
-    labels = np.unique(found.label[numbers], return_inverse=True)[1]
-    images = np.bincount(labels)
-    own = np.bincount(labels, sizes)  # bytes of all paths of a class
-    others = len(labels) - images
-    positives = np.minimum(sampling.num_pos_images, images - 1)
+def _mean_line_bytes(images: LabelledImages, sampling: SamplingConfig) -> float:
+    """Return the mean bytes of a line of the triplet file, all negatives being equally likely."""
+    prefix = relative_prefix(images.root, Path.cwd())
+    sizes = field_bytes([prefix + path for path in images.paths])
+    labels = np.unique(images.items.codes, return_inverse=True)[1]
+    num_images = np.bincount(labels)
+    class_bytes = np.bincount(labels, sizes)  # of all paths of a class
+    others = len(labels) - num_images
+    positives = np.minimum(sampling.num_pos_images, num_images - 1)
     weights = positives * np.minimum(sampling.num_neg_images, others)  # triplets of a query
-    weights = weights * (1 if sampling.balance else images)
-    negative = (own.sum() - own) / np.maximum(others, 1)
-    signs = 3  # two commas and the line's end
-    return float(np.average(2 * own / images + negative + signs, weights=weights))
+    weights = weights * (1 if sampling.balance else num_images)
+    negative = (class_bytes.sum() - class_bytes) / np.maximum(others, 1)
+    separators = 3  # two commas and the end of the line
+    return float(np.average(2 * class_bytes / num_images + negative + separators, weights=weights))

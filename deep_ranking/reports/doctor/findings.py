@@ -1,7 +1,6 @@
-"""What a finding is: what is wrong, how bad that is, how to mend it, and which images it is about.
+"""What a finding is: what is wrong, how bad it is, how to mend it, and the images it is about.
 
-Everything that the doctor finds, whatever the check, has this one form, so that text, JSON and page
-show it alike.
+Every check of the doctor returns findings of this one form, so text, JSON and page show them alike.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 FAILS, WARNING, NOTE = "fails", "warning", "note"
 SEVERITIES = (FAILS, WARNING, NOTE)
 MOST_KEPT = 1000  # groups of images that a finding keeps; it counts all
+MOST_NAMES = 5  # names in a line
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Item:
     """An image that a finding is about.
 
     Attributes:
-        path: as it is shown: relative to the data set, or whole if it lies outside.
-        file: where it is.
-        detail: what to say beside it: its problem, its class, its size.
+        path: path to show: relative to the data set, or whole if the image lies outside.
+        file: path to open.
+        detail: text to show beside it: its problem, its class or its size.
     """
 
     path: str
@@ -35,12 +35,12 @@ class Finding:
 
     Attributes:
         kind: name of the check, for programs.
-        severity: "fails", training would not get to its end; "warning", it would learn worse or
+        severity: "fails", training would stop before its end; "warning", it would learn worse or
             be judged wrongly; "note", worth knowing.
         what: one line.
         suggestion: one line, how to mend it.
-        groups: the images, those that belong together in one group; at most `MOST_KEPT` of them.
-        num_groups: how many groups there are in all.
+        groups: the images, at most `MOST_KEPT` groups of images that belong together.
+        num_groups: number of groups in all.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Finding:
     num_groups: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Give all of it as what JSON can hold."""
+        """Return the finding as a JSON object."""
         return {
             "kind": self.kind,
             "severity": self.severity,
@@ -65,17 +65,23 @@ class Finding:
         }
 
 
-def finding(
+def make_finding(
     kind: str,
     severity: str,
     what: str,
     suggestion: str,
     groups: Iterable[Sequence[Item]] = (),
 ) -> Finding:
-    """Make a finding of any number of groups, of which it keeps the first."""
+    """Return a finding that counts all groups and keeps the first `MOST_KEPT`."""
     kept, count = [], 0
     for group in groups:
         if count < MOST_KEPT:
             kept.append(tuple(group))
         count += 1
     return Finding(kind, severity, what, suggestion, tuple(kept), count)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others: "a, b, c, d, e and 2 more"."""
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more

@@ -1,13 +1,12 @@
-"""One HTML page about a data set: what is wrong, with thumbnails of the images it is about."""
+"""One HTML page about a data set: what is wrong, with thumbnails of the images concerned."""
 
 from collections.abc import Sequence
 
-from deep_ranking.reports.doctor.examination import Examination, verdict
+from deep_ranking.reports.doctor.examination import Examination
 from deep_ranking.reports.doctor.findings import FAILS, Finding, Item
-from deep_ranking.reports.page.duplicate_groups import FIGURE, proportional_pixels
+from deep_ranking.reports.page.duplicate_groups import proportional_pixels
 from deep_ranking.reports.page.html import (
     contents,
-    escaped,
     page,
     paragraph,
     section,
@@ -15,11 +14,12 @@ from deep_ranking.reports.page.html import (
     thumbnail,
 )
 
+WIDTH = "7.5rem"  # of a thumbnail
 MOST_GROUPS, MOST_IMAGES = 24, 6  # groups of a finding, and images of each, that a page shows
-MOST_NAMES = 100  # rows of images that cannot be shown
+MOST_ROWS = 100  # of the table of broken images, which cannot be shown
 TITLES = {
     "broken": "Broken images",
-    "wrong_extension": "Names of another format",
+    "wrong_extension": "Wrong file extensions",
     "no_images": "No image can be read",
     "no_triplets": "Nothing to learn from",
     "unreadable_classes": "Classes without a readable image",
@@ -27,7 +27,7 @@ TITLES = {
     "imbalance": "Imbalance",
     "outside_classes": "Images in no class",
     "unlistable": "Files that cannot be listed",
-    "links_seen_again": "Links to what is listed already",
+    "links_seen_again": "Links to folders already listed",
     "empty_folders": "Folders without images",
     "validation_share": "Too few classes to hold back",
     "copies_across_splits": "Copies across splits",
@@ -36,12 +36,12 @@ TITLES = {
     "near_copies_across_classes": "Near-copies across classes",
     "copies_inside_classes": "Copies inside classes",
     "near_copies_inside_classes": "Near-copies inside classes",
-    "shared_classes": "Classes that are not unseen",
+    "shared_classes": "Classes also trained on",
     "small": "Small images",
     "long": "Long images",
     "odd_size": "Images of another size",
     "colour_modes": "Colour modes",
-    "modes_tell_classes": "Classes told by colour mode",
+    "modes_tell_classes": "Classes that differ by colour mode",
     "mislabelled": "Likely mislabelled",
     "disk": "Disk",
     "memory": "Memory",
@@ -50,20 +50,19 @@ TITLES = {
 
 
 def doctor_page(examination: Examination) -> str:
-    """Make the page: nothing to load, pictures included."""
-    found = examination.found
+    """Return the page as HTML that loads nothing: the pictures are in it."""
     rows = [
         (
             part.name or "all",
-            f"{len(part.listing.paths):,}",
-            f"{int(found.readable[found.part == number].sum()):,}",
-            f"{len(part.listing.classes):,}",
+            f"{part.num_images:,}",
+            f"{part.num_readable:,}",
+            f"{part.num_classes:,}",
         )
-        for number, part in enumerate(found.parts)
+        for part in examination.survey.summary()
     ]
-    result = verdict(examination)
+    conclusion = examination.conclusion
     parts = [
-        paragraph(f"{result[0].upper()}{result[1:]}."),
+        paragraph(f"{conclusion[0].upper()}{conclusion[1:]}."),
         table(("part", "images", "that can be read", "classes"), rows),
     ]
     if examination.findings:
@@ -82,38 +81,37 @@ def doctor_page(examination: Examination) -> str:
         lines = [(each.kind, each.what, each.suggestion) for each in examination.estimates]
         sections["Training"] = section(
             "Training",
-            paragraph("Estimates: time and memory by a few small steps on this machine."),
+            paragraph("Time and memory are estimated from a few small steps on this machine."),
             table(("", "about", "what makes it less"), lines, text=[1, 2]),
         )
     for each in examination.findings:
         if each.groups:
-            sections[TITLES[each.kind]] = section(TITLES[each.kind], *_finding(each))
+            sections[TITLES[each.kind]] = section(TITLES[each.kind], *_finding_html(each))
     body = "\n".join([contents(list(sections)), *sections.values()])
-    return page(f"Doctor: {found.root}", body)
+    return page(f"Doctor: {examination.survey.root}", body)
 
 
-def _finding(found: Finding) -> list[str]:
-    bad = "Training would fail: " if found.severity == FAILS else ""
-    parts = [paragraph(f"{bad}{found.what}."), paragraph(f"To mend it: {found.suggestion}.")]
-    if found.kind == "broken":
-        names = [(item.path, item.detail) for (item,) in found.groups[:MOST_NAMES]]
+def _finding_html(finding: Finding) -> list[str]:
+    bad = "Training would fail: " if finding.severity == FAILS else ""
+    parts = [paragraph(f"{bad}{finding.what}."), paragraph(f"To mend it: {finding.suggestion}.")]
+    if finding.kind == "broken":
+        names = [(item.path, item.detail) for (item,) in finding.groups[:MOST_ROWS]]
         parts.append(table(("image", "problem"), names, text=[1]))
-        return [*parts, *_more(found.num_groups - len(names))]
-    shown = found.groups[:MOST_GROUPS]
-    if all(len(group) == 1 for group in found.groups):
-        figures = [_figure(item, index=1) for (item,) in shown]
+        return [*parts, *_more_html(finding.num_groups - len(names))]
+    shown = finding.groups[:MOST_GROUPS]
+    if all(len(group) == 1 for group in finding.groups):
+        figures = [_figure_html(item) for (item,) in shown]
         parts.append(f'<div class="row">{"".join(figures)}</div>')
     else:
-        boxes = [_box(found, group) for group in shown]
+        boxes = [_group_html(finding, group) for group in shown]
         parts.append(f'<div class="pairs">{"".join(boxes)}</div>')
-    return [*parts, *_more(found.num_groups - len(shown))]
+    return [*parts, *_more_html(finding.num_groups - len(shown))]
 
 
-def _box(found: Finding, group: Sequence[Item]) -> str:
-    is_suspect = found.kind == "mislabelled"
+def _group_html(finding: Finding, group: Sequence[Item]) -> str:
+    kinds = ["miss", *["hit"] * len(group)] if finding.kind == "mislabelled" else [""] * len(group)
     figures = [
-        _figure(item, index=number, is_suspect=is_suspect)
-        for number, item in enumerate(group[:MOST_IMAGES])
+        _figure_html(item, kind) for item, kind in zip(group[:MOST_IMAGES], kinds, strict=False)
     ]
     more = len(group) - MOST_IMAGES
     text = paragraph(f"and {more:,} more") if more > 0 else ""
@@ -121,13 +119,11 @@ def _box(found: Finding, group: Sequence[Item]) -> str:
     return f'<div class="pair">{row}{"".join(figures)}</div>{text}</div>'
 
 
-def _figure(item: Item, *, index: int, is_suspect: bool = False) -> str:
-    kind = ("miss" if index == 0 else "hit") if is_suspect else ""
+def _figure_html(item: Item, kind: str = "") -> str:
     pixels = proportional_pixels(item.file)
     caption = f"{item.detail}, {item.path}" if item.detail else item.path
-    made = thumbnail(pixels, caption, kind=kind, description=str(item.file))
-    return made.replace("<figure>", FIGURE.replace("11rem", "7.5rem"), 1)
+    return thumbnail(pixels, caption, kind=kind, description=str(item.file), width=WIDTH)
 
 
-def _more(number: int) -> list[str]:
-    return [f"<p>{escaped(f'and {number:,} more.')}</p>"] if number > 0 else []
+def _more_html(number: int) -> list[str]:
+    return [paragraph(f"and {number:,} more.")] if number > 0 else []

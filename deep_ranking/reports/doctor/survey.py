@@ -1,126 +1,98 @@
-"""One pass over all images of a data set, each file read once: what the checks go by.
+"""One pass that reads every image file of a data set once, and keeps what the checks need.
 
-What is kept of an image takes about a hundred bytes beside its path, whatever its size.
+This takes about a hundred bytes an image beside its path, whatever the image's size.
 """
 
 import hashlib
-import io
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from deep_ranking.datasets import hold_back_classes
-from deep_ranking.datasets.layout import split_folders
+from deep_ranking.datasets import LabelledImages, Labels
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import BoolArray, Int64Array, UInt8Array
+from deep_ranking.files.array_types import Int64Array, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.images import (
-    FORMATS,
-    ImageListing,
-    decode_bytes,
-    find_images,
-    read_file,
-    resample,
-)
+from deep_ranking.images import decode_bytes, open_header, read_file, resample
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE
 from deep_ranking.images.near_copies import GLANCE, hash_and_glance
 from deep_ranking.reports.doctor.findings import Item
+from deep_ranking.reports.doctor.parts import Part
 
 IMAGES_AT_ONCE = 1024
 MAX_THREADS = 8  # each holds one image
 DIGEST_BYTES = 16
-TRAIN = "train"
 
 
-@dataclass(frozen=True)
-class Part:
-    """A folder of classes, or the classes of it that are held back.
-
-    Attributes:
-        name: of the split; "" for a data set without any.
-        listing: its images.
-        prefix: what goes before their paths where they are shown.
-        is_trained: whether training learns from it.
-        is_judged: whether training is judged on it.
-        must_be_unseen: whether its classes are to be none of those that are trained on.
-    """
-
-    name: str
-    listing: ImageListing
-    prefix: str = ""
-    is_trained: bool = False
-    is_judged: bool = False
-    must_be_unseen: bool = False
-
-
-class Seen(NamedTuple):
-    """What is kept of one image; of a broken one, only the problem with it."""
+class ImageFacts(NamedTuple):
+    """What the survey keeps of one image; of a broken one, only the problem."""
 
     problem: str = ""
     width: int = 0
     height: int = 0
     format: str = ""
     mode: str = ""
-    num_bytes: int = 0
     digest: bytes = bytes(DIGEST_BYTES)
     hash: UInt8Array = np.zeros(8, np.uint8)
     glance: UInt8Array = np.zeros(GLANCE * GLANCE * 3, np.uint8)
 
 
+class PartSummary(NamedTuple):
+    """The size of one part."""
+
+    name: str
+    num_images: int
+    num_readable: int
+    num_classes: int
+    is_trained: bool
+
+
 class Survey:
-    """The images of all parts, numbered in the order of the parts and their listings.
+    """The images of all parts, numbered in the order of the parts and their paths.
 
     Args:
-        root: the data set.
+        root: folder of the data set.
         parts: its parts.
 
     Attributes:
         part: int32 (images,), number of the part.
+        is_trained: bool (images,), whether training learns from the part.
+        is_judged: bool (images,), whether training is judged on the part.
         label: int32 (images,), index into `classes`.
-        classes: names of all classes, sorted; a class of two parts is one.
-        problems: what is wrong with each image that cannot be read.
+        classes: names of all classes, sorted; parts share the classes of the same name.
+        problems: the problem of each image that cannot be read, by its number.
         readable: bool (images,).
-        width: int32 (images,), pixels as stored; as all that follow, 0 for a broken image.
+        width: int32 (images,), pixels as stored; this and all below are 0 for a broken image.
         height: int32 (images,).
-        num_bytes: int64 (images,), of the file.
         format: int32 (images,), index into `formats`.
-        mode: int32 (images,), index into `modes`, Pillow's words.
+        mode: int32 (images,), index into `modes`, Pillow's names.
         digests: uint8 (images, 16), of the file's content.
         hashes: uint8 (images, 8), perceptual.
         glances: uint8 (images, 48), colours at a glance.
-        seconds: what the pass took.
+        seconds: time that the pass took.
     """
 
     def __init__(self, root: Path, parts: Sequence[Part]) -> None:
         self.root = root
         self.parts = list(parts)
-        sizes = [len(part.listing.paths) for part in parts]
+        sizes = [len(part.images) for part in parts]
         self._ends = np.cumsum(sizes)
         count = sum(sizes)
         self.part = np.repeat(np.arange(len(parts), dtype=np.int32), sizes)
-        self.classes = sorted({name for part in parts for name in part.listing.classes})
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        self.label = np.concatenate(
-            [
-                np.array([numbers[name] for name in part.listing.classes], np.int32)[
-                    part.listing.labels
-                ]
-                for part in parts
-            ]
-        )
+        self.is_trained = np.array([part.is_trained for part in parts])[self.part]
+        self.is_judged = np.array([part.is_judged for part in parts])[self.part]
+        items = [part.images.items for part in parts]
+        labels = Labels.of([each.names[code] for each in items for code in each.codes.tolist()])
+        self.label, self.classes = labels.codes, labels.names
         self.problems: dict[int, str] = {}
         self.readable = np.zeros(count, bool)
         self.width = np.zeros(count, np.int32)
         self.height = np.zeros(count, np.int32)
-        self.num_bytes = np.zeros(count, np.int64)
         self.formats: list[str] = []
         self.modes: list[str] = []
         self.format = np.zeros(count, np.int32)
@@ -131,166 +103,110 @@ class Survey:
         self.seconds = 0.0
 
     def __len__(self) -> int:
-        """Give the number of images, broken ones too."""
+        """Return the number of images, broken ones included."""
         return len(self.part)
 
+    @property
+    def trained_images(self) -> LabelledImages:
+        """The images that are trained on, in order."""
+        return next(part.images for part in self.parts if part.is_trained)
+
+    def summary(self) -> list[PartSummary]:
+        """Return the number of images and classes of each part."""
+        return [
+            PartSummary(
+                part.name,
+                len(part.images),
+                int(self.readable[self.part == number].sum()),
+                part.images.items.num_names,
+                part.is_trained,
+            )
+            for number, part in enumerate(self.parts)
+        ]
+
     def file(self, number: int) -> Path:
-        """Give the file of an image."""
+        """Return the file of an image."""
         part, path = self._place(number)
-        return part.listing.root / path
+        return part.images.root / path
 
     def path(self, number: int) -> str:
-        """Give the path of an image as it is shown."""
+        """Return the path of an image as it is shown."""
         part, path = self._place(number)
         return part.prefix + path
 
-    def class_of(self, number: int) -> str:
-        """Give the class of an image."""
-        name: str = self.classes[self.label[number]]
-        return name
+    def format_of(self, number: int) -> str:
+        """Return Pillow's name of an image's file format."""
+        return self.formats[int(self.format[number])]
 
     def item(self, number: int, detail: str = "") -> Item:
-        """Give an image as findings show it."""
+        """Return an image for a finding."""
         return Item(self.path(number), self.file(number), detail)
 
-    def items(self, numbers: Sequence[int] | Int64Array, detail: str = "") -> Iterator[list[Item]]:
-        """Give images as findings show them, each by itself."""
-        return ([self.item(int(number), detail)] for number in numbers)
+    def sized_items(self, numbers: Iterable[int] | Int64Array) -> list[Item]:
+        """Return images for a finding, with their sizes."""
+        return [self.item(int(n), f"{self.width[n]}x{self.height[n]}") for n in numbers]
 
-    def where(self, *, trained: bool | None = None, judged: bool | None = None) -> BoolArray:
-        """Say which images are in a part that is trained on, or judged on: bool (images,)."""
-        wanted = [
-            (trained is None or part.is_trained == trained)
-            and (judged is None or part.is_judged == judged)
-            for part in self.parts
-        ]
-        return np.array(wanted, bool)[self.part]
-
-    def enter(self, number: int, seen: Seen) -> None:
-        """Keep what was seen of an image."""
-        if seen.problem:
-            self.problems[number] = seen.problem
+    def record(self, number: int, facts: ImageFacts) -> None:
+        """Record what is known of an image."""
+        if facts.problem:
+            self.problems[number] = facts.problem
             return
         self.readable[number] = True
-        self.width[number], self.height[number] = seen.width, seen.height
-        self.num_bytes[number] = seen.num_bytes
-        self.format[number] = _number_of(seen.format, self.formats)
-        self.mode[number] = _number_of(seen.mode, self.modes)
-        self.digests[number] = np.frombuffer(seen.digest, np.uint8)
-        self.hashes[number], self.glances[number] = seen.hash, seen.glance
+        self.width[number], self.height[number] = facts.width, facts.height
+        self.format[number] = _number_of(facts.format, self.formats)
+        self.mode[number] = _number_of(facts.mode, self.modes)
+        self.digests[number] = np.frombuffer(facts.digest, np.uint8)
+        self.hashes[number], self.glances[number] = facts.hash, facts.glance
 
     def _place(self, number: int) -> tuple[Part, str]:
         part = self.parts[self.part[number]]
-        begin = self._ends[self.part[number]] - len(part.listing.paths)
-        return part, part.listing.paths[number - begin]
-
-
-def find_parts(
-    root: Path, *, validation: Path | None = None, validation_share: float | None = None
-) -> list[Part]:
-    """List the parts of a data set: its splits, if its folders are named so, and what is judged on.
-
-    Args:
-        root: folder with one folder a class, or one a split, of which `train` is trained on, or
-            the first if there is no such.
-        validation: another folder of classes, to judge on.
-        validation_share: share of the classes that training holds back to judge on; where they are
-            too few for that, none is.
-
-    Raises:
-        InputError: a folder is none, or holds no images of classes.
-    """
-    if splits := split_folders(root) if root.is_dir() else []:
-        trained = TRAIN if TRAIN in splits else splits[0]
-        parts = [
-            Part(
-                name,
-                find_images(root / name),
-                f"{name}/",
-                is_trained=name == trained,
-                must_be_unseen=name == "unseen",
-            )
-            for name in splits
-        ]
-    else:
-        parts = [Part("", find_images(root), is_trained=True)]
-    if validation_share is not None:
-        parts = [each for part in parts for each in _held_back(part, validation_share)]
-    if validation is not None:
-        listing = find_images(validation)
-        parts.append(
-            Part("validation", listing, f"{validation}/", is_judged=True, must_be_unseen=True)
-        )
-    return parts
+        begin = self._ends[self.part[number]] - len(part.images)
+        return part, part.images.paths[number - begin]
 
 
 def survey_images(root: Path, parts: Sequence[Part], *, progress: bool = False) -> Survey:
-    """Read all images.
+    """Read all images of a data set.
 
     Args:
-        root: the data set.
-        parts: as `find_parts` gives them.
+        root: folder of the data set.
+        parts: result of `find_parts`.
         progress: whether to show a progress bar on standard error, if that is a terminal.
+
+    Returns:
+        The `Survey`.
     """
-    found = Survey(root, parts)
-    cv2.setNumThreads(1)  # OpenCV's own threads would get in the way of these
+    survey = Survey(root, parts)
+    cv2.setNumThreads(1)  # OpenCV's own threads would compete with these
     start = time.monotonic()
-    bar = progress_bar(total=len(found), title="reading", unit="images", shown=progress)
+    bar = progress_bar(total=len(survey), title="reading", unit="images", shown=progress)
     with bar, ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
         try:
-            for begin in range(0, len(found), IMAGES_AT_ONCE):
-                numbers = range(begin, min(begin + IMAGES_AT_ONCE, len(found)))
-                files = [found.file(number) for number in numbers]
-                for number, seen in zip(numbers, threads.map(look_at, files), strict=True):
-                    found.enter(number, seen)
+            for begin in range(0, len(survey), IMAGES_AT_ONCE):
+                numbers = range(begin, min(begin + IMAGES_AT_ONCE, len(survey)))
+                files = [survey.file(number) for number in numbers]
+                for number, facts in zip(numbers, threads.map(inspect_image, files), strict=True):
+                    survey.record(number, facts)
                     bar.update()
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)  # an interrupt ends it soon
             raise
-    found.seconds = time.monotonic() - start
-    return found
+    survey.seconds = time.monotonic() - start
+    return survey
 
 
-def look_at(file: Path) -> Seen:
-    """Read an image file once, and say what it is or what is wrong with it."""
+def inspect_image(file: Path) -> ImageFacts:
+    """Read an image file once, and return what it is or what is wrong with it."""
     try:
         data = read_file(file)
         pixels = decode_bytes(data, HASH_IMAGE_SIZE, file)
+        with open_header(file, data) as header:
+            width, height = header.size
+            kind, mode = header.format or "unknown", header.mode
     except InputError as error:
-        return Seen(problem=str(error).removeprefix(f"{file}: "))
-    with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-        width, height = header.size
-        kind, mode = header.format or "unknown", header.mode
+        return ImageFacts(problem=str(error).removeprefix(f"{file}: "))
     digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
-    seen = hash_and_glance(resample(pixels, HASH_IMAGE_SIZE))
-    return Seen("", width, height, kind, mode, len(data), digest, *seen)
-
-
-def _held_back(part: Part, share: float) -> list[Part]:
-    """Split what is trained on as `--validation_share` does."""
-    if not part.is_trained:
-        return [part]
-    listing = part.listing
-    try:
-        held = hold_back_classes(listing.labels, share, seed=0)  # as `class_folders` does
-    except InputError:  # `checks` says so
-        return [part]
-    name = f"{part.name} held back".strip()
-    return [
-        replace(part, listing=_selected(listing, ~held)),
-        Part(name, _selected(listing, held, first=False), part.prefix, is_judged=True),
-    ]
-
-
-def _selected(listing: ImageListing, chosen: BoolArray, *, first: bool = True) -> ImageListing:
-    """Give some of the images; only the first selection goes on counting what was left out."""
-    paths = [listing.paths[number] for number in np.flatnonzero(chosen)]
-    found, labels = np.unique(listing.labels[chosen], return_inverse=True)
-    classes = [listing.classes[number] for number in found]
-    counts = (listing.num_unlistable, listing.num_outside, listing.num_seen_again)
-    return ImageListing(
-        listing.root, paths, labels.astype(np.int32), classes, *(counts if first else (0, 0, 0))
-    )
+    look = hash_and_glance(resample(pixels, HASH_IMAGE_SIZE))
+    return ImageFacts("", width, height, kind, mode, digest, *look)
 
 
 def _number_of(name: str, names: list[str]) -> int:

@@ -1,6 +1,6 @@
-"""A few steps of the very network on this machine, with random weights: what a batch takes.
+"""Time and memory of a few training steps on this machine, with random weights.
 
-The steps are small, so that looking takes seconds; what grows with the batch is told by two sizes.
+Small steps keep this to seconds. Batches of two sizes tell how time and memory grow with the batch.
 """
 
 import dataclasses
@@ -13,36 +13,39 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.embedding.cached_features import BATCH_SIZE
+from deep_ranking.files.array_types import Int32Array
 from deep_ranking.images import read_image
 from deep_ranking.images.augmentation import draw_views
 from deep_ranking.losses import make_loss, make_metrics, penalise_kernels
 from deep_ranking.model.mixed_precision import computing_in, resolved_precision, set_precision
 from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
-from deep_ranking.reports.doctor.estimate import Cost
+from deep_ranking.reports.doctor.estimate import TrainingCost
 from deep_ranking.training.optimizers import make_optimizer
 
 NUM_READ = 32  # images
 NUM_FROZEN = 8  # images
-MOST_PIXELS = 256  # a side, as the backbone sees them
-SECONDS = 2.0  # after which steps are not repeated
+MAX_SIDE = 256  # pixels that the backbone sees
+MIN_SECONDS = 2.0  # that steps are repeated for
 
 
-def measure(config: TrainConfig, files: Sequence[Path]) -> Cost:
-    """Build the network of a run, and see what reading and training take.
+def measure_training(config: TrainConfig, files: Sequence[Path]) -> TrainingCost:
+    """Build the network of a run, and measure what reading and training take.
 
     Args:
-        config: the run. Its weights are not looked for: random ones take the same time.
+        config: the run. Its weight files are not read: random weights take the same time.
         files: some images that can be read.
 
+    Returns:
+        The `TrainingCost` of the run.
+
     Raises:
-        InputError: the network has no such layer to train from.
+        InputError: the network has no layer of the name `config.train_from`.
     """
-    network, growth = _small_enough(config.network)
+    network, growth = _reduced(config.network)
     model = build_network(network, seed=0)
     set_trainable_from(model, config.train_from)
     trained, frozen_seconds, frozen_memory = model, 0.0, 0.0
@@ -63,20 +66,20 @@ def measure(config: TrainConfig, files: Sequence[Path]) -> Cost:
     )
     steps = _time_steps(config, trained)
     size = config.batch_size * growth
-    return Cost(
+    return TrainingCost(
         read_seconds=_seconds_to_read(config, files),
-        step_seconds=steps.at(size, steps.seconds),
+        step_seconds=steps.at_size(size, steps.seconds),
         frozen_seconds=frozen_seconds,
-        memory=round(max(frozen_memory, steps.at(size, steps.memory))),
+        memory=round(max(frozen_memory, steps.at_size(size, steps.memory))),
     )
 
 
-class _Steps(keras.callbacks.Callback):
-    """Takes the time of each batch, and the process's memory at its most so far.
+class _StepTimer(keras.callbacks.Callback):
+    """Measures the time of each batch, and the peak memory of the process.
 
     Args:
-        sizes: images of the two kinds of batches, the smaller first; they come in turn, the
-            smaller one twice at first.
+        sizes: images in a small and in a large batch. The two alternate, after one small batch
+            more at the start.
     """
 
     def __init__(self, sizes: tuple[int, int]) -> None:
@@ -89,7 +92,7 @@ class _Steps(keras.callbacks.Callback):
         self._begin = 0.0
 
     def order(self) -> Iterator[int]:
-        """Give the sizes of the batches, without end: one to get going, then both in turn."""
+        """Yield the sizes of the batches, without end: one to trace the step, then both in turn."""
         yield self.sizes[0]
         while True:
             yield from self.sizes
@@ -100,16 +103,16 @@ class _Steps(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         now = time.monotonic()
         self.num_done += 1
-        if self.num_done == 1:  # it was traced
+        if self.num_done == 1:  # it included tracing
             self._first = now
             return
         size = self.sizes[self.num_done % 2]
         self.seconds[size] = min(now - self._begin, self.seconds.get(size, np.inf))
         self.memory.setdefault(size, _peak_memory())
-        self.model.stop_training = len(self.seconds) == 2 and now - self._first > SECONDS
+        self.model.stop_training = len(self.seconds) == 2 and now - self._first > MIN_SECONDS
 
-    def at(self, size: float, measured: dict[int, float]) -> float:
-        """Give what was measured for another size, in a straight line through both."""
+    def at_size(self, size: float, measured: dict[int, float]) -> float:
+        """Return the value at another size, on the straight line through the two measured."""
         small, large = self.sizes
         slope = max(0.0, measured[large] - measured[small]) / (large - small)
         if size < large:
@@ -117,14 +120,14 @@ class _Steps(keras.callbacks.Callback):
         return measured[large] + slope * (size - large)
 
 
-def _small_enough(network: NetworkConfig) -> tuple[NetworkConfig, float]:
-    """Give a network whose steps take seconds and little memory, whatever the images' size.
+def _reduced(network: NetworkConfig) -> tuple[NetworkConfig, float]:
+    """Return a network whose steps take seconds and little memory, whatever the image size.
 
     Returns:
-        It, with random weights; and how many of its images one of the real network stands for, as
-        time and memory go with the area that its convolutions see.
+        The network, with random weights; and how many of its images take as much as one of the
+        real network: time and memory grow with the area that the convolutions see.
     """
-    share = min(1.0, MOST_PIXELS / network.seen_size)
+    share = min(1.0, MAX_SIDE / network.seen_size)
     size = max(32, round(share * network.image_size))
     enlarged = network.backbone_size
     small = dataclasses.replace(
@@ -136,16 +139,16 @@ def _small_enough(network: NetworkConfig) -> tuple[NetworkConfig, float]:
     return small, (network.seen_size / small.seen_size) ** 2
 
 
-def _time_steps(config: TrainConfig, trained: keras.Model) -> _Steps:
+def _time_steps(config: TrainConfig, trained: keras.Model) -> _StepTimer:
     size = config.batch_size
-    if config.cache_features:  # what follows is small: the batch itself
+    if config.cache_features:  # the layers to train are small: the whole batch fits
         sizes = (max(2, size // 2 // 2 * 2), size)
     else:
         sizes = (3, 6) if config.batches == "triplets" else (4, 8)
-    steps = _Steps(sizes)
+    steps = _StepTimer(sizes)
     rng = np.random.default_rng(0)
 
-    def batches() -> Iterator[tuple[Any, npt.NDArray[np.int32]]]:
+    def batches() -> Iterator[tuple[Any, Int32Array]]:
         for rows in steps.order():
             inputs = tuple(
                 rng.uniform(0, 255, (rows, *tensor.shape[1:])).astype(np.float32)
@@ -163,13 +166,13 @@ def _time_steps(config: TrainConfig, trained: keras.Model) -> _Steps:
 
 
 def _cost_of_frozen(frozen: keras.Model, precision: str, growth: float) -> tuple[float, float]:
-    """Seconds that the frozen layers take for an image, and bytes of memory for a batch."""
+    """Return the seconds of the frozen layers for an image, and their bytes for a batch."""
     images = np.zeros((NUM_FROZEN, *frozen.input_shape[1:]), np.float32)
     half = NUM_FROZEN // 2
     with computing_in(precision, frozen):
-        frozen.predict_on_batch(images[:half])  # traced
+        frozen.predict_on_batch(images[:half])  # traces
         less = _peak_memory()
-        frozen.predict_on_batch(images)  # traced for any number
+        frozen.predict_on_batch(images)  # traces for any number
         more = _peak_memory()
         begin = time.monotonic()
         frozen.predict_on_batch(images)
@@ -179,7 +182,7 @@ def _cost_of_frozen(frozen: keras.Model, precision: str, growth: float) -> tuple
 
 
 def _seconds_to_read(config: TrainConfig, files: Sequence[Path]) -> float:
-    """Seconds of one core to read an image as training does."""
+    """Return the seconds of one core to read an image as training does."""
     chosen = files[:: max(1, len(files) // NUM_READ)][:NUM_READ]
     rng, size = np.random.default_rng(0), config.network.image_size
     views = draw_views(config.augmentation, rng, len(chosen), size)
@@ -190,6 +193,6 @@ def _seconds_to_read(config: TrainConfig, files: Sequence[Path]) -> float:
 
 
 def _peak_memory() -> float:
-    """Bytes of main memory that this process has held at its most."""
+    """Return the peak memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)

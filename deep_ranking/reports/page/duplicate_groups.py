@@ -1,13 +1,13 @@
-"""One HTML page that shows groups of duplicates, the image to keep of each in a frame."""
+"""One HTML page that shows groups of duplicates, with a frame around the image to keep of each."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.files.words import byte_size
 from deep_ranking.images import ORIENTATION_TAG, decode_image, open_header
 from deep_ranking.reports.page.html import escaped, page, paragraph, thumbnail
@@ -15,28 +15,28 @@ from deep_ranking.search.duplicates import DuplicateGroup
 from deep_ranking.search.keeper import DuplicateImage
 
 MOST_GROUPS, MOST_IMAGES = 200, 24  # groups, and images of each, that a page shows
-THUMBNAIL_SIZE = 224
-FIGURE = '<figure style="width: 11rem">'  # wider than elsewhere: a duplicate shows in its details
+PROPORTIONAL_SIZE = 224  # pixels of the longer side
+WIDTH = "11rem"  # wider than elsewhere: duplicates differ in details
 
 
 def duplicates_page(
     groups: Sequence[DuplicateGroup], root: Path, *, threshold: float, summary: str
 ) -> str:
-    """Make the page.
+    """Return the page as HTML.
 
     Args:
-        groups: what was found; the first 200 are shown, and of each the first 24 images.
+        groups: the groups; the page shows the first 200, and the first 24 images of each.
         root: folder of the images.
-        threshold: distance that makes images duplicates.
-        summary: plain text with their numbers.
+        threshold: distance below which images are duplicates.
+        summary: plain text with the numbers of groups and images.
     """
     parts = [
         paragraph(f"{summary}."),
         paragraph(
-            f"Images whose embeddings are nearer than {threshold:g}, and equal files. Duplicates "
-            "of duplicates are in one group, so look at large groups with care. Framed in green: "
-            "the image to keep, which has the most pixels, is not blurred, and is the largest of "
-            "such files. The others follow by their distance to it."
+            f"Images whose embeddings are nearer than {threshold:g}, and equal files. A group also "
+            "has the duplicates of its duplicates, so check large groups with care. A green frame "
+            "marks the image to keep: the one with the most pixels, not blurred, and the largest "
+            "file of these. The others follow by their distance to it."
         ),
     ]
     if len(groups) > MOST_GROUPS:
@@ -62,23 +62,23 @@ def _figure(image: DuplicateImage, root: Path) -> str:
     caption = f"{first}, {size}, {byte_size(image.num_bytes)}, {image.path}"
     kind = "hit" if image.is_keeper else ""
     path = root / image.path
-    made = thumbnail(proportional_pixels(path), caption, kind=kind, description=str(path))
-    return made.replace("<figure>", FIGURE, 1)
+    pixels = proportional_pixels(path)
+    return thumbnail(pixels, caption, kind=kind, description=str(path), width=WIDTH)
 
 
-def proportional_pixels(path: Path) -> npt.NDArray[np.uint8]:
-    """Give an image within a square of the thumbnail's size, its sides in proportion.
+def proportional_pixels(path: Path) -> UInt8Array:
+    """Return an image with its sides in proportion, the longer of 224 pixels.
 
-    What cannot be read is a white square.
+    An image that cannot be read is a white square.
     """
     try:
-        pixels = decode_image(path, THUMBNAIL_SIZE)
+        pixels = decode_image(path, PROPORTIONAL_SIZE)
         with open_header(path) as header:
             sides = header.size
             if header.getexif().get(ORIENTATION_TAG, 1) >= 5:  # lies on its side
                 sides = sides[::-1]
     except InputError:  # gone since it was compared
-        return np.full((THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), 255, np.uint8)
+        return np.full((PROPORTIONAL_SIZE, PROPORTIONAL_SIZE, 3), 255, np.uint8)
     # `decode_image` may have reduced one side more than the other.
-    width, height = (max(1, round(THUMBNAIL_SIZE * side / max(sides))) for side in sides)
+    width, height = (max(1, round(PROPORTIONAL_SIZE * side / max(sides))) for side in sides)
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)

@@ -1,24 +1,24 @@
-"""The sections of the report that show the images themselves, each as pieces of HTML."""
+"""The sections of the report that show images, each as pieces of HTML."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
+from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.metrics.evaluation import EmbeddedImages, Evaluation
-from deep_ranking.reports.page.findings import Duplicate, Suspect
 from deep_ranking.reports.page.html import escaped, paragraph, picture, readable, thumbnail
+from deep_ranking.reports.page.label_errors import LabelErrors
 from deep_ranking.reports.plots import Neighbours, embedding_map, neighbours_figure
 
-ReadPixels = Callable[[str], npt.NDArray[np.uint8]]
-"""Gives the pixels of an image file, uint8 (size, size, 3)."""
+ReadPixels = Callable[[str], UInt8Array]
+"""Returns the pixels of an image file, uint8 (size, size, 3)."""
 
 MAP_SIZE = 500
 NUM_EXAMPLES, NUM_EXTREMES, NUM_SHOWN = 8, 5, 9
 
 
 def map_of_images(images: EmbeddedImages, read: ReadPixels, seed: int) -> list[str]:
-    """The map of at most 500 of the images, drawn at random."""
+    """Show a map of at most 500 of the images, drawn at random."""
     rows = np.arange(len(images.paths))
     if len(rows) > MAP_SIZE:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAP_SIZE, replace=False))
@@ -31,7 +31,7 @@ def map_of_images(images: EmbeddedImages, read: ReadPixels, seed: int) -> list[s
     return [
         paragraph(
             f"{len(rows):,} images laid out so that like embeddings lie together (t-SNE); the "
-            "color is the class. Nearness means likeness; larger distances mean nothing here."
+            "color is the class. Near images are alike; larger distances mean nothing here."
         ),
         picture(ax, "Map of the embeddings with thumbnails"),
     ]
@@ -40,7 +40,7 @@ def map_of_images(images: EmbeddedImages, read: ReadPixels, seed: int) -> list[s
 def examples(
     evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels, seed: int
 ) -> list[str]:
-    """Queries drawn at random, with their nearest images."""
+    """Show queries drawn at random, with their nearest images."""
     defined = np.flatnonzero(evaluation.retrieval.num_positives)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(defined, min(NUM_EXAMPLES, len(defined)), replace=False))
@@ -58,24 +58,24 @@ def examples(
         )
     return [
         paragraph(
-            "Queries drawn at random, each followed by its nearest images: green (✓) of its class, "
-            "red (✗) not, with their distance. All images of this page are shown as the network "
-            "sees them, stretched to a square."
+            "Queries drawn at random, each followed by its nearest images with their distances: "
+            "green (✓) of its class, red (✗) not. All images of this page are stretched to a "
+            "square, as the network sees them."
         ),
         picture(neighbours_figure(rows), "Random queries with their nearest images", wide=True),
     ]
 
 
 def extremes(evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels) -> list[str]:
-    """The worst and the best queries, with their nearest images."""
+    """Show the worst and the best queries, with their nearest images."""
     values = evaluation.per_query["mean_average_precision"]
     order = sorted(np.flatnonzero(~np.isnan(values)), key=lambda row: (values[row], row))
     count = min(NUM_EXTREMES, len(order) // 2)
     parts = [paragraph("By average precision: how early the images of the query's class come.")]
     for kind, chosen in (("Worst", order[:count]), ("Best", order[::-1][:count])):
         for query in chosen:
-            path, label = images.paths[query], str(images.labels[query])
-            figures = [thumbnail(read(path), label, description=path)]
+            label = str(images.labels[query])
+            figures = [_image(int(query), images, read, label)]
             for row, distance in zip(
                 evaluation.retrieval.neighbours[query, :NUM_SHOWN],
                 evaluation.retrieval.distances[query],
@@ -83,65 +83,59 @@ def extremes(evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels) -
             ):
                 hit = images.labels[row] == label
                 caption = f"{'✓' if hit else '✗'} {distance:.3f} {images.labels[row]}"
-                figures.append(
-                    thumbnail(
-                        read(images.paths[row]),
-                        caption,
-                        kind="hit" if hit else "miss",
-                        description=images.paths[row],
-                    )
-                )
-            parts.append(f"<h3>{kind}: {values[query]:.3f} {escaped(path)}</h3>")
+                figures.append(_image(row, images, read, caption, "hit" if hit else "miss"))
+            title = f"{kind}: {values[query]:.3f} {images.paths[query]}"
+            parts.append(f"<h3>{escaped(title)}</h3>")
             parts.append(f'<div class="row">{"".join(figures)}</div>')
     return parts
 
 
-def suspects(found: Sequence[Suspect], images: EmbeddedImages, read: ReadPixels) -> list[str]:
-    """Images that are likely mislabelled, each beside one of the class proposed."""
-    if not found:
+def suspects(errors: LabelErrors, images: EmbeddedImages, read: ReadPixels) -> list[str]:
+    """Show images that are likely mislabelled, each beside an image of the class proposed."""
+    if not errors.suspects:
         return [paragraph("None: no image has most of its 30 nearest in one other class.")]
-    parts = []
-    for each in found:
-        path, witness = images.paths[each.row], images.paths[each.witness]
-        parts.append(
-            _pair(
-                thumbnail(read(path), each.label, kind="miss", description=path),
-                thumbnail(read(witness), each.proposed, kind="hit", description=witness),
-                f"{path}: labelled {each.label}, looks like {each.proposed} "
-                f"({each.share:.0%} of its nearest)",
-            )
+    pairs = [
+        _pair(
+            _image(each.row, images, read, each.label, "miss"),
+            _image(each.witness, images, read, each.proposed, "hit"),
+            f"{images.paths[each.row]}: labelled {each.label}, looks like {each.proposed} "
+            f"({each.share:.0%} of its nearest)",
         )
+        for each in errors.suspects
+    ]
     return [
         paragraph(
             "Images most of whose 30 nearest, weighted by distance, are of one other class; beside "
-            "each the nearest image of that class. Of a model that confuses the two classes, this "
-            "shows its mistakes; of one that does not, wrong labels."
+            "each the nearest image of that class. These are wrong labels, or mistakes of a model "
+            "that confuses the two classes."
         ),
-        f'<div class="pairs">{"".join(parts)}</div>',
+        f'<div class="pairs">{"".join(pairs)}</div>',
     ]
 
 
-def duplicates(
-    found: Sequence[Duplicate], images: EmbeddedImages, read: ReadPixels, *, below: float
-) -> list[str]:
-    """Near-duplicates across classes; `below` is the distance that makes them such."""
-    rule = f"nearer than {below:.4f}, a tenth of the distance at equal error"
-    if not found:
+def duplicates(errors: LabelErrors, images: EmbeddedImages, read: ReadPixels) -> list[str]:
+    """Show near-duplicates across classes."""
+    limit = errors.duplicate_distance
+    rule = f"nearer than {limit:.4f}, a tenth of the distance at equal error"
+    if not errors.duplicates:
         return [paragraph(f"None: no two images of different classes are {rule}.")]
-    parts = []
-    for each in found:
-        first, second = images.paths[each.first], images.paths[each.second]
-        parts.append(
-            _pair(
-                thumbnail(read(first), str(images.labels[each.first]), description=first),
-                thumbnail(read(second), str(images.labels[each.second]), description=second),
-                f"{each.distance:.4f}: {first} and {second}",
-            )
+    pairs = [
+        _pair(
+            _image(first, images, read, str(images.labels[first])),
+            _image(second, images, read, str(images.labels[second])),
+            f"{distance:.4f}: {images.paths[first]} and {images.paths[second]}",
         )
+        for first, second, distance in errors.duplicates
+    ]
     return [
         paragraph(f"Two images of different classes that are {rule}."),
-        f'<div class="pairs">{"".join(parts)}</div>',
+        f'<div class="pairs">{"".join(pairs)}</div>',
     ]
+
+
+def _image(row: int, images: EmbeddedImages, read: ReadPixels, caption: str, kind: str = "") -> str:
+    path = images.paths[row]
+    return thumbnail(read(path), caption, kind=kind, description=path)
 
 
 def _pair(first: str, second: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Pieces of a page that needs nothing but itself: no script, no request, pictures as data."""
+"""Pieces of a self-contained HTML page: no script, no request, pictures as data."""
 
 import base64
 import html
@@ -6,16 +6,16 @@ import io
 import warnings
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from deep_ranking.files.array_types import UInt8Array
+
 JPEG_QUALITY = 85
 DOTS_PER_INCH = 120
 
-# The policy makes sure of it: a browser that follows it refuses every request.
+# The policy makes the browser refuse every request.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -84,7 +84,7 @@ figcaption { font-size: .8rem; color: #444; overflow-wrap: anywhere; }
 
 
 def page(title: str, body: str) -> str:
-    """Put a page together.
+    """Return a page.
 
     Args:
         title: plain text.
@@ -94,12 +94,12 @@ def page(title: str, body: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Make plain text HTML, inside of quotes too."""
+    """Return plain text as HTML that is safe inside quotes too."""
     return html.escape(readable(text))
 
 
 def readable(text: str) -> str:
-    r"""Write what cannot be shown, as in a name that is no UTF-8, as `\xNN` or `\uNNNN`."""
+    r"""Return text with `\xNN` or `\uNNNN` for what cannot be shown, such as bytes not UTF-8."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
@@ -107,7 +107,7 @@ def readable(text: str) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Make a section with a heading that `contents` can point to.
+    """Return a section with a heading that `contents` links to.
 
     Args:
         title: plain text.
@@ -121,23 +121,23 @@ def section(title: str, *parts: str) -> str:
 
 
 def contents(titles: Sequence[str]) -> str:
-    """Make a list of links to sections."""
+    """Return a list of links to sections."""
     links = [f'<a href="#{_anchor(title)}">{escaped(title)}</a>' for title in titles]
     return "<nav>" + "\n".join(links) + "</nav>"
 
 
 def paragraph(text: str) -> str:
-    """Make a paragraph of plain text."""
+    """Return a paragraph of plain text."""
     return f"<p>{escaped(text)}</p>"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence[int] = ()) -> str:
-    """Make a table of plain text that scrolls where it is too wide; its first column is text.
+    """Return a table of plain text that scrolls if it is too wide; its first column is text.
 
     Args:
-        header: one a column.
+        header: names of the columns.
         rows: cells.
-        text: other columns that hold text, from 0.
+        text: numbers, from 0, of the other columns that hold text.
     """
 
     def line(cells: Sequence[str], tag: str) -> str:
@@ -154,19 +154,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequenc
 
 
 def picture(drawn: Axes | Figure, description: str, *, wide: bool = False) -> str:
-    """Make a figure an image of the page.
+    """Return a figure as an image for the page.
 
     Args:
-        drawn: a figure, or axes that are one.
-        description: for those who do not see it.
-        wide: whether to scroll it on a narrow screen, rather than shrink it beyond reading.
+        drawn: a figure, or axes that fill one.
+        description: text for readers who do not see it.
+        wide: whether it scrolls on a narrow screen, instead of shrinking until illegible.
+
+    Raises:
+        ValueError: the axes were removed from their figure.
     """
     figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
     if figure is None:
         raise ValueError("A picture needs a figure. Received: axes that were removed from theirs.")
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the tables have it in full.
+        # The font draws names in scripts that it lacks as boxes; the tables have them in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(
             buffer,
@@ -181,23 +184,25 @@ def picture(drawn: Axes | Figure, description: str, *, wide: bool = False) -> st
 
 
 def thumbnail(
-    pixels: npt.NDArray[np.uint8], caption: str, *, kind: str = "", description: str = ""
+    pixels: UInt8Array, caption: str, *, kind: str = "", description: str = "", width: str = ""
 ) -> str:
-    """Make a small image with a caption.
+    """Return a small image with a caption.
 
     Args:
         pixels: uint8 (height, width, 3), RGB.
         caption: plain text below it.
         kind: "hit" or "miss" for a frame.
         description: what it is, such as its path; also shown when pointed at.
+        width: width in CSS units; that of the page's other thumbnails by default.
     """
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     source = _data_uri(buffer.getvalue(), "image/jpeg")
-    said = escaped(description)
+    text = escaped(description)
     frame = f' class="{kind}"' if kind else ""
+    style = f' style="width: {width}"' if width else ""
     return (
-        f'<figure><img{frame} src="{source}" alt="{said}" title="{said}">'
+        f'<figure{style}><img{frame} src="{source}" alt="{text}" title="{text}">'
         f"<figcaption>{escaped(caption)}</figcaption></figure>"
     )
 

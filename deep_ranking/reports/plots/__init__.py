@@ -1,11 +1,11 @@
-"""Pictures: one figure a function; each takes the axes to draw on, or makes its own.
+"""Plots: each function draws one figure, on the axes it is given or on its own.
 
-Figures are made without pyplot, so that nothing is global and no display is needed. Names of
-classes are drawn as they are: "$" begins no formula.
+Figures are made without pyplot, so nothing is global and no display is needed. Names of classes are
+drawn as they are: "$" starts no formula.
 """
 
-from deep_ranking.reports.plots.axes import new_axes
 from deep_ranking.reports.plots.metrics import (
+    new_axes,
     plot_confusions,
     plot_distances,
     plot_negatives,
@@ -18,10 +18,8 @@ from deep_ranking.reports.plots.thumbnails import (
     map_points,
     neighbours_figure,
 )
-from deep_ranking.training.history_plot import History, plot_history, run_figure
 
 __all__ = [
-    "History",
     "Neighbours",
     "embedding_map",
     "map_points",
@@ -29,9 +27,7 @@ __all__ = [
     "new_axes",
     "plot_confusions",
     "plot_distances",
-    "plot_history",
     "plot_negatives",
     "plot_recall",
     "plot_samplings",
-    "run_figure",
 ]

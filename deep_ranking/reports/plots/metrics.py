@@ -4,19 +4,33 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from deep_ranking.files.array_types import FloatArray
 from deep_ranking.metrics import Interval
-from deep_ranking.reports.plots.axes import new_axes, shortened
 
 NUM_BINS = 60
+LONGEST_NAME = 28
+
+
+def new_axes(*, width: float = 6.4, height: float = 4.8) -> Axes:
+    """Return axes on a figure of their own, of a size in inches; pyplot is not involved."""
+    return Figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name, with the middle cut out if it is long: both ends tell more than one."""
+    if len(name) <= longest:
+        return name
+    kept = longest - 1
+    return f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"
 
 
 def plot_distances(
     same: FloatArray, different: FloatArray, threshold: float, ax: Axes | None = None
 ) -> Axes:
-    """Draw how far apart images of one class are, and images of two, with the line between.
+    """Draw the distances of images of one class and of two classes, and the threshold.
 
     Args:
         same: float array (pairs,), distances of pairs of one class.
@@ -25,7 +39,7 @@ def plot_distances(
         ax: axes to draw on.
 
     Returns:
-        The axes: for each kind a histogram of area 1, in bins that both share.
+        The axes: a histogram of area 1 for each kind, with the same bins.
     """
     ax = ax or new_axes()
     highest = max(np.max(same), np.max(different))
@@ -43,12 +57,12 @@ def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes
     """Draw recall@k over k: the share of queries with an image of their class among the k nearest.
 
     Args:
-        first_positive_rank: float array (queries,), rank of the nearest image of the query's class
-            from 1; NaN, where there is none, is left out. `RetrievalMetrics.first_positive_rank`.
+        first_positive_rank: float array (queries,), `RetrievalMetrics.first_positive_rank`: the
+            rank from 1 of the nearest image of the query's class; NaN for none is left out.
         ax: axes to draw on.
 
     Returns:
-        The axes, the depth k on a logarithmic scale, up to where recall is 1.
+        The axes, with k on a logarithmic scale up to where recall is 1.
 
     Raises:
         ValueError: if no rank is defined.
@@ -64,7 +78,7 @@ def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes
     ax.set_xlim(0.9, max(10, depths[-1]) * 1.1)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set_ylim(0, 1.02)
-    ax.set_xlabel("k, number of nearest images looked at")
+    ax.set_xlabel("k, number of nearest images")
     ax.set_ylabel("recall@k")
     ax.grid(alpha=0.3)
     return ax
@@ -77,8 +91,8 @@ def plot_confusions(
 
     Args:
         pairs: a class, and the class that its images are taken for.
-        shares: for each pair the share of the first class's images that it is true of, 0 to 1.
-        ax: axes to draw on; those made here grow with the number of pairs.
+        shares: for each pair the share of the first class's images, 0 to 1.
+        ax: axes to draw on; by default new ones, higher for more pairs.
 
     Returns:
         The axes.
@@ -107,8 +121,7 @@ def plot_negatives(
     Args:
         shares: share of the triplets whose negative is in-class, 0 to 1, rising.
         precisions: similarity precision at each share, with its interval.
-        in_class: what counts as in-class here, such as "of the query's category"; it is part of
-            the label of the axis.
+        in_class: what counts as in-class, such as "of the query's category", for the axis label.
         ax: axes to draw on.
 
     Returns:
@@ -134,17 +147,17 @@ def plot_samplings(
     before: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what ways of sampling give, against the share of out-of-class negatives they train on.
+    """Draw a metric of ways of sampling against their share of out-of-class negatives.
 
     Args:
         shares: share of the training triplets whose negative is out-of-class, 0 to 1, rising.
-        curves: for each way of sampling the metric, float array (runs, shares).
-        metric: its name, which labels the axis.
+        curves: for each way of sampling the values of the metric, float array (runs, shares).
+        metric: its name, for the axis label.
         before: the metric without training.
         ax: axes to draw on.
 
     Returns:
-        The axes: of each way the mean as a line, with bars of one standard error over the runs.
+        The axes: a line for the mean of each way, with bars of one standard error over the runs.
     """
     ax = ax or new_axes()
     for number, (name, values) in enumerate(curves.items()):

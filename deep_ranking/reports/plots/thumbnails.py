@@ -1,17 +1,16 @@
-"""Pictures made of the images themselves: nearest images in rows, and a map of all of them."""
+"""Pictures made of images: rows of nearest images, and a map of embeddings."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from deep_ranking.files.array_types import FloatArray, UInt8Array
-from deep_ranking.reports.plots.axes import new_axes, shortened
+from deep_ranking.files.array_types import Float64Array, FloatArray, UInt8Array
+from deep_ranking.reports.plots.metrics import new_axes, shortened
 
 HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
 ROW_HEIGHT = 1.4
@@ -19,19 +18,18 @@ NUM_COMPONENTS = 50
 PERPLEXITY = 30
 THUMBNAIL_SHARE = 0.045
 MOST_NAMED_CLASSES = 20
-NAME_SIZE = np.array([3.0, 0.7])
-"""Width and height that a class's name takes on the map, in thumbnails."""
+NAME_SIZE = np.array([3.0, 0.7])  # width and height of a class's name on the map, in thumbnails
 
 
 class Neighbours(NamedTuple):
     """A query and its nearest images.
 
     Attributes:
-        caption: what stands above the query, such as its class.
+        caption: text above the query, such as its class.
         query: uint8 (height, width, 3), RGB.
         images: the nearest images, likewise, nearest first.
-        hits: whether each of them is of the query's class; None where that is not known.
-        distances: how far each is from the query.
+        hits: whether each of them is of the query's class; None if that is not known.
+        distances: distance of each from the query.
     """
 
     caption: str
@@ -44,21 +42,21 @@ class Neighbours(NamedTuple):
 def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
     """Draw queries with their nearest images, hits framed green and misses red, or all in grey.
 
-    Under each image stands its distance, after a tick or a cross, for eyes or printers that do not
+    Below each image is its distance, after a tick or a cross for readers and printers that cannot
     tell the colours apart.
 
     Args:
-        rows: one or more queries; a query with fewer images than the others leaves places empty.
+        rows: one or more queries; those with fewer images than others leave places empty.
 
     Returns:
-        The figure, a row a query.
+        The figure, with one row a query.
     """
     columns = 1 + max(len(row.images) for row in rows)
     figure = Figure(figsize=(1.1 * columns, 1.4 * len(rows)), layout="constrained")
-    ax = figure.subplots()  # axes for each image would take seconds
+    ax = figure.subplots()  # separate axes for each image would take seconds
     for number, row in enumerate(rows):
         top = number * ROW_HEIGHT
-        _show(ax, row.query, 0, top, QUERY)
+        _draw_framed(ax, row.query, 0, top, QUERY)
         caption = shortened(row.caption, 18)
         ax.text(0.5, top - 0.04, caption, fontsize=7, ha="center", va="bottom", parse_math=False)
         marks = [("", QUERY)] * len(row.images)
@@ -66,7 +64,7 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
             marks = [("✓ ", HIT) if hit else ("✗ ", MISS) for hit in row.hits]
         shown = zip(row.images, marks, row.distances, strict=True)
         for column, (image, (mark, color), distance) in enumerate(shown, start=1):
-            _show(ax, image, column, top, color)
+            _draw_framed(ax, image, column, top, color)
             words = f"{mark}{distance:.3f}"
             ax.text(column + 0.5, top + 1.04, words, fontsize=8, ha="center", va="top")
     ax.set_xlim(0, columns)
@@ -84,17 +82,17 @@ def embedding_map(
     seed: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a map on which images of like embeddings are near each other.
+    """Draw a map that puts images with similar embeddings near each other.
 
-    Every image is a dot in the colour of its class; where there is room, its thumbnail lies on it.
-    Up to 20 classes have their name in the middle of their dots. Near is like; how far the far
-    ones are apart, and the axes, mean nothing.
+    Every image is a dot in the colour of its class, below its thumbnail where there is room. Up to
+    20 classes have their name in the middle of their dots. Only nearness has a meaning: large
+    distances and the axes have none.
 
     Args:
-        embeddings: float array (images, dim), finite; some 500 images are as many as can be seen.
+        embeddings: float array (images, dim), finite; more than about 500 images hide each other.
         thumbnails: uint8 (height, width, 3), RGB, one an image.
         classes: one an image.
-        seed: decides the map.
+        seed: seed of the map.
         ax: axes to draw on.
 
     Returns:
@@ -105,7 +103,7 @@ def embedding_map(
     names, codes = np.unique(np.asarray(classes), return_inverse=True)
     colormap = "tab10" if len(names) <= 10 else "tab20" if len(names) <= 20 else "gist_rainbow"
     colors = matplotlib.colormaps[colormap](np.linspace(0, 1, max(len(names), 1)))
-    if len(names) <= 20:  # these two have a colour a class, and are not to be blended
+    if len(names) <= 20:  # these two colormaps have a colour a class: do not blend them
         colors = matplotlib.colormaps[colormap](np.arange(len(names)))
     low, high = points.min(axis=0), points.max(axis=0)
     side = THUMBNAIL_SHARE * (float((high - low).max()) or 1.0)
@@ -122,7 +120,7 @@ def embedding_map(
         ax.add_patch(frame).set_zorder(3)
     if len(names) <= MOST_NAMED_CLASSES:
         middles = np.stack([np.median(points[codes == code], axis=0) for code in range(len(names))])
-        for code, (x, y) in enumerate(_apart(middles, side * NAME_SIZE)):
+        for code, (x, y) in enumerate(_without_overlap(middles, side * NAME_SIZE)):
             box = {"facecolor": "white", "edgecolor": colors[code], "alpha": 0.8, "pad": 2}
             name = shortened(str(names[code]))
             ax.text(x, y, name, bbox=box, ha="center", zorder=4, parse_math=False)
@@ -134,16 +132,16 @@ def embedding_map(
     return ax
 
 
-def map_points(embeddings: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Lay embeddings out in the plane: 50 principal components, then t-SNE.
+def map_points(embeddings: FloatArray, *, seed: int = 0) -> Float64Array:
+    """Return positions of embeddings in the plane: 50 principal components, then t-SNE.
 
     Args:
         embeddings: float array (images, dim), finite.
-        seed: decides the map.
+        seed: seed of the map.
 
     Returns:
-        Float64 array (images, 2). All zeros if all embeddings are equal; of fewer than 5 images,
-        too few for t-SNE, the principal components.
+        Float64 array (images, 2). All zeros if all embeddings are equal. Fewer than 5 images are
+        too few for t-SNE: these get their principal components.
     """
     from sklearn.decomposition import PCA  # a second to import
     from sklearn.manifold import TSNE
@@ -154,7 +152,7 @@ def map_points(embeddings: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float
     if not np.ptp(points, axis=0).any():
         return np.zeros((num_images, 2))
     components = min(NUM_COMPONENTS, *points.shape)
-    # One thread: the map is the same on any number of cores, and no slower on busy ones.
+    # One thread gives the same map on any number of cores, and is as fast on busy ones.
     with threadpool_limits(1):
         points = PCA(components, random_state=seed).fit_transform(points)
         if num_images < 5 or components < 2:
@@ -164,8 +162,8 @@ def map_points(embeddings: FloatArray, *, seed: int = 0) -> npt.NDArray[np.float
     return np.asarray(layout, np.float64)
 
 
-def _apart(centers: npt.NDArray[np.float64], size: FloatArray) -> npt.NDArray[np.float64]:
-    """Move each box of a size down until it lies on none of those before it."""
+def _without_overlap(centers: Float64Array, size: FloatArray) -> Float64Array:
+    """Move each box down until it overlaps none before it; all are of one size."""
     placed = np.empty_like(centers)
     for number, center in enumerate(centers):
         placed[number] = center
@@ -174,7 +172,7 @@ def _apart(centers: npt.NDArray[np.float64], size: FloatArray) -> npt.NDArray[np
     return placed
 
 
-def _show(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:
-    """Draw a framed image of height and width 0.9 in the middle of a place of 1."""
+def _draw_framed(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:
+    """Draw a framed image, 0.9 wide and high, in the middle of a cell of side 1."""
     ax.imshow(image, extent=(column + 0.05, column + 0.95, top + 0.95, top + 0.05))
     ax.add_patch(Rectangle((column + 0.05, top + 0.05), 0.9, 0.9, fill=False, lw=3, ec=color))

@@ -1,0 +1,252 @@
+"""Checks of the classes: too few, too small, imbalanced, not unseen, likely mislabelled images."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from deep_ranking.config import SamplingConfig, TrainConfig
+from deep_ranking.datasets import hold_back_classes
+from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.words import counted
+from deep_ranking.metrics import rank_gallery
+from deep_ranking.reports.doctor.estimate import make_sampler, planned_images
+from deep_ranking.reports.doctor.findings import (
+    FAILS,
+    NOTE,
+    WARNING,
+    Finding,
+    listed,
+    make_finding,
+)
+from deep_ranking.reports.doctor.parts import Part
+from deep_ranking.reports.doctor.survey import Survey
+from deep_ranking.reports.page.label_errors import NUM_NEIGHBOURS, likely_mislabelled
+
+IMBALANCE = 10  # times the images of the smallest class
+
+
+def check_classes(
+    survey: Survey, config: TrainConfig, sampling: SamplingConfig
+) -> Iterator[Finding]:
+    """Check for too few classes, too few images in a class, and classes of very different size."""
+    trained = np.flatnonzero(survey.is_trained)
+    readable = trained[survey.readable[trained]]
+    if not len(readable):
+        yield make_finding(
+            "no_images",
+            FAILS,
+            f"none of {counted(len(trained), 'image')} can be read",
+            "mend them; the finding about broken images gives the reasons",
+        )
+        return
+    yield from _few_classes(survey, readable, config, sampling)
+    sizes = np.bincount(survey.label[trained], minlength=len(survey.classes))
+    num_readable = np.bincount(survey.label[readable], minlength=len(survey.classes))
+    if len(lost := np.flatnonzero((sizes > 0) & (num_readable == 0))):
+        yield make_finding(
+            "unreadable_classes",
+            WARNING,
+            f"{counted(len(lost), 'class')} without an image that can be read: "
+            f"{_class_names(survey, lost)}",
+            "mend the images, or delete the folders",
+        )
+    if len(single := np.flatnonzero(num_readable == 1)):
+        numbers = readable[np.isin(survey.label[readable], single)]
+        yield make_finding(
+            "classes_of_one",
+            WARNING,
+            f"{counted(len(single), 'class has', 'classes have')} only one image, which therefore "
+            f"has no positive: {_class_names(survey, single)}",
+            "add images; as it is, they serve as negatives alone (triplet_sampler.py "
+            "--min_images_per_class 2 leaves them out)",
+            ([survey.item(number)] for number in numbers.tolist()),
+        )
+    yield from _imbalance(survey, num_readable, config)
+
+
+def _few_classes(
+    survey: Survey, readable: Int64Array, config: TrainConfig, sampling: SamplingConfig
+) -> Iterator[Finding]:
+    images = planned_images(survey, config, sampling)
+    try:
+        make_sampler(images.select(survey.readable[survey.is_trained]), config, sampling)
+    except InputError as error:
+        yield make_finding(
+            "no_triplets",
+            FAILS,
+            f"there is nothing to learn from: {error}",
+            "give two classes or more, each a folder of its own, with two images or more each",
+        )
+        return
+    if config.validation_share is None:
+        return
+    try:  # with too few classes, `find_parts` has held none back
+        if not any(part.is_judged for part in survey.parts):
+            hold_back_classes(survey.label[readable], config.validation_share, 0)
+    except InputError as error:
+        yield make_finding(
+            "validation_share",
+            FAILS,
+            f"no classes can be held back: {error}",
+            "add classes, or train without --validation_share",
+        )
+
+
+def _imbalance(survey: Survey, sizes: Int64Array, config: TrainConfig) -> Iterator[Finding]:
+    classes = np.flatnonzero(sizes > 1)  # `classes_of_one` reports the others
+    if not len(classes):
+        return
+    least, most = classes[sizes[classes].argmin()], classes[sizes[classes].argmax()]
+    ratio = sizes[most] / sizes[least]
+    if ratio < IMBALANCE:
+        return
+    median = int(np.median(sizes[classes]))
+    if config.batches == "classes":
+        suggestion = "batches draw each class as often; add images to the small ones all the same"
+    else:
+        limit = max(2, min(3 * median, int(sizes[most]) // 2))
+        suggestion = (
+            "--balance draws equally many queries of each class; --max_images_per_class "
+            f"{limit} takes that many at most; or add images to the small ones"
+        )
+    yield make_finding(
+        "imbalance",
+        WARNING,
+        f"the largest class, {survey.classes[most]}, has {ratio:.0f} times the images of the "
+        f"smallest, {survey.classes[least]}: {sizes[most]:,} and {sizes[least]:,}, median "
+        f"{median:,}",
+        suggestion,
+    )
+
+
+def check_shared_classes(survey: Survey) -> Iterator[Finding]:
+    """Check that no class that should be unseen is trained on."""
+    trained = {name for part in survey.parts if part.is_trained for name in part.classes}
+    for part in survey.parts:
+        shared = sorted(trained & set(part.classes)) if part.must_be_unseen else []
+        if shared:
+            yield make_finding(
+                "shared_classes",
+                WARNING,
+                f"{counted(len(shared), 'class')} of {part.name} also trained on: {listed(shared)}",
+                "judge on classes that training never sees, or the figures say nothing of new ones",
+            )
+
+
+def check_folders(survey: Survey) -> Iterator[Finding]:
+    """Check for files that listing left out, and for folders without images."""
+    first: dict[Path, Part] = {}  # of each folder; classes held back are a further part of theirs
+    for part in survey.parts:
+        first.setdefault(part.images.root, part)
+    for part in first.values():
+        listing, within = part.listing, f" in {part.name}" if part.name else ""
+        if listing.num_outside:
+            yield make_finding(
+                "outside_classes",
+                NOTE,
+                f"{counted(listing.num_outside, 'image')} in no folder of a class{within}, left "
+                "out",
+                "move them into the folders of their classes",
+            )
+        if listing.num_unlistable:
+            yield make_finding(
+                "unlistable",
+                NOTE,
+                f"{counted(listing.num_unlistable, 'file')} left out{within}: a line break in the "
+                "path",
+                "rename them; a triplet file has a line for each triplet",
+            )
+        if listing.num_seen_again:
+            yield make_finding(
+                "links_seen_again",
+                NOTE,
+                f"{counted(listing.num_seen_again, 'link')} left out{within}: they lead to a "
+                "folder that is listed already",
+                "delete them, or link to another folder",
+            )
+    for root, part in first.items():
+        if empty := [name for name in _folders(root) if name not in part.listing.classes]:
+            within = f" in {part.name}" if part.name else ""
+            yield make_finding(
+                "empty_folders",
+                NOTE,
+                f"{counted(len(empty), 'folder')} without images{within}: {listed(empty)}",
+                "add images, or delete them; they are no classes",
+            )
+
+
+def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
+    """Embed the images that are trained on, and check whose nearest are of another class.
+
+    The vote is among as many of the nearest images as a class of median size has others, at most
+    30. Images of classes too small to win such a vote are no suspects.
+
+    Args:
+        survey: the images.
+        model_path: model file of train.py, best of a model that did not memorise these labels.
+
+    Raises:
+        InputError: the model cannot be loaded, or an image is gone.
+    """
+    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.model.file import load_model
+
+    numbers = np.flatnonzero(survey.is_trained & survey.readable)
+    if len(numbers) < 2:
+        return
+    model = load_model(model_path)
+    with embedded_images(model, [str(survey.file(n)) for n in numbers.tolist()]) as embeddings:
+        near = [
+            (ranking.order[:, : ranking.distances.shape[1]].astype(np.int64), ranking.distances)
+            for ranking in rank_gallery(
+                embeddings, embeddings, exclude=np.arange(len(numbers)), nearest=NUM_NEIGHBOURS
+            )
+        ]
+    neighbours, distances = map(np.concatenate, zip(*near, strict=True))
+    codes, sizes = np.unique(survey.label[numbers], return_inverse=True, return_counts=True)[1:]
+    most = max(1, min(NUM_NEIGHBOURS, int(np.median(sizes)) - 1))
+    suspects = [
+        each
+        for each in likely_mislabelled(
+            np.array(survey.classes)[survey.label[numbers]],
+            neighbours[:, :most],
+            distances[:, :most],
+            limit=len(numbers),
+        )
+        if sizes[codes[each.row]] - 1 > most / 2
+    ]
+    if suspects:
+        yield make_finding(
+            "mislabelled",
+            WARNING,
+            f"{counted(len(suspects), 'image')} likely mislabelled, as {model_path.name} sees it",
+            "look at each beside its witness, and move it to the class proposed if that is right",
+            (
+                [
+                    survey.item(
+                        int(numbers[each.row]), f"{each.label}: {each.share:.0%} {each.proposed}"
+                    ),
+                    survey.item(
+                        int(numbers[each.witness]), f"{each.proposed}: the nearest such image"
+                    ),
+                ]
+                for each in suspects
+            ),
+        )
+
+
+def _folders(root: Path) -> list[str]:
+    # os.path.isdir, unlike entry.is_dir, tolerates symlink loops.
+    with os.scandir(root) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and os.path.isdir(entry.path)
+        )
+
+
+def _class_names(survey: Survey, numbers: Int64Array) -> str:
+    return listed([survey.classes[number] for number in numbers])

@@ -1,0 +1,210 @@
+"""Possible label errors: likely mislabelled images, duplicates across classes, confused classes.
+
+All of them come from the nearest images of each image, as `RetrievalMetrics` has them when a set is
+searched for in itself. Memory grows with that table, (images, nearest), not with images x images.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deep_ranking.files.array_types import FloatArray, IntArray
+from deep_ranking.metrics.evaluation import EmbeddedImages, Evaluation
+
+NUM_NEIGHBOURS = 30
+LARGEST_VOTE = 10  # times the vote of the farthest image: no image votes with more
+DUPLICATE_SHARE = 0.1  # of the distance at equal error
+
+
+class Suspect(NamedTuple):
+    """An image that is likely mislabelled.
+
+    Attributes:
+        row: the image.
+        label: its class.
+        proposed: the class of most of its nearest images.
+        share: share of their votes for that class, above one half.
+        witness: row of the nearest image of the proposed class.
+    """
+
+    row: int
+    label: str
+    proposed: str
+    share: float
+    witness: int
+
+
+class Duplicate(NamedTuple):
+    """Two almost equal images of different classes: their rows, first < second, and distance."""
+
+    first: int
+    second: int
+    distance: float
+
+
+class Confusion(NamedTuple):
+    """How often the nearest wrong image of a class's images is of one other class.
+
+    Attributes:
+        label: the class.
+        other: the other class.
+        num_images: images of the class whose nearest wrong image is of the other.
+        share: their share of the images of the class.
+    """
+
+    label: str
+    other: str
+    num_images: int
+    share: float
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """Possible label errors among images.
+
+    Attributes:
+        suspects: images that are likely mislabelled, at most 30, the likeliest first.
+        duplicates: near-duplicates across classes, at most 30, the nearest first.
+        confusions: pairs of confused classes, at most 15, the most confused first.
+        duplicate_distance: distance below which two images are near-duplicates.
+    """
+
+    suspects: list[Suspect]
+    duplicates: list[Duplicate]
+    confusions: list[Confusion]
+    duplicate_distance: float
+
+
+def find_label_errors(evaluation: Evaluation, images: EmbeddedImages) -> LabelErrors:
+    """Find possible label errors among images that were searched for in themselves.
+
+    Near-duplicates are nearer than a tenth of the distance at equal error.
+
+    Args:
+        evaluation: `evaluate(images)`, without another gallery.
+        images: those images.
+    """
+    below = DUPLICATE_SHARE * evaluation.whole["equal_error_threshold"]
+    nearest = evaluation.retrieval.neighbours, evaluation.retrieval.distances
+    return LabelErrors(
+        likely_mislabelled(images.labels, *nearest),
+        duplicates_across_classes(images.labels, *nearest, below=below),
+        class_confusions(images.labels, nearest[0]),
+        below,
+    )
+
+
+def likely_mislabelled(
+    labels: npt.NDArray[Any], neighbours: IntArray, distances: FloatArray, *, limit: int = 30
+) -> list[Suspect]:
+    """Return the images most of whose 30 nearest are of one other class.
+
+    The nearest images vote for their classes, each with the weight 1/distance, up to ten times the
+    weight of the farthest. So one copy of the image under another label, which
+    `duplicates_across_classes` finds, does not decide alone.
+
+    Args:
+        labels: array (images,) of classes.
+        neighbours: integer array (images, nearest) of rows, nearest first, without the image
+            itself; columns after the 30th are not read.
+        distances: float array (images, nearest), not negative.
+        limit: most suspects to return.
+
+    Returns:
+        Suspects by falling share; with equal shares, by row.
+    """
+    neighbours, distances = neighbours[:, :NUM_NEIGHBOURS], distances[:, :NUM_NEIGHBOURS]
+    names, codes = np.unique(labels, return_inverse=True)
+    found = codes[neighbours]  # (images, nearest)
+    farthest = distances.max(axis=1, keepdims=True)
+    floors = np.where(farthest > 0, farthest / LARGEST_VOTE, 1)
+    weights = 1 / np.maximum(distances, floors)
+    votes = np.stack(  # (images, nearest), the votes for the class of each neighbour
+        [np.sum(weights * (found == column[:, np.newaxis]), axis=1) for column in found.T], axis=1
+    )
+    rows = np.arange(len(labels))
+    winner = votes.argmax(axis=1)  # with equal votes, the nearest; it is the witness
+    shares = votes[rows, winner] / weights.sum(axis=1)
+    proposed = found[rows, winner]
+    suspects = np.flatnonzero((proposed != codes) & (shares > 0.5))
+    order = suspects[np.argsort(-shares[suspects], kind="stable")][:limit]
+    return [
+        Suspect(
+            int(row),
+            str(names[codes[row]]),
+            str(names[proposed[row]]),
+            float(shares[row]),
+            int(neighbours[row, winner[row]]),
+        )
+        for row in order
+    ]
+
+
+def duplicates_across_classes(
+    labels: npt.NDArray[Any],
+    neighbours: IntArray,
+    distances: FloatArray,
+    *,
+    below: float,
+    limit: int = 30,
+) -> list[Duplicate]:
+    """Return the pairs of images of different classes that are nearer than a tiny distance.
+
+    Args:
+        labels: array (images,) of classes.
+        neighbours: integer array (images, nearest) of rows, without the image itself. A pair is
+            found if either image is among the nearest of the other.
+        distances: float array (images, nearest).
+        below: the tiny distance; only pairs below it are duplicates, and pairs at 0 always are.
+        limit: most pairs to return.
+
+    Returns:
+        Each pair once, by rising distance; with equal distances, by rows.
+    """
+    tiny = (distances < below) | (distances == 0)
+    rows, columns = np.nonzero(tiny & (labels[neighbours] != labels[:, np.newaxis]))
+    ends = np.sort(np.stack([rows, neighbours[rows, columns]], axis=1), axis=1)
+    near = distances[rows, columns]
+    order = np.lexsort([near, ends[:, 1], ends[:, 0]])
+    ends, near = ends[order], near[order]
+    is_first = np.ones(len(ends), np.bool_)
+    is_first[1:] = (ends[1:] != ends[:-1]).any(axis=1)
+    ends, near = ends[is_first], near[is_first]
+    chosen = np.argsort(near, kind="stable")[:limit]
+    return [Duplicate(int(ends[pair, 0]), int(ends[pair, 1]), float(near[pair])) for pair in chosen]
+
+
+def class_confusions(
+    labels: npt.NDArray[Any], neighbours: IntArray, *, limit: int = 15
+) -> list[Confusion]:
+    """Count for each class the other classes that its nearest wrong images are of.
+
+    Args:
+        labels: array (images,) of classes. Classes of one image are left out: every image near
+            such an image is wrong.
+        neighbours: integer array (images, nearest) of rows, nearest first, without the image
+            itself. An image with no wrong neighbour counts as confused with no class.
+        limit: most pairs of classes to return.
+
+    Returns:
+        Confusions by falling share; with equal shares, the pair of more images first, then by name.
+    """
+    names, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    found = codes[neighbours]
+    wrong = found != codes[:, np.newaxis]
+    rows = np.flatnonzero(wrong.any(axis=1) & (sizes[codes] > 1))
+    others = found[rows, wrong[rows].argmax(axis=1)]
+    pairs, counts = np.unique(codes[rows] * len(names) + others, return_counts=True)
+    firsts, seconds = np.divmod(pairs, len(names))
+    shares = counts / sizes[firsts]
+    return [
+        Confusion(
+            str(names[firsts[pair]]),
+            str(names[seconds[pair]]),
+            int(counts[pair]),
+            float(shares[pair]),
+        )
+        for pair in np.lexsort([-counts, -shares])[:limit]
+    ]
