@@ -47,7 +47,7 @@ from deep_ranking import (
     sample_triplets,
     write_triplets,
 )
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 
 SIZE = 224
 BATCH_SIZE = 24

@@ -121,7 +121,7 @@ def choose(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     """Train the recipe once a seed, and give a table of models and of what they are measured by."""
-    from deep_ranking.cli.notes import start_tensorflow
+    from deep_ranking.cli.library_messages import start_tensorflow
     from deep_ranking.images import find_images
     from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
 

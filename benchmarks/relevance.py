@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--judge_gap", type=float, default=0.15, help="T_r of in-class triplets")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from deep_ranking.cli.notes import start_tensorflow
+    from deep_ranking.cli.library_messages import start_tensorflow
     from deep_ranking.files import InputError
 
     start_tensorflow()

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking import Augmentation, InputError, find_images, sample_triplets, write_triplets
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
 
 TARGET = 0.95

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from deep_ranking.files import InputError
 
-Config = TypeVar("Config")
+ConfigType = TypeVar("ConfigType")
 
 
 def positive_int(text: str) -> int:
@@ -143,7 +143,7 @@ def add_config_arguments(
         group.add_argument(f"--{each.name}", **options)
 
 
-def config_from(args: argparse.Namespace, config: type[Config], **others: Any) -> Config:
+def config_from(args: argparse.Namespace, config: type[ConfigType], **others: Any) -> ConfigType:
     """Make a config of parsed flags.
 
     Args:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist, positive_int
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
 from deep_ranking.images import find_images

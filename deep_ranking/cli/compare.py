@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from deep_ranking.cli.arguments import add_metric, add_model, check_files_exist
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
 from deep_ranking.images import list_images, read_image

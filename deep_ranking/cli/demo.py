@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deep_ranking.cli.arguments import add_seed, positive_int
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.files import InputError, make_folder
 from deep_ranking.images import find_images, read_image

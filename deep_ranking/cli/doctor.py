@@ -14,7 +14,7 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     config_from,
 )
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.train import take_settings_of_recipe, train_config
 from deep_ranking.config import (
     RELEVANCE,

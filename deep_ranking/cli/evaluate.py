@@ -11,15 +11,15 @@ import numpy as np
 
 from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist
 from deep_ranking.cli.evaluation_tables import (
+    describe_gain,
     extreme_queries,
     format_interval,
     print_classes,
     print_methods,
     print_queries,
-    verdict,
     without_nan,
 )
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.files import atomic_path
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.words import counted
@@ -163,7 +163,7 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
         best = max(backbones, key=lambda each: each.intervals[VERDICT_METRIC].mean)
         gain = compare_evaluations(evaluations[MODEL], best, VERDICT_METRIC, seed=args.seed)
         result["gain_over_backbone"] = {VERDICT_METRIC: gain._asdict()}
-        print(f"\n{verdict(gain, VERDICT_METRIC)}")
+        print(f"\n{describe_gain(gain, VERDICT_METRIC)}")
     return result
 
 

@@ -74,7 +74,7 @@ def print_queries(extremes: dict[str, list[dict[str, Any]]]) -> None:
             print(f"  {query['average_precision']:.3f}  {query['path']}")
 
 
-def verdict(gain: Interval, metric: str) -> str:
+def describe_gain(gain: Interval, metric: str) -> str:
     """Say whether training was worth it: `gain` is how far the model is above the backbone."""
     if gain.low > 0:
         said = "Training was worth it"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_image_pair, check_files_exist
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.files import InputError, atomic_path
 
 if TYPE_CHECKING:

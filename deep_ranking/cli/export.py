@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deep_ranking.cli.arguments import add_required_path, check_files_exist
-from deep_ranking.cli.notes import held_back, start_tensorflow
+from deep_ranking.cli.library_messages import shown_on_failure, start_tensorflow
 from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
@@ -70,7 +70,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     from deep_ranking.model.file import load_model
 
     model = load_model(args.model)
-    with held_back():
+    with shown_on_failure():
         done = export_model(
             model,
             args.output,

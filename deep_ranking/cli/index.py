@@ -13,8 +13,8 @@ from deep_ranking.cli.arguments import (
     non_negative_int,
     positive_int,
 )
-from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.cli.stopping import saying_when_stopped
+from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.signals import resume_hint
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.model.header import ModelHeader, read_header
@@ -121,7 +121,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if hasattr(args, "images") and not args.images.is_dir():
         raise InputError(f"{args.images}: no such folder; check --images")
     header = read_header(args.model) if hasattr(args, "model") else None
-    with saying_when_stopped("the same command goes on from there"), locked(args.output):
+    with resume_hint("the same command goes on from there"), locked(args.output):
         collection = _make(args, header) if is_new and header else _open(args, header)
         settings = getattr(args, "index", collection.settings.index)
         if settings["kind"] == collection.settings.index["kind"]:

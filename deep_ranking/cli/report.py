@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
 from deep_ranking.images import find_images

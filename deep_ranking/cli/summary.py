@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deep_ranking.cli.arguments import add_config_arguments, check_files_exist, config_from
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 

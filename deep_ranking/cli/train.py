@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deep_ranking.cli.arguments import add_config_arguments, config_from
-from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.cli.stopping import saying_when_stopped
+from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import (
     DataConfig,
     LossConfig,
@@ -93,7 +93,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     from deep_ranking.training.run import train
 
     start = time.monotonic()
-    with saying_when_stopped(f"go on by train.py --output {config.output} --resume"):
+    with resume_hint(f"go on by train.py --output {config.output} --resume"):
         train(config, resume=resume, overwrite=hasattr(args, "overwrite"))
     print(
         f"Model in {config.output}, history and best model in {config.run_dir}, "
