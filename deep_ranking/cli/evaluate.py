@@ -1,7 +1,6 @@
-"""`evaluate`: is a model good, and is it better than doing nothing?"""
+"""`evaluate`: how good a model is, and whether it is better than no training."""
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist
+from deep_ranking.cli.arguments import add_model, add_seed, check_files_exist
 from deep_ranking.cli.evaluation_tables import (
     describe_gain,
     extreme_queries,
@@ -20,7 +19,7 @@ from deep_ranking.cli.evaluation_tables import (
     without_nan,
 )
 from deep_ranking.cli.library_messages import start_tensorflow
-from deep_ranking.files import atomic_path
+from deep_ranking.cli.output import write_json
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.words import counted
 from deep_ranking.images import find_images
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from deep_ranking.metrics.evaluation import Evaluation
 
 DESCRIPTION = (
-    "Judge a model on images of known classes, or on given triplets: a table with 95 % bootstrap "
-    "intervals. Judge on classes that it was not trained on."
+    "Evaluate a model on images of known classes, or on given triplets: print a table with 95 % "
+    "bootstrap intervals. Use classes that the model was not trained on."
 )
 MODEL = "model"
 BACKBONE = "untrained backbone"
@@ -46,12 +45,12 @@ Embedder = Callable[[list[str]], AbstractContextManager[Float32Array]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     suppress = argparse.SUPPRESS
-    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
+    add_model(parser)
     for name, help_text in (
-        ("dataset", "folder with one folder a class; each image is searched for among the others"),
-        ("queries", "folder of the images to search with, one folder a class"),
-        ("gallery", "folder of the images to search, one folder a class"),
-        ("triplets", "triplet file to judge by instead, such as one that people labelled"),
+        ("dataset", "folder with one folder for each class; each image is a query to the others"),
+        ("queries", "folder of the query images, one folder for each class"),
+        ("gallery", "folder of the images to search, one folder for each class"),
+        ("triplets", "triplet file to evaluate on instead, such as one that people labelled"),
     ):
         metavar = "FILE" if name == "triplets" else "DIR"
         parser.add_argument(
@@ -60,22 +59,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baselines",
         action="store_true",
-        help="judge features that nobody trained as well, and say whether training was worth it",
+        help="also evaluate features without training, and print whether training was worth it",
     )
     parser.add_argument(
         "--weights",
         default="imagenet",
         metavar="imagenet|none|PATH",
-        help="weights of the untrained backbone among the baselines",
+        help="weights of the untrained backbone, one of the baselines",
     )
     parser.add_argument(
-        "--json", type=Path, default=suppress, metavar="FILE", help="write all of it as JSON"
+        "--json", type=Path, default=suppress, metavar="FILE", help="write everything as JSON"
     )
     add_seed(parser)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Embed, judge, print."""
+    """Embed, evaluate and print."""
     args = parser.parse_args(argv)
     given = [name for name in ("dataset", "queries", "gallery", "triplets") if hasattr(args, name)]
     if given not in (["dataset"], ["queries", "gallery"], ["triplets"]):
@@ -83,15 +82,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.baselines and given == ["triplets"]:
         parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
     check_files_exist(args, "model")
-    result = _judge_triplets(args) if given == ["triplets"] else _judge_classes(args, given)
+    result = _evaluate_triplets(args) if given == ["triplets"] else _evaluate_classes(args, given)
     if hasattr(args, "json"):
-        with atomic_path(args.json) as temporary:
-            text = json.dumps(without_nan(result), indent=2, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-        print(f"All of it is in {args.json}.")
+        write_json(args.json, without_nan(result))
 
 
-def _judge_triplets(args: argparse.Namespace) -> dict[str, Any]:
+def _evaluate_triplets(args: argparse.Namespace) -> dict[str, Any]:
     triplets = read_triplets(args.triplets)
     paths = resolve_paths(triplets, None)
     start_tensorflow()
@@ -113,7 +109,7 @@ def _judge_triplets(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, Any]:
+def _evaluate_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, Any]:
     listings = [find_images(getattr(args, name)) for name in folders]
     paths = [[str(listing.root / path) for path in listing.paths] for listing in listings]
     labels = [np.array(listing.classes)[listing.labels] for listing in listings]
@@ -127,7 +123,7 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
     )
     from deep_ranking.model.file import load_model
 
-    draw_triplets(labels[0], *labels[1:])  # complains of a single class before the long work
+    draw_triplets(labels[0], *labels[1:])  # refuses a single class before the long work
     model = load_model(args.model)
     evaluations: dict[str, Evaluation] = {}
     for name, embed in _embedders(model, args).items():
@@ -168,7 +164,7 @@ def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, An
 
 
 def _embedders(model: "keras.Model", args: argparse.Namespace) -> dict[str, Embedder]:
-    """What embeds: for each method a function of image paths that gives rows for a while."""
+    """Return for each method a function from image paths to embeddings, open for a `with` block."""
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.images.hand_made_features import BASELINES, baseline_features
     from deep_ranking.model.network import untrained_backbone

@@ -14,6 +14,7 @@ from deep_ranking.cli.arguments import (
     positive_int,
 )
 from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.output import print_broken
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
@@ -38,7 +39,6 @@ DESCRIPTION = (
     "Embed the images of a folder once, to search them. The same command again embeds only what is "
     "new or changed; stopped at any instant, it goes on where it was."
 )
-NUM_BROKEN_SHOWN = 10
 HEADINGS = ("probes", "recall@1", "recall@10", "recall@100", "p50 ms", "p99 ms", "compared")
 
 
@@ -197,10 +197,7 @@ def _print_report(report: SyncReport) -> None:
         print(f"{counted(report.num_unlistable, 'file')} left out: a line break in their path.")
     if report.broken:
         print(f"{counted(len(report.broken), 'image')} left out that cannot be read:")
-        for path, problem in report.broken[:NUM_BROKEN_SHOWN]:
-            print(f"  {path}: {problem}")
-        if len(report.broken) > NUM_BROKEN_SHOWN:
-            print(f"  and {len(report.broken) - NUM_BROKEN_SHOWN:,} more")
+        print_broken(report.broken, indent="  ")
 
 
 def _print_measures(collection: Collection, done: "Upkeep") -> None:
