@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from deep_ranking.cli.evaluation_tables import describe_gain, without_nan
+from deep_ranking.cli.evaluation_tables import describe_gain
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -22,6 +22,7 @@ from deep_ranking.metrics.evaluation import (
 )
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
+from deep_ranking.reports.evaluating import without_nan
 
 
 def images(seed=0, sizes=(30, 20, 1), noise=1.0, dim=8):

@@ -34,25 +34,22 @@ def add_required_path(
 ) -> None:
     """Add a required flag that names a file or a folder."""
     parser.add_argument(
-        *flags,
-        type=Path,
-        required=True,
-        default=argparse.SUPPRESS,
-        metavar=metavar,
-        help=help_text,
+        *flags, type=Path, required=True, default=argparse.SUPPRESS, metavar=metavar, help=help_text
     )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_optional_path(
+    parser: "argparse._ActionsContainer", *flags: str, help_text: str, metavar: str = "PATH"
+) -> None:
+    """Add a flag that may name a file or a folder; without it, the attribute is absent."""
+    parser.add_argument(
+        *flags, type=Path, default=argparse.SUPPRESS, metavar=metavar, help=help_text
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, help_text: str = "model file of train.py") -> None:
     """Add the blog's flag for a model."""
-    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
-
-
-def add_image_pair(parser: argparse.ArgumentParser) -> None:
-    """Add the blog's flags for a model and two images."""
-    add_model(parser)
-    add_required_path(parser, "--image1", "-i1", help_text="an image")
-    add_required_path(parser, "--image2", "-i2", help_text="another image")
+    add_required_path(parser, "--model", "-m", help_text=help_text)
 
 
 def add_metric(parser: argparse.ArgumentParser) -> None:
@@ -106,11 +103,7 @@ def check_files_exist(args: argparse.Namespace, *names: str) -> None:
 
 
 def add_config_arguments(
-    parser: argparse.ArgumentParser,
-    config: type,
-    title: str,
-    *,
-    only: Container[str] | None = None,
+    parser: argparse.ArgumentParser, config: type, title: str, *, only: Container[str] | None = None
 ) -> None:
     """Add a flag for each field with a help text that the dataclass itself declares.
 

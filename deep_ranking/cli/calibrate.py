@@ -3,7 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
-from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist, positive_int
+from deep_ranking.cli.arguments import (
+    add_model,
+    add_required_path,
+    add_seed,
+    check_files_exist,
+    positive_int,
+)
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
@@ -18,14 +24,9 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
+    add_model(parser, "model file of train.py; the calibration is stored in it")
     add_required_path(
-        parser, "--model", "-m", help_text="model file of train.py; the calibration is stored in it"
-    )
-    add_required_path(
-        parser,
-        "--dataset",
-        metavar="DIR",
-        help_text="folder with one folder for each class",
+        parser, "--dataset", metavar="DIR", help_text="folder with one folder for each class"
     )
     parser.add_argument(
         "--num_pairs",

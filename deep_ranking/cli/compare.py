@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from deep_ranking.cli.arguments import add_metric, add_model, check_files_exist
+from deep_ranking.cli.arguments import add_metric, add_model, add_optional_path, check_files_exist
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
@@ -30,29 +30,23 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags; the blog has the same ones for model and images."""
-    suppress = argparse.SUPPRESS
     add_model(parser)
-    for flag, short, text in (
-        ("--image1", "-i1", "an image, or a folder of them"),
-        ("--image2", "-i2", "another image, or a folder of them"),
-    ):
-        parser.add_argument(flag, short, type=Path, default=suppress, metavar="PATH", help=text)
-    parser.add_argument(
+    add_optional_path(parser, "--image1", "-i1", help_text="an image, or a folder of them")
+    add_optional_path(parser, "--image2", "-i2", help_text="another image, or a folder of them")
+    add_optional_path(
+        parser,
         "--pairs",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="instead of two images, a CSV file (or .csv.gz) with two paths in each line and, if "
-        "known, whether their class is the same: 1 or same, 0 or different",
+        help_text="instead of two images, a CSV file (or .csv.gz) with two paths in each line "
+        "and, if known, whether their class is the same: 1 or same, 0 or different",
     )
     add_metric(parser)
-    parser.add_argument(
+    add_optional_path(
+        parser,
         "--output",
         "-o",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="file to write the lines to (default: standard output)",
+        help_text="file to write the lines to (default: standard output)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, including the settings")
     parser.add_argument(

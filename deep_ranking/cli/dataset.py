@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_required_path, add_seed, positive_int
+from deep_ranking.cli.arguments import add_optional_path, add_required_path, add_seed, positive_int
 from deep_ranking.cli.output import print_broken
 from deep_ranking.datasets.public import CATALOGUE, Dataset
 from deep_ranking.files.words import byte_size, counted
@@ -86,13 +86,12 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) ->
     _add_output(parser)
     suppress = argparse.SUPPRESS
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
+    add_optional_path(
+        source,
         "--archive",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="a zip, tar or tar.gz file that you have: the original, or one with SPLIT/CLASS or "
-        "CLASS folders",
+        help_text="a zip, tar or tar.gz file that you have: the original, or one with SPLIT/CLASS "
+        "or CLASS folders",
     )
     source.add_argument(
         "--url",

@@ -48,11 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for images, triplets and model; an earlier demo in it is replaced",
     )
     parser.add_argument(
-        "--steps",
-        type=positive_int,
-        default=NUM_STEPS,
-        metavar="N",
-        help="batches to train on",
+        "--steps", type=positive_int, default=NUM_STEPS, metavar="N", help="batches to train on"
     )
     add_seed(parser)
 

@@ -3,11 +3,11 @@
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
+    add_optional_path,
     add_required_path,
     check_files_exist,
     config_from,
@@ -60,7 +60,6 @@ VALIDATION = ("validation_dataset", "validation_share")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, and the flags of sampler and training that it respects."""
-    suppress = argparse.SUPPRESS
     add_required_path(
         parser,
         "--dataset",
@@ -68,22 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help_text="folder with one folder for each class; or with train, val, unseen ... of such "
         "folders, which are compared with each other",
     )
-    parser.add_argument(
+    add_optional_path(
+        parser,
         "--model",
         "-m",
-        type=Path,
-        default=suppress,
-        metavar="PATH",
-        help="model file of train.py, to find images that are likely mislabelled; this embeds all "
-        "images, which is the slowest check",
+        help_text="model file of train.py, to find images that are likely mislabelled; this embeds "
+        "all images, which is the slowest check",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument(
+    add_optional_path(
+        parser,
         "--html",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="write an HTML page with thumbnails of the findings",
+        help_text="write an HTML page with thumbnails of the findings",
     )
     parser.add_argument(
         "--estimate",
@@ -92,7 +88,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="build the network and time a few steps, to estimate the time and memory of training",
     )
     parser.add_argument(
-        "--recipe", choices=RECIPES, default=suppress, help="use the settings of train.py --recipe"
+        "--recipe",
+        choices=RECIPES,
+        default=argparse.SUPPRESS,
+        help="use the settings of train.py --recipe",
     )
     for config, title, names in (
         (SamplingConfig, "triplets, as in the sampler", SAMPLING),
@@ -122,9 +121,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
     parts = find_parts(
-        args.dataset,
-        validation=config.validation_dataset,
-        validation_share=config.validation_share,
+        args.dataset, validation=config.validation_dataset, validation_share=config.validation_share
     )
     found = survey_images(args.dataset, parts, progress=True)
     if args.estimate or hasattr(args, "model"):

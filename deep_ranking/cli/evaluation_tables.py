@@ -50,22 +50,6 @@ def print_classes(by_class: dict[str, dict[str, float]]) -> None:
         print(f"{name:{width}s}{values['queries']:22,.0f}{cells}")
 
 
-def extreme_queries(
-    evaluation: Evaluation, paths: list[str], count: int
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the worst and the best queries by average precision, each with its value."""
-    values = evaluation.per_query["mean_average_precision"]
-    order = sorted(
-        (row for row in range(len(paths)) if not math.isnan(values[row])),
-        key=lambda row: (values[row], paths[row]),
-    )
-
-    def listed(rows: list[int]) -> list[dict[str, Any]]:
-        return [{"path": paths[row], "average_precision": float(values[row])} for row in rows]
-
-    return {"worst": listed(order[:count]), "best": listed(order[::-1][:count])}
-
-
 def print_queries(extremes: dict[str, list[dict[str, Any]]]) -> None:
     """Print the worst and the best queries."""
     for kind, queries in extremes.items():
@@ -83,15 +67,6 @@ def describe_gain(gain: Interval, metric: str) -> str:
     else:
         said = "Whether training was worth it cannot be told from these images"
     return f"{said} ({metric} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}])."
-
-
-def without_nan(value: Any) -> Any:
-    """Return the value with None in place of NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_nan(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _nan_last(value: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_image_pair, check_files_exist
+from deep_ranking.cli.arguments import add_model, add_required_path, check_files_exist
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import atomic_path
@@ -24,7 +24,9 @@ MIN_COSINE = 0.05
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, the same as those of `compare`."""
-    add_image_pair(parser)
+    add_model(parser)
+    add_required_path(parser, "--image1", "-i1", help_text="an image")
+    add_required_path(parser, "--image2", "-i2", help_text="another image")
     parser.add_argument(
         "--output",
         "-o",

@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; usage errors raise `SystemExit` with 2.
     """
     parser = Parser(
-        prog="deep-ranking",
-        description="Learn visual similarity from folders of images.",
+        prog="deep-ranking", description="Learn visual similarity from folders of images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

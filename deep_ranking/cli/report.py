@@ -2,11 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.cli.arguments import add_model, add_required_path, add_seed, check_files_exist
+from deep_ranking.cli.arguments import (
+    add_model,
+    add_optional_path,
+    add_required_path,
+    add_seed,
+    check_files_exist,
+)
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.output import check_output_file
 from deep_ranking.files.words import counted
@@ -20,7 +25,6 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    suppress = argparse.SUPPRESS
     add_model(parser)
     add_required_path(
         parser,
@@ -31,15 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_required_path(
         parser, "--output", "-o", metavar="FILE", help_text="file to write, such as report.html"
     )
-    parser.add_argument(
+    add_optional_path(
+        parser,
         "--history",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="history.csv of the training run (default: the one in NAME.run beside the model)",
+        help_text="history.csv of the training run (default: the one in NAME.run beside the model)",
     )
     parser.add_argument(
-        "--title", default=suppress, metavar="TEXT", help="heading (default: model and data set)"
+        "--title",
+        default=argparse.SUPPRESS,
+        metavar="TEXT",
+        help="heading (default: model and data set)",
     )
     add_seed(parser)
 

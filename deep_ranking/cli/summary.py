@@ -6,10 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from deep_ranking.cli.arguments import add_config_arguments, check_files_exist, config_from
+from deep_ranking.cli.arguments import (
+    add_config_arguments,
+    add_optional_path,
+    check_files_exist,
+    config_from,
+)
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -24,14 +28,7 @@ TABLE_WIDTH = 128  # where there is no terminal; a narrower table cuts names
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags: a model, or the settings of a network."""
-    parser.add_argument(
-        "--model",
-        "-m",
-        type=Path,
-        default=argparse.SUPPRESS,
-        metavar="PATH",
-        help="model file of train.py",
-    )
+    add_optional_path(parser, "--model", "-m", help_text="model file of train.py")
     parser.add_argument(
         "--train_from",
         default=argparse.SUPPRESS,
