@@ -1,10 +1,10 @@
-"""How long `evaluate` takes on 20,000 embeddings of 4096 dimensions, and how much memory.
+"""Time and memory of `evaluate` on 20,000 embeddings of 4096 dimensions.
 
-All per-query metrics, the triplet figures, NMI, verification and bootstrap of
-`deep_ranking.metrics.evaluation.evaluate`, on made-up embeddings around class centres that lie in a
-memory-mapped file, as the command keeps them. The reference finds only the 31 nearest images of
-each query, by scikit-learn's brute force, which every other figure would come on top of. Each runs
-in a process of its own, whose peak memory is the operating system's figure.
+Ours computes every figure of `deep_ranking.metrics.evaluation.evaluate`: all per-query metrics, the
+triplet figures, NMI, verification and bootstrap. The embeddings are random, around class centres,
+in a memory-mapped file, as the command keeps them. The reference only finds the 31 nearest images
+of each query, by scikit-learn's brute force; every other figure would cost extra. Each runs in its
+own process; peak memory is the figure of the operating system.
 """
 
 import argparse
@@ -20,7 +20,7 @@ NUM_NEIGHBOURS = 31
 
 
 def write_embeddings(path: Path, num_images: int, num_classes: int, dim: int) -> np.ndarray:
-    """Write unit rows around one random centre a class; give the labels."""
+    """Write unit rows around one random centre for each class; return the labels."""
     rng = np.random.default_rng(0)
     labels = np.sort(rng.integers(0, num_classes, num_images))
     centres = rng.normal(size=(num_classes, dim)).astype(np.float32)
@@ -35,7 +35,7 @@ def write_embeddings(path: Path, num_images: int, num_classes: int, dim: int) ->
 
 
 def run_ours(path: Path, labels: np.ndarray) -> str:
-    """Judge, and give one of the figures as a check that there was work."""
+    """Evaluate, and return one figure as a check that the work was done."""
     from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
 
     rows = np.load(path, mmap_mode="r")
@@ -45,7 +45,7 @@ def run_ours(path: Path, labels: np.ndarray) -> str:
 
 
 def run_reference(path: Path, labels: np.ndarray) -> str:
-    """Find the nearest images of each, and give recall@1."""
+    """Find the nearest images of each query, and return recall@1."""
     from sklearn.neighbors import NearestNeighbors
 
     rows = np.load(path, mmap_mode="r")
@@ -63,7 +63,7 @@ def _measure(job, path, labels, results) -> None:
 
 
 def main() -> None:
-    """Parse the arguments, run both, print."""
+    """Parse the arguments, run both and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--classes", type=int, default=200)

@@ -1,12 +1,12 @@
-"""How fast Milvus takes and finds embeddings: `MilvusIndex` against bare pymilvus, in one run.
+"""How fast Milvus stores and finds embeddings: `MilvusIndex` against bare pymilvus, in one run.
 
-Both fill a Milvus collection of their own with the same made-up unit vectors, in the same graph,
-and are asked for the nearest of the same queries, one at a time. Bare pymilvus is given every
-advantage: it inserts, where `MilvusIndex` upserts so that a batch sent twice is there once; its
-batches are as large; it keeps nothing else. What the queries should find is computed by NumPy.
+Each fills its own Milvus collection with the same random unit vectors, in the same kind of graph,
+and answers the same queries, one at a time. Bare pymilvus gets every advantage: it inserts, while
+`MilvusIndex` upserts so that a batch sent twice is stored once; its batches are equally large; it
+stores nothing else. NumPy computes what the queries should find.
 
-With `--data`, the folder of a server that does nothing else, the bytes on its disk are told, write-
-ahead log and all.
+With `--data`, the data folder of a server that does nothing else, the script also prints the bytes
+on its disk, including the write-ahead log.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def clustered(rows: int, dimension: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors around centers, and queries around some of them."""
+    """Return unit vectors around centers, and queries around some of the centers."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(max(1, rows // CLUSTER_SIZE), dimension)).astype(np.float32)
 
@@ -89,7 +89,7 @@ def clustered(rows: int, dimension: int, queries: int) -> tuple[np.ndarray, np.n
 
 
 def make_ours(folder: Path, uri: str, matrix: np.ndarray) -> MilvusIndex:
-    """An index of a collection without images."""
+    """Return an index of a collection without images."""
     (folder / "some.h5").write_bytes(b"no model is needed")
     settings = Settings(
         fingerprint="benchmark",
@@ -106,7 +106,7 @@ def make_ours(folder: Path, uri: str, matrix: np.ndarray) -> MilvusIndex:
 def measure_bare(
     client: Any, matrix: np.ndarray, queries: np.ndarray, expected: np.ndarray
 ) -> None:
-    """The same by pymilvus alone."""
+    """Measure pymilvus alone in the same way."""
     from pymilvus import DataType
 
     name = f"bare_{time.time_ns()}"
@@ -150,7 +150,7 @@ def measure_bare(
 
 
 def wait_for_graph(client: Any, name: str) -> None:
-    """Wait until the graph is built, and served in the place of the plain vectors."""
+    """Wait until the server has built the graph and uses it instead of the plain vectors."""
     while client.describe_index(name, EMBEDDING).get("pending_index_rows"):
         time.sleep(0.5)
     client.refresh_load(name)
@@ -163,7 +163,7 @@ def report(
     expected: np.ndarray,
     search: Callable[[np.ndarray], Any],
 ) -> None:
-    """Search, and print a line: rows a second and seconds of the filling, and of the searches."""
+    """Search, and print a line: speed and seconds of filling, times and recall of the searches."""
     for query in queries[:10]:
         search(query[None])
     seconds, hits = [], 0
@@ -181,7 +181,7 @@ def report(
 
 
 def size_of(folder: Path | None) -> int:
-    """Bytes that a folder takes."""
+    """Return the bytes that a folder takes on the disk."""
     total = 0
     for each in folder.rglob("*") if folder else []:
         with contextlib.suppress(OSError):

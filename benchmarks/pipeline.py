@@ -1,23 +1,23 @@
 """How fast images reach the network: this project against the blog's pipeline, in one run.
 
-Both read the images of one triplet file in batches of 24 at 224 px, each image with its own random
-flips, rotation by up to 30 degrees, zoom 0.2 on each axis and shear of 0.2 degrees, nearest pixel
-beyond the border. The triplets are drawn from `--dataset`, a folder with one folder a class, or
-from pictures that this script makes up: JPEG of about 300 x 200, smooth and random.
+Both read the images of one triplet file in batches of 24 at 224 px. Each image gets its own random
+flips, rotation by up to 30 degrees, zoom 0.2 on each axis and shear of 0.2 degrees; the nearest
+pixel fills what lies beyond the border. The triplets are drawn from `--dataset`, a folder with one
+folder for each class, or from smooth random pictures that this script makes: JPEG of about
+300 x 200.
 
-The blog's pipeline works in one thread: Pillow opens the image and resizes it to the square by its
+The blog's pipeline works in one thread. Pillow opens the image and resizes it to the square by its
 nearest pixels; it becomes a float array; `scipy.ndimage.affine_transform` (order 1, mode "nearest")
-warps each channel in turn; then the flips and the factor 1/255. Ours is
-`deep_ranking.triplet_dataset` with its defaults, on all cores; it gives values up to 255, as the
-network does the scaling.
+warps each channel in turn; then come the flips and the factor 1/255. Ours is
+`deep_ranking.triplet_dataset` with its defaults, on all cores; it returns values up to 255, because
+the network scales them.
 
-The blog's is made faster than the original where it is not the algorithm that costs: the affine
-matrix is multiplied out by hand, channels are laid out for SciPy's quickest path, flips are views
-that cost no copy, and the batch is scaled at once. It is measured on parts of the same file, whose
-triplets are in random order, so that each part is like the whole. All files are read once
-beforehand, so that none comes from the disk. Each repeat runs all rows of the table, and medians
-count. The time of the processor is printed beside the speed: other work on the machine changes it
-less.
+The blog's pipeline is faster here than the original wherever its algorithm is not the cost: the
+affine matrix is multiplied out by hand, channels are laid out for SciPy's fastest path, flips are
+views without a copy, and the batch is scaled at once. It is measured on parts of the same file,
+whose triplets are in random order, so each part is like the whole. All files are read once before,
+so none comes from the disk. Each repeat runs all rows of the table, and medians count. Processor
+time is printed beside the speed, because other work on the machine affects it less.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from deep_ranking import (
     sample_triplets,
     write_triplets,
 )
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 
 SIZE = 224
 BATCH_SIZE = 24
@@ -60,7 +60,7 @@ ZOOM = 0.2
 
 
 def read_blog(paths, rng):
-    """Read and change images by the blog's pipeline, batch after batch.
+    """Yield batches of images, read and augmented by the blog's pipeline.
 
     Args:
         paths: image files.
@@ -82,11 +82,11 @@ def read_blog(paths, rng):
 
 
 def change(image, result, rng):
-    """Apply one random affine map, channel by channel, and flips.
+    """Apply one random affine map, channel by channel, and random flips.
 
     Args:
         image: float32 (224, 224, 3).
-        result: where to write the outcome, of the same shape.
+        result: where to write the result, of the same shape.
         rng: source of randomness.
     """
     angle = rng.uniform(-ROTATION, ROTATION)
@@ -118,7 +118,7 @@ class Speed:
 
     Attributes:
         images: images a second.
-        milliseconds: processor time an image, all threads together.
+        milliseconds: processor time for each image, of all threads together.
     """
 
     images: float
@@ -126,7 +126,7 @@ class Speed:
 
 
 def measure(batches, repeat):
-    """Time the batches that `batches(repeat)` gives, the making of them included."""
+    """Return the `Speed` of making and reading the batches of `batches(repeat)`."""
     start, processor = time.perf_counter(), time.process_time()
     count = sum(len(images) for images in batches(repeat))
     processor = time.process_time() - processor
@@ -134,7 +134,7 @@ def measure(batches, repeat):
 
 
 def make_images(folder, count):
-    """Make up JPEG files of about 300 x 200 in ten class folders: random colors at four scales."""
+    """Write random JPEG files of about 300 x 200 in ten class folders: colors at four scales."""
     rng = np.random.default_rng(0)
     for number in range(count):
         width, height = int(rng.integers(240, 361)), int(rng.integers(160, 241))
@@ -149,7 +149,7 @@ def make_images(folder, count):
 
 
 def write_random_triplets(folder, path, count):
-    """Write `count` triplets of the images below `folder`, in random order, by a fixed seed."""
+    """Write `count` triplets of the images below `folder`, in random order, with a fixed seed."""
     listing = find_images(folder)
     negatives = -(-count // len(listing.paths))
     blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=negatives, seed=0)
@@ -159,7 +159,7 @@ def write_random_triplets(folder, path, count):
 
 
 def describe(listing):
-    """Say what is read: how many images of what size, in the middle."""
+    """Return the number of images and their median sizes, in words."""
     sizes = []
     num_bytes = []
     for path in listing.paths:
@@ -177,7 +177,7 @@ def describe(listing):
 def parse_arguments():
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description="Read and augment images with this project and as the blog did, side by side.",
+        description="Read and augment images with this project and with the blog's pipeline.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -185,18 +185,18 @@ def parse_arguments():
         type=Path,
         default=argparse.SUPPRESS,
         metavar="DIR",
-        help="folder with one folder of images a class (default: images are made up)",
+        help="folder with one folder of images for each class (default: random images)",
     )
     for flag, default, text in (
-        ("--made_up_images", 400, "images to make up without --dataset"),
-        ("--triplets", 2400, "triplets a run of ours, three images each"),
-        ("--blog_triplets", 80, "triplets a run of the blog's"),
+        ("--made_up_images", 400, "random images to make without --dataset"),
+        ("--triplets", 2400, "triplets in a run of ours, three images each"),
+        ("--blog_triplets", 80, "triplets in a run of the blog's"),
         ("--repeats", 5, "runs of each, in turn; the median counts"),
     ):
         parser.add_argument(flag, type=int, default=default, metavar="N", help=text)
     args = parser.parse_args()
     if min(args.triplets, args.blog_triplets, args.repeats) < 1 or args.made_up_images < 20:
-        parser.error("expected counts of 1 or more, and 20 images or more to make up")
+        parser.error("expected counts of 1 or more, and 20 or more --made_up_images")
     return args
 
 
@@ -204,13 +204,13 @@ def compare(folder, triplet_path, blog_triplets, repeats):
     """Run all rows of the table in turn.
 
     Args:
-        folder: where the triplet file's paths start.
+        folder: the folder that the paths of the triplet file start from.
         triplet_path: triplet file.
-        blog_triplets: how many of its triplets a run of the blog's pipeline reads.
+        blog_triplets: number of its triplets that a run of the blog's pipeline reads.
         repeats: runs of each.
 
     Returns:
-        A dictionary of names to the `Speed` of each run; the blog's is the last.
+        A dictionary from names to the `Speed` of each run; the blog's is the last.
     """
     start_tensorflow()
     from deep_ranking import triplet_dataset

@@ -1,17 +1,17 @@
-"""What training gives on classes that it never saw, beside features that nobody trained.
+"""What training achieves on classes that it never saw, compared with features without training.
 
 Two uses:
 
     python benchmarks/quality.py choose --train DIR --weights PATH --output choose.md
     python benchmarks/quality.py judge --train DIR --judge DIR --weights PATH --output judge.md
 
-`choose` compares settings: every variant is trained on four fifths of the classes of --train and
-judged on the rest, which it never saw. All choices are made there. `judge` trains the recipe as it
-is on all of --train, once a seed, and judges it on the other classes of --judge, beside the
-untouched VGG16 (average-pooled, at the same image size; and with images enlarged as the recipe
-enlarges them). Embeddings that another library made (benchmarks/quality_pytorch.py) are judged in
-the same run with --reference NAME=FILE.npz; several of one name are its seeds. Differences have
-95 % bootstrap intervals over queries.
+`choose` compares settings: it trains every variant on four fifths of the classes of --train, and
+evaluates it on the rest, which it never saw. All choices are made there. `judge` trains the
+unchanged recipe on all of --train, once for each seed, and evaluates it on the other classes of
+--judge, beside the untouched VGG16 (average-pooled, at the same image size; and with images
+enlarged as the recipe does). --reference NAME=FILE.npz adds embeddings that another library made
+(benchmarks/quality_pytorch.py); several files with one name are its seeds. Differences have 95 %
+bootstrap intervals over queries.
 """
 
 import argparse
@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("recall_at_1", "map_at_r", "similarity_precision")
 HEADER = "recall@1 | mAP@R | similarity precision"
 
-# Each changes one thing of the recipe `laptop`; without enlargement, so that many can be tried.
+# Each variant changes one setting of the recipe `laptop`, without enlargement, to save time.
 SMALL = "--backbone_size 64"
-# One pooled block has 512 features, and so at most as many axes.
+# One pooled block has 512 features, so there are at most 512 axes.
 ONE = f"{SMALL} --pooled_blocks 1 --embedding_size 512"
 VARIANTS = {
     "laptop without enlargement": SMALL,
@@ -74,7 +74,7 @@ TABLES = {"options": VARIANTS, "hinges": HINGES}
 
 
 def train(args: argparse.Namespace, output: Path, flags: str, seed: int) -> float:
-    """Run train.py with a recipe and flags; give the seconds it took."""
+    """Run train.py with a recipe and flags; return the seconds it took."""
     command = [
         *(sys.executable, str(ROOT / "train.py"), "--recipe", args.recipe),
         *("--dataset", args.train, "--weights", args.weights, "--seed", str(seed)),
@@ -88,7 +88,7 @@ def train(args: argparse.Namespace, output: Path, flags: str, seed: int) -> floa
 
 
 def choose(args: argparse.Namespace, folder: Path) -> list[str]:
-    """Train each variant, and give a table of what is found on the classes held back."""
+    """Train each variant, and return a table of results on the classes held back."""
     lines = [
         f"| changed in `{args.recipe}` | {HEADER} | before training | seconds |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -120,8 +120,8 @@ def choose(args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def judge(args: argparse.Namespace, folder: Path) -> list[str]:
-    """Train the recipe once a seed, and give a table of models and of what they are measured by."""
-    from deep_ranking.cli.notes import start_tensorflow
+    """Train the recipe once for each seed, and return tables of it beside the references."""
+    from deep_ranking.cli.library_messages import start_tensorflow
     from deep_ranking.images import find_images
     from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
 
@@ -140,7 +140,7 @@ def judge(args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def train_once(args: argparse.Namespace, folder: Path, seed: int) -> float:
-    """Train the recipe with a seed, unless --work has it from an earlier call; give its seconds."""
+    """Train the recipe with a seed, unless --work has it already; return the seconds it took."""
     output, clock = folder / f"model_{seed}.h5", folder / f"seconds_{seed}.txt"
     if not clock.exists():
         seconds = train(args, output, "--overwrite", seed)
@@ -151,7 +151,7 @@ def train_once(args: argparse.Namespace, folder: Path, seed: int) -> float:
 def embeddings_of(
     args: argparse.Namespace, folder: Path, paths: list[str]
 ) -> dict[str, list[np.ndarray]]:
-    """Embed by the model of each seed, and by the untouched backbone."""
+    """Return embeddings of the model of each seed, and of the untouched backbone."""
     from deep_ranking.config import HEAD
     from deep_ranking.embedding.cached_features import cache_features
     from deep_ranking.embedding.embed import embed_images, embedded_features
@@ -163,7 +163,7 @@ def embeddings_of(
         model = load_model(folder / f"model_{seed}.h5")
         set_trainable_from(model, HEAD)
         frozen, head = split_at_frozen(model)
-        features = cache_features(frozen, paths, folder / "features")  # which all seeds share
+        features = cache_features(frozen, paths, folder / "features")  # shared by all seeds
         with embedded_features(head, features) as embedded:
             rows[f"seed {seed}"] = [np.array(embedded)]
     config = model.network_config
@@ -178,7 +178,7 @@ def embeddings_of(
 
 
 def references(args: argparse.Namespace, paths: list[str]) -> dict[str, list[np.ndarray]]:
-    """Read the embeddings that other libraries made, in the order of `paths`, seed by seed."""
+    """Return the embeddings that other libraries made, in the order of `paths`, seed by seed."""
     rows: dict[str, list[np.ndarray]] = {}
     for reference in args.reference:
         name, file = reference.split("=", 1)
@@ -191,7 +191,7 @@ def references(args: argparse.Namespace, paths: list[str]) -> dict[str, list[np.
 
 
 def tables(args: argparse.Namespace, data: str, trained: dict, others: dict, seconds: dict) -> list:
-    """Write the figures of all, and the differences of the model in the middle to each other."""
+    """Return a table of all figures, and one of the median model's lead over each reference."""
     from deep_ranking.metrics.evaluation import compare_evaluations
 
     def row(name: str, cells: list[str]) -> str:
@@ -230,11 +230,11 @@ def tables(args: argparse.Namespace, data: str, trained: dict, others: dict, sec
 
 
 def main() -> None:
-    """Parse, run, print, write."""
+    """Parse the arguments, run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("what", choices=("choose", "judge"))
     parser.add_argument("--train", required=True, help="folder of classes to train on")
-    parser.add_argument("--judge", help="folder of other classes, for judge")
+    parser.add_argument("--judge", help="for judge: folder of other classes")
     parser.add_argument("--weights", default="imagenet", help="as for train.py")
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--flags", default="", help="more flags for train.py, in one string")

@@ -1,21 +1,21 @@
-r"""What pytorch-metric-learning reaches in the same minutes, from the same images and weights.
+r"""What pytorch-metric-learning achieves in the same time, from the same images and weights.
 
-The reference is that library as its examples use it: VGG16's convolutions with Keras' ImageNet
-weights, global average pooling and a linear layer of 512; `MPerClassSampler` with 4 images a class;
-`TripletMarginLoss` with semihard triplets of `TripletMarginMiner`, or `MultiSimilarityLoss` with
-its miner; Adam, 1e-4 for the new layer and 1e-5 for the convolutions from `--train_from` on; random
-horizontal flips. Images are given as Keras' VGG16 wants them: BGR, less the means of ImageNet.
-Training ends when `--minutes` are over, counted from the first image read. Then the images of
-`--judge` are embedded: classes that were not trained on. Their embeddings are written for any other
-judge, and are judged here by the library's own `AccuracyCalculator` and by
+The reference uses that library as its examples do: VGG16's convolutions with Keras' ImageNet
+weights, global average pooling and a linear layer of 512; `MPerClassSampler` with 4 images of each
+class; `TripletMarginLoss` with semihard triplets of `TripletMarginMiner`, or `MultiSimilarityLoss`
+with its miner; Adam, 1e-4 for the new layer and 1e-5 for the convolutions from `--train_from` on;
+random horizontal flips. Images have the form that Keras' VGG16 expects: BGR, minus the means of
+ImageNet. Training ends after `--minutes`, counted from the first image read. Then the script embeds
+the images of `--judge`, classes that were not trained on. It writes their embeddings for other
+programs, and evaluates them by the library's own `AccuracyCalculator` and by
 `deep_ranking.metrics.evaluation`.
 
-It is made kinder to the reference where that costs the comparison nothing: starting PyTorch and
-reading the weights do not count; images are decoded once and stay in memory as bytes at their final
-size; the frozen layers keep nothing for gradients; convolutions run channels last, the faster order
-on a CPU; no time goes into validation or checkpoints.
+Some choices favour the reference without harm to the comparison: the time to start PyTorch and read
+the weights does not count; images are decoded once and stay in memory as bytes at their final size;
+the frozen layers keep nothing for gradients; convolutions run channels last, the faster order on a
+CPU; no time goes into validation or checkpoints.
 
-It needs an environment of its own, without TensorFlow:
+The script needs its own environment, without TensorFlow:
 
     python3 -m venv .venv-quality
     .venv-quality/bin/pip install -r benchmarks/requirements-quality.txt
@@ -45,7 +45,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 from torch import nn
 
-# Only the project's metrics are used, which need NumPy and scikit-learn; it is not installed here.
+# The project is not installed here. Only its metrics are used, which need NumPy and scikit-learn.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 EXTENSIONS = {".jpg", ".jpeg", ".bmp", ".png", ".ppm", ".gif", ".tif", ".tiff", ".webp"}
@@ -63,12 +63,12 @@ STEPS_IN_LOSS = 50
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder with one folder a class, in sorted order.
+    """The images of a folder with one folder for each class, in sorted order.
 
     Attributes:
         root: the folder.
         paths: relative to it, with "/" between folders.
-        labels: class names, one an image.
+        labels: class name of each image.
     """
 
     root: Path
@@ -77,9 +77,9 @@ class Listing:
 
 
 def list_images(root: Path) -> Listing:
-    """List the images of two classes or more."""
+    """Return the images of two or more class folders."""
     if not root.is_dir():
-        sys.exit(f"{root}: no such folder; expected a folder with one folder a class")
+        sys.exit(f"{root}: no such folder; expected a folder with one folder for each class")
     paths = sorted(
         path.relative_to(root).as_posix()
         for folder in root.iterdir()
@@ -95,7 +95,7 @@ def list_images(root: Path) -> Listing:
 
 
 def read_images(listing: Listing, size: int) -> torch.Tensor:
-    """Decode and resize all images: uint8 (images, 3, size, size), RGB, channels last in memory."""
+    """Return all images, resized: uint8 (images, 3, size, size), RGB, channels last in memory."""
     pixels = np.empty((len(listing.paths), size, size, 3), np.uint8)
     for row, path in enumerate(listing.paths):
         try:
@@ -134,7 +134,7 @@ class EmbeddingNetwork(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Pool what the convolutions give of uint8 or float RGB images (images, 3, size, size)."""
+        """Return the pooled features of uint8 or float RGB images (images, 3, size, size)."""
         pixels = images.flip(1).float() - self.means
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
@@ -142,7 +142,7 @@ class EmbeddingNetwork(nn.Module):
         return self.trained(frozen).mean((2, 3))  # (images, 512)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed images, (images, 512), not yet of length 1: the losses and miners see to that."""
+        """Return embeddings, (images, 512), not of length 1: losses and miners normalise them."""
         return self.embedding(self.features(images))
 
 
@@ -166,7 +166,7 @@ def read_weights(network: EmbeddingNetwork, path: Path) -> None:
 
 
 def make_loss(name: str) -> tuple[nn.Module, nn.Module]:
-    """Make the library's loss and the miner that goes with it."""
+    """Return the library's loss and its miner."""
     if name == "triplet":
         miner = miners.TripletMarginMiner(margin=GAP, type_of_triplets="semihard")
         return losses.TripletMarginLoss(margin=GAP), miner
@@ -174,7 +174,7 @@ def make_loss(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 def draw_batches(labels: torch.Tensor, batch_size: int):
-    """Give image numbers, 4 of each class in a batch, without end."""
+    """Yield batches of image numbers, 4 of each class, without end."""
     sampler = samplers.MPerClassSampler(
         labels, IMAGES_PER_CLASS, batch_size, max(batch_size, len(labels))
     )
@@ -183,7 +183,7 @@ def draw_batches(labels: torch.Tensor, batch_size: int):
 
 
 def flip_half(images: torch.Tensor) -> torch.Tensor:
-    """Flip each image from left to right, or not, at random."""
+    """Return the images, each flipped from left to right with a chance of one half."""
     flipped = torch.rand(len(images), 1, 1, 1) < 0.5
     return torch.where(flipped, images.flip(3), images)
 
@@ -198,11 +198,11 @@ def train(
     minutes: float,
     steps: int | None,
 ) -> dict[str, float]:
-    """Read the images and train until the time is over, or for `steps`.
+    """Read the images, and train until the time is over or for `steps`.
 
     Returns:
-        The number of `steps`, the `seconds` they and the reading took, and the mean `loss` of the
-        last 50.
+        The number of `steps`, the `seconds` of reading and training, and the mean `loss` of the
+        last 50 steps.
     """
     start = time.perf_counter()
     images = read_images(listing, image_size)
@@ -237,14 +237,14 @@ def train(
 
 
 def embed(network: EmbeddingNetwork, images: torch.Tensor) -> torch.Tensor:
-    """Embed images: float32 (images, 512), rows of length 1."""
+    """Return the embeddings of images: float32 (images, 512), rows of length 1."""
     with torch.inference_mode():
         rows = [network(part) for part in images.split(EMBED_BATCH_SIZE)]
         return nn.functional.normalize(torch.cat(rows))
 
 
 def judge_as_the_library(embeddings: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
-    """Search for each image among the others, by the library's own accuracy calculator."""
+    """Return the figures of the library's accuracy calculator, each image against the others."""
     calculator = AccuracyCalculator(
         include=("precision_at_1", "mean_average_precision_at_r"),
         k="max_bin_count",
@@ -260,7 +260,7 @@ def judge_as_the_library(embeddings: torch.Tensor, labels: np.ndarray) -> dict[s
 
 
 def judge_as_the_project(embeddings: torch.Tensor, listing: Listing) -> dict[str, float]:
-    """Search for each image among the others, by `deep_ranking.metrics.evaluation`."""
+    """Return the figures of `deep_ranking.metrics.evaluation`, each image against the others."""
     from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
 
     found = evaluate(EmbeddedImages(listing.paths, listing.labels, embeddings.numpy()))
@@ -274,12 +274,12 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     required = {"type": Path, "required": True, "default": argparse.SUPPRESS}
-    folder = "one folder of images a class"
-    parser.add_argument("--train", **required, metavar="DIR", help=f"to learn from: {folder}")
+    folder = "one folder of images for each class"
+    parser.add_argument("--train", **required, metavar="DIR", help=f"to train on: {folder}")
     parser.add_argument("--judge", **required, metavar="DIR", help=f"other classes: {folder}")
     parser.add_argument("--weights", **required, metavar="FILE", help="VGG16's weights, Keras .h5")
     parser.add_argument("--output", **required, metavar="FILE", help="embeddings to write, .npz")
-    parser.add_argument("--image_size", type=int, default=64, help="side in pixels, from 32 on")
+    parser.add_argument("--image_size", type=int, default=64, help="side in pixels, 32 or more")
     parser.add_argument("--loss", choices=("triplet", "multi_similarity"), default="triplet")
     parser.add_argument(
         "--train_from",
@@ -292,7 +292,10 @@ def parse_arguments() -> argparse.Namespace:
     end = parser.add_mutually_exclusive_group()
     end.add_argument("--minutes", type=float, default=10.0, help="how long to read and train")
     end.add_argument(
-        "--steps", type=int, default=argparse.SUPPRESS, help="train for so many steps instead"
+        "--steps",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="train for so many steps instead",
     )
     args = parser.parse_args()
     args.steps = getattr(args, "steps", None)
@@ -310,7 +313,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train, embed, write, judge, print."""
+    """Train, embed, write, evaluate and print."""
     args = parse_arguments()
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)  # the library's sampler draws from NumPy's global generator

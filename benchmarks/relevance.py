@@ -1,34 +1,38 @@
-"""Sampling by relevance, and how many negatives should be of other classes: the paper's figure.
+"""Sampling by relevance, and the share of negatives from other classes: the paper's figure.
 
     python benchmarks/relevance.py --dataset DIR --weights PATH --output figure.png
 
 After Wang et al. 2014, section 6.4: similarity precision and score at top 30 against the share of
-out-of-class negatives, for two ways to draw the rest, everything else being equal:
+out-of-class negatives, for two ways to draw the other images, everything else being equal:
 
     weighted   as `--strategy relevance` does: the query i by its total relevance r_i, the positive
                and the in-class negative by min(T_p, r_ij);
-    uniform    query, positive and in-class negative each as likely as any of the class.
+    uniform    query, positive and in-class negative each with the same chance as any other image
+               of the class.
 
-Both draw all classes equally often, and ask r_ij - r_in >= T_r of in-class negatives, so "uniform"
-is not ignorant of relevance: it weighs nothing by it. (It is the same strategy, with totals of 1
-and a T_p below all relevances.) Relevance is what `--relevance backbone` goes by, the cosine of the
-pooled features of ImageNet's VGG16. A linear embedding is trained on these features alone, from
-where it changes nothing, with the paper's loss of squared distances, on equally many triplets each
-time. A third of the classes is held back, others for each seed, and all is judged on these.
+Both draw all classes equally often, and require r_ij - r_in >= T_r of in-class negatives. So
+"uniform" does use relevance, but not as a weight. (It is the same strategy, with totals of 1 and a
+T_p below all relevances.) Relevance is that of `--relevance backbone`, the cosine of the pooled
+features of ImageNet's VGG16. A linear embedding is trained on these features alone. It starts as
+the identity, uses the paper's loss of squared distances, and sees equally many triplets each time.
+A third of the classes is held back, different ones for each seed, and everything is evaluated on
+these.
 
-Who says what is similar? Not the relevance of training, at whatever layer: that would reward the
-model for knowing its teacher. Two kinds of triplets that are independent of it are judged apart:
+What decides what is similar? Not the relevance of training, from any layer: that would reward the
+model for knowing its teacher. Two kinds of triplets, both independent of it, are evaluated
+separately:
 
-    out-of-class   positive of the query's class, negative of another: the labels, which people
-                   gave; but no person was asked about that triplet, and most are easy;
-    in-class       all three of a class, the positive more relevant by the cosine of colour and
-                   texture (LAB histogram and HOG, which nobody trained), by --judge_gap at least.
-                   It stands in for people, and badly: it sees neither poses nor parts. Of 40 such
-                   triplets of Caltech-101 that we looked at, we agreed with 21, could not decide
-                   on 17 and disagreed on 2. It tells settings apart, not how good they are.
+    out-of-class   The positive is of the query's class, the negative of another. People gave these
+                   labels, but nobody was asked about the triplet itself, and most are easy.
+    in-class       All three images are of one class; the positive is more relevant by the cosine of
+                   colour and texture (LAB histogram and HOG, without training), by at least
+                   --judge_gap. This replaces people, and badly: it sees neither poses nor parts. Of
+                   40 such triplets of Caltech-101 that we looked at, we agreed with 21, could not
+                   decide on 17 and disagreed on 2. It can compare settings, but not say how good
+                   they are.
 
-The score at top 30 ranks all images held back, where the paper has the 1,000 images that a search
-by text found. It counts triplets, of equally many at each seed.
+The score at top 30 ranks all images held back; the paper ranks the 1,000 images that a text search
+found. The score counts triplets, equally many for each seed.
 """
 
 import argparse
@@ -50,7 +54,7 @@ BATCH_TRIPLETS = 256
 
 
 def read_features(args: argparse.Namespace):
-    """Read the images; give labels, the backbone's rows, and those of colour and texture."""
+    """Return labels, the backbone's features, and features of colour and texture."""
     from deep_ranking.config import NetworkConfig
     from deep_ranking.datasets import class_folders, limit_classes
     from deep_ranking.embedding.embed import embed_images
@@ -81,7 +85,7 @@ def read_features(args: argparse.Namespace):
 
 
 def draw(rows, labels, *, count, seed, share, gap, sampling):
-    """Draw triplets by the cosine of rows: int32 (count, 3)."""
+    """Return triplets drawn by the cosine of rows: int32 (count, 3)."""
     from deep_ranking.sampling import ByRelevance
     from deep_ranking.sampling.relevance import RowCosine
 
@@ -106,7 +110,7 @@ def draw(rows, labels, *, count, seed, share, gap, sampling):
 
 
 def train(rows, triplets, *, gap, learning_rate):
-    """Train a linear embedding of rows on triplets of them: float32 (dim, dim)."""
+    """Return a linear embedding of rows, trained on triplets of them: float32 (dim, dim)."""
     import keras
 
     from deep_ranking.losses import RankingLoss
@@ -117,7 +121,7 @@ def train(rows, triplets, *, gap, learning_rate):
     embedding = keras.layers.UnitNormalization()(linear(lookup(number)))
     model = keras.Model(number, embedding)
     model.compile(keras.optimizers.Adam(learning_rate), RankingLoss(gap, distance="squared"))
-    labels = np.zeros(triplets.size, np.float32)  # which nobody looks at
+    labels = np.zeros(triplets.size, np.float32)  # not used
     batch_size = 3 * BATCH_TRIPLETS
     model.fit(triplets.ravel(), labels, batch_size=batch_size, shuffle=False, verbose=0)
     kernel = keras.ops.convert_to_numpy(linear.kernel)
@@ -126,7 +130,7 @@ def train(rows, triplets, *, gap, learning_rate):
 
 
 def judge(rows, tests) -> list[float]:
-    """Give both metrics on each kind of triplets."""
+    """Return both metrics for each kind of triplets."""
     from deep_ranking.metrics import (
         score_at_top_k,
         similarity_precision,
@@ -143,7 +147,7 @@ def judge(rows, tests) -> list[float]:
 
 
 def measure(args: argparse.Namespace) -> Iterator[tuple[tuple[str, float], list[float]]]:
-    """Train and judge; yield a sampling and a share, ("backbone", 0) for none, and the metrics."""
+    """Train and evaluate; yield (sampling, share), ("backbone", 0) for none, and the metrics."""
     from tqdm import tqdm
 
     from deep_ranking.datasets import hold_back_classes
@@ -185,7 +189,7 @@ def measure(args: argparse.Namespace) -> Iterator[tuple[tuple[str, float], list[
 
 
 def print_table(found, shares) -> None:
-    """Print means over seeds, and weighted less uniform with the error of that difference."""
+    """Print means over seeds, and weighted minus uniform with the error of that difference."""
     columns = [f"{kind}: {metric}" for kind, metric in product(KINDS, METRICS)]
     print("| sampling | out-of-class share | " + " | ".join(columns) + " |")
     print("| --- " * (len(columns) + 2) + "|")
@@ -213,8 +217,8 @@ def print_table(found, shares) -> None:
 def draw_figure(found, shares):
     """Draw each metric on each kind of triplets against the share.
 
-    Classes held back are harder with one seed than with another. So the bars are of the change that
-    training made to each seed's own backbone, from the mean backbone on.
+    The classes held back are harder with one seed than with another. So the bars show the change
+    from each seed's own backbone, added to the mean of the backbones.
     """
     from matplotlib.figure import Figure
 
@@ -236,7 +240,7 @@ def draw_figure(found, shares):
 
 
 def main() -> None:
-    """Parse, measure, print, draw."""
+    """Parse the arguments, measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--dataset", type=Path, required=True, help="folder of classes, for both")
     parser.add_argument("--weights", default="imagenet", help="of the backbone, as for train.py")
@@ -255,7 +259,7 @@ def main() -> None:
     parser.add_argument("--judge_gap", type=float, default=0.15, help="T_r of in-class triplets")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from deep_ranking.cli.notes import start_tensorflow
+    from deep_ranking.cli.library_messages import start_tensorflow
     from deep_ranking.files import InputError
 
     start_tensorflow()

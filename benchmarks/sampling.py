@@ -1,22 +1,22 @@
 """How fast triplets are sampled: this project against the blog's algorithm, in one run.
 
-Both start from a listing in memory (the walk through the folders is left out), draw triplets by the
+Both start from a listing in memory (without the walk through the folders), draw triplets by the
 same rule and write a `triplets.txt` to a temporary folder. The names are made up.
 
-The blog's algorithm shuffles all images for every (query, positive) pair, takes the first negatives
+The blog's algorithm shuffles all images for every (query, positive) pair, uses the first negatives
 of another class, keeps the whole list in memory and writes it at the end. Its time grows with the
-square of the data, so it is measured on queries spread evenly over the data set, as many as fit in
-`--seconds`, and scaled up to all queries. It stands here in two readings:
+square of the data. So it is measured on queries spread evenly over the data set, as many as fit in
+`--seconds`, and scaled up to all queries. There are two readings of it:
 
-* "lists": pure Python. For every pair the names of all other classes are gathered in a list, the
-  list is shuffled by `random.shuffle`, and the first are taken.
-* "array": the kindest reading, by which the targets are judged. For every pair an array of image
-  numbers is shuffled by NumPy, in place, and walked until enough of another class are found, which
-  is seldom more than a step or two beyond those taken. Nothing is gathered.
+* "lists": pure Python. For every pair it collects the names of all other classes in a list,
+  shuffles the list by `random.shuffle`, and uses the first ones.
+* "array": the fastest reading of the algorithm, and the one that the targets refer to. For every
+  pair NumPy shuffles an array of image numbers in place; a loop goes through it until it has found
+  enough images of another class, seldom more than a step or two beyond. Nothing is collected.
 
-Both are made faster than the original where it is not the algorithm that costs: image names are
-listed once and grouped by class once, whether an image is of another class is looked up and not
-searched for, and only the query's own class is shuffled for its positives.
+Both are faster than the original wherever the algorithm is not the cost: image names are listed
+once and grouped by class once, a table tells whether an image is of another class, and only the
+query's own class is shuffled for its positives.
 
 With `--strategies`, every strategy is measured instead: see `sampling_strategies.py`.
 """
@@ -47,10 +47,10 @@ TARGET_MEGABYTES = 1000
 
 @dataclass(frozen=True)
 class MadeUpListing:
-    """What a walk through class folders would have found.
+    """A listing as a walk through class folders would find it.
 
     Attributes:
-        names: image paths; those of one class follow each other.
+        names: image paths, class after class.
         labels: int32 (images,), not decreasing.
     """
 
@@ -63,8 +63,8 @@ class Measured:
     """A run of the blog's algorithm on some of the queries.
 
     Attributes:
-        seconds: what they took, writing included.
-        queries: how many they were.
+        seconds: the time they took, including writing.
+        queries: number of queries.
     """
 
     seconds: float
@@ -73,11 +73,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process used.
+    """Time and memory of a process.
 
     Attributes:
         seconds: time of sampling and writing.
-        megabytes: the most memory that it ever held: interpreter, NumPy and listing included.
+        megabytes: peak memory, including interpreter, NumPy and listing.
     """
 
     seconds: float
@@ -85,7 +85,7 @@ class Usage:
 
 
 def make_listing(num_images, num_classes):
-    """Make up a listing of `num_images` names in classes of equal size, give or take one."""
+    """Return a listing of `num_images` made-up names in classes of equal size, give or take one."""
     labels = (np.arange(num_images) * num_classes // num_images).astype(np.int32)
     names = [
         f"images/class_{label:05}/image_{number:07}.jpg"
@@ -103,7 +103,7 @@ def sample_ours(listing, num_positives, num_negatives, path):
 
 
 def negatives_by_lists(listing) -> Callable[[int, int], list[str]]:
-    """Give a function (class, count) -> negatives that gathers and shuffles lists of names."""
+    """Return a function (class, count) -> negatives that collects and shuffles lists of names."""
     named_labels = list(zip(listing.names, listing.labels.tolist(), strict=True))
 
     def draw(own_class, count):
@@ -115,7 +115,7 @@ def negatives_by_lists(listing) -> Callable[[int, int], list[str]]:
 
 
 def negatives_by_array(listing) -> Callable[[int, int], list[str]]:
-    """Give a function (class, count) -> negatives that shuffles an array of image numbers."""
+    """Return a function (class, count) -> negatives that shuffles an array of image numbers."""
     numbers = np.arange(len(listing.names))
     labels = listing.labels.tolist()
 
@@ -137,14 +137,14 @@ def sample_blog(listing, num_positives, num_negatives, path, *, draw_negatives, 
 
     Args:
         listing: the images.
-        num_positives: positives a query.
-        num_negatives: negatives a pair.
+        num_positives: positives for each query.
+        num_negatives: negatives for each pair.
         path: file to write.
         draw_negatives: function (class, count) -> names.
-        seconds: time limit; one query is sampled at least.
+        seconds: time limit; at least one query is sampled.
 
     Returns:
-        What was measured; the making of tables at the start is left out.
+        What was `Measured`, without the time to make tables at the start.
     """
     members: list[list[str]] = [[] for _ in range(int(listing.labels[-1]) + 1)]
     for name, label in zip(listing.names, listing.labels.tolist(), strict=True):
@@ -172,17 +172,13 @@ def sample_blog(listing, num_positives, num_negatives, path, *, draw_negatives, 
 
 
 def spread_evenly(count):
-    """Order 0 ... count - 1 so that every beginning of it is spread evenly over the whole."""
+    """Return 0 ... count - 1 in an order whose every beginning is spread evenly over the whole."""
     golden = (5**0.5 - 1) / 2
     return np.argsort((np.arange(count) * golden) % 1).tolist()
 
 
 def measure_in_child(num_images, num_classes, num_positives, num_negatives):
-    """Run ours once in this process, meant to be a new one.
-
-    Returns:
-        The `Usage`.
-    """
+    """Return the `Usage` of one run of ours in this process, which should be a new one."""
     listing = make_listing(num_images, num_classes)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -195,20 +191,24 @@ def measure_in_child(num_images, num_classes, num_positives, num_negatives):
 def parse_arguments():
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description="Sample triplets with this project and by the blog's algorithm, side by side.",
+        description="Sample triplets with this project and with the blog's algorithm.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for flag, default, text in (
         ("--images", 100_000, "images of the comparison"),
         ("--classes", 200, "classes, of equal size"),
-        ("--num_pos_images", 1, "positives an image"),
-        ("--num_neg_images", 1, "negatives a pair"),
-        ("--large_images", 1_000_000, "images of the row with ours alone; 0 leaves it out"),
+        ("--num_pos_images", 1, "positives for each image"),
+        ("--num_neg_images", 1, "negatives for each pair"),
+        ("--large_images", 1_000_000, "images for the row of ours alone; 0 leaves it out"),
         ("--repeats", 5, "runs of each, in turn; the median counts"),
     ):
         parser.add_argument(flag, type=int, default=default, metavar="N", help=text)
     parser.add_argument(
-        "--seconds", type=float, default=20, metavar="S", help="time for each reading of the blog's"
+        "--seconds",
+        type=float,
+        default=20,
+        metavar="S",
+        help="time for each reading of the blog's",
     )
     parser.add_argument(
         "--strategies",
@@ -225,16 +225,16 @@ def parse_arguments():
 
 
 def compare(listing, counts, repeats, seconds):
-    """Run ours and both readings of the blog's in turn.
+    """Run ours and both readings of the blog's algorithm in turn.
 
     Args:
         listing: the images.
-        counts: positives a query, negatives a pair.
+        counts: positives for each query, negatives for each pair.
         repeats: runs of each.
         seconds: time limit for all runs of a reading together.
 
     Returns:
-        Seconds of each run of ours; for each reading, what each run measured.
+        Seconds of each run of ours; for each reading, what each run `Measured`.
     """
     readings = {"lists": negatives_by_lists(listing), "array": negatives_by_array(listing)}
     ours = []
@@ -279,7 +279,7 @@ def main():
 
     large = None
     if args.large_images:
-        # First of all: a child starts with the parent's peak, and that is still small.
+        # First: a child starts with the parent's peak memory, which is still small.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             large = pool.submit(measure_in_child, args.large_images, args.classes, *counts).result()
     listing = make_listing(args.images, args.classes)
@@ -314,8 +314,8 @@ def main():
             )
         )
     print()
-    print('For the blog, "all queries" is scaled up from the queries that were measured.')
-    print("Targets are set for the default sizes, and judged by the kindest reading, the array.")
+    print('For the blog, "all queries" is scaled up from the measured queries.')
+    print("The targets are for the default sizes, against the faster reading, the array.")
     verdict = "met" if all(met for met, _ in checks) else "MISSED"
     print(f"Targets {verdict}: " + ", ".join(text for _, text in checks) + ".")
 

@@ -1,13 +1,13 @@
-"""What each strategy takes: triplets a second, memory, and the file beside its bare bytes.
+"""What each strategy costs: triplets per second, memory, and the time to write against a copy.
 
-Called by `sampling.py --strategies`. Listings are made up: classes of equal size, ten images an
-item. What a strategy goes by is made up too: relevance is the cosine of random rows of 32 floats,
-and neighbours are ten random images of other classes. Each measurement has a process of its own,
-and each image one positive with four negatives.
+Called by `sampling.py --strategies`. The listings are made up: classes of equal size, ten images
+in each item. The inputs of the strategies are made up too: relevance is the cosine of random rows
+of 32 floats, and neighbours are ten random images of other classes. Each measurement has its own
+process, and each image has one positive with four negatives.
 
-"file" is the time from the labels to the file on the disk, "lines" that of writing the same
-triplets when they are drawn already, "bytes" that of copying the file; all are flushed to the disk.
-Memory includes the made-up rows and neighbours.
+"file" is the time from the labels to the file on the disk, "lines" the time to write the same
+triplets once they are drawn, "bytes" the time to copy the file; all are flushed to the disk. Memory
+includes the made-up rows and neighbours.
 """
 
 import multiprocessing
@@ -42,12 +42,12 @@ class Measured:
     """Medians of some runs.
 
     Attributes:
-        triplets: how many were drawn.
-        drawing: seconds of drawing them alone.
-        writing: seconds of drawing and writing the file.
-        lines: seconds of writing triplets that are drawn.
-        copying: seconds of copying the file.
-        megabytes: the most memory that the process held.
+        triplets: number of triplets drawn.
+        drawing: seconds to draw them, without writing.
+        writing: seconds to draw them and write the file.
+        lines: seconds to write triplets that are drawn already.
+        copying: seconds to copy the file.
+        megabytes: peak memory of the process.
     """
 
     triplets: int
@@ -59,11 +59,7 @@ class Measured:
 
 
 def measure(name, num_images, num_classes):
-    """Measure a strategy in this process, meant to be a new one.
-
-    Returns:
-        What was `Measured`.
-    """
+    """Return what was `Measured` of a strategy in this process, which should be a new one."""
     classes = (np.arange(num_images) * num_classes // num_images).astype(np.int32)
     items = (np.arange(num_images) // IMAGES_AN_ITEM).astype(np.int32)
     categories = classes[items * IMAGES_AN_ITEM]
@@ -123,7 +119,7 @@ def measure(name, num_images, num_classes):
 
 
 def copy(source, target):
-    """Write the bytes of a file to another, and flush them to the disk as the sampler does."""
+    """Copy a file, and flush the copy to the disk as the sampler does."""
     with source.open("rb") as read, target.open("wb") as written:
         shutil.copyfileobj(read, written, 1 << 20)
         written.flush()
@@ -131,7 +127,7 @@ def copy(source, target):
 
 
 def measure_strategies(sizes, num_classes):
-    """Measure all strategies at some numbers of images, and print."""
+    """Measure all strategies with these numbers of images, and print."""
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}")
     print(f"{num_classes:,} classes; a process each; medians of {REPEATS} runs\n")
     print(

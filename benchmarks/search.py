@@ -1,10 +1,10 @@
-"""Search beside bare faiss, in one run: recall, milliseconds a query, time and memory to open.
+"""Search against bare faiss, in one run: recall, milliseconds per query, time and memory to open.
 
     python benchmarks/search.py --images 20000 --dim 4096
 
-Embeddings are drawn: unit vectors around the means of classes, as far from each other as those of
-trained models are. Every method answers the same queries, one at a time and in turn, so that what
-else runs on the machine hits all alike.
+The embeddings are random: unit vectors around class means, as far apart as those of trained models.
+Every method answers the same queries, one at a time and in turn, so other work on the machine
+affects all methods equally.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TOP = 20
 
 
 def draw(rng: np.random.Generator, means: np.ndarray, count: int, spread: float) -> np.ndarray:
-    """Unit vectors around some of the means, float32 (count, dim)."""
+    """Return unit vectors around random means, float32 (count, dim)."""
     dim = means.shape[1]
     noise = rng.normal(0, spread / np.sqrt(dim), (count, dim)).astype(np.float32)
     rows = means[rng.integers(len(means), size=count)] + noise
@@ -29,12 +29,12 @@ def draw(rng: np.random.Generator, means: np.ndarray, count: int, spread: float)
 
 
 def recall(found: np.ndarray, right: np.ndarray) -> float:
-    """Share of the right rows that were found."""
+    """Return the share of the right rows that were found."""
     return float(np.mean([np.isin(r, f).mean() for f, r in zip(found, right, strict=True)]))
 
 
 def bare_index(embeddings: np.ndarray, num_clusters: int):
-    """Faiss as its tutorial uses it."""
+    """Return a faiss index made as in the faiss tutorial."""
     import faiss
 
     dim = embeddings.shape[1]
@@ -45,7 +45,7 @@ def bare_index(embeddings: np.ndarray, num_clusters: int):
 
 
 def set_probes(index, wanted: float, right: np.ndarray, queries: np.ndarray) -> float:
-    """Let a bare faiss index visit the fewest clusters that reach a recall; give its own."""
+    """Set the fewest probes with which bare faiss reaches a recall; return the recall reached."""
     for probes in range(1, index.nlist + 1):
         index.nprobe = probes
         reached = recall(index.search(queries, TOP)[1], right)
@@ -55,10 +55,10 @@ def set_probes(index, wanted: float, right: np.ndarray, queries: np.ndarray) -> 
 
 
 def in_turn(methods: dict, queries: np.ndarray) -> dict[str, np.ndarray]:
-    """Milliseconds of each query by each method, one at a time, all asked once before.
+    """Return the milliseconds of each query by each method, one at a time, after a first round.
 
-    An exact search empties the processor's caches for what comes after it, so exact searches and
-    the others take turns among themselves, the order changing from query to query.
+    An exact search empties the processor's caches for the next search. So the exact methods take
+    turns among themselves, and so do the others; the order changes from query to query.
     """
     for search in methods.values():
         for number in range(len(queries)):
@@ -75,14 +75,14 @@ def in_turn(methods: dict, queries: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def memory() -> tuple[int, int]:
-    """Memory of this process, and of it what is mapped from files, in MB (Linux)."""
+    """Return the memory of this process and its part mapped from files, in MB (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     values = {line.split(":")[0]: line.split()[1] for line in lines if line.endswith(" kB")}
     return int(values["VmRSS"]) // 1024, int(values["RssFile"]) // 1024
 
 
 def opening(file: Path, dim: int) -> None:
-    """Open an index and search it once, in a process of its own; print what it takes."""
+    """Open an index and search it once, in its own process; print time and memory."""
     sys.path.insert(0, str(ROOT))
     from deep_ranking.search.index.clusters import ClusterIndex
 
@@ -97,7 +97,7 @@ def opening(file: Path, dim: int) -> None:
 
 
 def main() -> None:
-    """Draw, build, ask, print."""
+    """Draw embeddings, build the indexes, search and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=4096)
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace, embeddings: np.ndarray, queries: np.ndarray, file: Path):
-    """Build both, and print what they find and take."""
+    """Build all indexes, and print their recall and times."""
     import faiss
 
     from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex

@@ -1,14 +1,14 @@
-"""Images a second of our training step, against the same network in a bare Keras `fit`.
+"""Images per second of our training step, against the same network in a bare Keras `fit`.
 
-Ours is what `train.py` runs: images read from files by `TripletSource` and augmented as the blog
-does, our optimizer, loss and metrics. The reference has no files to read: random arrays in memory
-go into the same network (the blog's, from random weights), compiled with Keras' own SGD and the
-ranking loss in three lines of `keras.ops`, without metrics. Both take batches of 24 rows.
+Ours is what `train.py` runs: `TripletSource` reads images from files and augments them as the blog
+does; optimizer, loss and metrics are ours. The reference reads no files: random arrays in memory go
+into the same network (the blog's, from random weights), compiled with Keras' own SGD and the
+ranking loss in three lines of `keras.ops`, without metrics. Both use batches of 24 rows.
 
-In each round the two take turns, and the one that begins changes; the ratio is the median over the
-rounds of each round's ratio, as the machine is not the same from minute to minute. The first steps,
-in which TensorFlow builds the graph, do not count. With `--precision mixed_bfloat16` the reference
-has that as Keras' global policy.
+In each round the two take turns, and the order changes from round to round. The ratio is the median
+of the ratios of all rounds, because the load of the machine changes from minute to minute. The
+first steps, in which TensorFlow builds the graph, do not count. With `mixed_bfloat16` among
+`--precisions`, the reference sets it as Keras' global policy.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking import Augmentation, InputError, find_images, sample_triplets, write_triplets
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
 
 TARGET = 0.95
@@ -29,14 +29,14 @@ BATCH_SIZE = 24
 
 
 def fit_seconds(model, batches):
-    """Seconds that `fit` takes for a dataset."""
+    """Return the seconds that `fit` takes for a dataset."""
     start = time.perf_counter()
     model.fit(batches, epochs=1, shuffle=False, verbose=0)
     return time.perf_counter() - start
 
 
 def our_step(size, precision, dataset, folder):
-    """Our network, compiled as `train.py` does, and its batches.
+    """Return our network, compiled as `train.py` does, and its batches.
 
     Args:
         size: side of the images in pixels.
@@ -45,7 +45,7 @@ def our_step(size, precision, dataset, folder):
         folder: where to write a triplet file.
 
     Returns:
-        The model, and a function of a number of steps that gives a dataset of so many batches.
+        The model, and a function from a number of steps to a dataset of so many batches.
     """
     from deep_ranking.losses import make_loss, make_metrics
     from deep_ranking.model.mixed_precision import resolved_precision, set_precision
@@ -87,7 +87,7 @@ def our_step(size, precision, dataset, folder):
 
 
 def bare_step(size, precision):
-    """The same network as a user of bare Keras would train it; see `our_step`."""
+    """Return the same as `our_step`, as a user of bare Keras would write it."""
     import keras
     import tensorflow as tf
     from keras import ops
@@ -113,7 +113,7 @@ def bare_step(size, precision):
 
 
 def measure(size, precision, args, folder):
-    """Print the speeds of one size, and give the ratio."""
+    """Print the speeds for one size, and return the ratio."""
     steps = {"ours": our_step(size, precision, args.dataset, folder)}
     steps["bare Keras"] = bare_step(size, precision)
     for model, batches in steps.values():
@@ -137,7 +137,7 @@ def measure(size, precision, args, folder):
 
 
 def main():
-    """Measure every size in every precision, and exit with 1 when a target is missed."""
+    """Measure every size in every precision; exit with 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--dataset", type=Path, required=True, help="folder of classes")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], metavar="PIXELS")
@@ -146,7 +146,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     start_tensorflow()
-    print("              images a second   ours   bare Keras")
+    print("            images per second   ours   bare Keras")
     with tempfile.TemporaryDirectory() as folder:
         ratios = [
             measure(size, precision, args, Path(folder))

@@ -1,6 +1,6 @@
-"""Write options.md, the tables of all flags, from the commands' own parsers.
+"""Write options.md, the tables of all flags, from the parsers of the commands.
 
-`make options` runs it; a test says when the page has fallen behind.
+`make options` runs this; a test fails when the page is out of date.
 """
 
 import argparse
@@ -13,14 +13,13 @@ from deep_ranking.cli.main import COMMANDS
 PAGE = Path(__file__).parent / "options.md"
 INTRODUCTION = """# All options
 
-What the `--help` of each command says, which is also where its examples are; written by `make
-options`. Every command takes `--verbose` too: it shows the notes of libraries, and where an error
-arose."""
+The flags of each command, as in its `--help`; `make options` writes this page. Every command also
+takes `--verbose`, which shows messages of libraries and the traceback of an error."""
 SCRIPTS = {"sample": "triplet_sampler.py", "train": "train.py", "compare": "compare.py"}
 
 
 def page() -> str:
-    """Give the page: a Markdown table of the flags of each command."""
+    """Return the page: a Markdown table of the flags of each command."""
     return "\n\n".join([INTRODUCTION, *(_table(name) for name in COMMANDS)]) + "\n"
 
 

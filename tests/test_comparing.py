@@ -339,7 +339,7 @@ def test_cosine_of_two_images(photos, model_path, distance_by_hand, capsys):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--pairs", "p.csv", "--image1", "a.jpg"], "--pairs goes without --image1"),
+        (["--pairs", "p.csv", "--image1", "a.jpg"], "--pairs and --image1 exclude each other"),
         (["--image1", "a.jpg"], "--image2"),
         ([], "--image1, --image2"),
         (["--pairs", "p.csv", "--metric", "manhattan"], "--metric"),

@@ -126,7 +126,7 @@ def test_caltech101_is_split_by_class(tmp_path, original, capsys):
     assert (tmp_path / "archive.zip").exists()  # it is the user's
     given = ["dataset", "caltech101", "-o", str(tmp_path / "a")]
     assert main(given) == 0
-    assert "was drawn with seed 0" in capsys.readouterr().out
+    assert "unseen classes were drawn with seed 0" in capsys.readouterr().out
     for flags in (["--seed", "1"], ["--unseen_share", "0.5"]):
         assert main([*given, *flags]) == 1
         assert f"made with {flags[0]} " in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from deep_ranking.cli.evaluation_tables import verdict, without_nan
+from deep_ranking.cli.evaluation_tables import describe_gain
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -22,6 +22,7 @@ from deep_ranking.metrics.evaluation import (
 )
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
+from deep_ranking.reports.evaluating import without_nan
 
 
 def images(seed=0, sizes=(30, 20, 1), noise=1.0, dim=8):
@@ -146,9 +147,11 @@ def test_gain_is_paired_by_query():
     means = [each.intervals["map_at_r"].mean for each in (better, worse)]
     assert gain.mean == pytest.approx(means[0] - means[1])
     assert gain.low > 0
-    assert "was worth it" in verdict(gain, "map_at_r")
-    assert "was not worth it" in verdict(compare_evaluations(worse, better, "map_at_r"), "map_at_r")
-    assert "cannot be told" in verdict(Interval(0.01, -0.1, 0.1), "map_at_r")
+    assert "was worth it" in describe_gain(gain, "map_at_r")
+    assert "was not worth it" in describe_gain(
+        compare_evaluations(worse, better, "map_at_r"), "map_at_r"
+    )
+    assert "cannot be told" in describe_gain(Interval(0.01, -0.1, 0.1), "map_at_r")
 
 
 def test_means_by_class_are_those_of_its_queries():

@@ -9,8 +9,8 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from deep_ranking.cli.explain import PICTURE_SUFFIXES
 from deep_ranking.cli.main import run_command
+from deep_ranking.cli.output import PICTURE_SUFFIXES
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.model.file import load_model, save_model

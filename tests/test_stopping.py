@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deep_ranking.cli import notes, summary
+from deep_ranking.cli import library_messages, summary
 from deep_ranking.cli.main import run_command
 from deep_ranking.files import InputError
 
@@ -83,9 +83,9 @@ def test_what_libraries_print_of_the_interrupt_is_not_shown(stopped_by, capfd):
 def test_the_line_is_shown_where_notes_were_held_back():
     code = (
         "import os, signal, time\n"
-        "from deep_ranking.cli import main, notes, summary\n"
+        "from deep_ranking.cli import library_messages, main, summary\n"
         "def run(parser, argv):\n"
-        "    with notes.held_back():\n"
+        "    with library_messages.shown_on_failure():\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        time.sleep(5)\n"
         "summary.run = run\n"
@@ -196,7 +196,7 @@ def test_a_program_amid_its_work_ends_and_leaves_what_was_complete(tmp_path, num
 def test_notes_of_libraries_are_held_back_unless_asked_for(monkeypatch, capfd):
     def run(parser, argv):
         parser.parse_args(argv)
-        with notes.held_back():
+        with library_messages.shown_on_failure():
             os.write(2, b"a note\n")
 
     monkeypatch.setattr(summary, "run", run)
@@ -231,7 +231,7 @@ def test_a_program_holds_back_what_is_written_below_python(flags, shown):
 
 def test_notes_of_what_is_interrupted_stay_held_back(monkeypatch, capfd):
     def run(parser, argv):
-        with notes.held_back():
+        with library_messages.shown_on_failure():
             os.write(2, b"a note\n")
             raise KeyboardInterrupt
 

@@ -111,7 +111,11 @@ def test_flags_in_the_place_of_a_model(capsys):
         (["--model", "no.h5"], 1, "no.h5: no such file; check --model"),
         ([*FLAGS, "--train_from", "block9"], 1, "no layer block9"),
         (["--image_size", "16"], 2, "image_size must lie between"),
-        (["--model", "m.h5", "--pooling", "gem"], 2, "--pooling: the network is that of --model"),
+        (
+            ["--model", "m.h5", "--pooling", "gem"],
+            2,
+            "--model fixes the network already",
+        ),
     ],
 )
 def test_wrong_calls_are_one_line(capsys, arguments, code, said):

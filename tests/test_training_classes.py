@@ -306,7 +306,7 @@ def test_a_recipe_needs_a_folder_and_nothing_else(colors, tmp_path, capsys):
     flags = ["--recipe", "laptop", "--dataset", str(colors), "--output", str(output)]
     assert run_command("train", [*flags, *RECIPE_FLAGS, "--steps_per_epoch", "2"]) == 0
     said = capsys.readouterr().out
-    assert "Recipe laptop" in said and "Images are seen at 32 pixels" in said
+    assert "Recipe laptop" in said and "The network sees images at 32 pixels" in said
     settings = json.loads(output.with_suffix(".run").joinpath("config.json").read_text())
     assert settings["batches"] == "classes"
     assert settings["cache_features"] and not settings["augmentation"]["vertical_flip"]

@@ -1,5 +1,5 @@
-"""The commands: each module parses its arguments, wires the rooms together and prints.
+"""The commands: each module parses its arguments, calls public functions and prints.
 
-A command's module has `DESCRIPTION`, `add_arguments(parser)` and `run(parser, argv)`. What takes
-long to import is imported inside `run`, so that --help answers at once.
+The module of a command has `DESCRIPTION`, `add_arguments(parser)` and `run(parser, argv)`. Slow
+imports are inside `run`, so --help answers at once.
 """

@@ -1,4 +1,4 @@
-"""Flags from the fields of a config dataclass: one place for name, default and help."""
+"""Flags that several commands share, and flags made from the fields of a config dataclass."""
 
 import argparse
 import dataclasses
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from deep_ranking.files import InputError
 
-Config = TypeVar("Config")
+ConfigType = TypeVar("ConfigType")
 
 
 def positive_int(text: str) -> int:
-    """Parse a count of 1 or more."""
+    """Return a count of 1 or more."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more. Received: {text}")
@@ -22,7 +22,7 @@ def positive_int(text: str) -> int:
 
 
 def non_negative_int(text: str) -> int:
-    """Parse a number of 0 or more."""
+    """Return an integer of 0 or more."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be 0 or more. Received: {text}")
@@ -32,48 +32,46 @@ def non_negative_int(text: str) -> int:
 def add_required_path(
     parser: argparse.ArgumentParser, *flags: str, help_text: str, metavar: str = "PATH"
 ) -> None:
-    """Add a flag that names a file or a folder and must be given."""
+    """Add a required flag that names a file or a folder."""
     parser.add_argument(
-        *flags,
-        type=Path,
-        required=True,
-        default=argparse.SUPPRESS,
-        metavar=metavar,
-        help=help_text,
+        *flags, type=Path, required=True, default=argparse.SUPPRESS, metavar=metavar, help=help_text
     )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_optional_path(
+    parser: "argparse._ActionsContainer", *flags: str, help_text: str, metavar: str = "PATH"
+) -> None:
+    """Add a flag that may name a file or a folder; without it, the attribute is absent."""
+    parser.add_argument(
+        *flags, type=Path, default=argparse.SUPPRESS, metavar=metavar, help=help_text
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, help_text: str = "model file of train.py") -> None:
     """Add the blog's flag for a model."""
-    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
-
-
-def add_image_pair(parser: argparse.ArgumentParser) -> None:
-    """Add the blog's flags for a model and two images."""
-    add_model(parser)
-    add_required_path(parser, "--image1", "-i1", help_text="an image")
-    add_required_path(parser, "--image2", "-i2", help_text="another image")
+    add_required_path(parser, "--model", "-m", help_text=help_text)
 
 
 def add_metric(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of what is printed of two images."""
+    """Add the flag that chooses what is printed about two images."""
     from deep_ranking.metrics import METRICS
 
     parser.add_argument(
         "--metric",
         choices=METRICS,
         default=METRICS[0],
-        help="what to print: the distance, 0 alike, or the cosine, 1 alike; the order is the same",
+        help="what to print: the distance (0: alike) or the cosine (1: alike); the order is the "
+        "same",
     )
 
 
-def add_seed(parser: argparse.ArgumentParser, help_text: str = "decides what is drawn") -> None:
-    """Add the flag of the seed."""
+def add_seed(parser: argparse.ArgumentParser, help_text: str = "seed of the random draws") -> None:
+    """Add the flag for the seed."""
     parser.add_argument("--seed", type=non_negative_int, default=0, metavar="N", help=help_text)
 
 
 def add_index_kind(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of the kind of index; its value is the index's settings."""
+    """Add the flag for the kind of index; its value is the settings of the index."""
     from deep_ranking.search.index.kinds import KINDS, index_settings
 
     def settings(text: str) -> dict[str, Any]:
@@ -88,12 +86,12 @@ def add_index_kind(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         metavar="KIND",
         help=f"{', '.join(KINDS)}, or a Milvus collection: PATH.db, http://HOST:PORT (default: "
-        "exact, or what it was)",
+        "exact, or the kind it has)",
     )
 
 
 def check_files_exist(args: argparse.Namespace, *names: str) -> None:
-    """Complain of a missing file before anything slow is done.
+    """Refuse a missing file before anything slow runs.
 
     Raises:
         InputError: the path of one of these arguments does not exist.
@@ -105,21 +103,17 @@ def check_files_exist(args: argparse.Namespace, *names: str) -> None:
 
 
 def add_config_arguments(
-    parser: argparse.ArgumentParser,
-    config: type,
-    title: str,
-    *,
-    only: Container[str] | None = None,
+    parser: argparse.ArgumentParser, config: type, title: str, *, only: Container[str] | None = None
 ) -> None:
-    """Add a flag for each field that a dataclass itself declares with a help text.
+    """Add a flag for each field with a help text that the dataclass itself declares.
 
-    Booleans get --FLAG and --no-FLAG, optional fields take their type and default to None.
+    Booleans get --FLAG and --no-FLAG. Optional fields take their type, and default to None.
 
     Args:
         parser: parser to add to.
-        config: dataclass; a field's metadata has "help", and may have "choices" and "metavar".
+        config: dataclass; the metadata of a field has "help", and may have "choices" and "metavar".
         title: heading of the flags in --help.
-        only: names of the fields to take; None for all.
+        only: names of the fields to add; None for all.
     """
     group = parser.add_argument_group(title)
     kinds = typing.get_type_hints(config)
@@ -131,7 +125,7 @@ def add_config_arguments(
         kind = kinds[each.name]
         if isinstance(kind, types.UnionType):  # X | None
             kind = next(option for option in typing.get_args(kind) if option is not type(None))
-        # A flag without a default that was not given is absent, so that the config's None counts.
+        # Without a default, a flag that was not given is absent, so the config's own None counts.
         default = argparse.SUPPRESS if each.default is None else each.default
         options: dict[str, Any] = {"default": default, **each.metadata}
         if kind is bool:
@@ -143,11 +137,11 @@ def add_config_arguments(
         group.add_argument(f"--{each.name}", **options)
 
 
-def config_from(args: argparse.Namespace, config: type[Config], **others: Any) -> Config:
-    """Make a config of parsed flags.
+def config_from(args: argparse.Namespace, config: type[ConfigType], **others: Any) -> ConfigType:
+    """Return a config made from parsed flags.
 
     Args:
-        args: what a parser with `add_config_arguments` of the same class gave.
+        args: flags of a parser that `add_config_arguments` of the same class has extended.
         config: the dataclass.
         **others: values of fields that have no flag.
 

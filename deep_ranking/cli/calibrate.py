@@ -1,41 +1,45 @@
-"""`calibrate`: a model and labelled images -> probabilities, kept in the model file."""
+"""`calibrate`: a model and labelled images -> probabilities, stored in the model file."""
 
 import argparse
 from collections.abc import Sequence
 
-from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist, positive_int
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.arguments import (
+    add_model,
+    add_required_path,
+    add_seed,
+    check_files_exist,
+    positive_int,
+)
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
 from deep_ranking.images import find_images
 from deep_ranking.metrics import sample_pairs
 
 DESCRIPTION = (
-    "Learn from pairs of images what a model's distances mean, and keep it in the model file: "
-    "compare.py then prints a probability. Take classes that the model was not trained on."
+    "Learn from pairs of images what a model's distances mean, and store it in the model file: "
+    "compare.py then prints a probability. Use classes that the model was not trained on."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
+    add_model(parser, "model file of train.py; the calibration is stored in it")
     add_required_path(
-        parser, "--model", "-m", help_text="model file of train.py, which gets the calibration"
-    )
-    add_required_path(
-        parser, "--dataset", metavar="DIR", help_text="folder with one folder of images a class"
+        parser, "--dataset", metavar="DIR", help_text="folder with one folder for each class"
     )
     parser.add_argument(
         "--num_pairs",
         type=positive_int,
         default=20_000,
         metavar="N",
-        help="pairs of each kind, same and different, at most",
+        help="at most so many pairs of each kind, same and different",
     )
-    add_seed(parser, "decides the pairs")
+    add_seed(parser, "seed of the draw of pairs")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Embed, measure pairs, fit, store."""
+    """Embed the images, measure pairs, fit the calibration and store it."""
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
     listing = find_images(args.dataset)
@@ -59,6 +63,6 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     print(
         f"{counted(calibration.num_pairs, 'pair')} of {counted(len(paths), 'image')}: with "
         f'"same" up to a distance of {calibration.threshold:.4f}, {error_rate:.1%} of the pairs '
-        "are taken wrongly."
+        "are judged wrongly."
     )
     print(f"Calibration stored in {args.model}.")

@@ -1,4 +1,4 @@
-"""`compare.py`: a model and two images, or many pairs -> their distances."""
+"""`compare`: a model and two images, or many pairs -> their distances."""
 
 import argparse
 import csv
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from deep_ranking.cli.arguments import add_metric, add_model, check_files_exist
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.arguments import add_metric, add_model, add_optional_path, check_files_exist
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import DEFAULT_GAP
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
@@ -22,52 +22,46 @@ if TYPE_CHECKING:
     from deep_ranking.reports.comparing import Comparison, CrossedPairs, ListedPairs
 
 DESCRIPTION = (
-    "Print the Euclidean distance of two images under a model: 0 alike, 2 at most. Of the pairs "
-    "of a file, or of every image of one folder with every image of another, print a line each as "
-    "CSV."
+    "Print the Euclidean distance of two images under a model: 0 for equal images, 2 at most. For "
+    "the pairs of a file, or for every image of one folder with every image of another, print CSV, "
+    "one line for each pair."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags; those of model and images are the blog's."""
-    suppress = argparse.SUPPRESS
+    """Add the command's flags; the blog has the same ones for model and images."""
     add_model(parser)
-    for flag, short, text in (
-        ("--image1", "-i1", "an image, or a folder of them"),
-        ("--image2", "-i2", "another image, or a folder of them"),
-    ):
-        parser.add_argument(flag, short, type=Path, default=suppress, metavar="PATH", help=text)
-    parser.add_argument(
+    add_optional_path(parser, "--image1", "-i1", help_text="an image, or a folder of them")
+    add_optional_path(parser, "--image2", "-i2", help_text="another image, or a folder of them")
+    add_optional_path(
+        parser,
         "--pairs",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="instead, a CSV file (or .csv.gz) of two paths a line and, if known, whether they are "
-        "of one class: 1 or same, 0 or different",
+        help_text="instead of two images, a CSV file (or .csv.gz) with two paths in each line "
+        "and, if known, whether their class is the same: 1 or same, 0 or different",
     )
     add_metric(parser)
-    parser.add_argument(
+    add_optional_path(
+        parser,
         "--output",
         "-o",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="file for the lines (default: standard output)",
+        help_text="file to write the lines to (default: standard output)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, with the settings")
+    parser.add_argument("--json", action="store_true", help="print JSON, including the settings")
     parser.add_argument(
         "--skip_broken",
         action="store_true",
-        help="leave out pairs of --pairs that have a missing or broken image",
+        help="leave out the pairs of --pairs with a missing or broken image",
     )
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Print the distance, alone in its line, and below it what it means; or that of many pairs."""
+    """Print the distance of two images and what it means, or the distances of many pairs."""
     args = parser.parse_args(argv)
     images = [name for name in ("image1", "image2") if hasattr(args, name)]
     if hasattr(args, "pairs") and images:
-        parser.error(f"--pairs goes without --{images[0]}")
+        parser.error(f"--pairs and --{images[0]} exclude each other; give one of them")
     if not hasattr(args, "pairs"):
         missing = [f"--{name}" for name in ("image1", "image2") if name not in images]
         if missing:
@@ -114,21 +108,21 @@ def _meaning(distance: float, calibration: "Calibration | None") -> str:
     if calibration is None:
         word = "similar" if distance < DEFAULT_GAP else "not similar"
         return (
-            f"{word}, by the article's rule of thumb alone (below the gap of {DEFAULT_GAP:g}); "
-            "for a probability, calibrate the model"
+            f"{word}, by the article's rule of thumb alone (similar: below the gap of "
+            f"{DEFAULT_GAP:g}); for a probability, calibrate the model"
         )
     return (
-        f"same class with a probability of {calibration.probability(distance):.3f} (where same and "
-        "different pairs are as frequent); nearer than "
+        f"same class with a probability of {calibration.probability(distance):.3f} (if same and "
+        "different pairs are equally frequent); nearer than "
         f"{1 - calibration.share_of_same_nearer(distance):.1%} of same pairs and "
         f"{1 - calibration.share_of_different_nearer(distance):.1%} of different pairs"
     )
 
 
 def _compare_many(args: argparse.Namespace) -> None:
-    """Write a line a pair, and then what they come to."""
+    """Write one line for each pair, and print a summary."""
     pairs = _pairs(args)
-    with _lines(args) as handle:  # first, as it fails where nothing can be written
+    with _output(args) as handle:  # first, so that an unwritable file fails before the long work
         start_tensorflow()
         from deep_ranking.embedding.embed import embedded_images
         from deep_ranking.model.file import load_model
@@ -139,7 +133,7 @@ def _compare_many(args: argparse.Namespace) -> None:
         skip_broken = args.skip_broken or listed is None
         try:
             with embedded_images(model, pairs.paths, skip_broken=skip_broken) as rows:
-                _say_left_out(pairs.paths, rows)
+                _print_left_out(pairs.paths, rows)
                 comparison = Comparison(
                     pairs, rows, metric=args.metric, calibration=model.calibration
                 )
@@ -162,16 +156,16 @@ def _pairs(args: argparse.Namespace) -> "ListedPairs | CrossedPairs":
 
 
 def _images(path: Path) -> list[str]:
-    """Images of a folder, of which broken ones are going to be left out, or a single sound one."""
+    """Return the images of a folder, broken ones too; or one image, checked to be readable."""
     if path.is_dir():
         return [str(path / name) for name in list_images(path)[0]]
-    read_image(path, 32)  # says what is wrong with it
+    read_image(path, 32)  # raises the error of a broken image
     return [str(path)]
 
 
 @contextmanager
-def _lines(args: argparse.Namespace) -> Iterator[TextIO]:
-    """Standard output, or the file to write, which appears when it is complete."""
+def _output(args: argparse.Namespace) -> Iterator[TextIO]:
+    """Yield standard output, or the file to write, which appears when it is complete."""
     if not hasattr(args, "output"):
         yield sys.stdout
         return
@@ -182,21 +176,21 @@ def _lines(args: argparse.Namespace) -> Iterator[TextIO]:
         yield handle
 
 
-def _say_left_out(paths: Sequence[str], rows: Any) -> None:
+def _print_left_out(paths: Sequence[str], rows: Any) -> None:
     for path, first in zip(paths, rows[:, 0].tolist(), strict=True):
         if math.isnan(first):
             print(f"{path}: left out, cannot be read", file=sys.stderr)
 
 
 def _write_csv(handle: TextIO, comparison: "Comparison", model: Path) -> None:
-    """Write a header, and a line a pair as it is compared."""
+    """Write a header, and a line for each pair as soon as it is compared."""
     writer = csv.DictWriter(handle, comparison.columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(comparison.rows())
 
 
 def _write_json(handle: TextIO, comparison: "Comparison", model: Path) -> None:
-    """Write one JSON object: settings, a pair a line as it is compared, the summary."""
+    """Write one JSON object: settings, one pair in each line as soon as it is compared, summary."""
     calibration = comparison.calibration
     settings = {
         "model": str(model),

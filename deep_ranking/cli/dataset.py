@@ -1,4 +1,4 @@
-"""`dataset`: get a public data set as class folders; say what a data set is like."""
+"""`dataset`: get a public data set as class folders, or describe a data set."""
 
 import argparse
 import json
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_required_path, add_seed, positive_int
+from deep_ranking.cli.arguments import add_optional_path, add_required_path, add_seed, positive_int
+from deep_ranking.cli.output import print_broken
 from deep_ranking.datasets.public import CATALOGUE, Dataset
 from deep_ranking.files.words import byte_size, counted
 
@@ -17,41 +18,41 @@ if TYPE_CHECKING:
     from deep_ranking.datasets.statistics import Statistics
 
 DESCRIPTION = (
-    "Get a public data set as folders of classes, or say what a data set is like. A download that "
-    "was stopped goes on where it was; what is there is not made again."
+    "Get a public data set as folders of classes, or describe a data set. A stopped download "
+    "resumes where it was; existing files are kept."
 )
-NUM_BROKEN_SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's own commands: the data sets, and `stats`."""
+    """Add the subcommands: one for each data set, and `stats`."""
     commands = parser.add_subparsers(dest="dataset", metavar="NAME", required=True)
     for dataset in CATALOGUE.values():
         text = f"download and unpack {dataset.title}"
         _add_dataset_arguments(_command(commands, dataset.name, text), dataset)
     digits = _command(commands, "digits", "write scikit-learn's handwritten digits, offline")
     _add_output(digits)
-    add_seed(digits, "decides which quarter of the digits 0 to 6 is held back")
-    stats = _command(commands, "stats", "count a data set's images, and say what they are like")
+    add_seed(digits, "seed of the draw of the quarter of digits 0 to 6 that is held back")
+    stats = _command(commands, "stats", "count the images of a data set, and describe them")
     stats.add_argument(
         "root",
         type=Path,
         metavar="DIR",
-        help="folder with one folder a class, or with train, val, unseen ... of such folders",
+        help="folder with one folder for each class, or with train, val, unseen ... of such "
+        "folders",
     )
     stats.add_argument(
         "--image_size",
         type=positive_int,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="take mean and std of squares of this side, as a network sees the images, rather than "
-        "of all pixels",
+        help="compute mean and std over images scaled to squares of this side, as a network sees "
+        "them, instead of over all pixels",
     )
-    stats.add_argument("--json", action="store_true", help="print all of it as JSON")
+    stats.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Make a data set, or describe one."""
+    """Write a data set, or describe one."""
     args = parser.parse_args(argv)
     if args.dataset == "stats":
         _run_stats(args)
@@ -77,7 +78,7 @@ def _command(
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     add_required_path(
-        parser, "--output", "-o", metavar="DIR", help_text="folder to make, of SPLIT/CLASS/IMAGE"
+        parser, "--output", "-o", metavar="DIR", help_text="folder to write, with SPLIT/CLASS/IMAGE"
     )
 
 
@@ -85,13 +86,12 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) ->
     _add_output(parser)
     suppress = argparse.SUPPRESS
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
+    add_optional_path(
+        source,
         "--archive",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="a zip, tar or tar.gz that you have: the original, or one with SPLIT/CLASS or CLASS "
-        "folders",
+        help_text="a zip, tar or tar.gz file that you have: the original, or one with SPLIT/CLASS "
+        "or CLASS folders",
     )
     source.add_argument(
         "--url",
@@ -104,22 +104,22 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) ->
         type=_digest,
         default=suppress,
         metavar="HEX",
-        help="digest of the archive, if it is not the original",
+        help="SHA-256 of the archive, if it is not the original",
     )
     parser.add_argument(
         "--keep_archive",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="keep what was downloaded, beside the folder",
+        help="keep the downloaded archive, beside the folder",
     )
     parser.add_argument(
         "--unseen_share",
         type=_share,
         default=0.2,
         metavar="SHARE",
-        help="share of the classes to draw as unseen, if the archive has no split of its own",
+        help="share of the classes to hold back as unseen, if the archive has no split of its own",
     )
-    add_seed(parser, "decides which classes are unseen")
+    add_seed(parser, "seed of the draw of unseen classes")
 
 
 def _prepare(dataset: Dataset, args: argparse.Namespace) -> "Contents":
@@ -157,7 +157,7 @@ def _print_contents(folder: Path, contents: "Contents", dataset: Dataset | None)
     num_images = sum(count.num_images for count in contents.splits.values())
     if dataset is not None:
         if contents.unseen_share is not None:
-            print(f"Which classes are unseen was drawn with seed {contents.seed}.")
+            print(f"The unseen classes were drawn with seed {contents.seed}.")
         if contents.sha256 == dataset.sha256:
             print("The archive is the original, by its SHA-256.")
         else:
@@ -167,8 +167,8 @@ def _print_contents(folder: Path, contents: "Contents", dataset: Dataset | None)
             )
     how = "all there already" if contents.was_there else "listed in split.csv"
     print(
-        f"{folder}: {counted(num_images, 'image')}, {how}. Look at them: python -m deep_ranking "
-        f"dataset stats {shlex.quote(str(folder))}"
+        f"{folder}: {counted(num_images, 'image')}, {how}. To describe them: python -m "
+        f"deep_ranking dataset stats {shlex.quote(str(folder))}"
     )
 
 
@@ -222,10 +222,7 @@ def _print_statistics(root: Path, found: "Statistics") -> None:
         print(f"  {counted(found.num_unlistable, 'file')} left out: a line break in the path")
     if found.broken:
         print(f"  {counted(len(found.broken), 'image')} cannot be read:")
-        for path, problem in found.broken[:NUM_BROKEN_SHOWN]:
-            print(f"    {path}: {problem}")
-        if len(found.broken) > NUM_BROKEN_SHOWN:
-            print(f"    and {len(found.broken) - NUM_BROKEN_SHOWN:,} more, which --json lists")
+        print_broken(found.broken, indent="    ", more=", which --json lists")
     print()
 
 

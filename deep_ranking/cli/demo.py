@@ -1,4 +1,4 @@
-"""`demo`: the whole way from images to distances on scikit-learn's digits, offline."""
+"""`demo`: from images to distances on scikit-learn's handwritten digits, offline."""
 
 import argparse
 import shutil
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deep_ranking.cli.arguments import add_seed, positive_int
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.files import InputError, make_folder
 from deep_ranking.images import find_images, read_image
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     import keras
 
 DESCRIPTION = (
-    "Learn handwritten digits from a random start, and show what it is worth: on images held back, "
-    "and on digits that training never saw."
+    "Learn handwritten digits from a random start, and measure the result on images held back and "
+    "on digits that training never saw."
 )
 
-# Differs from the blog's recipe where that would take hours: small images, Adam, no dropout and a
-# small gap learn the digits in a few minutes. Flips and rotations are left out: they would make
-# other digits of some.
+# The blog's recipe would take hours. Small images, Adam, no dropout and a small gap learn the
+# digits in minutes. No flips and rotations, because they turn some digits into others.
 NETWORK = NetworkConfig(image_size=32, weights=None, dropout=0.0)
 NUM_STEPS = 150
 LEARNING_RATE = 1e-4
@@ -46,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("demo_output"),
         metavar="DIR",
-        help="folder for the images, the triplets and the model; replaced if it is an earlier demo",
+        help="folder for images, triplets and model; an earlier demo in it is replaced",
     )
     parser.add_argument(
         "--steps", type=positive_int, default=NUM_STEPS, metavar="N", help="batches to train on"
@@ -55,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Write digits, sample, train, judge, compare."""
+    """Write digits, sample triplets, train, evaluate and compare."""
     args = parser.parse_args(argv)
     root = _empty_folder(args.output_directory)
     start_tensorflow()
@@ -87,14 +86,14 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         f"{LEARNING_RATE:g}, gap {GAP:g}, dropout {NETWORK.dropout:g}, no augmentation."
     )
     before = build_network(NETWORK, seed=args.seed)
-    judged = {
+    evaluated = {
         "digits 0-6, images held back": read_triplets(files["held_back"]),
         "digits 7-9, never seen": read_triplets(files["unseen"]),
     }
-    precision_before = [_precision(triplets, before) for triplets in judged.values()]
+    precision_before = [_precision(triplets, before) for triplets in evaluated.values()]
     after = train(config)
     print("\nsimilarity precision (share of triplets in order)  before   after   raw pixels")
-    for (name, triplets), value in zip(judged.items(), precision_before, strict=True):
+    for (name, triplets), value in zip(evaluated.items(), precision_before, strict=True):
         trained, raw = _precision(triplets, after), _precision(triplets, None)
         verdict = "better" if trained > raw else "not better"
         print(
@@ -106,7 +105,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def _empty_folder(root: Path) -> Path:
-    """Make an empty folder, but never of one that holds anything else than an earlier demo."""
+    """Make an empty folder; refuse one with anything but an earlier demo in it."""
     marker = root / f".{MARKER}"
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         if not marker.exists():
@@ -126,7 +125,7 @@ def _sample(images: Path, path: Path, seed: int) -> Path:
 
 
 def _precision(triplets: Triplets, model: "keras.Model | None") -> float:
-    """Similarity precision of a model's embeddings, or of raw pixels without one."""
+    """Return the similarity precision of the model's embeddings, or of raw pixels if it is None."""
     from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import similarity_precision, triplet_distances
 
@@ -140,7 +139,7 @@ def _precision(triplets: Triplets, model: "keras.Model | None") -> float:
 
 
 def _compare(triplets_path: Path, model: "keras.Model") -> None:
-    """Print the distances of a like and an unlike pair: those of the middle triplet."""
+    """Print the distances in the middle triplet: of a like pair and of an unlike pair."""
     from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import row_distances
 

@@ -1,21 +1,20 @@
-"""`doctor`: what is wrong with a data set, and what training on it would take."""
+"""`doctor`: find what is wrong with a data set, and estimate what training on it takes."""
 
 import argparse
-import contextlib
-import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
+    add_optional_path,
     add_required_path,
     check_files_exist,
     config_from,
 )
-from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.cli.train import take_settings_of_recipe, train_config
+from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.output import check_output_file
+from deep_ranking.cli.train import set_recipe_as_defaults, train_config
 from deep_ranking.config import (
     RELEVANCE,
     STRATEGIES,
@@ -35,15 +34,15 @@ if TYPE_CHECKING:
     from deep_ranking.reports.doctor import Estimate, Examination, Finding, Survey
 
 DESCRIPTION = (
-    "Say what is wrong with a data set before anyone trains on it: broken images, classes of one, "
-    "copies and near-copies inside and across classes and splits, imbalance, odd sizes and colour "
-    "modes, likely mislabels; and what training by the flags given would take on this machine. "
-    "Flags of the sampler and of train.py mean what they mean there. The exit code is 1 when "
-    "training would fail."
+    "Find what is wrong with a data set before you train on it: broken images, classes of one "
+    "image, copies and near-copies inside and across classes and splits, imbalance, odd sizes and "
+    "colour modes, likely mislabels. Also estimate the time and memory that training with these "
+    "flags takes on this machine. Flags of the sampler and of train.py mean the same as there. The "
+    "exit code is 1 if training would fail."
 )
-MOST_GROUPS, MOST_IMAGES = 3, 4  # groups of a finding, and images of each, that are printed
+MOST_GROUPS, MOST_IMAGES = 3, 4  # printed of each finding: groups, and images of a group
 
-# Of train.py's flags those that decide which images are read, how long it takes, and how much.
+# The flags of train.py that decide which images it reads, and how much time and memory it takes.
 DATA = (
     "batches",
     "batch_size",
@@ -60,41 +59,39 @@ VALIDATION = ("validation_dataset", "validation_share")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags, and those of sampler and training that it goes by."""
-    suppress = argparse.SUPPRESS
+    """Add the command's flags, and the flags of sampler and training that it respects."""
     add_required_path(
         parser,
         "--dataset",
         metavar="DIR",
-        help_text="folder with one folder a class; or with train, val, unseen ... of such folders, "
-        "which are compared with each other",
+        help_text="folder with one folder for each class; or with train, val, unseen ... of such "
+        "folders, which are compared with each other",
     )
-    parser.add_argument(
+    add_optional_path(
+        parser,
         "--model",
         "-m",
-        type=Path,
-        default=suppress,
-        metavar="PATH",
-        help="model file of train.py that says which images are likely mislabelled; embeds all, "
-        "which takes longer than all else",
+        help_text="model file of train.py, to find images that are likely mislabelled; this embeds "
+        "all images, which is the slowest check",
     )
-    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
-    parser.add_argument(
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_optional_path(
+        parser,
         "--html",
-        type=Path,
-        default=suppress,
         metavar="FILE",
-        help="write a page with thumbnails of what was found",
+        help_text="write an HTML page with thumbnails of the findings",
     )
     parser.add_argument(
         "--estimate",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="build the network and time a few steps, to say how long training would take, and how "
-        "much memory",
+        help="build the network and time a few steps, to estimate the time and memory of training",
     )
     parser.add_argument(
-        "--recipe", choices=RECIPES, default=suppress, help="settings of train.py --recipe"
+        "--recipe",
+        choices=RECIPES,
+        default=argparse.SUPPRESS,
+        help="use the settings of train.py --recipe",
     )
     for config, title, names in (
         (SamplingConfig, "triplets, as in the sampler", SAMPLING),
@@ -109,25 +106,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Look, print, write; complain at the end if training would fail."""
+    """Examine, print and write; raise an error at the end if training would fail."""
     args = parser.parse_args(argv)
     if not args.dataset.is_dir():
         raise InputError(f"{args.dataset}: no such folder; check --dataset")
     if hasattr(args, "model"):
         check_files_exist(args, "model")
     if hasattr(args, "html"):
-        _check_output(args.html)
+        check_output_file(args.html, "--html")
     from deep_ranking.reports.doctor import examine, find_parts, survey_images
 
     if hasattr(args, "recipe"):
-        with contextlib.redirect_stdout(io.StringIO()):  # its words are those of train.py
-            take_settings_of_recipe(parser, RECIPES[args.recipe], argv)
+        set_recipe_as_defaults(parser, RECIPES[args.recipe], argv)
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
     parts = find_parts(
-        args.dataset,
-        validation=config.validation_dataset,
-        validation_share=config.validation_share,
+        args.dataset, validation=config.validation_dataset, validation_share=config.validation_share
     )
     survey = survey_images(args.dataset, parts, progress=True)
     if args.estimate or hasattr(args, "model"):
@@ -156,7 +150,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 def _settings(
     parser: argparse.ArgumentParser, args: argparse.Namespace
 ) -> tuple[TrainConfig, SamplingConfig]:
-    """The run that is planned, and how its triplets are drawn: by it, or for a file before it."""
+    """Return the planned run, and how triplets are drawn: by the run, or for a file before it."""
     if getattr(args, "strategy", None) == RELEVANCE:
         others = ", ".join(each for each in STRATEGIES if each != RELEVANCE)
         parser.error(f"--strategy: the doctor counts triplets of {others}. Received: {RELEVANCE}")
@@ -165,16 +159,10 @@ def _settings(
     except InputError as error:
         parser.error(str(error))
     args.augment = True
-    if sampling.strategy is None:  # a file is drawn beforehand; training has no flags of it
+    if sampling.strategy is None:  # the sampler draws a file first; training has no such flags
         given = {name: getattr(args, name) for name in vars(args) if name not in SAMPLING}
         args = argparse.Namespace(**given)
     return train_config(parser, args), sampling
-
-
-def _check_output(path: Path) -> None:
-    """Complain of what cannot be written before the long work."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{path}: expected the name of a file to write, in a folder; --html")
 
 
 def _print_text(examination: "Examination") -> None:

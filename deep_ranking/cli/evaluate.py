@@ -1,81 +1,59 @@
-"""`evaluate`: is a model good, and is it better than doing nothing?"""
+"""`evaluate`: how good a model is, and whether it is better than no training."""
 
 import argparse
-import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from deep_ranking.cli.arguments import add_required_path, add_seed, check_files_exist
+from deep_ranking.cli.arguments import add_model, add_optional_path, add_seed, check_files_exist
 from deep_ranking.cli.evaluation_tables import (
-    extreme_queries,
+    describe_gain,
     format_interval,
     print_classes,
     print_methods,
     print_queries,
-    verdict,
-    without_nan,
 )
-from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.files import atomic_path
-from deep_ranking.files.array_types import Float32Array
+from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.output import write_json
 from deep_ranking.files.words import counted
 from deep_ranking.images import find_images
 from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 
-if TYPE_CHECKING:
-    import keras
-
-    from deep_ranking.metrics.evaluation import Evaluation
-
 DESCRIPTION = (
-    "Judge a model on images of known classes, or on given triplets: a table with 95 % bootstrap "
-    "intervals. Judge on classes that it was not trained on."
+    "Evaluate a model on images of known classes, or on given triplets: print a table with 95 % "
+    "bootstrap intervals. Use classes that the model was not trained on."
 )
-MODEL = "model"
-BACKBONE = "untrained backbone"
-VERDICT_METRIC = "map_at_r"
-NUM_QUERIES_SHOWN = 5
-
-Embedder = Callable[[list[str]], AbstractContextManager[Float32Array]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    suppress = argparse.SUPPRESS
-    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
+    add_model(parser)
     for name, help_text in (
-        ("dataset", "folder with one folder a class; each image is searched for among the others"),
-        ("queries", "folder of the images to search with, one folder a class"),
-        ("gallery", "folder of the images to search, one folder a class"),
-        ("triplets", "triplet file to judge by instead, such as one that people labelled"),
+        ("dataset", "folder with one folder for each class; each image is a query to the others"),
+        ("queries", "folder of the query images, one folder for each class"),
+        ("gallery", "folder of the images to search, one folder for each class"),
+        ("triplets", "triplet file to evaluate on instead, such as one that people labelled"),
     ):
         metavar = "FILE" if name == "triplets" else "DIR"
-        parser.add_argument(
-            f"--{name}", type=Path, default=suppress, metavar=metavar, help=help_text
-        )
+        add_optional_path(parser, f"--{name}", metavar=metavar, help_text=help_text)
     parser.add_argument(
         "--baselines",
         action="store_true",
-        help="judge features that nobody trained as well, and say whether training was worth it",
+        help="also evaluate features without training, and print whether training was worth it",
     )
     parser.add_argument(
         "--weights",
         default="imagenet",
         metavar="imagenet|none|PATH",
-        help="weights of the untrained backbone among the baselines",
+        help="weights of the untrained backbone, one of the baselines",
     )
-    parser.add_argument(
-        "--json", type=Path, default=suppress, metavar="FILE", help="write all of it as JSON"
-    )
+    add_optional_path(parser, "--json", metavar="FILE", help_text="write everything as JSON")
     add_seed(parser)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Embed, judge, print."""
+    """Embed, evaluate and print."""
     args = parser.parse_args(argv)
     given = [name for name in ("dataset", "queries", "gallery", "triplets") if hasattr(args, name)]
     if given not in (["dataset"], ["queries", "gallery"], ["triplets"]):
@@ -83,15 +61,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.baselines and given == ["triplets"]:
         parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
     check_files_exist(args, "model")
-    result = _judge_triplets(args) if given == ["triplets"] else _judge_classes(args, given)
+    result = _evaluate_triplets(args) if given == ["triplets"] else _evaluate_classes(args, given)
     if hasattr(args, "json"):
-        with atomic_path(args.json) as temporary:
-            text = json.dumps(without_nan(result), indent=2, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-        print(f"All of it is in {args.json}.")
+        write_json(args.json, result)
 
 
-def _judge_triplets(args: argparse.Namespace) -> dict[str, Any]:
+def _evaluate_triplets(args: argparse.Namespace) -> dict[str, Any]:
     triplets = read_triplets(args.triplets)
     paths = resolve_paths(triplets, None)
     start_tensorflow()
@@ -113,80 +88,25 @@ def _judge_triplets(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _judge_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, Any]:
+def _evaluate_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, Any]:
     listings = [find_images(getattr(args, name)) for name in folders]
-    paths = [[str(listing.root / path) for path in listing.paths] for listing in listings]
-    labels = [np.array(listing.classes)[listing.labels] for listing in listings]
     start_tensorflow()
-    from deep_ranking.metrics.evaluation import (
-        EmbeddedImages,
-        compare_evaluations,
-        draw_triplets,
-        evaluate,
-        means_by_class,
-    )
     from deep_ranking.model.file import load_model
+    from deep_ranking.reports.evaluating import GAIN_METRIC, evaluate_model
 
-    draw_triplets(labels[0], *labels[1:])  # complains of a single class before the long work
-    model = load_model(args.model)
-    evaluations: dict[str, Evaluation] = {}
-    for name, embed in _embedders(model, args).items():
-        with ExitStack() as held:
-            sets = [
-                EmbeddedImages(images, of, held.enter_context(embed(images)))
-                for images, of in zip(paths, labels, strict=True)
-            ]
-            evaluations[name] = evaluate(*sets, seed=args.seed)
-    queries, classes = counted(len(paths[0]), "query"), counted(len(listings[0].classes), "class")
-    searched = counted(len(paths[-1]), "image")
-    rest = "each searched for among the others" if len(sets) == 1 else f"searched for in {searched}"
+    weights = None if args.weights == "none" else args.weights
+    found = evaluate_model(
+        load_model(args.model), listings, baselines=args.baselines, weights=weights, seed=args.seed
+    )
+    queries = counted(len(listings[0].paths), "query")
+    classes = counted(len(listings[0].classes), "class")
+    rest = "each searched for among the others"
+    if len(listings) > 1:
+        rest = f"searched for in {counted(len(listings[1].paths), 'image')}"
     print(f"{queries} of {classes}, {rest}; means with 95 % bootstrap intervals over queries.\n")
-    by_class = means_by_class(evaluations[MODEL], labels[0])
-    extremes = extreme_queries(evaluations[MODEL], paths[0], NUM_QUERIES_SHOWN)
-    print_methods(evaluations)
-    print_classes(by_class)
-    print_queries(extremes)
-    result = {
-        "methods": {
-            name: {
-                "metrics": {key: value._asdict() for key, value in each.intervals.items()},
-                "intervals": {key: value._asdict() for key, value in each.whole_intervals.items()},
-                **each.whole,
-            }
-            for name, each in evaluations.items()
-        },
-        "classes": by_class,
-        "queries": extremes,
-    }
-    if args.baselines:
-        backbones = [each for name, each in evaluations.items() if name.startswith(BACKBONE)]
-        best = max(backbones, key=lambda each: each.intervals[VERDICT_METRIC].mean)
-        gain = compare_evaluations(evaluations[MODEL], best, VERDICT_METRIC, seed=args.seed)
-        result["gain_over_backbone"] = {VERDICT_METRIC: gain._asdict()}
-        print(f"\n{verdict(gain, VERDICT_METRIC)}")
-    return result
-
-
-def _embedders(model: "keras.Model", args: argparse.Namespace) -> dict[str, Embedder]:
-    """What embeds: for each method a function of image paths that gives rows for a while."""
-    from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.images.hand_made_features import BASELINES, baseline_features
-    from deep_ranking.model.network import untrained_backbone
-
-    def of_network(network: "keras.Model") -> Embedder:
-        return lambda paths: embedded_images(network, paths)
-
-    def of_baseline(name: str) -> Embedder:
-        return lambda paths: nullcontext(baseline_features(name, paths, progress=True))
-
-    embedders = {MODEL: of_network(model)}
-    if args.baselines:
-        weights = None if args.weights == "none" else args.weights
-        config = model.network_config
-        embedders[BACKBONE] = of_network(untrained_backbone(config, weights))
-        size = config.seen_size
-        if size != config.image_size:
-            enlarged = untrained_backbone(config, weights, enlarged=True)
-            embedders[f"{BACKBONE}, {size} px"] = of_network(enlarged)
-        embedders |= {name: of_baseline(name) for name in BASELINES}
-    return embedders
+    print_methods(found.methods)
+    print_classes(found.classes)
+    print_queries(found.queries)
+    if found.gain is not None:
+        print(f"\n{describe_gain(found.gain, GAIN_METRIC)}")
+    return found.as_json()

@@ -1,4 +1,4 @@
-"""How `evaluate` writes what was found: tables, and a verdict in words."""
+"""The tables that `evaluate` prints, and its conclusion in words."""
 
 import math
 from typing import Any
@@ -12,12 +12,12 @@ CLASS_COLUMNS = ("similarity_precision", "recall_at_1", "map_at_r")
 
 
 def format_interval(interval: Interval) -> str:
-    """Write a mean and its interval: "0.634 [0.622, 0.646]"."""
+    """Return a mean and its interval: "0.634 [0.622, 0.646]"."""
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def print_methods(evaluations: dict[str, Evaluation]) -> None:
-    """Print a column for each method and a row for each metric."""
+    """Print one column for each method and one row for each metric."""
     print(" " * 24 + "".join(f"{name:>24s}" for name in evaluations))
     first = next(iter(evaluations.values()))
     for metric in first.intervals:
@@ -39,7 +39,7 @@ def _format_whole(evaluation: Evaluation, metric: str) -> str:
 
 
 def print_classes(by_class: dict[str, dict[str, float]]) -> None:
-    """Print the classes that are found worst."""
+    """Print the worst classes by mAP@R."""
     ordered = sorted(by_class.items(), key=lambda item: _nan_last(item[1]["map_at_r"]))
     shown = ordered[:NUM_CLASSES_SHOWN]
     print(f"\nWorst {len(shown)} of {len(by_class)} classes")
@@ -50,22 +50,6 @@ def print_classes(by_class: dict[str, dict[str, float]]) -> None:
         print(f"{name:{width}s}{values['queries']:22,.0f}{cells}")
 
 
-def extreme_queries(
-    evaluation: Evaluation, paths: list[str], count: int
-) -> dict[str, list[dict[str, Any]]]:
-    """Give the worst and the best queries by average precision, each with its value."""
-    values = evaluation.per_query["mean_average_precision"]
-    order = sorted(
-        (row for row in range(len(paths)) if not math.isnan(values[row])),
-        key=lambda row: (values[row], paths[row]),
-    )
-
-    def listed(rows: list[int]) -> list[dict[str, Any]]:
-        return [{"path": paths[row], "average_precision": float(values[row])} for row in rows]
-
-    return {"worst": listed(order[:count]), "best": listed(order[::-1][:count])}
-
-
 def print_queries(extremes: dict[str, list[dict[str, Any]]]) -> None:
     """Print the worst and the best queries."""
     for kind, queries in extremes.items():
@@ -74,8 +58,8 @@ def print_queries(extremes: dict[str, list[dict[str, Any]]]) -> None:
             print(f"  {query['average_precision']:.3f}  {query['path']}")
 
 
-def verdict(gain: Interval, metric: str) -> str:
-    """Say whether training was worth it: `gain` is how far the model is above the backbone."""
+def describe_gain(gain: Interval, metric: str) -> str:
+    """Return whether training was worth it: `gain` is the model's lead over the backbone."""
     if gain.low > 0:
         said = "Training was worth it"
     elif gain.high < 0:
@@ -83,15 +67,6 @@ def verdict(gain: Interval, metric: str) -> str:
     else:
         said = "Whether training was worth it cannot be told from these images"
     return f"{said} ({metric} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}])."
-
-
-def without_nan(value: Any) -> Any:
-    """Put None in the place of NaN, for which JSON has no word."""
-    if isinstance(value, dict):
-        return {key: without_nan(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _nan_last(value: float) -> float:

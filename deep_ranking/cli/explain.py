@@ -1,4 +1,4 @@
-"""`explain`: a model and two images -> where their similarity comes from, in numbers and places."""
+"""`explain`: a model and two images -> where their similarity comes from."""
 
 import argparse
 import json
@@ -6,26 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_image_pair, check_files_exist
-from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.files import InputError, atomic_path
+from deep_ranking.cli.arguments import add_model, add_required_path, check_files_exist
+from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
+from deep_ranking.files import atomic_path
 
 if TYPE_CHECKING:
     from deep_ranking.reports.explain import Explanation
 
 DESCRIPTION = (
-    "Show where the similarity of two images comes from: what the ConvNet and each shallow branch "
-    "add to it, and heatmaps of the places."
+    "Show where the similarity of two images comes from: how much the ConvNet and each shallow "
+    "branch contribute, and heatmaps of the contributing places."
 )
-# Of the formats that matplotlib writes, those that people open.
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".tif", ".tiff", ".webp")
-# Parts in percent of a cosine near 0 would be huge and say nothing.
+# Below this cosine, parts in percent of it would be huge and mean nothing.
 MIN_COSINE = 0.05
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags; those of `compare` are the same."""
-    add_image_pair(parser)
+    """Add the command's flags, the same as those of `compare`."""
+    add_model(parser)
+    add_required_path(parser, "--image1", "-i1", help_text="an image")
+    add_required_path(parser, "--image2", "-i2", help_text="another image")
     parser.add_argument(
         "--output",
         "-o",
@@ -38,15 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Explain, write the picture, print."""
+    """Explain the similarity, write the picture and print the numbers."""
     args = parser.parse_args(argv)
     check_files_exist(args, "model", "image1", "image2")
-    suffix = args.output.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
-        raise InputError(
-            f"{args.output}: the name of a picture must end in one of {', '.join(PICTURE_SUFFIXES)}"
-        )
-    with atomic_path(args.output) as temporary:  # first, as it fails where nothing can be written
+    picture = picture_format(args.output)
+    with atomic_path(args.output) as temporary:  # first: an unwritable file fails before the work
         start_tensorflow()
         from deep_ranking.images import read_image
         from deep_ranking.model.file import load_model
@@ -57,7 +54,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         size = model.input_shape[1]
         explanation = explain(model, read_image(args.image1, size), read_image(args.image2, size))
         figure = explanation_figure(explanation, (args.image1.name, args.image2.name))
-        figure.savefig(temporary, format=suffix[1:], dpi=120)
+        figure.savefig(temporary, format=picture, dpi=120)
     if args.json:
         _print_json(explanation, args)
     else:

@@ -1,27 +1,27 @@
-"""`export`: a model -> a SavedModel, ONNX or TensorFlow Lite, checked in its own runtime."""
+"""`export`: a model -> SavedModel, ONNX or TensorFlow Lite, checked in its own runtime."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deep_ranking.cli.arguments import add_required_path, check_files_exist
-from deep_ranking.cli.notes import held_back, start_tensorflow
+from deep_ranking.cli.arguments import add_model, add_required_path, check_files_exist
+from deep_ranking.cli.library_messages import shown_on_failure, start_tensorflow
 from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images import list_images
 
 DESCRIPTION = (
-    "Write a model for other programs. It takes RGB pixels, float32 in [0, 255], of any number of "
-    "images, as the model does. It is opened in the runtime that it is for, and appears under its "
-    "name only if it gives the model's embeddings there."
+    "Write a model for other programs. Its input is that of the model: RGB pixels, float32 in "
+    "[0, 255], of any number of images. The export is first opened in its own runtime, and appears "
+    "under its name only if it computes the model's embeddings there."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     suppress = argparse.SUPPRESS
-    add_required_path(parser, "--model", "-m", help_text="model file of train.py")
+    add_model(parser)
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--output",
         "-o",
-        help_text="folder of a SavedModel, or a file NAME.onnx or NAME.tflite, to write",
+        help_text="what to write: the folder of a SavedModel, or a file NAME.onnx or NAME.tflite",
     )
     parser.add_argument(
         "--images",
@@ -44,23 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=suppress,
         metavar="PATH",
-        help="images, or folders of them, to compare the embeddings of as well; random images "
-        "always are",
+        help="images, or folders of them, on which to compare the embeddings; random images are "
+        "always compared",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=DEFAULT_TOLERANCE,
         metavar="X",
-        help="greatest difference allowed between two numbers of the embeddings",
+        help="greatest allowed difference of a number in the embeddings",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="put it in the place of an earlier export"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Convert, check, print."""
+    """Convert the model, check the export and print how to use it."""
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
     check_output(args.output, args.format, overwrite=args.overwrite)
@@ -70,7 +68,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     from deep_ranking.model.file import load_model
 
     model = load_model(args.model)
-    with held_back():
+    with shown_on_failure():
         done = export_model(
             model,
             args.output,

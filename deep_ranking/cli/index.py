@@ -13,8 +13,9 @@ from deep_ranking.cli.arguments import (
     non_negative_int,
     positive_int,
 )
-from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.cli.stopping import saying_when_stopped
+from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.output import print_broken
+from deep_ranking.cli.signals import resume_hint
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection, SyncReport, sync
@@ -31,7 +32,6 @@ DESCRIPTION = (
     "Embed the images of a folder once, to search them. Run the same command again to embed only "
     "new and changed images, or to resume after it was stopped."
 )
-NUM_BROKEN_SHOWN = 10
 HEADINGS = ("probes", "recall@1", "recall@10", "recall@100", "p50 ms", "p99 ms", "compared")
 
 
@@ -114,7 +114,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     flags = ("model", "images", "dtype", "shard")
     given = {name: getattr(args, name) for name in flags if hasattr(args, name)}
     with (
-        saying_when_stopped("run the same command again to resume"),
+        resume_hint("run the same command again to resume"),
         writable_collection(args.output, **given) as collection,
     ):
 
@@ -151,14 +151,13 @@ def _print_report(report: SyncReport) -> None:
         f"{report.num_known:,} new or changed files with content known before, "
         f"{report.num_removed:,} gone."
     )
+    if report.num_damaged:
+        print(f"{counted(report.num_damaged, 'embedding')} damaged on the disk: embedded again.")
     if report.num_unlistable:
         print(f"{counted(report.num_unlistable, 'file')} left out: a line break in the path.")
     if report.broken:
         print(f"{counted(len(report.broken), 'image')} left out because they cannot be read:")
-        for path, problem in report.broken[:NUM_BROKEN_SHOWN]:
-            print(f"  {path}: {problem}")
-        if len(report.broken) > NUM_BROKEN_SHOWN:
-            print(f"  and {len(report.broken) - NUM_BROKEN_SHOWN:,} more")
+        print_broken(report.broken, indent="  ")
 
 
 def _print_measurements(collection: Collection, done: "IndexUpdate") -> None:

@@ -1,7 +1,6 @@
-"""From the command line to a command, and from its errors to one line and an exit code.
+"""Find and run the command that the command line names; turn its errors into one line.
 
-Exit codes: 0 done; 1 the data cannot be used; 2 the command was called wrongly; 130 interrupted,
-by Ctrl-C or SIGTERM.
+Exit codes: 0 done; 1 the data cannot be used; 2 usage error; 130 interrupted by Ctrl-C or SIGTERM.
 """
 
 import argparse
@@ -15,27 +14,27 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from deep_ranking import __version__
-from deep_ranking.cli import notes
-from deep_ranking.cli.stopping import EXIT_CODE, run_as_program, stoppable
+from deep_ranking.cli import library_messages
+from deep_ranking.cli.signals import EXIT_CODE, interruptible, run_as_program
 from deep_ranking.files import InputError
 
 COMMANDS = {
-    "dataset": "get a public data set as class folders; say what a data set is like",
-    "doctor": "say what is wrong with a data set, and what training on it would take",
+    "dataset": "get a public data set as class folders, or describe a data set",
+    "doctor": "find what is wrong with a data set, and estimate what training on it takes",
     "sample": "draw triplets from folders of images into a text file",
     "train": "train a network on a triplet file",
     "compare": "print the distance of two images, or of many pairs",
-    "evaluate": "judge a model on images of known classes, beside what needs no training",
-    "index": "embed a folder of images once, to search it; again, to bring it up to date",
+    "evaluate": "evaluate a model on images of known classes, beside features without training",
+    "index": "embed a folder of images, or update the index of one, to search it",
     "search": "find the images of an index that are most like others",
-    "merge": "join the shards of an index that several machines embedded",
+    "merge": "join index shards that several machines embedded",
     "duplicates": "find near-duplicates in an index, and set them aside",
-    "calibrate": "learn what a model's distances mean, from images of known classes",
+    "calibrate": "learn the probability behind a model's distances, from images of known classes",
     "report": "write one HTML page about a model: pictures, likely wrong labels, duplicates",
     "explain": "show where the similarity of two images comes from",
     "summary": "show a network as a table of its layers",
-    "export": "write a model as a SavedModel, as ONNX or for TensorFlow Lite, and check it there",
-    "demo": "see it work: learn handwritten digits in a few minutes",
+    "export": "write a model as SavedModel, ONNX or TensorFlow Lite, and check the result",
+    "demo": "learn handwritten digits in a few minutes, to see how it works",
 }
 
 
@@ -57,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; usage errors raise `SystemExit` with 2.
     """
     parser = Parser(
-        prog="deep-ranking",
-        description="Learn visual similarity from folders of images.",
+        prog="deep-ranking", description="Learn visual similarity from folders of images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -72,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_program(name: str | None = None) -> NoReturn:
-    """Be the program `python -m deep_ranking`, or a root script of one command.
+    """Run the program `python -m deep_ranking`, or a root script of one command, to its end.
 
     Args:
-        name: one of `COMMANDS`; None if the first argument says which.
+        name: one of `COMMANDS`; None if the first argument names it.
     """
     run_as_program(main if name is None else partial(run_command, name))
 
@@ -92,28 +90,32 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         The exit code; usage errors raise `SystemExit` with 2.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that are no UTF-8
+        if isinstance(stream, io.TextIOWrapper):  # file names may be invalid UTF-8
             stream.reconfigure(errors="backslashreplace")
-    notes.verbose = False
-    with stoppable() as stop:
+    library_messages.verbose = False
+    with interruptible() as interruption:
         try:
             _run(name, argv, prog)
-        except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        except BrokenPipeError:  # the reader of our output, such as head, has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except KeyboardInterrupt as interrupt:
-            stop.asked = True
-            stop.how_to_go_on = str(interrupt)
+            interruption.requested = True
+            interruption.hint = str(interrupt)
         except Exception as error:
             message = _message_of(error)
-            if message is not None and notes.verbose:
+            if message is not None and library_messages.verbose:
                 traceback.print_exc()
-            if not stop.asked:  # else a library made another exception of it
+            if not interruption.requested:  # else a library has turned the interrupt into this
                 if message is None:
                     raise
-                return _fail(message)
-    if stop.asked:
-        return _interrupted(stop.how_to_go_on)
+                print(f"error: {message}", file=sys.stderr)
+                return 1
+    if interruption.requested:
+        begin = "\n" if sys.stderr.isatty() else ""  # after ^C, or a progress bar
+        hint = f": {interruption.hint}" if interruption.hint else ""
+        print(f"{begin}interrupted{hint}", file=sys.stderr)
+        return EXIT_CODE
     return 0
 
 
@@ -130,32 +132,21 @@ def _run(name: str, argv: Sequence[str] | None, prog: str | None) -> None:
         action=_Verbose,
         nargs=0,
         default=argparse.SUPPRESS,
-        help="show the notes of libraries, and where in the code an error arose",
+        help="show messages of libraries, and the traceback of an error",
     )
     command.run(parser, argv)
 
 
 class _Verbose(argparse.Action):
     def __call__(self, *_: Any) -> None:
-        notes.show()
+        library_messages.show()
 
 
 def _message_of(error: Exception) -> str | None:
-    """Give the line about an error that the user can mend, or None if it is none of these."""
+    """Return the line about an error that the user can mend, or None for any other error."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
     return None
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 1
-
-
-def _interrupted(how_to_go_on: str) -> int:
-    begin = "\n" if sys.stderr.isatty() else ""  # behind ^C, or a progress bar
-    print(f"{begin}interrupted{how_to_go_on and f': {how_to_go_on}'}", file=sys.stderr)
-    return EXIT_CODE

@@ -18,7 +18,7 @@ from deep_ranking.cli.arguments import (
     config_from,
     positive_int,
 )
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.sample_data import (
     add_data_arguments,
     check_data_arguments,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deep_ranking.cli.arguments import add_metric, add_required_path, positive_int
-from deep_ranking.cli.notes import start_tensorflow
+from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
 from deep_ranking.images import list_images, read_image
@@ -25,7 +26,6 @@ DESCRIPTION = (
     "distance and path of each, nearest first."
 )
 STANDARD_INPUT = "-"
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 THUMBNAIL_SIZE = 128
 MOST_PICTURED = 20  # queries, and results of each
 FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path")
@@ -78,11 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed the queries, search, print."""
     args = parser.parse_args(argv)
-    if hasattr(args, "picture") and args.picture.suffix.lower() not in PICTURE_SUFFIXES:
-        raise InputError(
-            f"{args.picture}: the name of the picture must end in one of "
-            f"{', '.join(PICTURE_SUFFIXES)}"
-        )
+    if hasattr(args, "picture"):
+        picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
     given = _queries(args.image)
     from deep_ranking.search.searcher import Searcher
@@ -202,4 +199,4 @@ def _write_picture(path: Path, queries: list[str], results: list[list["Result"]]
         )
     with atomic_path(path) as temporary:
         figure = neighbours_figure(rows)
-        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=120)
+        figure.savefig(temporary, format=picture_format(path), dpi=120)

@@ -1,4 +1,4 @@
-"""`train.py`: triplets.txt -> deepranking.h5."""
+"""`train`: a triplet file or class folders -> a model file and a run folder."""
 
 import argparse
 import json
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deep_ranking.cli.arguments import add_config_arguments, config_from
-from deep_ranking.cli.notes import start_tensorflow
-from deep_ranking.cli.stopping import saying_when_stopped
+from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import (
     DataConfig,
     LossConfig,
@@ -25,20 +25,20 @@ from deep_ranking.images import find_images, fitting_size
 from deep_ranking.images.augmentation import Augmentation
 
 DESCRIPTION = (
-    "Train a network on a triplet file or on folders of classes, and write it as an .h5 file; "
-    "settings, history, best model and checkpoint go to the folder NAME.run beside it. Those who "
-    "just want it to work: --recipe laptop --dataset DIR --output m.h5."
+    "Train a network on a triplet file or on folders of classes, and write it as an .h5 file. "
+    "Settings, history, best model and checkpoint go to the folder NAME.run beside it. To start "
+    "quickly: --recipe laptop --dataset DIR --output m.h5."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags: recipe, those of the configs, and how to treat an earlier run."""
+    """Add the command's flags: the recipe, all settings, and what to do with an earlier run."""
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
         default=argparse.SUPPRESS,
         help="; ".join(f"{each.name}: {each.summary}" for each in RECIPES.values())
-        + "; other flags change single settings of it",
+        + "; other flags override single settings of it",
     )
     parser.epilog = "Recipes. " + " ".join(
         f"{each.name}: python {each.command} (takes {each.takes}; {each.gives})."
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for config, title in (
         (DataConfig, "data"),
         (SamplingConfig, "triplets drawn from the folders of --dataset, by --strategy"),
-        (StreamConfig, "what strategies go by"),
+        (StreamConfig, "settings of strategies"),
         (LossConfig, "loss"),
         (ScheduleConfig, "schedule"),
         (ValidationConfig, "validation"),
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--augment",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="change each image at random, by the flags above",
+        help="change each image at random, within the ranges of the flags above",
     )
     earlier = parser.add_argument_group("an earlier run of the same name")
     choice = earlier.add_mutually_exclusive_group()
@@ -68,32 +68,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="go on with it; flags not given are as it began",
+        help="resume an earlier run of the same name; flags not given keep its values",
     )
     choice.add_argument(
-        "--overwrite", action="store_true", default=argparse.SUPPRESS, help="start anew"
+        "--overwrite",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="replace an earlier run of the same name",
     )
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Train, and say where the model is."""
+    """Train, and print where the model is."""
     args = parser.parse_args(argv)
     resume = hasattr(args, "resume")
-    goes_on = resume and _take_settings_of_earlier_run(parser, args.output.with_suffix(".run"))
-    if not goes_on and hasattr(args, "recipe"):
-        take_settings_of_recipe(parser, RECIPES[args.recipe], argv)
+    run_dir = args.output.with_suffix(".run")
+    resumes = resume and _set_earlier_run_as_defaults(parser, run_dir)
+    if not resumes and hasattr(args, "recipe"):
+        print(set_recipe_as_defaults(parser, RECIPES[args.recipe], argv))
     try:
         config = train_config(parser, parser.parse_args(argv))
     except (TypeError, AttributeError):
-        if not goes_on:
+        if not resumes:
             raise
-        raise _no_settings(args.output.with_suffix(".run") / "config.json") from None
+        raise _no_settings(run_dir / "config.json") from None
 
     start_tensorflow()
     from deep_ranking.training.run import train
 
     start = time.monotonic()
-    with saying_when_stopped(f"go on by train.py --output {config.output} --resume"):
+    with resume_hint(f"go on by train.py --output {config.output} --resume"):
         train(config, resume=resume, overwrite=hasattr(args, "overwrite"))
     print(
         f"Model in {config.output}, history and best model in {config.run_dir}, "
@@ -102,7 +106,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def train_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainConfig:
-    """Make the config of a run of what was parsed, or end with a usage error."""
+    """Return the config of a run from parsed flags, or end with a usage error."""
     if getattr(args, "weights", None) == "none":
         args.weights = None
     try:
@@ -116,14 +120,14 @@ def train_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> T
         parser.error(str(error))
 
 
-def take_settings_of_recipe(
+def set_recipe_as_defaults(
     parser: argparse.ArgumentParser, recipe: Recipe, argv: Sequence[str] | None
-) -> None:
-    """Make the settings of a recipe the defaults of the flags."""
+) -> str:
+    """Make the settings of a recipe the defaults of the flags; return what to print about it."""
     usual = {"image_size": parser.get_default("image_size"), "backbone_size": None}
     parser.set_defaults(**dict.fromkeys(usual) | recipe.settings)
     args = parser.parse_args(argv)
-    print(f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}; {recipe.gives}.")
+    text = f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}; {recipe.gives}."
     if recipe.max_image_size is not None and hasattr(args, "dataset"):
         if args.image_size is None:
             listing = find_images(args.dataset)
@@ -131,17 +135,18 @@ def take_settings_of_recipe(
             usual["image_size"] = fitting_size(paths, recipe.max_image_size)
         image_size = args.image_size or usual["image_size"]
         usual["backbone_size"] = max(image_size, min(2 * image_size, recipe.max_backbone_size))
-        print(
-            f"Images are seen at {image_size} pixels, by the backbone enlarged to "
-            f"{args.backbone_size or usual['backbone_size']}; --image_size and --backbone_size "
-            "change it."
+        text += (
+            f"\nThe network sees images at {image_size} pixels, enlarged to "
+            f"{args.backbone_size or usual['backbone_size']} for the backbone; --image_size and "
+            "--backbone_size change this."
         )
     missing = {name: value for name, value in usual.items() if getattr(args, name) is None}
     parser.set_defaults(**missing)
+    return text
 
 
-def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, run_dir: Path) -> bool:
-    """Make the settings that the run began with the defaults of the flags; False if none has."""
+def _set_earlier_run_as_defaults(parser: argparse.ArgumentParser, run_dir: Path) -> bool:
+    """Make the settings of an earlier run the defaults of the flags; return False without one."""
     path = run_dir / "config.json"
     if not path.exists():
         print(f"Nothing to resume in {run_dir}: starting.")
@@ -150,7 +155,7 @@ def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, run_dir: Path
         settings = json.loads(path.read_text(encoding="utf-8"))
         network = settings.pop("network")
         augmentation = settings.pop("augmentation")
-        sampling = settings.pop("sampling", {})  # which runs of earlier versions do not have
+        sampling = settings.pop("sampling", {})  # runs of earlier versions have none
         network["weights"] = network["weights"] or "none"
         defaults = settings | network | sampling | (augmentation or {})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -24,7 +24,7 @@ from torture.tally import Tally
 PIPE_BYTES = 1 << 20
 PACKAGE = str(ROOT / "deep_ranking")
 IMPORTED = (
-    "deep_ranking.cli.notes",  # first, as it quietens what follows
+    "deep_ranking.cli.library_messages",  # first: it silences the libraries that follow
     "tensorflow",
     "faiss",
     "deep_ranking.training.run",

@@ -211,7 +211,7 @@ def _commands(tally, folder, sound):
 def _make(folder):
     import numpy as np
 
-    from deep_ranking.cli.notes import start_tensorflow
+    from deep_ranking.cli.library_messages import start_tensorflow
 
     start_tensorflow()
     from deep_ranking.config import NetworkConfig
@@ -250,7 +250,7 @@ def _reader_of(name, sound):
 
         return lambda path: bool(read_header(path).fingerprint)
     if name == "model":
-        from deep_ranking.cli.notes import start_tensorflow
+        from deep_ranking.cli.library_messages import start_tensorflow
 
         start_tensorflow()
         from deep_ranking.model.file import load_model

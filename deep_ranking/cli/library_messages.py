@@ -1,0 +1,121 @@
+"""Messages that libraries write to standard error: discarded, unless --verbose asks for them.
+
+Some libraries write below Python, to file descriptor 2, where no log level applies: TensorFlow
+reports processors and drivers when it starts, and decoders report every broken image. A program
+discards what arrives there. Python's own messages, such as ours, use another descriptor.
+"""
+
+import io
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+from deep_ranking.files import InputError
+
+verbose = False
+"""Whether --verbose asked for the messages."""
+
+
+def discard() -> None:
+    """Discard what is written below Python, for the rest of the program."""
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    _discard(2)
+
+
+def show() -> None:
+    """Show all messages from now on."""
+    global verbose  # noqa: PLW0603 (one program has one standard error)
+    verbose = True
+    os.dup2(stderr_descriptor(), 2)
+
+
+def stderr_descriptor() -> int:
+    """Return the file descriptor that Python's own messages go to."""
+    try:
+        return sys.stderr.fileno()
+    except io.UnsupportedOperation:  # a test has replaced sys.stderr
+        return 2
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow, and let it report errors only."""
+    if not verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Keras' advice on the .h5 format
+    import_module("tensorflow")
+
+
+@contextmanager
+def stderr_silencer() -> Iterator[Callable[[], None]]:
+    """Restore standard error at the end of the block, if the block has silenced it.
+
+    Yields:
+        A function that discards all of standard error from then on; with --verbose it does nothing.
+    """
+    is_silent = False
+    with _copies() as copies:
+
+        def silence() -> None:
+            nonlocal is_silent
+            if not verbose:
+                is_silent = True
+                _discard(*copies)
+
+        try:
+            yield silence
+        finally:
+            if is_silent:
+                _restore(copies)
+
+
+@contextmanager
+def shown_on_failure() -> Iterator[None]:
+    """Hold back all of standard error during the block, and show it only if the block fails.
+
+    An `InputError` tells users all that they can act on, so it shows nothing more.
+    """
+    if verbose:
+        yield
+        return
+    with _copies() as copies, tempfile.TemporaryFile() as messages:
+        for each in copies:
+            os.dup2(messages.fileno(), each)
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception:
+            messages.seek(0)
+            os.write(copies[stderr_descriptor()], messages.read())
+            raise
+        finally:
+            _restore(copies)
+
+
+@contextmanager
+def _copies() -> Iterator[dict[int, int]]:
+    """Yield a copy of each descriptor of standard error, and close the copies at the end."""
+    sys.stderr.flush()
+    copies = {each: os.dup(each) for each in {2, stderr_descriptor()}}
+    try:
+        yield copies
+    finally:
+        for each in copies.values():
+            os.close(each)
+
+
+def _restore(copies: dict[int, int]) -> None:
+    sys.stderr.flush()
+    for each, copy in copies.items():
+        os.dup2(copy, each)
+
+
+def _discard(*descriptors: int) -> None:
+    with open(os.devnull, "wb") as nowhere:
+        for each in descriptors:
+            os.dup2(nowhere.fileno(), each)

@@ -1,0 +1,63 @@
+"""What several commands print and write in the same way."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deep_ranking.files import InputError, atomic_path
+
+NUM_BROKEN_SHOWN = 10
+# The formats of matplotlib that people open.
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".tif", ".tiff", ".webp")
+
+
+def picture_format(path: Path) -> str:
+    """Return the format, such as "png", that matplotlib writes under this name.
+
+    Raises:
+        InputError: the name does not end in one of `PICTURE_SUFFIXES`.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES:
+        raise InputError(
+            f"{path}: the name of a picture must end in one of {', '.join(PICTURE_SUFFIXES)}"
+        )
+    return suffix[1:]
+
+
+def check_output_file(path: Path, flag: str) -> None:
+    """Refuse a file that cannot be written, before the long work.
+
+    Raises:
+        InputError: `path` is a folder, or the folder that holds it is missing or read-only.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: no folder to write in; choose another {flag}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: no permission to write in its folder; choose another {flag}")
+
+
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write a report as JSON, and print where it is."""
+    text = json.dumps(report, indent=2, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    print(f"All of it is in {path}.")
+
+
+def print_broken(broken: Sequence[tuple[str, str]], *, indent: str, more: str = "") -> None:
+    """Print the first broken images, each with its problem, and how many more there are.
+
+    Args:
+        broken: path and problem of each.
+        indent: begins each line.
+        more: follows the number of the others, such as ", which --json lists".
+    """
+    for path, problem in broken[:NUM_BROKEN_SHOWN]:
+        print(f"{indent}{path}: {problem}")
+    if len(broken) > NUM_BROKEN_SHOWN:
+        print(f"{indent}and {len(broken) - NUM_BROKEN_SHOWN:,} more{more}")
