@@ -143,16 +143,17 @@ def _embed(
 def _print(args: argparse.Namespace, queries: list[str], results: list[list["Result"]]) -> None:
     from deep_ranking.search.searcher import as_rows
 
-    rows = [as_rows(query, found) for query, found in zip(queries, results, strict=True)]
+    answers = list(zip(queries, results, strict=True))
+    rows = [row for query, found in answers for row in as_rows(query, found)]
     if args.json:
-        print(json.dumps([row for each in rows for row in each], indent=2))
+        print(json.dumps(rows, indent=2))
         return
     if args.csv:
         writer = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(row for each in rows for row in each)
+        writer.writerows(rows)
         return
-    for query, found in zip(queries, results, strict=True):
+    for query, found in answers:
         if len(queries) > 1:
             print(f"{query}:")
         width = len(str(len(found)))

@@ -24,7 +24,7 @@ def retry(action: Callable[[], Answer], *, seconds: float, uri: str, name: str) 
 
     Args:
         action: sends the request; it may fail halfway, and must tolerate a repetition.
-        seconds: when to give up.
+        seconds: how long to keep trying.
         uri: address of the server, for the error.
         name: the Milvus collection, for the error.
 
