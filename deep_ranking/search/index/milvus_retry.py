@@ -75,6 +75,8 @@ def _explanation(error: BaseException, uri: str, name: str, seconds: float) -> s
             f"Milvus Lite cannot use this file ({reason}); another process may have it open: wait "
             f"for it, and {RESUME}"
         )
+    if _is_final(error):
+        return f"Milvus refuses the request ({reason})"
     return (
         f"Milvus does not answer, tried for {seconds:g} s ({reason}); check that it runs, and "
         f"{RESUME}"
