@@ -14,6 +14,7 @@ from deep_ranking.search.collection import Collection, Settings
 from deep_ranking.search.index import kinds, milvus, milvus_connection
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.index.milvus import MilvusIndex, search_parameters
+from deep_ranking.search.index.milvus_retry import retry
 
 DIMENSION = 16
 NUM_ROWS = 300
@@ -409,6 +410,40 @@ def test_without_pymilvus(make, monkeypatch):
     with pytest.raises(InputError) as error:
         MilvusIndex(make("http://127.0.0.1:1"))
     one_line(error, "pip install 'deep-ranking[milvus]'")
+
+
+class Failing:
+    """A request that fails some times with an error, then succeeds."""
+
+    def __init__(self, error, times):
+        self.error, self.times, self.calls = error, times, 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.calls <= self.times:
+            raise self.error
+        return "answer"
+
+
+def test_a_request_is_repeated_with_growing_pauses(monkeypatch):
+    pauses = []
+    monkeypatch.setattr("deep_ranking.search.index.milvus_retry.time.sleep", pauses.append)
+    request = Failing(pymilvus.MilvusException(message="no connection"), times=8)
+    assert retry(request, seconds=60, uri="http://m:1", name="n") == "answer"
+    assert request.calls == 9
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5])
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(100, "the collection n is gone"), (1100, "refuses the request (bad request)")],
+)
+def test_a_request_that_would_fail_again_is_not_repeated(code, text):
+    request = Failing(pymilvus.MilvusException(code=code, message="bad request"), times=2)
+    with pytest.raises(InputError) as error:
+        retry(request, seconds=60, uri="http://m:1", name="n")
+    one_line(error, "http://m:1: ", text)
+    assert request.calls == 1
 
 
 @pytest.mark.parametrize(

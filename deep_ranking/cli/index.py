@@ -20,13 +20,12 @@ from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection, SyncReport, sync
 from deep_ranking.search.collection.folder import SETTINGS
+from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.kinds import changed_settings
 from deep_ranking.search.indexing import writable_collection
 
 if TYPE_CHECKING:
     import keras
-
-    from deep_ranking.search.index.updating import IndexUpdate
 
 DESCRIPTION = (
     "Embed the images of a folder once, to search them. Run the same command again to embed only "
@@ -130,7 +129,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             raise InputError(f"{collection.settings.root}: none of its images can be searched")
         from deep_ranking.search.index.updating import update_index
 
-        done = update_index(
+        index, recall = update_index(
             collection,
             changed_settings(
                 collection.settings.index,
@@ -141,8 +140,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             target_recall=getattr(args, "target_recall", None),
         )
         if args.measure:
-            _print_measurements(collection, done)
-    _print_end(collection, report, done)
+            _print_measurements(collection, index)
+    _print_end(collection, report, index, recall)
 
 
 def _print_report(report: SyncReport) -> None:
@@ -160,7 +159,7 @@ def _print_report(report: SyncReport) -> None:
         print_broken(report.broken, indent="  ")
 
 
-def _print_measurements(collection: Collection, done: "IndexUpdate") -> None:
+def _print_measurements(collection: Collection, index: Index) -> None:
     from deep_ranking.search.index.exact import ExactIndex
     from deep_ranking.search.index.tuning import GroundTruth, measure_search
 
@@ -169,8 +168,8 @@ def _print_measurements(collection: Collection, done: "IndexUpdate") -> None:
     print(f"\nOf {counted(len(truth.queries), 'query')}, one at a time, against exact search:")
     print("  ".join(f"{name:>10}" for name in HEADINGS))
     measured = [("exact", measure_search(ExactIndex(embeddings, rows), truth)[0])]
-    if done.index.kind != "exact":
-        measured += [(str(each.probes or "-"), each) for each in measure_search(done.index, truth)]
+    if index.kind != "exact":
+        measured += [(str(each.probes or "-"), each) for each in measure_search(index, truth)]
     for name, measurement in measured:
         numbers = [f"{recall:.3f}" for recall in measurement.recall]
         numbers += [f"{measurement.p50:.2f}", f"{measurement.p99:.2f}"]
@@ -180,15 +179,17 @@ def _print_measurements(collection: Collection, done: "IndexUpdate") -> None:
     print("\n" + ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items() if size))
 
 
-def _print_end(collection: Collection, report: SyncReport, done: "IndexUpdate") -> None:
-    settings, index = collection.settings, done.index
+def _print_end(
+    collection: Collection, report: SyncReport, index: Index, recall: float | None
+) -> None:
+    settings = collection.settings
     kind = settings.index.get("uri", index.kind)
     if index.num_clusters:
         kind += (
             f", {counted(index.num_clusters, 'cluster')} of which a search visits {index.probes}"
         )
-    if done.recall is not None:
-        kind += f" (finds {done.recall:.1%} of the 20 nearest, as measured)"
+    if recall is not None:
+        kind += f" (finds {recall:.1%} of the 20 nearest, as measured)"
     part = "" if settings.shard is None else f" (shard {settings.shard[0]} of {settings.shard[1]})"
     print(
         f"{collection.folder}: {counted(report.num_images, 'image')}{part} in index {kind}. "

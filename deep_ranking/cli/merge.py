@@ -35,9 +35,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
     with locked(args.output):
         collection = merge(parts, args.output)
-        done = update_index(collection, getattr(args, "index", collection.settings.index))
+        index, _ = update_index(collection, getattr(args, "index", collection.settings.index))
     print(
-        f"{args.output}: {counted(len(done.index.rows()), 'embedding')} of "
-        f"{counted(len(parts), 'shard')} in index {done.index.kind}. Search: python -m "
+        f"{args.output}: {counted(len(index.rows()), 'embedding')} of "
+        f"{counted(len(parts), 'shard')} in index {index.kind}. Search: python -m "
         f"deep_ranking search --index {args.output} --image QUERY"
     )

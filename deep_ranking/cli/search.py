@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_metric, add_required_path, positive_int
 from deep_ranking.cli.library_messages import start_tensorflow
@@ -17,8 +17,7 @@ from deep_ranking.images import list_images, read_image
 from deep_ranking.search.collection import Collection
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from deep_ranking.files.array_types import Float32Array
     from deep_ranking.search.searcher import Result, Searcher
 
 DESCRIPTION = (
@@ -61,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=suppress,
         metavar="PATH",
-        help="write a picture of queries and results, a file that ends in one of "
+        help="write a picture of queries and results; its name must end in one of "
         f"{', '.join(PICTURE_SUFFIXES)}",
     )
     parser.add_argument(
@@ -76,12 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Embed the queries, search, print."""
+    """Embed the queries, search, and print the results."""
     args = parser.parse_args(argv)
     if hasattr(args, "picture"):
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
-    given = _queries(args.image)
+    given = _query_paths(args.image)
     from deep_ranking.search.searcher import Searcher
 
     searcher = Searcher(collection)
@@ -95,7 +94,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         print(text, file=sys.stderr if args.json or args.csv else None)
 
 
-def _queries(given: list[str]) -> dict[str, bool]:
+def _query_paths(given: list[str]) -> dict[str, bool]:
     """Return the paths of the queries; True for those that are left out if they are broken."""
     queries: dict[str, bool] = {}
     for each in given:
@@ -114,9 +113,7 @@ def _queries(given: list[str]) -> dict[str, bool]:
     return queries
 
 
-def _embed(
-    collection: Collection, queries: dict[str, bool]
-) -> tuple[list[str], "np.ndarray[Any, np.dtype[np.float32]]"]:
+def _embed(collection: Collection, queries: dict[str, bool]) -> tuple[list[str], "Float32Array"]:
     """Return the queries that can be read, and their embeddings."""
     start_tensorflow()
     import numpy as np
@@ -140,16 +137,17 @@ def _embed(
 def _print(args: argparse.Namespace, queries: list[str], results: list[list["Result"]]) -> None:
     from deep_ranking.search.searcher import as_rows
 
-    rows = [as_rows(query, found) for query, found in zip(queries, results, strict=True)]
+    answers = list(zip(queries, results, strict=True))
+    rows = [row for query, found in answers for row in as_rows(query, found)]
     if args.json:
-        print(json.dumps([row for each in rows for row in each], indent=2))
+        print(json.dumps(rows, indent=2))
         return
     if args.csv:
         writer = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(row for each in rows for row in each)
+        writer.writerows(rows)
         return
-    for query, found in zip(queries, results, strict=True):
+    for query, found in answers:
         if len(queries) > 1:
             print(f"{query}:")
         width = len(str(len(found)))
@@ -160,7 +158,10 @@ def _print(args: argparse.Namespace, queries: list[str], results: list[list["Res
 
 
 def _explain_cost(
-    searcher: "Searcher", rows: Any, results: list[list["Result"]], args: argparse.Namespace
+    searcher: "Searcher",
+    rows: "Float32Array",
+    results: list[list["Result"]],
+    args: argparse.Namespace,
 ) -> str:
     """Return a line about the work of the search and its recall."""
     from deep_ranking.search.searcher import mean_recall

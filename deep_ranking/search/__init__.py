@@ -1,1 +1,1 @@
-"""Collections of embedded images, and what is found in them."""
+"""Collections of embedded images: index them, search them, and find duplicates in them."""

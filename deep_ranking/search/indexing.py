@@ -42,7 +42,14 @@ def writable_collection(
     with locked(folder):
         if (folder / SETTINGS).exists():
             collection = Collection.open(folder)
-            _check_unchanged(collection, dtype=dtype, shard=shard)
+            for name, wanted in (("shard", shard), ("dtype", dtype)):
+                found = getattr(collection.settings, name)
+                if wanted not in (None, found):
+                    text = "/".join(map(str, found)) if isinstance(found, tuple) else found
+                    raise InputError(
+                        f"{folder}: made with --{name} {text}, which cannot change; choose another "
+                        "--output"
+                    )
             if model is not None and header is not None:
                 collection.check_model(header.fingerprint)
                 collection.take_calibration(model)
@@ -62,17 +69,3 @@ def writable_collection(
             )
             collection = Collection.make(folder, settings, model)
         yield collection
-
-
-def _check_unchanged(
-    collection: Collection, *, dtype: str | None, shard: tuple[int, int] | None
-) -> None:
-    """Refuse another dtype or shard than the collection was made with."""
-    for name, wanted in (("shard", shard), ("dtype", dtype)):
-        found = getattr(collection.settings, name)
-        if wanted is not None and wanted != found:
-            text = "/".join(map(str, found)) if isinstance(found, tuple) else found
-            raise InputError(
-                f"{collection.folder}: made with --{name} {text}, which cannot change; choose "
-                "another --output"
-            )

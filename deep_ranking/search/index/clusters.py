@@ -41,8 +41,8 @@ from deep_ranking.search.index.file_checksums import (
 # (faiss's own limits).
 LEAST_MEMBERS, MOST_MEMBERS = 39, 256
 NUM_ITERATIONS = 10
-# Cluster anew once a collection should have this many times the clusters that it has.
-OUTGROWN = 2
+# Recluster once a collection should have this many times its number of clusters.
+RECLUSTER_FACTOR = 2
 ENDING = struct.Struct("<16sQ")
 NUMBER_BYTES = 8  # of the number of a member, which follows the vectors of its cluster
 REMEDY = "remove it and run `index` again, which only rebuilds this file"
@@ -98,11 +98,11 @@ class ClusterIndex(Index):
         return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
     def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
-        """Add rows to the nearest clusters and remove others; cluster anew after much growth."""
+        """Add rows to the nearest clusters and remove others; recluster after much growth."""
         rows = np.union1d(np.setdiff1d(self.rows(), removed), added)
         if self._index is None and not len(rows):
             return
-        outgrown = self._num_clusters_for(len(rows)) >= OUTGROWN * self.num_clusters
+        outgrown = self._num_clusters_for(len(rows)) >= RECLUSTER_FACTOR * self.num_clusters
         if self._index is None or outgrown:
             index = self._train(embeddings, rows)
             added = rows
@@ -115,7 +115,7 @@ class ClusterIndex(Index):
         self._write(index)
 
     def rebuild(self, embeddings: Rows) -> None:
-        """Cluster all rows anew."""
+        """Recluster all rows."""
         rows, self._index = self.rows(), None
         self.update(embeddings, rows, np.empty(0, np.int64))
 
@@ -124,7 +124,7 @@ class ClusterIndex(Index):
         if self._index is None or not self._index.ntotal:
             shape = (len(queries), 0)
             return Nearest(np.empty(shape, np.float32), np.empty(shape, np.int64))
-        self._prepare(probes)
+        self._set_probes(probes)
         self._check_visited(queries)
         squared, rows = self._index.search(queries, min(count, self._index.ntotal))
         return Nearest(distances_from_squared(squared, rows), rows)
@@ -133,7 +133,7 @@ class ClusterIndex(Index):
         """Return how many clusters the queries visit, and how many members these have."""
         if self._index is None:
             return SearchCost(0, 0)
-        _, clusters = self._index.quantizer.search(queries, self._prepare(probes))
+        _, clusters = self._index.quantizer.search(queries, self._set_probes(probes))
         visited = clusters[clusters >= 0]
         return SearchCost(len(visited), int(self._sizes[visited].sum()))
 
@@ -142,12 +142,12 @@ class ClusterIndex(Index):
         if self._index is None:
             nothing = np.zeros(len(queries) + 1, np.int64)
             return RowsWithin(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
-        self._prepare(None)
+        self._set_probes(None)
         self._check_visited(queries)
         limits, squared, rows = self._index.range_search(queries, radius**2)
         return RowsWithin(limits.astype(np.int64), distances_from_squared(squared, rows), rows)
 
-    def _prepare(self, probes: int | None) -> int:
+    def _set_probes(self, probes: int | None) -> int:
         """Set how many clusters a query visits; return the number."""
         probes = min(probes or self.probes, self.num_clusters)
         self._index.nprobe = probes
@@ -257,9 +257,9 @@ class HierarchyIndex(ClusterIndex):
                 return lower
             tops = tops[np.array(sizes) > 0]  # rows assigned to a part without means would be lost
 
-    def _prepare(self, probes: int | None) -> int:
+    def _set_probes(self, probes: int | None) -> int:
         """Visit enough parts to compare several times the means that the query asks for."""
-        probes = super()._prepare(probes)
+        probes = super()._set_probes(probes)
         upper: Any = faiss.downcast_index(self._index.quantizer)
         share = probes / self.num_clusters
         upper.nprobe = min(upper.nlist, max(4, math.ceil(4 * share * upper.nlist)))

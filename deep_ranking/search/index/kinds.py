@@ -59,7 +59,7 @@ def index_file(collection: "Collection", kind: str) -> Path:
 
 
 def open_index(collection: "Collection") -> Index:
-    """Open the index of a collection; one that is not built yet has no rows.
+    """Open the index of a collection; it has no rows if it is not built yet.
 
     Raises:
         InputError: it is damaged, or its server does not answer.

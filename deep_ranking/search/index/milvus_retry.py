@@ -24,7 +24,7 @@ def retry(action: Callable[[], Answer], *, seconds: float, uri: str, name: str) 
 
     Args:
         action: sends the request; it may fail halfway, and must tolerate a repetition.
-        seconds: when to give up.
+        seconds: how long to keep trying.
         uri: address of the server, for the error.
         name: the Milvus collection, for the error.
 
@@ -75,6 +75,8 @@ def _explanation(error: BaseException, uri: str, name: str, seconds: float) -> s
             f"Milvus Lite cannot use this file ({reason}); another process may have it open: wait "
             f"for it, and {RESUME}"
         )
+    if _is_final(error):
+        return f"Milvus refuses the request ({reason})"
     return (
         f"Milvus does not answer, tried for {seconds:g} s ({reason}); check that it runs, and "
         f"{RESUME}"

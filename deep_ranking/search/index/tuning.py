@@ -99,18 +99,15 @@ def measure_search(index: Index, truth: GroundTruth) -> list[SearchMeasurement]:
     """
     measurements = []
     for probes in _doubling(index.num_clusters):
-        answers, seconds = [], []
+        distances, rows, seconds = [], [], []
         index.search(truth.queries[:1], 1, probes=probes)
         for query in truth.queries:
             start = time.perf_counter()
             found = index.search(query[None], truth.num_nearest + 1, probes=probes)
             seconds.append(time.perf_counter() - start)
-            answers.append((found.distances[0], found.rows[0]))
-        recall = truth.recalls(
-            np.stack([distances for distances, _ in answers]),
-            np.stack([rows for _, rows in answers]),
-            COUNTS,
-        )
+            distances.append(found.distances)
+            rows.append(found.rows)
+        recall = truth.recalls(np.concatenate(distances), np.concatenate(rows), COUNTS)
         p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1000
         cost = index.cost(truth.queries, probes=probes)
         share = cost.rows / len(truth.queries) / truth.num_rows if cost else math.nan

@@ -1,6 +1,6 @@
 """Bring the index of a collection up to date with the collection."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,27 +16,13 @@ TARGET_RECALL = 0.95
 NEW_SHARE_TO_RETUNE = 0.05  # share of new images above which probes are chosen again
 
 
-@dataclass(frozen=True)
-class IndexUpdate:
-    """The result of an update.
-
-    Attributes:
-        index: the index, up to date.
-        recall: share of the 20 nearest images found, measured when the update chose the probes;
-            None if it did not choose them.
-    """
-
-    index: Index
-    recall: float | None
-
-
 def update_index(
     collection: Collection,
     settings: dict[str, Any],
     *,
     probes: int | None = None,
     target_recall: float | None = None,
-) -> IndexUpdate:
+) -> tuple[Index, float | None]:
     """Add new rows to the index, remove rows that are gone, and choose its probes.
 
     Args:
@@ -47,7 +33,8 @@ def update_index(
             neither, the probes are chosen once, and again when many images are new.
 
     Returns:
-        The index and its recall.
+        The index, and the recall that the update measured when it chose the probes; None if it did
+        not choose them.
 
     Raises:
         InputError: the index is damaged or cannot be written, its server does not answer, or it has
@@ -74,7 +61,7 @@ def update_index(
     for kind in KINDS:
         if kind != settings["kind"]:
             index_file(collection, kind).unlink(missing_ok=True)
-    return IndexUpdate(index, recall)
+    return index, recall
 
 
 def _choose_probes(
@@ -93,7 +80,7 @@ def _choose_probes(
         return kept | {"probes": index.probes}, None
     if not index.num_clusters:
         if target_recall is not None and settings["kind"] not in KINDS:
-            raise InputError("--target_recall is for clusters and hierarchy; give --probes")
+            raise InputError("--target_recall is for clusters and hierarchy; use --probes")
         return settings, None
     rows = collection.rows()
     many_new = "target_recall" in settings and num_added > NEW_SHARE_TO_RETUNE * len(rows)
