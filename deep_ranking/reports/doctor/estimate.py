@@ -101,7 +101,7 @@ def count(found: Survey, config: TrainConfig, sampling: SamplingConfig) -> Amoun
     triplets = drawing.num_triplets
     num_steps = config.steps_per_epoch or -(-triplets // (config.batch_size // 3))
     file_bytes = None
-    if not config.draws:
+    if not config.draws_triplets:
         file_bytes = round(triplets * _line_bytes(found, numbers, sampling))
     return Amount(len(numbers), triplets, num_steps, file_bytes)
 
@@ -181,7 +181,7 @@ def memory_of(amount: Amount, cost: Cost, config: TrainConfig) -> int:
     if config.batches == "classes":
         return cost.memory
     num_triplets = amount.num_triplets
-    if config.draws and config.steps_per_epoch is not None:
+    if config.draws_triplets and config.steps_per_epoch is not None:
         num_triplets = config.steps_per_epoch * (config.batch_size // 3)
     return cost.memory + BYTES_A_TRIPLET * num_triplets
 
