@@ -37,8 +37,8 @@ from deep_ranking.sampling.relevance_from_name import needs_network
 from deep_ranking.sampling.triplet_file import COMPRESSED, shard_path
 
 DESCRIPTION = (
-    "Draw triplets (query, positive, negative) from folders of images, one folder a class, or from "
-    "lists of images, and write them to triplets.txt."
+    "Draw triplets (query, positive, negative) from folders of images, one folder for each class, "
+    "or from lists of images, and write them to triplets.txt."
 )
 PARTITION = "partition.csv"
 
@@ -158,10 +158,9 @@ def _print_data(data: LabelledImages, config: SamplingConfig) -> None:
         both = np.unique(np.column_stack([data.categories.codes, data.items.codes]), axis=0)
         alone = int((np.bincount(both[:, 0]) == 1).sum())
         if alone:
-            verb = "has" if alone == 1 else "have"
-            print(
-                f"{counted(alone, 'category')} {verb} one item only: none of its images is a query."
-            )
+            verb, whose = ("has", "its") if alone == 1 else ("have", "their")
+            images = f"none of {whose} images is a query"
+            print(f"{counted(alone, 'category')} {verb} one item only: {images}.")
     for note in data.notes:
         print(note)
 

@@ -33,7 +33,7 @@ class ValidationConfig(Config):
     validate_every: int = setting(1, "epochs from one validation to the next")
     monitor: str | None = setting(
         None,
-        "figure that decides which model is best, and for --patience (default: similarity "
+        "figure that picks the best model and that --patience watches (default: similarity "
         "precision on validation data or, without any, the training loss)",
         choices=MONITORS,
     )

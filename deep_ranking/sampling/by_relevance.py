@@ -44,7 +44,7 @@ MAX_TRIES = 20  # for a query, to find a positive that has a negative
 
 
 @dataclass
-class _InClassCounts:
+class _Counts:
     """In-class triplets of an epoch, tried and drawn, and the widest difference of relevance."""
 
     tried: int = 0
@@ -122,7 +122,7 @@ class ByRelevance(Strategy):
             InputError: while drawing: no pair of images satisfies the gap.
         """
         rng = generator(seed, epoch)
-        counts = _InClassCounts()
+        counts = _Counts()
         reservoirs = Reservoirs(self._pool.num_items, self._buffer)
         for due in self._add_images(rng, reservoirs):
             for part in _parts(rng, due):
@@ -169,7 +169,7 @@ class ByRelevance(Strategy):
         reservoirs: Reservoirs,
         category: int,
         count: int,
-        counts: _InClassCounts,
+        counts: _Counts,
     ) -> Int32Array:
         """Draw triplets with queries of a category: int32 (count or fewer, 3)."""
         images = reservoirs.images[reservoirs.starts[category] : reservoirs.starts[category + 1]]
@@ -194,11 +194,7 @@ class ByRelevance(Strategy):
         return np.concatenate(parts).astype(np.int32)
 
     def _pairs(
-        self,
-        rng: np.random.Generator,
-        table: "_Candidates",
-        rows: Int64Array,
-        counts: _InClassCounts,
+        self, rng: np.random.Generator, table: "_Candidates", rows: Int64Array, counts: _Counts
     ) -> tuple[Int64Array, Int64Array, Int64Array]:
         """Draw a positive and a negative for each row; -1 means an out-of-class negative.
 

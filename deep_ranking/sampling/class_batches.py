@@ -1,9 +1,9 @@
 """Batches of some images of each of some classes, for training without sampled triplets."""
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Int64Array, IntArray
 
 
 class ClassBatches:
@@ -21,12 +21,7 @@ class ClassBatches:
     """
 
     def __init__(
-        self,
-        labels: npt.NDArray[np.integer],
-        *,
-        batch_size: int,
-        images_per_class: int,
-        seed: int,
+        self, labels: IntArray, *, batch_size: int, images_per_class: int, seed: int
     ) -> None:
         order = np.argsort(labels, kind="stable")
         starts = np.flatnonzero(np.diff(labels[order])) + 1
@@ -46,7 +41,7 @@ class ClassBatches:
         """Number of images in a batch, if each of its classes has enough."""
         return self.num_classes * self.images_per_class
 
-    def draw(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
+    def draw(self, epoch: int, step: int) -> Int64Array:
         """Draw one batch.
 
         Returns:

@@ -7,31 +7,32 @@ import numpy.typing as npt
 
 from deep_ranking.files.array_types import Int64Array
 
+Ranges = tuple[Int64Array, Int64Array]  # starts and sizes
 
-def draw_outside(
-    rng: np.random.Generator,
-    outer: tuple[Int64Array, Int64Array],
-    inner: tuple[Int64Array, Int64Array],
-    counts: Int64Array,
+
+def draw_from_ranges(
+    rng: np.random.Generator, ranges: Ranges, counts: Int64Array, *, without: Ranges | None = None
 ) -> tuple[Int64Array, Int64Array]:
-    """Draw numbers inside one range and outside another, without replacement.
+    """Draw numbers from ranges without replacement, many draws at once.
 
     Args:
         rng: source of randomness.
-        outer: int (rows,) starts and sizes: row i draws from this range.
-        inner: int (rows,) starts and sizes: ranges within `outer` to leave out.
+        ranges: int (rows,) starts and sizes: row i draws from range i.
         counts: int (rows,), how many numbers to draw; all there are if there are fewer.
+        without: int (rows,) starts and sizes: part of each range to leave out.
 
     Returns:
         int64 (drawn,) rows, rising, and int64 (drawn,) the numbers drawn for them.
     """
-    populations = outer[1] - inner[1]
+    starts, populations = ranges
+    if without is not None:
+        populations = populations - without[1]
     counts = np.minimum(counts, populations)
     drawn = draw_distinct(rng, populations, counts)
     row = np.repeat(np.arange(len(counts)), counts)
-    # Draw as if the inner range were cut out, then shift the numbers behind it by its size.
-    number = outer[0][row] + drawn[drawn >= 0]
-    number += np.where(number >= inner[0][row], inner[1][row], 0)
+    number = starts[row] + drawn[drawn >= 0]
+    if without is not None:  # shift the numbers behind the part left out by its size
+        number += np.where(number >= without[0][row], without[1][row], 0)
     return row, number
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from deep_ranking.config.base import check_counts
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array, IntArray
-from deep_ranking.sampling.drawing import draw_outside
+from deep_ranking.sampling.drawing import draw_from_ranges
 from deep_ranking.sampling.strategy import Drawn
 
 ROWS_AT_ONCE = 1 << 16
@@ -46,7 +46,6 @@ class HardNegatives:
 
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
         """Draw negatives, all sets of them equally likely."""
-        none = np.zeros_like(queries)
-        all_of_them = (none, self._sizes[queries])
-        row, number = draw_outside(rng, all_of_them, (none, none), self.counts(queries))
+        ranges = (np.zeros_like(queries), self._sizes[queries])
+        row, number = draw_from_ranges(rng, ranges, self.counts(queries))
         return row, self._neighbours[queries[row], number].astype(np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from deep_ranking.config.base import check_counts, check_range
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
-from deep_ranking.sampling.drawing import draw_outside
+from deep_ranking.sampling.drawing import Ranges, draw_from_ranges
 from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.strategy import Drawn
 
@@ -60,24 +60,26 @@ class InClassNegatives:
 
     def counts(self, queries: Int64Array) -> Int64Array:
         """Return the most negatives for each pair of each query; 0 if a query has none."""
-        inside = self._outer(queries)[1] - self._pool.item_ranges(queries)[1]
+        inside = self._in_class_ranges(queries)[1] - self._pool.item_ranges(queries)[1]
         outside = len(self._pool) - self._pool.category_ranges(queries)[1] if self._share else 0
         return np.where(inside > 0, np.minimum(self._num_negatives, inside + outside), 0)
 
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw negatives: each of another category by the share, otherwise of the same."""
+        """Draw negatives, each of another category with probability `out_of_class_share`."""
         wanted = np.full(len(queries), self._num_negatives)
         outside = rng.binomial(wanted, self._share) if self._share else 0 * wanted
         own, category = self._pool.item_ranges(queries), self._pool.category_ranges(queries)
-        row, number = draw_outside(rng, self._outer(queries), own, wanted - outside)
+        ranges = self._in_class_ranges(queries)
+        row, number = draw_from_ranges(rng, ranges, wanted - outside, without=own)
         if self._share:
-            others = draw_outside(rng, self._pool.whole_ranges(queries), category, outside)
+            ranges = self._pool.whole_ranges(queries)
+            others = draw_from_ranges(rng, ranges, outside, without=category)
             row, number = np.concatenate([row, others[0]]), np.concatenate([number, others[1]])
             order = np.argsort(row, kind="stable")
             row, number = row[order], number[order]
         return row, self._pool.images[number]
 
-    def _outer(self, queries: Int64Array) -> tuple[Int64Array, Int64Array]:
+    def _in_class_ranges(self, queries: Int64Array) -> Ranges:
         """Ranges of the categories, or of the whole pool where a category has no other item."""
         starts, sizes = self._pool.category_ranges(queries)
         if self._any_item:

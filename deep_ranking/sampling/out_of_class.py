@@ -8,12 +8,11 @@ draw that asks for more images than there are returns all of them.
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.config.base import check_counts
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Int32Array, Int64Array
-from deep_ranking.sampling.drawing import draw_outside
+from deep_ranking.files.array_types import Int32Array, Int64Array, IntArray
+from deep_ranking.sampling.drawing import draw_from_ranges
 from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.positives import SameItemPositives
 from deep_ranking.sampling.strategy import ByQuery, Drawn
@@ -46,13 +45,13 @@ class OutOfClassNegatives:
 
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
         """Draw negatives, all sets of them equally likely."""
-        own = self._pool.item_ranges(queries)
-        row, number = draw_outside(rng, self._pool.whole_ranges(queries), own, self.counts(queries))
+        ranges, own = self._pool.whole_ranges(queries), self._pool.item_ranges(queries)
+        row, number = draw_from_ranges(rng, ranges, self.counts(queries), without=own)
         return row, self._pool.images[number]
 
 
 def sample_triplets(
-    labels: npt.NDArray[np.integer], *, num_positives: int, num_negatives: int, seed: int
+    labels: IntArray, *, num_positives: int, num_negatives: int, seed: int
 ) -> Iterator[Int32Array]:
     """Sample triplets of images by the blog's rule, in order of their queries.
 
@@ -72,7 +71,6 @@ def sample_triplets(
         ValueError: the labels decrease somewhere.
     """
     labels = np.asarray(labels)
-    check_counts(num_positives=num_positives, num_negatives=num_negatives)
     if np.any(labels[1:] < labels[:-1]):
         raise ValueError("labels must not decrease: sort the images by class")
     pool = Pool(labels)

@@ -31,7 +31,7 @@ def hold_back_validation(
 
     Args:
         data: the images.
-        share: share of the classes for validation, above 0 and below 1; two classes at least.
+        share: share of the classes for validation, between 0 and 1; at least two classes.
         seed: the same seed gives the same parts.
         by: "class" keeps classes whole (categories, where there are items), "item" items.
 

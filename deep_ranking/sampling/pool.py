@@ -3,8 +3,7 @@
 import numpy as np
 
 from deep_ranking.files.array_types import Int64Array, IntArray
-
-Range = tuple[Int64Array, Int64Array]
+from deep_ranking.sampling.drawing import Ranges
 
 
 class Pool:
@@ -59,20 +58,20 @@ class Pool:
         """Return the number of each image's item, from 0."""
         return self._item[images]
 
-    def whole_ranges(self, images: Int64Array) -> Range:
+    def whole_ranges(self, images: Int64Array) -> Ranges:
         """Return the range of the whole pool, once for each image: starts and sizes."""
         return np.zeros(len(images), np.int64), np.full(len(images), len(self.images))
 
-    def item_ranges(self, images: Int64Array) -> Range:
+    def item_ranges(self, images: Int64Array) -> Ranges:
         """Return the range of each image's item in the pool: starts and sizes."""
         item = self._item[images]
         return self._item_starts[item], self._item_sizes[item]
 
-    def category_ranges(self, images: Int64Array) -> Range:
+    def category_ranges(self, images: Int64Array) -> Ranges:
         """Return the range of each image's category in the pool: starts and sizes."""
         category = self._category[self._item[images]]
         return self._category_starts[category], self._category_sizes[category]
 
-    def own_ranges(self, images: Int64Array) -> Range:
+    def own_ranges(self, images: Int64Array) -> Ranges:
         """Return the range of each image alone, which must be in the pool: starts and sizes."""
         return self._position[images], np.ones(len(images), np.int64)

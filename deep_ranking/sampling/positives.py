@@ -5,7 +5,7 @@ import numpy as np
 from deep_ranking.config.base import check_counts
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array, IntArray
-from deep_ranking.sampling.drawing import draw_outside
+from deep_ranking.sampling.drawing import draw_from_ranges
 from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.strategy import Drawn
 
@@ -38,8 +38,8 @@ class SameItemPositives:
 
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
         """Draw positives, all sets of them equally likely."""
-        own = self._pool.own_ranges(queries)
-        row, number = draw_outside(rng, self._pool.item_ranges(queries), own, self.counts(queries))
+        ranges, own = self._pool.item_ranges(queries), self._pool.own_ranges(queries)
+        row, number = draw_from_ranges(rng, ranges, self.counts(queries), without=own)
         return row, self._pool.images[number]
 
 
@@ -70,7 +70,6 @@ class GivenPositives:
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
         """Draw positives, all sets of them equally likely."""
         at = np.searchsorted(self.queries, queries)
-        given = (self._starts[at], self._sizes[at])
-        none = (self._starts[at], np.zeros(len(at), np.int64))
-        row, number = draw_outside(rng, given, none, self.counts(queries))
+        ranges = (self._starts[at], self._sizes[at])
+        row, number = draw_from_ranges(rng, ranges, self.counts(queries))
         return row, self._positives[number]
