@@ -90,5 +90,5 @@ def find_backbone(name: str) -> Backbone:
         return backbone
     for family, reason in REFUSED.items():
         if name.lower().startswith(family):
-            raise InputError(f"backbone {name} is not available: {reason}; choose another")
+            raise InputError(f"backbone {name} is not offered: {reason}; choose another")
     raise InputError(f"backbone must be one of {', '.join(BACKBONES)}. Received: {name}")
