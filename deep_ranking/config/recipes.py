@@ -39,8 +39,8 @@ BLOG = Recipe(
     settings={"weights": "none"},
 )
 
-# No augmentation; recipes add theirs to this.
-_UNCHANGED = {
+# Recipes add their own augmentation to this.
+_NO_AUGMENTATION = {
     "horizontal_flip": False,
     "vertical_flip": False,
     "rotation": 0.0,
@@ -56,7 +56,7 @@ PAPER = Recipe(
     gives="not measured at the paper's size (24 million triplets)",
     takes="days",
     command="train.py --recipe paper --triplets triplets.txt --output m.h5",
-    settings=_UNCHANGED
+    settings=_NO_AUGMENTATION
     | {
         "image_size": 225,
         "weights": "imagenet",
@@ -82,7 +82,7 @@ PORT = Recipe(
     gives="not measured",
     takes="days",
     command="train.py --recipe port --triplets triplets.txt --output m.h5",
-    settings=_UNCHANGED
+    settings=_NO_AUGMENTATION
     | _BACKBONE_ALONE
     | {
         "dropout": 0.0,
@@ -103,7 +103,7 @@ RETRIEVAL = Recipe(
     gives="not measured",
     takes="hours",
     command="train.py --recipe retrieval --triplets triplets.txt --output m.h5",
-    settings=_UNCHANGED
+    settings=_NO_AUGMENTATION
     | _BACKBONE_ALONE
     | {
         "train_from": "conv5",

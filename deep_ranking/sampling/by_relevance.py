@@ -282,7 +282,7 @@ class _Candidates:
 
 
 def _parts(rng: np.random.Generator, counts: Int64Array) -> Iterator[Int64Array]:
-    """Split counts into random parts, each of which sums to `TRIPLETS_AT_ONCE` at most."""
+    """Split counts into random parts with a sum of at most `TRIPLETS_AT_ONCE` each."""
     left = counts.copy()
     while remaining := int(left.sum()):
         part = left

@@ -19,7 +19,7 @@ from deep_ranking.sampling.strategy import ByQuery, Drawn
 
 
 class OutOfClassNegatives:
-    """Images of all other classes, each as likely.
+    """Images of all other classes, each equally likely.
 
     Args:
         pool: images that may be negatives.

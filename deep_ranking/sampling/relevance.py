@@ -16,7 +16,7 @@ from deep_ranking.datasets.tables import read_table
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, Int64Array, IntArray
 
-# Compare each image with at most so many for its total, so that time grows with the number of
+# Most images that each is compared with for its total, so that time grows with the number of
 # images and not with its square.
 MAX_REFERENCES = 1024
 QUERIES_AT_ONCE = 1024
