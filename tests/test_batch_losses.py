@@ -588,7 +588,7 @@ def test_the_settings_choose_the_norm(batches):
 
 def test_norm_and_mining_that_do_not_go_together_are_refused():
     with pytest.raises(
-        InputError, match=r"mining distance-weighted.*distance_norm 2\. Received: 3"
+        InputError, match=r"mining distance-weighted.*distance_norm must be 2\. Received: 3"
     ):
         LossConfig(mining="distance-weighted", distance_norm=3)
     with pytest.raises(InputError, match="norm"):

@@ -7,13 +7,9 @@ from PIL import Image
 
 from deep_ranking.datasets import nested_folders
 from deep_ranking.files import InputError
-from deep_ranking.sampling.relevance import (
-    FolderTree,
-    RowCosine,
-    base,
-    open_relevance,
-    read_scored_pairs,
-)
+from deep_ranking.sampling import relevance as relevance_module
+from deep_ranking.sampling.relevance import FolderTree, RowCosine, read_scored_pairs
+from deep_ranking.sampling.relevance_from_name import open_relevance
 
 EVERY = np.arange(5)
 
@@ -53,7 +49,7 @@ def test_totals_of_a_large_category_are_estimated(monkeypatch):
     rows = np.random.default_rng(0).random((400, 4))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     exact = RowCosine(rows).totals(np.zeros(400))
-    monkeypatch.setattr(base, "MAX_REFERENCES", 50)
+    monkeypatch.setattr(relevance_module, "MAX_REFERENCES", 50)
     estimates = [RowCosine(rows).totals(np.zeros(400), seed) for seed in range(100)]
     assert 0.001 < np.std(estimates, axis=0).mean() / exact.mean() < 0.05
     np.testing.assert_allclose(np.mean(estimates, axis=0), exact, rtol=0.02)
@@ -87,7 +83,7 @@ def test_scored_pairs_by_hand(tmp_path, header):
         ("a/1.jpg,a/3.jpg,-1\n", "scores.csv:1: expected a score of 0 or more, received -1"),
         ("a/1.jpg,a/3.jpg,1\na/1.jpg,a/3.jpg,much\n", "scores.csv:2: expected a score"),
         ("a/1.jpg,a/3.jpg,nan\n", "scores.csv:1: expected a score"),
-        ("x.jpg,y.jpg,1\n", "no pair in it is of two of these images.*a/1.jpg"),
+        ("x.jpg,y.jpg,1\n", "none of its pairs is of two of these images.*a/1.jpg"),
         ("a/1.jpg,a/3.jpg\n", "scores.csv:1: expected path1,path2,score, received 2 fields"),
     ],
 )

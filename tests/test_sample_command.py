@@ -150,7 +150,7 @@ def test_consumer_to_shop(capsys, tmp_path):
 def test_split_without_leaks(capsys, tmp_path, nested, by):
     arguments = ("--input_directory", nested, "--strategy", "in-class", *FEW, "--by", by)
     said = sample(capsys, *arguments, "--split", 0.5, 0.25, 0.25, output=tmp_path)
-    assert "1 image like another, kept in the part of that." in said
+    assert "1 image like another, kept in the same part." in said
     parts = {}
     for name in ("triplets", "validation_triplets", "test_triplets"):
         rows = names(tmp_path / f"{name}.txt")
@@ -220,7 +220,9 @@ def test_a_category_of_one_item_is_told_or_refused(capsys, tmp_path):
         "--output_directory",
         tmp_path,
     )
-    assert "1 category has one item only: no query of it." in sample(capsys, *arguments)
+    assert "1 category has one item only: none of its images is a query." in sample(
+        capsys, *arguments
+    )
     shutil.rmtree(tmp_path / "a" / "2")
     assert "no category has two items" in error(capsys, *arguments)
 
@@ -335,10 +337,10 @@ def test_parts_of_nested_folders_share_neither_folders_nor_copies(
     flags = ("--input_directory", root, "--split", 0.8, 0.1, 0.1, "--by", by, "--seed", seed)
     args = parser.parse_args(list(map(str, flags)))
     parts, whole = parts_of(args, read_data(args, nested=True))
-    assert [stem for stem, _ in parts] == ["triplets", "validation_triplets", "test_triplets"]
-    part_of = {path: number for number, (_, part) in enumerate(parts) for path in part.paths}
+    assert list(parts) == ["triplets", "validation_triplets", "test_triplets"]
+    part_of = {path: number for number, part in enumerate(parts.values()) for path in part.paths}
     assert part_of.keys() == set(whole.paths) == set(content)
-    assert sum(len(part) for _, part in parts) == len(content)  # none in two
+    assert sum(map(len, parts.values())) == len(content)  # none in two
     depth = 1 if by == "class" else 2
     for same in (lambda path: path.split("/")[:depth], lambda path: of[path]):
         seen = {}
@@ -373,7 +375,7 @@ def test_flags_that_do_not_go_together(capsys, arguments, named):
 
 def test_splits_that_are_none(capsys, nested, tmp_path):
     arguments = ("--input_directory", nested, "--output_directory", tmp_path, "--split")
-    assert "the images are in no splits" in error(capsys, *arguments, "train")
+    assert "the images have no splits" in error(capsys, *arguments, "train")
     assert "sum of 1" in error(capsys, *arguments, 0.5, 0.6, "--no-keep_together")
     assert "two or three shares" in error(capsys, *arguments, 1.0)
     assert "no such folder" in error(

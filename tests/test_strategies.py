@@ -18,12 +18,12 @@ from deep_ranking.sampling import (
     ByQuery,
     ByRelevance,
     GivenPositives,
-    Nearest,
-    OtherClasses,
+    HardNegatives,
+    InClassNegatives,
+    OutOfClassNegatives,
     Pool,
     Reservoirs,
-    SameCategory,
-    SameItem,
+    SameItemPositives,
     make_strategy,
     sample_triplets,
 )
@@ -63,7 +63,10 @@ def test_ranges_of_a_pool_hold_what_they_say(data):
     )
     pool = Pool(items, categories, members)
     queries = np.arange(size)
-    for ranges, labels in ((pool.items(queries), items), (pool.categories(queries), categories)):
+    for ranges, labels in (
+        (pool.item_ranges(queries), items),
+        (pool.category_ranges(queries), categories),
+    ):
         for query, start, length in zip(queries, *ranges, strict=True):
             found = sorted(pool.images[start : start + length].tolist())
             assert found == [each for each in members.tolist() if labels[each] == labels[query]]
@@ -79,8 +82,8 @@ CATEGORIES = np.array([0, 0, 0, 1, 1, 2])[ITEMS]
 
 def in_class(num_negatives=1, share=0.0, num_positives=1):
     pool = Pool(ITEMS, CATEGORIES)
-    negatives = SameCategory(pool, num_negatives, out_of_class_share=share)
-    return ByQuery(SameItem(pool, num_positives), negatives)
+    negatives = InClassNegatives(pool, num_negatives, out_of_class_share=share)
+    return ByQuery(SameItemPositives(pool, num_positives), negatives)
 
 
 def test_in_class_negatives_are_other_items_of_the_category():
@@ -115,11 +118,11 @@ def test_in_class_draws_nothing_twice_for_a_pair():
 def test_a_category_of_one_item_each_is_an_error():
     pool = Pool([0, 0, 1, 1], [0, 0, 1, 1])
     with pytest.raises(InputError, match="no category has two items"):
-        SameCategory(pool, 1)
+        InClassNegatives(pool, 1)
     with pytest.raises(InputError, match="one category"):
-        SameCategory(Pool([0, 0, 1, 1]), 1, out_of_class_share=0.1)
-    with pytest.raises(InputError, match=r"lie from 0 to 1. Received: 1.5"):
-        SameCategory(pool, 1, out_of_class_share=1.5)
+        InClassNegatives(Pool([0, 0, 1, 1]), 1, out_of_class_share=0.1)
+    with pytest.raises(InputError, match=r"lie between 0 and 1. Received: 1.5"):
+        InClassNegatives(pool, 1, out_of_class_share=1.5)
 
 
 # Given pairs
@@ -157,21 +160,21 @@ def test_all_given_positives_at_most():
 def test_hard_negatives_are_of_the_neighbours_each_as_likely():
     items = np.array([0, 0, 1, 1, 2])
     neighbours = np.array([[2, 4, -1], [3, -1, -1], [0, 1, 4], [-1, -1, -1], [0, -1, -1]])
-    strategy = ByQuery(SameItem(Pool(items), 1), Nearest(neighbours, items, 1))
+    strategy = ByQuery(SameItemPositives(Pool(items), 1), HardNegatives(neighbours, items, 1))
     assert strategy.queries.tolist() == [0, 1, 2]  # 3 has no neighbour, 4 no positive
     triplets = np.concatenate([drawn(strategy, seed) for seed in range(500)])
     for query in (0, 1, 2):
         negatives = triplets[triplets[:, 0] == query, 2]
         allowed = np.isin(np.arange(5), neighbours[query])
         assert_shares(np.bincount(negatives, minlength=5), allowed)
-    assert Nearest(neighbours, items, 2).counts(np.arange(5)).tolist() == [2, 1, 2, 0, 1]
+    assert HardNegatives(neighbours, items, 2).counts(np.arange(5)).tolist() == [2, 1, 2, 0, 1]
 
 
 def test_a_neighbour_of_the_own_class_is_refused():
     with pytest.raises(ValueError, match="own class"):
-        Nearest(np.array([[1], [0]]), np.array([4, 4]), 1)
+        HardNegatives(np.array([[1], [0]]), np.array([4, 4]), 1)
     with pytest.raises(InputError, match="no image has a neighbour"):
-        Nearest(np.array([[-1], [-1]]), np.array([4, 4]), 1)
+        HardNegatives(np.array([[-1], [-1]]), np.array([4, 4]), 1)
 
 
 # Balance
@@ -180,7 +183,7 @@ def test_a_neighbour_of_the_own_class_is_refused():
 def test_balanced_classes_give_equally_many_queries():
     items = np.repeat([0, 1, 2, 3], [2, 5, 20, 1])
     pool = Pool(items)
-    parts = (SameItem(pool, 1), OtherClasses(pool, 2))
+    parts = (SameItemPositives(pool, 1), OutOfClassNegatives(pool, 2))
     strategy = ByQuery(*parts, balanced_items=items)
     seen = Counter()
     for epoch in range(300):
@@ -250,14 +253,14 @@ def test_a_stream_mixes_the_triplets_of_many_queries(monkeypatch):
     assert len(triplets) == 180  # one pass
     assert len(set(triplets[:12, 0].tolist())) > 4
     np.testing.assert_array_equal(np.bincount(triplets[:, 0]), np.full(30, 6))
-    monkeypatch.setattr(strategy_module, "MIXED_TRIPLETS", 60)  # memory is bounded
+    monkeypatch.setattr(strategy_module, "SHUFFLED_TRIPLETS", 60)  # memory is bounded
     assert [len(block) for block in islice(strategy.stream(5), 4)] == [60, 60, 60, 60]
 
 
 def test_shuffled_queries_keep_the_rule():
     items = np.repeat(np.arange(4), 5)
     pool = Pool(items)
-    strategy = ByQuery(SameItem(pool, 2), OtherClasses(pool, 3))
+    strategy = ByQuery(SameItemPositives(pool, 2), OutOfClassNegatives(pool, 3))
     query, positive, negative = drawn(strategy, 2, shuffle=True).T
     assert (items[query] == items[positive]).all() and (items[query] != items[negative]).all()
     assert np.bincount(query).tolist() == [6] * 20
@@ -521,7 +524,7 @@ def test_a_gap_that_no_pair_satisfies_ends_with_a_count_and_advice():
     [
         ({"cap": 0}, "relevance_cap must be above 0"),
         ({"gap": float("nan")}, "relevance_gap must be above 0"),
-        ({"out_of_class_share": -0.1}, "out_of_class_share must lie from 0 to 1"),
+        ({"out_of_class_share": -0.1}, "out_of_class_share must lie between 0 and 1"),
         ({"scale": 0.0}, "no two images of a category have a relevance above 0"),
     ],
 )
@@ -544,7 +547,7 @@ def test_one_category_has_no_other():
         ({"strategy": "soft"}, "strategy must be one of"),
         ({"relevance_gap": -1.0}, "relevance_gap must be above 0"),
         ({"out_of_class_share": 0.2}, "needs strategy in-class or relevance"),
-        ({"strategy": "in-class", "out_of_class_share": 2.0}, "must lie from 0 to 1"),
+        ({"strategy": "in-class", "out_of_class_share": 2.0}, "must lie between 0 and 1"),
     ],
 )
 def test_settings_out_of_range(options, message):

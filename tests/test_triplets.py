@@ -401,7 +401,7 @@ def test_a_set_that_is_not_whole(tmp_path):
         read_triplets(files[0])
     files = write_set(tmp_path, 4)
     write_set(tmp_path, 2)
-    with pytest.raises(InputError, match=r"t-00000-of-00004\.txt\.gz: is not of"):
+    with pytest.raises(InputError, match=r"t-00000-of-00004\.txt\.gz: is not in"):
         read_triplets(tmp_path / "t-*")
     assert len(read_triplets(tmp_path / "t-*-of-00004*")) == 11
 

@@ -19,10 +19,10 @@ from deep_ranking.config import (
     RELEVANCE,
     STRATEGIES,
     DataConfig,
+    DrawnTripletsConfig,
     NetworkConfig,
     SamplingConfig,
     ScheduleConfig,
-    StreamConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for config, title, names in (
         (SamplingConfig, "triplets, as in the sampler", SAMPLING),
-        (StreamConfig, "folders of in-class triplets", ("level",)),
+        (DrawnTripletsConfig, "folders of in-class triplets", ("level",)),
         (DataConfig, "training: data", DATA),
         (ScheduleConfig, "training: schedule", SCHEDULE),
         (ValidationConfig, "training: validation", VALIDATION),

@@ -1,11 +1,12 @@
-"""`triplet_sampler.py`: folders or lists of images -> triplets.txt, by file names alone.
+"""`triplet_sampler.py`: folders or lists of images -> triplets.txt.
 
-Only relevance of features, a model's neighbours and a split that keeps copies together read images.
+It needs only file names, except where relevance by features, a model's neighbours or a split that
+keeps copies together read the images.
 """
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,17 +27,18 @@ from deep_ranking.cli.sample_data import (
     read_data,
     shares_of,
 )
-from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, SamplingConfig
+from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, DrawnTripletsConfig, SamplingConfig
 from deep_ranking.datasets import LabelledImages, relative_prefix, write_classes
 from deep_ranking.files import InputError, make_folder
-from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.words import counted
-from deep_ranking.sampling import Strategy, make_strategy
-from deep_ranking.sampling.triplet_file import COMPRESSED, shard_path, write_triplets
+from deep_ranking.sampling import Strategy, open_strategy
+from deep_ranking.sampling.parts import write_drawn_triplets
+from deep_ranking.sampling.relevance_from_name import needs_network
+from deep_ranking.sampling.triplet_file import COMPRESSED, shard_path
 
 DESCRIPTION = (
-    "Draw triplets (query, positive, negative) from folders of images, one folder a class, or from "
-    "lists of images, and write them to triplets.txt."
+    "Draw triplets (query, positive, negative) from folders of images, one folder for each class, "
+    "or from lists of images, and write them to triplets.txt."
 )
 PARTITION = "partition.csv"
 
@@ -46,15 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     suppress = argparse.SUPPRESS
     add_data_arguments(parser)
     add_config_arguments(parser, SamplingConfig, "triplets")
-    group = parser.add_argument_group("what strategies go by")
-    group.add_argument(
-        "--relevance",
-        default=suppress,
-        metavar="HOW",
-        help="relevance of two images: PATH.csv of path,path,score; the cosine of the embeddings "
-        "of a model, PATH.h5, of the untrained backbone, `backbone`, or of colour and texture, "
-        "`features`; `tree`, the share of their folders that two images have in common",
-    )
+    group = parser.add_argument_group("relevance and neighbours")
+    relevance = DrawnTripletsConfig.__dataclass_fields__["relevance"]
+    group.add_argument("--relevance", default=suppress, **relevance.metadata)
     group.add_argument(
         "--weights",
         default="imagenet",
@@ -62,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of the backbone, with --relevance backbone",
     )
     for name, metavar, help_text in (
-        ("model", "PATH", "model file of train.py that says which images are near, with hard"),
-        ("index", "DIR", "folder that `index` wrote of these images, in the place of --model"),
+        ("model", "PATH", "hard: model file of train.py that finds the nearest images"),
+        ("index", "DIR", "hard: folder of an index of these images, instead of --model"),
     ):
         group.add_argument(
             f"--{name}", type=Path, default=suppress, metavar=metavar, help=help_text
@@ -85,13 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=suppress,
         metavar="N",
         help="write N files instead, triplets-00000-of-0000N.txt.gz and so on; train.py reads all "
-        "by the name of one",
+        "of them when given the name of one",
     )
     add_seed(parser, "the same seed gives the same file")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
-    """Sample and write the triplets, and say how many."""
+    """Sample and write the triplets, and print how many."""
     args = parser.parse_args(argv)
     try:
         config = config_from(args, SamplingConfig)
@@ -99,23 +95,35 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error(str(error))
     _check(parser, args, config)
     start = time.monotonic()
-    data = read_data(args, nested=config.strategy in (IN_CLASS, RELEVANCE))
+    data = read_data(args, nested=config.has_nested_folders)
     output_dir = make_folder(args.output_directory)
     _print_data(data, config)
     parts, data = parts_of(args, data)
+    relevance, model = getattr(args, "relevance", None), getattr(args, "model", None)
+    if model is not None or (relevance is not None and needs_network(relevance)):
+        start_tensorflow()
     with ExitStack() as opened:
-        # All strategies before any file: what is wrong with the data is said before one is written.
-        strategies = []
-        for stem, part in parts:
+        # Make all strategies before writing: no file appears if a part cannot give triplets.
+        strategies = {}
+        for stem, part in parts.items():
+            strategy = open_strategy(
+                config,
+                part,
+                seed=args.seed,
+                relevance=relevance,
+                weights=None if args.weights == "none" else args.weights,
+                model=model,
+                index=getattr(args, "index", None),
+            )
             try:
-                strategies.append(_strategy(args, config, part, opened))
+                strategies[stem] = opened.enter_context(strategy)
             except InputError as error:
                 raise InputError(f"{stem}: {error}" if len(parts) > 1 else str(error)) from None
         if shares_of(args) is not None:
             write_classes(output_dir / PARTITION, data, relative_prefix(data.root, output_dir))
-            print(f"Which image is where is in {output_dir / PARTITION}.")
-        for (stem, part), strategy in zip(parts, strategies, strict=True):
-            _write(output_dir / f"{stem}.txt", part, strategy, args)
+            print(f"The part of each image is in {output_dir / PARTITION}.")
+        for stem, part in parts.items():
+            _write(output_dir / f"{stem}.txt", part, strategies[stem], args)
     print(f"Done in {time.monotonic() - start:.1f} seconds.")
 
 
@@ -126,43 +134,11 @@ def _check(
     if (config.strategy == RELEVANCE) != hasattr(args, "relevance"):
         parser.error("--strategy relevance and --relevance need each other")
     if (config.strategy == HARD) != (hasattr(args, "model") or hasattr(args, "index")):
-        parser.error("--strategy hard needs --model or --index, and they need it")
+        parser.error("--strategy hard needs --model or --index, and these need --strategy hard")
     if hasattr(args, "model") and hasattr(args, "index"):
-        parser.error("--model and --index both say which images are near; give one of them")
+        parser.error("give --model or --index, not both: each finds the nearest images")
     if hasattr(args, "model"):
         check_files_exist(args, "model")
-
-
-def _strategy(
-    args: argparse.Namespace, config: SamplingConfig, data: LabelledImages, opened: ExitStack
-) -> Strategy:
-    """Make the strategy, with the relevance or the neighbours that it goes by."""
-    items = data.items.codes
-    categories = None if data.categories is None else data.categories.codes
-    relevance = neighbours = None
-    if config.strategy == RELEVANCE:
-        from deep_ranking.sampling.relevance import WITHOUT_NETWORK, open_relevance
-
-        if not args.relevance.lower().endswith(WITHOUT_NETWORK):
-            start_tensorflow()
-        weights = None if args.weights == "none" else args.weights
-        scored = opened.enter_context(open_relevance(args.relevance, data, weights=weights))
-        relevance = (scored, scored.totals(items if categories is None else categories, args.seed))
-    if config.strategy == HARD:
-        if hasattr(args, "model"):
-            start_tensorflow()
-        from deep_ranking.search.neighbours import find_neighbours
-
-        model, index = getattr(args, "model", None), getattr(args, "index", None)
-        neighbours = find_neighbours(data, config.num_neighbours, model=model, index=index)
-    return make_strategy(
-        config,
-        items,
-        categories=categories,
-        pairs=data.pairs,
-        relevance=relevance,
-        neighbours=neighbours,
-    )
 
 
 def _print_data(data: LabelledImages, config: SamplingConfig) -> None:
@@ -182,32 +158,23 @@ def _print_data(data: LabelledImages, config: SamplingConfig) -> None:
         both = np.unique(np.column_stack([data.categories.codes, data.items.codes]), axis=0)
         alone = int((np.bincount(both[:, 0]) == 1).sum())
         if alone:
-            verb = "has" if alone == 1 else "have"
-            print(f"{counted(alone, 'category')} {verb} one item only: no query of it.")
+            verb, whose = ("has", "its") if alone == 1 else ("have", "their")
+            images = f"none of {whose} images is a query"
+            print(f"{counted(alone, 'category')} {verb} one item only: {images}.")
     for note in data.notes:
         print(note)
 
 
 def _write(path: Path, data: LabelledImages, strategy: Strategy, args: argparse.Namespace) -> None:
-    """Write the triplets of a part, their paths as seen from the file."""
+    """Write the triplets of a part, and print how many."""
     shards = getattr(args, "shards", None)
     if args.compress or shards is not None:
         path = path.with_name(path.name + COMPRESSED)
-    prefix = relative_prefix(data.root, path.parent)
-    paths = [prefix + name for name in data.paths]
-    count = write_triplets(path, paths, _with_progress(strategy, args.seed), shards=shards)
-    where = path if shards is None else f"{shards} files, {shard_path(path, 0, shards)} and on"
+    count = write_drawn_triplets(path, data, strategy, args.seed, shards=shards)
+    where = path if shards is None else f"{shards} files, from {shard_path(path, 0, shards)} on"
     print(f"{counted(count, 'triplet')} in {where}.")
     if getattr(args, "relevance", None) and count < strategy.num_triplets:
         print(
-            f"{counted(strategy.num_triplets - count, 'triplet')} left out: no positive, or no "
-            "negative that is by --relevance_gap less relevant, was found for the query."
+            f"{counted(strategy.num_triplets - count, 'triplet')} left out: no positive was found "
+            "for the query, or no negative less relevant by --relevance_gap."
         )
-
-
-def _with_progress(strategy: Strategy, seed: int) -> Iterator[np.ndarray]:
-    total = strategy.num_triplets
-    with progress_bar(total=total, title="triplets", unit="triplets") as bar:
-        for block in strategy.triplets(seed):
-            yield block
-            bar.update(len(block))

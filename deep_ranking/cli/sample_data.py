@@ -1,37 +1,34 @@
-"""Flags of `sample` -> labelled images, and the parts that triplets are drawn from."""
+"""Flags of `sample` -> labelled images, and the parts to draw triplets from."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from deep_ranking.cli.arguments import positive_int
 from deep_ranking.datasets import (
     LabelledImages,
-    Labels,
     class_folders,
-    hold_back_classes,
     limit_classes,
     nested_folders,
     read_classes,
     read_pairs,
     read_partition,
-    split_classes,
     with_folder_categories,
 )
 from deep_ranking.files import InputError
-from deep_ranking.files.words import counted
+from deep_ranking.sampling.parts import (
+    PARTS,
+    TRAIN,
+    VALIDATION,
+    hold_back_validation,
+    split_by_shares,
+    triplet_parts,
+)
 
 FILES = ("classes", "pairs", "partition")
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
-STEMS = {TRAIN: "triplets", "val": "validation_triplets"}
-
-Parts = list[tuple[str, LabelledImages]]
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which images."""
+    """Add the flags that choose the images and split them."""
     suppress = argparse.SUPPRESS
     group = parser.add_argument_group("images")
     group.add_argument(
@@ -39,17 +36,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=suppress,
         metavar="DIR",
-        help="folder with one folder of images a class; with a file of images, the folder that "
-        "its paths start from (default: the file's own)",
+        help="folder that holds a folder of images for each class; with a file of images, the "
+        "folder that its paths start from (default: the file's own folder)",
     )
     given = group.add_mutually_exclusive_group()
     for name, help_text in (
-        ("classes", "CSV file of images, path,label[,category[,split]], in the place of folders"),
+        ("classes", "CSV file of images, path,label[,category[,split]], instead of folders"),
         ("pairs", "CSV file of given positives: query,positive,item[,category]"),
         (
             "partition",
-            "list of the split of each image: DeepFashion's list_eval_partition.txt, or a class "
-            "file with a column split",
+            "list of each image's split: DeepFashion's list_eval_partition.txt, or a class file "
+            "with a column split",
         ),
     ):
         given.add_argument(f"--{name}", type=Path, default=suppress, metavar="FILE", help=help_text)
@@ -58,17 +55,19 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=suppress,
         metavar="N",
-        help="leading folders of a path that make the category (default: 1; in a partition list, "
-        "those before the item's)",
+        help="number of leading folders of a path that make the category (default: 1; in a "
+        "partition list, all before the item's folder)",
     )
-    for name, what in (("max", "take at most so many images of"), ("min", "leave out")):
-        rest = "each class (item)" if name == "max" else "classes (items) of fewer images"
+    for name, help_text in (
+        ("max", "take at most this many images of each class (item)"),
+        ("min", "leave out classes (items) with fewer images"),
+    ):
         group.add_argument(
             f"--{name}_images_per_class",
             type=positive_int,
             default=suppress,
             metavar="N",
-            help=f"{what} {rest}",
+            help=help_text,
         )
     group = parser.add_argument_group("parts")
     group.add_argument(
@@ -76,22 +75,21 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=suppress,
         metavar="SHARE",
-        help="hold this share of the classes back, and write validation_triplets.txt from them",
+        help="hold back this share of the classes, and write validation_triplets.txt from them",
     )
     group.add_argument(
         "--split",
         nargs="+",
         default=suppress,
         metavar="SHARE|NAME",
-        help="shares of the images to train, validate and test with, as 0.8 0.1 0.1; or names of "
-        "the splits to take from a --partition (default: each, to a file of its own)",
+        help="shares of the images for train, validation and test, such as 0.8 0.1 0.1; or names "
+        "of the splits to take from a --partition (default: all, each to its own file)",
     )
     group.add_argument(
         "--by",
         choices=("class", "item"),
         default="class",
-        help="what a split by shares keeps whole: classes (categories, where there are items), or "
-        "items",
+        help="what a split keeps whole: classes (categories, where there are items), or items",
     )
     group.add_argument(
         "--keep_together",
@@ -102,7 +100,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_data_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with a usage error where flags do not go together."""
+    """End with a usage error if flags do not go together."""
     share = getattr(args, "validation_share", None)
     if share is not None and not 0 < share < 1:
         parser.error(f"argument --validation_share: must lie between 0 and 1. Received: {share}")
@@ -111,11 +109,11 @@ def check_data_arguments(parser: argparse.ArgumentParser, args: argparse.Namespa
     if not any(hasattr(args, name) for name in ("input_directory", *FILES)):
         parser.error("give --input_directory, or one of --classes, --pairs and --partition")
     if shares_of(args) is not None and hasattr(args, "partition"):
-        parser.error("--partition is split already; name splits of it by --split")
+        parser.error("--partition is split already; choose some of its splits by --split")
 
 
 def shares_of(args: argparse.Namespace) -> list[float] | None:
-    """Give what `--split` says if it is shares."""
+    """Return the shares in `--split`; None if it holds names or was not given."""
     try:
         return [float(each) for each in args.split] if hasattr(args, "split") else None
     except ValueError:
@@ -127,7 +125,7 @@ def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
 
     Args:
         args: flags of `add_data_arguments`.
-        nested: whether folders are category/.../item, or one a class.
+        nested: whether folders are category/.../item, not one folder for each class.
 
     Raises:
         InputError: they cannot be read.
@@ -143,7 +141,7 @@ def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
     elif hasattr(args, "pairs"):
         data = read_pairs(args.pairs, root)
     else:
-        assert root is not None  # as `check_data_arguments` sees to
+        assert root is not None  # `check_data_arguments` checks it
         data = nested_folders(root, level or 1) if nested else class_folders(root)
     if level is not None and data.categories is None:
         data = with_folder_categories(data, level)
@@ -151,64 +149,27 @@ def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
     return limit_classes(data, fewest=fewest, most=getattr(args, "max_images_per_class", None))
 
 
-def parts_of(args: argparse.Namespace, data: LabelledImages) -> tuple[Parts, LabelledImages]:
-    """Give the parts that triplets are drawn from, by the stem of their file's name.
+def parts_of(
+    args: argparse.Namespace, data: LabelledImages
+) -> tuple[dict[str, LabelledImages], LabelledImages]:
+    """Split the images as the flags say.
 
     Returns:
-        The parts; and the images with the split that each is in, if there are any.
+        The parts, by the stem of their triplet file's name; and all images with their splits.
 
     Raises:
         InputError: there are too few classes, or no such split.
     """
+    names = getattr(args, "split", None)
     if hasattr(args, "validation_share"):
-        held = hold_back_classes(_classes(data, args.by).codes, args.validation_share, args.seed)
-        data = replace(data, splits=np.where(held, VALIDATION, TRAIN))
+        data = hold_back_validation(data, args.validation_share, args.seed, by=args.by)
         names = [VALIDATION, TRAIN]
     elif (shares := shares_of(args)) is not None:
-        data = replace(data, splits=_split(args, data, shares))
-        names = [TRAIN, VALIDATION, TEST][: len(shares)]
-    elif data.splits is None:
-        if hasattr(args, "split"):
-            raise InputError(
-                "split: the images are in no splits; give shares, such as 0.8 0.1 0.1, or a "
-                "--partition"
-            )
-        return [(STEMS[TRAIN], data)], data
-    else:
-        there = [name for name in dict.fromkeys(data.splits.tolist()) if name]
-        names = getattr(args, "split", there)
-        for name in names:
-            if name not in there:
-                raise InputError(f"split: there is no split {name}; there are {', '.join(there)}")
-            if "/" in name:
-                raise InputError(f"split {name}: has a slash in its name; no file can be named so")
-    assert data.splits is not None
-    return [
-        (STEMS.get(name, f"{name}_triplets"), data.select(data.splits == name)) for name in names
-    ], data
-
-
-def _classes(data: LabelledImages, by: str) -> Labels:
-    return data.items if by == "item" or data.categories is None else data.categories
-
-
-def _split(
-    args: argparse.Namespace, data: LabelledImages, shares: list[float]
-) -> "np.ndarray[tuple[int], np.dtype[np.str_]]":
-    if not 1 < len(shares) <= 3:
-        raise InputError(
-            f"split: expected two or three shares, to train, validate and test with. "
-            f"Received: {len(shares)}"
+        num_notes = len(data.notes)
+        data = split_by_shares(
+            data, shares, args.seed, by=args.by, keep_together=args.keep_together
         )
-    together = None
-    if args.keep_together:
-        from deep_ranking.images.near_copies import look_alike_groups
-
-        together, num_unreadable = look_alike_groups(data.files())
-        copies = len(data) - len(np.unique(together))
-        print(f"{counted(copies, 'image')} like another, kept in the part of that.")
-        if num_unreadable:
-            print(f"{counted(num_unreadable, 'image')} not compared: cannot be read.")
-    codes = _classes(data, args.by).codes
-    part = split_classes(codes, shares, args.seed, together=together)
-    return np.array([TRAIN, VALIDATION, TEST])[part]
+        for note in data.notes[num_notes:]:
+            print(note)
+        names = PARTS[: len(shares)]
+    return triplet_parts(data, names), data

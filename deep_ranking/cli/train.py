@@ -11,11 +11,11 @@ from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import (
     DataConfig,
+    DrawnTripletsConfig,
     LossConfig,
     NetworkConfig,
     SamplingConfig,
     ScheduleConfig,
-    StreamConfig,
     TrainConfig,
     ValidationConfig,
 )
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for config, title in (
         (DataConfig, "data"),
         (SamplingConfig, "triplets drawn from the folders of --dataset, by --strategy"),
-        (StreamConfig, "settings of strategies"),
+        (DrawnTripletsConfig, "categories, relevance and neighbours of a strategy"),
         (LossConfig, "loss"),
         (ScheduleConfig, "schedule"),
         (ValidationConfig, "validation"),

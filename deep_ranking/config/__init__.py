@@ -1,11 +1,12 @@
-"""Every choice that a user can make for a network and a training run, with its range.
+"""All settings of a network, of sampling and of a training run, with their ranges.
 
 The defaults are the blog's figures. Commands take their flags, help and defaults from the fields
-here. Nothing in this room imports TensorFlow.
+of these classes. No module here imports TensorFlow.
 """
 
 from deep_ranking.config.backbones import BACKBONES, RANGES, Backbone, find_backbone
 from deep_ranking.config.data import DataConfig
+from deep_ranking.config.drawn_triplets import DrawnTripletsConfig
 from deep_ranking.config.loss import DEFAULT_GAP, DISTANCES, HINGES, LOSSES, MININGS, LossConfig
 from deep_ranking.config.network import HEAD, NetworkConfig
 from deep_ranking.config.sampling import (
@@ -17,7 +18,6 @@ from deep_ranking.config.sampling import (
     SamplingConfig,
 )
 from deep_ranking.config.schedule import ScheduleConfig
-from deep_ranking.config.streaming import StreamConfig
 from deep_ranking.config.training import TrainConfig
 from deep_ranking.config.validation import MONITORS, ValidationConfig
 
@@ -38,11 +38,11 @@ __all__ = [
     "STRATEGIES",
     "Backbone",
     "DataConfig",
+    "DrawnTripletsConfig",
     "LossConfig",
     "NetworkConfig",
     "SamplingConfig",
     "ScheduleConfig",
-    "StreamConfig",
     "TrainConfig",
     "ValidationConfig",
     "find_backbone",

@@ -1,7 +1,7 @@
-"""The backbones there are: models of `keras.applications`, without their top.
+"""The available backbones: models of `keras.applications`, without their top.
 
-A backbone may be used if a plain .h5 file brings it back without code of its own. Tried with Keras
-3.15: all of `keras.applications` but those that are refused here.
+A backbone is available if Keras can restore it from a plain .h5 file without custom code. With
+Keras 3.15 that is all of `keras.applications`, except the families in `REFUSED`.
 """
 
 import re
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from deep_ranking.files import InputError
 
-# What the pre-trained weights expect of a pixel in [0, 255], R, G, B: scale and offset. All of
-# them read R, G, B here; "caffe" turns the first kernel of weights that were trained on B, G, R.
+# Scale and offset that pre-trained weights expect of R, G, B pixels in [0, 255]. "caffe" weights
+# were trained on B, G, R: loading flips their first kernel, so that they read R, G, B here too.
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -29,69 +29,61 @@ class Backbone:
     """A model of `keras.applications`.
 
     Attributes:
-        builder: its function there.
-        pixels: which of `RANGES` its ImageNet weights expect.
-        block: regular expression of how the names of a block's layers begin.
-        min_size: smallest side in pixels of what it can see.
+        builder: name of the function in `keras.applications` that builds it.
+        pixels: key of `RANGES`, the pixels that its ImageNet weights expect.
+        block: regular expression that matches the start of a layer's name, up to its block's.
+        min_size: smallest side in pixels of its input.
     """
 
     builder: str
     pixels: str
     block: str
-    min_size: int = 32
+    min_size: int
 
     @property
     def name(self) -> str:
-        """What `--backbone` calls it."""
+        """Its name for `--backbone`."""
         return self.builder.lower()
 
     def block_of(self, layer: str) -> str | None:
-        """Block that a layer of this name belongs to; None for what lies outside of blocks."""
+        """Return the block of the layer with this name; None for a layer outside of blocks."""
         found = re.match(rf"(?:{self.block})(?!\d)", layer)
         return None if found is None else found[0]
 
 
+# Builders of a family, pixels of its weights, start of the names of its blocks, smallest input.
 _FAMILIES = (
-    ("VGG16 VGG19", {"pixels": "caffe", "block": r"block\d"}),
-    ("ResNet50 ResNet101 ResNet152", {"pixels": "caffe", "block": r"conv\d"}),
-    ("ResNet50V2 ResNet101V2 ResNet152V2", {"pixels": "symmetric", "block": r"conv\d"}),
-    ("DenseNet121 DenseNet169 DenseNet201", {"pixels": "torch", "block": r"conv\d"}),
-    ("MobileNet", {"pixels": "symmetric", "block": r"conv_pw_\d+"}),
-    ("MobileNetV2", {"pixels": "symmetric", "block": r"block_\d+"}),
-    (
-        "NASNetMobile NASNetLarge",
-        {"pixels": "symmetric", "block": r"(?:normal|reduction)_concat_\w+"},
-    ),
-    ("Xception", {"pixels": "symmetric", "block": r"block\d+", "min_size": 71}),
-    ("InceptionV3", {"pixels": "symmetric", "block": r"mixed\d+", "min_size": 75}),
-    (
-        " ".join(f"EfficientNetB{number}" for number in range(8)),
-        {"pixels": "torch", "block": r"block\d"},
-    ),
-    (
-        " ".join(f"EfficientNetV2B{number}" for number in range(4)),
-        {"pixels": "torch", "block": r"block\d"},
-    ),
-    ("EfficientNetV2S EfficientNetV2M EfficientNetV2L", {"pixels": "128", "block": r"block\d"}),
+    ("VGG16 VGG19", "caffe", r"block\d", 32),
+    ("ResNet50 ResNet101 ResNet152", "caffe", r"conv\d", 32),
+    ("ResNet50V2 ResNet101V2 ResNet152V2", "symmetric", r"conv\d", 32),
+    ("DenseNet121 DenseNet169 DenseNet201", "torch", r"conv\d", 32),
+    ("MobileNet", "symmetric", r"conv_pw_\d+", 32),
+    ("MobileNetV2", "symmetric", r"block_\d+", 32),
+    ("NASNetMobile NASNetLarge", "symmetric", r"(?:normal|reduction)_concat_\w+", 32),
+    ("Xception", "symmetric", r"block\d+", 71),
+    ("InceptionV3", "symmetric", r"mixed\d+", 75),
+    (" ".join(f"EfficientNetB{number}" for number in range(8)), "torch", r"block\d", 32),
+    (" ".join(f"EfficientNetV2B{number}" for number in range(4)), "torch", r"block\d", 32),
+    ("EfficientNetV2S EfficientNetV2M EfficientNetV2L", "128", r"block\d", 32),
 )
 BACKBONES = {
-    each.name: each
-    for builders, settings in _FAMILIES
-    for each in (Backbone(builder=builder, **settings) for builder in builders.split())
+    builder.lower(): Backbone(builder=builder, pixels=pixels, block=block, min_size=min_size)
+    for builders, pixels, block, min_size in _FAMILIES
+    for builder in builders.split()
 }
-_OWN_LAYER = "an .h5 file brings it back only with a layer of its own ({})"
+_OWN_LAYER = "restoring it from an .h5 file needs a custom layer ({})"
 REFUSED = {
     "convnext": _OWN_LAYER.format("LayerScale"),
     "inceptionresnetv2": _OWN_LAYER.format("CustomScaleLayer"),
-    "mobilenetv3": "an .h5 file of it cannot be read back (its hard swish is no layer)",
+    "mobilenetv3": "an .h5 file of it cannot be read back (its hard swish is not a layer)",
 }
 
 
 def find_backbone(name: str) -> Backbone:
-    """Give the backbone of a name, in capitals or not.
+    """Return the backbone with this name, in upper or lower case.
 
     Raises:
-        InputError: there is none, or it cannot be saved in a file that plain Keras opens.
+        InputError: no backbone has this name, or plain Keras could not open a saved file of it.
     """
     backbone = BACKBONES.get(name.lower())
     if backbone is not None:

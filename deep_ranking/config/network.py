@@ -1,100 +1,77 @@
-"""Settings of the network, which travel with a model file."""
+"""Settings of the network, which every model file carries."""
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from deep_ranking.config.backbones import BACKBONES, find_backbone
-from deep_ranking.config.checks import Config
+from deep_ranking.config.base import Config, setting
 from deep_ranking.files import InputError
 
 NORMALISATIONS = ("unit", "backbone")
 POOLINGS = ("average", "max", "gem", "average+max")
-
 MULTISCALES = ("blog", "paper", "none")
 HEAD = "head"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Config):
-    """What `build_network` builds: the blog's network by default.
+    """The network that `build_network` builds: the blog's by default.
 
     Raises:
         InputError: a value is out of its range.
     """
 
-    image_size: int = field(
-        default=224, metadata={"help": "side of the network's input in pixels, 32 to 1024"}
+    image_size: int = setting(224, "side of the network's input in pixels, 32 to 1024")
+    backbone: str = setting(
+        "vgg16",
+        f"convolutional network to start from, one of keras.applications: {', '.join(BACKBONES)}",
     )
-    backbone: str = field(
-        default="vgg16",
-        metadata={
-            "help": "convolutional network to start from, one of keras.applications: "
-            f"{', '.join(BACKBONES)}",
-        },
+    weights: str | None = setting(
+        "imagenet",
+        "first weights of the backbone: imagenet, none (random, as in the blog), or the PATH of a "
+        "weight file of the backbone without top (.h5), or of a model of train.py, from which all "
+        "layers that fit are taken",
+        metavar="imagenet|none|PATH",
     )
-    weights: str | None = field(
-        default="imagenet",
-        metadata={
-            "help": "where the backbone starts from: imagenet, none (random, as the blog), or the "
-            "PATH of a weight file of the backbone without top (.h5), or of a model of train.py, "
-            "of which all layers that fit are taken",
-            "metavar": "imagenet|none|PATH",
-        },
+    normalisation: str | None = setting(
+        None,
+        "unit: pixels / 255 everywhere; backbone: as in the backbone's pre-training (default: unit "
+        "for a random start, otherwise backbone)",
+        choices=NORMALISATIONS,
     )
-    normalisation: str | None = field(
-        default=None,
-        metadata={
-            "help": "unit: pixels / 255 everywhere; backbone: as the backbone was pre-trained "
-            "(default: unit for a random start, otherwise backbone)",
-            "choices": NORMALISATIONS,
-        },
+    backbone_size: int | None = setting(
+        None,
+        "enlarge the image to this side in pixels for the backbone, which learned objects at 224 "
+        "pixels and sees little in small images; time grows with its square (default: "
+        "--image_size)",
     )
-    backbone_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "side in pixels to which the image is enlarged for the backbone, which learned "
-            "objects at 224 pixels and sees little in small images; time goes with the square of "
-            "it (default: --image_size)"
-        },
+    pooling: str = setting(
+        "average",
+        "how a block's feature map becomes a vector; gem: the generalised mean of power 2; "
+        "average+max: both, one after the other",
+        choices=POOLINGS,
     )
-    pooling: str = field(
-        default="average",
-        metadata={
-            "help": "how a block's feature map becomes a vector; gem is the generalised mean of "
-            "power 2; average+max gives both, one after the other",
-            "choices": POOLINGS,
-        },
+    pooled_blocks: int = setting(1, "number of the backbone's last blocks to pool, each by itself")
+    hidden_layers: int = setting(2, "number of dense layers after the backbone, 0 to 4")
+    hidden_size: int = setting(4096, "units of each hidden layer")
+    dropout: float = setting(
+        0.6,
+        "share of the units dropped after each hidden layer or, without hidden layers, of the "
+        "pooled features",
     )
-    pooled_blocks: int = field(
-        default=1,
-        metadata={"help": "how many of the backbone's last blocks are pooled, each by itself"},
+    multiscale: str = setting(
+        "blog",
+        "the two shallow branches, which see the image at coarse scales. blog: by strides of 16 "
+        "and 32 pixels; paper: shrunk to a quarter and an eighth, and normalised together; none: "
+        "no branches",
+        choices=MULTISCALES,
     )
-    hidden_layers: int = field(
-        default=2, metadata={"help": "dense layers behind the backbone, 0 to 4"}
-    )
-    hidden_size: int = field(default=4096, metadata={"help": "units of each of them"})
-    dropout: float = field(
-        default=0.6,
-        metadata={
-            "help": "share of the units dropped behind each of them; without any, of the pooled "
-            "features"
-        },
-    )
-    multiscale: str = field(
-        default="blog",
-        metadata={
-            "help": "the two shallow branches, which see the image at coarse scales: blog, by "
-            "strides of 16 and 32 pixels; paper, shrunk to a quarter and an eighth, and normalised "
-            "as one; none",
-            "choices": MULTISCALES,
-        },
-    )
-    embedding_size: int = field(default=4096, metadata={"help": "length of an embedding"})
+    embedding_size: int = setting(4096, "length of an embedding")
 
     def __post_init__(self) -> None:
-        """Check the ranges, and fill in what goes with other settings."""
+        """Check the ranges, and fill in defaults that depend on other settings."""
         super().__post_init__()
         spec = find_backbone(self.backbone)
         object.__setattr__(self, "backbone", spec.name)
@@ -106,7 +83,7 @@ class NetworkConfig(Config):
             self._check_range("backbone_size", self.image_size, 1024)
         if self.seen_size < spec.min_size:
             raise InputError(
-                f"backbone {spec.name} sees images of {spec.min_size} pixels or more; give such an "
+                f"backbone {spec.name} sees images of {spec.min_size} pixels or more; raise "
                 f"--image_size or --backbone_size. Received: {self.seen_size}"
             )
         self._check_counts("pooled_blocks")
@@ -120,34 +97,35 @@ class NetworkConfig(Config):
 
     @property
     def seen_size(self) -> int:
-        """Side in pixels of what the backbone sees."""
+        """Side in pixels of the image that the backbone sees."""
         return self.backbone_size or self.image_size
 
     def to_json(self) -> str:
-        """Give the network as JSON, without the weights that it once started from."""
+        """Return the settings as JSON, without `weights`, where the network once started from."""
         fields = dataclasses.asdict(self)
         del fields["weights"]
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote, trusting nothing in it.
+        """Read the JSON that `to_json` wrote, without trusting it.
 
         Args:
-            text: JSON, from a file that may be anybody's. Fields that an earlier version did not
-                have may be missing: the default is what it built.
+            text: JSON from a file of unknown origin. Fields that an earlier version did not have
+                may be missing; their defaults are what that version built.
 
         Returns:
             The config, with `weights=None`.
 
         Raises:
-            InputError: it is no JSON object of this class's fields, each of its type and range.
+            InputError: the text is not a JSON object with this class's fields, or a value has the
+                wrong type or is out of its range.
         """
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
             raise InputError("the network's description is not JSON") from None
-        if isinstance(values, dict) and "shallow_branches" in values:  # before there was a choice
+        if isinstance(values, dict) and "shallow_branches" in values:  # of earlier versions
             values["multiscale"] = "blog" if values.pop("shallow_branches") else "none"
         types = {each.name: type(each.default) for each in dataclasses.fields(cls)}
         types |= {"normalisation": str, "backbone_size": int}
@@ -167,11 +145,5 @@ class NetworkConfig(Config):
         return cls(weights=None, **values)
 
 
-# What the description in a model file of the first version holds.
-FIRST_FIELDS = {
-    "image_size",
-    "normalisation",
-    "hidden_size",
-    "dropout",
-    "embedding_size",
-}
+# Fields in a model file of the first version, which every later version has too.
+FIRST_FIELDS = {"image_size", "normalisation", "hidden_size", "dropout", "embedding_size"}

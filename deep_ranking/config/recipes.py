@@ -1,4 +1,4 @@
-"""Recipes: named sets of settings that belong together, each of which a flag can still change."""
+"""Recipes: named sets of settings that belong together. A flag can still change each of them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,15 +9,15 @@ class Recipe:
     """A named set of settings.
 
     Attributes:
-        name: what `--recipe` calls it.
+        name: its value of `--recipe`.
         summary: what it does, and for whom.
-        gives: what it gave where it was measured.
+        gives: its measured result.
         takes: how long it takes, on two cores.
         command: how to run it.
-        settings: values of flags, by their names, in place of the defaults.
-        max_image_size: the network is made for images of this size, or of theirs if they are
-            smaller; None leaves sizes to the flags.
-        max_backbone_size: to which images are enlarged for the backbone, but no more than twice.
+        settings: new defaults of flags, by their names.
+        max_image_size: largest input of the network in pixels; smaller images set a smaller input.
+            None leaves sizes to the flags.
+        max_backbone_size: size in pixels to enlarge images to for the backbone, twice at most.
     """
 
     name: str
@@ -39,8 +39,8 @@ BLOG = Recipe(
     settings={"weights": "none"},
 )
 
-# Nothing of an image is changed but what a recipe adds to this.
-_UNCHANGED = {
+# Recipes add their own augmentation to this.
+_NO_AUGMENTATION = {
     "horizontal_flip": False,
     "vertical_flip": False,
     "rotation": 0.0,
@@ -50,13 +50,13 @@ _UNCHANGED = {
 
 PAPER = Recipe(
     name="paper",
-    summary="Wang et al. 2014 as far as it can be had: pre-trained backbone, its subsampled "
-    "branches, squared distance, pixel shifts, weight penalty 0.001, dropout 0.4; its triplets are "
-    "those of triplet_sampler.py --strategy relevance",
+    summary="Wang et al. 2014 as far as it can be reproduced: pre-trained backbone, its "
+    "subsampled branches, squared distance, pixel shifts, weight penalty 0.001, dropout 0.4; "
+    "sample its triplets by triplet_sampler.py --strategy relevance",
     gives="not measured at the paper's size (24 million triplets)",
     takes="days",
     command="train.py --recipe paper --triplets triplets.txt --output m.h5",
-    settings=_UNCHANGED
+    settings=_NO_AUGMENTATION
     | {
         "image_size": 225,
         "weights": "imagenet",
@@ -82,7 +82,7 @@ PORT = Recipe(
     gives="not measured",
     takes="days",
     command="train.py --recipe port --triplets triplets.txt --output m.h5",
-    settings=_UNCHANGED
+    settings=_NO_AUGMENTATION
     | _BACKBONE_ALONE
     | {
         "dropout": 0.0,
@@ -98,13 +98,12 @@ PORT = Recipe(
 
 RETRIEVAL = Recipe(
     name="retrieval",
-    summary="consumer-to-shop retrieval's: ResNet50, its last stage and an embedding of 512 are "
-    "trained, gap 0.5, Adam; its triplets are those of triplet_sampler.py --pairs or --strategy "
-    "in-class",
+    summary="consumer-to-shop retrieval: trains the last stage of ResNet50 and an embedding of "
+    "512, gap 0.5, Adam; sample its triplets by triplet_sampler.py --pairs or --strategy in-class",
     gives="not measured",
     takes="hours",
     command="train.py --recipe retrieval --triplets triplets.txt --output m.h5",
-    settings=_UNCHANGED
+    settings=_NO_AUGMENTATION
     | _BACKBONE_ALONE
     | {
         "train_from": "conv5",
@@ -137,11 +136,11 @@ _POOLED = {
 
 LAPTOP = Recipe(
     name="laptop",
-    summary="for a folder of classes and two cores: the backbone's features are computed once, "
-    "the embedding starts from them, and what follows is trained",
+    summary="for a folder of classes and two cores: computes the backbone's features once, starts "
+    "the embedding from them, and trains the layers that follow",
     gives="on classes never seen, mAP@R 1.5 times the untouched backbone's on Tiny ImageNet at 64 "
     "pixels (benchmarks/quality.md)",
-    takes="6 minutes for 15,000 images of 64 pixels, most of it once for any number of runs",
+    takes="6 minutes for 15,000 images of 64 pixels, most of it in the first run only",
     command="train.py --recipe laptop --dataset DIR --output m.h5",
     settings=_POOLED
     | {
@@ -164,8 +163,8 @@ LAPTOP = Recipe(
 
 FINE_TUNE = Recipe(
     name="fine-tune",
-    summary="for a fast machine: as laptop, but images are augmented anew each time, and the upper "
-    "two blocks of the backbone are trained as well",
+    summary="for a fast machine: as laptop, but augments images anew each time, and trains the "
+    "upper two blocks of the backbone as well",
     gives="not measured",
     takes="hours on two cores",
     command="train.py --recipe fine-tune --dataset DIR --output m.h5",

@@ -5,10 +5,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deep_ranking.config.base import setting
+from deep_ranking.config.drawn_triplets import DrawnTripletsConfig
 from deep_ranking.config.loss import LossConfig
 from deep_ranking.config.network import NetworkConfig
 from deep_ranking.config.schedule import ScheduleConfig
-from deep_ranking.config.streaming import StreamConfig
 from deep_ranking.config.validation import ValidationConfig
 from deep_ranking.files import InputError
 from deep_ranking.images.augmentation import Augmentation
@@ -17,64 +18,49 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, StreamConfig):
-    """A training run: the blog's by default.
+class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsConfig):
+    """All settings of a training run: the blog's by default.
 
     Raises:
         InputError: a value is out of its range, or settings do not go together.
     """
 
-    output: Path = field(
-        default=Path("deepranking.h5"),
-        metadata={"help": "model file to write; the run's folder, NAME.run, lies beside it"},
+    output: Path = setting(
+        Path("deepranking.h5"), "model file to write; the run's folder, NAME.run, is beside it"
     )
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
-    seed: int = field(
-        default=0, metadata={"help": "decides first weights, order, augmentation and dropout"}
+    seed: int = setting(0, "decides first weights, order, augmentation and dropout")
+    precision: str = setting(
+        "float32",
+        "arithmetic of the network in training, and of frozen layers whose features are cached; "
+        "weights and the model file stay float32. mixed_bfloat16: nearly twice as fast on "
+        "processors that have it, and slower on others; mixed_float16: for graphics processors; "
+        "auto: the one known to be fast on this machine",
+        choices=PRECISIONS,
     )
-    precision: str = field(
-        default="float32",
-        metadata={
-            "help": "arithmetic of the network in training, and of frozen layers whose features "
-            "are cached; weights and the model file stay float32. mixed_bfloat16 is nearly twice "
-            "as fast on processors that have it, and slower on others; mixed_float16 is for "
-            "graphics processors; auto: what is known to be fast on this machine",
-            "choices": PRECISIONS,
-        },
+    xla: bool | None = setting(
+        None,
+        "compile the training step by XLA (default: Keras decides: on a single graphics processor "
+        "only)",
     )
-    xla: bool | None = field(
-        default=None,
-        metadata={
-            "help": "compile the training step by XLA (default: as Keras chooses, which is on one "
-            "graphics processor only)"
-        },
+    devices: str | None = setting(
+        None,
+        "split each batch between graphics processors of this machine: all, or numbers such as "
+        "0,1; on a machine without any, between logical processors (default: one device)",
+        metavar="all|0,1",
     )
-    devices: str | None = field(
-        default=None,
-        metadata={
-            "help": "share each batch between graphics processors of this machine: all, or numbers "
-            "such as 0,1; without any, between logical processors (default: one device)",
-            "metavar": "all|0,1",
-        },
+    tensorboard: bool = setting(
+        False,
+        "write curves, pictures of batches and embeddings for TensorBoard to NAME.run/tensorboard",
     )
-    tensorboard: bool = field(
-        default=False,
-        metadata={
-            "help": "write curves, pictures of batches and embeddings for TensorBoard to "
-            "NAME.run/tensorboard"
-        },
-    )
-    auto_fix: bool = field(
-        default=False,
-        metadata={
-            "help": "when training goes wrong, lower the learning rate or change the mining, and "
-            "go on"
-        },
+    auto_fix: bool = setting(
+        False,
+        "when training goes wrong, lower the learning rate or change the mining, and continue",
     )
 
     def __post_init__(self) -> None:
-        """Check what needs no look at a file."""
+        """Check all that needs no file."""
         super().__post_init__()
         self._check_counts("seed", low=0)
         if self.output.suffix != ".h5":
@@ -86,16 +72,17 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, StreamConfig):
             raise InputError("give xla or devices, not both: XLA compiles for one device")
         if self.start_epoch >= self.epochs:
             raise InputError(
-                f"start_epoch must be below epochs ({self.epochs}), which counts all. "
+                f"start_epoch must be below epochs ({self.epochs}), the total. "
                 f"Received: {self.start_epoch}"
             )
         if self.cache_features and self.train_from is None:
-            raise InputError("cache_features needs frozen layers: say which train by --train_from")
+            raise InputError("cache_features needs frozen layers: give --train_from")
 
     def _check_batches_of_triplets(self) -> None:
+        """Refuse settings that only batches of classes use."""
         classes = "batches of classes: --batches classes"
         needed = dict.fromkeys(("loss", "mining", "memory", "embedding_start"), classes)
-        if not self.draws:
+        if not self.draws_triplets:
             folders = "folders of classes: --batches classes, or --strategy"
             needed |= dict.fromkeys(("validation_share", "max_images_per_class"), folders)
         for name, what in needed.items():
@@ -113,5 +100,5 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, StreamConfig):
         return self.cache_dir or self.output.parent / "deep_ranking_features"
 
     def to_json(self) -> str:
-        """Give the settings as indented JSON, paths as text."""
+        """Return the settings as indented JSON, paths as text."""
         return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"

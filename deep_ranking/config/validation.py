@@ -1,9 +1,9 @@
-"""Settings of judging a model while it trains."""
+"""Settings of validation while a model trains."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from deep_ranking.config.checks import Config
+from deep_ranking.config.base import Config, setting
 from deep_ranking.files import InputError
 
 MONITORS = ("loss", "similarity_precision", "recall_at_1", "map_at_r")
@@ -11,73 +11,62 @@ MONITORS = ("loss", "similarity_precision", "recall_at_1", "map_at_r")
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig(Config):
-    """What a model is judged on while it trains: nothing by default.
+    """The data to validate on while training, and how often: no validation by default.
 
     Raises:
-        InputError: settings that do not go together.
+        InputError: a value is out of its range, or settings do not go together.
     """
 
-    validation_triplets: Path | None = field(
-        default=None,
-        metadata={"help": "triplet file to judge on, before training and while it goes on"},
+    validation_triplets: Path | None = setting(
+        None, "triplet file to validate on, before and during training"
     )
-    validation_dataset: Path | None = field(
-        default=None,
-        metadata={
-            "help": "folder of classes to judge on instead, by recall@1, mAP@R and similarity "
-            "precision; training must not see them"
-        },
+    validation_dataset: Path | None = setting(
+        None,
+        "folder of classes to validate on instead, by recall@1, mAP@R and similarity precision; "
+        "training must not see these classes",
     )
-    validation_share: float | None = field(
-        default=None,
-        metadata={
-            "help": "share of the classes of --dataset that training leaves out, to judge on them "
-            "(with --batches classes or --strategy)"
-        },
+    validation_share: float | None = setting(
+        None,
+        "share of the classes of --dataset to leave out of training and validate on (with "
+        "--batches classes or --strategy)",
     )
-    validate_every: int = field(
-        default=1, metadata={"help": "epochs from one judgement to the next"}
+    validate_every: int = setting(1, "epochs from one validation to the next")
+    monitor: str | None = setting(
+        None,
+        "figure that picks the best model and that --patience watches (default: similarity "
+        "precision on validation data or, without any, the training loss)",
+        choices=MONITORS,
     )
-    monitor: str | None = field(
-        default=None,
-        metadata={
-            "help": "what the best model and --patience go by (default: similarity precision on "
-            "validation data or, without any, the training loss)",
-            "choices": MONITORS,
-        },
-    )
-    patience: int | None = field(
-        default=None,
-        metadata={
-            "help": "stop when so many judgements in turn were no better than the best "
-            "(default: never)"
-        },
+    patience: int | None = setting(
+        None, "stop after this many validations in a row without improvement (default: never)"
     )
 
     @property
     def validates(self) -> bool:
-        """Whether there is anything to judge on."""
-        names = ("validation_triplets", "validation_dataset", "validation_share")
-        return any(getattr(self, name) is not None for name in names)
+        """Whether there is data to validate on."""
+        return bool(self._validation_data())
 
     def __post_init__(self) -> None:
-        """Check that the monitored quantity is one that is measured."""
+        """Check the ranges, and that validation measures the monitored figure."""
         super().__post_init__()
         self._check_counts("validate_every", "patience")
-        names = ("validation_triplets", "validation_dataset", "validation_share")
-        given = [name for name in names if getattr(self, name) is not None]
+        given = self._validation_data()
         if len(given) > 1:
             raise InputError(f"give {' or '.join(given)}, not both")
         if self.monitor is None:
             return
         self._check_choice("monitor", MONITORS)
-        measured = {"loss"}
         if self.validation_triplets is not None:
             measured = {"loss", "similarity_precision"}
-        if self.validation_dataset is not None or self.validation_share is not None:
-            measured = {"similarity_precision", "recall_at_1", "map_at_r"}
+        else:
+            measured = {"similarity_precision", "recall_at_1", "map_at_r"} if given else {"loss"}
         if self.monitor not in measured:
             raise InputError(
-                f"monitor {self.monitor} is not measured; with the validation data given, choose "
-                f"one of: {', '.join(sorted(measured))}"
+                f"monitor {self.monitor} is not measured; with this validation data, choose one "
+                f"of: {', '.join(sorted(measured))}"
             )
+
+    def _validation_data(self) -> list[str]:
+        """Return the names of the settings that give validation data."""
+        names = ("validation_triplets", "validation_dataset", "validation_share")
+        return [name for name in names if getattr(self, name) is not None]

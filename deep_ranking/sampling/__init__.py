@@ -1,34 +1,36 @@
-"""Which triplets: index triplets (query, positive, negative) from labels and a seed.
+"""Triplets of images (query, positive, negative): which to draw, and the file that holds them.
 
-NumPy only. Relevance and neighbours come in as arguments: no model, no index, no file in here.
+`out_of_class`, `in_class`, `by_relevance` and `hard` are the strategies, one module each.
 """
 
-from deep_ranking.sampling.by_relevance import ByRelevance, Relevance
+from deep_ranking.sampling.by_relevance import ByRelevance
 from deep_ranking.sampling.class_batches import ClassBatches
 from deep_ranking.sampling.drawing import draw_distinct
-from deep_ranking.sampling.hard import Nearest
-from deep_ranking.sampling.in_class import SameCategory
-from deep_ranking.sampling.out_of_class import OtherClasses, sample_triplets
+from deep_ranking.sampling.hard import HardNegatives
+from deep_ranking.sampling.in_class import InClassNegatives
+from deep_ranking.sampling.out_of_class import OutOfClassNegatives, sample_triplets
 from deep_ranking.sampling.pool import Pool
-from deep_ranking.sampling.positives import GivenPositives, SameItem
+from deep_ranking.sampling.positives import GivenPositives, SameItemPositives
+from deep_ranking.sampling.relevance import Relevance
 from deep_ranking.sampling.reservoir import Reservoirs
 from deep_ranking.sampling.strategy import ByQuery, Strategy
-from deep_ranking.sampling.strategy_from_config import make_strategy
+from deep_ranking.sampling.strategy_from_config import make_strategy, open_strategy
 
 __all__ = [
     "ByQuery",
     "ByRelevance",
     "ClassBatches",
     "GivenPositives",
-    "Nearest",
-    "OtherClasses",
+    "HardNegatives",
+    "InClassNegatives",
+    "OutOfClassNegatives",
     "Pool",
     "Relevance",
     "Reservoirs",
-    "SameCategory",
-    "SameItem",
+    "SameItemPositives",
     "Strategy",
     "draw_distinct",
     "make_strategy",
+    "open_strategy",
     "sample_triplets",
 ]

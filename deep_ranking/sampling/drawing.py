@@ -7,31 +7,32 @@ import numpy.typing as npt
 
 from deep_ranking.files.array_types import Int64Array
 
+Ranges = tuple[Int64Array, Int64Array]  # starts and sizes
 
-def draw_outside(
-    rng: np.random.Generator,
-    outer: tuple[Int64Array, Int64Array],
-    inner: tuple[Int64Array, Int64Array],
-    counts: Int64Array,
+
+def draw_from_ranges(
+    rng: np.random.Generator, ranges: Ranges, counts: Int64Array, *, without: Ranges | None = None
 ) -> tuple[Int64Array, Int64Array]:
-    """Draw numbers of a range that lie outside another, without replacement.
+    """Draw numbers from ranges without replacement, many draws at once.
 
     Args:
         rng: source of randomness.
-        outer: int (rows,) start and size of the range that row i draws from.
-        inner: int (rows,) start and size of a range within it, none of which is drawn.
-        counts: int (rows,), numbers to draw; clamped to what there is.
+        ranges: int (rows,) starts and sizes: row i draws from range i.
+        counts: int (rows,), how many numbers to draw; all there are if there are fewer.
+        without: int (rows,) starts and sizes: part of each range to leave out.
 
     Returns:
-        int64 (drawn,) rows, rising, and int64 (drawn,) the number that each drew.
+        int64 (drawn,) rows, rising, and int64 (drawn,) the numbers drawn for them.
     """
-    populations = outer[1] - inner[1]
+    starts, populations = ranges
+    if without is not None:
+        populations = populations - without[1]
     counts = np.minimum(counts, populations)
     drawn = draw_distinct(rng, populations, counts)
     row = np.repeat(np.arange(len(counts)), counts)
-    # The outer range without the inner one is so many numbers: those behind the inner move up.
-    number = outer[0][row] + drawn[drawn >= 0]
-    number += np.where(number >= inner[0][row], inner[1][row], 0)
+    number = starts[row] + drawn[drawn >= 0]
+    if without is not None:  # shift the numbers behind the part left out by its size
+        number += np.where(number >= without[0][row], without[1][row], 0)
     return row, number
 
 
@@ -46,12 +47,12 @@ def draw_distinct(
         counts: int (rows,); row i draws counts[i] <= populations[i] different numbers.
 
     Returns:
-        int64 (rows, max(counts)); each row's numbers first, uniform over all such draws, then -1.
+        int64 (rows, max(counts)): each row's numbers, all such draws equally likely, then -1.
     """
     width = int(counts.max(initial=0))
     drawn = np.full((len(counts), width), -1, np.int64)
-    # Most of a population: shuffle it all. Few of many: draw, and draw again what came up before;
-    # less than half of the population is taken, so each further try hits at least every other time.
+    # To draw over half of a population, shuffle it all. To draw less, draw and redraw repeats: at
+    # most half of the population is taken, so each redraw succeeds at least every other time.
     for (population, count), rows in _groups(populations, counts):
         if 2 * count > population:
             everything = np.broadcast_to(np.arange(population), (len(rows), population))
@@ -59,7 +60,7 @@ def draw_distinct(
     sparse = np.flatnonzero(2 * counts <= populations)
     wanted = np.arange(width) < counts[sparse, None]  # (sparse rows, width)
     high = np.broadcast_to(populations[sparse, None], wanted.shape)
-    numbers = np.broadcast_to(-1 - np.arange(width), wanted.shape).copy()  # unlike any other
+    numbers = np.broadcast_to(-1 - np.arange(width), wanted.shape).copy()  # no two alike
     numbers[wanted] = rng.integers(0, high[wanted])
     rows = _rows_with_repeats(numbers)
     while len(rows):
@@ -74,7 +75,7 @@ def draw_distinct(
 def _groups(
     populations: Int64Array, counts: Int64Array
 ) -> Iterator[tuple[tuple[int, int], Int64Array]]:
-    """Yield each different (population, count) where count is most of it, and its rows."""
+    """Yield each different (population, count) with count over half of it, and its rows."""
     dense = np.flatnonzero(2 * counts > populations)
     pairs, group = np.unique(
         np.column_stack([populations[dense], counts[dense]]), axis=0, return_inverse=True
@@ -88,13 +89,13 @@ def _groups(
 
 
 def _rows_with_repeats(numbers: Int64Array) -> Int64Array:
-    """Give the rows in which a number stands twice: few, as a rule."""
+    """Return the rows that hold a number twice; usually few do."""
     ordered = np.sort(numbers, axis=1)
     return np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
 
 
 def _repeats(numbers: Int64Array) -> npt.NDArray[np.bool_]:
-    """Mark the numbers that stand further left in their row already."""
+    """Return True for each number that also stands further left in its row."""
     order = np.argsort(numbers, axis=1, kind="stable")
     sorted_numbers = np.take_along_axis(numbers, order, axis=1)
     repeats = np.zeros(numbers.shape, bool)

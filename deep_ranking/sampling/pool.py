@@ -1,33 +1,30 @@
-"""Images in the order of their categories and items, so that each of these is a range."""
+"""Images sorted by category and item, so that each category and each item is a range."""
 
 import numpy as np
 
 from deep_ranking.files.array_types import Int64Array, IntArray
-
-Range = tuple[Int64Array, Int64Array]
+from deep_ranking.sampling.drawing import Ranges
 
 
 class Pool:
     """Images to draw from.
 
     Args:
-        items: integers (images,), the class or item of each image, of the pool or not.
+        items: integers (images,), the class or item of each image, in the pool or not.
         categories: integers (images,), the category of each, the same for all images of an item;
-            None if all items are of one.
-        members: integers (members,), the images of the pool, each once; None for all.
+            None if all items are of one category.
+        members: integers (members,), the images in the pool, each once; None for all.
 
     Attributes:
-        images: int64 (members,), sorted by category, then item; equal ones in the order given.
+        images: int64 (members,), sorted by category, then item, then as given.
     """
 
     def __init__(
         self, items: IntArray, categories: IntArray | None = None, members: IntArray | None = None
     ) -> None:
         names, self._item = np.unique(items, return_inverse=True)
-        if categories is None:
-            self._category = np.zeros(len(names), np.int64)
-        else:
-            self._category = np.zeros(len(names), np.int64)
+        self._category = np.zeros(len(names), np.int64)
+        if categories is not None:
             self._category[self._item] = np.unique(categories, return_inverse=True)[1]
         chosen = np.arange(len(items)) if members is None else np.asarray(members, np.int64)
         item = self._item[chosen]
@@ -49,32 +46,32 @@ class Pool:
 
     @property
     def num_items(self) -> int:
-        """Items that have an image in the pool."""
+        """Number of items that have an image in the pool."""
         return int(np.count_nonzero(self._item_sizes))
 
     @property
     def num_categories(self) -> int:
-        """Categories that have an image in the pool."""
+        """Number of categories that have an image in the pool."""
         return int(np.count_nonzero(self._category_sizes))
 
     def item_of(self, images: Int64Array) -> Int64Array:
-        """Give numbers of the items of images, from 0."""
+        """Return the number of each image's item, from 0."""
         return self._item[images]
 
-    def all(self, images: Int64Array) -> Range:
-        """Give the range of the whole pool, once for each image."""
+    def whole_ranges(self, images: Int64Array) -> Ranges:
+        """Return the range of the whole pool, once for each image: starts and sizes."""
         return np.zeros(len(images), np.int64), np.full(len(images), len(self.images))
 
-    def items(self, images: Int64Array) -> Range:
-        """Give the ranges of the items of images: start and size in the pool."""
+    def item_ranges(self, images: Int64Array) -> Ranges:
+        """Return the range of each image's item in the pool: starts and sizes."""
         item = self._item[images]
         return self._item_starts[item], self._item_sizes[item]
 
-    def categories(self, images: Int64Array) -> Range:
-        """Give the ranges of the categories of images: start and size in the pool."""
+    def category_ranges(self, images: Int64Array) -> Ranges:
+        """Return the range of each image's category in the pool: starts and sizes."""
         category = self._category[self._item[images]]
         return self._category_starts[category], self._category_sizes[category]
 
-    def positions(self, images: Int64Array) -> Range:
-        """Give the ranges that hold only the images themselves, which are of the pool."""
+    def own_ranges(self, images: Int64Array) -> Ranges:
+        """Return the range of each image alone, which must be in the pool: starts and sizes."""
         return self._position[images], np.ones(len(images), np.int64)

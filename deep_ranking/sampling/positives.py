@@ -1,21 +1,21 @@
-"""Which positives: other images of the query's item, or those that are given."""
+"""Positives: other images of the query's item, or given ones."""
 
 import numpy as np
 
-from deep_ranking.config.checks import check_counts
+from deep_ranking.config.base import check_counts
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array, IntArray
-from deep_ranking.sampling.drawing import draw_outside
+from deep_ranking.sampling.drawing import draw_from_ranges
 from deep_ranking.sampling.pool import Pool
 from deep_ranking.sampling.strategy import Drawn
 
 
-class SameItem:
-    """Other images of the same class or item, none twice for one query.
+class SameItemPositives:
+    """Other images of the query's class or item, each at most once for a query.
 
     Args:
         pool: all images.
-        num_positives: positives a query, at most.
+        num_positives: most positives of a query.
 
     Raises:
         InputError: no item has two images.
@@ -24,31 +24,31 @@ class SameItem:
     def __init__(self, pool: Pool, num_positives: int) -> None:
         check_counts(num_positives=num_positives)
         images = np.sort(pool.images)
-        sizes = pool.items(images)[1]
+        sizes = pool.item_ranges(images)[1]
         if sizes.max(initial=0) < 2:
-            raise InputError("no class has two images, so there is no positive for any query")
+            raise InputError("no class has two images, so no query has a positive")
         self._pool = pool
         self._num_positives = num_positives
         self.queries = images[sizes > 1]
         self.most = min(num_positives, int(sizes.max()) - 1)
 
     def counts(self, queries: Int64Array) -> Int64Array:
-        """Give how many positives each query is given."""
-        return np.minimum(self._num_positives, self._pool.items(queries)[1] - 1)
+        """Return the number of positives for each query."""
+        return np.minimum(self._num_positives, self._pool.item_ranges(queries)[1] - 1)
 
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw positives, uniform over all sets of them."""
-        own = self._pool.positions(queries)
-        row, number = draw_outside(rng, self._pool.items(queries), own, self.counts(queries))
+        """Draw positives, all sets of them equally likely."""
+        ranges, own = self._pool.item_ranges(queries), self._pool.own_ranges(queries)
+        row, number = draw_from_ranges(rng, ranges, self.counts(queries), without=own)
         return row, self._pool.images[number]
 
 
 class GivenPositives:
-    """Positives that somebody named, such as the shop's photos of what a customer photographed.
+    """Positives from a list, such as a shop's photos of the thing in a customer's photo.
 
     Args:
-        pairs: integers (pairs, 2), query and positive; a query may have any number.
-        num_positives: positives a query, at most.
+        pairs: integers (pairs, 2), query and positive; a query may have any number of positives.
+        num_positives: most positives of a query.
     """
 
     def __init__(self, pairs: IntArray, num_positives: int) -> None:
@@ -63,14 +63,13 @@ class GivenPositives:
         self.most = min(num_positives, int(self._sizes.max(initial=1)))
 
     def counts(self, queries: Int64Array) -> Int64Array:
-        """Give how many positives each query is given."""
+        """Return the number of positives for each query."""
         sizes = self._sizes[np.searchsorted(self.queries, queries)]
         return np.minimum(self._num_positives, sizes)
 
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw positives, uniform over all sets of them."""
+        """Draw positives, all sets of them equally likely."""
         at = np.searchsorted(self.queries, queries)
-        given = (self._starts[at], self._sizes[at])
-        none = (self._starts[at], np.zeros(len(at), np.int64))
-        row, number = draw_outside(rng, given, none, self.counts(queries))
+        ranges = (self._starts[at], self._sizes[at])
+        row, number = draw_from_ranges(rng, ranges, self.counts(queries))
         return row, self._positives[number]

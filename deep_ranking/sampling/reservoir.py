@@ -1,9 +1,9 @@
-"""One pass over weighted images, of which a few of each category are kept (Wang et al. 2014, 6).
+"""One pass over weighted images that keeps a few of each category (Wang et al. 2014, section 6).
 
-An image's key is u^(1/w), with u uniform in (0, 1) and w its weight; of each category those with
-the largest keys stay. So a buffer is a weighted sample without replacement (Efraimidis and Spirakis
-2006) of all that went by. Keys are kept as their logarithm, log(u) / w: for small weights they
-would all be 0.
+An image's key is u^(1/w), with u uniform in (0, 1) and w its weight. Each category keeps the images
+with the largest keys. So a buffer is a weighted sample without replacement of all images added so
+far (Efraimidis and Spirakis 2006). Keys are stored as their logarithm, log(u) / w, because keys of
+small weights would all round to 0.
 """
 
 import numpy as np
@@ -12,16 +12,16 @@ from deep_ranking.files.array_types import Float64Array, Int64Array
 
 
 class Reservoirs:
-    """Buffers of fixed capacity, one a category.
+    """Buffers of fixed capacity, one for each category.
 
     Args:
-        num_categories: how many.
-        capacity: images a buffer, at most.
+        num_categories: number of buffers.
+        capacity: most images in a buffer.
 
     Attributes:
         images: int64 (kept,), category by category.
-        weights: float (kept,), as they were given.
-        starts: int64 (categories + 1,): category c has `[starts[c]:starts[c + 1]]` of them.
+        weights: float (kept,), their weights.
+        starts: int64 (categories + 1,): category c has `images[starts[c]:starts[c + 1]]`.
     """
 
     def __init__(self, num_categories: int, capacity: int) -> None:
@@ -31,7 +31,7 @@ class Reservoirs:
         self._capacity = capacity
         self._categories: Int64Array = np.empty(0, np.int64)
         self._keys: Float64Array = np.empty(0)
-        self._thresholds = np.full(num_categories, -np.inf)  # largest key that did not stay
+        self._thresholds = np.full(num_categories, -np.inf)  # largest key left out
 
     def add(
         self,
@@ -40,11 +40,11 @@ class Reservoirs:
         categories: Int64Array,
         weights: Float64Array,
     ) -> None:
-        """Let images go by.
+        """Add images, and keep those with the largest keys.
 
         Args:
             rng: source of the keys.
-            images: int (images,), none of which went by before.
+            images: int (images,), none added before.
             categories: int (images,).
             weights: float (images,), above 0.
         """
@@ -64,11 +64,11 @@ class Reservoirs:
         self.starts = np.searchsorted(self._categories, np.arange(len(self.starts)))
 
     def inclusion(self, category: int) -> Float64Array:
-        """Give the chance of each image of a buffer to be in it: float (kept of the category,).
+        """Return the probability that each image of a buffer is kept: float (kept,).
 
-        Given the largest key t that did not stay, an image of weight w stays if u^(1/w) > t: with
-        probability 1 - t^w. That is 1 as long as nothing was left out, and in proportion to w when
-        the buffer is a small part of what went by.
+        Given the largest key t that was left out, an image of weight w is kept if u^(1/w) > t, with
+        probability 1 - t^w. This is 1 while no image is left out, and proportional to w when the
+        buffer is a small part of all images added.
         """
         part = slice(self.starts[category], self.starts[category + 1])
         return np.asarray(-np.expm1(self.weights[part] * self._thresholds[category]))

@@ -1,7 +1,7 @@
-"""What every strategy is: triplets of image numbers, from a seed and an epoch.
+"""Base class of sampling strategies: triplets of image numbers, from a seed and an epoch.
 
-A strategy serves a file (`triplets` of epoch 0) and a training that takes triplets without one
-(`stream`) alike. Most are made of two parts: which positives a query has, and which negatives.
+A triplet file takes the `triplets` of epoch 0; training without a file takes the `triplets` of each
+epoch, or a `stream`. Most strategies combine two parts: a query's positives, and its negatives.
 """
 
 import itertools
@@ -19,35 +19,35 @@ from deep_ranking.sampling.drawing import draw_distinct
 Drawn = tuple[Int64Array, Int64Array]
 
 BLOCK_TRIPLETS = 1 << 17
-MIXED_TRIPLETS = 1 << 21
+SHUFFLED_TRIPLETS = 1 << 21  # that are shuffled together
 
 
 class Strategy(ABC):
-    """Which triplets: seeded, epoch after epoch, in blocks of bounded memory."""
+    """Draws triplets by a seed, epoch after epoch, in blocks of bounded size."""
 
     @property
     @abstractmethod
     def num_triplets(self) -> int:
-        """How many triplets an epoch gives, at most."""
+        """Most triplets in an epoch."""
 
     @abstractmethod
     def triplets(self, seed: int, epoch: int = 0, *, shuffle: bool = False) -> Iterator[Int32Array]:
         """Draw the triplets of one epoch.
 
         Args:
-            seed: with the epoch, decides what is drawn.
-            epoch: from 0; each has triplets of its own.
-            shuffle: draw queries in random order, rather than class by class.
+            seed: with the epoch, decides the draw.
+            epoch: from 0; each epoch draws different triplets.
+            shuffle: draw queries in random order, instead of class by class.
 
         Yields:
             int32 (triplets, 3): indices of query, positive and negative.
 
         Raises:
-            InputError: while drawing, if nothing can be drawn.
+            InputError: while drawing, if there is no triplet to draw.
         """
 
     def stream(self, seed: int, epoch: int = 0, *, shuffle: bool = True) -> Iterator[Int32Array]:
-        """Draw triplets without end, from the start of an epoch on, in random order.
+        """Draw endless triplets, from the start of an epoch on, in random order.
 
         Yields:
             As `triplets`.
@@ -57,47 +57,47 @@ class Strategy(ABC):
 
 
 class Positives(Protocol):
-    """Which positives a query has."""
+    """Draws positives for queries."""
 
     queries: Int64Array
-    """Images that have one, rising."""
+    """Images that have a positive, rising."""
     most: int
-    """Positives that any query is given, at most."""
+    """Most positives of any query."""
 
     def counts(self, queries: Int64Array) -> Int64Array:
-        """Give how many positives each query is given."""
+        """Return the number of positives for each query."""
 
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw positives: rows of `queries`, rising, and the image that each was given."""
+        """Draw positives: rows of `queries`, rising, and an image for each row."""
 
 
 class Negatives(Protocol):
-    """Which negatives a pair of query and positive has."""
+    """Draws negatives for pairs of query and positive."""
 
     most: int
-    """Negatives that any pair is given, at most."""
+    """Most negatives of any pair."""
 
     def counts(self, queries: Int64Array) -> Int64Array:
-        """Give how many negatives each query's pairs are given, at most; 0 if it has none."""
+        """Return the most negatives for each pair of each query; 0 if a query has none."""
 
     def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw negatives afresh for each of `queries`: rows, rising, and images."""
+        """Draw new negatives for each of `queries`: rows of it, rising, and images."""
 
 
 class ByQuery(Strategy):
-    """Every image is a query: positives are drawn for it, and negatives for each such pair.
+    """Takes every image as a query: draws its positives, and negatives for each pair.
 
     Args:
-        positives: which positives.
-        negatives: which negatives.
-        balanced_items: integers (images,), the item of each image: then every item gives equally
-            many queries, as many as there are on average, images of small items more than once.
+        positives: draws the positives.
+        negatives: draws the negatives.
+        balanced_items: integers (images,), the item of each image: draw as many queries from every
+            item, the average number, repeating images of small items. None draws each image once.
 
     Attributes:
         queries: int64, the images that have a positive and a negative.
 
     Raises:
-        InputError: there are none.
+        InputError: there is no such image.
     """
 
     def __init__(
@@ -116,23 +116,23 @@ class ByQuery(Strategy):
 
     @property
     def num_triplets(self) -> int:
-        """How many triplets an epoch gives, at most; about, if items are balanced."""
+        """Most triplets in an epoch; an approximation if items are balanced."""
         counts = self._positives.counts(self.queries) * self._negatives.counts(self.queries)
         if self._items is None:
             return int(counts.sum())
         _, item, sizes = np.unique(
             self._items[self.queries], return_inverse=True, return_counts=True
         )
-        return int((np.bincount(item, counts) / sizes).sum() * self._queries_an_item(len(sizes)))
+        return int((np.bincount(item, counts) / sizes).sum() * self._queries_per_item(len(sizes)))
 
     def triplets(self, seed: int, epoch: int = 0, *, shuffle: bool = False) -> Iterator[Int32Array]:
-        """Draw the triplets of one epoch; the time of each does not grow with the images."""
+        """Draw the triplets of one epoch; the time for each does not grow with the images."""
         rng = generator(seed, epoch)
         queries = self.queries if self._items is None else self._balanced(rng)
         if shuffle:
             queries = rng.permutation(queries)
         blocks = self._blocks(rng, queries)
-        yield from _mixed(rng, blocks) if shuffle else blocks
+        yield from _shuffled(rng, blocks) if shuffle else blocks
 
     def _blocks(self, rng: np.random.Generator, queries: Int64Array) -> Iterator[Int32Array]:
         step = max(1, BLOCK_TRIPLETS // (self._positives.most * self._negatives.most))
@@ -143,16 +143,17 @@ class ByQuery(Strategy):
             row, negative = self._negatives.draw(rng, query)
             yield np.column_stack([query[row], positive[row], negative]).astype(np.int32)
 
-    def _queries_an_item(self, num_items: int) -> int:
+    def _queries_per_item(self, num_items: int) -> int:
         return max(1, round(len(self.queries) / num_items))
 
     def _balanced(self, rng: np.random.Generator) -> Int64Array:
+        """Return as many queries of every item; which ones of a large item is random."""
         assert self._items is not None
         items = self._items[self.queries]
         order = np.argsort(items, kind="stable")
         starts = np.flatnonzero(np.diff(items[order], prepend=-1, append=-1))[:-1]
         sizes = np.diff(starts, append=len(items))
-        whole, rest = np.divmod(self._queries_an_item(len(sizes)), sizes)
+        whole, rest = np.divmod(self._queries_per_item(len(sizes)), sizes)
         drawn = draw_distinct(rng, sizes, rest)
         row, column = np.nonzero(drawn >= 0)
         numbers = np.concatenate(
@@ -162,12 +163,12 @@ class ByQuery(Strategy):
         return queries
 
 
-def _mixed(rng: np.random.Generator, blocks: Iterator[Int32Array]) -> Iterator[Int32Array]:
-    """Permute triplets across blocks, as one block may hold all triplets of few queries."""
+def _shuffled(rng: np.random.Generator, blocks: Iterator[Int32Array]) -> Iterator[Int32Array]:
+    """Shuffle triplets across blocks, as one block may hold all triplets of few queries."""
     gathered: list[Int32Array] = []
     for block in blocks:
         gathered.append(block)
-        if sum(map(len, gathered)) >= MIXED_TRIPLETS:
+        if sum(map(len, gathered)) >= SHUFFLED_TRIPLETS:
             yield rng.permutation(np.concatenate(gathered))
             gathered = []
     if gathered:
@@ -175,5 +176,5 @@ def _mixed(rng: np.random.Generator, blocks: Iterator[Int32Array]) -> Iterator[I
 
 
 def generator(seed: int, epoch: int) -> np.random.Generator:
-    """Give the randomness of an epoch; that of epoch 0 is the seed's own, as a file has it."""
+    """Return the generator of an epoch; epoch 0 has the seed's own, as a triplet file does."""
     return np.random.default_rng(seed if epoch == 0 else [seed, epoch, 3])

@@ -1,22 +1,78 @@
-"""Which strategy, by its settings."""
+"""SamplingConfig and images -> the strategy that draws their triplets."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, SamplingConfig
+from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, IntArray
-from deep_ranking.sampling.by_relevance import ByRelevance, Relevance
-from deep_ranking.sampling.hard import Nearest
-from deep_ranking.sampling.in_class import SameCategory
-from deep_ranking.sampling.out_of_class import OtherClasses
+from deep_ranking.sampling.by_relevance import ByRelevance
+from deep_ranking.sampling.hard import HardNegatives
+from deep_ranking.sampling.in_class import InClassNegatives
+from deep_ranking.sampling.out_of_class import OutOfClassNegatives
 from deep_ranking.sampling.pool import Pool
-from deep_ranking.sampling.positives import GivenPositives, SameItem
-from deep_ranking.sampling.strategy import (
-    ByQuery,
-    Negatives,
-    Positives,
-    Strategy,
-)
+from deep_ranking.sampling.positives import GivenPositives, SameItemPositives
+from deep_ranking.sampling.relevance import Relevance
+from deep_ranking.sampling.strategy import ByQuery, Negatives, Positives, Strategy
+
+
+@contextmanager
+def open_strategy(
+    config: SamplingConfig,
+    data: LabelledImages,
+    *,
+    seed: int,
+    relevance: str | None = None,
+    weights: str | None = "imagenet",
+    model: Path | None = None,
+    index: Path | None = None,
+    skip_broken: bool = False,
+) -> Iterator[Strategy]:
+    """Yield a strategy for labelled images, with the relevance or the neighbours that it needs.
+
+    Args:
+        config: which strategy, and its settings.
+        data: the images.
+        seed: decides which images stand for a large category in its sum of relevance.
+        relevance: how relevant images are to each other, as `open_relevance` reads it, for strategy
+            `relevance`; open until the block ends.
+        weights: weights of the backbone, for relevance by the untrained backbone.
+        model: model file that finds neighbours, for strategy `hard`.
+        index: folder of an index that has the images, instead of `model`.
+        skip_broken: leave an unreadable image out, instead of stopping.
+
+    Raises:
+        InputError: the images do not give such triplets, or cannot be read.
+    """
+    items = data.items.codes
+    categories = None if data.categories is None else data.categories.codes
+    scored = neighbours = None
+    with ExitStack() as opened:
+        if config.strategy == RELEVANCE and relevance is not None:
+            from deep_ranking.sampling.relevance_from_name import open_relevance
+
+            measure = opened.enter_context(
+                open_relevance(relevance, data, weights=weights, skip_broken=skip_broken)
+            )
+            scored = measure, measure.totals(items if categories is None else categories, seed)
+        if config.strategy == HARD and (model is not None or index is not None):
+            from deep_ranking.search.neighbours import find_neighbours
+
+            neighbours = find_neighbours(
+                data, config.num_neighbours, model=model, index=index, skip_broken=skip_broken
+            )
+        yield make_strategy(
+            config,
+            items,
+            categories=categories,
+            pairs=data.pairs,
+            relevance=scored,
+            neighbours=neighbours,
+        )
 
 
 def make_strategy(
@@ -28,16 +84,16 @@ def make_strategy(
     relevance: tuple[Relevance, Float64Array] | None = None,
     neighbours: IntArray | None = None,
 ) -> Strategy:
-    """Make a strategy for some images.
+    """Return the strategy for images given as arrays.
 
     Args:
-        config: which, and its settings.
+        config: which strategy, and its settings.
         items: integers (images,), class or item of each image.
-        categories: integers (images,), what the items are one of.
-        pairs: integers (pairs, 2), queries and the positives given for them, which are also the
-            images that negatives are drawn from; None for all images of an item.
-        relevance: r_ij and r_i, for `relevance`.
-        neighbours: integers (images, K), for `hard`.
+        categories: integers (images,), category of each image.
+        pairs: integers (pairs, 2), queries and their given positives; negatives are drawn from
+            these positives too. None draws both from all images.
+        relevance: r_ij and r_i, for strategy `relevance`.
+        neighbours: integers (images, K), as in `HardNegatives`, for strategy `hard`.
 
     Raises:
         InputError: the images do not give such triplets.
@@ -55,34 +111,27 @@ def make_strategy(
             buffer=config.buffer,
             balance=config.balance,
         )
-    if pairs is None:
-        pool = Pool(items, categories)
-    else:
-        pool = Pool(items, categories, np.unique(pairs[:, 1]))
-    negatives: Negatives
-    if config.strategy != HARD:
-        negatives = _negatives(config, pool, categories is not None, has_pairs=pairs is not None)
-    elif neighbours is not None:
-        negatives = Nearest(neighbours, items, config.num_neg_images)
-    else:
-        raise InputError("strategy hard needs neighbours: give --model or --index")
-    positives: Positives
-    if pairs is None:
-        positives = SameItem(pool, config.num_pos_images)
-    else:
-        positives = GivenPositives(pairs, config.num_pos_images)
-    return ByQuery(positives, negatives, balanced_items=items if config.balance else None)
-
-
-def _negatives(
-    config: SamplingConfig, pool: Pool, has_categories: bool, *, has_pairs: bool
-) -> Negatives:
     count = config.num_neg_images
-    if config.strategy == IN_CLASS or (config.strategy is None and has_pairs):
-        if not has_categories and not has_pairs:
+    pool = Pool(items, categories, None if pairs is None else np.unique(pairs[:, 1]))
+    negatives: Negatives
+    if config.strategy == HARD:
+        if neighbours is None:
+            raise InputError("strategy hard needs neighbours: give --model or --index")
+        negatives = HardNegatives(neighbours, items, count)
+    elif config.strategy == IN_CLASS or (config.strategy is None and pairs is not None):
+        if categories is None and pairs is None:
             raise InputError(
                 "strategy in-class needs categories: folders category/item/image, a column "
                 "category, or --level"
             )
-        return SameCategory(pool, count, out_of_class_share=config.share, any_item=has_pairs)
-    return OtherClasses(pool, count)
+        negatives = InClassNegatives(
+            pool, count, out_of_class_share=config.share, any_item=pairs is not None
+        )
+    else:
+        negatives = OutOfClassNegatives(pool, count)
+    positives: Positives
+    if pairs is None:
+        positives = SameItemPositives(pool, config.num_pos_images)
+    else:
+        positives = GivenPositives(pairs, config.num_pos_images)
+    return ByQuery(positives, negatives, balanced_items=items if config.balance else None)

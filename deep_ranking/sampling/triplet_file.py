@@ -1,11 +1,11 @@
 """The triplet file: `query,positive,negative`, one triplet a line, no header.
 
-Fields are image paths, quoted as in CSV only where a name needs it (a comma, a quote), so that the
-files of earlier systems read as they are. Written paths are relative to the file's folder, with
-"/" between folders. Bytes that are not UTF-8 are kept as the file system has them.
+Fields are image paths. As in CSV, quotes surround only a path that needs them (for a comma or a
+quote), so that files of earlier systems stay readable. Written paths are relative to the file's
+folder, with "/" between folders. Bytes that are not UTF-8 stay as they are in the file system.
 
 A file whose name ends in .gz is compressed. A set of files, `triplets-00000-of-00016.txt.gz` to
-`triplets-00015-of-00016.txt.gz`, is read as one, by the name of any of them or a pattern.
+`triplets-00015-of-00016.txt.gz`, is read as one file, by the name of any of them or by a pattern.
 """
 
 import csv
@@ -31,20 +31,20 @@ from deep_ranking.files.path_lines import BYTE_ORDER_MARK, find_images_of, read_
 
 COLUMNS = ("query", "positive", "negative")
 COMPRESSED = ".gz"
-LINES_AT_ONCE = 1 << 13  # what fits a processor's cache: twice as fast as whole blocks
-MAX_PADDING = 4  # times the bytes of all paths that they may take when filled up to the longest
+LINES_AT_ONCE = 1 << 13  # fits into a processor's cache: twice as fast as whole blocks
+MAX_PADDING = 4  # limit on the bytes of all paths padded to the longest, over those not padded
 SHARD = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})(?P<suffix>(\.[^.]+)*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """The triplets of a file: a table of paths, and three indices into it a triplet.
+    """The triplets of a file: a table of paths, and three indices into it for each triplet.
 
     Attributes:
         file: the triplet file, or the first of a set.
-        paths: image paths as the file has them, each once, in order of appearance.
+        paths: image paths as in the file, each once, in order of appearance.
         rows: int32 (triplets, 3), indices into `paths`: query, positive, negative.
-        further: of each further file of a set, the number of its first triplet, and the file.
+        further: for each further file of a set, the number of its first triplet, and the file.
     """
 
     file: Path
@@ -53,11 +53,11 @@ class Triplets:
     further: tuple[tuple[int, Path], ...] = ()
 
     def __len__(self) -> int:
-        """Give the number of triplets."""
+        """Return the number of triplets."""
         return len(self.rows)
 
     def place(self, triplet: int) -> str:
-        """Give file and line of a triplet, as PATH:LINE."""
+        """Return file and line of a triplet, as PATH:LINE."""
         begun = [each for each in ((0, self.file), *self.further) if each[0] <= triplet]
         start, file = begun[-1]
         return f"{file}:{triplet - start + 1}"
@@ -70,14 +70,14 @@ def write_triplets(
     *,
     shards: int | None = None,
 ) -> int:
-    """Write a triplet file, streamed and atomic: `path` appears when it is complete.
+    """Write a triplet file block by block; `path` appears only when it is complete.
 
     Args:
         path: file to write; compressed if its name ends in .gz, to the same bytes each time.
-        paths: image paths, as they are to stand in the file: relative to the file's folder.
+        paths: image paths as the file shall hold them: relative to the file's folder.
         blocks: integer arrays (triplets, 3) of indices into `paths`, as `sample_triplets` yields.
-        shards: write a set of so many files instead, which triplets go to in turn; see
-            `shard_path`. They appear when all are complete.
+        shards: write a set of this many files instead, giving each a triplet in turn; see
+            `shard_path`. They appear only when all are complete.
 
     Returns:
         The number of triplets written.
@@ -104,7 +104,7 @@ def write_triplets(
 def _ahead(
     pool: ThreadPoolExecutor, blocks: Iterable[npt.NDArray[np.integer]]
 ) -> Iterator[npt.NDArray[np.integer]]:
-    """Give each block while the pool draws the next."""
+    """Yield each block while the pool draws the next."""
     iterator = iter(blocks)
     drawn = pool.submit(next, iterator, None)
     while (block := drawn.result()) is not None:
@@ -113,17 +113,17 @@ def _ahead(
 
 
 def shard_path(path: Path, number: int, count: int) -> Path:
-    """Give the name of a file of a set: `a.txt.gz` -> `a-00000-of-00016.txt.gz`."""
+    """Return the name of a file of a set: `a.txt.gz` -> `a-00000-of-00016.txt.gz`."""
     suffix = "".join(path.suffixes[-2:]) if path.suffix == COMPRESSED else path.suffix
     stem = path.name.removesuffix(suffix)
     return path.with_name(f"{stem}-{number:05}-of-{count:05}{suffix}")
 
 
 class _Lines:
-    """Lines of triplets, many at once.
+    """Makes the lines of many triplets at once.
 
     Args:
-        fields: each image's path as it stands in the file, and a line break behind it.
+        fields: each image's path as it stands in the file, followed by a line break.
     """
 
     def __init__(self, fields: bytes) -> None:
@@ -132,10 +132,10 @@ class _Lines:
         ends = np.flatnonzero(signs == ord("\n"))
         lengths = np.diff(ends, prepend=-1) - 1
         width = int(lengths.max(initial=0))
-        if width * len(lengths) > MAX_PADDING * len(fields):  # few are that long
+        if width * len(lengths) > MAX_PADDING * len(fields):  # few paths are long
             self._fields = fields.split(b"\n")
             return
-        # A table of all, each with its comma, whose short rows are filled up with zeros.
+        # A table of all paths, each with its comma; zeros pad the short rows.
         self._table = np.full((len(lengths), width + 1), ord(","), np.uint8)
         self._padded = bool((lengths < width).any())
         if self._padded:
@@ -146,7 +146,7 @@ class _Lines:
             self._table[:, :width] = signs.reshape(-1, width + 1)[:, :width]
 
     def of(self, triplets: npt.NDArray[np.integer]) -> bytes | bytearray:
-        """Give the lines of triplets."""
+        """Return the lines of triplets."""
         if fields := self._fields:
             return b"".join(
                 b"%b,%b,%b\n" % (fields[query], fields[positive], fields[negative])
@@ -154,30 +154,29 @@ class _Lines:
             )
         padded = bytearray(triplets.size * self._table.shape[1])
         lines = np.frombuffer(padded, np.uint8).reshape(*triplets.shape, -1)
-        np.take(
-            self._table, triplets, axis=0, out=lines, mode="clip"
-        )  # "raise" would copy once more
+        # mode="raise" would copy once more
+        np.take(self._table, triplets, axis=0, out=lines, mode="clip")
         lines[:, -1, -1] = ord("\n")
-        return padded.translate(None, b"\0") if self._padded else padded  # no path has a zero in it
+        return padded.translate(None, b"\0") if self._padded else padded  # no path holds a zero
 
 
 def field_bytes(paths: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Give how many bytes each path takes in a triplet file, quotes included: int64 (paths,).
+    """Return the number of bytes of each path in a triplet file, with quotes: int64 (paths,).
 
     Raises:
-        InputError: a path has a line break.
+        InputError: a path holds a line break.
     """
     ends = np.flatnonzero(np.frombuffer(_fields(paths), np.uint8) == ord("\n"))
     return np.diff(ends, prepend=-1) - 1
 
 
 def _fields(paths: Sequence[str]) -> bytes:
-    """Give paths as they stand in the file, a line break behind each."""
+    """Return paths as they stand in the file, each followed by a line break."""
     text = "\n".join([*paths, ""])
     odd = any(sign in text for sign in (",", '"', "\r", BYTE_ORDER_MARK))
     if odd or text.count("\n") > len(paths):
         return b"".join(_field(path) + b"\n" for path in paths)
-    return text.encode("utf-8", "surrogateescape")  # all at once, as nearly always
+    return text.encode("utf-8", "surrogateescape")  # all at once: the usual case
 
 
 def _field(path: str) -> bytes:
@@ -194,7 +193,7 @@ def _field(path: str) -> bytes:
 def _create(path: Path) -> Iterator[BinaryIO]:
     with path.open("wb") as file:
         if path.suffix == COMPRESSED:
-            # Neither name nor time in it: the same triplets are the same bytes.
+            # Store neither name nor time, so that the same triplets give the same bytes.
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
                 yield cast(BinaryIO, compressed)
         else:
@@ -205,16 +204,15 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
     """Read a triplet file, or a set of them.
 
     Args:
-        path: a triplet file; lines may end in LF or CRLF, and .gz is decompressed. Or any file of a
-            set, or a pattern with `*`, `?` or `[` of files that are read one after the other, in
-            the order of their names.
+        path: a triplet file, or any file of a set, or a pattern with `*`, `?` or `[` whose files
+            are read in the order of their names. Lines may end in LF or CRLF; .gz is decompressed.
 
     Returns:
-        The `Triplets`; 12 bytes a triplet, and each path once.
+        The `Triplets`: 12 bytes for each triplet, and each path once.
 
     Raises:
-        InputError: there is no such file, it is no text or empty, or a line has not three fields;
-            with path and line; or a file of the set is missing.
+        InputError: there is no such file, it is not text or is empty, a line does not have three
+            fields (with path and line), or a file of the set is missing.
     """
     files = triplet_files(Path(path))
     indices: dict[str, int] = {}
@@ -230,10 +228,10 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
 
 
 def triplet_files(path: Path) -> list[Path]:
-    """Give the files that a path stands for: itself, the set that it is of, or a pattern's.
+    """Return the files that a path stands for: itself, its whole set, or those of a pattern.
 
     Raises:
-        InputError: no file is like the pattern, or files of a set are missing.
+        InputError: no file matches the pattern, or files of a set are missing.
     """
     files = [path]
     if glob.has_magic(str(path)) and not path.exists():
@@ -248,10 +246,10 @@ def triplet_files(path: Path) -> list[Path]:
     missing = [file for file in whole if not file.exists()]
     others = sorted(set(files) - set(whole))
     if missing or others:
-        problem = "is missing from" if missing else "is not of"
+        problem = "is missing from" if missing else "is not in"
         raise InputError(
-            f"{[*missing, *others][0]}: {problem} the set of {len(whole)} files that {files[0]} is "
-            "of; sample them again, or name one set"
+            f"{[*missing, *others][0]}: {problem} the set of {len(whole)} files that holds "
+            f"{files[0]}; sample the set again, or name a single set"
         )
     return whole
 
@@ -262,7 +260,7 @@ def _read_file(path: Path, indices: dict[str, int], rows: "array[int]") -> None:
             found = f"{len(fields)} field{'s' * (len(fields) != 1)}" if fields else "an empty line"
             raise InputError(
                 f"{path}:{line}: expected query,positive,negative, received {found}; "
-                "quote a path that has commas in it"
+                "quote a path that has commas"
             )
         if not all(fields):
             raise InputError(f"{path}:{line}: the {COLUMNS[fields.index('')]} is empty")
@@ -270,20 +268,20 @@ def _read_file(path: Path, indices: dict[str, int], rows: "array[int]") -> None:
 
 
 def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None) -> list[str]:
-    """Find the folder that the paths of a triplet file are relative to, once for the whole file.
+    """Return the image paths of a triplet file, joined to the folder that they start from.
 
-    Tried in turn: `dataset_dir`, the folder of the triplet file, the working folder (where the
-    blog's own files start from). The first that holds any image of the file is taken.
+    The folder is the first of these that holds any image of the file: `dataset_dir`, the folder of
+    the triplet file, the working folder (as in the blog's own files).
 
     Args:
         triplets: triplets of a file.
         dataset_dir: folder to try first.
 
     Returns:
-        A path for each of `triplets.paths`. Whether each image exists is not checked.
+        A path for each of `triplets.paths`. It is not checked that every image exists.
 
     Raises:
-        InputError: no image is in any of the folders, or `dataset_dir` is none.
+        InputError: no image is in any of the folders, or `dataset_dir` is not a folder.
     """
     folders = [triplets.file.parent, Path()]
     if dataset_dir is not None:
@@ -294,5 +292,5 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         triplets.file,
         triplets.paths,
         folders,
-        "put the file into the folder that its paths start from, or train with --dataset FOLDER",
+        "move the file to the folder that its paths start from, or train with --dataset FOLDER",
     )

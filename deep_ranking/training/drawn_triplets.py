@@ -1,8 +1,9 @@
-"""TrainConfig -> which triplets a run trains on: a file's, or those that a strategy draws for it.
+"""TrainConfig -> the triplets of a run: read from a file, or drawn by a strategy.
 
-Hard negatives are found by the network as it is being trained, and found again every so many
-epochs. `neighbours.h5` in the run's folder keeps them in between: `neighbours`, int32 (images, K),
-as the folders list the images, and `epoch`, the one before which they were found.
+For hard negatives, the network in training finds the nearest images, again after every
+`resample_every` epochs. `neighbours.h5` in the run's folder keeps them in between: `neighbours`,
+int32 (images, K), in the order of the folders' listing, and `epoch`, the one before which they were
+found.
 """
 
 from contextlib import ExitStack
@@ -13,14 +14,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from deep_ranking.config import HARD, OUT_OF_CLASS, RELEVANCE, TrainConfig
+from deep_ranking.config import HARD, OUT_OF_CLASS, TrainConfig
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.array_types import Int32Array
 from deep_ranking.files.hdf5 import open_hdf5, read_array
 from deep_ranking.model.header import read_header
-from deep_ranking.sampling import make_strategy
-from deep_ranking.sampling.relevance import open_relevance
+from deep_ranking.sampling import make_strategy, open_strategy
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.neighbours import find_neighbours, neighbours_by_model
@@ -29,37 +29,28 @@ from deep_ranking.training.split import training_data
 
 
 def triplet_supply(config: TrainConfig) -> TripletSupply:
-    """Give the triplets that a run trains on, checked; with `relevance`, once that is computed.
+    """Return the triplets that a run trains on, checked; relevance is computed here if needed.
 
     Raises:
         InputError: the file or the folders cannot be used.
     """
-    if not config.draws:
+    if not config.draws_triplets:
         return TripletsOfFile(read_triplets(config.triplet_file), config.dataset)
     data = training_data(config)
     if config.sampling.strategy == HARD:
         return _HardTriplets(config, data)
-    items = data.items.codes
-    categories = None if data.categories is None else data.categories.codes
-    relevance = None
     opened = ExitStack()
-    if config.sampling.strategy == RELEVANCE:
-        assert config.relevance is not None  # the config checks it
-        scored = opened.enter_context(
-            open_relevance(
-                config.relevance,
-                data,
-                weights=config.network.weights,
-                skip_broken=config.skip_broken,
-            )
-        )
-        relevance = (
-            scored,
-            scored.totals(items if categories is None else categories, config.seed),
-        )
+    strategy = open_strategy(
+        config.sampling,
+        data,
+        seed=config.seed,
+        relevance=config.relevance,
+        weights=config.network.weights,
+        skip_broken=config.skip_broken,
+    )
     return DrawnTriplets(
         data.files(),
-        make_strategy(config.sampling, items, categories=categories, relevance=relevance),
+        opened.enter_context(strategy),
         name=str(data.root),
         description=_describe(config, data),
         repeats=config.resample_every or 1,
@@ -68,7 +59,7 @@ def triplet_supply(config: TrainConfig) -> TripletSupply:
 
 
 def _check_neighbours_of(path: Path) -> None:
-    """Look at a model or an index before an earlier run gives way."""
+    """Check a model or an index, before the folder of an earlier run is replaced."""
     if not path.exists():
         raise InputError(f"{path}: no such file; check --neighbours_of")
     if path.is_dir():
@@ -78,22 +69,22 @@ def _check_neighbours_of(path: Path) -> None:
 
 
 class _HardTriplets(DrawnTriplets):
-    """Triplets whose negatives are among the nearest images of other classes.
+    """Triplets with negatives from the nearest images of other classes.
 
     Args:
         config: the run's settings.
         data: its images.
 
     Raises:
-        InputError: the images do not give triplets, or what says at first which are near is not
-            there.
+        InputError: the images do not give triplets, or there is no model or index at
+            `neighbours_of`.
     """
 
     def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
         sampling = config.sampling
         if config.neighbours_of is not None:
             _check_neighbours_of(config.neighbours_of)
-        # Until a network says which are the nearest: as many triplets, of any.
+        # Until a network finds the nearest images: as many triplets, with any negatives.
         most = min(sampling.num_neg_images, sampling.num_neighbours)
         any_negatives = replace(sampling, strategy=OUT_OF_CLASS, num_neg_images=most)
         super().__init__(
@@ -108,7 +99,7 @@ class _HardTriplets(DrawnTriplets):
         self._found_before: int | None = None  # the epoch
 
     def prepare(self, epoch: int, model: Any) -> None:
-        """Find the nearest images before an epoch if it is due, or read which they were."""
+        """Find the nearest images before an epoch, or read those found before an earlier one."""
         due = self._due(epoch)
         if due == self._found_before:
             return
@@ -123,7 +114,7 @@ class _HardTriplets(DrawnTriplets):
         self._found_before = due
 
     def _due(self, epoch: int) -> int:
-        """The epoch before which the neighbours of an epoch are found."""
+        """Return the epoch before which the neighbours of this epoch are found."""
         first, every = self._config.start_epoch, self._config.resample_every
         if every is None and self._config.neighbours_of is not None:
             return first
@@ -138,15 +129,15 @@ class _HardTriplets(DrawnTriplets):
             kind = "index" if given.is_dir() else "model"
             options: dict[str, Path] = {kind: given}
             found = find_neighbours(self._data, count, skip_broken=config.skip_broken, **options)
-        by = "the network as it is" if given is None else given
+        by = "the network as it is now" if given is None else given
         print(f"Before epoch {epoch + 1}: nearest images of other classes found by {by}.")
         return found
 
     def _read(self, epoch: int) -> Int32Array:
-        """Read what was found before an epoch.
+        """Read the neighbours that were found before an epoch.
 
         Raises:
-            InputError: the file is damaged, or not of this run.
+            InputError: the file is damaged, or not from this run.
         """
         num_images, items = len(self._data), self._data.items.codes
         shape = (num_images, self._config.sampling.num_neighbours)
@@ -156,8 +147,8 @@ class _HardTriplets(DrawnTriplets):
         fits = since == epoch and found.min() >= -1 and found.max() < num_images
         if not fits or ((items[found] == items[:, None]) & (found >= 0)).any():
             raise InputError(
-                f"{self._file}: not the neighbours that the run found before epoch {epoch + 1}; "
-                "start anew by --overwrite"
+                f"{self._file}: not the neighbours that this run found before epoch {epoch + 1}; "
+                "start anew with --overwrite"
             )
         return found
 

@@ -84,7 +84,7 @@ def train(
         epoch = run.state.num_epochs
         print(f"Stopped early after epoch {epoch}: no better for {config.patience} judgements.")
     if run.source.broken:
-        of_file = config.batches == "triplets" and not config.draws
+        of_file = config.batches == "triplets" and not config.draws_triplets
         what = "triplets" if of_file else "images"
         print(f"{len(run.source.broken):,} {what} left out: a missing or broken image.")
     return run.model

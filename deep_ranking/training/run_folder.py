@@ -90,7 +90,7 @@ class RunState:
     def of(cls, config: TrainConfig) -> Self:
         """Give the state of a run that has not begun."""
         fingerprints = {}
-        if config.batches == "triplets" and not config.draws:
+        if config.batches == "triplets" and not config.draws_triplets:
             fingerprints["triplets"] = _sha256(*triplet_files(config.triplet_file))
         elif config.dataset is not None:
             fingerprints["dataset"] = _sha256_of_names(config.dataset)

@@ -56,7 +56,7 @@ def _labelled(data: LabelledImages) -> Labelled:
 def _split(config: TrainConfig) -> tuple[LabelledImages, LabelledImages]:
     """Images to train on, and those held back: whole classes, or whole categories of items."""
     assert config.dataset is not None  # the config checks it
-    if config.has_nested_folders:
+    if config.sampling.has_nested_folders:
         data = nested_folders(config.dataset, config.level or 1)
     else:
         data = class_folders(config.dataset)

@@ -135,7 +135,9 @@ def estimate_workload(survey: Survey, config: TrainConfig, sampling: SamplingCon
         return Workload(len(images), triplets, num_steps, None)
     triplets = sampler.num_triplets
     num_steps = config.steps_per_epoch or -(-triplets // (config.batch_size // 3))
-    file_bytes = None if config.draws else round(triplets * _mean_line_bytes(images, sampling))
+    file_bytes = None
+    if not config.draws_triplets:
+        file_bytes = round(triplets * _mean_line_bytes(images, sampling))
     return Workload(len(images), triplets, num_steps, file_bytes)
 
 
@@ -211,7 +213,7 @@ def training_memory(workload: Workload, cost: TrainingCost, config: TrainConfig)
     if config.batches == "classes":
         return cost.memory
     num_triplets = workload.num_triplets
-    if config.draws and config.steps_per_epoch is not None:
+    if config.draws_triplets and config.steps_per_epoch is not None:
         num_triplets = config.steps_per_epoch * (config.batch_size // 3)
     return cost.memory + BYTES_A_TRIPLET * num_triplets
 

@@ -1,4 +1,4 @@
-"""What `--relevance` says -> relevance of images."""
+"""Value of `--relevance` -> relevance of images: a file, a model, or a measure's name."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,54 +10,54 @@ from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.row_store import temporary_rows
-from deep_ranking.sampling.relevance.base import Relevance
-from deep_ranking.sampling.relevance.rows import RowCosine
-from deep_ranking.sampling.relevance.scored_pairs import read_scored_pairs
-from deep_ranking.sampling.relevance.tree import FolderTree
+from deep_ranking.sampling.relevance import FolderTree, Relevance, RowCosine, read_scored_pairs
 
 FEATURES, TREE, BACKBONE = "features", "tree", "backbone"
-KINDS = (TREE, FEATURES, BACKBONE)
-WITHOUT_NETWORK = (TREE, FEATURES, ".csv")  # endings of what needs no TensorFlow
+NAMES = (TREE, FEATURES, BACKBONE)
 LARGEST_IMAGE_SIZE = 224
+
+
+def needs_network(name: str) -> bool:
+    """Return whether a relevance is computed by a network, and so needs TensorFlow."""
+    return name == BACKBONE or Path(name).suffix.lower() in (".h5", ".hdf5")
 
 
 @contextmanager
 def open_relevance(
-    kind: str,
+    name: str,
     data: LabelledImages,
     *,
     weights: str | None = "imagenet",
     skip_broken: bool = False,
 ) -> Iterator[Relevance]:
-    """Give the relevance of images; rows of features are in a temporary file meanwhile.
+    """Yield the relevance of images; a temporary file holds rows of features meanwhile.
 
     Args:
-        kind: one of `KINDS`, a .csv file of scored pairs, or an .h5 file of a model.
+        name: one of `NAMES`, a .csv file of scored pairs, or an .h5 file of a model.
         data: the images.
-        weights: of the backbone, as in `NetworkConfig`.
-        skip_broken: let an image that cannot be read be relevant to none, rather than stop.
+        weights: weights of the backbone, as in `NetworkConfig`.
+        skip_broken: make an unreadable image relevant to none, instead of stopping.
 
     Yields:
         The relevance of the images as `data` numbers them.
 
     Raises:
-        InputError: it is none of these, or an image cannot be read.
+        InputError: the name is none of these, or an image cannot be read.
     """
-    suffix = Path(kind).suffix.lower()
-    if kind == TREE:
+    if name == TREE:
         yield FolderTree(data.paths)
-    elif kind == FEATURES:
+    elif name == FEATURES:
         with _hand_made_features(data, skip_broken) as relevance:
             yield relevance
-    elif suffix == ".csv":
-        yield read_scored_pairs(Path(kind), data.paths)
-    elif kind == BACKBONE or suffix in (".h5", ".hdf5"):
-        with _embeddings(kind, data, weights, skip_broken) as relevance:
+    elif Path(name).suffix.lower() == ".csv":
+        yield read_scored_pairs(Path(name), data.paths)
+    elif needs_network(name):
+        with _embeddings(name, data, weights, skip_broken) as relevance:
             yield relevance
     else:
         raise InputError(
-            f"relevance: expected {', '.join(KINDS)}, a file of scored pairs (.csv) or a model "
-            f"(.h5). Received: {kind}"
+            f"relevance: expected {', '.join(NAMES)}, a file of scored pairs (.csv) or a model "
+            f"(.h5). Received: {name}"
         )
 
 
@@ -92,8 +92,9 @@ def _hand_made_features(data: LabelledImages, skip_broken: bool) -> Iterator[Rel
 
 @contextmanager
 def _embeddings(
-    kind: str, data: LabelledImages, weights: str | None, skip_broken: bool
+    name: str, data: LabelledImages, weights: str | None, skip_broken: bool
 ) -> Iterator[Relevance]:
+    """Cosine of embeddings by a model, or by the untrained backbone."""
     from deep_ranking.config import NetworkConfig
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.images import fitting_size
@@ -101,11 +102,11 @@ def _embeddings(
     from deep_ranking.model.network import untrained_backbone
 
     files = data.files()
-    if kind == BACKBONE:
+    if name == BACKBONE:
         size = fitting_size(files, LARGEST_IMAGE_SIZE)
         model = untrained_backbone(NetworkConfig(image_size=size, weights=None), weights)
     else:
-        model = load_model(kind)
+        model = load_model(name)
     with embedded_images(model, files, skip_broken=skip_broken) as rows:
         rows[np.isnan(rows[:, 0])] = 0
         yield RowCosine(rows)

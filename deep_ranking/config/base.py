@@ -1,0 +1,78 @@
+"""Base class of all configs, and checks that refuse a value out of its range."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from deep_ranking.files import InputError
+
+Value = TypeVar("Value")
+
+
+def setting(default: Value, help_text: str, **options: Any) -> Value:
+    """Return a dataclass field that becomes a flag.
+
+    Args:
+        default: the default of field and flag.
+        help_text: what `--help` prints of the flag.
+        **options: "choices" and "metavar", as for `argparse`.
+    """
+    made: Value = field(default=default, metadata={"help": help_text, **options})
+    return made
+
+
+def check_counts(*, low: int = 1, **counts: int | None) -> None:
+    """Check that each count is `low` or more, or None.
+
+    Raises:
+        InputError: a count is smaller; the message names it.
+    """
+    for name, count in counts.items():
+        if count is not None and count < low:
+            raise InputError(f"{name} must be {low} or more. Received: {count}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Check that a value lies between two others, or equals one of them.
+
+    Raises:
+        InputError: the value lies outside, or is NaN.
+    """
+    if not low <= value <= high:
+        raise InputError(f"{name} must lie between {low} and {high}. Received: {value}")
+
+
+def check_positive(**values: float) -> None:
+    """Check that each value is above 0; infinity is.
+
+    Raises:
+        InputError: a value is not, or is NaN; the message names it.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{name} must be above 0. Received: {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings that are checked when the object is made."""
+
+    def __post_init__(self) -> None:
+        """Check all that needs no file; each subclass adds its own checks."""
+
+    def _check_range(self, name: str, low: float, high: float) -> None:
+        check_range(name, getattr(self, name), low, high)
+
+    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in choices:
+            raise InputError(f"{name} must be one of {', '.join(choices)}. Received: {value}")
+
+    def _check_counts(self, *names: str, low: int = 1) -> None:
+        check_counts(low=low, **{name: getattr(self, name) for name in names})
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} must be above 0 and finite. Received: {value}")
