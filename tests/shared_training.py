@@ -113,7 +113,7 @@ def run(config, *, stop_after=None):
     """Train, if so wanted with an interruption after some epochs; and give what is left."""
     runs = []
 
-    class Watched(training._Run):
+    class Watched(training.TrainingRun):
         def begin(self):
             runs.append(self)
             super().begin()
@@ -123,13 +123,13 @@ def run(config, *, stop_after=None):
                 raise KeyboardInterrupt
             super().train_epoch(verbose)
 
-    whole, training._Run = training._Run, Watched
+    whole, training.TrainingRun = training.TrainingRun, Watched
     try:
         model = training.train(config, resume=stop_after is None, verbose=0)
     except KeyboardInterrupt:
         return None
     finally:
-        training._Run = whole
+        training.TrainingRun = whole
     iterations = int(keras.ops.convert_to_numpy(runs[0].trained.optimizer.iterations))
     return found(config, model) | {"iterations": iterations, "devices": runs[0].devices.count}
 

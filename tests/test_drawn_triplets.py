@@ -17,7 +17,7 @@ from deep_ranking.sampling import make_strategy
 from deep_ranking.training.batches import DrawnTriplets
 from deep_ranking.training.data import image_source
 from deep_ranking.training.drawn_triplets import triplet_supply
-from deep_ranking.training.run import _Run, train
+from deep_ranking.training.run import TrainingRun, train
 from deep_ranking.training.run_folder import RunState
 
 SIZE = 32
@@ -210,7 +210,7 @@ def nearest_by_hand(rows, count):
 def watched(config, monkeypatch, **options):
     """Train; give for each epoch the network's embeddings before it, and its triplets."""
     seen = []
-    whole = _Run.train_epoch
+    whole = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
         rows = embed_images(run.model, run.source.paths)
@@ -223,7 +223,7 @@ def watched(config, monkeypatch, **options):
         return found.rows[found.order]
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
+        patch.setattr(TrainingRun, "train_epoch", train_epoch)
         train(config, verbose=0, **options)
     return seen
 

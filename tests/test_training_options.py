@@ -16,7 +16,7 @@ from deep_ranking.files import InputError
 from deep_ranking.losses import RankingLoss, kernel_penalty, penalise_kernels
 from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
-from deep_ranking.training.run import _Run, train
+from deep_ranking.training.run import TrainingRun, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -68,7 +68,7 @@ def kernel_of(model):
 
 def watched(config, monkeypatch, look, *, stop_after=None, resume=False):
     """Train; `look` sees the run after each epoch. Stops as if by Ctrl+C if so wanted."""
-    whole = _Run.train_epoch
+    whole = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
         if run.state.num_epochs == stop_after:
@@ -77,7 +77,7 @@ def watched(config, monkeypatch, look, *, stop_after=None, resume=False):
         look(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
+        patch.setattr(TrainingRun, "train_epoch", train_epoch)
         if stop_after is None:
             return train(config, resume=resume, verbose=0)
         with pytest.raises(KeyboardInterrupt):
@@ -284,7 +284,7 @@ def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monke
 @pytest.mark.usefixtures("stub_network")
 def test_start_epoch_is_the_later_epoch_of_an_undisturbed_run(colors, tmp_path, monkeypatch):
     seen, dropout = {}, {}
-    original = _Run.train_epoch
+    original = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
         epoch = run.state.num_epochs
@@ -300,7 +300,7 @@ def test_start_epoch_is_the_later_epoch_of_an_undisturbed_run(colors, tmp_path, 
         dropout[run.config.output.stem, epoch] = np.array(state).tolist()
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
+        patch.setattr(TrainingRun, "train_epoch", train_epoch)
         whole = config_for(colors, tmp_path / "whole.h5", epochs=3)
         train(whole, verbose=0)
         later = replace(whole, output=tmp_path / "later.h5", start_epoch=2)
@@ -340,9 +340,9 @@ def test_a_start_between_judgements_is_judged_and_goes_on(colors, tmp_path, monk
 @pytest.mark.parametrize("start_epoch", [2, 3])
 def test_a_start_behind_the_heads_epochs_can_be_mended(colors, tmp_path, monkeypatch, start_epoch):
     """What there is to go back to was made before the first epoch."""
-    from deep_ranking.training.diagnosis import Finding
+    from deep_ranking.training.diagnosis import Diagnosis
 
-    found = iter([Finding("Collapse.", {"learning_rate": 0.001}, spoilt=True)])
+    found = iter([Diagnosis("Collapse.", {"learning_rate": 0.001}, spoilt=True)])
     monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
     trained_from = []
     monkeypatch.setattr(
@@ -385,7 +385,7 @@ def test_xla_is_passed_on(colors, tmp_path, monkeypatch, xla, wanted):
         whole(model, *args, **options)
 
     monkeypatch.setattr(keras.Model, "compile", compile_)
-    monkeypatch.setattr(_Run, "is_over", True)
+    monkeypatch.setattr(TrainingRun, "is_over", True)
     train(config_for(colors, tmp_path / "m.h5", xla=xla), verbose=0)
     assert asked == [wanted]
 

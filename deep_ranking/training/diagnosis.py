@@ -23,7 +23,7 @@ EASIER = {"hard": "semi-hard", "semi-hard": "all"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """What is wrong, and what may mend it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Finding:
     spoilt: bool = False
 
 
-def diagnose(history: list[Row], config: TrainConfig) -> Finding | None:
+def diagnose(history: list[Row], config: TrainConfig) -> Diagnosis | None:
     """Say what is wrong with a run.
 
     Args:
@@ -63,7 +63,7 @@ def diagnose(history: list[Row], config: TrainConfig) -> Finding | None:
             return _stuck(config)
     losses = [row["loss"] for row in trained[-SWINGS - 1 :]]
     if _swings(losses):
-        return Finding(
+        return Diagnosis(
             f"The loss swings to and fro ({', '.join(f'{loss:.3g}' for loss in losses)}): steps "
             "are too long. Try a lower --learning_rate or a larger --batch_size.",
             _lower_rate(config),
@@ -71,7 +71,7 @@ def diagnose(history: list[Row], config: TrainConfig) -> Finding | None:
     return None
 
 
-def not_finite(epoch: int, loss: float, config: TrainConfig) -> Finding:
+def not_finite(epoch: int, loss: float, config: TrainConfig) -> Diagnosis:
     """Say that an epoch left weights that are NaN or infinite.
 
     Args:
@@ -79,7 +79,7 @@ def not_finite(epoch: int, loss: float, config: TrainConfig) -> Finding:
         loss: its loss.
         config: the run's settings.
     """
-    return Finding(
+    return Diagnosis(
         f"weights became NaN or infinite in epoch {epoch} (loss {loss}); start anew with a lower "
         "--learning_rate and --overwrite",
         _lower_rate(config),
@@ -87,7 +87,7 @@ def not_finite(epoch: int, loss: float, config: TrainConfig) -> Finding:
     )
 
 
-def _collapse(row: Row, config: TrainConfig) -> Finding:
+def _collapse(row: Row, config: TrainConfig) -> Diagnosis:
     easier = f", --mining {EASIER[config.mining]}" if _can_be_easier(config) else ""
     fixes = _lower_rate(config)
     if easier:
@@ -95,7 +95,7 @@ def _collapse(row: Row, config: TrainConfig) -> Finding:
     sticks = (
         f", so the loss sticks at the gap of {config.gap:g}" if config.loss == "ranking" else ""
     )
-    return Finding(
+    return Diagnosis(
         f"Collapse: all embeddings are alike (mean distance {row['negative_distance']:.2g})"
         f"{sticks}. Try a lower --learning_rate{easier}, a smaller --gap, or pre-trained "
         "--weights.",
@@ -104,7 +104,7 @@ def _collapse(row: Row, config: TrainConfig) -> Finding:
     )
 
 
-def _inactive(row: Row, config: TrainConfig) -> Finding:
+def _inactive(row: Row, config: TrainConfig) -> Diagnosis:
     seen = "No triplet is" if row["active_triplets"] == 0 else "Hardly any triplet is"
     why = (
         f"{seen} active: every negative is already further away than its positive by the gap of "
@@ -112,14 +112,14 @@ def _inactive(row: Row, config: TrainConfig) -> Finding:
     )
     if config.batches == "classes" and config.mining in HARDER:
         mining = HARDER[config.mining]
-        return Finding(f"{why} Try --mining {mining} or a larger --gap.", {"mining": mining})
-    return Finding(f"{why} Try a larger --gap or sample new triplets.")
+        return Diagnosis(f"{why} Try --mining {mining} or a larger --gap.", {"mining": mining})
+    return Diagnosis(f"{why} Try a larger --gap or sample new triplets.")
 
 
-def _stuck(config: TrainConfig) -> Finding:
+def _stuck(config: TrainConfig) -> Diagnosis:
     fixes = {"mining": EASIER[config.mining]} if _can_be_easier(config) else _lower_rate(config)
     easier = f" --mining {EASIER[config.mining]}," if _can_be_easier(config) else ""
-    return Finding(
+    return Diagnosis(
         f"The loss sticks at the gap of {config.gap:g}: positives come no nearer than negatives. "
         f"Try{easier} --optimizer adam with --learning_rate 0.0001, a smaller --gap, or "
         "pre-trained --weights.",

@@ -4,7 +4,7 @@ from deep_ranking.config import TrainConfig
 from deep_ranking.training.run_folder import Row, RunState
 
 
-class Progress:
+class EarlyStopping:
     """The judgements of a run, one after the other.
 
     Args:
@@ -19,7 +19,7 @@ class Progress:
         self._sign = -1 if name == "loss" else 1  # that makes more better
         self._quantity = f"val_{name}" if config.validates else name
 
-    def take_in(self, row: Row) -> bool:
+    def update(self, row: Row) -> bool:
         """Count an epoch's row, if it was judged; True if it is the best so far."""
         if self._quantity not in row:
             return False

@@ -30,12 +30,12 @@ from deep_ranking.training.data import (
     start_embedding,
 )
 from deep_ranking.training.devices import Devices
-from deep_ranking.training.diagnosis import Finding, diagnose, not_finite
-from deep_ranking.training.early_stopping import Progress
+from deep_ranking.training.diagnosis import Diagnosis, diagnose, not_finite
+from deep_ranking.training.early_stopping import EarlyStopping
 from deep_ranking.training.optimizers import make_optimizer
 from deep_ranking.training.run_folder import Row, RunFolder, RunState
-from deep_ranking.training.tensorboard import Board
-from deep_ranking.training.validation import describe, make_validation
+from deep_ranking.training.tensorboard import TensorBoardWriter
+from deep_ranking.training.validation import make_validation, validation_summary
 
 # A run that was mended so often is not going to be.
 MAX_FIXES = 5
@@ -69,7 +69,7 @@ def train(
     """
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() else 2
-    run = _Run(config, resume=resume, overwrite=overwrite)
+    run = TrainingRun(config, resume=resume, overwrite=overwrite)
     run.begin()
     try:
         while not run.is_over:
@@ -79,8 +79,8 @@ def train(
     set_precision(run.model, FULL)
     run.model.make_predict_function(force=True)  # the one of its judgements has another precision
     save_model(run.model, config.output)
-    run.board.project(run.devices.on_one(run.model))
-    if run.progress.has_stopped:
+    run.tensorboard.write_embeddings(run.devices.on_one(run.model))
+    if run.early_stopping.has_stopped:
         epoch = run.state.num_epochs
         print(f"Stopped early after epoch {epoch}: no better for {config.patience} judgements.")
     if run.source.broken:
@@ -90,7 +90,7 @@ def train(
     return run.model
 
 
-class _Run:
+class TrainingRun:
     """One run: its batches, its networks, its folder and its state. Making it only checks.
 
     Attributes:
@@ -111,9 +111,9 @@ class _Run:
         self.images = image_source(config)
         self.source: Any = self.images
         self.validation = make_validation(config)
-        self.board = Board(config, self.images, self.validation)
+        self.tensorboard = TensorBoardWriter(config, self.images, self.validation)
         self.state = self.folder.read_state(config) if self.resumes else RunState.of(config)
-        self.progress = Progress(config, self.state)
+        self.early_stopping = EarlyStopping(config, self.state)
         self.devices = Devices(config.devices)
         make_folder(config.output.parent)
 
@@ -210,7 +210,7 @@ class _Run:
     @property
     def is_over(self) -> bool:
         """Whether all epochs are done, or nothing got better for too long."""
-        return self.progress.has_stopped or self.state.num_epochs >= self.config.epochs
+        return self.early_stopping.has_stopped or self.state.num_epochs >= self.config.epochs
 
     def train_epoch(self, verbose: int) -> None:
         """Train one epoch, and bring the run's folder up to date."""
@@ -218,7 +218,7 @@ class _Run:
         if self.trains_head != (epoch < self.config.head_epochs):
             self._compile(epoch)
         self.source.prepare(epoch, self.devices.on_one(self.model))
-        self.board.show_batch(self.source, epoch)
+        self.tensorboard.show_batch(self.source, epoch)
         _seed_dropout(self.model, self.config.seed, epoch)
         if isinstance(self.loss, BatchLoss) and self.loss.memory is not None:
             self.loss.memory.reset()
@@ -244,9 +244,9 @@ class _Run:
         row = self._judge(epoch + 1, row)
         self.state.num_epochs = epoch + 1
         self.state.history.append(row)
-        if self.progress.take_in(row):
+        if self.early_stopping.update(row):
             save_model(self.model, self.folder.best)
-        elif self.progress.is_on_plateau(row):
+        elif self.early_stopping.is_on_plateau(row):
             self.state.num_rate_drops += 1
             if self.trains_head == (self.state.num_epochs < self.config.head_epochs):
                 self._compile_again()
@@ -255,9 +255,9 @@ class _Run:
         self._save_checkpoint()
         self.folder.write_history(self.state.history)
         self.folder.draw_history(self.state.history, unless_younger_than=PICTURE_SECONDS)
-        self.board.add_epoch(row)
+        self.tensorboard.add_epoch(row)
 
-    def _diagnose(self, row: Row) -> Finding | None:
+    def _diagnose(self, row: Row) -> Diagnosis | None:
         """Say what is wrong after an epoch.
 
         Raises:
@@ -270,7 +270,7 @@ class _Run:
             raise InputError(finding.text)
         return finding
 
-    def _mend(self, finding: Finding) -> bool:
+    def _mend(self, finding: Diagnosis) -> bool:
         """Say what was found, and change the settings if that is wanted; True if they changed."""
         print(finding.text)
         fixes = finding.fixes
@@ -310,7 +310,9 @@ class _Run:
             embedded = embedded_images(network, paths, skip_broken=skip_broken)
         with embedded as rows:
             found, calibration = self.validation.measure(rows)
-        print(f"{f'Epoch {epoch}' if epoch else 'Before training'}, validation: {describe(found)}")
+        print(
+            f"{f'Epoch {epoch}' if epoch else 'Before training'}, validation: {validation_summary(found)}"
+        )
         self.state.calibration = None if calibration is None else calibration.to_json()
         self.model.calibration = calibration
         return row | found

@@ -20,7 +20,7 @@ from deep_ranking.files import InputError, atomic_path, make_folder, open_regula
 from deep_ranking.images import find_images
 from deep_ranking.sampling.triplet_file import triplet_files
 from deep_ranking.training.checkpoint import read_state
-from deep_ranking.training.history_plot import run_figure
+from deep_ranking.training.history import run_figure
 
 Row = dict[str, float]
 

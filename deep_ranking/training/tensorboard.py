@@ -35,7 +35,7 @@ NUM_PROJECTED = 1000
 THUMBNAIL_SIZE = 64
 
 
-class Board:
+class TensorBoardWriter:
     """What a run writes for TensorBoard; nothing, unless its settings ask for it.
 
     Args:
@@ -81,7 +81,7 @@ class Board:
             "triplet a row: query, positive, negative" if name == "triplets" else "class a row"
         )
         with self._events().as_default(step=epoch + 1):
-            tf.summary.image(name, in_rows(rows)[None], description=text)
+            tf.summary.image(name, image_grid(rows)[None], description=text)
         self._events().flush()
 
     def _first_cached_rows(self, source: FeatureSource, epoch: int) -> list[UInt8Array]:
@@ -111,7 +111,7 @@ class Board:
                     tf.summary.scalar(name, value)
         self._events().flush()
 
-    def project(self, model: keras.Model) -> None:
+    def write_embeddings(self, model: keras.Model) -> None:
         """Write embeddings of images, for the projector, at the end of the run.
 
         They are of up to 1,000 of the validation images, evenly spread over their list, or without
@@ -150,7 +150,7 @@ class Board:
         return self._writer
 
 
-def in_rows(rows: list[UInt8Array]) -> UInt8Array:
+def image_grid(rows: list[UInt8Array]) -> UInt8Array:
     """Lay images out in rows, with white between them.
 
     Args:

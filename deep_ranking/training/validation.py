@@ -15,7 +15,7 @@ from deep_ranking.metrics import triplet_distances
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, calibrate
 from deep_ranking.sampling.triplet_file import read_triplets
-from deep_ranking.training.batches import TripletsOfFile
+from deep_ranking.training.batches import FileTriplets
 from deep_ranking.training.run_folder import Row
 from deep_ranking.training.split import held_back_images, labelled_images
 
@@ -69,8 +69,8 @@ class TripletValidation(Validation):
 
     def __init__(self, config: TrainConfig, path: Path) -> None:
         self.num_triplets_per_batch = max(1, config.batch_size // 3)
-        file = TripletsOfFile(read_triplets(path), config.dataset)
-        file.missing(skip_broken=config.skip_broken)  # checks that the images exist
+        file = FileTriplets(read_triplets(path), config.dataset)
+        file.find_missing(skip_broken=config.skip_broken)  # checks that the images exist
         super().__init__(config, list(file.paths))
         self.triplets = file.triplets.rows
 
@@ -126,7 +126,7 @@ def make_validation(config: TrainConfig) -> Validation | None:
     return None
 
 
-def describe(found: Row) -> str:
+def validation_summary(found: Row) -> str:
     """Say what a judgement found, in words."""
     shown = ("val_similarity_precision", "val_recall_at_1", "val_map_at_r", "val_loss")
     return ", ".join(

@@ -5,7 +5,7 @@ embeddings that the model gives.
 """
 
 from deep_ranking.embedding.export.checking import DEFAULT_TOLERANCE
-from deep_ranking.embedding.export.export import Export, check_output, export_model
+from deep_ranking.embedding.export.exporting import Export, check_output, export_model
 from deep_ranking.embedding.export.formats import FORMATS
 
 __all__ = ["DEFAULT_TOLERANCE", "FORMATS", "Export", "check_output", "export_model"]

@@ -146,10 +146,10 @@ def _load_onnx(path: Path, name: str) -> Runtime:
 def _write_tflite(model: "keras.Model", path: Path, notes: str) -> None:
     import tensorflow as tf
 
-    from deep_ranking.embedding.export.for_litert import for_litert
+    from deep_ranking.embedding.export.litert_layers import with_litert_layers
 
     with tempfile.TemporaryDirectory() as folder:
-        _write_savedmodel(for_litert(model), Path(folder), notes)
+        _write_savedmodel(with_litert_layers(model), Path(folder), notes)
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
     with zipfile.ZipFile(path, "a") as behind:
         behind.writestr(NOTES_FILE, notes + "\n")

@@ -37,7 +37,7 @@ from deep_ranking.reports.page.html import (
     table,
 )
 from deep_ranking.reports.plots import plot_confusions, plot_distances, plot_negatives, plot_recall
-from deep_ranking.training.history_plot import History, plot_history
+from deep_ranking.training.history import History, plot_history
 
 THUMBNAIL_SIZE = 96
 NUM_WORST_CLASSES = 20

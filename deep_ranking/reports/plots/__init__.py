@@ -18,7 +18,7 @@ from deep_ranking.reports.plots.thumbnails import (
     map_points,
     neighbours_figure,
 )
-from deep_ranking.training.history_plot import History, plot_history, run_figure
+from deep_ranking.training.history import History, plot_history, run_figure
 
 __all__ = [
     "History",

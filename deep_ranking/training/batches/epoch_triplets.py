@@ -16,7 +16,7 @@ from deep_ranking.sampling.triplet_file import COLUMNS, Triplets, resolve_paths
 
 
 @dataclass(frozen=True)
-class EpochTriplets:
+class OrderedTriplets:
     """The triplets of an epoch.
 
     Attributes:
@@ -37,7 +37,7 @@ class EpochTriplets:
         return images
 
 
-class TripletSupply(ABC):
+class EpochTriplets(ABC):
     """Gives the triplets of each epoch.
 
     Attributes:
@@ -58,7 +58,9 @@ class TripletSupply(ABC):
         """Give the number of triplets of one pass, at most."""
 
     @abstractmethod
-    def of_epoch(self, epoch: int, *, count: int | None, seed: int, shuffle: bool) -> EpochTriplets:
+    def of_epoch(
+        self, epoch: int, *, count: int | None, seed: int, shuffle: bool
+    ) -> OrderedTriplets:
         """Give the triplets of an epoch.
 
         Args:
@@ -75,7 +77,7 @@ class TripletSupply(ABC):
     def prepare(self, epoch: int, model: Any) -> None:  # noqa: B027  # most need nothing
         """Get ready for an epoch, which `model` is about to be trained in."""
 
-    def missing(self, *, skip_broken: bool) -> set[int]:
+    def find_missing(self, *, skip_broken: bool) -> set[int]:
         """Give the images that are not there, before hours of training meet one.
 
         Raises:
@@ -87,7 +89,7 @@ class TripletSupply(ABC):
         """Give what is left out where some images cannot be read: triplets, or else the images."""
         return set(images)
 
-    def located(self, row: int, error: InputError) -> InputError:
+    def error_at(self, row: int, error: InputError) -> InputError:
         """Say of an image's fault where its triplet is, and what to do."""
         return InputError(
             f"{self._place(row)}{error}; mend the image, or leave such triplets out with "
@@ -99,7 +101,7 @@ class TripletSupply(ABC):
         return ""
 
 
-class TripletsOfFile(TripletSupply):
+class FileTriplets(EpochTriplets):
     """All triplets of a file in each epoch, permuted by (seed, epoch).
 
     Args:
@@ -125,14 +127,16 @@ class TripletsOfFile(TripletSupply):
     def __len__(self) -> int:
         return len(self.triplets)
 
-    def of_epoch(self, epoch: int, *, count: int | None, seed: int, shuffle: bool) -> EpochTriplets:
+    def of_epoch(
+        self, epoch: int, *, count: int | None, seed: int, shuffle: bool
+    ) -> OrderedTriplets:
         """Give the file's triplets, or a part of one permutation after the other."""
 
         def permutation(number: int) -> Int32Array:
             return _permuted(len(self), [seed, number] if shuffle else None)
 
         if count is None:
-            return EpochTriplets(self.triplets.rows, permutation(epoch))
+            return OrderedTriplets(self.triplets.rows, permutation(epoch))
         begin = epoch * count
         passes = range(begin // len(self), -(-(begin + count) // len(self)))
         pieces = [
@@ -141,9 +145,9 @@ class TripletsOfFile(TripletSupply):
             ]
             for number in passes
         ]
-        return EpochTriplets(self.triplets.rows, np.concatenate(pieces))
+        return OrderedTriplets(self.triplets.rows, np.concatenate(pieces))
 
-    def missing(self, *, skip_broken: bool) -> set[int]:
+    def find_missing(self, *, skip_broken: bool) -> set[int]:
         """Give the images that are not there."""
         missing = np.array([not os.path.exists(path) for path in self.paths])
         if not missing.any():
@@ -152,7 +156,7 @@ class TripletsOfFile(TripletSupply):
         if not skip_broken:
             rows = self.triplets.rows[triplets[0]]
             path = self.paths[rows[missing[rows]][0]]
-            raise self.located(int(triplets[0]), InputError(f"{path}: no such image"))
+            raise self.error_at(int(triplets[0]), InputError(f"{path}: no such image"))
         if len(triplets) == len(self):
             raise InputError(f"{self.name}: every triplet has a missing image")
         return set(np.flatnonzero(missing).tolist())
@@ -166,7 +170,7 @@ class TripletsOfFile(TripletSupply):
         return f"{self.triplets.place(row)}: "
 
 
-class DrawnTriplets(TripletSupply):
+class DrawnTriplets(EpochTriplets):
     """Triplets that a strategy draws for each epoch: 12 bytes for each triplet of it, and no file.
 
     Args:
@@ -193,9 +197,9 @@ class DrawnTriplets(TripletSupply):
         self._description = description
         self._repeats = repeats
         self._opened = opened
-        self.change(strategy)
+        self.set_strategy(strategy)
 
-    def change(self, strategy: Strategy) -> None:
+    def set_strategy(self, strategy: Strategy) -> None:
         """Draw by another strategy for the same images from now on."""
         self._strategy = strategy
         self._stream: _Stream | None = None
@@ -209,7 +213,9 @@ class DrawnTriplets(TripletSupply):
     def __len__(self) -> int:
         return self._strategy.num_triplets
 
-    def of_epoch(self, epoch: int, *, count: int | None, seed: int, shuffle: bool) -> EpochTriplets:
+    def of_epoch(
+        self, epoch: int, *, count: int | None, seed: int, shuffle: bool
+    ) -> OrderedTriplets:
         """Draw a pass over the queries, or go on through the endless stream."""
         number, again = divmod(epoch, self._repeats)
         key = (number, count, seed, shuffle)
@@ -218,7 +224,7 @@ class DrawnTriplets(TripletSupply):
         rows = self._latest[1]
         # Triplets that are trained on again come in another order.
         order = _permuted(len(rows), [seed, epoch, 8] if shuffle and again else None)
-        return EpochTriplets(rows, order)
+        return OrderedTriplets(rows, order)
 
     def _draw(self, number: int, count: int | None, seed: int, shuffle: bool) -> Int32Array:
         if count is None:

@@ -21,8 +21,8 @@ from deep_ranking.images.augmentation import Augmentation, draw_views
 from deep_ranking.sampling.triplet_file import COLUMNS, read_triplets
 from deep_ranking.training.batches.epoch_triplets import (
     EpochTriplets,
-    TripletsOfFile,
-    TripletSupply,
+    FileTriplets,
+    OrderedTriplets,
 )
 
 NUM_SAVED_TRIPLETS = 100
@@ -62,7 +62,7 @@ def triplet_dataset(
             of 3. A broken image shows while iterating, as a `tf.errors.OpError` with its text.
     """
     source = TripletSource(
-        TripletsOfFile(read_triplets(path), dataset_dir),
+        FileTriplets(read_triplets(path), dataset_dir),
         image_size=image_size,
         batch_size=batch_size,
         augmentation=augmentation,
@@ -101,7 +101,7 @@ class TripletSource(BatchSource):
 
     def __init__(
         self,
-        supply: TripletSupply,
+        epoch_triplets: EpochTriplets,
         *,
         image_size: int,
         batch_size: int,
@@ -119,7 +119,7 @@ class TripletSource(BatchSource):
             )
         super().__init__()
         self.image_size = image_size
-        self.supply = supply
+        self.epoch_triplets = epoch_triplets
         self.triplets_per_batch = batch_size // 3
         self.augmentation = augmentation
         self.shuffle = shuffle
@@ -127,27 +127,27 @@ class TripletSource(BatchSource):
         self.skip_broken = skip_broken
         self.steps_per_epoch = steps_per_epoch
         self.save_dir = make_folder(save_dir) if save_dir is not None else None
-        self.paths = supply.paths
-        self._broken = supply.missing(skip_broken=skip_broken)  # images
+        self.paths = epoch_triplets.paths
+        self._broken = epoch_triplets.find_missing(skip_broken=skip_broken)  # images
 
     @property
     def num_batches(self) -> int:
         """Batches an epoch, with nothing left out."""
-        return self.steps_per_epoch or -(-len(self.supply) // self.triplets_per_batch)
+        return self.steps_per_epoch or -(-len(self.epoch_triplets) // self.triplets_per_batch)
 
     @property
     def description(self) -> str:
         """What is trained on, in words."""
-        return self.supply.description
+        return self.epoch_triplets.description
 
     @property
     def broken(self) -> set[int]:
         """With `skip_broken`, what was left out so far, as the supply numbers it."""
-        return self.supply.left_out(self._broken)
+        return self.epoch_triplets.left_out(self._broken)
 
     def prepare(self, epoch: int, model: Any) -> None:
         """Let the supply get ready for an epoch."""
-        self.supply.prepare(epoch, model)
+        self.epoch_triplets.prepare(epoch, model)
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
         """Give the batches of one epoch, as `triplet_dataset` describes them."""
@@ -176,13 +176,15 @@ class TripletSource(BatchSource):
         images = self._read_batch(triplets, range(min(count, len(triplets))), epoch)
         return np.split(images, len(images) // 3)
 
-    def _of_epoch(self, epoch: int) -> EpochTriplets:
+    def _of_epoch(self, epoch: int) -> OrderedTriplets:
         count = None
         if self.steps_per_epoch is not None:
             count = self.steps_per_epoch * self.triplets_per_batch
-        return self.supply.of_epoch(epoch, count=count, seed=self.seed, shuffle=self.shuffle)
+        return self.epoch_triplets.of_epoch(
+            epoch, count=count, seed=self.seed, shuffle=self.shuffle
+        )
 
-    def _read_batch(self, triplets: EpochTriplets, positions: range, epoch: int) -> UInt8Array:
+    def _read_batch(self, triplets: OrderedTriplets, positions: range, epoch: int) -> UInt8Array:
         """Read the images of one batch: uint8 (3 * triplets, size, size, 3)."""
         images = np.empty((3 * len(positions), self.image_size, self.image_size, 3), np.uint8)
         filled = 0
@@ -192,12 +194,14 @@ class TripletSource(BatchSource):
         if filled == 0:  # no batch may be empty: it takes the next triplet that is whole
             following = (*range(positions.stop, len(triplets)), *range(positions.start))
             if not any(self._read_triplet(triplets, each, epoch, images[:3]) for each in following):
-                raise InputError(f"{self.supply.name}: every triplet has a missing or broken image")
+                raise InputError(
+                    f"{self.epoch_triplets.name}: every triplet has a missing or broken image"
+                )
             filled = 3
         return images[:filled]
 
     def _read_triplet(
-        self, triplets: EpochTriplets, position: int, epoch: int, images: UInt8Array
+        self, triplets: OrderedTriplets, position: int, epoch: int, images: UInt8Array
     ) -> bool:
         """Read three images into `images`; False if the triplet is to be left out."""
         numbers = triplets.images(position)
@@ -210,7 +214,7 @@ class TripletSource(BatchSource):
                 images[row] = read_image(self.paths[number], self.image_size, view)
         except InputError as error:
             if not self.skip_broken:
-                raise self.supply.located(int(triplets.order[position]), error) from None
+                raise self.epoch_triplets.error_at(int(triplets.order[position]), error) from None
             self._broken.add(number)
             return False
         if self.save_dir is not None and position < NUM_SAVED_TRIPLETS:

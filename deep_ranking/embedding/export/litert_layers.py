@@ -37,7 +37,7 @@ class PaddedConv2D(keras.layers.Conv2D):
         return self.activation(outputs)
 
 
-def for_litert(model: keras.Model) -> keras.Model:
+def with_litert_layers(model: keras.Model) -> keras.Model:
     """Copy a model, with layers in it that LiteRT cannot get wrong.
 
     Args:
