@@ -17,8 +17,8 @@ from deep_ranking.sampling import make_strategy
 from deep_ranking.training.batches import DrawnTriplets
 from deep_ranking.training.data import image_source
 from deep_ranking.training.drawn_triplets import triplet_supply
+from deep_ranking.training.resuming import RunState
 from deep_ranking.training.run import TrainingRun, train
-from deep_ranking.training.run_folder import RunState
 
 SIZE = 32
 SMALL = NetworkConfig(image_size=SIZE, weights=None, embedding_size=4, dropout=0.2)
@@ -213,7 +213,7 @@ def watched(config, monkeypatch, **options):
     whole = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
-        rows = embed_images(run.model, run.source.paths)
+        rows = embed_images(run.trainer.model, run.source.paths)
         epoch = run.state.num_epochs
         whole(run, verbose)
         seen.append((rows, triplets_of(run.source, epoch)))
@@ -290,7 +290,7 @@ def test_broken_images_are_named_or_left_out(tmp_path, write_colors, capsys):
         with pytest.raises(InputError, match=r"green/1\.png"):
             train(config, verbose=0)
         train(replace(config, skip_broken=True), overwrite=True, verbose=0)
-    assert "1 images left out: a missing or broken image." in capsys.readouterr().out
+    assert "1 image left out: a missing or broken image." in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("stub_network")
@@ -320,12 +320,12 @@ def test_another_file_of_relevance_is_another_run(folder, tmp_path):
     file = tmp_path / "scores.csv"
     file.write_text("a.png,b.png,1\n")
     config = config_for(folder, tmp_path / "m.h5", "relevance", {"relevance": str(file)})
-    before = RunState.of(config).fingerprints
-    assert RunState.of(config).fingerprints == before
+    before = RunState.at_start(config).fingerprints
+    assert RunState.at_start(config).fingerprints == before
     file.write_text("a.png,b.png,2\n")
-    assert RunState.of(config).fingerprints != before
-    tree = RunState.of(replace(config, relevance="tree")).fingerprints
-    assert tree != RunState.of(replace(config, relevance="features")).fingerprints
+    assert RunState.at_start(config).fingerprints != before
+    tree = RunState.at_start(replace(config, relevance="tree")).fingerprints
+    assert tree != RunState.at_start(replace(config, relevance="features")).fingerprints
 
 
 # Wrong calls

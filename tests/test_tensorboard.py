@@ -67,8 +67,8 @@ def classes_config(folder, output, **changes):
 def trained(folder, tmp_path_factory):
     """A run of two epochs, judged on other classes: its settings and its model."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("deep_ranking.training.run.build_network", build_stub)
-    patch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
+    patch.setattr("deep_ranking.training.trainer.build_network", build_stub)
+    patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
     output = tmp_path_factory.mktemp("run") / "model.h5"
     config = config_for(folder, output, validation_dataset=folder / "others")
     yield config, train(config, verbose=0)

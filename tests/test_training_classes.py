@@ -145,7 +145,8 @@ def test_the_head_trains_first_and_then_the_upper_layers(colors, tmp_path, monke
         whole(run, verbose)
         seen[run.state.num_epochs] = {
             name: np.abs(
-                run.model.get_layer(name).get_weights()[0] - fresh.get_layer(name).get_weights()[0]
+                run.trainer.model.get_layer(name).get_weights()[0]
+                - fresh.get_layer(name).get_weights()[0]
             ).max()
             for name in ("block5_conv2", "block5_conv3", "embedding")
         }
@@ -209,7 +210,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, write_colors, capsys):
         with pytest.raises(InputError, match=r"green/1\.png.*"):
             train(config, verbose=0)
         train(replace(config, skip_broken=True), overwrite=True, verbose=0)
-        assert "1 images left out" in capsys.readouterr().out
+        assert "1 image left out" in capsys.readouterr().out
 
 
 def mended(config, monkeypatch, findings):

@@ -41,7 +41,7 @@ class NoFigure:
 @pytest.fixture
 def no_pictures(monkeypatch):
     """The picture of the history takes longer than such an epoch."""
-    monkeypatch.setattr("deep_ranking.training.run_folder.run_figure", lambda _: NoFigure())
+    monkeypatch.setattr("deep_ranking.training.history.run_figure", lambda _: NoFigure())
 
 
 def config_for(colors, output, **changes):
@@ -140,7 +140,7 @@ def test_penalty_pulls_each_step_by_its_gradient():
 def test_penalty_is_in_the_history_and_not_in_the_file(colors, tmp_path, monkeypatch):
     config = config_for(colors, tmp_path / "m.h5", weight_penalty=0.5, learning_rate=0.1)
     kernels = []
-    model = watched(config, monkeypatch, lambda run: kernels.append(kernel_of(run.model)))
+    model = watched(config, monkeypatch, lambda run: kernels.append(kernel_of(run.trainer.model)))
     shown = [float(row["weight_penalty"]) for row in history_of(config)]
     wanted = [0.5 * (kernel.astype(np.float64) ** 2).sum() for kernel in kernels]
     assert shown == pytest.approx(wanted, rel=1e-5)
@@ -178,7 +178,7 @@ def worse_and_worse(monkeypatch, values):
 
 
 def rate_of(run):
-    return float(run.trained.optimizer.learning_rate)
+    return float(run.trainer.optimizer.learning_rate)
 
 
 @pytest.mark.usefixtures("stub_network")
@@ -201,7 +201,7 @@ def test_plateau_lowers_the_rate(colors, tmp_path, monkeypatch, capsys, decay):
     watched(
         config,
         monkeypatch,
-        lambda run: seen.append((rate_of(run), int(run.trained.optimizer.iterations))),
+        lambda run: seen.append((rate_of(run), int(run.trainer.optimizer.iterations))),
     )
     rates, iterations = zip(*seen, strict=True)
     falls = [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
@@ -231,7 +231,7 @@ def test_plateau_keeps_momentum_and_a_resumed_run_the_lower_rate(colors, tmp_pat
     momenta, rates = [], []
 
     def look(run):
-        variables = run.trained.optimizer.variables
+        variables = run.trainer.optimizer.variables
         momenta.append([np.array(each) for each in variables if "momentum" in each.path])
 
     undisturbed = watched(config("a.h5"), monkeypatch, look)
@@ -248,7 +248,7 @@ def test_plateau_keeps_momentum_and_a_resumed_run_the_lower_rate(colors, tmp_pat
 def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monkeypatch):
     """The optimizer is a new one then, of other weights."""
     monkeypatch.setattr(
-        "deep_ranking.training.run.set_trainable_from",
+        "deep_ranking.training.trainer.set_trainable_from",
         lambda model, first: setattr(model.get_layer("hidden"), "trainable", first != "head"),
     )
 
@@ -260,7 +260,7 @@ def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monke
         whole.network_config, whole.backbone_layers = config, ["hidden"]
         return whole
 
-    monkeypatch.setattr("deep_ranking.training.run.build_network", with_hidden)
+    monkeypatch.setattr("deep_ranking.training.trainer.build_network", with_hidden)
     worse_and_worse(monkeypatch, [0.5] * 10)
     config = config_for(
         colors,
@@ -296,7 +296,7 @@ def test_start_epoch_is_the_later_epoch_of_an_undisturbed_run(colors, tmp_path, 
             )
             original(run, verbose)
         seen.setdefault(run.config.output.stem, []).append((epoch, datasets))
-        state = run.model.get_layer("dropout").seed_generator.state
+        state = run.trainer.model.get_layer("dropout").seed_generator.state
         dropout[run.config.output.stem, epoch] = np.array(state).tolist()
 
     with monkeypatch.context() as patch:
@@ -346,7 +346,7 @@ def test_a_start_behind_the_heads_epochs_can_be_mended(colors, tmp_path, monkeyp
     monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
     trained_from = []
     monkeypatch.setattr(
-        "deep_ranking.training.run.set_trainable_from",
+        "deep_ranking.training.trainer.set_trainable_from",
         lambda model, first: (
             trained_from.append(first) or setattr(model.get_layer("embedding"), "trainable", True)
         ),

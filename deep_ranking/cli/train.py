@@ -1,10 +1,8 @@
 """`train.py`: triplets.txt -> deepranking.h5."""
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from deep_ranking.cli.arguments import add_config_arguments, config_from
 from deep_ranking.cli.notes import start_tensorflow
@@ -79,15 +77,23 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and say where the model is."""
     args = parser.parse_args(argv)
     resume = hasattr(args, "resume")
-    goes_on = resume and _take_settings_of_earlier_run(parser, args.output.with_suffix(".run"))
-    if not goes_on and hasattr(args, "recipe"):
+    settings_path = args.output.with_suffix(".run") / "config.json"
+    resumed = resume and settings_path.exists()
+    if resumed:
+        from deep_ranking.training.resuming import not_settings, read_settings
+
+        settings = read_settings(settings_path)
+        parser.set_defaults(**{name: each for name, each in settings.items() if each is not None})
+    elif resume:
+        print(f"Nothing to resume in {settings_path.parent}: starting.")
+    if not resumed and hasattr(args, "recipe"):
         take_settings_of_recipe(parser, RECIPES[args.recipe], argv)
     try:
         config = train_config(parser, parser.parse_args(argv))
     except (TypeError, AttributeError):
-        if not goes_on:
+        if not resumed:
             raise
-        raise _no_settings(args.output.with_suffix(".run") / "config.json") from None
+        raise not_settings(settings_path) from None
 
     start_tensorflow()
     from deep_ranking.training.run import train
@@ -138,27 +144,3 @@ def take_settings_of_recipe(
         )
     missing = {name: value for name, value in usual.items() if getattr(args, name) is None}
     parser.set_defaults(**missing)
-
-
-def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, run_dir: Path) -> bool:
-    """Make the settings that the run began with the defaults of the flags; False if none has."""
-    path = run_dir / "config.json"
-    if not path.exists():
-        print(f"Nothing to resume in {run_dir}: starting.")
-        return False
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        network = settings.pop("network")
-        augmentation = settings.pop("augmentation")
-        sampling = settings.pop("sampling", {})  # which runs of earlier versions do not have
-        network["weights"] = network["weights"] or "none"
-        defaults = settings | network | sampling | (augmentation or {})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _no_settings(path) from None
-    defaults["augment"] = augmentation is not None
-    parser.set_defaults(**{name: value for name, value in defaults.items() if value is not None})
-    return True
-
-
-def _no_settings(path: Path) -> InputError:
-    return InputError(f"{path}: not the settings of a run; start anew by --overwrite")

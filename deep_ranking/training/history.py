@@ -1,22 +1,100 @@
-"""A training run over its epochs."""
+"""The history of a training run: `history.csv`, an epoch a line, and `history.png`, its picture."""
 
+import csv
+import io
+import math
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from deep_ranking.files import InputError, atomic_path, open_regular
+
+Row = dict[str, float]
+"""What was measured in an epoch, by name, and "epoch", counted from 1; 0 is before training."""
+
 History = Sequence[Mapping[str, float]]
 
 
-def plot_history(history: History, quantities: Sequence[str], ax: Axes | None = None) -> Axes:
-    """Draw quantities of a training run over its epochs, and the same on validation data.
+def write_history(path: Path, history: Sequence[Row]) -> None:
+    """Write a history as CSV, with the columns of the latest epoch first."""
+    columns = list(dict.fromkeys(name for row in reversed(history) for name in row))
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as handle,
+    ):
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: Path) -> list[Row]:
+    """Read a file of `write_history`: a line of names, then a line for each epoch.
+
+    Returns:
+        One row an epoch, without the cells that are empty.
+
+    Raises:
+        InputError: there is no such file, or it is not a history; with the line.
+    """
+    try:
+        with open_regular(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as handle:
+            reader = csv.DictReader(handle, restkey="", restval="")
+            if "epoch" not in (reader.fieldnames or ()):
+                raise InputError(f"{path}:1: expected a line of names with epoch among them")
+            rows = []
+            for cells in reader:
+                rows.append({name: float(cell) for name, cell in cells.items() if cell})
+                if not math.isfinite(rows[-1].get("epoch", math.nan)):
+                    raise InputError(f"{path}:{reader.line_num}: expected the number of an epoch")
+            return rows
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check --history") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        line = f":{reader.line_num}" if not isinstance(error, UnicodeDecodeError) else ""
+        raise InputError(f"{path}{line}: expected numbers; not a history of train.py") from None
+
+
+class HistoryPicture:
+    """Draws `history.png` again as a run goes on.
 
     Args:
-        history: one mapping an epoch, with "epoch" and the quantities that were measured in it;
-            those on validation data have "val_" before their name.
-        quantities: names of the quantities to draw.
-        ax: axes to draw on.
+        path: file to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._drawn = -math.inf
+
+    def draw(self, history: History, *, unless_younger_than: float = 0.0) -> None:
+        """Draw the picture, unless the history is empty.
+
+        Args:
+            history: one row an epoch.
+            unless_younger_than: keep a picture that was drawn fewer seconds ago: drawing takes
+                longer than some epochs.
+        """
+        now = time.monotonic()
+        if not history or now - self._drawn < unless_younger_than:
+            return
+        self._drawn = now
+        with atomic_path(self._path) as temporary:
+            run_figure(history).savefig(temporary)
+
+
+def plot_history(history: History, quantities: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Draw quantities of a training run over its epochs, in training and in validation.
+
+    Args:
+        history: one mapping an epoch, with "epoch" and what was measured in it; names of
+            validation begin with "val_".
+        quantities: names of the quantities to draw, without "val_".
+        ax: axes to draw on; None for new ones.
 
     Returns:
         The axes.
