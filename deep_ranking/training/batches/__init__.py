@@ -1,4 +1,4 @@
-"""Images -> `tf.data` batches: of triplets, of class folders, of cached features."""
+"""Images -> `tf.data` batches for training: of triplets, of classes, or of cached features."""
 
 from deep_ranking.training.batches.classes import ClassSource, FeatureSource, split_by_class
 from deep_ranking.training.batches.epoch_triplets import (

@@ -1,8 +1,7 @@
 """Triplets -> `tf.data` batches whose rows 3i, 3i + 1, 3i + 2 are one triplet.
 
-Shuffling moves triplets, never images. What an epoch holds depends on (seed, epoch) alone, so that
-a run can go on at any epoch: `TripletSource.dataset(epoch)`. Which triplets that are, a file or a
-strategy says: `supply`.
+Shuffling moves triplets, never images. The batches of an epoch depend on (seed, epoch) alone, so
+that a run can go on at any epoch. `epoch_triplets` says which triplets an epoch has.
 """
 
 import os
@@ -46,20 +45,20 @@ def triplet_dataset(
         path: triplet file.
         image_size: side of the images in pixels.
         batch_size: images a batch, a multiple of 3; the last batch may be short.
-        dataset_dir: folder that the file's paths start from, if not the file's own.
+        dataset_dir: folder that the paths are relative to; None for the file's own folder.
         augmentation: random changes; None for none.
-        shuffle: permute all triplets, by (seed, epoch); otherwise the file's order.
+        shuffle: permute all triplets, by (seed, epoch); otherwise keep the file's order.
         seed: with `epoch`, decides order and augmentation.
         epoch: number of the epoch, from 0.
-        skip_broken: leave out a triplet that has a missing or broken image, rather than stop.
+        skip_broken: leave out triplets with a missing or broken image instead of raising an error.
 
     Returns:
         Dataset of (images, roles): float32 (rows, image_size, image_size, 3), RGB in [0, 255], and
         int32 (rows,): 0 query, 1 positive, 2 negative, in turn.
 
     Raises:
-        InputError: the file or an image of it cannot be used, or the batch size is no multiple
-            of 3. A broken image shows while iterating, as a `tf.errors.OpError` with its text.
+        InputError: the file or an image of it cannot be used, or the batch size is not a multiple
+            of 3. A broken image is found while iterating: a `tf.errors.OpError` with that text.
     """
     source = TripletSource(
         FileTriplets(read_triplets(path), dataset_dir),
@@ -77,18 +76,16 @@ class TripletSource(BatchSource):
     """The batches of each epoch over triplets.
 
     Args:
-        supply: which triplets.
-        image_size: as for `triplet_dataset`, like all that follow.
-        batch_size: images a batch.
-        augmentation: random changes.
+        triplets: the triplets of each epoch.
+        image_size: side of the images in pixels.
+        batch_size: images a batch, a multiple of 3.
+        augmentation: random changes; None for none.
         shuffle: whether to permute the triplets of an epoch.
-        seed: decides order and augmentation.
-        skip_broken: whether to leave broken triplets out.
-        steps_per_epoch: batches an epoch; None for one pass over all triplets. With a number,
-            epochs follow each other through one pass after the other, so that all come up equally
-            often.
-        save_dir: folder that gets the first 100 triplets an epoch as PNG files, as the network
-            sees them.
+        seed: with the epoch, decides order and augmentation.
+        skip_broken: leave out triplets with a missing or broken image instead of raising an error.
+        steps_per_epoch: batches an epoch; None for one pass over all triplets. With a number, an
+            epoch continues the pass of the epoch before, so that all triplets come equally often.
+        save_dir: folder for the first 100 triplets an epoch as PNG files, as the network sees them.
 
     Attributes:
         paths: the images.
@@ -101,7 +98,7 @@ class TripletSource(BatchSource):
 
     def __init__(
         self,
-        epoch_triplets: EpochTriplets,
+        triplets: EpochTriplets,
         *,
         image_size: int,
         batch_size: int,
@@ -119,7 +116,7 @@ class TripletSource(BatchSource):
             )
         super().__init__()
         self.image_size = image_size
-        self.epoch_triplets = epoch_triplets
+        self.triplets = triplets
         self.triplets_per_batch = batch_size // 3
         self.augmentation = augmentation
         self.shuffle = shuffle
@@ -127,30 +124,30 @@ class TripletSource(BatchSource):
         self.skip_broken = skip_broken
         self.steps_per_epoch = steps_per_epoch
         self.save_dir = make_folder(save_dir) if save_dir is not None else None
-        self.paths = epoch_triplets.paths
-        self._broken = epoch_triplets.find_missing(skip_broken=skip_broken)  # images
+        self.paths = triplets.paths
+        self._broken = triplets.find_missing(skip_broken=skip_broken)  # images
 
     @property
     def num_batches(self) -> int:
         """Batches an epoch, with nothing left out."""
-        return self.steps_per_epoch or -(-len(self.epoch_triplets) // self.triplets_per_batch)
+        return self.steps_per_epoch or -(-len(self.triplets) // self.triplets_per_batch)
 
     @property
     def description(self) -> str:
-        """What is trained on, in words."""
-        return self.epoch_triplets.description
+        """The training data in words."""
+        return self.triplets.description
 
     @property
     def broken(self) -> set[int]:
-        """With `skip_broken`, what was left out so far, as the supply numbers it."""
-        return self.epoch_triplets.left_out(self._broken)
+        """With `skip_broken`, the numbers of the triplets (or images) that were left out so far."""
+        return self.triplets.left_out(self._broken)
 
     def prepare(self, epoch: int, model: Any) -> None:
-        """Let the supply get ready for an epoch."""
-        self.epoch_triplets.prepare(epoch, model)
+        """Choose the triplets of an epoch; see `EpochTriplets.prepare`."""
+        self.triplets.prepare(epoch, model)
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
-        """Give the batches of one epoch, as `triplet_dataset` describes them."""
+        """Return the batches of one epoch, like `triplet_dataset`."""
         triplets = self._of_epoch(epoch)
 
         def read(batch: int) -> list[Array]:
@@ -164,13 +161,13 @@ class TripletSource(BatchSource):
         return self._batches(read, num_batches, [image_spec(self.image_size), roles])
 
     def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
-        """Give the images of the first `count` triplets of an epoch, as the network sees them.
+        """Return the images of the first `count` triplets of an epoch, as the network sees them.
 
         Returns:
             For each triplet uint8 (3, image_size, image_size, 3): query, positive, negative.
 
         Raises:
-            InputError: an image is missing or broken, and its triplet is not to be left out.
+            InputError: an image is missing or broken, without `skip_broken`.
         """
         triplets = self._of_epoch(epoch)
         images = self._read_batch(triplets, range(min(count, len(triplets))), epoch)
@@ -180,9 +177,7 @@ class TripletSource(BatchSource):
         count = None
         if self.steps_per_epoch is not None:
             count = self.steps_per_epoch * self.triplets_per_batch
-        return self.epoch_triplets.of_epoch(
-            epoch, count=count, seed=self.seed, shuffle=self.shuffle
-        )
+        return self.triplets.of_epoch(epoch, count=count, seed=self.seed, shuffle=self.shuffle)
 
     def _read_batch(self, triplets: OrderedTriplets, positions: range, epoch: int) -> UInt8Array:
         """Read the images of one batch: uint8 (3 * triplets, size, size, 3)."""
@@ -191,11 +186,11 @@ class TripletSource(BatchSource):
         for position in positions:
             if self._read_triplet(triplets, position, epoch, images[filled : filled + 3]):
                 filled += 3
-        if filled == 0:  # no batch may be empty: it takes the next triplet that is whole
+        if filled == 0:  # no batch may be empty: use the next triplet whose images are whole
             following = (*range(positions.stop, len(triplets)), *range(positions.start))
             if not any(self._read_triplet(triplets, each, epoch, images[:3]) for each in following):
                 raise InputError(
-                    f"{self.epoch_triplets.name}: every triplet has a missing or broken image"
+                    f"{self.triplets.name}: every triplet has a missing or broken image"
                 )
             filled = 3
         return images[:filled]
@@ -203,7 +198,7 @@ class TripletSource(BatchSource):
     def _read_triplet(
         self, triplets: OrderedTriplets, position: int, epoch: int, images: UInt8Array
     ) -> bool:
-        """Read three images into `images`; False if the triplet is to be left out."""
+        """Read three images into `images`; return False if one is broken and left out."""
         numbers = triplets.images(position)
         if not self._broken.isdisjoint(numbers):
             return False
@@ -214,7 +209,7 @@ class TripletSource(BatchSource):
                 images[row] = read_image(self.paths[number], self.image_size, view)
         except InputError as error:
             if not self.skip_broken:
-                raise self.epoch_triplets.error_at(int(triplets.order[position]), error) from None
+                raise self.triplets.error_at(int(triplets.order[position]), error) from None
             self._broken.add(number)
             return False
         if self.save_dir is not None and position < NUM_SAVED_TRIPLETS:
