@@ -1,7 +1,7 @@
-"""Model -> what other programs run: a TensorFlow SavedModel, ONNX, or TensorFlow Lite.
+"""Model -> a file that other programs run: a TensorFlow SavedModel, ONNX, or TensorFlow Lite.
 
-Nothing is called exported before it was opened again in the runtime that it is for, and gave the
-embeddings that the model gives.
+Every export is checked before it appears under its name: opened in its own runtime, it must return
+the model's embeddings.
 """
 
 from deep_ranking.embedding.export.checking import DEFAULT_TOLERANCE

@@ -116,7 +116,7 @@ class ClassSource(BatchSource):
         except InputError as error:
             if not self.skip_broken:
                 raise InputError(
-                    f"{error}; mend the image, or leave such images out with --skip_broken"
+                    f"{error}; repair the image, or leave such images out with --skip_broken"
                 ) from None
             self.broken.add(number)
             return False

@@ -92,7 +92,7 @@ class EpochTriplets(ABC):
     def error_at(self, row: int, error: InputError) -> InputError:
         """Return an image's error with the place of its triplet and what to do."""
         return InputError(
-            f"{self._place(row)}{error}; mend the image, or leave such triplets out with "
+            f"{self._place(row)}{error}; repair the image, or leave such triplets out with "
             "--skip_broken"
         )
 
