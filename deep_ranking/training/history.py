@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -60,30 +59,10 @@ def read_history(path: Path) -> list[Row]:
         raise InputError(f"{path}{line}: expected numbers; not a history of train.py") from None
 
 
-class HistoryPicture:
-    """Draws `history.png` again as a run goes on.
-
-    Args:
-        path: file to write.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._drawn = -math.inf
-
-    def draw(self, history: History, *, unless_younger_than: float = 0.0) -> None:
-        """Draw the picture, unless the history is empty.
-
-        Args:
-            history: one row an epoch.
-            unless_younger_than: keep a picture that was drawn fewer seconds ago: drawing takes
-                longer than some epochs.
-        """
-        now = time.monotonic()
-        if not history or now - self._drawn < unless_younger_than:
-            return
-        self._drawn = now
-        with atomic_path(self._path) as temporary:
+def draw_history(path: Path, history: History) -> None:
+    """Write the picture of a history, unless the history is empty."""
+    if history:
+        with atomic_path(path) as temporary:
             run_figure(history).savefig(temporary)
 
 

@@ -123,16 +123,7 @@ class RunState:
     def restore(
         self, checkpoint: Path, model: "keras.Model", optimizer: "keras.optimizers.Optimizer"
     ) -> None:
-        """Restore weights, optimizer and calibration to what they were after the latest epoch.
-
-        Args:
-            checkpoint: file to read.
-            model: model of the same layers.
-            optimizer: optimizer of the same kind, built for the same weights.
-
-        Raises:
-            InputError: the file is damaged, or belongs to another network or optimizer.
-        """
+        """Restore weights, optimizer and calibration; see `restore_variables`."""
         restore_variables(checkpoint, model, optimizer)
         if self.calibration is not None:
             model.calibration = Calibration.from_json(self.calibration)

@@ -6,6 +6,7 @@
 import dataclasses
 import math
 import sys
+import time
 from typing import Any
 
 import keras
@@ -24,7 +25,7 @@ from deep_ranking.training.devices import Devices
 from deep_ranking.training.diagnosis import Diagnosis, diagnose, not_finite
 from deep_ranking.training.early_stopping import EarlyStopping
 from deep_ranking.training.embedding_start import start_embedding
-from deep_ranking.training.history import HistoryPicture, Row, write_history
+from deep_ranking.training.history import Row, draw_history, write_history
 from deep_ranking.training.resuming import RunState, is_resumed
 from deep_ranking.training.run_folder import RunFolder
 from deep_ranking.training.tensorboard import TensorBoardWriter
@@ -33,7 +34,7 @@ from deep_ranking.training.validation import make_validation, validation_summary
 
 # Once settings were changed this often, another change is not going to help.
 MAX_FIXES = 5
-# Seconds from one picture of the history to the next.
+# Seconds from one picture of the history to the next: drawing takes longer than some epochs.
 PICTURE_SECONDS = 10.0
 
 
@@ -69,7 +70,7 @@ def train(
         while not run.is_over:
             run.train_epoch(verbose)
     finally:
-        run.picture.draw(run.state.history)
+        draw_history(run.folder.picture, run.state.history)
     return run.finish()
 
 
@@ -97,7 +98,7 @@ class TrainingRun:
         else:
             self.state = RunState.at_start(config)
         self.early_stopping = EarlyStopping(config, self.state)
-        self.picture = HistoryPicture(self.folder.picture)
+        self._picture_time = -math.inf
         self.devices = Devices(config.devices)
         make_folder(config.output.parent)
 
@@ -184,7 +185,9 @@ class TrainingRun:
             self._lower_rate()
         self._save_checkpoint()
         write_history(self.folder.history, self.state.history)
-        self.picture.draw(self.state.history, unless_younger_than=PICTURE_SECONDS)
+        if time.monotonic() - self._picture_time >= PICTURE_SECONDS:
+            self._picture_time = time.monotonic()
+            draw_history(self.folder.picture, self.state.history)
         self.tensorboard.add_epoch(row)
 
     def _lower_rate(self) -> None:

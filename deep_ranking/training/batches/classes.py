@@ -40,6 +40,7 @@ class ClassSource(BatchSource):
 
     Attributes:
         broken: with `skip_broken`, indices of the images that were left out so far.
+        description: the training data in words.
     """
 
     def __init__(
@@ -66,11 +67,7 @@ class ClassSource(BatchSource):
         self.skip_broken = skip_broken
         self.save_dir = make_folder(save_dir) if save_dir is not None else None
         self.broken: set[int] = set()
-
-    @property
-    def description(self) -> str:
-        """The training data in words."""
-        return _describe(self.labels, self.batches)
+        self.description = _description(self.labels, batches)
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
         """Return the batches of one epoch.
@@ -154,12 +151,10 @@ class FeatureSource(BatchSource):
         self.num_batches = steps_per_epoch or -(-len(labels) // batches.num_images)
         self.seed = seed
         self.broken = set(np.flatnonzero((features.rows < 0).all(axis=1)).tolist())
-
-    @property
-    def description(self) -> str:
-        """The training data in words."""
-        views = self.features.rows.shape[1]
-        return f"{_describe(self.labels, self.batches)}, cached features of {views} views each"
+        self.description = (
+            f"{_description(self.labels, batches)}, cached features of {features.rows.shape[1]} "
+            "views each"
+        )
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
         """Return the batches of one epoch.
@@ -191,7 +186,7 @@ def split_by_class(images: UInt8Array, labels: npt.NDArray[np.integer]) -> list[
     return np.split(images, np.flatnonzero(np.diff(labels)) + 1)
 
 
-def _describe(labels: npt.NDArray[np.integer], batches: ClassBatches) -> str:
+def _description(labels: npt.NDArray[np.integer], batches: ClassBatches) -> str:
     return (
         f"{len(labels):,} images of {len(np.unique(labels)):,} classes, in batches of "
         f"{batches.num_classes} classes with {batches.images_per_class} images"

@@ -43,15 +43,12 @@ class EpochTriplets(ABC):
     Attributes:
         name: file or folder that they come from, for messages.
         paths: the images, by number.
+        description: the training data in words.
     """
 
     name: str
     paths: Sequence[str]
-
-    @property
-    @abstractmethod
-    def description(self) -> str:
-        """The training data in words."""
+    description: str
 
     @abstractmethod
     def __len__(self) -> int:
@@ -118,11 +115,7 @@ class FileTriplets(EpochTriplets):
         self.name = str(triplets.file)
         self.triplets = triplets
         self.paths = resolve_paths(triplets, dataset_dir)
-
-    @property
-    def description(self) -> str:
-        """The numbers of triplets and images, in words."""
-        return f"{len(self.triplets):,} triplets of {len(self.paths):,} images"
+        self.description = f"{len(triplets):,} triplets of {len(self.paths):,} images"
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -194,7 +187,7 @@ class DrawnTriplets(EpochTriplets):
     ) -> None:
         self.paths = paths
         self.name = name
-        self._description = description
+        self.description = description
         self._repeats = repeats
         self._opened = opened
         self.set_strategy(strategy)
@@ -204,11 +197,6 @@ class DrawnTriplets(EpochTriplets):
         self._strategy = strategy
         self._stream: _Stream | None = None
         self._latest: tuple[tuple[object, ...], Int32Array] | None = None
-
-    @property
-    def description(self) -> str:
-        """The images and the strategy in words."""
-        return self._description
 
     def __len__(self) -> int:
         return self._strategy.num_triplets

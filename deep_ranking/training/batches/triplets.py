@@ -89,6 +89,7 @@ class TripletSource(BatchSource):
 
     Attributes:
         paths: the images.
+        description: the training data in words.
 
     Raises:
         InputError: as `triplet_dataset`.
@@ -125,17 +126,13 @@ class TripletSource(BatchSource):
         self.steps_per_epoch = steps_per_epoch
         self.save_dir = make_folder(save_dir) if save_dir is not None else None
         self.paths = triplets.paths
+        self.description = triplets.description
         self._broken = triplets.find_missing(skip_broken=skip_broken)  # images
 
     @property
     def num_batches(self) -> int:
         """Batches an epoch, with nothing left out."""
         return self.steps_per_epoch or -(-len(self.triplets) // self.triplets_per_batch)
-
-    @property
-    def description(self) -> str:
-        """The training data in words."""
-        return self.triplets.description
 
     @property
     def broken(self) -> set[int]:
