@@ -218,6 +218,8 @@ def test_an_earlier_run_is_never_lost_by_accident(folder, undisturbed):
         train(config, verbose=0)
     with pytest.raises(InputError, match=r"began with seed 4\. Received: 5"):
         train(replace(config, seed=5), resume=True, verbose=0)
+    with pytest.raises(InputError, match=r"began with augment True\. Received: False"):
+        train(replace(config, augmentation=None), resume=True, verbose=0)
     with pytest.raises(InputError, match="not what the run began with"):
         train(replace(config, triplets=folder / "validation.txt"), resume=True, verbose=0)
     network = replace(SMALL, weights="missing.h5")

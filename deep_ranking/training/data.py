@@ -1,4 +1,4 @@
-"""TrainConfig -> what a run trains on: batches of triplets, of classes, or of cached features."""
+"""TrainConfig -> the training data of a run: batches of triplets, classes, or cached features."""
 
 import os
 from collections.abc import Sequence
