@@ -51,7 +51,7 @@ def our_step(size, precision, dataset, folder):
     from deep_ranking.model.mixed_precision import resolved_precision, set_precision
     from deep_ranking.model.network import build_network
     from deep_ranking.sampling.triplet_file import read_triplets
-    from deep_ranking.training.batches import TripletsOfFile, TripletSource
+    from deep_ranking.training.batches import FileTriplets, TripletSource
     from deep_ranking.training.optimizers import make_optimizer
 
     listing = find_images(dataset)
@@ -76,7 +76,7 @@ def our_step(size, precision, dataset, folder):
 
     def batches(steps):
         return TripletSource(
-            TripletsOfFile(read_triplets(triplets)),
+            FileTriplets(read_triplets(triplets)),
             image_size=size,
             batch_size=BATCH_SIZE,
             augmentation=config.augmentation,

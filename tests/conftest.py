@@ -98,11 +98,11 @@ def stub_network(monkeypatch):
     """Training builds a network of one dense layer in the place of the real one."""
     from stubs import build_stub
 
-    monkeypatch.setattr("deep_ranking.training.run.build_network", build_stub)
-    monkeypatch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
+    monkeypatch.setattr("deep_ranking.training.trainer.build_network", build_stub)
+    monkeypatch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
     # The picture takes longer than the epochs of such a network.
     monkeypatch.setattr(
-        "deep_ranking.training.run_folder.run_figure", lambda _: Figure(figsize=(1, 1))
+        "deep_ranking.training.history.run_figure", lambda _: Figure(figsize=(1, 1))
     )
 
 

@@ -19,6 +19,7 @@ from deep_ranking.config import NetworkConfig, TrainConfig
 from deep_ranking.files import InputError
 from deep_ranking.model.network import build_network
 from deep_ranking.training import run as training
+from deep_ranking.training import trainer
 from deep_ranking.training.devices import Devices
 from deep_ranking.training.optimizers import RankingLossScale
 
@@ -113,7 +114,7 @@ def run(config, *, stop_after=None):
     """Train, if so wanted with an interruption after some epochs; and give what is left."""
     runs = []
 
-    class Watched(training._Run):
+    class Watched(training.TrainingRun):
         def begin(self):
             runs.append(self)
             super().begin()
@@ -123,14 +124,14 @@ def run(config, *, stop_after=None):
                 raise KeyboardInterrupt
             super().train_epoch(verbose)
 
-    whole, training._Run = training._Run, Watched
+    whole, training.TrainingRun = training.TrainingRun, Watched
     try:
         model = training.train(config, resume=stop_after is None, verbose=0)
     except KeyboardInterrupt:
         return None
     finally:
-        training._Run = whole
-    iterations = int(keras.ops.convert_to_numpy(runs[0].trained.optimizer.iterations))
+        training.TrainingRun = whole
+    iterations = int(keras.ops.convert_to_numpy(runs[0].trainer.optimizer.iterations))
     return found(config, model) | {"iterations": iterations, "devices": runs[0].devices.count}
 
 
@@ -167,13 +168,13 @@ def main(folder, devices, names):
     )
     write_images(folder / "images")
     results = {"count": NUM_DEVICES if devices == "all" else len(devices.split(","))}
-    set_trainable_from = training.set_trainable_from
+    set_trainable_from = trainer.set_trainable_from
     for name in names:
         settings = RUNS[name]
         stub = name != "network"
-        training.build_network = build_stub if stub else build_network
-        training.set_trainable_from = (lambda *_: None) if stub else set_trainable_from
-        start = training.build_network(settings.get("network", STUB), seed=SEED)
+        trainer.build_network = build_stub if stub else build_network
+        trainer.set_trainable_from = (lambda *_: None) if stub else set_trainable_from
+        start = trainer.build_network(settings.get("network", STUB), seed=SEED)
         results[f"{name} start"] = weights_of(start)
         for each in (None, devices) if stub else (devices,):
             config = config_for(folder, name, each, **settings)

@@ -4,12 +4,12 @@ import csv
 
 import pytest
 
-from deep_ranking.training.run import _Run, train
+from deep_ranking.training.run import TrainingRun, train
 
 
 def interrupted(config, monkeypatch, after):
     """Train until so many epochs are done, and stop as if by Ctrl+C."""
-    whole = _Run.train_epoch
+    whole = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
         if run.state.num_epochs == after:
@@ -17,7 +17,7 @@ def interrupted(config, monkeypatch, after):
         whole(run, verbose)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
+        patch.setattr(TrainingRun, "train_epoch", train_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(config, verbose=0)
 

@@ -16,9 +16,9 @@ from deep_ranking.images import read_image
 from deep_ranking.sampling import make_strategy
 from deep_ranking.training.batches import DrawnTriplets
 from deep_ranking.training.data import image_source
-from deep_ranking.training.drawn_triplets import triplet_supply
-from deep_ranking.training.run import _Run, train
-from deep_ranking.training.run_folder import RunState
+from deep_ranking.training.drawn_triplets import epoch_triplets
+from deep_ranking.training.resuming import RunState
+from deep_ranking.training.run import TrainingRun, train
 
 SIZE = 32
 SMALL = NetworkConfig(image_size=SIZE, weights=None, embedding_size=4, dropout=0.2)
@@ -148,8 +148,8 @@ def test_relevance_of_pixels_passes_over_broken_images(tmp_path, write_colors):
     changes = {"relevance": "features"}
     config = config_for(root, tmp_path / "m.h5", "relevance", changes, out_of_class_share=1.0)
     with pytest.raises(InputError, match=r"green/1\.png"):
-        triplet_supply(config)
-    supply = triplet_supply(replace(config, skip_broken=True))
+        epoch_triplets(config)
+    supply = epoch_triplets(replace(config, skip_broken=True))
     first, other = (
         supply.of_epoch(epoch, count=None, seed=0, shuffle=True).rows for epoch in (0, 1)
     )
@@ -161,7 +161,7 @@ def test_relevance_of_pixels_passes_over_broken_images(tmp_path, write_colors):
 def test_neighbours_of_a_file_that_is_not_there(flat, tmp_path):
     config = config_for(flat, tmp_path / "m.h5", "hard", {"neighbours_of": tmp_path / "none.h5"})
     with pytest.raises(InputError, match=r"none\.h5: no such file; check --neighbours_of"):
-        triplet_supply(config)
+        epoch_triplets(config)
 
 
 def test_classes_can_be_limited_and_held_back(flat, tmp_path):
@@ -210,10 +210,10 @@ def nearest_by_hand(rows, count):
 def watched(config, monkeypatch, **options):
     """Train; give for each epoch the network's embeddings before it, and its triplets."""
     seen = []
-    whole = _Run.train_epoch
+    whole = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
-        rows = embed_images(run.model, run.source.paths)
+        rows = embed_images(run.trainer.model, run.source.paths)
         epoch = run.state.num_epochs
         whole(run, verbose)
         seen.append((rows, triplets_of(run.source, epoch)))
@@ -223,7 +223,7 @@ def watched(config, monkeypatch, **options):
         return found.rows[found.order]
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
+        patch.setattr(TrainingRun, "train_epoch", train_epoch)
         train(config, verbose=0, **options)
     return seen
 
@@ -274,7 +274,7 @@ def test_neighbours_that_are_not_those_of_the_run(flat, tmp_path, monkeypatch):
         with h5py.File(path, "a") as file:
             file[name][0] = value  # another epoch; an image of the same class; none at all
         with pytest.raises(InputError, match=r"neighbours\.h5: not the neighbours"):
-            triplet_supply(config).prepare(1, None)
+            epoch_triplets(config).prepare(1, None)
     path.unlink()
     with pytest.raises(InputError, match=r"neighbours\.h5: no such file"):
         train(config, resume=True, verbose=0)
@@ -290,7 +290,7 @@ def test_broken_images_are_named_or_left_out(tmp_path, write_colors, capsys):
         with pytest.raises(InputError, match=r"green/1\.png"):
             train(config, verbose=0)
         train(replace(config, skip_broken=True), overwrite=True, verbose=0)
-    assert "1 images left out: a missing or broken image." in capsys.readouterr().out
+    assert "1 image left out: a missing or broken image." in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("stub_network")
@@ -320,12 +320,12 @@ def test_another_file_of_relevance_is_another_run(folder, tmp_path):
     file = tmp_path / "scores.csv"
     file.write_text("a.png,b.png,1\n")
     config = config_for(folder, tmp_path / "m.h5", "relevance", {"relevance": str(file)})
-    before = RunState.of(config).fingerprints
-    assert RunState.of(config).fingerprints == before
+    before = RunState.at_start(config).fingerprints
+    assert RunState.at_start(config).fingerprints == before
     file.write_text("a.png,b.png,2\n")
-    assert RunState.of(config).fingerprints != before
-    tree = RunState.of(replace(config, relevance="tree")).fingerprints
-    assert tree != RunState.of(replace(config, relevance="features")).fingerprints
+    assert RunState.at_start(config).fingerprints != before
+    tree = RunState.at_start(replace(config, relevance="tree")).fingerprints
+    assert tree != RunState.at_start(replace(config, relevance="features")).fingerprints
 
 
 # Wrong calls

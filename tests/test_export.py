@@ -302,7 +302,7 @@ def test_only_models_of_square_images_are_exported(tmp_path, shape):
 def test_missing_packages_are_named_with_the_way_to_get_them(model, tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "deep_ranking.embedding.export.export.find_spec",
+        "deep_ranking.embedding.export.exporting.find_spec",
         lambda name: None if name in ("tf2onnx", "ai_edge_litert") else found(name),
     )
     for format, missing in (("onnx", "tf2onnx"), ("tflite", "ai_edge_litert")):

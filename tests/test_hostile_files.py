@@ -16,7 +16,7 @@ from deep_ranking.files import opening as files
 from deep_ranking.images import decode_image, decoding, fitting_size, open_header
 from deep_ranking.reports.comparing import read_image_pairs
 from deep_ranking.sampling.triplet_file import read_triplets
-from deep_ranking.training.run_folder import read_history
+from deep_ranking.training.history import read_history
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 

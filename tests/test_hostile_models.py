@@ -170,15 +170,13 @@ def test_a_network_of_no_numbers_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text", [b"{", b"[" * 100_000, b"[1]", b"\xff", b'{"num_epochs": "x"}'])
 def test_states_of_checkpoints(text, tmp_path):
-    from types import SimpleNamespace
+    from deep_ranking.training.resuming import RunState
 
-    from deep_ranking.training.run_folder import RunFolder
-
-    run = RunFolder(SimpleNamespace(run_dir=tmp_path))
-    with h5py.File(run.checkpoint, "w") as file:
+    path = tmp_path / "checkpoint.h5"
+    with h5py.File(path, "w") as file:
         file["state"] = np.frombuffer(text, np.uint8)
-    with pytest.raises(InputError, match=r"not whole|of another version"):
-        run.read_state(None)
+    with pytest.raises(InputError, match=r"incomplete|written by another version"):
+        RunState.read(path, None)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +191,11 @@ def test_states_of_checkpoints(text, tmp_path):
     ],
 )
 def test_types_in_the_state_of_a_checkpoint(values, tmp_path):
-    from types import SimpleNamespace
+    from deep_ranking.training.resuming import RunState
 
-    from deep_ranking.training.run_folder import RunFolder
-
-    run = RunFolder(SimpleNamespace(run_dir=tmp_path))
+    path = tmp_path / "checkpoint.h5"
     state = {"fingerprints": {}, "num_epochs": 1} | values
-    with h5py.File(run.checkpoint, "w") as file:
+    with h5py.File(path, "w") as file:
         file["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
-    with pytest.raises(InputError, match="of another version"):
-        run.read_state(None)
+    with pytest.raises(InputError, match="written by another version"):
+        RunState.read(path, None)

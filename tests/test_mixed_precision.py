@@ -80,15 +80,15 @@ def build_dense(config, *, seed=None):
 
 @pytest.fixture
 def dense_network(monkeypatch):
-    monkeypatch.setattr("deep_ranking.training.run.build_network", build_dense)
-    monkeypatch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
+    monkeypatch.setattr("deep_ranking.training.trainer.build_network", build_dense)
+    monkeypatch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def full_run(colors, tmp_path_factory):  # noqa: F811
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deep_ranking.training.run.build_network", build_dense)
-        patch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
+        patch.setattr("deep_ranking.training.trainer.build_network", build_dense)
+        patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
         config = config_for(
             colors, tmp_path_factory.mktemp("full") / "full.h5", network=STILL, gap=2.0
         )
@@ -102,8 +102,8 @@ def test_training_in_halves(colors, full_run, tmp_path, monkeypatch, precision):
     kinds, computed = [], []
 
     def look(run):
-        kinds.append(type(run.trained.optimizer))
-        computed.append(run.model.get_layer("hidden_1").compute_dtype)
+        kinds.append(type(run.trainer.optimizer))
+        computed.append(run.trainer.model.get_layer("hidden_1").compute_dtype)
 
     watched(config, monkeypatch, look, stop_after=1)
     model = watched(config, monkeypatch, look, resume=True)

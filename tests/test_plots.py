@@ -18,7 +18,7 @@ from deep_ranking.reports.plots import (
     plot_samplings,
 )
 from deep_ranking.reports.plots.metrics import shortened
-from deep_ranking.training.history_plot import plot_history, run_figure
+from deep_ranking.training.history import plot_history, run_figure
 
 
 def drawn(ax):

@@ -25,7 +25,7 @@ from deep_ranking.reports.page.label_errors import (
 )
 from deep_ranking.reports.page.sections import _distances
 from deep_ranking.reports.plots import plot_distances
-from deep_ranking.training.run_folder import read_history
+from deep_ranking.training.history import read_history
 
 LABELS = np.array(["a", "a", "b", "b", "c"])
 
@@ -360,8 +360,8 @@ def test_history_is_read_as_it_was_written(tmp_path):
         ("loss\n1\n", ":1: expected a line of names"),
         ("epoch,loss\n1,2\n2,x\n", ":3: expected numbers"),
         ("epoch,loss\n1,2,3\n", ":2: expected numbers"),
-        ("epoch,loss\n,2\n", ":2: no number of an epoch"),
-        ("epoch,loss\nnan,2\n", ":2: no number of an epoch"),
+        ("epoch,loss\n,2\n", ":2: expected the number of an epoch"),
+        ("epoch,loss\nnan,2\n", ":2: expected the number of an epoch"),
     ],
 )
 def test_a_file_that_is_no_history_is_named_with_the_line(tmp_path, text, message):

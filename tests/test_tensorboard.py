@@ -26,7 +26,7 @@ from deep_ranking.training import tensorboard
 from deep_ranking.training.batches import FeatureSource
 from deep_ranking.training.data import image_source
 from deep_ranking.training.run import train
-from deep_ranking.training.tensorboard import Board, class_names, in_rows
+from deep_ranking.training.tensorboard import TensorBoardWriter, class_names, image_grid
 
 SIZE = 32
 SMALL = NetworkConfig(image_size=SIZE, weights=None, hidden_size=8, embedding_size=8, dropout=0.0)
@@ -67,8 +67,8 @@ def classes_config(folder, output, **changes):
 def trained(folder, tmp_path_factory):
     """A run of two epochs, judged on other classes: its settings and its model."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("deep_ranking.training.run.build_network", build_stub)
-    patch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
+    patch.setattr("deep_ranking.training.trainer.build_network", build_stub)
+    patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
     output = tmp_path_factory.mktemp("run") / "model.h5"
     config = config_for(folder, output, validation_dataset=folder / "others")
     yield config, train(config, verbose=0)
@@ -134,7 +134,7 @@ def test_pictures_are_the_first_triplets_as_they_are_trained_on(trained):
 def test_pictures_of_classes(folder, tmp_path):
     config = classes_config(folder, tmp_path / "model.h5")
     source = image_source(config)
-    Board(config, source, None).show_batch(source, 3)
+    TensorBoardWriter(config, source, None).show_batch(source, 3)
     (images, labels), *_ = image_source(config).dataset(3)
     assert labels.numpy().tolist() == np.repeat(labels.numpy()[::3], 3).tolist()
     picture = events_of(config.run_dir / "tensorboard")["classes"][4]
@@ -151,8 +151,8 @@ def test_pictures_of_cached_features_are_the_images_they_are_of(folder, tmp_path
     options = {"num_views": 3, "augmentation": config.augmentation}
     features = cache_features(pixels, images.paths, tmp_path / "cache", **options)
     source = FeatureSource(features, images.labels, batches=images.batches, seed=config.seed)
-    board = Board(config, images, None)
-    board.show_batch(source, 1)
+    writer = TensorBoardWriter(config, images, None)
+    writer.show_batch(source, 1)
     ((seen,), _), *_ = source.dataset(1)
     expected = laid_out(seen.numpy().reshape(3, 3, SIZE, SIZE, 3))
     pictures = events_of(config.run_dir / "tensorboard")["classes"]
@@ -160,7 +160,7 @@ def test_pictures_of_cached_features_are_the_images_they_are_of(folder, tmp_path
     # Features do without their files: what is gone is left out of the picture.
     gone = images.paths[source.draw(2, 0)[0][0]]
     images.paths[images.paths.index(gone)] = str(tmp_path / "gone.png")
-    board.show_batch(source, 2)
+    writer.show_batch(source, 2)
     ((seen,), _), *_ = source.dataset(2)
     rows = list(seen.numpy().reshape(3, 3, SIZE, SIZE, 3))
     rows[0] = rows[0][1:]
@@ -171,7 +171,7 @@ def test_pictures_of_cached_features_are_the_images_they_are_of(folder, tmp_path
 def test_large_images_are_shown_smaller_and_long_rows_cut():
     halves = np.zeros((10, 512, 512, 3), np.uint8)
     halves[:, :, 256:] = 200
-    picture = in_rows([halves, halves[:2]])
+    picture = image_grid([halves, halves[:2]])
     assert picture.shape == (2 * 256 + 2, 8 * 258 - 2, 3)
     assert (picture[:256, :128] == 0).all() and (picture[:256, 128:256] == 200).all()
     assert (picture[:, 256:258] == 255).all() and (picture[258:, 2 * 258 :] == 255).all()
@@ -180,10 +180,10 @@ def test_large_images_are_shown_smaller_and_long_rows_cut():
 def test_without_the_flag_nothing_is_written(folder, tmp_path):
     config = config_for(folder, tmp_path / "model.h5", tensorboard=False)
     source = image_source(config)
-    board = Board(config, source, None)
-    board.show_batch(source, 0)
-    board.add_epoch({"epoch": 1, "loss": 0.5})
-    board.project(None)
+    writer = TensorBoardWriter(config, source, None)
+    writer.show_batch(source, 0)
+    writer.add_epoch({"epoch": 1, "loss": 0.5})
+    writer.write_embeddings(None)
     assert os.listdir(tmp_path) == []
 
 
@@ -252,7 +252,7 @@ def test_projector_shows_some_training_images_without_the_broken_ones(
         str(tmp_path / "broken.png") if path == chosen[1] else path for path in source.paths
     ]
     model = build_stub(SMALL, seed=0)
-    Board(config, source, None).project(model)
+    TensorBoardWriter(config, source, None).write_embeddings(model)
     projector = Projector(config.run_dir / "tensorboard")
     left = [chosen[0], *chosen[2:]]
     assert [row[1] for row in projector.metadata()[1:]] == left

@@ -218,6 +218,8 @@ def test_an_earlier_run_is_never_lost_by_accident(folder, undisturbed):
         train(config, verbose=0)
     with pytest.raises(InputError, match=r"began with seed 4\. Received: 5"):
         train(replace(config, seed=5), resume=True, verbose=0)
+    with pytest.raises(InputError, match=r"began with augment True\. Received: False"):
+        train(replace(config, augmentation=None), resume=True, verbose=0)
     with pytest.raises(InputError, match="not what the run began with"):
         train(replace(config, triplets=folder / "validation.txt"), resume=True, verbose=0)
     network = replace(SMALL, weights="missing.h5")
@@ -259,7 +261,7 @@ def test_a_number_of_a_checkpoint_that_changed_is_noticed(undisturbed, tmp_path,
 
 def test_everything_is_checked_before_the_network_is_built(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "deep_ranking.training.run.build_network", lambda *_, **__: pytest.fail("built")
+        "deep_ranking.training.trainer.build_network", lambda *_, **__: pytest.fail("built")
     )
     broken = tmp_path / "triplets.txt"
     broken.write_text("a.png,b.png,c.png\n")
@@ -301,7 +303,7 @@ def test_a_loss_of_nan_ends_the_run(folder, tmp_path, monkeypatch):
         model.get_layer("embedding").bias.assign([np.nan] * 8)
         return model
 
-    monkeypatch.setattr("deep_ranking.training.run.build_network", build_spoilt)
+    monkeypatch.setattr("deep_ranking.training.trainer.build_network", build_spoilt)
     config = config_for(folder, tmp_path / "model.h5")
     with pytest.raises(InputError, match="--learning_rate"):
         train(config, verbose=0)
@@ -311,8 +313,8 @@ def test_a_loss_of_nan_ends_the_run(folder, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def judged_on_classes(folder, tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setattr("deep_ranking.training.run.build_network", build_stub)
-    patch.setattr("deep_ranking.training.run.set_trainable_from", lambda *_: None)
+    patch.setattr("deep_ranking.training.trainer.build_network", build_stub)
+    patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
     output = tmp_path_factory.mktemp("classes") / "model.h5"
     config = config_for(
         folder,

@@ -13,8 +13,8 @@ from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
 from deep_ranking.model.network import build_network
 from deep_ranking.model.whitening import whitening_axes
-from deep_ranking.training.diagnosis import Finding
-from deep_ranking.training.run import _Run, train
+from deep_ranking.training.diagnosis import Diagnosis
+from deep_ranking.training.run import TrainingRun, train
 
 SMALL = NetworkConfig(
     image_size=32,
@@ -139,18 +139,19 @@ def test_the_head_trains_first_and_then_the_upper_layers(colors, tmp_path, monke
     )
     fresh = build_network(SMALL, seed=config.seed)
     seen = {}
-    whole = _Run.train_epoch
+    whole = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
         whole(run, verbose)
         seen[run.state.num_epochs] = {
             name: np.abs(
-                run.model.get_layer(name).get_weights()[0] - fresh.get_layer(name).get_weights()[0]
+                run.trainer.model.get_layer(name).get_weights()[0]
+                - fresh.get_layer(name).get_weights()[0]
             ).max()
             for name in ("block5_conv2", "block5_conv3", "embedding")
         }
 
-    monkeypatch.setattr(_Run, "train_epoch", train_epoch)
+    monkeypatch.setattr(TrainingRun, "train_epoch", train_epoch)
     train(config, verbose=0)
     assert seen[1]["embedding"] > 0
     assert seen[1]["block5_conv3"] == 0 < seen[2]["block5_conv3"]
@@ -162,7 +163,7 @@ def test_the_head_trains_first_and_then_the_upper_layers(colors, tmp_path, monke
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.parametrize("cached", [False, True])
 def test_the_embedding_starts_from_the_training_images(colors, tmp_path, monkeypatch, cached):
-    monkeypatch.setattr(_Run, "is_over", True)
+    monkeypatch.setattr(TrainingRun, "is_over", True)
     config = config_for(
         colors,
         tmp_path / "m.h5",
@@ -209,7 +210,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, write_colors, capsys):
         with pytest.raises(InputError, match=r"green/1\.png.*"):
             train(config, verbose=0)
         train(replace(config, skip_broken=True), overwrite=True, verbose=0)
-        assert "1 images left out" in capsys.readouterr().out
+        assert "1 image left out" in capsys.readouterr().out
 
 
 def mended(config, monkeypatch, findings):
@@ -223,12 +224,12 @@ def mended(config, monkeypatch, findings):
 @pytest.mark.usefixtures("stub_network")
 def test_spoilt_weights_go_back_and_learn_more_slowly(colors, tmp_path, monkeypatch, capsys):
     config = config_for(colors, tmp_path / "m.h5", auto_fix=True, epochs=2)
-    spoilt = Finding("Collapse.", {"learning_rate": 0.001}, spoilt=True)
+    spoilt = Diagnosis("Collapse.", {"learning_rate": 0.001}, spoilt=True)
     model = mended(config, monkeypatch, [None, spoilt, None])
     assert "learning_rate 0.01 -> 0.001, back to" in capsys.readouterr().out
     # As if the second epoch had been trained at the lower rate from the first one's checkpoint.
     other = config_for(colors, tmp_path / "other.h5", auto_fix=True, epochs=2)
-    again = mended(other, monkeypatch, [Finding("Slow down.", {"learning_rate": 0.001})])
+    again = mended(other, monkeypatch, [Diagnosis("Slow down.", {"learning_rate": 0.001})])
     np.testing.assert_array_equal(kernel_of(model), kernel_of(again))
     assert [row["epoch"] for row in history_of(config)] == ["1", "2"]
 
@@ -237,7 +238,7 @@ def test_spoilt_weights_go_back_and_learn_more_slowly(colors, tmp_path, monkeypa
 @pytest.mark.usefixtures("stub_network")
 def test_what_was_mended_stays_mended_when_the_run_goes_on(colors, tmp_path, monkeypatch):
     def finding():
-        return [Finding("Slow down.", {"learning_rate": 0.001, "gap": 0.5})]
+        return [Diagnosis("Slow down.", {"learning_rate": 0.001, "gap": 0.5})]
 
     whole = config_for(colors, tmp_path / "whole.h5", auto_fix=True, loss="ranking", epochs=3)
     undisturbed = mended(whole, monkeypatch, finding())
@@ -269,7 +270,7 @@ def test_without_auto_fix_nothing_is_changed(colors, tmp_path, monkeypatch, caps
     config = config_for(colors, tmp_path / "m.h5")
     plain = train(config, verbose=0)
     other = replace(config, output=tmp_path / "other.h5")
-    found = mended(other, monkeypatch, [Finding("Slow down.", {"learning_rate": 1e-9})])
+    found = mended(other, monkeypatch, [Diagnosis("Slow down.", {"learning_rate": 1e-9})])
     assert "Slow down." in capsys.readouterr().out
     np.testing.assert_array_equal(kernel_of(found), kernel_of(plain))
 

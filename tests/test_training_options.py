@@ -16,7 +16,7 @@ from deep_ranking.files import InputError
 from deep_ranking.losses import RankingLoss, kernel_penalty, penalise_kernels
 from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
-from deep_ranking.training.run import _Run, train
+from deep_ranking.training.run import TrainingRun, train
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -41,7 +41,7 @@ class NoFigure:
 @pytest.fixture
 def no_pictures(monkeypatch):
     """The picture of the history takes longer than such an epoch."""
-    monkeypatch.setattr("deep_ranking.training.run_folder.run_figure", lambda _: NoFigure())
+    monkeypatch.setattr("deep_ranking.training.history.run_figure", lambda _: NoFigure())
 
 
 def config_for(colors, output, **changes):
@@ -68,7 +68,7 @@ def kernel_of(model):
 
 def watched(config, monkeypatch, look, *, stop_after=None, resume=False):
     """Train; `look` sees the run after each epoch. Stops as if by Ctrl+C if so wanted."""
-    whole = _Run.train_epoch
+    whole = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
         if run.state.num_epochs == stop_after:
@@ -77,7 +77,7 @@ def watched(config, monkeypatch, look, *, stop_after=None, resume=False):
         look(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
+        patch.setattr(TrainingRun, "train_epoch", train_epoch)
         if stop_after is None:
             return train(config, resume=resume, verbose=0)
         with pytest.raises(KeyboardInterrupt):
@@ -140,7 +140,7 @@ def test_penalty_pulls_each_step_by_its_gradient():
 def test_penalty_is_in_the_history_and_not_in_the_file(colors, tmp_path, monkeypatch):
     config = config_for(colors, tmp_path / "m.h5", weight_penalty=0.5, learning_rate=0.1)
     kernels = []
-    model = watched(config, monkeypatch, lambda run: kernels.append(kernel_of(run.model)))
+    model = watched(config, monkeypatch, lambda run: kernels.append(kernel_of(run.trainer.model)))
     shown = [float(row["weight_penalty"]) for row in history_of(config)]
     wanted = [0.5 * (kernel.astype(np.float64) ** 2).sum() for kernel in kernels]
     assert shown == pytest.approx(wanted, rel=1e-5)
@@ -178,7 +178,7 @@ def worse_and_worse(monkeypatch, values):
 
 
 def rate_of(run):
-    return float(run.trained.optimizer.learning_rate)
+    return float(run.trainer.optimizer.learning_rate)
 
 
 @pytest.mark.usefixtures("stub_network")
@@ -201,7 +201,7 @@ def test_plateau_lowers_the_rate(colors, tmp_path, monkeypatch, capsys, decay):
     watched(
         config,
         monkeypatch,
-        lambda run: seen.append((rate_of(run), int(run.trained.optimizer.iterations))),
+        lambda run: seen.append((rate_of(run), int(run.trainer.optimizer.iterations))),
     )
     rates, iterations = zip(*seen, strict=True)
     falls = [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
@@ -231,7 +231,7 @@ def test_plateau_keeps_momentum_and_a_resumed_run_the_lower_rate(colors, tmp_pat
     momenta, rates = [], []
 
     def look(run):
-        variables = run.trained.optimizer.variables
+        variables = run.trainer.optimizer.variables
         momenta.append([np.array(each) for each in variables if "momentum" in each.path])
 
     undisturbed = watched(config("a.h5"), monkeypatch, look)
@@ -248,7 +248,7 @@ def test_plateau_keeps_momentum_and_a_resumed_run_the_lower_rate(colors, tmp_pat
 def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monkeypatch):
     """The optimizer is a new one then, of other weights."""
     monkeypatch.setattr(
-        "deep_ranking.training.run.set_trainable_from",
+        "deep_ranking.training.trainer.set_trainable_from",
         lambda model, first: setattr(model.get_layer("hidden"), "trainable", first != "head"),
     )
 
@@ -260,7 +260,7 @@ def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monke
         whole.network_config, whole.backbone_layers = config, ["hidden"]
         return whole
 
-    monkeypatch.setattr("deep_ranking.training.run.build_network", with_hidden)
+    monkeypatch.setattr("deep_ranking.training.trainer.build_network", with_hidden)
     worse_and_worse(monkeypatch, [0.5] * 10)
     config = config_for(
         colors,
@@ -284,7 +284,7 @@ def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monke
 @pytest.mark.usefixtures("stub_network")
 def test_start_epoch_is_the_later_epoch_of_an_undisturbed_run(colors, tmp_path, monkeypatch):
     seen, dropout = {}, {}
-    original = _Run.train_epoch
+    original = TrainingRun.train_epoch
 
     def train_epoch(run, verbose):
         epoch = run.state.num_epochs
@@ -296,11 +296,11 @@ def test_start_epoch_is_the_later_epoch_of_an_undisturbed_run(colors, tmp_path, 
             )
             original(run, verbose)
         seen.setdefault(run.config.output.stem, []).append((epoch, datasets))
-        state = run.model.get_layer("dropout").seed_generator.state
+        state = run.trainer.model.get_layer("dropout").seed_generator.state
         dropout[run.config.output.stem, epoch] = np.array(state).tolist()
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "train_epoch", train_epoch)
+        patch.setattr(TrainingRun, "train_epoch", train_epoch)
         whole = config_for(colors, tmp_path / "whole.h5", epochs=3)
         train(whole, verbose=0)
         later = replace(whole, output=tmp_path / "later.h5", start_epoch=2)
@@ -340,13 +340,13 @@ def test_a_start_between_judgements_is_judged_and_goes_on(colors, tmp_path, monk
 @pytest.mark.parametrize("start_epoch", [2, 3])
 def test_a_start_behind_the_heads_epochs_can_be_mended(colors, tmp_path, monkeypatch, start_epoch):
     """What there is to go back to was made before the first epoch."""
-    from deep_ranking.training.diagnosis import Finding
+    from deep_ranking.training.diagnosis import Diagnosis
 
-    found = iter([Finding("Collapse.", {"learning_rate": 0.001}, spoilt=True)])
+    found = iter([Diagnosis("Collapse.", {"learning_rate": 0.001}, spoilt=True)])
     monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
     trained_from = []
     monkeypatch.setattr(
-        "deep_ranking.training.run.set_trainable_from",
+        "deep_ranking.training.trainer.set_trainable_from",
         lambda model, first: (
             trained_from.append(first) or setattr(model.get_layer("embedding"), "trainable", True)
         ),
@@ -385,7 +385,7 @@ def test_xla_is_passed_on(colors, tmp_path, monkeypatch, xla, wanted):
         whole(model, *args, **options)
 
     monkeypatch.setattr(keras.Model, "compile", compile_)
-    monkeypatch.setattr(_Run, "is_over", True)
+    monkeypatch.setattr(TrainingRun, "is_over", True)
     train(config_for(colors, tmp_path / "m.h5", xla=xla), verbose=0)
     assert asked == [wanted]
 

@@ -86,7 +86,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def _history(args: argparse.Namespace) -> list[dict[str, float]]:
-    from deep_ranking.training.run_folder import read_history
+    from deep_ranking.training.history import read_history
 
     if hasattr(args, "history"):
         return read_history(args.history)

@@ -1,10 +1,8 @@
 """`train`: a triplet file or class folders -> a model file and a run folder."""
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from deep_ranking.cli.arguments import add_config_arguments, config_from
 from deep_ranking.cli.library_messages import start_tensorflow
@@ -82,16 +80,23 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and print where the model is."""
     args = parser.parse_args(argv)
     resume = hasattr(args, "resume")
-    run_dir = args.output.with_suffix(".run")
-    resumes = resume and _set_earlier_run_as_defaults(parser, run_dir)
-    if not resumes and hasattr(args, "recipe"):
+    settings_path = args.output.with_suffix(".run") / "config.json"
+    resumed = resume and settings_path.exists()
+    if resumed:
+        from deep_ranking.training.resuming import not_settings, read_settings
+
+        settings = read_settings(settings_path)
+        parser.set_defaults(**{name: each for name, each in settings.items() if each is not None})
+    elif resume:
+        print(f"Nothing to resume in {settings_path.parent}: starting.")
+    if not resumed and hasattr(args, "recipe"):
         print(set_recipe_as_defaults(parser, RECIPES[args.recipe], argv))
     try:
         config = train_config(parser, parser.parse_args(argv))
     except (TypeError, AttributeError):
-        if not resumes:
+        if not resumed:
             raise
-        raise _no_settings(run_dir / "config.json") from None
+        raise not_settings(settings_path) from None
 
     start_tensorflow()
     from deep_ranking.training.run import train
@@ -143,27 +148,3 @@ def set_recipe_as_defaults(
     missing = {name: value for name, value in usual.items() if getattr(args, name) is None}
     parser.set_defaults(**missing)
     return text
-
-
-def _set_earlier_run_as_defaults(parser: argparse.ArgumentParser, run_dir: Path) -> bool:
-    """Make the settings of an earlier run the defaults of the flags; return False without one."""
-    path = run_dir / "config.json"
-    if not path.exists():
-        print(f"Nothing to resume in {run_dir}: starting.")
-        return False
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        network = settings.pop("network")
-        augmentation = settings.pop("augmentation")
-        sampling = settings.pop("sampling", {})  # runs of earlier versions have none
-        network["weights"] = network["weights"] or "none"
-        defaults = settings | network | sampling | (augmentation or {})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _no_settings(path) from None
-    defaults["augment"] = augmentation is not None
-    parser.set_defaults(**{name: value for name, value in defaults.items() if value is not None})
-    return True
-
-
-def _no_settings(path: Path) -> InputError:
-    return InputError(f"{path}: not the settings of a run; start anew by --overwrite")

@@ -1,1 +1,1 @@
-"""Image files to rows of floats."""
+"""Image files -> embeddings, rows of floats."""

@@ -1,4 +1,4 @@
-"""Images by path -> `tf.data` batches, read by threads that run Python."""
+"""Image paths -> `tf.data` batches, which threads read in Python."""
 
 import atexit
 import os
@@ -19,65 +19,66 @@ from deep_ranking.images import PLAIN, View, read_image
 
 Array = npt.NDArray[Any]
 
-# After so long without a batch, TensorFlow has noticed that there are no more to read.
+# When no thread has read for so long, TensorFlow has noticed that there is nothing more to read.
 QUIET_SECONDS = 0.2
-LONGEST_END = 5.0
+# Wait at most so long for the threads when the program ends.
+MAX_EXIT_SECONDS = 5.0
 
 
 def image_spec(size: int) -> tf.TensorSpec:
-    """Type and shape of a batch of images."""
+    """Return type and shape of a batch of images."""
     return tf.TensorSpec((None, size, size, 3), tf.uint8)
 
 
-class _Readers:
-    """The threads that read batches below TensorFlow, which come to rest before the program ends.
+class _ReadingThreads:
+    """Counts the threads of TensorFlow that read batches, and waits for them at exit.
 
-    One that is in the midst of Python when Python itself ends takes the program down with it.
+    A thread still running Python code at interpreter shutdown crashes the process.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._at_work = 0
-        self._last = 0.0
-        self._ending = False
-        atexit.register(self._rest)
+        self._num_reading = 0
+        self._last_read = 0.0
+        self._exiting = False
+        atexit.register(self._wait)
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
         """Count a thread while it reads.
 
         Raises:
             InterruptedError: the program is ending.
         """
         with self._lock:
-            self._at_work += 1
+            self._num_reading += 1
         try:
-            if self._ending:
+            if self._exiting:
                 raise InterruptedError("the program is ending")
             yield
         finally:
             with self._lock:
-                self._at_work -= 1
-                self._last = time.monotonic()
+                self._num_reading -= 1
+                self._last_read = time.monotonic()
 
-    def _rest(self) -> None:
-        self._ending = True
-        deadline = time.monotonic() + LONGEST_END
+    def _wait(self) -> None:
+        self._exiting = True
+        deadline = time.monotonic() + MAX_EXIT_SECONDS
         while time.monotonic() < deadline:
-            if not self._at_work and time.monotonic() - self._last > QUIET_SECONDS:
+            if not self._num_reading and time.monotonic() - self._last_read > QUIET_SECONDS:
                 return
             time.sleep(0.01)
 
 
-_READERS = _Readers()
+_THREADS = _ReadingThreads()
 
 
 class BatchSource:
-    """Batches that threads read below a `tf.data.Dataset`.
+    """Batches that the threads of a `tf.data.Dataset` read.
 
     Attributes:
-        failure: the error that ended the latest iteration, if it was an image's fault.
-        rows_together: rows of a batch that belong together.
+        failure: the error of the image that ended the latest iteration, if one did.
+        rows_together: number of rows that belong together and are never separated.
     """
 
     rows_together = 1
@@ -89,34 +90,36 @@ class BatchSource:
         """Get ready for an epoch.
 
         Args:
-            epoch: number of the epoch that is about to begin, from 0.
-            model: the network as it is then, from images to embeddings.
+            epoch: number of the epoch that begins next, from 0.
+            model: the present network, from images to embeddings.
         """
 
     def _batches(
         self, read: Callable[[int], list[Array]], num_batches: int, specs: list[tf.TensorSpec]
     ) -> tf.data.Dataset:
-        """Dataset of what `read(0) ... read(num_batches - 1)` give, in order.
+        """Return a dataset of `read(0) ... read(num_batches - 1)`, in order.
 
         Args:
-            read: gives the arrays of a batch.
-            num_batches: how many there are.
-            specs: type and shape of each array; 8-bit pixels and half floats become float32.
+            read: returns the arrays of a batch.
+            num_batches: number of batches.
+            specs: type and shape of each array; uint8 and float16 become float32.
         """
         self.failure = None
         failures: dict[int, InputError] = {}
 
-        def read_or_remember(batch: npt.NDArray[np.int64]) -> list[Array]:
+        def read_and_record_errors(batch: npt.NDArray[np.int64]) -> list[Array]:
             try:
-                with _READERS.at_work():
+                with _THREADS.reading():
                     return read(int(batch))
             except InputError as error:
-                failures[int(batch)] = error  # threads may be ahead: the first one counts
+                failures[int(batch)] = error  # threads may be ahead: the first batch counts
                 self.failure = failures[min(failures)]
                 raise
 
         def load(batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            arrays = tf.numpy_function(read_or_remember, [batch], [spec.dtype for spec in specs])
+            arrays = tf.numpy_function(
+                read_and_record_errors, [batch], [spec.dtype for spec in specs]
+            )
             for array, spec in zip(arrays, specs, strict=True):
                 array.set_shape(spec.shape)
             return tuple(
@@ -124,8 +127,8 @@ class BatchSource:
                 for array in arrays
             )
 
-        # OpenCV decodes and samples outside of Python's lock, so threads do it side by side; its
-        # own threads would only get in their way.
+        # OpenCV releases Python's lock, so these threads work in parallel. OpenCV's own threads
+        # would only slow them down.
         cv2.setNumThreads(1)
         workers = os.cpu_count() or 1
         numbers = tf.data.Dataset.range(num_batches)
@@ -133,7 +136,7 @@ class BatchSource:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Raise an image's fault as the `InputError` that it is, not as TensorFlow wraps it."""
+        """Raise an image's `InputError` itself instead of TensorFlow's error around it."""
         try:
             yield
         except tf.errors.OpError:
@@ -143,14 +146,14 @@ class BatchSource:
 
 
 class ImageSource(BatchSource):
-    """Images by path, as they are.
+    """Batches of images in the order of their paths.
 
     Args:
         paths: image files.
         image_size: side of the images in pixels.
         batch_size: images a batch; the last batch may be short.
-        views: how each image is seen; None for as it is.
-        skip_broken: give black pixels for a missing or broken image, rather than stop.
+        views: the view of each image; None for the image itself.
+        skip_broken: return black pixels for a missing or broken image instead of raising an error.
 
     Attributes:
         broken: with `skip_broken`, indices of the images that could not be read so far.
@@ -174,7 +177,7 @@ class ImageSource(BatchSource):
         self.broken: set[int] = set()
 
     def dataset(self) -> tf.data.Dataset:
-        """Give batches of float32 (rows, image_size, image_size, 3), RGB in [0, 255]."""
+        """Return batches of float32 (rows, image_size, image_size, 3), RGB in [0, 255]."""
 
         def read(batch: int) -> list[Array]:
             begin = batch * self.batch_size

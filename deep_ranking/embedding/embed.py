@@ -31,10 +31,10 @@ def embed_images(
         model: a network of `build_network` or `load_model`.
         paths: image files.
         batch_size: images a batch.
-        skip_broken: give a missing or broken image a row of NaN, rather than stop.
+        skip_broken: return a row of NaN for a missing or broken image instead of raising an error.
         progress: whether to show a progress bar on standard error, if that is a terminal.
-        out: float32 (images, dim) to write to, such as a memory-mapped file; by default a new
-            array in memory.
+        out: float32 (images, dim) to write to, such as a memory-mapped file; None for a new array
+            in memory.
 
     Returns:
         float32 (images, dim), rows of unit length, in the order of the paths.
@@ -66,8 +66,8 @@ def embed_images(
 def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[npt.NDArray[np.float32]]:
     """Embed batch after batch, all of one shape.
 
-    The last batch is filled up with black images, whose rows are left out: so the network is
-    traced once, and a batch of the same images gives the same bytes, be it the last or not.
+    Black images fill up the last batch, and their rows are dropped. So the network is traced once,
+    and the same images give the same bytes in any batch.
 
     Args:
         model: a network of `build_network` or `load_model`.
@@ -86,7 +86,7 @@ def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[npt.NDArr
 def embedded_images(
     model: keras.Model, paths: Sequence[str | os.PathLike[str]], *, skip_broken: bool = False
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Embed image files into a temporary file, with a progress bar: memory stays bounded.
+    """Embed image files into a temporary file, with a progress bar and bounded memory.
 
     Args:
         model: a network of `build_network` or `load_model`.
@@ -94,7 +94,7 @@ def embedded_images(
         skip_broken: as for `embed_images`.
 
     Yields:
-        float32 (images, dim), memory-mapped; gone when the block ends.
+        float32 (images, dim), memory-mapped; deleted when the block ends.
 
     Raises:
         InputError: an image is missing or broken.
@@ -107,14 +107,14 @@ def embedded_images(
 def embedded_features(
     model: keras.Model, features: CachedFeatures
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Embed cached features into a temporary file, as `embedded_images` does images.
+    """Embed cached features into a temporary file, like `embedded_images`.
 
     Args:
-        model: what follows the features, the second model of `split_at_frozen`.
-        features: of the first view of each image.
+        model: the layers that take the features, the second model of `split_at_frozen`.
+        features: cached features, of which the first view of each image is embedded.
 
     Yields:
-        float32 (images, dim), memory-mapped, NaN for a broken image; gone when the block ends.
+        float32 (images, dim), memory-mapped, NaN for a broken image; deleted when the block ends.
     """
     with temporary_rows(len(features.rows), model.output_shape[-1]) as rows:
         rows[:] = np.nan

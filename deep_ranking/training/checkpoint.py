@@ -1,9 +1,9 @@
-"""The checkpoint of a training run: one file, replaced as a whole at the end of each epoch.
+"""The file format of a checkpoint: one file, replaced as a whole at the end of each epoch.
 
 HDF5 with the arrays `weights/0 ...` and `optimizer/0 ...`, in the order in which Keras lists the
-variables, and `state`, the rest as JSON; each of the three with the SHA-256 of its data, since
-training would go on with a damaged number and nobody would see it. It lies in the run's folder and
-is read with the same caution as a model file.
+variables, and `state`, the rest as JSON. Each of the three carries the SHA-256 of its data:
+otherwise training could go on with a damaged number, and nobody would notice. The file is read with
+the same caution as a model file. `resuming` says what the state holds.
 """
 
 import hashlib
@@ -11,22 +11,24 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-import keras
 import numpy as np
 
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.hdf5 import child, open_hdf5, read_array, read_text
+
+if TYPE_CHECKING:
+    import keras
 
 DIGEST = "sha256"
 
 
 def save_checkpoint(
     path: Path,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
+    model: "keras.Model",
+    optimizer: "keras.optimizers.Optimizer",
     state: dict[str, Any],
 ) -> None:
     """Write weights, optimizer and state, atomically.
@@ -40,12 +42,14 @@ def save_checkpoint(
     Raises:
         InputError: the file cannot be written.
     """
+    from keras import ops
+
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         for name, variables in _variables(model, optimizer).items():
             group = file.create_group(name)
             digest = hashlib.sha256()
             for number, variable in enumerate(variables):
-                array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+                array = np.ascontiguousarray(ops.convert_to_numpy(variable))
                 group[str(number)] = array.reshape(variable.shape)
                 digest.update(array.data)
             group.attrs[DIGEST] = digest.hexdigest()
@@ -66,7 +70,7 @@ def read_state(path: Path) -> dict[str, Any]:
     with _opened(path) as file:
         data = child(file, "state")
         if not isinstance(data, h5py.Dataset) or data.ndim != 1:
-            raise InputError("not whole")
+            raise InputError("incomplete")
         text = read_array(file, "state", data.shape, np.uint8)
         _check(data, hashlib.sha256(text.data))
         try:
@@ -74,14 +78,14 @@ def read_state(path: Path) -> dict[str, Any]:
         except (ValueError, RecursionError):
             state = None
         if not isinstance(state, dict):
-            raise InputError("not whole")
+            raise InputError("incomplete")
     return state
 
 
 def restore_variables(
-    path: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    path: Path, model: "keras.Model", optimizer: "keras.optimizers.Optimizer"
 ) -> None:
-    """Put weights and optimizer back as they were.
+    """Restore weights and optimizer.
 
     Args:
         path: file of `save_checkpoint`.
@@ -89,8 +93,8 @@ def restore_variables(
         optimizer: optimizer of the same kind, built for the same weights.
 
     Raises:
-        InputError: the file is damaged, or belongs to another network or optimizer; the model is
-            unchanged then.
+        InputError: the file is damaged, or belongs to another network or optimizer. The model is
+            then unchanged.
     """
     variables = _variables(model, optimizer)
     arrays = {}
@@ -111,7 +115,7 @@ def restore_variables(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a checkpoint; what is wrong with it ends with what to do."""
+    """Open a checkpoint; end the message of an error with what to do."""
     try:
         with open_hdf5(path) as file:
             yield file
@@ -122,13 +126,13 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _check(item: Any, digest: "hashlib._Hash") -> None:
-    """Compare data with what was written; checkpoints of earlier versions do not say."""
+    """Compare data with its digest, which checkpoints of earlier versions do not have."""
     written = read_text(item, DIGEST)
     if written is not None and written != digest.hexdigest():
-        raise InputError(f"damaged: its {item.name.strip('/')} are not what was written")
+        raise InputError(f"damaged: its {item.name.strip('/')} differs from what was written")
 
 
 def _variables(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer
+    model: "keras.Model", optimizer: "keras.optimizers.Optimizer"
 ) -> dict[str, Sequence[Any]]:
     return {"weights": model.weights, "optimizer": optimizer.variables}

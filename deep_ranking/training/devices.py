@@ -1,9 +1,9 @@
-"""Several devices of one machine train one network: a batch is split, its loss is of the whole.
+"""Several devices of one machine train one network: they split a batch, but not its loss.
 
-Each device embeds some of a batch's rows, whole triplets where there are triplets; the embeddings
-of all are put together again before the loss. So it is the very loss that a single device would
-compute, whatever it compares with what. To make the shares alike, the last ones may repeat rows of
-the batch; `REPEATED` in place of their label takes them out of the loss.
+Each device embeds some of a batch's rows, and never part of a triplet. Then the embeddings of all
+devices are joined, and the loss is computed from them. So it is the same loss as on a single
+device, whichever rows it compares. To make the shares equally long, the last ones may repeat rows
+of the batch; the label `REPEATED` keeps these out of the loss.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -22,18 +22,18 @@ class Devices:
     """The devices that a network is trained on.
 
     Args:
-        names: None for the one that TensorFlow chooses; "all"; or numbers of devices such as "0,1".
-            They are the graphics processors or, where there are none, the processors.
+        names: None for the device that TensorFlow chooses; "all"; or numbers such as "0,1". They
+            count the GPUs or, where there are none, the CPUs.
 
     Attributes:
-        count: how many.
+        count: how many devices there are.
 
     Raises:
-        InputError: there are no such devices, or this process has trained on several others.
+        InputError: there are no such devices, or this process has trained on other ones before.
     """
 
-    # TensorFlow numbers what devices tell each other from 1 in each strategy, and fails when a
-    # number comes back with another shape: one process needs one strategy.
+    # Each strategy numbers the messages between devices from 1, and TensorFlow fails when a number
+    # comes again with another shape: a process can have one strategy only.
     _strategies: ClassVar[dict[tuple[str, ...], tf.distribute.Strategy]] = {}
 
     def __init__(self, names: str | None) -> None:
@@ -43,8 +43,8 @@ class Devices:
             if len(chosen) > 1:
                 if self._strategies.keys() - {chosen}:
                     raise InputError(
-                        "a process can train on several devices, but not on others after that; "
-                        f"start another one for these. Received: {names}"
+                        "this process has trained on other devices, and TensorFlow cannot change "
+                        f"them; start another process for these. Received: {names}"
                     )
                 if chosen not in self._strategies:
                     self._strategies[chosen] = tf.distribute.MirroredStrategy(chosen)
@@ -52,7 +52,7 @@ class Devices:
         self.count = 1 if self._strategy is None else self._strategy.num_replicas_in_sync
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Give the block in which networks, losses and optimizers for these devices are made."""
+        """Return the block in which to make networks, losses and optimizers for these devices."""
         return nullcontext() if self._strategy is None else self._strategy.scope()
 
     def share(self, batches: tf.data.Dataset, rows_together: int) -> Any:
@@ -60,10 +60,10 @@ class Devices:
 
         Args:
             batches: dataset of (inputs, labels), labels int (rows,), 0 or more.
-            rows_together: rows that may not be parted, 3 for triplets.
+            rows_together: rows that must stay on one device, 3 for triplets.
 
         Returns:
-            What `fit` takes; with several devices it needs the number of steps as well.
+            The batches for `fit`, which needs the number of steps too if there are several devices.
         """
         if self._strategy is None:
             return batches
@@ -71,18 +71,18 @@ class Devices:
         return self._strategy.distribute_datasets_from_function(lambda _: shares.prefetch(2))
 
     def loss(self, loss: keras.losses.Loss) -> keras.losses.Loss:
-        """Give a loss that is computed from the rows of all devices.
+        """Return a loss that is computed from the rows of all devices.
 
-        The mean that Keras shows of an epoch's batches weighs each by its rows and those repeated.
+        Keras shows the mean over an epoch's batches, weighted by their rows with the repeated ones.
         """
-        return loss if self._strategy is None else _LossOfAll(loss, self.count)
+        return loss if self._strategy is None else _WholeLoss(loss, self.count)
 
     def metrics(self, metrics: list[keras.metrics.Metric]) -> list[keras.metrics.Metric]:
-        """Give metrics that are computed from the rows of all devices."""
-        return metrics if self._strategy is None else [_MetricOfAll(metric) for metric in metrics]
+        """Return metrics that are computed from the rows of all devices."""
+        return metrics if self._strategy is None else [_WholeMetric(metric) for metric in metrics]
 
     def on_one(self, model: keras.Model) -> keras.Model:
-        """Give a model of the same layers that one device computes: embedding is not split."""
+        """Return a model of the same layers that runs on one device, for embedding."""
         return model if self._strategy is None else keras.Model(model.inputs, model.outputs)
 
 
@@ -106,7 +106,7 @@ def _find(names: str) -> list[str]:
 
 
 def _shares(batch: Any, count: int, rows_together: int) -> tf.data.Dataset:
-    """Split a batch into `count` shares with as many rows each."""
+    """Split a batch into `count` shares of equal length."""
     num_rows = tf.shape(batch[-1])[0]
     share_rows = -(-(num_rows // rows_together) // count) * rows_together
 
@@ -119,9 +119,9 @@ def _shares(batch: Any, count: int, rows_together: int) -> tf.data.Dataset:
 
 
 def _rows_of_all(labels: Any, embeddings: Any) -> tuple[Any, Any]:
-    """Labels and embeddings of the whole batch, on each of the devices that share it.
+    """Return labels and embeddings of the whole batch, on each device that has a share of it.
 
-    The gradient of an embedding is the sum of those that all devices send back.
+    The gradient of an embedding is the sum of the gradients from all devices.
     """
     replica = tf.distribute.get_replica_context()
     if replica is None:  # while Keras makes the variables
@@ -132,8 +132,8 @@ def _rows_of_all(labels: Any, embeddings: Any) -> tuple[Any, Any]:
     return tf.boolean_mask(labels, whole), tf.ensure_shape(rows, (None, embeddings.shape[-1]))
 
 
-class _LossOfAll(keras.losses.Loss):
-    """A loss of the whole batch; the devices, which all compute it, count as one."""
+class _WholeLoss(keras.losses.Loss):
+    """A loss of the whole batch: all devices compute it, so each counts as a part."""
 
     def __init__(self, loss: keras.losses.Loss, count: int) -> None:
         super().__init__(name=loss.name)
@@ -144,8 +144,8 @@ class _LossOfAll(keras.losses.Loss):
         return ops.mean(self.loss.call(*_rows_of_all(y_true, y_pred))) / self.count
 
 
-class _MetricOfAll(keras.metrics.Metric):
-    """A metric of the whole batch: each device adds the same to its sum and to its count."""
+class _WholeMetric(keras.metrics.Metric):
+    """A metric of the whole batch: each device adds the same to the sum and to the count."""
 
     def __init__(self, metric: keras.metrics.Metric) -> None:
         super().__init__(name=metric.name)

@@ -1,7 +1,7 @@
-"""What is wrong when training goes wrong, told from the quantities that it logs, and what mends it.
+"""What is wrong when training goes wrong, and which settings may fix it.
 
-The signs: embeddings that collapse into one, a loss that sticks at the gap, triplets of which none
-is active, a loss that swings to and fro, weights that are no numbers any more.
+The signs are in the quantities that training logs: all embeddings collapse into one, the loss
+sticks at the gap, no triplet is active, the loss swings up and down, weights are NaN or infinite.
 """
 
 from dataclasses import dataclass, field
@@ -9,28 +9,27 @@ from itertools import pairwise
 from typing import Any
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.training.run_folder import Row
+from deep_ranking.training.history import Row
 
-COLLAPSED_DISTANCE = 0.05
-STUCK_SHARE = 0.01
-FEW_ACTIVE = 0.001
+COLLAPSED_DISTANCE = 0.05  # mean distance of query and negative
+STUCK_SHARE = 0.01  # of the gap, between it and the loss
+FEW_ACTIVE = 0.001  # share of active triplets
 SWINGS = 4
-SWING_SHARE = 0.1
-LOWER_RATE = 0.3
-# Each mining sees harder triplets than the one before it.
+SWING_SHARE = 0.1  # of the mean loss, from one epoch to the next
+LOWER_RATE = 0.3  # times the learning rate
+# From each mining to one with harder triplets, and to one with easier triplets.
 HARDER = {"all": "semi-hard", "distance-weighted": "semi-hard", "semi-hard": "hard"}
 EASIER = {"hard": "semi-hard", "semi-hard": "all"}
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What is wrong, and what may mend it.
+class Diagnosis:
+    """What is wrong, and what may fix it.
 
     Attributes:
-        text: one line with what is seen, why, and what to try.
-        fixes: settings of `TrainConfig` that may mend it; empty if none does.
-        spoilt: whether the weights are lost, so that training has to go back to those of the
-            epoch before.
+        text: one line with the sign, its cause, and what to try.
+        fixes: settings of `TrainConfig` that may fix it; empty if there is none.
+        spoilt: whether the weights are of no use: training must go back to the epoch before.
     """
 
     text: str
@@ -38,15 +37,15 @@ class Finding:
     spoilt: bool = False
 
 
-def diagnose(history: list[Row], config: TrainConfig) -> Finding | None:
-    """Say what is wrong with a run.
+def diagnose(history: list[Row], config: TrainConfig) -> Diagnosis | None:
+    """Return what is wrong with a run.
 
     Args:
-        history: rows of the epochs, the latest last, with what training logs in each.
+        history: what training logged, a row an epoch, the latest last.
         config: the run's settings.
 
     Returns:
-        The gravest of what is found; None when nothing is wrong.
+        The worst problem; None if there is none.
     """
     row = history[-1]
     trained = [row for row in history if "loss" in row]
@@ -63,23 +62,23 @@ def diagnose(history: list[Row], config: TrainConfig) -> Finding | None:
             return _stuck(config)
     losses = [row["loss"] for row in trained[-SWINGS - 1 :]]
     if _swings(losses):
-        return Finding(
-            f"The loss swings to and fro ({', '.join(f'{loss:.3g}' for loss in losses)}): steps "
+        return Diagnosis(
+            f"The loss swings up and down ({', '.join(f'{loss:.3g}' for loss in losses)}): steps "
             "are too long. Try a lower --learning_rate or a larger --batch_size.",
             _lower_rate(config),
         )
     return None
 
 
-def not_finite(epoch: int, loss: float, config: TrainConfig) -> Finding:
-    """Say that an epoch left weights that are NaN or infinite.
+def not_finite(epoch: int, loss: float, config: TrainConfig) -> Diagnosis:
+    """Return the diagnosis for an epoch after which weights are NaN or infinite.
 
     Args:
         epoch: number of the epoch, from 1.
         loss: its loss.
         config: the run's settings.
     """
-    return Finding(
+    return Diagnosis(
         f"weights became NaN or infinite in epoch {epoch} (loss {loss}); start anew with a lower "
         "--learning_rate and --overwrite",
         _lower_rate(config),
@@ -87,7 +86,7 @@ def not_finite(epoch: int, loss: float, config: TrainConfig) -> Finding:
     )
 
 
-def _collapse(row: Row, config: TrainConfig) -> Finding:
+def _collapse(row: Row, config: TrainConfig) -> Diagnosis:
     easier = f", --mining {EASIER[config.mining]}" if _can_be_easier(config) else ""
     fixes = _lower_rate(config)
     if easier:
@@ -95,7 +94,7 @@ def _collapse(row: Row, config: TrainConfig) -> Finding:
     sticks = (
         f", so the loss sticks at the gap of {config.gap:g}" if config.loss == "ranking" else ""
     )
-    return Finding(
+    return Diagnosis(
         f"Collapse: all embeddings are alike (mean distance {row['negative_distance']:.2g})"
         f"{sticks}. Try a lower --learning_rate{easier}, a smaller --gap, or pre-trained "
         "--weights.",
@@ -104,7 +103,7 @@ def _collapse(row: Row, config: TrainConfig) -> Finding:
     )
 
 
-def _inactive(row: Row, config: TrainConfig) -> Finding:
+def _inactive(row: Row, config: TrainConfig) -> Diagnosis:
     seen = "No triplet is" if row["active_triplets"] == 0 else "Hardly any triplet is"
     why = (
         f"{seen} active: every negative is already further away than its positive by the gap of "
@@ -112,14 +111,14 @@ def _inactive(row: Row, config: TrainConfig) -> Finding:
     )
     if config.batches == "classes" and config.mining in HARDER:
         mining = HARDER[config.mining]
-        return Finding(f"{why} Try --mining {mining} or a larger --gap.", {"mining": mining})
-    return Finding(f"{why} Try a larger --gap or sample new triplets.")
+        return Diagnosis(f"{why} Try --mining {mining} or a larger --gap.", {"mining": mining})
+    return Diagnosis(f"{why} Try a larger --gap or sample new triplets.")
 
 
-def _stuck(config: TrainConfig) -> Finding:
+def _stuck(config: TrainConfig) -> Diagnosis:
     fixes = {"mining": EASIER[config.mining]} if _can_be_easier(config) else _lower_rate(config)
     easier = f" --mining {EASIER[config.mining]}," if _can_be_easier(config) else ""
-    return Finding(
+    return Diagnosis(
         f"The loss sticks at the gap of {config.gap:g}: positives come no nearer than negatives. "
         f"Try{easier} --optimizer adam with --learning_rate 0.0001, a smaller --gap, or "
         "pre-trained --weights.",
@@ -133,7 +132,7 @@ def _can_be_easier(config: TrainConfig) -> bool:
 
 
 def _swings(losses: list[float]) -> bool:
-    """Whether losses went up and down in turn, far, and came no lower."""
+    """Return whether losses went up and down in turn, by much, without getting lower."""
     if len(losses) <= SWINGS:
         return False
     steps = [after - before for before, after in pairwise(losses)]

@@ -24,18 +24,18 @@ from deep_ranking.sampling import make_strategy, open_strategy
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.neighbours import find_neighbours, neighbours_by_model
-from deep_ranking.training.batches import DrawnTriplets, TripletsOfFile, TripletSupply
+from deep_ranking.training.batches import DrawnTriplets, EpochTriplets, FileTriplets
 from deep_ranking.training.split import training_data
 
 
-def triplet_supply(config: TrainConfig) -> TripletSupply:
+def epoch_triplets(config: TrainConfig) -> EpochTriplets:
     """Return the triplets that a run trains on, checked; relevance is computed here if needed.
 
     Raises:
         InputError: the file or the folders cannot be used.
     """
     if not config.draws_triplets:
-        return TripletsOfFile(read_triplets(config.triplet_file), config.dataset)
+        return FileTriplets(read_triplets(config.triplet_file), config.dataset)
     data = training_data(config)
     if config.sampling.strategy == HARD:
         return _HardTriplets(config, data)
@@ -104,7 +104,7 @@ class _HardTriplets(DrawnTriplets):
         if due == self._found_before:
             return
         neighbours = self._find(epoch, model) if due == epoch else self._read(due)
-        self.change(
+        self.set_strategy(
             make_strategy(self._config.sampling, self._data.items.codes, neighbours=neighbours)
         )
         if due == epoch:

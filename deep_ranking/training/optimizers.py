@@ -1,4 +1,4 @@
-"""How fast each layer learns: warm-up, decay, and a rate of its own for the backbone."""
+"""How fast each layer learns: warm-up, decay, and a separate rate for the backbone."""
 
 import math
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         learning_rate: the highest rate, above 0.
-        warmup_steps: steps over which it rises linearly; the first step is no longer 0.
-        decay_steps: step at which a half cosine (Loshchilov and Hutter 2017, eq. 5) that begins
-            after the warm-up ends at 0; None for no decay.
+        warmup_steps: steps in which the rate rises linearly; already the first is above 0.
+        decay_steps: step at which the rate reaches 0 along a half cosine (Loshchilov and Hutter
+            2017, eq. 5), which begins after the warm-up; None for no decay.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.decay_steps = decay_steps
 
     def __call__(self, step: Any) -> Any:
-        """Give the rate of a step, counted from 0."""
+        """Return the rate of a step, counted from 0."""
         step = ops.cast(step, "float32")
         share = ops.minimum(1.0, (step + 1) / max(1, self.warmup_steps))
         if self.decay_steps is not None:
@@ -41,7 +41,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         return ops.multiply(ops.cast(self.learning_rate, "float32"), share)
 
     def get_config(self) -> dict[str, Any]:
-        """Give the arguments."""
+        """Return the arguments."""
         return {
             "learning_rate": self.learning_rate,
             "warmup_steps": self.warmup_steps,
@@ -50,7 +50,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _BackboneRate:
-    """Makes an optimizer take steps of another size in the layers of the backbone."""
+    """Mixin of optimizers whose learning rate differs in the layers of the backbone."""
 
     backbone_rate = 1.0
     backbone_layers: frozenset[str] = frozenset()
@@ -58,7 +58,7 @@ class _BackboneRate:
     def build(self, variables: Any) -> None:
         super().build(variables)  # type: ignore[misc]
         self._rates = [
-            # A model within a model has its name in front of the layer's.
+            # In a nested model, the path has the model's name before the layer's.
             1.0 if self.backbone_layers.isdisjoint(variable.path.split("/")) else self.backbone_rate
             for variable in variables
         ]
@@ -68,7 +68,7 @@ class _BackboneRate:
         super().update_step(gradient, variable, learning_rate * rate)  # type: ignore[misc]
 
     def _clip_gradients(self, gradients: list[Any]) -> list[Any]:
-        """Clip what the gradients of all devices sum up to; Keras clips those of each device."""
+        """Clip the sum of all devices' gradients; Keras would clip those of each device."""
         replica = tf.distribute.get_replica_context()
         if self.global_clipnorm is None or replica is None:  # type: ignore[attr-defined]
             return gradients
@@ -76,22 +76,22 @@ class _BackboneRate:
         if count > 1:
             gradients = list(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
         clipped = super()._clip_gradients(gradients)  # type: ignore[misc]
-        return [gradient / count for gradient in clipped]  # they are summed up once more
+        return [gradient / count for gradient in clipped]  # Keras sums them up once more
 
 
 class RankingSGD(_BackboneRate, keras.optimizers.SGD):
-    """Stochastic gradient descent with a rate of its own for the backbone."""
+    """Stochastic gradient descent with its own rate for the backbone."""
 
 
 class RankingAdam(_BackboneRate, keras.optimizers.Adam):
-    """Adam with a rate of its own for the backbone."""
+    """Adam with its own rate for the backbone."""
 
 
 class RankingLossScale(keras.optimizers.LossScaleOptimizer):
-    """Scales the loss for half precision; a step is left out on all devices or on none."""
+    """Scales the loss for half precision, and skips a step on all devices or on none."""
 
     def check_finite(self, gradients: Any) -> Any:
-        """Say whether the gradients of all devices are finite."""
+        """Return whether the gradients of all devices are finite."""
         finite = super().check_finite(gradients)
         replica = tf.distribute.get_replica_context()
         if replica is None or replica.num_replicas_in_sync == 1:
@@ -103,15 +103,15 @@ class RankingLossScale(keras.optimizers.LossScaleOptimizer):
 def make_optimizer(
     config: TrainConfig, backbone_layers: Iterable[str], *, learning_rate: float, num_steps: int
 ) -> keras.optimizers.Optimizer:
-    """Give the optimizer of a run, or of a part of it that has a schedule of its own.
+    """Return the optimizer of a run, or of a part of it with a separate schedule.
 
     Args:
         config: the run's settings.
-        backbone_layers: names of the layers that learn at a rate of their own.
-        learning_rate: the highest rate, of all layers but the backbone's.
-        num_steps: steps until a decaying rate is 0.
+        backbone_layers: names of the layers that learn at `config.backbone_rate` times the rate.
+        learning_rate: the highest rate of the other layers.
+        num_steps: steps until a decaying rate reaches 0.
     """
-    # A schedule even for a constant rate: it is no variable, which a checkpoint would bring back.
+    # A schedule even for a constant rate, which would be a variable that a checkpoint restores.
     decay_steps = num_steps if config.decay == "cosine" else None
     rate = WarmupDecay(learning_rate, config.warmup_steps, decay_steps)
     decay = config.weight_decay or None
@@ -127,6 +127,6 @@ def make_optimizer(
         )
     optimizer.backbone_rate = config.backbone_rate
     optimizer.backbone_layers = frozenset(backbone_layers)
-    if resolved_precision(config.precision) == "mixed_float16":  # small gradients are 0 in it
+    if resolved_precision(config.precision) == "mixed_float16":  # where small gradients become 0
         return RankingLossScale(optimizer)
     return optimizer

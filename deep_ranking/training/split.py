@@ -1,4 +1,4 @@
-"""The labelled images of a run that learns from class folders, and those that it leaves out."""
+"""Which images of its class folders a run trains on, and which it validates on."""
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +17,22 @@ Labelled = tuple[list[str], npt.NDArray[np.str_]]
 
 
 def labelled_images(listing: ImageListing) -> Labelled:
-    """Give the path and the class's name of each image of a listing."""
+    """Return the path and the class's name of each image of a listing."""
     paths = [str(listing.root / path) for path in listing.paths]
     return paths, np.array(listing.classes)[listing.labels]
 
 
 def training_data(config: TrainConfig) -> LabelledImages:
-    """Give the images that a run trains on, with all that their folders say.
+    """Return the images that a run trains on, with their items and categories.
 
     Raises:
-        InputError: there are none, or too few classes to hold some back.
+        InputError: there are no images, or too few classes to hold some back.
     """
     return limit_classes(_split(config)[0], most=config.max_images_per_class)
 
 
 def training_images(config: TrainConfig) -> Labelled:
-    """Give the images that a run trains on.
+    """Return the paths and classes of the images that a run trains on.
 
     Raises:
         InputError: as `training_data`.
@@ -41,7 +41,7 @@ def training_images(config: TrainConfig) -> Labelled:
 
 
 def held_back_images(config: TrainConfig) -> Labelled:
-    """Give the images of the classes that a run leaves out, by its `validation_share`.
+    """Return the images of the classes that a run holds back, by its `validation_share`.
 
     Raises:
         InputError: as `training_data`.
@@ -54,7 +54,7 @@ def _labelled(data: LabelledImages) -> Labelled:
 
 
 def _split(config: TrainConfig) -> tuple[LabelledImages, LabelledImages]:
-    """Images to train on, and those held back: whole classes, or whole categories of items."""
+    """Return images to train on, and images of held back classes (categories, if there are any)."""
     assert config.dataset is not None  # the config checks it
     if config.sampling.has_nested_folders:
         data = nested_folders(config.dataset, config.level or 1)
@@ -62,7 +62,7 @@ def _split(config: TrainConfig) -> tuple[LabelledImages, LabelledImages]:
         data = class_folders(config.dataset)
     held = np.zeros(len(data), bool)
     if config.validation_share is not None:
-        # Which classes are held back is no matter of chance between runs that are compared.
+        # Always seed 0: runs that are compared hold back the same classes.
         classes = data.items if data.categories is None else data.categories
         held = hold_back_classes(classes.codes, config.validation_share, seed=0)
     return data.select(~held), data.select(held)

@@ -1,9 +1,9 @@
-"""What TensorBoard shows of a run, in NAME.run/tensorboard: curves, batches, and the embeddings.
+"""What TensorBoard shows of a run, in NAME.run/tensorboard: curves, batches, and embeddings.
 
-Event files hold a curve for each quantity of the history, and for each epoch a picture of its
+Event files hold a curve for each quantity of the history. For each epoch they hold a picture of its
 first rows as the network sees them: a triplet a row (query, positive, negative), or a class a row.
-Once training has ended, the projector's files lie beside them: `projector_config.pbtxt`,
-`tensors.tsv` (an embedding a line), `metadata.tsv` (class and path) and `sprite.png`.
+The end of training adds the files of the projector: `projector_config.pbtxt`, `tensors.tsv` (an
+embedding a line), `metadata.tsv` (class and path) and `sprite.png`.
 """
 
 import os
@@ -25,7 +25,7 @@ from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.files.content_digest import content_digest
 from deep_ranking.images import class_of, read_image
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource, split_by_class
-from deep_ranking.training.run_folder import Row
+from deep_ranking.training.history import Row
 from deep_ranking.training.validation import Validation
 
 NUM_ROWS = 6  # triplets or classes in a picture
@@ -36,13 +36,13 @@ NUM_PROJECTED = 1000
 THUMBNAIL_SIZE = 64
 
 
-class Board:
-    """What a run writes for TensorBoard; nothing, unless its settings ask for it.
+class TensorBoardWriter:
+    """Writes the files for TensorBoard; nothing, unless the settings ask for it.
 
     Args:
         config: the run's settings.
-        images: the batches of images that it trains on, or that the cached features are of.
-        validation: what it is judged on.
+        images: the batches of images to train on, also where training uses their cached features.
+        validation: the validation data, if any.
 
     Raises:
         InputError: TensorBoard is asked for and not installed.
@@ -55,9 +55,7 @@ class Board:
         validation: Validation | None,
     ) -> None:
         if config.tensorboard and find_spec("tensorboard") is None:
-            raise InputError(
-                "--tensorboard needs the package of that name: pip install tensorboard"
-            )
+            raise InputError("--tensorboard needs the package tensorboard: pip install tensorboard")
         self.config = config
         self.folder = config.run_dir / "tensorboard"
         self._images = images
@@ -65,11 +63,11 @@ class Board:
         self._writer: Any = None
 
     def show_batch(self, source: TripletSource | ClassSource | FeatureSource, epoch: int) -> None:
-        """Add a picture of the first rows of an epoch, before it is trained.
+        """Add a picture of the first rows of an epoch, before training it.
 
         Args:
-            source: the batches that are trained on.
-            epoch: number of the epoch, from 0; the picture counts from 1, like the curves.
+            source: the batches to train on.
+            epoch: number of the epoch, from 0; the picture shows it from 1, like the curves.
         """
         if not self.config.tensorboard:
             return
@@ -82,11 +80,11 @@ class Board:
             "triplet a row: query, positive, negative" if name == "triplets" else "class a row"
         )
         with self._events().as_default(step=epoch + 1):
-            tf.summary.image(name, in_rows(rows)[None], description=text)
+            tf.summary.image(name, image_grid(rows)[None], description=text)
         self._events().flush()
 
     def _first_cached_rows(self, source: FeatureSource, epoch: int) -> list[UInt8Array]:
-        """Read the images of which the first rows of an epoch are features, each as its view."""
+        """Read the images, in the views, whose features are the first rows of an epoch."""
         size = self.config.network.image_size
         drawn, views = source.draw(epoch, 0)
         count = NUM_ROWS * source.batches.images_per_class
@@ -97,13 +95,13 @@ class Board:
                 content = content_digest(path)
                 _, view = cached_view(content, int(view_number), self.config.augmentation, size)
                 images.append(read_image(path, size, view))
-            except (InputError, OSError):  # the features do not need the file any more
+            except (InputError, OSError):  # cached features do without the file
                 continue
             labels.append(source.labels[number])
         return split_by_class(np.array(images), np.array(labels))[:NUM_ROWS] if images else []
 
     def add_epoch(self, row: Row) -> None:
-        """Add what was measured in an epoch to the curves."""
+        """Add an epoch's row of the history to the curves."""
         if not self.config.tensorboard:
             return
         with self._events().as_default(step=int(row["epoch"])):
@@ -112,11 +110,11 @@ class Board:
                     tf.summary.scalar(name, value)
         self._events().flush()
 
-    def project(self, model: keras.Model) -> None:
-        """Write embeddings of images, for the projector, at the end of the run.
+    def write_embeddings(self, model: keras.Model) -> None:
+        """Write embeddings of up to 1,000 images for the projector, at the end of the run.
 
-        They are of up to 1,000 of the validation images, evenly spread over their list, or without
-        any of the training images. Broken images are left out.
+        They are validation images, evenly spread over their list; without any, training images.
+        Broken images are left out.
 
         Args:
             model: the whole network.
@@ -145,17 +143,17 @@ class Board:
         print(f"Curves, batches and embeddings: tensorboard --logdir {self.folder}")
 
     def _events(self) -> Any:
-        # One writer for the whole run: TensorBoard reads the files of a folder one after the other.
+        # One file for the whole run: TensorBoard reads the files of a folder one after another.
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.folder))
         return self._writer
 
 
-def in_rows(rows: list[UInt8Array]) -> UInt8Array:
-    """Lay images out in rows, with white between them.
+def image_grid(rows: list[UInt8Array]) -> UInt8Array:
+    """Arrange images in rows, with white between them.
 
     Args:
-        rows: uint8 (images, side, side, 3), all of one side; of more than 8 the first 8 are shown.
+        rows: uint8 (images, side, side, 3), all with one side; only the first 8 of a row are shown.
 
     Returns:
         uint8 (height, width, 3).
@@ -177,7 +175,7 @@ def in_rows(rows: list[UInt8Array]) -> UInt8Array:
 
 
 def class_names(paths: list[str]) -> list[str]:
-    """Give the class of each image: the first folder below the one that has them all, or ""."""
+    """Return the class of each image: the first folder below the folder that all share, or ""."""
     root = os.path.commonpath([os.path.abspath(os.path.dirname(path)) for path in paths])
     names = [class_of(os.path.relpath(path, root)) for path in paths]
     return [os.path.basename(root) if not any(names) else name for name in names]
@@ -186,16 +184,16 @@ def class_names(paths: list[str]) -> list[str]:
 def write_projector(
     folder: Path, embeddings: Float32Array, paths: list[str], classes: list[str]
 ) -> None:
-    """Write what the embedding projector reads.
+    """Write the files of the embedding projector.
 
     Args:
         folder: folder of the run's events; made if missing.
         embeddings: float32 (images, dim).
-        paths: the images, which are read again for the thumbnails.
+        paths: the images, to read the thumbnails from.
         classes: their classes.
 
     Raises:
-        InputError: an image cannot be read any more, or the folder cannot be written to.
+        InputError: an image can no longer be read, or the folder cannot be written to.
     """
     from google.protobuf import text_format
     from tensorboard.plugins import projector
@@ -222,7 +220,7 @@ def write_projector(
 
 
 def _sprite(paths: list[str]) -> UInt8Array:
-    """Thumbnails side by side, row after row, in a square."""
+    """Return thumbnails side by side, row after row, in a square."""
     per_side = int(np.ceil(np.sqrt(len(paths))))
     size = THUMBNAIL_SIZE
     sprite = np.full((per_side * size, per_side * size, 3), 255, np.uint8)

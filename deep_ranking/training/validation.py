@@ -1,4 +1,4 @@
-"""Judging a model while it trains, on triplets or on whole classes that training does not see."""
+"""Validation of a model while it trains, on triplets or classes that training does not see."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,15 +15,15 @@ from deep_ranking.metrics import triplet_distances
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, calibrate
 from deep_ranking.sampling.triplet_file import read_triplets
-from deep_ranking.training.batches import TripletsOfFile
-from deep_ranking.training.run_folder import Row
+from deep_ranking.training.batches import FileTriplets
+from deep_ranking.training.history import Row
 from deep_ranking.training.split import held_back_images, labelled_images
 
 MEASURED_TRIPLETS = 1024
 
 
 class Validation(ABC):
-    """Validation data of a run, each image of which is embedded once a judgement.
+    """Validation data of a run. Each validation embeds each image once.
 
     Args:
         config: the run's settings.
@@ -35,48 +35,49 @@ class Validation(ABC):
         self.paths = paths
 
     def measure(self, rows: Float32Array) -> tuple[Row, Calibration | None]:
-        """Judge a model by its embeddings of the images.
+        """Measure how good a model's embeddings of the images are.
 
         Args:
             rows: float32 (images, dim), unit rows in the order of `paths`; NaN for a broken image.
 
         Returns:
-            What was found, under names that begin with "val_"; and what the model's distances
-            mean, if there are pairs enough to tell.
+            The results, with names that begin with "val_"; and the calibration of the model's
+            distances, if there are enough pairs for it.
 
         Raises:
             InputError: an embedding is not finite.
         """
         skip = self.config.skip_broken
         whole = np.flatnonzero(~np.isnan(rows[:, 0])) if skip else np.arange(len(rows))
-        found, triplets = self._judge(rows, whole)
-        distances = triplet_distances(rows, triplets)
-        enough = len(triplets) >= MIN_PAIRS
+        found, triplets = self._measure(rows, whole)
         found = {f"val_{name}": value for name, value in found.items()}
-        return found, calibrate(*distances) if enough else None
+        if len(triplets) < MIN_PAIRS:
+            return found, None
+        return found, calibrate(*triplet_distances(rows, triplets))
 
     @abstractmethod
-    def _judge(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
-        """Judge embeddings; `whole` are the rows whose image could be read.
+    def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
+        """Measure embeddings; `whole` are the rows whose image could be read.
 
         Returns:
-            What was found, and triplets of rows to calibrate with.
+            The results, and triplets of rows to calibrate with.
         """
 
 
 class TripletValidation(Validation):
-    """Validation on a triplet file: the loss, and what is shown beside it in training."""
+    """Validation on a triplet file, by the loss and the metrics that training shows."""
 
     def __init__(self, config: TrainConfig, path: Path) -> None:
         self.num_triplets_per_batch = max(1, config.batch_size // 3)
-        file = TripletsOfFile(read_triplets(path), config.dataset)
-        file.missing(skip_broken=config.skip_broken)  # checks that the images exist
+        file = FileTriplets(read_triplets(path), config.dataset)
+        file.find_missing(skip_broken=config.skip_broken)  # checks that the images exist
         super().__init__(config, list(file.paths))
         self.triplets = file.triplets.rows
 
-    def _judge(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
+    def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
         triplets = self.triplets[np.isin(self.triplets, whole).all(axis=1)]
-        config = self.config  # whose loss may be one for batches of classes
+        config = self.config
+        # Not the run's own loss, which may need batches of classes.
         loss = RankingLoss(config.gap, config.distance, config.hinge, config.clip)
         metrics = make_metrics(config, "triplets")
         mean_loss = keras.metrics.Mean(name="loss")
@@ -85,7 +86,7 @@ class TripletValidation(Validation):
         for begin in range(0, len(triplets), step):
             part = triplets[begin : begin + step]
             embeddings = keras.ops.convert_to_tensor(rows[part.ravel()])
-            # Loss and metrics look at embeddings alone, so these serve as labels too.
+            # Loss and metrics ignore the labels: the embeddings take their place.
             mean_loss.update_state(loss(embeddings, embeddings), sample_weight=len(part))
             for metric in metrics:
                 metric.update_state(embeddings, embeddings)
@@ -93,14 +94,14 @@ class TripletValidation(Validation):
 
 
 class ClassValidation(Validation):
-    """Validation on labelled images: how each finds the others of its class."""
+    """Validation on labelled images, by how well each finds the others of its class."""
 
     def __init__(self, config: TrainConfig, paths: list[str], labels: npt.NDArray[np.str_]) -> None:
         super().__init__(config, paths)
         self.labels = labels
-        draw_triplets(self.labels)  # complains of a single class before the long work
+        draw_triplets(self.labels)  # raises an error for a single class, before the long work
 
-    def _judge(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
+    def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
         labels = self.labels[whole]
         paths = [self.paths[number] for number in whole]
         # Without broken images, this is the memory-mapped file itself rather than a copy.
@@ -112,7 +113,7 @@ class ClassValidation(Validation):
 
 
 def make_validation(config: TrainConfig) -> Validation | None:
-    """Give the validation data of a run, checked; None if it has none.
+    """Return the validation data of a run, checked; None if it has none.
 
     Raises:
         InputError: the data cannot be used.
@@ -126,8 +127,8 @@ def make_validation(config: TrainConfig) -> Validation | None:
     return None
 
 
-def describe(found: Row) -> str:
-    """Say what a judgement found, in words."""
+def validation_summary(found: Row) -> str:
+    """Return the main results of a validation in words."""
     shown = ("val_similarity_precision", "val_recall_at_1", "val_map_at_r", "val_loss")
     return ", ".join(
         f"{name.removeprefix('val_').replace('_', ' ')} {found[name]:.4f}"

@@ -547,7 +547,7 @@ def _check_run(work, noted, wanted):
     """Everything that is there can be read, and no epoch and no feature is lost."""
     from deep_ranking.model.header import read_header
     from deep_ranking.training.checkpoint import read_state
-    from deep_ranking.training.run_folder import read_history
+    from deep_ranking.training.history import read_history
 
     folder = work / "model.run"
     for path in (work / "model.h5", folder / "best.h5"):

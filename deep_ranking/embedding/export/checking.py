@@ -1,4 +1,4 @@
-"""Whether an export gives the embeddings of the model it was made of."""
+"""The check that an export returns the same embeddings as its model."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 DEFAULT_TOLERANCE = 1e-4
 SEED = 0
 RANDOM_BATCHES = (1, 2, 4, 1)
-IMAGES_AT_ONCE = 4  # what fits into memory also at 1024 pixels
+IMAGES_AT_ONCE = 4  # fits into memory even at 1024 pixels
 LONGEST_REASON = 300
 
 
 def random_batches(size: int) -> Iterator[Float32Array]:
-    """Draw images of coarse to fine patches, in batches of several sizes; the same each time.
+    """Draw images of coarse to fine patches, in batches of several sizes, with a fixed seed.
 
-    Noise of single pixels would not do: a network sees one grey in all of it. The first image is
-    black, where a vector to be made unit length may be 0.
+    Noise of single pixels is no test: all of it looks grey to a network. The first image is black,
+    where an embedding may be 0 before it is scaled to unit length.
 
     Args:
         size: side of the images in pixels.
@@ -47,12 +47,12 @@ def random_batches(size: int) -> Iterator[Float32Array]:
         yield images
 
 
-def batches_of(paths: Sequence[str | os.PathLike[str]], size: int) -> Iterator[Float32Array]:
+def image_batches(paths: Sequence[str | os.PathLike[str]], size: int) -> Iterator[Float32Array]:
     """Read images, a few at a time.
 
     Args:
         paths: image files.
-        size: side in pixels to bring them to.
+        size: side of the images in pixels.
 
     Yields:
         float32 (batch, size, size, 3), RGB in [0, 255].
@@ -65,21 +65,22 @@ def batches_of(paths: Sequence[str | os.PathLike[str]], size: int) -> Iterator[F
         yield np.stack([read_image(path, size) for path in part]).astype(np.float32)
 
 
-def greatest_difference(
+def largest_difference(
     model: "keras.Model", runtime: Runtime, batches: Iterator[Float32Array]
 ) -> float:
-    """Compare what a model and its export make of the same images.
+    """Compare the embeddings of a model and its export.
 
     Args:
         model: from images to embeddings, float32 (batch, dim).
-        runtime: the export, opened.
-        batches: images.
+        runtime: the opened export.
+        batches: batches of images.
 
     Returns:
-        The greatest difference of two numbers of the embeddings; NaN if one of them is NaN.
+        The largest difference between two numbers of the embeddings; NaN if one of them is NaN.
 
     Raises:
-        InputError: the model gives no numbers, or the export another number of them.
+        InputError: the model's embeddings are not finite, or those of the export have another
+            shape.
     """
     differences = [0.0]
     with _full_precision():
@@ -87,13 +88,13 @@ def greatest_difference(
             expected = np.asarray(model.predict_on_batch(images))
             if not np.isfinite(expected).all():
                 raise InputError(
-                    "the model's own embeddings are not finite, so that nothing can be compared "
-                    "with them; train it anew, or take the best model of its run"
+                    "the model's own embeddings are not finite, so nothing can be compared with "
+                    "them; train it again, or export the best model of its run"
                 )
             found = _run(runtime, images)
             if found.shape != expected.shape:  # NumPy would compare one row with all
                 raise InputError(
-                    f"the export gives embeddings of shape {found.shape} for "
+                    f"the export returns embeddings of shape {found.shape} for "
                     f"{len(images)} images; expected {expected.shape}"
                 )
             differences.append(np.abs(found - expected).max())
@@ -101,14 +102,14 @@ def greatest_difference(
 
 
 def one_line(error: Exception) -> str:
-    """Give the kind and the beginning of the text of another library's error."""
+    """Return the type and the beginning of the text of another library's error."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
 
 
 def _run(runtime: Runtime, images: Float32Array) -> Float32Array:
     try:
         return runtime(images)
-    except Exception as error:  # runtimes raise whatever they come upon
+    except Exception as error:  # runtimes raise errors of any type
         raise InputError(
             f"the export cannot embed a batch of {len(images)} ({one_line(error)})"
         ) from error
@@ -116,7 +117,7 @@ def _run(runtime: Runtime, images: Float32Array) -> Float32Array:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Let TensorFlow multiply in float32, which recent GPUs round to ten bits by default."""
+    """Make TensorFlow multiply in float32; recent GPUs round it to ten bits by default."""
     import tensorflow as tf
 
     allowed = tf.config.experimental.tensor_float_32_execution_enabled()

@@ -1,10 +1,10 @@
-"""The formats of an export: how each is written, and opened again in its own runtime.
+"""The formats of an export: how to write each, and how to open it in its own runtime.
 
-In all of them the input has the name of the model's own, the output is `embedding`, and any number
-of images makes a batch. Each carries a JSON text on what the network takes and what its distances
-mean: a SavedModel in `assets.extra/deep_ranking.json`; an ONNX file in its metadata, under
-`deep_ranking`; a TensorFlow Lite file in a zip behind the model, where that format keeps files that
-belong to it (`unzip m.tflite`).
+In all formats the input has the name of the model's input, the output is `embedding`, and a batch
+has any number of images. Each format carries notes, a JSON text on the network's input and the
+meaning of its distances: a SavedModel in `assets.extra/deep_ranking.json`; an ONNX file in its
+metadata, under `deep_ranking`; a TensorFlow Lite file in a zip after the model, the place for
+associated files in that format (`unzip m.tflite`).
 """
 
 import json
@@ -34,11 +34,11 @@ class Format:
     """A format of an export.
 
     Attributes:
-        suffix: what the name of its file ends in; empty for a folder.
-        modules: what is imported beyond what Deep Ranking itself needs.
-        write: writes a model to a path, with the JSON text.
+        suffix: end of the file's name; empty for a folder.
+        modules: modules that the format needs and Deep Ranking itself does not.
+        write: writes a model to a path, with the notes.
         load: opens a path in the format's runtime, given the name of the input.
-        usage: Python code from `pixels` to `embeddings`, with {path} and {name}.
+        usage: Python code from `pixels` to `embeddings`, with {path} and {name} to fill in.
     """
 
     suffix: str
@@ -48,12 +48,12 @@ class Format:
     usage: str
 
     def usage_of(self, path: Path, name: str) -> str:
-        """Give the code that embeds `pixels` with the export at a path."""
+        """Return the code that embeds `pixels` with the export at a path."""
         return self.usage.format(path=json.dumps(str(path), ensure_ascii=False), name=name)
 
 
 def _write_savedmodel(model: "keras.Model", path: Path, notes: str) -> None:
-    # Not model.export, which in Keras 3.15 writes each weight twice.
+    # Not model.export: in Keras 3.15 it writes each weight twice.
     import tensorflow as tf
 
     module = tf.Module()
@@ -73,7 +73,7 @@ def _load_savedmodel(path: Path, name: str) -> Runtime:
     loaded = tf.saved_model.load(path)
 
     def run(images: Float32Array) -> Float32Array:
-        # Reached through `loaded`: the weights go when nothing holds it any more.
+        # `loaded` must stay referenced, or its weights are freed.
         serve = loaded.signatures["serving_default"]
         return np.asarray(serve(**{name: tf.constant(images)})[OUTPUT])
 
@@ -81,11 +81,12 @@ def _load_savedmodel(path: Path, name: str) -> Runtime:
 
 
 def _write_onnx(model: "keras.Model", path: Path, notes: str) -> None:
-    """Convert the network with its weights as inputs, and then give these inputs their values.
+    """Convert the network with its weights as inputs, then store the values of these inputs.
 
-    Converted with the weights inside, each of some fifty steps copies all of them: the blog's
-    network took 106 s and 12.7 GB so, and takes 6 s and 2.3 GB. What is left to do with the weights
-    before a run, such as turning kernels around, ONNX Runtime does once and writes.
+    With the weights inside, each of some fifty steps of the conversion copies all of them: that
+    took 106 s and 12.7 GB for the blog's network, and this takes 6 s and 2.3 GB. ONNX Runtime then
+    does once what it would do with the weights at each start, such as transposing kernels, and
+    writes the result.
     """
     import onnx
     import onnxruntime
@@ -122,7 +123,7 @@ def _write_onnx(model: "keras.Model", path: Path, notes: str) -> None:
         each.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.helper.set_model_props(converted, {NOTES_KEY: notes})
     options = onnxruntime.SessionOptions()
-    # Beyond the basic level, what is written serves this machine only.
+    # Above the basic level, the result runs on machines like this one only.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
     onnxruntime.InferenceSession(
@@ -146,17 +147,17 @@ def _load_onnx(path: Path, name: str) -> Runtime:
 def _write_tflite(model: "keras.Model", path: Path, notes: str) -> None:
     import tensorflow as tf
 
-    from deep_ranking.embedding.export.for_litert import for_litert
+    from deep_ranking.embedding.export.litert_layers import with_litert_layers
 
     with tempfile.TemporaryDirectory() as folder:
-        _write_savedmodel(for_litert(model), Path(folder), notes)
+        _write_savedmodel(with_litert_layers(model), Path(folder), notes)
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
     with zipfile.ZipFile(path, "a") as behind:
         behind.writestr(NOTES_FILE, notes + "\n")
 
 
 def _load_tflite(path: Path, name: str) -> Runtime:
-    # Not tf.lite.Interpreter, which TensorFlow deprecates in favour of this.
+    # Not tf.lite.Interpreter: TensorFlow deprecates it in favour of this one.
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path)).get_signature_runner()

@@ -28,7 +28,7 @@ from deep_ranking.reports.page.html import (
 )
 from deep_ranking.reports.page.label_errors import LabelErrors, find_label_errors
 from deep_ranking.reports.plots import plot_confusions, plot_distances, plot_negatives, plot_recall
-from deep_ranking.training.history_plot import History, plot_history
+from deep_ranking.training.history import History, plot_history
 
 THUMBNAIL_SIZE = 96
 NUM_WORST_CLASSES = 20

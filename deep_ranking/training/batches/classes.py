@@ -1,6 +1,6 @@
-"""Class folders -> `tf.data` batches of P classes with K images of each, and their labels.
+"""Labelled images -> `tf.data` batches of P classes with K images of each, and their labels.
 
-What an epoch holds depends on (seed, epoch) alone.
+The batches of an epoch depend on (seed, epoch) alone.
 """
 
 import os
@@ -32,16 +32,15 @@ class ClassSource(BatchSource):
         labels: integers (images,).
         image_size: side of the images in pixels.
         batches: which images share a batch.
-        steps_per_epoch: batches an epoch; None for as many as it takes to draw all images once, on
-            average.
+        steps_per_epoch: batches an epoch; None to draw every image once, on average.
         augmentation: random changes; None for none.
         seed: with the epoch, decides the augmentation.
-        skip_broken: whether to leave broken images out, rather than stop.
-        save_dir: folder that gets the first 300 images an epoch as PNG files, as the network sees
-            them.
+        skip_broken: leave broken images out instead of raising an error.
+        save_dir: folder for the first 300 images an epoch as PNG files, as the network sees them.
 
     Attributes:
         broken: with `skip_broken`, indices of the images that were left out so far.
+        description: the training data in words.
     """
 
     def __init__(
@@ -68,14 +67,10 @@ class ClassSource(BatchSource):
         self.skip_broken = skip_broken
         self.save_dir = make_folder(save_dir) if save_dir is not None else None
         self.broken: set[int] = set()
-
-    @property
-    def description(self) -> str:
-        """What is trained on, in words."""
-        return _describe(self.labels, self.batches)
+        self.description = _description(self.labels, batches)
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
-        """Give the batches of one epoch.
+        """Return the batches of one epoch.
 
         Returns:
             Dataset of (images, labels): float32 (rows, image_size, image_size, 3), RGB in
@@ -88,20 +83,20 @@ class ClassSource(BatchSource):
         return self._batches(read, self.num_batches, [image_spec(self.image_size), LABELS])
 
     def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
-        """Give the images of the first `count` classes of an epoch, as the network sees them.
+        """Return the images of the first `count` classes of an epoch, as the network sees them.
 
         Returns:
             For each class uint8 (images, image_size, image_size, 3).
 
         Raises:
-            InputError: an image is missing or broken, and is not to be left out.
+            InputError: an image is missing or broken, without `skip_broken`.
         """
         drawn = self.batches.draw(epoch, 0)[: count * self.batches.images_per_class]
         images, labels = self._read_rows(drawn, 0, epoch)
         return split_by_class(images, labels)[:count]
 
     def _read_rows(self, drawn: Int64Array, step: int, epoch: int) -> list[Array]:
-        """Images and labels of the first rows of a batch, without the broken ones."""
+        """Read images and labels of the first rows of a batch, without the broken ones."""
         images = np.empty((len(drawn), self.image_size, self.image_size, 3), np.uint8)
         whole = [
             self._read(int(number), row, step, epoch, images[row])
@@ -110,7 +105,7 @@ class ClassSource(BatchSource):
         return [images[whole], self.labels[drawn[whole]]]
 
     def _read(self, number: int, row: int, step: int, epoch: int, image: UInt8Array) -> bool:
-        """Read an image into `image`; False if it is to be left out."""
+        """Read an image into `image`; return False if it is broken and left out."""
         rng = np.random.default_rng([self.seed, epoch, step, row, 3])
         (view,) = draw_views(self.augmentation, rng, 1, self.image_size)
         try:
@@ -118,7 +113,7 @@ class ClassSource(BatchSource):
         except InputError as error:
             if not self.skip_broken:
                 raise InputError(
-                    f"{error}; mend the image, or leave such images out with --skip_broken"
+                    f"{error}; repair the image, or leave such images out with --skip_broken"
                 ) from None
             self.broken.add(number)
             return False
@@ -130,12 +125,12 @@ class ClassSource(BatchSource):
 
 
 class FeatureSource(BatchSource):
-    """The batches of each epoch over cached features, a kept view of each image at random.
+    """The batches of each epoch over cached features, with a random cached view of each image.
 
     Args:
-        features: what is kept of the images.
+        features: the cached features of the images.
         labels: integers (images,).
-        batches: which images share a batch; those without features are left out.
+        batches: which images share a batch; images without features are left out.
         steps_per_epoch: as for `ClassSource`.
         seed: with the epoch, decides which views.
     """
@@ -156,19 +151,17 @@ class FeatureSource(BatchSource):
         self.num_batches = steps_per_epoch or -(-len(labels) // batches.num_images)
         self.seed = seed
         self.broken = set(np.flatnonzero((features.rows < 0).all(axis=1)).tolist())
-
-    @property
-    def description(self) -> str:
-        """What is trained on, in words."""
-        views = self.features.rows.shape[1]
-        return f"{_describe(self.labels, self.batches)}, cached features of {views} views each"
+        self.description = (
+            f"{_description(self.labels, batches)}, cached features of {features.rows.shape[1]} "
+            "views each"
+        )
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
-        """Give the batches of one epoch.
+        """Return the batches of one epoch.
 
         Returns:
             Dataset of (features, labels): a tuple of float32 (rows, ...), one for each input of
-            the model that goes on from them, and int32 (rows,).
+            the model that takes the features, and int32 (rows,).
         """
 
         def read(step: int) -> list[Array]:
@@ -180,7 +173,7 @@ class FeatureSource(BatchSource):
         return batches.map(lambda *arrays: (arrays[:-1], arrays[-1]))
 
     def draw(self, epoch: int, step: int) -> tuple[Int64Array, Int64Array]:
-        """Draw one batch: int64 (rows,) indices of images, and which view of each."""
+        """Draw one batch: int64 (rows,) indices of images, and the view of each."""
         drawn = self.batches.draw(epoch, step)
         rng = np.random.default_rng([self.seed, epoch, step, 4])
         views = rng.integers(self.features.rows.shape[1], size=len(drawn))
@@ -189,11 +182,11 @@ class FeatureSource(BatchSource):
 
 
 def split_by_class(images: UInt8Array, labels: npt.NDArray[np.integer]) -> list[UInt8Array]:
-    """Split the images of a batch, where those of a class follow each other."""
+    """Split the images of a batch, in which those of a class are adjacent, by class."""
     return np.split(images, np.flatnonzero(np.diff(labels)) + 1)
 
 
-def _describe(labels: npt.NDArray[np.integer], batches: ClassBatches) -> str:
+def _description(labels: npt.NDArray[np.integer], batches: ClassBatches) -> str:
     return (
         f"{len(labels):,} images of {len(np.unique(labels)):,} classes, in batches of "
         f"{batches.num_classes} classes with {batches.images_per_class} images"

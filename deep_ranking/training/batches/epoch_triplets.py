@@ -1,4 +1,4 @@
-"""Which triplets an epoch holds: those of a file, or those that a strategy draws for it."""
+"""Which triplets each epoch has: those of a file, or those that a strategy draws for it."""
 
 import os
 from abc import ABC, abstractmethod
@@ -16,98 +16,97 @@ from deep_ranking.sampling.triplet_file import COLUMNS, Triplets, resolve_paths
 
 
 @dataclass(frozen=True)
-class EpochTriplets:
-    """The triplets of an epoch.
+class OrderedTriplets:
+    """The triplets of one epoch, in order.
 
     Attributes:
-        rows: int32 (any, 3), numbers of the images of a triplet: query, positive, negative.
-        order: int32 (triplets,), the row of each of the epoch's triplets, in order.
+        rows: int32 (any, 3), numbers of a triplet's images: query, positive, negative.
+        order: int32 (triplets,), the rows in the order in which the epoch has them.
     """
 
     rows: Int32Array
     order: Int32Array
 
     def __len__(self) -> int:
-        """Give the number of triplets."""
+        """Return the number of triplets."""
         return len(self.order)
 
     def images(self, position: int) -> list[int]:
-        """Give the numbers of the three images of the triplet at a position."""
+        """Return the numbers of the three images of the triplet at a position."""
         images: list[int] = self.rows[self.order[position]].tolist()
         return images
 
 
-class TripletSupply(ABC):
-    """Gives the triplets of each epoch.
+class EpochTriplets(ABC):
+    """The triplets of each epoch of a run.
 
     Attributes:
-        name: of where they come from, for messages.
+        name: file or folder that they come from, for messages.
         paths: the images, by number.
+        description: the training data in words.
     """
 
     name: str
     paths: Sequence[str]
-
-    @property
-    @abstractmethod
-    def description(self) -> str:
-        """What is trained on, in words."""
+    description: str
 
     @abstractmethod
     def __len__(self) -> int:
-        """Give the number of triplets of one pass, at most."""
+        """Return the largest number of triplets of one pass."""
 
     @abstractmethod
-    def of_epoch(self, epoch: int, *, count: int | None, seed: int, shuffle: bool) -> EpochTriplets:
-        """Give the triplets of an epoch.
+    def of_epoch(
+        self, epoch: int, *, count: int | None, seed: int, shuffle: bool
+    ) -> OrderedTriplets:
+        """Return the triplets of an epoch.
 
         Args:
-            epoch: from 0.
-            count: how many, where the epochs go on from each other through one pass after the
-                other; None for a pass an epoch.
-            seed: with the epoch, decides.
-            shuffle: whether they come in random order.
+            epoch: number of the epoch, from 0.
+            count: triplets an epoch, each epoch continuing where the one before ended, through one
+                pass after another; None for one pass an epoch.
+            seed: with the epoch, decides which triplets and in which order.
+            shuffle: whether the order is random.
 
         Raises:
-            InputError: nothing can be drawn.
+            InputError: the strategy finds no triplet.
         """
 
     def prepare(self, epoch: int, model: Any) -> None:  # noqa: B027  # most need nothing
-        """Get ready for an epoch, which `model` is about to be trained in."""
+        """Get ready for an epoch, at whose start the network is `model`."""
 
-    def missing(self, *, skip_broken: bool) -> set[int]:
-        """Give the images that are not there, before hours of training meet one.
+    def find_missing(self, *, skip_broken: bool) -> set[int]:
+        """Return the numbers of missing images, before hours of training come to one.
 
         Raises:
-            InputError: there are any, unless they are to be skipped and something is left.
+            InputError: an image is missing and `skip_broken` is False, or nothing is left.
         """
         return set()
 
     def left_out(self, images: set[int]) -> set[int]:
-        """Give what is left out where some images cannot be read: triplets, or else the images."""
+        """Return what is left out if these images cannot be read: triplets, or just the images."""
         return set(images)
 
-    def located(self, row: int, error: InputError) -> InputError:
-        """Say of an image's fault where its triplet is, and what to do."""
+    def error_at(self, row: int, error: InputError) -> InputError:
+        """Return an image's error with the place of its triplet and what to do."""
         return InputError(
-            f"{self._place(row)}{error}; mend the image, or leave such triplets out with "
+            f"{self._place(row)}{error}; repair the image, or leave such triplets out with "
             "--skip_broken"
         )
 
     def _place(self, row: int) -> str:
-        """Where a triplet stands, to go before what is wrong with it."""
+        """Return where a triplet is, as the beginning of a message."""
         return ""
 
 
-class TripletsOfFile(TripletSupply):
-    """All triplets of a file in each epoch, permuted by (seed, epoch).
+class FileTriplets(EpochTriplets):
+    """The triplets of a file, all in each epoch, permuted by (seed, epoch).
 
     Args:
-        triplets: the file's.
-        dataset_dir: folder that its paths start from, if not the file's own.
+        triplets: the triplets of the file.
+        dataset_dir: folder that its paths are relative to; None for the file's own folder.
 
     Raises:
-        InputError: the images are in no such folder.
+        InputError: the images are not in that folder.
     """
 
     def __init__(
@@ -116,23 +115,21 @@ class TripletsOfFile(TripletSupply):
         self.name = str(triplets.file)
         self.triplets = triplets
         self.paths = resolve_paths(triplets, dataset_dir)
-
-    @property
-    def description(self) -> str:
-        """How many triplets, of how many images."""
-        return f"{len(self.triplets):,} triplets of {len(self.paths):,} images"
+        self.description = f"{len(triplets):,} triplets of {len(self.paths):,} images"
 
     def __len__(self) -> int:
         return len(self.triplets)
 
-    def of_epoch(self, epoch: int, *, count: int | None, seed: int, shuffle: bool) -> EpochTriplets:
-        """Give the file's triplets, or a part of one permutation after the other."""
+    def of_epoch(
+        self, epoch: int, *, count: int | None, seed: int, shuffle: bool
+    ) -> OrderedTriplets:
+        """Return the file's triplets, or a part of one permutation after another."""
 
         def permutation(number: int) -> Int32Array:
             return _permuted(len(self), [seed, number] if shuffle else None)
 
         if count is None:
-            return EpochTriplets(self.triplets.rows, permutation(epoch))
+            return OrderedTriplets(self.triplets.rows, permutation(epoch))
         begin = epoch * count
         passes = range(begin // len(self), -(-(begin + count) // len(self)))
         pieces = [
@@ -141,10 +138,10 @@ class TripletsOfFile(TripletSupply):
             ]
             for number in passes
         ]
-        return EpochTriplets(self.triplets.rows, np.concatenate(pieces))
+        return OrderedTriplets(self.triplets.rows, np.concatenate(pieces))
 
-    def missing(self, *, skip_broken: bool) -> set[int]:
-        """Give the images that are not there."""
+    def find_missing(self, *, skip_broken: bool) -> set[int]:
+        """Return the numbers of missing images."""
         missing = np.array([not os.path.exists(path) for path in self.paths])
         if not missing.any():
             return set()
@@ -152,13 +149,13 @@ class TripletsOfFile(TripletSupply):
         if not skip_broken:
             rows = self.triplets.rows[triplets[0]]
             path = self.paths[rows[missing[rows]][0]]
-            raise self.located(int(triplets[0]), InputError(f"{path}: no such image"))
+            raise self.error_at(int(triplets[0]), InputError(f"{path}: no such image"))
         if len(triplets) == len(self):
             raise InputError(f"{self.name}: every triplet has a missing image")
         return set(np.flatnonzero(missing).tolist())
 
     def left_out(self, images: set[int]) -> set[int]:
-        """Give the triplets that have one of some images."""
+        """Return the triplets that have one of these images."""
         has_one = np.isin(self.triplets.rows, list(images)).any(axis=1)
         return set(np.flatnonzero(has_one).tolist())
 
@@ -166,16 +163,16 @@ class TripletsOfFile(TripletSupply):
         return f"{self.triplets.place(row)}: "
 
 
-class DrawnTriplets(TripletSupply):
-    """Triplets that a strategy draws for each epoch: 12 bytes for each triplet of it, and no file.
+class DrawnTriplets(EpochTriplets):
+    """Triplets that a strategy draws for each epoch, in memory: 12 bytes for each.
 
     Args:
         paths: the images, as the strategy numbers them.
-        strategy: which triplets.
-        name: of the folder that the images are from.
-        description: what is drawn from, in words.
-        repeats: epochs that train on the same triplets before others are drawn.
-        opened: what the strategy reads from, open as long as triplets are drawn.
+        strategy: draws the triplets.
+        name: folder of the images.
+        description: the images and the strategy in words.
+        repeats: how many epochs train on the same triplets before others are drawn.
+        opened: the files that the strategy reads; they stay open as long as this object lives.
     """
 
     def __init__(
@@ -190,35 +187,32 @@ class DrawnTriplets(TripletSupply):
     ) -> None:
         self.paths = paths
         self.name = name
-        self._description = description
+        self.description = description
         self._repeats = repeats
         self._opened = opened
-        self.change(strategy)
+        self.set_strategy(strategy)
 
-    def change(self, strategy: Strategy) -> None:
+    def set_strategy(self, strategy: Strategy) -> None:
         """Draw by another strategy for the same images from now on."""
         self._strategy = strategy
         self._stream: _Stream | None = None
         self._latest: tuple[tuple[object, ...], Int32Array] | None = None
 
-    @property
-    def description(self) -> str:
-        """What is drawn from."""
-        return self._description
-
     def __len__(self) -> int:
         return self._strategy.num_triplets
 
-    def of_epoch(self, epoch: int, *, count: int | None, seed: int, shuffle: bool) -> EpochTriplets:
-        """Draw a pass over the queries, or go on through the endless stream."""
+    def of_epoch(
+        self, epoch: int, *, count: int | None, seed: int, shuffle: bool
+    ) -> OrderedTriplets:
+        """Draw a pass over the queries, or read on in the endless stream."""
         number, again = divmod(epoch, self._repeats)
         key = (number, count, seed, shuffle)
         if self._latest is None or self._latest[0] != key:
             self._latest = key, self._draw(*key)
         rows = self._latest[1]
-        # Triplets that are trained on again come in another order.
+        # Triplets that repeat come in another order.
         order = _permuted(len(rows), [seed, epoch, 8] if shuffle and again else None)
-        return EpochTriplets(rows, order)
+        return OrderedTriplets(rows, order)
 
     def _draw(self, number: int, count: int | None, seed: int, shuffle: bool) -> Int32Array:
         if count is None:
@@ -229,16 +223,16 @@ class DrawnTriplets(TripletSupply):
             return rows
         begin = number * count
         if self._stream is None or self._stream.begin > begin:
-            # Drawing costs so little beside training that the start is never far.
+            # Draw from the start again: that costs little beside training.
             self._stream = _Stream(self._strategy.stream(seed, shuffle=shuffle))
-        return self._stream.take(begin, count)
+        return self._stream.read(begin, count)
 
 
 class _Stream:
-    """Pieces of an endless stream by their place, one after the other.
+    """Reads an endless stream of triplets by position, forwards only.
 
     Attributes:
-        begin: the first place that can still be had.
+        begin: the first position that can still be read.
     """
 
     def __init__(self, blocks: Iterator[Int32Array]) -> None:
@@ -246,8 +240,8 @@ class _Stream:
         self._blocks = blocks
         self._block = np.empty((0, len(COLUMNS)), np.int32)
 
-    def take(self, begin: int, count: int) -> Int32Array:
-        """Give the triplets from a place on: int32 (count, 3)."""
+    def read(self, begin: int, count: int) -> Int32Array:
+        """Return the triplets from a position on: int32 (count, 3)."""
         pieces = []
         while count:
             while begin >= self.begin + len(self._block):
@@ -261,7 +255,7 @@ class _Stream:
 
 
 def _permuted(count: int, seed: list[int] | None) -> Int32Array:
-    """Numbers from 0 to `count` in random order, or in their own without a seed."""
+    """Return the numbers below `count` in random order; without a seed, in rising order."""
     order = np.arange(count, dtype=np.int32)
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)

@@ -1,8 +1,7 @@
 """Triplets -> `tf.data` batches whose rows 3i, 3i + 1, 3i + 2 are one triplet.
 
-Shuffling moves triplets, never images. What an epoch holds depends on (seed, epoch) alone, so that
-a run can go on at any epoch: `TripletSource.dataset(epoch)`. Which triplets that are, a file or a
-strategy says: `supply`.
+Shuffling moves triplets, never images. The batches of an epoch depend on (seed, epoch) alone, so
+that a run can go on at any epoch. `epoch_triplets` says which triplets an epoch has.
 """
 
 import os
@@ -21,8 +20,8 @@ from deep_ranking.images.augmentation import Augmentation, draw_views
 from deep_ranking.sampling.triplet_file import COLUMNS, read_triplets
 from deep_ranking.training.batches.epoch_triplets import (
     EpochTriplets,
-    TripletsOfFile,
-    TripletSupply,
+    FileTriplets,
+    OrderedTriplets,
 )
 
 NUM_SAVED_TRIPLETS = 100
@@ -46,23 +45,23 @@ def triplet_dataset(
         path: triplet file.
         image_size: side of the images in pixels.
         batch_size: images a batch, a multiple of 3; the last batch may be short.
-        dataset_dir: folder that the file's paths start from, if not the file's own.
+        dataset_dir: folder that the paths are relative to; None for the file's own folder.
         augmentation: random changes; None for none.
-        shuffle: permute all triplets, by (seed, epoch); otherwise the file's order.
+        shuffle: permute all triplets, by (seed, epoch); otherwise keep the file's order.
         seed: with `epoch`, decides order and augmentation.
         epoch: number of the epoch, from 0.
-        skip_broken: leave out a triplet that has a missing or broken image, rather than stop.
+        skip_broken: leave out triplets with a missing or broken image instead of raising an error.
 
     Returns:
         Dataset of (images, roles): float32 (rows, image_size, image_size, 3), RGB in [0, 255], and
         int32 (rows,): 0 query, 1 positive, 2 negative, in turn.
 
     Raises:
-        InputError: the file or an image of it cannot be used, or the batch size is no multiple
-            of 3. A broken image shows while iterating, as a `tf.errors.OpError` with its text.
+        InputError: the file or an image of it cannot be used, or the batch size is not a multiple
+            of 3. A broken image is found while iterating: a `tf.errors.OpError` with that text.
     """
     source = TripletSource(
-        TripletsOfFile(read_triplets(path), dataset_dir),
+        FileTriplets(read_triplets(path), dataset_dir),
         image_size=image_size,
         batch_size=batch_size,
         augmentation=augmentation,
@@ -77,21 +76,20 @@ class TripletSource(BatchSource):
     """The batches of each epoch over triplets.
 
     Args:
-        supply: which triplets.
-        image_size: as for `triplet_dataset`, like all that follow.
-        batch_size: images a batch.
-        augmentation: random changes.
+        triplets: the triplets of each epoch.
+        image_size: side of the images in pixels.
+        batch_size: images a batch, a multiple of 3.
+        augmentation: random changes; None for none.
         shuffle: whether to permute the triplets of an epoch.
-        seed: decides order and augmentation.
-        skip_broken: whether to leave broken triplets out.
-        steps_per_epoch: batches an epoch; None for one pass over all triplets. With a number,
-            epochs follow each other through one pass after the other, so that all come up equally
-            often.
-        save_dir: folder that gets the first 100 triplets an epoch as PNG files, as the network
-            sees them.
+        seed: with the epoch, decides order and augmentation.
+        skip_broken: leave out triplets with a missing or broken image instead of raising an error.
+        steps_per_epoch: batches an epoch; None for one pass over all triplets. With a number, an
+            epoch continues the pass of the epoch before, so that all triplets come equally often.
+        save_dir: folder for the first 100 triplets an epoch as PNG files, as the network sees them.
 
     Attributes:
         paths: the images.
+        description: the training data in words.
 
     Raises:
         InputError: as `triplet_dataset`.
@@ -101,7 +99,7 @@ class TripletSource(BatchSource):
 
     def __init__(
         self,
-        supply: TripletSupply,
+        triplets: EpochTriplets,
         *,
         image_size: int,
         batch_size: int,
@@ -119,7 +117,7 @@ class TripletSource(BatchSource):
             )
         super().__init__()
         self.image_size = image_size
-        self.supply = supply
+        self.triplets = triplets
         self.triplets_per_batch = batch_size // 3
         self.augmentation = augmentation
         self.shuffle = shuffle
@@ -127,30 +125,26 @@ class TripletSource(BatchSource):
         self.skip_broken = skip_broken
         self.steps_per_epoch = steps_per_epoch
         self.save_dir = make_folder(save_dir) if save_dir is not None else None
-        self.paths = supply.paths
-        self._broken = supply.missing(skip_broken=skip_broken)  # images
+        self.paths = triplets.paths
+        self.description = triplets.description
+        self._broken = triplets.find_missing(skip_broken=skip_broken)  # images
 
     @property
     def num_batches(self) -> int:
         """Batches an epoch, with nothing left out."""
-        return self.steps_per_epoch or -(-len(self.supply) // self.triplets_per_batch)
-
-    @property
-    def description(self) -> str:
-        """What is trained on, in words."""
-        return self.supply.description
+        return self.steps_per_epoch or -(-len(self.triplets) // self.triplets_per_batch)
 
     @property
     def broken(self) -> set[int]:
-        """With `skip_broken`, what was left out so far, as the supply numbers it."""
-        return self.supply.left_out(self._broken)
+        """With `skip_broken`, the numbers of the triplets (or images) that were left out so far."""
+        return self.triplets.left_out(self._broken)
 
     def prepare(self, epoch: int, model: Any) -> None:
-        """Let the supply get ready for an epoch."""
-        self.supply.prepare(epoch, model)
+        """Choose the triplets of an epoch; see `EpochTriplets.prepare`."""
+        self.triplets.prepare(epoch, model)
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
-        """Give the batches of one epoch, as `triplet_dataset` describes them."""
+        """Return the batches of one epoch, like `triplet_dataset`."""
         triplets = self._of_epoch(epoch)
 
         def read(batch: int) -> list[Array]:
@@ -164,42 +158,44 @@ class TripletSource(BatchSource):
         return self._batches(read, num_batches, [image_spec(self.image_size), roles])
 
     def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
-        """Give the images of the first `count` triplets of an epoch, as the network sees them.
+        """Return the images of the first `count` triplets of an epoch, as the network sees them.
 
         Returns:
             For each triplet uint8 (3, image_size, image_size, 3): query, positive, negative.
 
         Raises:
-            InputError: an image is missing or broken, and its triplet is not to be left out.
+            InputError: an image is missing or broken, without `skip_broken`.
         """
         triplets = self._of_epoch(epoch)
         images = self._read_batch(triplets, range(min(count, len(triplets))), epoch)
         return np.split(images, len(images) // 3)
 
-    def _of_epoch(self, epoch: int) -> EpochTriplets:
+    def _of_epoch(self, epoch: int) -> OrderedTriplets:
         count = None
         if self.steps_per_epoch is not None:
             count = self.steps_per_epoch * self.triplets_per_batch
-        return self.supply.of_epoch(epoch, count=count, seed=self.seed, shuffle=self.shuffle)
+        return self.triplets.of_epoch(epoch, count=count, seed=self.seed, shuffle=self.shuffle)
 
-    def _read_batch(self, triplets: EpochTriplets, positions: range, epoch: int) -> UInt8Array:
+    def _read_batch(self, triplets: OrderedTriplets, positions: range, epoch: int) -> UInt8Array:
         """Read the images of one batch: uint8 (3 * triplets, size, size, 3)."""
         images = np.empty((3 * len(positions), self.image_size, self.image_size, 3), np.uint8)
         filled = 0
         for position in positions:
             if self._read_triplet(triplets, position, epoch, images[filled : filled + 3]):
                 filled += 3
-        if filled == 0:  # no batch may be empty: it takes the next triplet that is whole
+        if filled == 0:  # no batch may be empty: use the next triplet whose images are whole
             following = (*range(positions.stop, len(triplets)), *range(positions.start))
             if not any(self._read_triplet(triplets, each, epoch, images[:3]) for each in following):
-                raise InputError(f"{self.supply.name}: every triplet has a missing or broken image")
+                raise InputError(
+                    f"{self.triplets.name}: every triplet has a missing or broken image"
+                )
             filled = 3
         return images[:filled]
 
     def _read_triplet(
-        self, triplets: EpochTriplets, position: int, epoch: int, images: UInt8Array
+        self, triplets: OrderedTriplets, position: int, epoch: int, images: UInt8Array
     ) -> bool:
-        """Read three images into `images`; False if the triplet is to be left out."""
+        """Read three images into `images`; return False if one is broken and left out."""
         numbers = triplets.images(position)
         if not self._broken.isdisjoint(numbers):
             return False
@@ -210,7 +206,7 @@ class TripletSource(BatchSource):
                 images[row] = read_image(self.paths[number], self.image_size, view)
         except InputError as error:
             if not self.skip_broken:
-                raise self.supply.located(int(triplets.order[position]), error) from None
+                raise self.triplets.error_at(int(triplets.order[position]), error) from None
             self._broken.add(number)
             return False
         if self.save_dir is not None and position < NUM_SAVED_TRIPLETS:

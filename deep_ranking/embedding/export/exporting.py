@@ -1,4 +1,4 @@
-"""Write a model in another format, check it there, and only then put it in its place."""
+"""`export_model`: write a model in another format, check it, and only then move it into place."""
 
 import itertools
 import json
@@ -14,8 +14,8 @@ from deep_ranking import __version__
 from deep_ranking.embedding.export.checking import (
     DEFAULT_TOLERANCE,
     RANDOM_BATCHES,
-    batches_of,
-    greatest_difference,
+    image_batches,
+    largest_difference,
     one_line,
     random_batches,
 )
@@ -25,7 +25,7 @@ from deep_ranking.files import InputError, atomic_folder, atomic_path, no_room
 if TYPE_CHECKING:
     import keras
 
-# What TensorFlow puts into the folder of a SavedModel.
+# Names that TensorFlow writes in the folder of a SavedModel.
 SAVEDMODEL_ENTRIES = {
     "saved_model.pb",
     "fingerprint.pb",
@@ -37,17 +37,17 @@ SAVEDMODEL_ENTRIES = {
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported.
+    """The result of an export.
 
     Attributes:
         format: one of `FORMATS`.
         path: the file or folder.
         num_bytes: its size.
-        difference: the greatest difference between its embeddings and the model's, over all
-            numbers of all images that it was checked on.
-        num_images: how many these were.
-        usage: Python code that makes `embeddings` of `pixels`, float32 (batch, size, size, 3), RGB
-            in [0, 255].
+        difference: largest difference between its embeddings and the model's, over all numbers of
+            all images of the check.
+        num_images: images of the check.
+        usage: Python code from `pixels`, float32 (batch, size, size, 3), RGB in [0, 255], to
+            `embeddings`.
     """
 
     format: str
@@ -73,20 +73,20 @@ def export_model(
     Args:
         model: a network of `build_network` or `load_model`, or any functional Keras model from
             images, float32 (batch, size, size, 3), to embeddings, float32 (batch, dim).
-        path: file to write, which ends in .onnx or .tflite; for a SavedModel, a folder.
+        path: file to write, ending in .onnx or .tflite; for a SavedModel, a folder.
         format: "savedmodel", "onnx" or "tflite".
-        images: image files to check it on as well, beside random images.
-        tolerance: greatest difference allowed between two numbers of the embeddings.
-        overwrite: put it in the place of an earlier export.
-        progress: gets a line as each step begins.
+        images: image files to check the export on, besides random images.
+        tolerance: largest allowed difference between two numbers of the embeddings.
+        overwrite: replace an earlier export.
+        progress: called with a line as each step begins.
 
     Returns:
         The `Export`.
 
     Raises:
         InputError: the path cannot be written or exists; a package is missing; the model cannot be
-            converted; an image cannot be read; or the export gives other embeddings. Nothing is
-            left behind, and an earlier export stays.
+            converted; an image cannot be read; or the export returns other embeddings. Then
+            nothing is written, and an earlier export stays.
     """
     path = Path(path)
     check_output(path, format, overwrite=overwrite)
@@ -97,17 +97,18 @@ def export_model(
     say = progress or (lambda _: None)
     writing = atomic_path if kind.suffix else atomic_folder
     with writing(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the converters' own, which no user can act on
+        warnings.simplefilter("ignore")  # warnings of the converters, which no user can act on
         say(f"writing {format}")
         runtime = _converted(model, temporary, format)
         count = sum(RANDOM_BATCHES) + len(images)
         say(f"checking it on {sum(RANDOM_BATCHES)} random images and {len(images)} of yours")
-        batches = itertools.chain(random_batches(size), batches_of(images, size))
-        difference = greatest_difference(model, runtime, batches)
-        if not difference <= tolerance:  # which NaN is not, either
+        batches = itertools.chain(random_batches(size), image_batches(images, size))
+        difference = largest_difference(model, runtime, batches)
+        if not difference <= tolerance:  # true for NaN too
             raise InputError(
-                f"{path}: not written, as the {format} gives other embeddings than the model: they "
-                f"differ by up to {difference:.2g} on {count} images; --tolerance is {tolerance:g}"
+                f"{path}: not written, as the {format} returns other embeddings than the model: "
+                f"they differ by up to {difference:.2g} on {count} images; --tolerance is "
+                f"{tolerance:g}"
             )
         num_bytes = _num_bytes(temporary)
     usage = kind.usage_of(path, model.inputs[0].name)
@@ -115,10 +116,10 @@ def export_model(
 
 
 def check_output(path: Path, format: str, *, overwrite: bool) -> None:
-    """Complain of what cannot be exported before anything slow is done.
+    """Raise an error for an export that cannot work, before the slow part.
 
     Raises:
-        InputError: there is no such format; the path is taken or has another format's name; or a
+        InputError: there is no such format; the path exists or has another format's suffix; or a
             package is missing.
     """
     if format not in FORMATS:
@@ -143,7 +144,7 @@ def check_output(path: Path, format: str, *, overwrite: bool) -> None:
 
 
 def _check_is_savedmodel(path: Path) -> None:
-    """Complain of a folder that holds anything that would be missed."""
+    """Refuse to replace a folder that holds anything but a SavedModel."""
     if not path.is_dir():
         raise InputError(f"{path}: is a file; a SavedModel is a folder; choose another --output")
     entries = {each.name for each in path.iterdir()}
@@ -168,16 +169,16 @@ def _image_size(model: "keras.Model") -> int:
 
 
 def _converted(model: "keras.Model", path: Path, format: str) -> Runtime:
-    """Write the format, and open what was written."""
+    """Write a model in a format, and open what was written."""
     kind = FORMATS[format]
     try:
         kind.write(model, path, _notes(model))
         return kind.load(path, model.inputs[0].name)
     except OSError:
         raise
-    except Exception as error:  # converters and runtimes raise whatever they come upon
+    except Exception as error:  # converters and runtimes raise errors of any type
         if no_room(error) is not None:
-            raise  # it is not the format; the file is named where it is to come
+            raise  # the disk is full: `atomic_path` or `atomic_folder` names the path
         raise InputError(
             f"the model cannot be written as {format} ({one_line(error)}); try another of "
             f"{', '.join(FORMATS)}"
@@ -185,7 +186,7 @@ def _converted(model: "keras.Model", path: Path, format: str) -> Runtime:
 
 
 def _notes(model: "keras.Model") -> str:
-    """Write as JSON what a program must know of the model that has no Keras."""
+    """Return, as JSON, what a program without Keras must know about the model."""
     size, dim = model.input_shape[1], model.output_shape[-1]
     notes: dict[str, Any] = {
         "writer": f"deep-ranking {__version__}",

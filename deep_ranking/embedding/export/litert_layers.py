@@ -1,30 +1,30 @@
-"""The same network, said so that LiteRT computes it rightly, in its earlier versions too."""
+"""Layers that LiteRT computes correctly, even in earlier versions, in place of Keras' own."""
 
 import keras
 from keras import ops
 
-# Its square root is far below any length that counts, and its reciprocal still a float32.
+# Its square root is far below the length of any embedding; its reciprocal is a finite float32.
 ABOVE_ZERO = 1e-30
 
 
 class ZeroSafeUnitNormalization(keras.layers.UnitNormalization):
-    """`UnitNormalization` without 1 / sqrt(0), which Keras takes for infinite, LiteRT for NaN."""
+    """`UnitNormalization` without 1 / sqrt(0): infinite in Keras, but NaN in LiteRT."""
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Divide by the length, or, where it is below 1e-12, by that."""
+        """Divide by the length, or by 1e-12 where the length is below that."""
         squares = ops.sum(ops.square(inputs), axis=self.axis, keepdims=True)
         return inputs * ops.minimum(ops.rsqrt(squares + ABOVE_ZERO), 1e12)
 
 
 class PaddedConv2D(keras.layers.Conv2D):
-    """`Conv2D` with padding "same", done by padding first.
+    """`Conv2D` with padding "same" in two steps: first the padding, then the convolution.
 
-    In one step, with a stride above the kernel's size as in the shallow branches, it gives 0
-    everywhere in LiteRT before 2.2, and in the interpreter of TensorFlow 2.21.
+    In one step, with a stride above the kernel's size as in the shallow branches, LiteRT before 2.2
+    and the interpreter of TensorFlow 2.21 return 0 everywhere.
     """
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Pad by what the last place of the kernel lacks, half of it before, and convolve."""
+        """Pad by what the kernel's last position lacks, half of it in front, and convolve."""
         sides = zip(inputs.shape[1:3], self.kernel_size, self.strides, strict=True)
         missing = [max((side - 1) // stride * stride + k - side, 0) for side, k, stride in sides]
         if any(missing):
@@ -37,21 +37,21 @@ class PaddedConv2D(keras.layers.Conv2D):
         return self.activation(outputs)
 
 
-def for_litert(model: keras.Model) -> keras.Model:
-    """Copy a model, with layers in it that LiteRT cannot get wrong.
+def with_litert_layers(model: keras.Model) -> keras.Model:
+    """Copy a model, with these layers in place of those that LiteRT computes wrongly.
 
     Args:
-        model: functional model, of images of a fixed size.
+        model: functional model of images of a fixed size.
 
     Returns:
-        Model of the same weights and, but for rounding, the same output.
+        Model with the same weights and, up to rounding, the same output.
     """
 
     def cloned(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
         if type(layer) is keras.layers.UnitNormalization:
             return ZeroSafeUnitNormalization.from_config(config)
-        if type(layer) is keras.layers.Conv2D and _strides_over_places(layer):
+        if type(layer) is keras.layers.Conv2D and _skips_pixels(layer):
             return PaddedConv2D.from_config(config)
         return layer.__class__.from_config(config)
 
@@ -60,7 +60,7 @@ def for_litert(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _strides_over_places(layer: keras.layers.Conv2D) -> bool:
+def _skips_pixels(layer: keras.layers.Conv2D) -> bool:
     return (
         layer.padding == "same"
         and layer.data_format == "channels_last"

@@ -15,7 +15,7 @@ from deep_ranking.images import find_images, read_image
 from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.sampling.triplet_file import read_triplets, write_triplets
-from deep_ranking.training.batches import TripletsOfFile, TripletSource, triplet_dataset
+from deep_ranking.training.batches import FileTriplets, TripletSource, triplet_dataset
 
 NUM_COLORS = 30
 SIZE = 8
@@ -74,7 +74,7 @@ def flat(batches):
 
 def source(path, **options):
     options = {"image_size": SIZE, "batch_size": 6} | options
-    return TripletSource(TripletsOfFile(read_triplets(path)), **options)
+    return TripletSource(FileTriplets(read_triplets(path)), **options)
 
 
 # Rows and batches
@@ -204,7 +204,7 @@ def test_without_augmentation_pixels_are_those_of_read_image(tree_triplets):
 
 def pixels_of(path, epoch=0, **options):
     options = {"image_size": 20, "batch_size": 6, "augmentation": Augmentation()} | options
-    walk = TripletSource(TripletsOfFile(read_triplets(path)), **options)
+    walk = TripletSource(FileTriplets(read_triplets(path)), **options)
     return np.concatenate([images.numpy() for images, _ in walk.dataset(epoch)])
 
 
@@ -511,10 +511,10 @@ def test_program_that_ends_amid_an_epoch_does_not_hang(colors):
     path = write(colors, some_triplets(20))
     program = """if True:
         import sys
-        from deep_ranking.training.batches import TripletsOfFile, TripletSource
+        from deep_ranking.training.batches import FileTriplets, TripletSource
         from deep_ranking.sampling.triplet_file import read_triplets
         walk = TripletSource(
-            TripletsOfFile(read_triplets(sys.argv[1])),
+            FileTriplets(read_triplets(sys.argv[1])),
             image_size=224,
             batch_size=3,
             steps_per_epoch=10_000,

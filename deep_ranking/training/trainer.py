@@ -1,0 +1,172 @@
+"""The network of a run, its loss and optimizer, and how Keras trains an epoch of it."""
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from deep_ranking.config import HEAD, TrainConfig
+from deep_ranking.losses import BatchLoss, kernel_penalty, make_loss, make_metrics, penalise_kernels
+from deep_ranking.model.mixed_precision import resolved_precision, set_precision
+from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
+from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource
+from deep_ranking.training.devices import Devices
+from deep_ranking.training.history import Row
+from deep_ranking.training.optimizers import make_optimizer
+
+
+class Trainer:
+    """A network that is being trained; `compile` must come before `train_epoch`.
+
+    Args:
+        config: the run's settings.
+        devices: the devices to train on.
+        read_weights: whether to read the first weights that the settings name; False where all
+            weights come from a checkpoint.
+
+    Attributes:
+        model: the whole network, from images.
+        frozen: with cached features, the layers that give them; otherwise None.
+        trained: what `fit` trains: the whole network, or what follows the frozen layers.
+    """
+
+    def __init__(self, config: TrainConfig, devices: Devices, *, read_weights: bool) -> None:
+        self._devices = devices
+        network = config.network
+        if not read_weights:
+            network = dataclasses.replace(network, weights=None)
+        self.frozen: keras.Model | None = None
+        with devices.scope():
+            self.model = self.trained = build_network(network, seed=config.seed)
+            set_trainable_from(self.model, config.train_from)
+            if config.cache_features:
+                self.frozen, self.trained = split_at_frozen(self.model)
+
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer, with its moments and its number of steps."""
+        return self.trained.optimizer
+
+    def compile(
+        self,
+        config: TrainConfig,
+        epoch: int,
+        *,
+        num_batches: int,
+        num_rate_drops: int,
+        keep_optimizer_state: bool = False,
+    ) -> None:
+        """Make optimizer and loss for a part of the run: the head's epochs, or those that follow.
+
+        Args:
+            config: the run's settings.
+            epoch: an epoch of that part, from 0.
+            num_batches: batches an epoch.
+            num_rate_drops: how often the learning rate was lowered on a plateau.
+            keep_optimizer_state: whether the new optimizer takes over the moments and the number of
+                steps of the present one, which must have trained the same weights.
+        """
+        before = self.optimizer.variables if keep_optimizer_state else None
+        self._config = config
+        self._trains_head = epoch < config.head_epochs
+        set_trainable_from(self.model, HEAD if self._trains_head else config.train_from)
+        set_precision(self.trained, resolved_precision(config.precision))
+        penalise_kernels(self.trained, config.weight_penalty)
+        head_epochs = min(config.head_epochs, config.epochs)
+        first, last = (0, head_epochs) if self._trains_head else (head_epochs, config.epochs)
+        num_epochs = last - max(first, config.start_epoch)
+        rate = config.learning_rate
+        if self._trains_head and config.head_learning_rate is not None:
+            rate = config.head_learning_rate
+        with self._devices.scope():
+            self._loss = make_loss(config, config.batches, config.network.embedding_size)
+            self.trained.compile(
+                optimizer=make_optimizer(
+                    config,
+                    self.model.backbone_layers,
+                    learning_rate=rate * config.plateau_factor**num_rate_drops,
+                    num_steps=num_epochs * num_batches,
+                ),
+                loss=self._devices.loss(self._loss),
+                metrics=self._devices.metrics(make_metrics(config, config.batches)),
+                jit_compile="auto" if config.xla is None else config.xla,
+            )
+            self.optimizer.build(self.trained.trainable_variables)
+        if before is not None:
+            for variable, value in zip(self.optimizer.variables, before, strict=True):
+                variable.assign(value)
+
+    def is_compiled_for(self, epoch: int) -> bool:
+        """Return whether an epoch, from 0, belongs to the part of the run that was compiled."""
+        return self._trains_head == (epoch < self._config.head_epochs)
+
+    def train_epoch(
+        self, source: TripletSource | ClassSource | FeatureSource, epoch: int, verbose: int
+    ) -> Row:
+        """Train one epoch.
+
+        Args:
+            source: the batches, ready for the epoch.
+            epoch: number of the epoch, from 0.
+            verbose: as for `fit`.
+
+        Returns:
+            The epoch's row of the history: its number, from 1, its loss and its metrics.
+
+        Raises:
+            InputError: an image cannot be used.
+        """
+        _seed_dropout(self.model, self._config.seed, epoch)
+        if isinstance(self._loss, BatchLoss) and self._loss.memory is not None:
+            self._loss.memory.reset()
+        batches = source.dataset(epoch)
+        with source.explained():
+            logged = self.trained.fit(
+                self._devices.share(batches, source.rows_together),
+                steps_per_epoch=int(batches.cardinality()) if self._devices.count > 1 else None,
+                initial_epoch=epoch,
+                epochs=self._config.epochs,
+                shuffle=False,
+                callbacks=[_StopAfterEpoch()],
+                verbose=verbose,
+            ).history
+        row: Row = {"epoch": epoch + 1} | {
+            name: float(values[-1]) for name, values in logged.items()
+        }
+        if self._config.weight_penalty:
+            row["weight_penalty"] = kernel_penalty(self.trained, self._config.weight_penalty)
+        return row
+
+    def weights_are_finite(self) -> bool:
+        """Return whether no weight is NaN or infinite.
+
+        The loss of an epoch does not show what its last step did.
+        """
+        return all(
+            bool(keras.ops.all(keras.ops.isfinite(weight)))
+            for weight in self.model.trainable_weights
+        )
+
+    def description(self) -> str:
+        """Return how many parameters there are and how many of them are trained, in words."""
+        trained = sum(math.prod(weight.shape) for weight in self.trained.trainable_weights)
+        return f"{self.model.count_params():,} parameters, {trained:,} of them trained"
+
+
+class _StopAfterEpoch(keras.callbacks.Callback):
+    """Ends `fit` after one epoch: the next epoch reads from another dataset."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.model.stop_training = True
+
+
+def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:
+    """Make the random numbers of each dropout layer depend on (seed, epoch) alone."""
+    dropouts = [
+        layer for layer in model.layers if isinstance(layer, keras.layers.Dropout) and layer.rate
+    ]
+    for number, layer in enumerate(dropouts):
+        state = np.random.SeedSequence([seed, epoch, number]).generate_state(2)
+        layer.seed_generator.state.assign(state % 2**31)
