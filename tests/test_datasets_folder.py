@@ -29,7 +29,7 @@ CALTECH = caltech101(CLASSES | {"BACKGROUND_Google": 3})
 @pytest.fixture(autouse=True)
 def no_proxy_and_no_waiting(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "WAITS", (0.0,))
+    monkeypatch.setattr(download, "RETRY_DELAYS", (0.0,))
 
 
 def files(root):
@@ -319,7 +319,9 @@ def test_unpacking_that_fails_keeps_the_download(tmp_path, original, monkeypatch
     with serving(TINY) as server:
         with monkeypatch.context() as broken, pytest.raises(OSError, match="disk full"):
             broken.setattr(
-                folder, "arrange", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
+                folder,
+                "arrange_splits",
+                lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")),
             )
             prepare(dataset, tmp_path / "x", url=server.url)
         assert os.listdir(tmp_path) == ["x.download.zip"]

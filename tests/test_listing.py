@@ -10,8 +10,8 @@ from deep_ranking.datasets import (
     limit_classes,
     nested_folders,
     read_classes,
-    read_pairs,
     read_partition,
+    read_positive_pairs,
     relative_prefix,
     split_classes,
     with_folder_categories,
@@ -160,7 +160,7 @@ def test_class_file_that_is_not_there(tmp_path):
 def test_pair_file(tmp_path):
     touch(tmp_path, "q1.jpg", "q2.jpg", "s/1.jpg", "s/2.jpg")
     text = "query,positive,item\nq1.jpg,s/1.jpg,shoe\nq1.jpg,q2.jpg,shoe\nq2.jpg,s/1.jpg,shoe\n"
-    data = read_pairs(write(tmp_path / "p.csv", text))
+    data = read_positive_pairs(write(tmp_path / "p.csv", text))
     assert pairs_of(data) == [("q1.jpg", "s/1.jpg"), ("q1.jpg", "q2.jpg"), ("q2.jpg", "s/1.jpg")]
     assert items_of(data) == dict.fromkeys(("q1.jpg", "s/1.jpg", "q2.jpg"), "shoe")
     part = data.select(np.array([True, False, True]))  # without s/1.jpg
@@ -172,7 +172,7 @@ def test_pair_file(tmp_path):
 def test_category_is_that_of_the_positives_folders(tmp_path):
     touch(tmp_path, "customers/1.jpg", "shop/hat/1.jpg", "shop/shoe/2.jpg")
     text = "customers/1.jpg,shop/hat/1.jpg,a\n"
-    data = with_folder_categories(read_pairs(write(tmp_path / "p.csv", text)), 2)
+    data = with_folder_categories(read_positive_pairs(write(tmp_path / "p.csv", text)), 2)
     assert set(categories_of(data).values()) == {"shop/hat"}
 
 
@@ -187,7 +187,7 @@ def test_category_is_that_of_the_positives_folders(tmp_path):
 def test_bad_pair_files(tmp_path, text, message):
     touch(tmp_path, "q.jpg", "s.jpg")
     with pytest.raises(InputError, match=message):
-        read_pairs(write(tmp_path / "p.csv", text))
+        read_positive_pairs(write(tmp_path / "p.csv", text))
 
 
 # Partition lists

@@ -15,8 +15,8 @@ from deep_ranking.datasets import (
     limit_classes,
     nested_folders,
     read_classes,
-    read_pairs,
     read_partition,
+    read_positive_pairs,
     split_classes,
     with_folder_categories,
 )
@@ -141,7 +141,7 @@ def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
     elif hasattr(args, "classes"):
         data = read_classes(args.classes, root)
     elif hasattr(args, "pairs"):
-        data = read_pairs(args.pairs, root)
+        data = read_positive_pairs(args.pairs, root)
     else:
         assert root is not None  # as `check_data_arguments` sees to
         data = nested_folders(root, level or 1) if nested else class_folders(root)
@@ -202,9 +202,9 @@ def _split(
         )
     together = None
     if args.keep_together:
-        from deep_ranking.images.near_copies import look_alike_groups
+        from deep_ranking.images.near_copies import near_copy_groups
 
-        together, num_unreadable = look_alike_groups(data.files())
+        together, num_unreadable = near_copy_groups(data.files())
         copies = len(data) - len(np.unique(together))
         print(f"{counted(copies, 'image')} like another, kept in the part of that.")
         if num_unreadable:

@@ -1,11 +1,15 @@
 """Labelled images: one description, read from folders, class files, pair files, partition lists."""
 
-from deep_ranking.datasets.choosing import limit_classes
 from deep_ranking.datasets.folders import class_folders, nested_folders, with_folder_categories
-from deep_ranking.datasets.labelled import LabelledImages, Labels
+from deep_ranking.datasets.labelled import LabelledImages, Labels, limit_classes
 from deep_ranking.datasets.partitions import read_partition
 from deep_ranking.datasets.splitting import hold_back_classes, split_classes
-from deep_ranking.datasets.tables import read_classes, read_pairs, relative_prefix, write_classes
+from deep_ranking.datasets.tables import (
+    read_classes,
+    read_positive_pairs,
+    relative_prefix,
+    write_classes,
+)
 
 __all__ = [
     "LabelledImages",
@@ -15,8 +19,8 @@ __all__ = [
     "limit_classes",
     "nested_folders",
     "read_classes",
-    "read_pairs",
     "read_partition",
+    "read_positive_pairs",
     "relative_prefix",
     "split_classes",
     "with_folder_categories",

@@ -28,14 +28,14 @@ MIN_CLASSES = 2  # on each side: one class has nothing to be told from
 
 
 @dataclass(frozen=True)
-class Count:
+class SplitSize:
     """How much a split holds."""
 
     num_images: int
     num_classes: int
 
 
-def is_wanted(name: str) -> bool:
+def is_dataset_file(name: str) -> bool:
     """Whether a file of an archive, by its name without folders, has a place in the layout."""
     return is_image_name(name) or name == ANNOTATIONS
 
@@ -46,7 +46,7 @@ def split_folders(root: Path) -> list[str]:
     return [name for name in SPLITS if name in names] if set(names) <= set(SPLITS) else []
 
 
-def arrange(
+def arrange_splits(
     unpacked: Path, folder: Path, *, left_out: frozenset[str], unseen_share: float, seed: int
 ) -> bool:
     """Move the images of an unpacked archive into SPLIT/CLASS folders.
@@ -84,7 +84,7 @@ def arrange(
     return False
 
 
-def write_split_file(folder: Path) -> dict[str, Count]:
+def write_split_file(folder: Path) -> dict[str, SplitSize]:
     """List all images of SPLIT/CLASS folders in `split.csv`, and count them.
 
     Raises:
@@ -104,7 +104,7 @@ def write_split_file(folder: Path) -> dict[str, Count]:
                 raise InputError(f"{split}: expected one folder of images a class") from None
             for path, label in zip(listing.paths, listing.labels.tolist(), strict=True):
                 writer.writerow([f"{split}/{path}", listing.classes[label], split])
-            counts[split] = Count(len(listing.paths), len(listing.classes))
+            counts[split] = SplitSize(len(listing.paths), len(listing.classes))
     return counts
 
 

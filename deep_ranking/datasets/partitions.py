@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.datasets.collecting import Collector
 from deep_ranking.datasets.folders import leading_folders
+from deep_ranking.datasets.image_collector import ImageCollector
 from deep_ranking.datasets.labelled import LabelledImages
 from deep_ranking.datasets.tables import read_classes
 from deep_ranking.files import InputError, open_regular
@@ -60,11 +60,13 @@ def read_partition(
         raise InputError(
             f"{file}:2: expected the columns {' '.join(PAIR_LIST)}, or {' '.join(IMAGE_LIST)}"
         )
-    return _read_list(lines, names, Collector(file, file.parent if root is None else root), level)
+    return _read_list(
+        lines, names, ImageCollector(file, file.parent if root is None else root), level
+    )
 
 
 def _read_list(
-    lines: list[str], names: tuple[str, ...], collector: Collector, level: int | None
+    lines: list[str], names: tuple[str, ...], collector: ImageCollector, level: int | None
 ) -> LabelledImages:
     by_item: dict[str, tuple[list[int], list[int]]] = {}
     num_rows = 0
@@ -76,21 +78,21 @@ def _read_list(
         if len(fields) != len(names):
             raise collector.error(line, f"expected {len(names)} fields, received {len(fields)}")
         *paths, item, status = fields
-        images = [collector.image(line, path, item, status) for path in paths]
+        images = [collector.add_image(line, path, item, status) for path in paths]
         if names == PAIR_LIST:
-            collector.pair(images[0], images[1])
+            collector.add_pair(images[0], images[1])
         elif status in (QUERY, GALLERY):
             by_item.setdefault(item, ([], []))[status == GALLERY].append(images[0])
         category = _category(paths[-1], item, level)
         if category and not collector.has_category(item):
-            collector.category(line, item, category)
+            collector.add_category(line, item, category)
     if num_rows != (count := int(lines[0].strip())):
         raise collector.error(1, f"says {count:,} lines, and {num_rows:,} follow: is it cut off?")
     for queries, gallery in by_item.values():
         for query in queries:
             for positive in gallery:
-                collector.pair(query, positive)
-    data = collector.collected()
+                collector.add_pair(query, positive)
+    data = collector.labelled_images()
     splits = np.asarray(data.splits)
     return replace(data, splits=np.where(np.isin(splits, (QUERY, GALLERY)), TEST, splits))
 

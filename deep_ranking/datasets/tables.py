@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deep_ranking.datasets.collecting import Collector
+from deep_ranking.datasets.image_collector import ImageCollector
 from deep_ranking.datasets.labelled import LabelledImages
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.files.path_lines import read_lines
+from deep_ranking.files.csv_lines import read_lines
 
 CLASS_COLUMNS = ("path", "label", "category", "split")
 PAIR_COLUMNS = ("query", "positive", "item", "category")
@@ -30,15 +30,15 @@ def read_classes(file: Path, root: Path | None = None) -> LabelledImages:
         InputError: with path and line: it is no such file, names a file that is not there, or
             contradicts itself.
     """
-    collector = Collector(file, file.parent if root is None else root)
+    collector = ImageCollector(file, file.parent if root is None else root)
     for line, row in read_table(file, CLASS_COLUMNS, num_required=2):
-        collector.image(line, row["path"], row["label"], row.get("split", ""))
+        collector.add_image(line, row["path"], row["label"], row.get("split", ""))
         if row.get("category"):
-            collector.category(line, row["label"], row["category"])
-    return collector.collected()
+            collector.add_category(line, row["label"], row["category"])
+    return collector.labelled_images()
 
 
-def read_pairs(file: Path, root: Path | None = None) -> LabelledImages:
+def read_positive_pairs(file: Path, root: Path | None = None) -> LabelledImages:
     """Read a pair file: of each line, query and positive show the item.
 
     Args:
@@ -48,16 +48,16 @@ def read_pairs(file: Path, root: Path | None = None) -> LabelledImages:
     Raises:
         InputError: as `read_classes`.
     """
-    collector = Collector(file, file.parent if root is None else root)
+    collector = ImageCollector(file, file.parent if root is None else root)
     for line, row in read_table(file, PAIR_COLUMNS, num_required=3):
-        query = collector.image(line, row["query"], row["item"])
-        positive = collector.image(line, row["positive"], row["item"])
+        query = collector.add_image(line, row["query"], row["item"])
+        positive = collector.add_image(line, row["positive"], row["item"])
         if query == positive:
             raise collector.error(line, "query and positive are the same image")
-        collector.pair(query, positive)
+        collector.add_pair(query, positive)
         if row.get("category"):
-            collector.category(line, row["item"], row["category"])
-    return collector.collected()
+            collector.add_category(line, row["item"], row["category"])
+    return collector.labelled_images()
 
 
 def read_table(

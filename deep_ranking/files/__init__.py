@@ -6,8 +6,8 @@ from deep_ranking.files.writing import (
     atomic_folder,
     atomic_path,
     atomic_paths,
+    disk_failure,
     make_folder,
-    no_room,
 )
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "atomic_folder",
     "atomic_path",
     "atomic_paths",
+    "disk_failure",
     "make_folder",
-    "no_room",
     "open_regular",
 ]

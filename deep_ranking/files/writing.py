@@ -110,7 +110,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.rename(path)
 
 
-def no_room(error: BaseException) -> str | None:
+def disk_failure(error: BaseException) -> str | None:
     """Give the reason of an error if it is that of a disk that takes no more, in a few words.
 
     HDF5, TensorFlow and others say it in a text of their own, be it of many lines.
@@ -143,7 +143,7 @@ def _writing_folder(path: Path) -> Iterator[Path]:
                 ) from None
             yield work
         except Exception as error:
-            reason = None if isinstance(error, InputError) else no_room(error)
+            reason = None if isinstance(error, InputError) else disk_failure(error)
             if reason is None:
                 raise
             raise InputError(

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.array_types import UInt8Array
+from deep_ranking.images.orientation import read_orientation, upright_pixels
 
 # What Pillow may take a file for, whatever its name: no format that another program would run.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
@@ -40,7 +41,6 @@ BYTES_PER_PLAIN_PIXEL = 6  # of 8-bit color and gray PNG and JPEG, which OpenCV 
 BYTES_PER_CMYK_PIXEL = 13  # of JPEG
 LARGE_BYTES = 1 << 28
 _large = threading.Lock()
-ORIENTATION_TAG = 0x0112
 
 # A broken file is reported once, by an `InputError`, and not by the decoder as well.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -83,16 +83,14 @@ def decode_bytes(data: bytes, size: int, path: str | os.PathLike[str]) -> UInt8A
         pixels = _decode_opencv(data, header, size)
         if pixels is None:
             pixels = _decode_pillow(header)
-        # Pillow decodes a whole PNG in search of EXIF data: ask only if there is any.
-        has_exif = header.format != "PNG" or b"eXIf" in data
-        orientation = header.getexif().get(ORIENTATION_TAG, 1) if has_exif else 1
+        orientation = read_orientation(header, data)
     height, width = (
         2 * size if side > MAX_SAMPLING_STEP * size else side for side in pixels.shape[:2]
     )
     if (height, width) != pixels.shape[:2]:
         shape = (width, height)
         pixels = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return _orient(pixels, orientation)
+    return upright_pixels(pixels, orientation)
 
 
 def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -267,17 +265,6 @@ def _rgb_of(image: Image.Image) -> npt.NDArray[np.integer]:
         white.alpha_composite(color)
         image = white
     return np.asarray(image.convert("RGB"))
-
-
-def _orient(pixels: UInt8Array, orientation: int) -> UInt8Array:
-    """Turn and mirror pixels upright; `orientation` is the EXIF value, 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def fitting_size(paths: Sequence[str | os.PathLike[str]], largest: int) -> int:

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +116,32 @@ def list_images(root: str | os.PathLike[str]) -> tuple[list[str], int]:
         endings = ", ".join(sorted(IMAGE_EXTENSIONS))
         raise InputError(f"{root}: no image in it; looked for files that end in {endings}")
     return paths, len(found) - len(paths)
+
+
+def resolve_image_paths(
+    file: Path, paths: Sequence[str], folders: Sequence[Path], hint: str
+) -> list[str]:
+    """Find the folder that the image paths in a file start from; it is the same for all of them.
+
+    Args:
+        file: the file that lists the paths, for errors.
+        paths: image paths as the file has them.
+        folders: folders to try in turn; the first that holds any of the images is used.
+        hint: how to mend it when no folder does.
+
+    Returns:
+        A path for each of `paths`. Whether each image exists is not checked.
+
+    Raises:
+        InputError: no image is in any of the folders.
+    """
+    for folder in folders:
+        prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
+        found = [os.path.join(prefix, path) for path in paths]
+        if any(map(os.path.exists, found)):
+            return found
+    tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
+    raise InputError(f"{file}:1: image {paths[0]} not found in any of: {tried}; {hint}")
 
 
 def class_of(path: str) -> str:

@@ -18,15 +18,15 @@ from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE, perceptual_hash
 from deep_ranking.images.reading import read_image
 
-MAX_BITS = 3  # of 64 that may differ
-NUM_BANDS = MAX_BITS + 1  # one of which is then the same in both
+MAX_HASH_BITS = 3  # of 64 that may differ
+NUM_BANDS = MAX_HASH_BITS + 1  # one of which is then the same in both
 GLANCE = 4  # pixels a side
 MAX_COLOUR_DIFFERENCE = 10.0  # mean over a glance, of 255
 MAX_STEPS = 1024  # images of one band, in the order of their hashes, that each is compared with
 PAIRS_AT_ONCE = 1 << 20
 
 
-def look_alike_groups(files: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
+def near_copy_groups(files: Sequence[str]) -> tuple[npt.NDArray[np.int64], int]:
     """Number images so that look-alikes, and look-alikes of these, have the same number.
 
     Args:
@@ -93,7 +93,7 @@ def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> npt.NDArray[np.int6
             for begin in range(0, len(places), PAIRS_AT_ONCE):
                 here = places[begin : begin + PAIRS_AT_ONCE]
                 a, b = order[here], order[here + step]
-                near = np.bitwise_count(codes[a] ^ codes[b]) <= MAX_BITS
+                near = np.bitwise_count(codes[a] ^ codes[b]) <= MAX_HASH_BITS
                 a, b = a[near], b[near]
                 near = np.abs(glances[a] - glances[b]).mean(axis=1) <= MAX_COLOUR_DIFFERENCE
                 left.append(a[near])

@@ -16,9 +16,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from deep_ranking.datasets.layout import (
-    Count,
-    arrange,
-    is_wanted,
+    SplitSize,
+    arrange_splits,
+    is_dataset_file,
     read_split_file,
     write_split_file,
 )
@@ -26,7 +26,7 @@ from deep_ranking.datasets.public.catalogue import Dataset
 from deep_ranking.datasets.public.digits import write_digits
 from deep_ranking.datasets.public.download import download, file_digest
 from deep_ranking.datasets.public.unpacking import unpack
-from deep_ranking.files import InputError, make_folder, no_room
+from deep_ranking.files import InputError, disk_failure, make_folder
 
 RECORD_FILE = "dataset.json"
 DIGITS = "digits"
@@ -47,7 +47,7 @@ class Contents:
     """
 
     dataset: str
-    splits: dict[str, Count]
+    splits: dict[str, SplitSize]
     seed: int | None
     unseen_share: float | None
     archive: str = ""
@@ -111,7 +111,7 @@ def prepare(
         _unpack_all(path, unpacked, dataset.inner_archive, progress)
         made.mkdir()
         try:
-            had_split = arrange(
+            had_split = arrange_splits(
                 unpacked, made, left_out=dataset.left_out, unseen_share=unseen_share, seed=seed
             )
             splits = write_split_file(made)
@@ -189,7 +189,7 @@ def _locked(work: Path) -> Iterator[None]:
             try:
                 yield
             except OSError as error:
-                reason = no_room(error)
+                reason = disk_failure(error)
                 if reason is None:
                     raise
                 raise InputError(
@@ -225,7 +225,7 @@ def _contents_of(folder: Path) -> Contents | None:
         )
     try:
         values = json.loads(record.read_text(encoding="utf-8"))
-        splits = {name: Count(**count) for name, count in values.pop("splits").items()}
+        splits = {name: SplitSize(**count) for name, count in values.pop("splits").items()}
         contents = Contents(**values, splits=splits, was_there=True)
         num_images = sum(count.num_images for count in splits.values())
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -265,12 +265,12 @@ def _unpack_all(path: Path, folder: Path, inner: str, progress: bool) -> None:
     unpack(
         path,
         folder,
-        wanted=lambda name: is_wanted(name) or name == inner,
+        wanted=lambda name: is_dataset_file(name) or name == inner,
         progress=progress,
     )
     for found in sorted(folder.rglob(inner)) if inner else ():
         try:
-            unpack(found, found.parent, wanted=is_wanted, progress=progress)
+            unpack(found, found.parent, wanted=is_dataset_file, progress=progress)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         found.unlink()

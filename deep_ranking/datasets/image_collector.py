@@ -10,7 +10,7 @@ from deep_ranking.datasets.labelled import LabelledImages, Labels
 from deep_ranking.files import InputError
 
 
-class Collector:
+class ImageCollector:
     """Gathers images line by line.
 
     Args:
@@ -28,7 +28,7 @@ class Collector:
         self._categories: dict[str, str] = {}
         self._pairs: list[tuple[int, int]] = []
 
-    def image(self, line: int, path: str, item: str, split: str = "") -> int:
+    def add_image(self, line: int, path: str, item: str, split: str = "") -> int:
         """Take an image, and give its number.
 
         Raises:
@@ -76,7 +76,7 @@ class Collector:
             return plain if same else path
         return plain
 
-    def category(self, line: int, item: str, category: str) -> None:
+    def add_category(self, line: int, item: str, category: str) -> None:
         """Take the category of an item; the first one counts for all of its images.
 
         Raises:
@@ -90,7 +90,7 @@ class Collector:
         """Whether the category of an item is known."""
         return item in self._categories
 
-    def pair(self, query: int, positive: int) -> None:
+    def add_pair(self, query: int, positive: int) -> None:
         """Take a positive that is given for a query."""
         self._pairs.append((query, positive))
 
@@ -98,7 +98,7 @@ class Collector:
         """Make an error of a line."""
         return InputError(f"{self._file}:{line}: {message}")
 
-    def collected(self) -> LabelledImages:
+    def labelled_images(self) -> LabelledImages:
         """Give all images.
 
         Raises:

@@ -9,9 +9,8 @@ memory, and a line has a bound.
 import csv
 import gzip
 import io
-import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -96,29 +95,3 @@ def _open(path: Path) -> Iterator[io.TextIOWrapper]:
             newline="",
         ) as handle:
             yield handle
-
-
-def find_images_of(
-    file: Path, paths: Sequence[str], folders: Sequence[Path], hint: str
-) -> list[str]:
-    """Find the folder that the paths of a file are relative to, once for the whole file.
-
-    Args:
-        file: the file, for errors.
-        paths: image paths as it has them.
-        folders: tried in turn; the first that holds any of the images is taken.
-        hint: how to mend it when none does.
-
-    Returns:
-        A path for each of `paths`. Whether each image exists is not checked.
-
-    Raises:
-        InputError: no image is in any of the folders.
-    """
-    for folder in folders:
-        prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
-        found = [os.path.join(prefix, path) for path in paths]
-        if any(map(os.path.exists, found)):
-            return found
-    tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise InputError(f"{file}:1: image {paths[0]} not found in any of: {tried}; {hint}")
