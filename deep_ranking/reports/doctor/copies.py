@@ -1,6 +1,6 @@
 """Copies and near-copies: inside a class, across classes (label noise), across splits (leakage).
 
-Copies are files of the same content. Near-copies are what `near_copies` takes for such: it sees
+Copies are files of the same content. Near-copies are those of `images.near_copies`: it sees
 images that were compressed, resized or converted, and some that are only alike.
 """
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from deep_ranking.files import atomic_path
 from deep_ranking.images import read_image
+from deep_ranking.images.near_copies import EQUAL_ERROR_SHARE
 from deep_ranking.metrics import triplet_distances
 from deep_ranking.metrics.evaluation import (
     EmbeddedImages,
@@ -41,7 +42,6 @@ from deep_ranking.training.history_plot import History, plot_history
 
 THUMBNAIL_SIZE = 96
 NUM_WORST_CLASSES = 20
-DUPLICATE_SHARE = 0.1
 NEGATIVE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 MEANINGS = {
@@ -271,7 +271,7 @@ def _confusions(findings: Findings) -> list[str]:
 
 
 def _tiny(evaluation: Evaluation) -> float:
-    return DUPLICATE_SHARE * evaluation.whole["equal_error_threshold"]
+    return EQUAL_ERROR_SHARE * evaluation.whole["equal_error_threshold"]
 
 
 def _words(name: str) -> str:
