@@ -20,7 +20,7 @@ from deep_ranking.config import (
     ValidationConfig,
 )
 from deep_ranking.config.recipes import RECIPES, Recipe
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, read_text_file
 from deep_ranking.images import find_images, fitting_size
 from deep_ranking.images.augmentation import Augmentation
 
@@ -146,8 +146,9 @@ def _take_settings_of_earlier_run(parser: argparse.ArgumentParser, run_dir: Path
     if not path.exists():
         print(f"Nothing to resume in {run_dir}: starting.")
         return False
+    text = read_text_file(path, hint="start anew by --overwrite")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(text)
         network = settings.pop("network")
         augmentation = settings.pop("augmentation")
         sampling = settings.pop("sampling", {})  # which runs of earlier versions do not have

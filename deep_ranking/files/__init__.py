@@ -1,7 +1,7 @@
-"""Files: errors, safe opening, atomic writing, lines of paths, rows on disk, HDF5."""
+"""Files: errors, safe opening, atomic writing, CSV lines, rows on disk, HDF5."""
 
 from deep_ranking.files.errors import InputError
-from deep_ranking.files.opening import open_regular
+from deep_ranking.files.opening import open_regular, read_text_file
 from deep_ranking.files.writing import (
     atomic_folder,
     atomic_path,
@@ -18,4 +18,5 @@ __all__ = [
     "disk_failure",
     "make_folder",
     "open_regular",
+    "read_text_file",
 ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.files import InputError, atomic_path, make_folder, open_regular
+from deep_ranking.files import InputError, atomic_path, make_folder, open_regular, read_text_file
 from deep_ranking.images import find_images
 from deep_ranking.sampling.triplet_file import triplet_files
 from deep_ranking.training.checkpoint import read_state
@@ -145,9 +145,11 @@ class RunFolder:
     def _check_settings(self, config: TrainConfig) -> None:
         path = self.path / "config.json"
         try:
-            began = _flat(json.loads(path.read_text(encoding="utf-8")))
+            text = read_text_file(path, hint="start anew by --overwrite")
         except FileNotFoundError:
             return
+        try:
+            began = _flat(json.loads(text))
         except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
             raise InputError(
                 f"{path}: not the settings of a run; start anew by --overwrite"

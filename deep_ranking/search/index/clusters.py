@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import faiss
 import numpy as np
 
-from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files import InputError, atomic_path, open_regular
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
@@ -168,7 +168,7 @@ class ClusterIndex(Index):
             "`index` again, which embeds nothing anew"
         )
         try:
-            with self._file.open("rb") as handle:
+            with open_regular(self._file) as handle:
                 size = max(0, handle.seek(0, os.SEEK_END) - ENDING.size)
                 handle.seek(size)
                 if handle.read() != ENDING.pack(self.kind.encode(), size):

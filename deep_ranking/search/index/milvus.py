@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files import InputError, atomic_path, open_regular
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.search.index.base import Found, Index, Within, distances_of, read_rows
@@ -166,7 +166,15 @@ class MilvusIndex(Index):
 
     def _kept_name(self) -> str:
         file = self._collection.folder / NAME_FILE
-        return file.read_bytes()[:1000].decode(errors="replace").strip() if file.exists() else ""
+        try:
+            with open_regular(file) as handle:
+                return handle.read(1000).decode(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise InputError(
+                f"{file}: cannot be read ({error.strerror}); remove it and run `index` again"
+            ) from None
 
     def _open(self) -> bool:
         """Check and load the Milvus collection; whether there is one, complete."""
