@@ -255,7 +255,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis" / "thesis.txt").write_text("years of work")
     for command in (["tiny-imagenet"], ["digits"]):
         assert main(["dataset", *command, "-o", str(tmp_path / "thesis")]) == 1
-        assert "is no data set's folder" in capsys.readouterr().err
+        assert "is not a data set's folder" in capsys.readouterr().err
     assert files(tmp_path) == {"thesis/thesis.txt": b"years of work"}
     assert main(["dataset", "digits", "-o", str(tmp_path / "digits")]) == 0
     assert main(["dataset", "caltech101", "-o", str(tmp_path / "digits")]) == 1

@@ -138,7 +138,7 @@ def test_written_class_files_are_read_again(tmp_path):
         ("c.jpg,\n", "l.csv:1: the item is empty"),
         ("c.jpg,x\n.,x\n", r"l.csv:2: no such image \. in"),
         ("path,label\n", "l.csv: names no images"),
-        ("c.jpg,x,k\nd.jpg,x,m\n", "l.csv:2: item x is of two categories: k, and m"),
+        ("c.jpg,x,k\nd.jpg,x,m\n", "l.csv:2: item x has two categories: k and m"),
         ("c.jpg,x,k\nd.jpg,y,\n", "l.csv: item y has no category"),
         ('c.jpg,"x\n', "l.csv:1: "),
     ],

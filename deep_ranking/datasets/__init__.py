@@ -1,6 +1,12 @@
-"""Labelled images: one description, read from folders, class files, pair files, partition lists."""
+"""Labelled images, read from folders, class files, pair files or partition lists."""
 
-from deep_ranking.datasets.folders import class_folders, nested_folders, with_folder_categories
+from deep_ranking.datasets.folders import (
+    class_folders,
+    listed_images,
+    nested_folders,
+    with_folder_categories,
+    with_folder_items,
+)
 from deep_ranking.datasets.labelled import LabelledImages, Labels, limit_classes
 from deep_ranking.datasets.partitions import read_partition
 from deep_ranking.datasets.splitting import hold_back_classes, split_classes
@@ -17,6 +23,7 @@ __all__ = [
     "class_folders",
     "hold_back_classes",
     "limit_classes",
+    "listed_images",
     "nested_folders",
     "read_classes",
     "read_partition",
@@ -24,5 +31,6 @@ __all__ = [
     "relative_prefix",
     "split_classes",
     "with_folder_categories",
+    "with_folder_items",
     "write_classes",
 ]

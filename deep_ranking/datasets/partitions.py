@@ -1,14 +1,15 @@
-"""Partition lists -> labelled images: which image is in which split.
+"""Read partition lists, which say which split each image is in.
 
-DeepFashion's lists are read as they are: the number of lines, a line of column names, then columns
-parted by blanks,
+DeepFashion's lists have the number of lines, a line of column names, then columns separated by
+blanks:
 
     consumer-to-shop   image_pair_name_1 image_pair_name_2 item_id evaluation_status
     in-shop            image_name item_id evaluation_status
 
-The first of a pair is the customer's photo, a query; the second the shop's, its positive. In-shop's
-statuses `query` and `gallery` are the split `test`: a query's positives are the gallery's images of
-its item. A class file with a column `split`, such as the sampler writes, is a partition list too.
+The first image of a pair is the customer's photo, a query; the second is the shop's photo, its
+positive. In-shop's statuses `query` and `gallery` are the split `test`; a query's positives are the
+gallery images of its item. A class file with a column `split`, such as the sampler writes, is a
+partition list too.
 """
 
 from dataclasses import replace
@@ -37,12 +38,12 @@ def read_partition(
     Args:
         file: the list.
         root: folder that its paths start from; None for the file's own.
-        level: leading folders of an image's path that make its item's category; None for all
-            folders before the one that is named as the item is.
+        level: number of leading folders of an image's path that make its item's category; None
+            for all folders before the one that has the item's name.
 
     Raises:
-        InputError: with path and line: it is no such list, its count is wrong, it names a file
-            that is not there, or puts an image into two splits.
+        InputError: with path and line: it is not a partition list, its count is wrong, a file that
+            it names is missing, or it puts an image into two splits.
     """
     lines = _read_lines(file)
     if not lines or not lines[0].strip().isdecimal():
@@ -60,9 +61,7 @@ def read_partition(
         raise InputError(
             f"{file}:2: expected the columns {' '.join(PAIR_LIST)}, or {' '.join(IMAGE_LIST)}"
         )
-    return _read_list(
-        lines, names, ImageCollector(file, file.parent if root is None else root), level
-    )
+    return _read_list(lines, names, ImageCollector(file, root), level)
 
 
 def _read_list(
@@ -111,7 +110,7 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def _category(path: str, item: str, level: int | None) -> str:
-    """Give the category of an item by the path of an image of it; "" if that does not tell."""
+    """Return the category of an item from the path of an image; "" if the path does not tell."""
     folders = path.split("/")[:-1]
     if level is not None:
         return leading_folders("/".join(folders), level)
