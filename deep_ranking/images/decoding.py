@@ -40,6 +40,11 @@ BYTES_PER_PIXEL = {
 BYTES_PER_PLAIN_PIXEL = 6  # 8-bit color and gray PNG and JPEG, which OpenCV decodes
 BYTES_PER_CMYK_PIXEL = 13  # JPEG
 LARGE_BYTES = 1 << 28
+REDUCTIONS = (
+    (8, cv2.IMREAD_REDUCED_COLOR_8),
+    (4, cv2.IMREAD_REDUCED_COLOR_4),
+    (2, cv2.IMREAD_REDUCED_COLOR_2),
+)
 _large = threading.Lock()
 
 # An `InputError` reports a broken file; the decoder must not report it too.
@@ -177,8 +182,7 @@ def _enough_memory(header: Image.Image, data: bytes) -> Iterator[None]:
     """Refuse an image that needs too much memory; decode large images one at a time."""
     per_pixel = BYTES_PER_PLAIN_PIXEL
     if header.format == "PNG":
-        plain = header.mode in ("RGB", "L") and data[24] == 8 and "transparency" not in header.info
-        per_pixel = per_pixel if plain and not _is_animated(header) else BYTES_PER_PIXEL["PNG"]
+        per_pixel = per_pixel if _is_plain_png(header, data) else BYTES_PER_PIXEL["PNG"]
     elif header.format in ("JPEG", "MPO"):
         per_pixel = BYTES_PER_CMYK_PIXEL if header.mode == "CMYK" else per_pixel
     else:
@@ -201,18 +205,9 @@ def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | 
     flags = cv2.IMREAD_COLOR
     if header.format in ("JPEG", "MPO"):  # MPO: a phone's JPEG with more pictures after it
         reduction = min(header.size) // (2 * size)
-        for factor, reduced in (
-            (8, cv2.IMREAD_REDUCED_COLOR_8),
-            (4, cv2.IMREAD_REDUCED_COLOR_4),
-            (2, cv2.IMREAD_REDUCED_COLOR_2),
-        ):
-            if reduction >= factor:
-                flags = reduced
-                break
+        flags = next((flag for factor, flag in REDUCTIONS if reduction >= factor), flags)
     elif header.format == "PNG":
-        bit_depth = data[24]
-        plain = "transparency" not in header.info and not _is_animated(header)
-        if bit_depth != 8 or not plain or not _is_whole_png(data):
+        if not (_is_plain_png(header, data) and _is_whole_png(data)):
             return None
     else:
         return None
@@ -240,8 +235,11 @@ def _is_whole_png(data: bytes) -> bool:
     return False
 
 
-def _is_animated(header: Image.Image) -> bool:
-    return bool(getattr(header, "is_animated", False))
+def _is_plain_png(header: Image.Image, data: bytes) -> bool:
+    """Return whether a PNG is 8-bit color or gray, without transparency and animation."""
+    bit_depth = data[24]
+    is_opaque = header.mode in ("RGB", "L") and "transparency" not in header.info
+    return is_opaque and bit_depth == 8 and not getattr(header, "is_animated", False)
 
 
 def _decode_pillow(image: Image.Image) -> UInt8Array:

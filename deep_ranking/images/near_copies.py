@@ -35,7 +35,7 @@ finds one pair, a drawing that is in the data set twice.
 EQUAL_ERROR_SHARE = 0.1
 """Share of the equal-error distance below which a report takes two images for near copies."""
 
-GLANCE = 4  # cells a side of which the mean colours are compared
+GLANCE = 4  # cells a side; the mean colour of each is compared
 NUM_BANDS = MAX_HASH_BITS + 1  # at least one band of a hash is the same in two near copies
 MAX_STEPS = 1024  # images of one band, sorted by hash, that each is compared with
 PAIRS_AT_ONCE = 1 << 20

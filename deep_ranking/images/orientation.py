@@ -48,4 +48,6 @@ def upright_pixels(pixels: UInt8Array, orientation: int) -> UInt8Array:
 def upright_size(header: Image.Image) -> tuple[int, int]:
     """Return width and height of an image in pixels once it is upright."""
     width, height = header.size
-    return (height, width) if read_orientation(header) in SWAPS_SIDES else (width, height)
+    # Pillow has swapped those of a TIFF already.
+    is_swapped = header.format != "TIFF" and read_orientation(header) in SWAPS_SIDES
+    return (height, width) if is_swapped else (width, height)
