@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deep_ranking.cli.train import _take_settings_of_earlier_run
+from deep_ranking.cli import train as train_command
 from deep_ranking.config import TrainConfig
 from deep_ranking.datasets import read_classes, read_partition
 from deep_ranking.datasets.layout import arrange_splits, read_split_file
@@ -24,7 +24,8 @@ from deep_ranking.reports.comparing import read_pairs
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.milvus import NAME_FILE, MilvusIndex
-from deep_ranking.training.run_folder import RunFolder, read_history
+from deep_ranking.training.run import train
+from deep_ranking.training.run_folder import read_history
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -58,16 +59,17 @@ def header_of(path):
 
 
 def flags_of_earlier_run(path):
-    _take_settings_of_earlier_run(argparse.ArgumentParser(), path.parent)
+    parser = argparse.ArgumentParser()
+    train_command.add_arguments(parser)
+    train_command.run(parser, ["--output", str(path.parent.with_suffix(".h5")), "--resume"])
 
 
 def settings_of_earlier_run(path):
+    (path.parent / "checkpoint.h5").touch()
     config = TrainConfig(
         triplets=path.parent / "triplets.txt", output=path.parent.with_suffix(".h5")
     )
-    run = RunFolder(config)
-    run.checkpoint.touch()
-    run.check_earlier_run(config, resume=True, overwrite=False)
+    train(config, resume=True)
 
 
 def part_of_download(path):
