@@ -14,7 +14,7 @@ DATA = random.Random(0).randbytes(700_001)  # more than two blocks, of no round 
 @pytest.fixture(autouse=True)
 def no_proxy_and_no_waiting(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(module, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(module, "RETRY_DELAYS", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_busy_server_is_asked_again_and_an_error_is_one_line(server, path):
 
 
 def test_no_server_is_said_at_once(path, monkeypatch):
-    monkeypatch.setattr(module, "WAITS", (1000.0,))
+    monkeypatch.setattr(module, "RETRY_DELAYS", (1000.0,))
     with pytest.raises(InputError, match=r"cannot be reached \(Connection refused\)"):
         download("http://127.0.0.1:9/a.zip", path, sha256=digest(DATA))
 

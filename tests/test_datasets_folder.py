@@ -29,7 +29,7 @@ CALTECH = caltech101(CLASSES | {"BACKGROUND_Google": 3})
 @pytest.fixture(autouse=True)
 def no_proxy_and_no_waiting(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "WAITS", (0.0,))
+    monkeypatch.setattr(download, "RETRY_DELAYS", (0.0,))
 
 
 def files(root):
@@ -255,7 +255,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis" / "thesis.txt").write_text("years of work")
     for command in (["tiny-imagenet"], ["digits"]):
         assert main(["dataset", *command, "-o", str(tmp_path / "thesis")]) == 1
-        assert "is no data set's folder" in capsys.readouterr().err
+        assert "is not a data set's folder" in capsys.readouterr().err
     assert files(tmp_path) == {"thesis/thesis.txt": b"years of work"}
     assert main(["dataset", "digits", "-o", str(tmp_path / "digits")]) == 0
     assert main(["dataset", "caltech101", "-o", str(tmp_path / "digits")]) == 1
@@ -319,7 +319,9 @@ def test_unpacking_that_fails_keeps_the_download(tmp_path, original, monkeypatch
     with serving(TINY) as server:
         with monkeypatch.context() as broken, pytest.raises(OSError, match="disk full"):
             broken.setattr(
-                folder, "arrange", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
+                folder,
+                "arrange_splits",
+                lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")),
             )
             prepare(dataset, tmp_path / "x", url=server.url)
         assert os.listdir(tmp_path) == ["x.download.zip"]

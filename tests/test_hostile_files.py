@@ -1,22 +1,31 @@
 """What is given as a file and is none, is too large, or goes on without end."""
 
+import argparse
 import gzip
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from deep_ranking.cli import train as train_command
+from deep_ranking.config import TrainConfig
 from deep_ranking.datasets import read_classes, read_partition
-from deep_ranking.datasets.layout import read_split_file
+from deep_ranking.datasets.layout import arrange_splits, read_split_file
+from deep_ranking.datasets.public import CATALOGUE, prepare
+from deep_ranking.datasets.public.download import download
 from deep_ranking.datasets.public.unpacking import unpack
-from deep_ranking.embedding.cached_features import content_digest
-from deep_ranking.files import InputError, open_regular
+from deep_ranking.files import InputError, open_regular, read_text_file
 from deep_ranking.files import opening as files
+from deep_ranking.files.content_digest import content_digest
 from deep_ranking.images import decode_image, decoding, fitting_size, open_header
 from deep_ranking.reports.comparing import read_image_pairs
 from deep_ranking.sampling.triplet_file import read_triplets
+from deep_ranking.search.index.clusters import ClusterIndex
+from deep_ranking.search.index.milvus import NAME_FILE, MilvusIndex
 from deep_ranking.training.history import read_history
+from deep_ranking.training.run import train
 
 pytestmark = pytest.mark.usefixtures("time_limit")
 
@@ -49,6 +58,31 @@ def header_of(path):
         return header.size
 
 
+def flags_of_earlier_run(path):
+    parser = argparse.ArgumentParser()
+    train_command.add_arguments(parser)
+    train_command.run(parser, ["--output", str(path.parent.with_suffix(".h5")), "--resume"])
+
+
+def settings_of_earlier_run(path):
+    (path.parent / "checkpoint.h5").touch()
+    config = TrainConfig(
+        triplets=path.parent / "triplets.txt", output=path.parent.with_suffix(".h5")
+    )
+    train(config, resume=True)
+
+
+def part_of_download(path):
+    url = "http://127.0.0.1:1/"  # nobody answers, but the part is looked at first
+    download(url, path.with_suffix(""), sha256="0" * 64, num_bytes=10)
+
+
+def name_of_milvus_collection(path):
+    index = MilvusIndex.__new__(MilvusIndex)
+    index._collection = SimpleNamespace(folder=path.parent)
+    return index._kept_name()
+
+
 READERS = {
     "image.png": lambda path: decode_image(path, 16),
     "header.png": header_of,
@@ -61,13 +95,60 @@ READERS = {
     "split.csv": split_file_of,
     "history.csv": read_history,
     "archive.zip": lambda path: unpack(path, path.parent, wanted=bool),
+    "x.run/config.json": flags_of_earlier_run,
+    "y.run/config.json": settings_of_earlier_run,
+    "archive.zip.part": part_of_download,
+    NAME_FILE: name_of_milvus_collection,
 }
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path, name, kind):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     assert "not a regular file" in message_of(READERS[name], make(kind, tmp_path / name))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_index_of_clusters_that_is_no_file(tmp_path, kind):
+    assert "no index of kind clusters" in message_of(ClusterIndex, make(kind, tmp_path / "x.faiss"))
+
+
+@pytest.mark.parametrize("read", [flags_of_earlier_run, settings_of_earlier_run])
+def test_settings_of_a_run_that_are_too_large(tmp_path, read):
+    path = tmp_path / "x.run" / "config.json"
+    path.parent.mkdir()
+    with path.open("wb") as handle:
+        handle.truncate((1 << 20) + 1)
+    said = message_of(read, path)
+    assert "1,048,577 bytes are more than expected" in said and "--overwrite" in said
+
+
+def test_record_of_a_data_set_that_is_too_large(tmp_path):
+    path = tmp_path / "dataset.json"
+    with path.open("wb") as handle:
+        handle.truncate((1 << 20) + 1)
+    said = message_of(lambda path: prepare(CATALOGUE["caltech101"], path.parent), path)
+    assert "1,048,577 bytes are more than expected" in said and "--output" in said
+
+
+def test_annotations_of_an_archive_that_are_too_large(tmp_path):
+    for folder in ("train", "val"):
+        (tmp_path / "unpacked" / folder).mkdir(parents=True)
+    with (tmp_path / "unpacked/val/val_annotations.txt").open("wb") as handle:
+        handle.truncate((1 << 28) + 1)
+    with pytest.raises(InputError, match=r"^val/val_annotations\.txt: .*268,435,457 bytes"):
+        arrange_splits(
+            tmp_path / "unpacked", tmp_path, left_out=frozenset(), unseen_share=0.2, seed=0
+        )
+
+
+@pytest.mark.parametrize("data", [b"\xff", "text".encode("utf-16")])
+def test_text_file_of_other_bytes(tmp_path, data):
+    path = tmp_path / "x.json"
+    path.write_bytes(data)
+    said = message_of(lambda path: read_text_file(path, hint="mend it"), path)
+    assert said == f"{path}: not a text file; mend it"
 
 
 def test_size_is_fitted_to_what_is_a_file(tmp_path):
@@ -122,7 +203,11 @@ def test_image_that_changes_while_it_is_read(tmp_path, monkeypatch, change):
 @pytest.mark.parametrize("name", ["x.txt", "x.txt.gz"])
 @pytest.mark.parametrize(
     ("read", "line"),
-    [(read_triplets, b"a,b,c"), (read_image_pairs, b"a,b"), (read_classes, b"path,label")],
+    [
+        (read_triplets, b"a,b,c"),
+        (read_image_pairs, b"a,b"),
+        (read_classes, b"path,label"),
+    ],
 )
 def test_line_without_end(tmp_path, name, read, line):
     path = tmp_path / name
@@ -133,6 +218,13 @@ def test_line_without_end(tmp_path, name, read, line):
             handle.write(b"a" * 1_000_000)
     with pytest.raises(InputError, match=r"x\.txt.*:[12]: .*1,048,576 bytes"):
         read(path)
+
+
+def test_line_without_end_in_a_split_file(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_bytes(b"path,label,split\n" + b"a" * 40_000_000)
+    with pytest.raises(InputError, match=r"split\.csv:2: .*1,048,576 bytes"):
+        split_file_of(path)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -23,8 +23,10 @@ from deep_ranking.images import (
     find_images,
     fitting_size,
     is_image_name,
+    open_header,
     read_image,
     resample,
+    upright_size,
 )
 from deep_ranking.images.decoding import NUM_MEASURED
 
@@ -111,6 +113,9 @@ def test_exif_orientation(tmp_path, extension, orientation):
     assert largest_difference(decode_image(path, 32), upright) <= tolerance
     upright_path = save(tmp_path / "upright.png", upright)
     assert largest_difference(read_image(path, 17), read_image(upright_path, 17)) <= tolerance
+    with open_header(path) as header:
+        size = upright_size(header)
+    assert size == upright.shape[1::-1]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -141,8 +146,11 @@ def test_exif_orientation_behind_the_pixels_of_a_png(tmp_path):
 def test_unknown_orientation_is_none(tmp_path, orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    path = save(tmp_path / "x.png", noise(16, 16), exif=exif)
-    np.testing.assert_array_equal(read_image(path, 16), noise(16, 16))
+    path = save(tmp_path / "x.png", noise(16, 24), exif=exif)
+    np.testing.assert_array_equal(decode_image(path, 24), noise(16, 24))
+    with open_header(path) as header:
+        size = upright_size(header)
+    assert size == (24, 16)
 
 
 def on_white(color, alpha):

@@ -10,8 +10,8 @@ from deep_ranking.datasets import (
     limit_classes,
     nested_folders,
     read_classes,
-    read_pairs,
     read_partition,
+    read_positive_pairs,
     relative_prefix,
     split_classes,
     with_folder_categories,
@@ -138,7 +138,7 @@ def test_written_class_files_are_read_again(tmp_path):
         ("c.jpg,\n", "l.csv:1: the item is empty"),
         ("c.jpg,x\n.,x\n", r"l.csv:2: no such image \. in"),
         ("path,label\n", "l.csv: names no images"),
-        ("c.jpg,x,k\nd.jpg,x,m\n", "l.csv:2: item x is of two categories: k, and m"),
+        ("c.jpg,x,k\nd.jpg,x,m\n", "l.csv:2: item x has two categories: k and m"),
         ("c.jpg,x,k\nd.jpg,y,\n", "l.csv: item y has no category"),
         ('c.jpg,"x\n', "l.csv:1: "),
     ],
@@ -160,7 +160,7 @@ def test_class_file_that_is_not_there(tmp_path):
 def test_pair_file(tmp_path):
     touch(tmp_path, "q1.jpg", "q2.jpg", "s/1.jpg", "s/2.jpg")
     text = "query,positive,item\nq1.jpg,s/1.jpg,shoe\nq1.jpg,q2.jpg,shoe\nq2.jpg,s/1.jpg,shoe\n"
-    data = read_pairs(write(tmp_path / "p.csv", text))
+    data = read_positive_pairs(write(tmp_path / "p.csv", text))
     assert pairs_of(data) == [("q1.jpg", "s/1.jpg"), ("q1.jpg", "q2.jpg"), ("q2.jpg", "s/1.jpg")]
     assert items_of(data) == dict.fromkeys(("q1.jpg", "s/1.jpg", "q2.jpg"), "shoe")
     part = data.select(np.array([True, False, True]))  # without s/1.jpg
@@ -172,7 +172,7 @@ def test_pair_file(tmp_path):
 def test_category_is_that_of_the_positives_folders(tmp_path):
     touch(tmp_path, "customers/1.jpg", "shop/hat/1.jpg", "shop/shoe/2.jpg")
     text = "customers/1.jpg,shop/hat/1.jpg,a\n"
-    data = with_folder_categories(read_pairs(write(tmp_path / "p.csv", text)), 2)
+    data = with_folder_categories(read_positive_pairs(write(tmp_path / "p.csv", text)), 2)
     assert set(categories_of(data).values()) == {"shop/hat"}
 
 
@@ -187,7 +187,7 @@ def test_category_is_that_of_the_positives_folders(tmp_path):
 def test_bad_pair_files(tmp_path, text, message):
     touch(tmp_path, "q.jpg", "s.jpg")
     with pytest.raises(InputError, match=message):
-        read_pairs(write(tmp_path / "p.csv", text))
+        read_positive_pairs(write(tmp_path / "p.csv", text))
 
 
 # Partition lists

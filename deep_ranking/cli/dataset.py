@@ -124,7 +124,7 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) ->
 
 def _prepare(dataset: Dataset, args: argparse.Namespace) -> "Contents":
     from deep_ranking.datasets.public import prepare
-    from deep_ranking.datasets.public.download import part_of
+    from deep_ranking.datasets.public.download import partial_path
     from deep_ranking.datasets.public.folder import archive_path
 
     try:
@@ -141,7 +141,7 @@ def _prepare(dataset: Dataset, args: argparse.Namespace) -> "Contents":
         )
     except KeyboardInterrupt:
         path = archive_path(args.output)
-        for kept in (path, part_of(path)):
+        for kept in (path, partial_path(path)):
             if kept.exists():
                 raise KeyboardInterrupt(
                     f"{kept} keeps {kept.stat().st_size:,} bytes, the same command goes on from "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from deep_ranking.cli.arguments import check_files_exist
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import byte_size, counted
+from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
 
 if TYPE_CHECKING:
     from deep_ranking.search.collection import Collection
@@ -21,10 +22,6 @@ DESCRIPTION = (
     "keep: most pixels first, then sharpness, then file size. --move sets the others aside, and "
     "--undo puts them back. Nothing is ever deleted."
 )
-# On Caltech-101 with the laptop recipe: nearly all copies saved again at quality 50 and enlarged to
-# twice the size, and half of those at half the size, are nearer than this to their original, and
-# of 699 other images one pair, a drawing that is there twice.
-DEFAULT_THRESHOLD = 0.3
 MOST_LEFT_OUT = 5
 
 
@@ -45,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=_distance,
-        default=DEFAULT_THRESHOLD,
+        default=MAX_EMBEDDING_DISTANCE,
         metavar="T",
         help="images nearer than this are duplicates, 0 (only equal files) to 2; 0.3 finds copies "
         "that were compressed or resized, 0.5 also cropped ones, and some that are only similar",

@@ -10,8 +10,8 @@ from deep_ranking.datasets import (
     limit_classes,
     nested_folders,
     read_classes,
-    read_pairs,
     read_partition,
+    read_positive_pairs,
     with_folder_categories,
 )
 from deep_ranking.files import InputError
@@ -139,7 +139,7 @@ def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
     elif hasattr(args, "classes"):
         data = read_classes(args.classes, root)
     elif hasattr(args, "pairs"):
-        data = read_pairs(args.pairs, root)
+        data = read_positive_pairs(args.pairs, root)
     else:
         assert root is not None  # `check_data_arguments` checks it
         data = nested_folders(root, level or 1) if nested else class_folders(root)

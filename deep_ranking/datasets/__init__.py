@@ -1,6 +1,5 @@
-"""Labelled images: one description, read from folders, class files, pair files, partition lists."""
+"""Labelled images, read from folders, class files, pair files or partition lists."""
 
-from deep_ranking.datasets.choosing import limit_classes
 from deep_ranking.datasets.folders import (
     class_folders,
     listed_images,
@@ -8,10 +7,15 @@ from deep_ranking.datasets.folders import (
     with_folder_categories,
     with_folder_items,
 )
-from deep_ranking.datasets.labelled import LabelledImages, Labels
+from deep_ranking.datasets.labelled import LabelledImages, Labels, limit_classes
 from deep_ranking.datasets.partitions import read_partition
 from deep_ranking.datasets.splitting import hold_back_classes, split_classes
-from deep_ranking.datasets.tables import read_classes, read_pairs, relative_prefix, write_classes
+from deep_ranking.datasets.tables import (
+    read_classes,
+    read_positive_pairs,
+    relative_prefix,
+    write_classes,
+)
 
 __all__ = [
     "LabelledImages",
@@ -22,8 +26,8 @@ __all__ = [
     "listed_images",
     "nested_folders",
     "read_classes",
-    "read_pairs",
     "read_partition",
+    "read_positive_pairs",
     "relative_prefix",
     "split_classes",
     "with_folder_categories",

@@ -1,4 +1,4 @@
-"""Folders -> labelled images: one folder a class, or folders of categories and items."""
+"""Read labelled images from folders: one folder a class, or folders of categories and items."""
 
 import os
 from dataclasses import replace
@@ -7,11 +7,12 @@ import numpy as np
 
 from deep_ranking.datasets.labelled import LabelledImages, Labels
 from deep_ranking.files import InputError
+from deep_ranking.files.words import counted
 from deep_ranking.images import ImageListing, find_images
 
 
 def class_folders(root: str | os.PathLike[str]) -> LabelledImages:
-    """List images whose class is their first folder.
+    """Return the images below a folder; the class of each is its first folder.
 
     Raises:
         InputError: as `find_images`.
@@ -26,11 +27,11 @@ def listed_images(listing: ImageListing) -> LabelledImages:
 
 
 def nested_folders(root: str | os.PathLike[str], level: int = 1) -> LabelledImages:
-    """List images of `category/.../item/image`: the item is the folder that an image lies in.
+    """Return images of `category/.../item/image`; the item is the folder that holds the image.
 
     Args:
-        root: the folder of all.
-        level: leading folders that make the category.
+        root: the outermost folder.
+        level: number of leading folders that make the category.
 
     Raises:
         InputError: as `find_images`, or the level is below 1.
@@ -41,11 +42,11 @@ def nested_folders(root: str | os.PathLike[str], level: int = 1) -> LabelledImag
 
 
 def with_folder_items(data: LabelledImages, level: int) -> LabelledImages:
-    """Return images labelled by the folder they lie in, and by category.
+    """Return the images labelled by the folder that holds each, and by category.
 
     Args:
-        data: images.
-        level: leading folders of a path that make the category.
+        data: the images.
+        level: number of leading folders of a path that make the category.
     """
     folders = [path.rpartition("/")[0] for path in data.paths]
     categories = [leading_folders(folder, level) for folder in folders]
@@ -53,11 +54,13 @@ def with_folder_items(data: LabelledImages, level: int) -> LabelledImages:
 
 
 def with_folder_categories(data: LabelledImages, level: int) -> LabelledImages:
-    """Give each item the category that its first image lies in; its first positive, if pairs are.
+    """Return the images with categories from their folders.
+
+    An item's category is that of its first image or, if there are pairs, of its first positive.
 
     Args:
-        data: images.
-        level: leading folders of a path that make the category.
+        data: the images.
+        level: number of leading folders of a path that make the category.
     """
     first = np.full(len(data.items.names), len(data))
     numbers = np.arange(len(data)) if data.pairs is None else data.pairs[:, 1]
@@ -67,7 +70,7 @@ def with_folder_categories(data: LabelledImages, level: int) -> LabelledImages:
 
 
 def leading_folders(folder: str, level: int) -> str:
-    """Give the first folders of a path of folders; all, if there are no more."""
+    """Return the first `level` folders of a path of folders, or all if there are fewer."""
     return "/".join(folder.split("/")[:level])
 
 
@@ -78,7 +81,5 @@ def _notes(listing: ImageListing) -> tuple[str, ...]:
         (listing.num_seen_again, "link", "leads to a folder that is listed already"),
     )
     return tuple(
-        f"{count:,} {noun}{'s' * (count != 1)} left out: {reason}."
-        for count, noun, reason in left_out
-        if count
+        f"{counted(count, noun)} left out: {reason}." for count, noun, reason in left_out if count
     )

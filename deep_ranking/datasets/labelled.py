@@ -1,4 +1,4 @@
-"""The one description of labelled images, whatever it was read from."""
+"""`LabelledImages`: the one description of labelled images, whatever they were read from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.files.array_types import Int32Array
+from deep_ranking.files import InputError
+from deep_ranking.files.array_types import BoolArray, Int32Array
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Labels:
 
     Attributes:
         codes: int32 (images,), indices into `names`.
-        names: the labels, each once.
+        names: the different labels.
     """
 
     codes: Int32Array
@@ -25,38 +26,38 @@ class Labels:
 
     @classmethod
     def of(cls, labels: Sequence[str]) -> Self:
-        """Make codes of the label of each image; names come in sorted order."""
+        """Make labels from the label of each image; `names` is sorted."""
         names = sorted(set(labels))
         numbers = {name: number for number, name in enumerate(names)}
         return cls(np.fromiter((numbers[label] for label in labels), np.int32), names)
 
     def select(self, chosen: npt.NDArray[np.intp]) -> Self:
-        """Give the labels of some images."""
+        """Return the labels of some images."""
         return replace(self, codes=self.codes[chosen])
 
     @property
     def num_names(self) -> int:
-        """Labels that an image has."""
+        """Number of labels that any image has."""
         return int(np.count_nonzero(self.sizes()))
 
     def sizes(self) -> npt.NDArray[np.intp]:
-        """Give the number of images of each name."""
+        """Return the number of images of each name."""
         return np.bincount(self.codes, minlength=len(self.names))
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images, and what is known of them.
+    """Images with their labels.
 
     Attributes:
         root: folder that the paths start from.
-        paths: of the images, each once, with "/" between folders.
-        items: the class or, where images of one thing are told from others, the thing.
-        categories: what the items are one of; None if that is not known.
-        splits: str (images,), the part that each image was put into; None if there are no parts.
-        pairs: int32 (pairs, 2), queries and the positives given for them; None if positives are
-            all images of the same item.
-        notes: what was left out, a sentence each.
+        paths: of the images, without repetition, with "/" between folders.
+        items: the class of each image, or a finer label: the thing that it shows.
+        categories: the group of items that each image is in; None if that is not known.
+        splits: str (images,), the split of each image; None if there are no splits.
+        pairs: int32 (pairs, 2), queries and their positives; None if the positives of a query are
+            all images of its item.
+        notes: a sentence for each kind of file that was left out.
     """
 
     root: Path
@@ -68,11 +69,11 @@ class LabelledImages:
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """Give the number of images."""
+        """Return the number of images."""
         return len(self.paths)
 
-    def select(self, chosen: npt.NDArray[np.bool_]) -> Self:
-        """Give some of the images, in order, and the pairs both images of which are among them."""
+    def select(self, chosen: BoolArray) -> Self:
+        """Return some of the images, in order, with the pairs that are wholly among them."""
         numbers = np.flatnonzero(chosen)
         pairs = self.pairs
         if pairs is not None:
@@ -88,5 +89,38 @@ class LabelledImages:
         )
 
     def files(self) -> list[str]:
-        """Give the paths as seen from the working folder."""
+        """Return the paths with `root` before them."""
         return [str(self.root / path) for path in self.paths]
+
+
+def limit_classes(
+    data: LabelledImages, *, fewest: int | None = None, most: int | None = None
+) -> LabelledImages:
+    """Return the images without small classes (items), and with a part of those of large classes.
+
+    Args:
+        data: the images.
+        fewest: images that a class must have to stay.
+        most: images of a class that stay, spread evenly over its list.
+
+    Raises:
+        InputError: no class is left.
+    """
+    codes = data.items.codes
+    sizes = data.items.sizes()
+    kept = np.ones(len(codes), bool)
+    if fewest is not None:
+        kept = sizes[codes] >= fewest
+        if not kept.any():
+            raise InputError(
+                f"min_images_per_class {fewest}: no class has so many images; the largest has "
+                f"{sizes.max()}"
+            )
+    if most is not None:
+        order = np.argsort(codes, kind="stable")
+        rank = np.empty(len(codes), np.int64)
+        rank[order] = np.arange(len(codes)) - (np.cumsum(sizes) - sizes)[codes[order]]
+        # Of `size` images, the numbers k * size // most stay: those where the division steps up.
+        size = np.maximum(sizes[codes], most)
+        kept &= rank == -(-rank * most // size) * size // most
+    return data if kept.all() else data.select(kept)

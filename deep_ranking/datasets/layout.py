@@ -1,22 +1,23 @@
-"""From the folders of an archive to SPLIT/CLASS/IMAGE, and the list of them, `split.csv`.
+"""Folders of SPLIT/CLASS/IMAGE: move those of an archive there, and list them in `split.csv`.
 
-Three layouts are known, in the archive's root or in folders that hold nothing else:
+An archive may have one of three layouts, in its root or below folders that hold nothing else:
 
 - Tiny ImageNet's own: train/CLASS/images/*.JPEG, and val/images/*.JPEG with the classes in
   val/val_annotations.txt;
 - splits: train/CLASS/..., and any of unseen, val, held_back and test beside it;
-- classes: CLASS/..., of which some are drawn as `unseen`.
+- classes: CLASS/...; some of them are drawn as `unseen`.
 """
 
 import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.files import InputError, open_regular
+from deep_ranking.datasets.splitting import FEWEST_CLASSES
+from deep_ranking.files import InputError, read_text_file
+from deep_ranking.files.csv_lines import read_lines
 from deep_ranking.images import find_images, is_image_name
 
 SPLIT_FILE = "split.csv"
@@ -24,45 +25,44 @@ COLUMNS = ["path", "label", "split"]
 SPLITS = ("train", "val", "held_back", "test", "unseen")
 ANNOTATIONS = "val_annotations.txt"
 MAX_ANNOTATION_BYTES = 1 << 28
-MIN_CLASSES = 2  # on each side: one class has nothing to be told from
 
 
 @dataclass(frozen=True)
-class Count:
-    """How much a split holds."""
+class SplitSize:
+    """Number of images and classes of a split."""
 
     num_images: int
     num_classes: int
 
 
-def is_wanted(name: str) -> bool:
-    """Whether a file of an archive, by its name without folders, has a place in the layout."""
+def is_dataset_file(name: str) -> bool:
+    """Return whether the layout has a place for a file with this name (without its folders)."""
     return is_image_name(name) or name == ANNOTATIONS
 
 
 def split_folders(root: Path) -> list[str]:
-    """Give the splits of a folder, in the order of `SPLITS`; none if it holds classes."""
+    """Return the splits of a folder, in the order of `SPLITS`; none if it holds classes."""
     names = _folders(root)
     return [name for name in SPLITS if name in names] if set(names) <= set(SPLITS) else []
 
 
-def arrange(
+def arrange_splits(
     unpacked: Path, folder: Path, *, left_out: frozenset[str], unseen_share: float, seed: int
 ) -> bool:
     """Move the images of an unpacked archive into SPLIT/CLASS folders.
 
     Args:
-        unpacked: folder with what the archive held.
-        folder: where to; empty.
-        left_out: folders that are no class.
+        unpacked: folder with the content of the archive.
+        folder: empty folder to move the images to.
+        left_out: folders that are not classes.
         unseen_share: share of the classes to draw as unseen, if the archive has no split.
-        seed: decides which.
+        seed: decides which classes.
 
     Returns:
-        Whether the archive had a split.
+        Whether the archive had splits.
 
     Raises:
-        InputError: none of the layouts, or too few classes.
+        InputError: it has none of the layouts, or too few classes.
     """
     root = _root(unpacked)
     names = _folders(root)
@@ -84,14 +84,14 @@ def arrange(
     return False
 
 
-def write_split_file(folder: Path) -> dict[str, Count]:
-    """List all images of SPLIT/CLASS folders in `split.csv`, and count them.
+def write_split_file(folder: Path) -> dict[str, SplitSize]:
+    """List all images of SPLIT/CLASS folders in `split.csv`, and return the size of each split.
 
     Raises:
         InputError: a split holds no image.
     """
     counts = {}
-    # A file name may hold bytes that are no UTF-8.
+    # A file name may hold bytes that are not UTF-8.
     with (folder / SPLIT_FILE).open(
         "w", encoding="utf-8", errors="surrogateescape", newline=""
     ) as file:
@@ -104,35 +104,25 @@ def write_split_file(folder: Path) -> dict[str, Count]:
                 raise InputError(f"{split}: expected one folder of images a class") from None
             for path, label in zip(listing.paths, listing.labels.tolist(), strict=True):
                 writer.writerow([f"{split}/{path}", listing.classes[label], split])
-            counts[split] = Count(len(listing.paths), len(listing.classes))
+            counts[split] = SplitSize(len(listing.paths), len(listing.classes))
     return counts
 
 
 def read_split_file(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Give path, label and split of each image, as `split.csv` lists them.
+    """Yield path, label and split of each image, as `split.csv` lists them.
 
     Raises:
-        InputError: the file is missing, or something else.
+        InputError: the file is missing, or is not a split file.
     """
     path = folder / SPLIT_FILE
-    try:
-        with (
-            open_regular(path) as handle,
-            io.TextIOWrapper(
-                handle, encoding="utf-8", errors="surrogateescape", newline=""
-            ) as file,
-        ):
-            reader = csv.reader(file, strict=True)
-            if next(reader, None) != COLUMNS:
-                raise InputError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
-            for row in reader:
-                if len(row) != len(COLUMNS):
-                    raise InputError(f"{path}:{reader.line_num}: expected path, label and split")
-                yield row[0], row[1], row[2]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except csv.Error as error:
-        raise InputError(f"{path}: not a split file ({error})") from None
+    lines = read_lines(path, kind="split", hint="make the data set again")
+    _, names = next(lines, (1, None))
+    if names != COLUMNS:
+        raise InputError(f"{path}:1: expected the columns {', '.join(COLUMNS)}")
+    for line, fields in lines:
+        if len(fields) != len(COLUMNS):
+            raise InputError(f"{path}:{line}: expected path, label and split")
+        yield fields[0], fields[1], fields[2]
 
 
 def _arrange_tiny_imagenet(root: Path, folder: Path) -> None:
@@ -143,13 +133,11 @@ def _arrange_tiny_imagenet(root: Path, folder: Path) -> None:
             images.rename(folder / "train" / name)
     annotations = root / "val" / ANNOTATIONS
     classes = set(_folders(folder / "train")) if (folder / "train").is_dir() else set()
-    if annotations.stat().st_size > MAX_ANNOTATION_BYTES:
-        raise InputError(f"val/{ANNOTATIONS}: longer than a list of images should be")
     try:
-        lines = annotations.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"val/{ANNOTATIONS}: not a text file") from None
-    for number, line in enumerate(lines, start=1):
+        text = read_text_file(annotations, hint="get it again", max_bytes=MAX_ANNOTATION_BYTES)
+    except InputError as error:
+        raise InputError(str(error).removeprefix(f"{root}/")) from None
+    for number, line in enumerate(text.splitlines(), start=1):
         where = f"val/{ANNOTATIONS}:{number}"
         image, _, rest = line.partition("\t")
         label = rest.partition("\t")[0]
@@ -165,7 +153,7 @@ def _arrange_tiny_imagenet(root: Path, folder: Path) -> None:
 
 
 def _root(folder: Path) -> Path:
-    """Go down folders that hold one folder and nothing else, but not into a split or a class."""
+    """Descend through folders that hold only one folder; stop above a split or a class."""
     while True:
         inner = list(folder.iterdir())
         if len(inner) != 1 or inner[0].name in SPLITS or not inner[0].is_dir():
@@ -176,9 +164,9 @@ def _root(folder: Path) -> Path:
 
 
 def _draw(classes: list[str], share: float, seed: int) -> set[str]:
-    """Draw the classes that are to be unseen."""
-    count = max(MIN_CLASSES, round(share * len(classes)))
-    if len(classes) - count < MIN_CLASSES:
+    """Draw the unseen classes."""
+    count = max(FEWEST_CLASSES, round(share * len(classes)))
+    if len(classes) - count < FEWEST_CLASSES:
         raise InputError(
             f"{len(classes)} classes are too few to draw {count} as unseen; lower --unseen_share, "
             "or take an archive with more"

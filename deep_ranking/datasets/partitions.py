@@ -1,14 +1,15 @@
-"""Partition lists -> labelled images: which image is in which split.
+"""Read partition lists, which say which split each image is in.
 
-DeepFashion's lists are read as they are: the number of lines, a line of column names, then columns
-parted by blanks,
+DeepFashion's lists have the number of lines, a line of column names, then columns separated by
+blanks:
 
     consumer-to-shop   image_pair_name_1 image_pair_name_2 item_id evaluation_status
     in-shop            image_name item_id evaluation_status
 
-The first of a pair is the customer's photo, a query; the second the shop's, its positive. In-shop's
-statuses `query` and `gallery` are the split `test`: a query's positives are the gallery's images of
-its item. A class file with a column `split`, such as the sampler writes, is a partition list too.
+The first image of a pair is the customer's photo, a query; the second is the shop's photo, its
+positive. In-shop's statuses `query` and `gallery` are the split `test`; a query's positives are the
+gallery images of its item. A class file with a column `split`, such as the sampler writes, is a
+partition list too.
 """
 
 from dataclasses import replace
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.datasets.collecting import Collector
 from deep_ranking.datasets.folders import leading_folders
+from deep_ranking.datasets.image_collector import ImageCollector
 from deep_ranking.datasets.labelled import LabelledImages
 from deep_ranking.datasets.tables import read_classes
 from deep_ranking.files import InputError, open_regular
@@ -37,12 +38,12 @@ def read_partition(
     Args:
         file: the list.
         root: folder that its paths start from; None for the file's own.
-        level: leading folders of an image's path that make its item's category; None for all
-            folders before the one that is named as the item is.
+        level: number of leading folders of an image's path that make its item's category; None
+            for all folders before the one that has the item's name.
 
     Raises:
-        InputError: with path and line: it is no such list, its count is wrong, it names a file
-            that is not there, or puts an image into two splits.
+        InputError: with path and line: it is not a partition list, its count is wrong, a file that
+            it names is missing, or it puts an image into two splits.
     """
     lines = _read_lines(file)
     if not lines or not lines[0].strip().isdecimal():
@@ -60,11 +61,11 @@ def read_partition(
         raise InputError(
             f"{file}:2: expected the columns {' '.join(PAIR_LIST)}, or {' '.join(IMAGE_LIST)}"
         )
-    return _read_list(lines, names, Collector(file, file.parent if root is None else root), level)
+    return _read_list(lines, names, ImageCollector(file, root), level)
 
 
 def _read_list(
-    lines: list[str], names: tuple[str, ...], collector: Collector, level: int | None
+    lines: list[str], names: tuple[str, ...], collector: ImageCollector, level: int | None
 ) -> LabelledImages:
     by_item: dict[str, tuple[list[int], list[int]]] = {}
     num_rows = 0
@@ -76,21 +77,21 @@ def _read_list(
         if len(fields) != len(names):
             raise collector.error(line, f"expected {len(names)} fields, received {len(fields)}")
         *paths, item, status = fields
-        images = [collector.image(line, path, item, status) for path in paths]
+        images = [collector.add_image(line, path, item, status) for path in paths]
         if names == PAIR_LIST:
-            collector.pair(images[0], images[1])
+            collector.add_pair(images[0], images[1])
         elif status in (QUERY, GALLERY):
             by_item.setdefault(item, ([], []))[status == GALLERY].append(images[0])
         category = _category(paths[-1], item, level)
         if category and not collector.has_category(item):
-            collector.category(line, item, category)
+            collector.add_category(line, item, category)
     if num_rows != (count := int(lines[0].strip())):
         raise collector.error(1, f"says {count:,} lines, and {num_rows:,} follow: is it cut off?")
     for queries, gallery in by_item.values():
         for query in queries:
             for positive in gallery:
-                collector.pair(query, positive)
-    data = collector.collected()
+                collector.add_pair(query, positive)
+    data = collector.labelled_images()
     splits = np.asarray(data.splits)
     return replace(data, splits=np.where(np.isin(splits, (QUERY, GALLERY)), TEST, splits))
 
@@ -109,7 +110,7 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def _category(path: str, item: str, level: int | None) -> str:
-    """Give the category of an item by the path of an image of it; "" if that does not tell."""
+    """Return the category of an item from the path of an image; "" if the path does not tell."""
     folders = path.split("/")[:-1]
     if level is not None:
         return leading_folders("/".join(folders), level)

@@ -1,34 +1,30 @@
-"""Parts to train on, to validate and to test with, none of which leaks into another."""
+"""Split whole classes into parts for training, validation and tests, without leakage."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import BoolArray, Int64Array, IntArray
 
-FEWEST_CLASSES = 2  # of a part: there is no negative otherwise
+FEWEST_CLASSES = 2  # in a part: one class alone has no negatives
 
 
 def split_classes(
-    classes: npt.NDArray[np.integer],
-    shares: Sequence[float],
-    seed: int,
-    *,
-    together: npt.NDArray[np.integer] | None = None,
-) -> npt.NDArray[np.int64]:
-    """Put whole classes into parts.
+    classes: IntArray, shares: Sequence[float], seed: int, *, together: IntArray | None = None
+) -> Int64Array:
+    """Return a part for each image; a class is never split.
 
     Args:
         classes: integers (images,), class, category or item of each image.
-        shares: share of the images that each part is to have, above 0, with a sum of 1.
+        shares: share of the images for each part, above 0, with a sum of 1.
         seed: the same seed gives the same parts.
-        together: integers (images,); images of one number, such as copies, come into one part,
-            and so their classes do. None if nothing but classes is kept together.
+        together: integers (images,); images of one number, such as copies, go into one part, and
+            so do their classes. None to keep only classes together.
 
     Returns:
-        int64 (images,), index of the part. Parts have the shares as nearly as whole classes, in
-        random order, allow; each has two classes at least.
+        int64 (images,), index of the part. The parts have nearly the given shares, as far as whole
+        classes in random order allow; each has at least two classes.
 
     Raises:
         InputError: the shares are out of range, or there are too few classes.
@@ -42,7 +38,7 @@ def split_classes(
     unit_of = unit_of_class[class_of]
     num_units = int(unit_of_class.max(initial=-1)) + 1
     sizes = np.bincount(unit_of, minlength=num_units)
-    widths = np.bincount(unit_of_class, minlength=num_units)  # classes a unit
+    widths = np.bincount(unit_of_class, minlength=num_units)  # classes in each unit
     part_of = np.empty(num_units, np.int64)
     images = np.zeros(len(shares))
     width = np.zeros(len(shares), np.int64)
@@ -66,10 +62,8 @@ def split_classes(
     return part_of[unit_of]
 
 
-def _joined(
-    class_of: npt.NDArray[np.integer], num_classes: int, together: npt.NDArray[np.integer] | None
-) -> npt.NDArray[np.int64]:
-    """Number the units of classes that share a group: int64 (classes,)."""
+def _joined(class_of: IntArray, num_classes: int, together: IntArray | None) -> Int64Array:
+    """Return the unit of each class; classes that share a group share a unit: int64 (classes,)."""
     parent = list(range(num_classes))
 
     def root(number: int) -> int:
@@ -87,14 +81,12 @@ def _joined(
     return np.asarray(np.unique(roots, return_inverse=True)[1], np.int64)
 
 
-def hold_back_classes(
-    labels: npt.NDArray[np.integer], share: float, seed: int
-) -> npt.NDArray[np.bool_]:
-    """Choose whole classes to judge on, so that training never sees an image of theirs.
+def hold_back_classes(labels: IntArray, share: float, seed: int) -> BoolArray:
+    """Choose whole classes to validate on, so that training never sees their images.
 
     Args:
         labels: integers (images,).
-        share: share of the classes to hold back, above 0 and below 1; two classes at least.
+        share: share of the classes to hold back, above 0 and below 1; at least two classes are.
         seed: the same seed holds the same classes back.
 
     Returns:
@@ -106,8 +98,8 @@ def hold_back_classes(
     if not 0 < share < 1:
         raise InputError(f"validation_share must lie between 0 and 1. Received: {share}")
     classes = np.unique(labels)
-    count = max(2, round(share * len(classes)))
-    if len(classes) - count < 2:
+    count = max(FEWEST_CLASSES, round(share * len(classes)))
+    if len(classes) - count < FEWEST_CLASSES:
         raise InputError(
             f"{len(classes)} classes are too few to hold {count} back and train on the rest; "
             "lower --validation_share or add classes"

@@ -1,4 +1,4 @@
-"""What a data set is like: how many images, of which size and kind, and their mean colour."""
+"""Statistics of a folder of classes: number, size and format of its images, and mean colour."""
 
 import os
 from array import array
@@ -14,33 +14,34 @@ import numpy.typing as npt
 
 from deep_ranking.datasets.layout import split_folders
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.files.progress_bar import ProgressBar, progress_bar
 from deep_ranking.images import ImageListing, decode_image, find_images, open_header, read_image
 
-WHOLE = 1 << 20  # `decode_image` shrinks no image that is to be sampled at so many pixels
+WHOLE = 1 << 20  # a size at which `decode_image` shrinks no image
 PIXELS_AT_ONCE = 1 << 20
 IMAGES_AT_ONCE = 1024
-MAX_THREADS = 8  # each holds one image
+MAX_THREADS = 8  # each holds one image in memory
 
 Sums = tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
 
 
 @dataclass
 class Statistics:
-    """What the images of one folder of classes are like.
+    """Statistics of the images of one folder of classes.
 
     Attributes:
         split: name of the folder if it is one of several splits, otherwise None.
         images_per_class: images of each class, broken ones too.
         widths: width of each image that can be read, in pixels as stored.
         heights: height of each.
-        num_bytes: bytes of these files.
+        num_bytes: total size of the files of readable images.
         formats: images of each file format.
-        modes: images of each colour mode, in Pillow's words.
-        num_pixels: pixels that mean and standard deviation are of.
-        broken: path and problem of images that cannot be read.
-        num_outside: images in no class's folder, which are left out.
-        num_unlistable: files left out for a line break in their path.
+        modes: images of each colour mode, by Pillow's names.
+        num_pixels: pixels that went into mean and standard deviation.
+        broken: path and problem of each image that cannot be read.
+        num_outside: images left out because they are in no class.
+        num_unlistable: images left out for a line break in their path.
     """
 
     split: str | None
@@ -60,7 +61,7 @@ class Statistics:
 
     @property
     def num_images(self) -> int:
-        """Images of all classes, broken ones too."""
+        """Number of images of all classes, broken ones too."""
         return sum(self.images_per_class.values())
 
     @property
@@ -81,23 +82,23 @@ class Statistics:
         ]
         return tuple(variance**0.5 / (255 * self.num_pixels) for variance in variances)
 
-    def add(self, seen: "_Seen") -> None:
-        """Take one more image into account."""
-        if seen.problem:
-            self.broken.append((seen.path, seen.problem))
+    def add(self, measured: "_Measured") -> None:
+        """Add one image."""
+        if measured.problem:
+            self.broken.append((measured.path, measured.problem))
             return
-        self.widths.append(seen.size[0])
-        self.heights.append(seen.size[1])
-        self.num_bytes += seen.num_bytes
-        self.formats[seen.format] += 1
-        self.modes[seen.mode] += 1
-        num_pixels, sums, squares = seen.sums
+        self.widths.append(measured.size[0])
+        self.heights.append(measured.size[1])
+        self.num_bytes += measured.num_bytes
+        self.formats[measured.format] += 1
+        self.modes[measured.mode] += 1
+        num_pixels, sums, squares = measured.sums
         self.num_pixels += num_pixels
         self._sums = [a + b for a, b in zip(self._sums, sums.tolist(), strict=True)]
         self._squares = [a + b for a, b in zip(self._squares, squares.tolist(), strict=True)]
 
     def as_json(self) -> dict[str, Any]:
-        """Give all of it as what JSON can hold."""
+        """Return all statistics as values that JSON can hold."""
         return {
             "split": self.split,
             "num_images": self.num_images,
@@ -122,17 +123,17 @@ class Statistics:
 def dataset_statistics(
     root: str | os.PathLike[str], *, image_size: int | None = None, progress: bool = False
 ) -> list[Statistics]:
-    """Read all images of a data set, and say what they are like.
+    """Read all images of a data set, and return their statistics.
 
     Args:
         root: folder with one folder a class, or with one folder a split (train, val, held_back,
             test, unseen) and nothing else.
-        image_size: take mean and standard deviation of each image as a square of this side, as a
-            network sees it; by default of the image's own pixels, so that large images count more.
+        image_size: compute mean and standard deviation from each image as a square of this side, as
+            a network sees it. By default, from the image's own pixels, so large images count more.
         progress: whether to show a progress bar on standard error, if that is a terminal.
 
     Returns:
-        `Statistics` of each split, or of the one folder.
+        `Statistics` of each split, or of the one folder of classes.
 
     Raises:
         InputError: there are no images.
@@ -145,7 +146,7 @@ def dataset_statistics(
     with bar, ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
         try:
             return [
-                _measure(split, listing, image_size, threads, bar)
+                _measure_folder(split, listing, image_size, threads, bar)
                 for split, listing in zip(splits, listings, strict=True)
             ]
         except BaseException:
@@ -154,13 +155,13 @@ def dataset_statistics(
 
 
 def spread(values: Sequence[int]) -> dict[str, float] | None:
-    """Give the smallest, the median and the largest of some numbers; None of none."""
+    """Return the smallest, the median and the largest of some numbers; None if there are none."""
     if not values:
         return None
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
-def _measure(
+def _measure_folder(
     split: str | None,
     listing: ImageListing,
     image_size: int | None,
@@ -176,15 +177,17 @@ def _measure(
     )
     for begin in range(0, len(listing.paths), IMAGES_AT_ONCE):
         part = listing.paths[begin : begin + IMAGES_AT_ONCE]
-        for seen in threads.map(lambda path: _look(listing.root, path, image_size), part):
-            statistics.add(seen)
+        for measured in threads.map(
+            lambda path: _measure_image(listing.root, path, image_size), part
+        ):
+            statistics.add(measured)
             bar.update()
     return statistics
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One image: what it is, or the problem with it."""
+class _Measured:
+    """Measurements of one image, or the problem with it."""
 
     path: str
     problem: str = ""
@@ -195,12 +198,12 @@ class _Seen:
     sums: Sums = (0, np.zeros(3, np.uint64), np.zeros(3, np.uint64))
 
 
-def _look(root: Path, path: str, image_size: int | None) -> _Seen:
+def _measure_image(root: Path, path: str, image_size: int | None) -> _Measured:
     file = root / path
     try:
         pixels = read_image(file, image_size) if image_size else decode_image(file, WHOLE)
         with open_header(file) as header:
-            return _Seen(
+            return _Measured(
                 path,
                 size=header.size,
                 num_bytes=file.stat().st_size,
@@ -209,13 +212,13 @@ def _look(root: Path, path: str, image_size: int | None) -> _Seen:
                 sums=_sums(pixels),
             )
     except InputError as error:
-        return _Seen(path, problem=str(error).removeprefix(f"{file}: "))
-    except OSError as error:  # it went away in between
-        return _Seen(path, problem=error.strerror or str(error))
+        return _Measured(path, problem=str(error).removeprefix(f"{file}: "))
+    except OSError as error:  # it was removed meanwhile
+        return _Measured(path, problem=error.strerror or str(error))
 
 
-def _sums(pixels: npt.NDArray[np.uint8]) -> Sums:
-    """Number of pixels, and for each channel the sum and the sum of squares."""
+def _sums(pixels: UInt8Array) -> Sums:
+    """Return the number of pixels, and for each channel the sum and the sum of squares."""
     rows = pixels.reshape(-1, 3)
     sums, squares = np.zeros(3, np.uint64), np.zeros(3, np.uint64)
     for begin in range(0, len(rows), PIXELS_AT_ONCE):

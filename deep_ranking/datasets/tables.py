@@ -1,8 +1,8 @@
-"""CSV files -> labelled images.
+"""Read labelled images from CSV files: class files and pair files.
 
-A class file has the columns path, label and, if it likes, category and split; a pair file query,
-positive, item and, if it likes, category. A first line with these names may stand above; without
-it, they are taken in this order. Paths start from the folder that is given.
+A class file has the columns path, label and optionally category and split; a pair file has query,
+positive, item and optionally category. The first line may name the columns; without it, they are in
+this order. Paths start from a folder that the caller gives.
 """
 
 import csv
@@ -10,10 +10,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deep_ranking.datasets.collecting import Collector
+from deep_ranking.datasets.image_collector import ImageCollector
 from deep_ranking.datasets.labelled import LabelledImages
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.files.path_lines import read_lines
+from deep_ranking.files.csv_lines import read_lines
+from deep_ranking.files.words import counted
 
 CLASS_COLUMNS = ("path", "label", "category", "split")
 PAIR_COLUMNS = ("query", "positive", "item", "category")
@@ -27,19 +28,19 @@ def read_classes(file: Path, root: Path | None = None) -> LabelledImages:
         root: folder that its paths start from; None for the file's own.
 
     Raises:
-        InputError: with path and line: it is no such file, names a file that is not there, or
-            contradicts itself.
+        InputError: with path and line: it is not a class file, a file that it names is missing, or
+            two lines contradict each other.
     """
-    collector = Collector(file, file.parent if root is None else root)
+    collector = ImageCollector(file, root)
     for line, row in read_table(file, CLASS_COLUMNS, num_required=2):
-        collector.image(line, row["path"], row["label"], row.get("split", ""))
+        collector.add_image(line, row["path"], row["label"], row.get("split", ""))
         if row.get("category"):
-            collector.category(line, row["label"], row["category"])
-    return collector.collected()
+            collector.add_category(line, row["label"], row["category"])
+    return collector.labelled_images()
 
 
-def read_pairs(file: Path, root: Path | None = None) -> LabelledImages:
-    """Read a pair file: of each line, query and positive show the item.
+def read_positive_pairs(file: Path, root: Path | None = None) -> LabelledImages:
+    """Read a pair file; the query and the positive of a line show the same item.
 
     Args:
         file: the file.
@@ -48,30 +49,30 @@ def read_pairs(file: Path, root: Path | None = None) -> LabelledImages:
     Raises:
         InputError: as `read_classes`.
     """
-    collector = Collector(file, file.parent if root is None else root)
+    collector = ImageCollector(file, root)
     for line, row in read_table(file, PAIR_COLUMNS, num_required=3):
-        query = collector.image(line, row["query"], row["item"])
-        positive = collector.image(line, row["positive"], row["item"])
+        query = collector.add_image(line, row["query"], row["item"])
+        positive = collector.add_image(line, row["positive"], row["item"])
         if query == positive:
             raise collector.error(line, "query and positive are the same image")
-        collector.pair(query, positive)
+        collector.add_pair(query, positive)
         if row.get("category"):
-            collector.category(line, row["item"], row["category"])
-    return collector.collected()
+            collector.add_category(line, row["item"], row["category"])
+    return collector.labelled_images()
 
 
 def read_table(
     file: Path, columns: Sequence[str], *, num_required: int
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read the lines of a CSV file.
+    """Read the lines of a CSV file as mappings.
 
     Args:
         file: the file.
-        columns: names of the columns, in the order they have without a first line of names.
-        num_required: how many of them, from the first, must be there.
+        columns: names of the columns, in their order if the first line does not name them.
+        num_required: how many of them, from the first on, must be there.
 
     Yields:
-        Number of the line, from 1, and the fields by column.
+        The number of the line, from 1, and its fields by column.
 
     Raises:
         InputError: the file cannot be read, or a line has too few or too many fields.
@@ -88,8 +89,8 @@ def read_table(
             names = columns[: max(num_required, len(fields))]
         if len(fields) != len(names):
             raise InputError(
-                f"{file}:{line}: expected {expected}, received {len(fields)} "
-                f"field{'s' * (len(fields) != 1)}; quote a path that has commas in it"
+                f"{file}:{line}: expected {expected}, received "
+                f"{counted(len(fields), 'field')}; quote a path that has commas in it"
             )
         yield line, dict(zip(names, fields, strict=True))
 
@@ -100,7 +101,7 @@ def write_classes(file: Path, data: LabelledImages, prefix: str) -> None:
     Args:
         file: file to write.
         data: the images.
-        prefix: what leads from the file's folder to the images' root: "" or a path that ends in /.
+        prefix: path from the file's folder to the images' root: "", or one that ends in "/".
     """
     with (
         atomic_path(file) as temporary,
@@ -121,6 +122,6 @@ def write_classes(file: Path, data: LabelledImages, prefix: str) -> None:
 
 
 def relative_prefix(root: Path, folder: Path) -> str:
-    """Give what leads from a folder to a root: "" or a path that ends in "/"."""
+    """Return the path from a folder to a root: "", or one that ends in "/"."""
     relative = os.path.relpath(os.path.realpath(root), os.path.realpath(folder))
     return "" if relative == os.curdir else relative.replace(os.sep, "/") + "/"

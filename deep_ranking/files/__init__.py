@@ -1,13 +1,13 @@
-"""Files: errors, safe opening, atomic writing, lines of paths, rows on disk, HDF5."""
+"""Files: errors, safe opening, atomic writing, CSV lines, rows on disk, HDF5."""
 
 from deep_ranking.files.errors import InputError
-from deep_ranking.files.opening import open_regular
+from deep_ranking.files.opening import open_regular, read_text_file
 from deep_ranking.files.writing import (
     atomic_folder,
     atomic_path,
     atomic_paths,
+    disk_failure,
     make_folder,
-    no_room,
 )
 
 __all__ = [
@@ -15,7 +15,8 @@ __all__ = [
     "atomic_folder",
     "atomic_path",
     "atomic_paths",
+    "disk_failure",
     "make_folder",
-    "no_room",
     "open_regular",
+    "read_text_file",
 ]

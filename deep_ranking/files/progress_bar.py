@@ -1,4 +1,4 @@
-"""Progress bars of long work, on standard error and only on a terminal."""
+"""Progress bars for long work, on standard error and only on a terminal."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,15 +17,15 @@ def progress_bar(
     shown: bool = True,
     **options: Any,
 ) -> ProgressBar:
-    """Return a progress bar; with `items`, one that is iterated in their place.
+    """Return a progress bar. With `items`, iterate over the bar instead of them.
 
     Args:
-        items: what to go through.
-        title: short name of the work, which precedes the bar.
+        items: what to iterate over.
+        title: short name of the work, shown before the bar.
         unit: what is counted, in the plural: "images"; "B" counts bytes.
-        total: how many there are, where `items` cannot say.
-        shown: whether to show it where standard error is a terminal.
-        **options: others that `tqdm` takes.
+        total: how many there are, if `len(items)` does not tell.
+        shown: whether to show it if standard error is a terminal.
+        **options: other options of `tqdm`.
 
     Returns:
         The bar: a context manager with `update(count)`.

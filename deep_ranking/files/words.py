@@ -10,7 +10,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     Args:
         number: how many.
         noun: the noun in the singular.
-        plural: the noun in the plural, where it follows none of the usual rules.
+        plural: the noun in the plural, if it is irregular.
     """
     if plural is None:
         if noun.endswith("y") and noun[-2:-1] not in "aeiou":

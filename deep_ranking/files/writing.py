@@ -1,4 +1,4 @@
-"""Atomic writes: at every instant a path holds the last complete file, or none."""
+"""Atomic writes: at every instant a path holds the last complete file, or no file."""
 
 import errno
 import os
@@ -14,28 +14,28 @@ from deep_ranking.files.errors import InputError
 
 WRITING = ".writing-"
 REPLACED, LOCK = "replaced", "lock"
-# What a writer says, in whatever words, when there is no more room or the disk is ill.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+# Errors of a disk that is full, broken or read-only.
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path to write to, and put that file in the place of `path` at the end.
+    """Yield a temporary path to write to, and replace `path` by that file at the end.
 
-    The temporary file lies in a hidden folder beside it, with the same suffix (writers choose their
-    format by it). When the block raises, it is removed and `path` is what it was; when the process
-    is killed, the next write in the same folder removes it. Before the exchange the data is flushed
-    to the disk, so that a power cut cannot leave an empty file under the new name.
+    The temporary file is in a hidden folder beside `path` and has its suffix, because some writers
+    choose the format by it. If the block raises, the file is removed and `path` is unchanged. If
+    the process is killed, the next write in the same folder removes it. The data is flushed to the
+    disk before the exchange, so that a power cut cannot leave an empty file under the new name.
 
     Args:
         path: file to write, in a folder that exists.
 
     Yields:
-        Path of the temporary file, empty.
+        Path of the temporary file, which is empty.
 
     Raises:
-        InputError: the folder does not exist or cannot be written to, or `path` is a folder, a
-            device or a pipe; or the disk is full.
+        InputError: the folder does not exist or cannot be written to; `path` is a folder, a device
+            or a pipe; or the disk is full.
     """
     with atomic_paths([Path(path)]) as temporaries:
         yield temporaries[0]
@@ -43,10 +43,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Write several files that belong together, as `atomic_path` does one.
+    """Write several files that belong together, each as `atomic_path` does.
 
-    They are exchanged when all are on the disk. Names cannot be exchanged in one step, so the first
-    is taken away before and comes back last: stopped between, the set is seen not to be whole.
+    They are exchanged once all are on the disk. Several files cannot be exchanged in one step, so
+    the first is removed before and comes back last: if the process stops between, the first is
+    missing, which shows that the set is incomplete.
 
     Args:
         paths: files to write, in one folder.
@@ -78,23 +79,23 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary folder to write to, and put it in the place of `path` at the end.
+    """Yield a temporary folder to write to, and replace `path` by it at the end.
 
-    As `atomic_path` does a file; but a folder that exists cannot be exchanged in one step: it is
-    set aside first, and removed last. Stopped between, `path` is missing until the next write
-    beside it puts it back.
+    This is `atomic_path` for a folder. An existing folder cannot be exchanged in one step, so it is
+    set aside first and removed last. If the process stops between, `path` is missing until the next
+    write beside it restores it.
 
     Args:
         path: folder to write, in a folder that exists.
 
     Yields:
-        Path of the temporary folder, empty.
+        Path of the temporary folder, which is empty.
 
     Raises:
-        InputError: the folder around it does not exist or cannot be written to, or `path` is a
-            file; or the disk is full.
+        InputError: the parent folder does not exist or cannot be written to, `path` is a file, or
+            the disk is full.
     """
-    path = Path(path).resolve()  # where it is a link, what it links to is replaced
+    path = Path(path).resolve()  # if it is a link, replace its target
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; expected the name of a folder to write")
     with _writing_folder(path) as work:
@@ -110,12 +111,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.rename(path)
 
 
-def no_room(error: BaseException) -> str | None:
-    """Give the reason of an error if it is that of a disk that takes no more, in a few words.
+def disk_failure(error: BaseException) -> str | None:
+    """Return the reason of an error, in a few words, if the disk caused it; None otherwise.
 
-    HDF5, TensorFlow and others say it in a text of their own, be it of many lines.
+    HDF5, TensorFlow and others put the reason into longer texts, sometimes of many lines.
     """
-    for number in NO_ROOM:
+    for number in DISK_FAILURES:
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
             return os.strerror(number)
     return None
@@ -123,17 +124,17 @@ def no_room(error: BaseException) -> str | None:
 
 @contextmanager
 def _writing_folder(path: Path) -> Iterator[Path]:
-    """Give a hidden folder `.writing-*` beside `path` to write in, which is removed at the end.
+    """Yield a hidden folder `.writing-*` beside `path`, and remove it at the end.
 
-    A process that is killed leaves it behind. So the next one that writes there looks for such
-    folders: who writes holds a lock in its own, and what nobody holds is removed.
+    A process that is killed leaves its folder behind. Every writer holds a lock in its own folder,
+    so the next one that writes beside `path` removes the folders whose lock nobody holds.
     """
     for left in sorted(path.parent.glob(f"{WRITING}*")):
         with suppress(Timeout, OSError), _lock_of(left):
             _remove(left)
     work = path.parent / f"{WRITING}{uuid.uuid4().hex}"
     with ExitStack() as held:
-        try:  # from before the folder is there: an interrupt may come at any instant
+        try:  # before the folder exists: an interrupt may come at any instant
             try:
                 _begin(work, held)
             except OSError as error:
@@ -143,7 +144,7 @@ def _writing_folder(path: Path) -> Iterator[Path]:
                 ) from None
             yield work
         except Exception as error:
-            reason = None if isinstance(error, InputError) else no_room(error)
+            reason = None if isinstance(error, InputError) else disk_failure(error)
             if reason is None:
                 raise
             raise InputError(
@@ -154,15 +155,15 @@ def _writing_folder(path: Path) -> Iterator[Path]:
 
 
 def _begin(work: Path, held: ExitStack) -> None:
-    """Make a folder to write in, and lock it."""
+    """Make and lock a folder to write in."""
     while True:
         work.mkdir(mode=0o700, exist_ok=True)
         try:
             held.enter_context(_lock_of(work))
         except (Timeout, FileNotFoundError):
-            continue  # another process has just taken it for one that was left behind
+            continue  # another process took it for one that was left behind
         except OSError:
-            return  # a file system without locks: there, what is left behind stays
+            return  # a file system without locks: folders that are left behind stay
         return
 
 
@@ -171,7 +172,7 @@ def _lock_of(work: Path) -> FileLock:
 
 
 def _remove(work: Path) -> None:
-    """Remove a folder to write in, after what was to be replaced and was not is put back."""
+    """Remove a folder to write in; first restore the folder that was not yet replaced, if any."""
     for folder in work.glob(f"{REPLACED}/*"):
         if not (work.parent / folder.name).exists():
             folder.rename(work.parent / folder.name)
@@ -190,13 +191,10 @@ def _umask() -> int:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder and its parents, and check that it can be written to.
+    """Make a folder and its parents, check that it can be written to, and return its path.
 
     Args:
         path: folder, which may exist.
-
-    Returns:
-        The same path.
 
     Raises:
         InputError: it cannot be made or written to.

@@ -2,7 +2,6 @@
 
 from deep_ranking.images.decoding import (
     FORMATS,
-    ORIENTATION_TAG,
     decode_bytes,
     decode_image,
     fitting_size,
@@ -16,13 +15,14 @@ from deep_ranking.images.finding import (
     find_images,
     is_image_name,
     list_images,
+    resolve_image_paths,
 )
+from deep_ranking.images.orientation import upright_size
 from deep_ranking.images.reading import IDENTITY, PLAIN, View, read_image, resample
 
 __all__ = [
     "FORMATS",
     "IDENTITY",
-    "ORIENTATION_TAG",
     "PLAIN",
     "ImageListing",
     "View",
@@ -38,4 +38,6 @@ __all__ = [
     "read_file",
     "read_image",
     "resample",
+    "resolve_image_paths",
+    "upright_size",
 ]

@@ -1,8 +1,8 @@
-"""Random changes of an image: one affine map, and whether it loses its colours.
+"""Random changes of an image: one affine map, and sometimes the loss of its colours.
 
 The defaults are the blog's: both flips, rotation by up to 30 degrees, zoom 0.2 and shear of 0.2
-degrees. The pixel shift is the paper's (section 4). As in the blog, all of them change the image as
-the network sees it, stretched to a square: angles and ratios are those of the square.
+degrees. The pixel shift is the paper's (section 4). As in the blog, all of them apply to the image
+stretched to a square, as the network sees it: angles and ratios are those of the square.
 """
 
 import math
@@ -14,15 +14,15 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array
 from deep_ranking.images.reading import PLAIN, View
 
-# Random numbers that a view takes; later ones are drawn after these of all images of a call, so
-# that the earlier changes are what they were before there were later ones.
+# Random numbers for a view. New augmentations use a second block of draws, after the first block of
+# all images of a call, so that old seeds keep their results.
 NUM_FIRST_DRAWS = 10
 NUM_LATER_DRAWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far an image may be changed; each image has its own draw.
+    """How far an image may be changed; each image gets its own draw.
 
     Raises:
         InputError: a value is out of its range.
@@ -78,12 +78,12 @@ class Augmentation:
                 raise InputError(f"{name} must lie between {low} and {high}. Received: {value}")
 
     def draw(self, rng: np.random.Generator, count: int, size: int) -> list[View]:
-        """Draw a view for each of `count` images; every one takes as many random numbers.
+        """Draw a view for each of `count` images; each uses the same number of random numbers.
 
         Args:
             rng: source of randomness.
             count: number of images.
-            size: side of the resulting images in pixels, the unit of `shift`.
+            size: side of the resulting images in pixels; `shift` is in these pixels.
         """
         first = rng.uniform(-1, 1, (count, NUM_FIRST_DRAWS)).tolist()
         later = rng.uniform(0, 1, (count, NUM_LATER_DRAWS)).tolist()
@@ -94,10 +94,10 @@ class Augmentation:
         return views
 
     def _sides(self, area: float, ratio: float) -> tuple[float, float]:
-        """Width and height of what is cut out, as shares of the image's, by numbers in [0, 1].
+        """Return width and height of the crop, as shares of the image's, from numbers in [0, 1].
 
-        The area is uniform, the ratio of the sides log-uniform. A ratio that makes a side of that
-        area longer than the image's is taken back to where it is as long, so the area stays.
+        The area is uniform, the ratio of the sides log-uniform. If the ratio makes a side longer
+        than the image's, the ratio is reduced until they are equal; the area stays.
         """
         share = 1 - (1 - self.resized_crop) * area
         most = min(math.log(4 / 3), -math.log(share))
@@ -106,11 +106,11 @@ class Augmentation:
         return self.random_crop * width, self.random_crop * height
 
     def _affine(self, numbers: list[float], sides: tuple[float, float], size: int) -> Float64Array:
-        """Give the affine map of some numbers in [-1, 1].
+        """Return the affine map for some numbers in [-1, 1], as `images.resample` takes it.
 
         Returns:
-            float (2, 3): points (x, y) of the result -> points of the image, both spanning
-            [-1/2, 1/2], to give to `images.resample`.
+            float (2, 3): points (x, y) of the result -> points of the image; both span
+            [-1/2, 1/2].
         """
         mirror_x, mirror_y, turn, zoom_x, zoom_y, slant, shift_x, shift_y, crop_x, crop_y = numbers
         angle, shear = math.radians(turn * self.rotation), math.radians(slant * self.shear)
@@ -122,7 +122,7 @@ class Augmentation:
         if self.vertical_flip and mirror_y < 0:
             scale_y = -scale_y
         shift = self.shift / size
-        # Rotation times shear times scale, written out: NumPy takes its time over 2 x 2 matrices.
+        # Rotation times shear times scale, written out: NumPy is slow for 2 x 2 matrices.
         sine, cosine = math.sin(angle), math.cos(angle)
         return np.array(
             [
@@ -143,5 +143,5 @@ class Augmentation:
 def draw_views(
     augmentation: Augmentation | None, rng: np.random.Generator, count: int, size: int
 ) -> list[View]:
-    """Draw a view for each of `count` images, or see all as they are without augmentation."""
+    """Draw a view for each of `count` images; without augmentation, all are plain."""
     return [PLAIN] * count if augmentation is None else augmentation.draw(rng, count, size)

@@ -1,4 +1,4 @@
-"""Image file -> its pixels, or one clear error, whatever the file is.
+"""Decode an image file to pixels, or raise one clear error, whatever the file is.
 
 The decoder is chosen by the file's content: OpenCV for plain 8-bit JPEG and PNG, Pillow for every
 other kind.
@@ -20,29 +20,34 @@ from PIL import Image, UnidentifiedImageError
 
 from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.array_types import UInt8Array
+from deep_ranking.images.orientation import read_orientation, upright_pixels
 
-# What Pillow may take a file for, whatever its name: no format that another program would run.
+# Formats that Pillow may try, whatever the file's name. For others it may run external programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
-# Pixels of the image between two points that are sampled: bilinear sampling averages 2, so up to
-# here it leaves out little, and beyond it the image is shrunk first.
+# Pixels of the image between two sampled points. Bilinear sampling averages 2 pixels, so up to this
+# step it skips little; beyond it, the image is shrunk first.
 MAX_SAMPLING_STEP = 2.5
-NUM_MEASURED = 200  # images that `fitting_size` looks at
+NUM_MEASURED = 200  # images that `fitting_size` opens
 MAX_FILE_BYTES = 1 << 30
 PIXELS_AT_ONCE = 1 << 22
 MAX_PIXELS = 178_956_970  # Pillow's own limit, twice its `MAX_IMAGE_PIXELS`
 MAX_DECODING_BYTES = 1 << 30
-# What decoding takes at its peak for each pixel, the file included, as measured on 40 million.
+# Peak memory of decoding, a pixel, the file included; measured on images of 40 million pixels.
 BYTES_PER_PIXEL = {
     "GIF": 6, "PNG": 9, "TIFF": 9, "AVIF": 11, "BMP": 12, "DIB": 12, "PPM": 12, "WEBP": 17,
     "JPEG2000": 20,
 }  # fmt: skip
-BYTES_PER_PLAIN_PIXEL = 6  # of 8-bit color and gray PNG and JPEG, which OpenCV decodes
-BYTES_PER_CMYK_PIXEL = 13  # of JPEG
+BYTES_PER_PLAIN_PIXEL = 6  # 8-bit color and gray PNG and JPEG, which OpenCV decodes
+BYTES_PER_CMYK_PIXEL = 13  # JPEG
 LARGE_BYTES = 1 << 28
+REDUCTIONS = (
+    (8, cv2.IMREAD_REDUCED_COLOR_8),
+    (4, cv2.IMREAD_REDUCED_COLOR_4),
+    (2, cv2.IMREAD_REDUCED_COLOR_2),
+)
 _large = threading.Lock()
-ORIENTATION_TAG = 0x0112
 
-# A broken file is reported once, by an `InputError`, and not by the decoder as well.
+# An `InputError` reports a broken file; the decoder must not report it too.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -52,11 +57,11 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
 
     Args:
         path: an image file.
-        size: side in pixels at which `resample` is going to sample it.
+        size: side in pixels at which `resample` will sample it.
 
     Returns:
-        uint8 (height, width, 3), RGB; each side is the image's own or, if that is above 2.5 * size,
-        2 * size: antialiased by then, and bilinear sampling does the rest.
+        uint8 (height, width, 3), RGB. Each side is the image's own or, if that is above 2.5 * size,
+        2 * size, antialiased; bilinear sampling does the rest.
 
     Raises:
         InputError: as `read_image`.
@@ -65,7 +70,7 @@ def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
 
 
 def decode_bytes(data: bytes, size: int, path: str | os.PathLike[str]) -> UInt8Array:
-    """Decode what an image file holds, as `decode_image` does.
+    """Decode the bytes of an image file, as `decode_image` does.
 
     Args:
         data: the file's bytes.
@@ -73,33 +78,31 @@ def decode_bytes(data: bytes, size: int, path: str | os.PathLike[str]) -> UInt8A
         path: the file, for errors.
 
     Raises:
-        InputError: it is no whole image of a reasonable size.
+        InputError: it is not a complete image of a reasonable size.
     """
     with (
-        explained(path),
+        _as_input_error(path),
         Image.open(io.BytesIO(data), formats=FORMATS) as header,
         _enough_memory(header, data),
     ):
         pixels = _decode_opencv(data, header, size)
         if pixels is None:
             pixels = _decode_pillow(header)
-        # Pillow decodes a whole PNG in search of EXIF data: ask only if there is any.
-        has_exif = header.format != "PNG" or b"eXIf" in data
-        orientation = header.getexif().get(ORIENTATION_TAG, 1) if has_exif else 1
+        orientation = read_orientation(header, data)
     height, width = (
         2 * size if side > MAX_SAMPLING_STEP * size else side for side in pixels.shape[:2]
     )
     if (height, width) != pixels.shape[:2]:
         shape = (width, height)
         pixels = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return _orient(pixels, orientation)
+    return upright_pixels(pixels, orientation)
 
 
 def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """Open an image file, as bytes; whether it is an image is not looked at.
+    """Open an image file to read its bytes, without checking that it is an image.
 
     Raises:
-        InputError: it cannot be opened, is no regular file, or is larger than an image should be.
+        InputError: it cannot be opened, is not a regular file, or is too large for an image.
     """
     try:
         return open_regular(path, max_bytes=MAX_FILE_BYTES)
@@ -109,12 +112,12 @@ def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
         raise InputError(f"{path}: a folder, not a regular file; expected an image") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:  # a zero in the path
+    except ValueError as error:  # a NUL character in the path
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Read an image file, and nothing that would wait for ever or fill the memory.
+    """Return the bytes of an image file; one that would block or fill the memory is refused.
 
     Raises:
         InputError: as `open_image`; or the file changed while it was read.
@@ -128,35 +131,35 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         except MemoryError:
             raise InputError(f"{path}: not enough memory to read this image") from None
     if data is None or len(data) != size:
-        raise InputError(f"{path}: changed while it was read; try again when it is written")
+        raise InputError(f"{path}: changed while it was read; try again when it is complete")
     return data
 
 
 @contextmanager
 def open_header(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator[Image.Image]:
-    """Open an image for what its header says: format, mode, size, EXIF. No pixel is decoded.
+    """Open an image to read its header: format, mode, size, EXIF. No pixel is decoded.
 
     Args:
         path: an image file.
         data: its bytes, if they are read already.
 
     Yields:
-        The image, as Pillow has it.
+        Pillow's image.
 
     Raises:
-        InputError: the file cannot be opened, or is no image.
+        InputError: the file cannot be opened, or is not an image.
     """
     with (
         open_image(path) if data is None else io.BytesIO(data) as handle,
-        explained(path),
+        _as_input_error(path),
         Image.open(handle, formats=FORMATS) as header,
     ):
         yield header
 
 
 @contextmanager
-def explained(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Make whatever a broken image leads Pillow to one `InputError` with its path."""
+def _as_input_error(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn any error that Pillow raises into one `InputError` with the path."""
     try:
         yield
     except Image.DecompressionBombError:
@@ -169,18 +172,17 @@ def explained(path: str | os.PathLike[str]) -> Iterator[None]:
         raise InputError(f"{path}: not enough memory to decode this image") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that can be read") from None
-    except Exception as error:  # Pillow's format plug-ins raise whatever a broken file led them to
+    except Exception as error:  # Pillow's format plug-ins raise errors of any type
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: broken image ({reason})") from None
 
 
 @contextmanager
 def _enough_memory(header: Image.Image, data: bytes) -> Iterator[None]:
-    """Refuse what takes more than `MAX_DECODING_BYTES`; decode one large image at a time."""
+    """Refuse an image that needs too much memory; decode large images one at a time."""
     per_pixel = BYTES_PER_PLAIN_PIXEL
     if header.format == "PNG":
-        plain = header.mode in ("RGB", "L") and data[24] == 8 and "transparency" not in header.info
-        per_pixel = per_pixel if plain and not _is_animated(header) else BYTES_PER_PIXEL["PNG"]
+        per_pixel = per_pixel if _is_plain_png(header, data) else BYTES_PER_PIXEL["PNG"]
     elif header.format in ("JPEG", "MPO"):
         per_pixel = BYTES_PER_CMYK_PIXEL if header.mode == "CMYK" else per_pixel
     else:
@@ -197,24 +199,15 @@ def _enough_memory(header: Image.Image, data: bytes) -> Iterator[None]:
 
 
 def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | None:
-    """Decode plain 8-bit JPEG and PNG; None for what Pillow reads better, or explains better."""
+    """Decode plain 8-bit JPEG and PNG; return None if Pillow reads or explains the file better."""
     if header.mode not in ("RGB", "L"):
         return None
     flags = cv2.IMREAD_COLOR
-    if header.format in ("JPEG", "MPO"):  # MPO: a phone's JPEG with further pictures behind it
+    if header.format in ("JPEG", "MPO"):  # MPO: a phone's JPEG with more pictures after it
         reduction = min(header.size) // (2 * size)
-        for factor, reduced in (
-            (8, cv2.IMREAD_REDUCED_COLOR_8),
-            (4, cv2.IMREAD_REDUCED_COLOR_4),
-            (2, cv2.IMREAD_REDUCED_COLOR_2),
-        ):
-            if reduction >= factor:
-                flags = reduced
-                break
+        flags = next((flag for factor, flag in REDUCTIONS if reduction >= factor), flags)
     elif header.format == "PNG":
-        bit_depth = data[24]
-        plain = "transparency" not in header.info and not _is_animated(header)
-        if bit_depth != 8 or not plain or not _is_whole_png(data):
+        if not (_is_plain_png(header, data) and _is_whole_png(data)):
             return None
     else:
         return None
@@ -230,7 +223,7 @@ def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | 
 
 
 def _is_whole_png(data: bytes) -> bool:
-    """Whether all checksums are right; OpenCV's PNG library would complain on standard error."""
+    """Return whether all checksums are right; if not, OpenCV would print to standard error."""
     view, begin = memoryview(data), 8
     while begin + 12 <= len(data):
         end = begin + 12 + int.from_bytes(view[begin : begin + 4])
@@ -242,19 +235,22 @@ def _is_whole_png(data: bytes) -> bool:
     return False
 
 
-def _is_animated(header: Image.Image) -> bool:
-    return bool(getattr(header, "is_animated", False))
+def _is_plain_png(header: Image.Image, data: bytes) -> bool:
+    """Return whether a PNG is 8-bit color or gray, without transparency and animation."""
+    bit_depth = data[24]
+    is_opaque = header.mode in ("RGB", "L") and "transparency" not in header.info
+    return is_opaque and bit_depth == 8 and not getattr(header, "is_animated", False)
 
 
 def _decode_pillow(image: Image.Image) -> UInt8Array:
     image.load()
-    # Pillow scales a 16-bit PPM to 0 ... 65,535 in 32 bits; others of mode I are as they are.
+    # Pillow scales a 16-bit PPM to 0 ... 65,535 in 32 bits; it does not scale others of mode I.
     if image.mode == "I" and image.format != "PPM":
         raise InputError("32-bit pixels have no fixed range; convert the image to 8 or 16 bits")
     if image.mode == "F":
         raise InputError("float pixels have no fixed range; convert the image to 8 or 16 bits")
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    rows = max(1, PIXELS_AT_ONCE // image.width)  # conversions take several copies
+    rows = max(1, PIXELS_AT_ONCE // image.width)  # a conversion makes several copies
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
         pixels[top:bottom] = _rgb_of(image.crop((0, top, image.width, bottom)))
@@ -262,7 +258,7 @@ def _decode_pillow(image: Image.Image) -> UInt8Array:
 
 
 def _rgb_of(image: Image.Image) -> npt.NDArray[np.integer]:
-    """Give (height, width, 3), or (height, width, 1) of a gray image; 0 to 255."""
+    """Return (height, width, 3), or (height, width, 1) for 16-bit gray; 0 to 255."""
     if image.mode.startswith("I"):
         return np.asarray(image)[:, :, None] >> 8
     if image.has_transparency_data:
@@ -273,27 +269,16 @@ def _rgb_of(image: Image.Image) -> npt.NDArray[np.integer]:
     return np.asarray(image.convert("RGB"))
 
 
-def _orient(pixels: UInt8Array, orientation: int) -> UInt8Array:
-    """Turn and mirror pixels upright; `orientation` is the EXIF value, 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
-
-
 def fitting_size(paths: Sequence[str | os.PathLike[str]], largest: int) -> int:
-    """Choose the size at which to look at images: no larger than most of them are.
+    """Return the size at which to see images: no larger than most of them.
 
     Args:
         paths: image files; broken ones do not count.
-        largest: the result is no larger.
+        largest: the largest size to return.
 
     Returns:
-        A multiple of 32, 32 at least: the median of the shorter sides of some of the images,
-        spread over all, rounded down.
+        A multiple of 32, at least 32: the median of the shorter sides of some of the images, spread
+        over all, rounded down.
     """
     sides = []
     for path in paths[:: max(1, len(paths) // NUM_MEASURED)]:

@@ -1,9 +1,9 @@
-"""Find the images of a folder tree, sorted, and the classes that its folders make."""
+"""Find the images of a folder tree, sorted, and their classes, which are folders."""
 
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int32Array
 
-# The blog's five, and what people's folders hold besides. Compared in lower case.
+# The blog's five, and others that are common. Compared in lower case.
 IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".bmp", ".png", ".ppm", ".gif", ".tif", ".tiff", ".webp")
 )
@@ -24,13 +24,14 @@ class ImageListing:
 
     Attributes:
         root: the folder that was listed.
-        paths: image paths relative to `root`, with "/" between folders; those of one class follow
-            each other.
-        labels: int32 (images,), not decreasing, an index into `classes`.
+        paths: image paths relative to `root`, with "/" between folders; those of one class are next
+            to each other.
+        labels: int32 (images,), not decreasing, indices into `classes`.
         classes: names of the folders directly below `root` that hold images, sorted.
         num_unlistable: files left out because a line break in their path would break a text file.
-        num_outside: images directly in `root`, which belong to no class and are left out.
-        num_seen_again: links to a folder of the same class, or to `root`, that was listed already.
+        num_outside: images left out because they are directly in `root`, and so in no class.
+        num_seen_again: links left out because their folder, of the same class or `root`, was listed
+            already.
     """
 
     root: Path
@@ -45,9 +46,9 @@ class ImageListing:
 def find_images(root: str | os.PathLike[str]) -> ImageListing:
     """List the images below each folder of `root`, by name alone: no image is opened.
 
-    A class is a folder directly below `root`; its images may lie in folders of its own. Hidden
-    files and folders are passed over, links are followed, and a folder already seen is not entered
-    again, so that a cycle of links ends.
+    A class is a folder directly below `root`; its images may be in folders of its own. Hidden files
+    and folders are skipped. Links are followed, but no folder is entered twice, so that a cycle of
+    links ends.
 
     Args:
         root: folder with one folder a class.
@@ -56,7 +57,7 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
         An `ImageListing`; the same tree gives the same listing on every machine.
 
     Raises:
-        InputError: `root` is no folder, or none of its folders holds an image.
+        InputError: `root` is not a folder, or none of its folders holds an image.
     """
     root = Path(root)
     if not root.is_dir():
@@ -68,14 +69,13 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
     files, folders = _scan(root)
     num_outside = sum(map(is_image_name, files))
     for name in folders:
-        visits = Counter([_identity(root)])  # a class that links to the root has not all classes
-        found = [f"{name}/{path}" for path in _walk(root / name, visits) if is_image_name(path)]
+        visits = Counter([_identity(root)])  # a class that links to the root must not hold all
+        found, num_left_out = _listable(f"{name}/{path}" for path in _walk(root / name, visits))
         num_seen_again += visits.total() - len(visits)
-        listable = sorted(path for path in found if _is_listable(path))
-        num_unlistable += len(found) - len(listable)
-        if listable:
-            labels.extend([len(classes)] * len(listable))
-            paths.extend(listable)
+        num_unlistable += num_left_out
+        if found:
+            labels.extend([len(classes)] * len(found))
+            paths.extend(found)
             classes.append(name)
     if not classes:
         where = "only directly in it" if num_outside else "none below it"
@@ -94,46 +94,74 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
 
 
 def list_images(root: str | os.PathLike[str]) -> tuple[list[str], int]:
-    """List all images of a folder tree, those directly in it too; no image is opened.
+    """List all images of a folder tree, including those directly in it; no image is opened.
 
-    Hidden files and folders and links are taken as by `find_images`.
+    Hidden files and folders and links are treated as by `find_images`.
 
     Args:
         root: the folder.
 
     Returns:
-        Sorted paths relative to `root`, and how many were left out for a line break in their name.
+        Sorted paths relative to `root`, and how many were left out for a line break in their path.
 
     Raises:
-        InputError: `root` is no folder, or holds no image.
+        InputError: `root` is not a folder, or holds no image.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected a folder of images")
-    found = [path for path in _walk(root, Counter()) if is_image_name(path)]
-    paths = sorted(path for path in found if _is_listable(path))
+    paths, num_unlistable = _listable(_walk(root, Counter()))
     if not paths:
         endings = ", ".join(sorted(IMAGE_EXTENSIONS))
         raise InputError(f"{root}: no image in it; looked for files that end in {endings}")
-    return paths, len(found) - len(paths)
+    return paths, num_unlistable
+
+
+def resolve_image_paths(
+    file: Path, paths: Sequence[str], folders: Sequence[Path], hint: str
+) -> list[str]:
+    """Find the folder that the image paths in a file start from; it is the same for all of them.
+
+    Args:
+        file: the file that lists the paths, for errors.
+        paths: image paths as the file has them.
+        folders: folders to try in turn; the first that holds any of the images is used.
+        hint: how to mend it when no folder does.
+
+    Returns:
+        A path for each of `paths`. Whether each image exists is not checked.
+
+    Raises:
+        InputError: no image is in any of the folders.
+    """
+    for folder in folders:
+        prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
+        found = [os.path.join(prefix, path) for path in paths]
+        if any(map(os.path.exists, found)):
+            return found
+    tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
+    raise InputError(f"{file}:1: image {paths[0]} not found in any of: {tried}; {hint}")
 
 
 def class_of(path: str) -> str:
-    """Give the class of an image by its path relative to the root: its first folder, or ""."""
+    """Return the class of an image by its path relative to the root: its first folder, or ""."""
     return path.split("/", 1)[0] if "/" in path else ""
 
 
-def _is_listable(path: str) -> bool:
-    return "\n" not in path and "\r" not in path
+def _listable(paths: Iterable[str]) -> tuple[list[str], int]:
+    """Return the images without a line break in their path, sorted, and how many have one."""
+    images = [path for path in paths if is_image_name(path)]
+    listable = sorted(path for path in images if "\n" not in path and "\r" not in path)
+    return listable, len(images) - len(listable)
 
 
 def is_image_name(path: str) -> bool:
-    """Whether a file's extension, in any letter case, is one of `IMAGE_EXTENSIONS`."""
+    """Return whether a file's extension, in any letter case, is one of `IMAGE_EXTENSIONS`."""
     return os.path.splitext(path)[1].lower() in IMAGE_EXTENSIONS
 
 
 def _scan(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders directly in `folder`, sorted, hidden ones left out."""
+    """Return the names of the files and of the folders in `folder`, sorted, without hidden ones."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:
@@ -149,7 +177,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        return False  # a link that leads to itself leads nowhere, as a broken one
+        return False  # a link to itself is a broken link
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -158,7 +186,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _walk(folder: Path, visits: Counter[tuple[int, int]]) -> Iterator[str]:
-    """Paths of all files below `folder`, relative to it; `visits` counts how often each is met."""
+    """Yield all files below `folder`, relative to it; `visits` counts how often a folder is met."""
     identity = _identity(folder)
     visits[identity] += 1
     if visits[identity] > 1:

@@ -1,11 +1,10 @@
-"""What a trained model must beat: features of an image that nobody had to train.
+"""Hand-made image features, the baselines that a trained model must beat.
 
-Each turns an image into a row whose Euclidean distances order images as the baseline does.
+Each turns an image into a row; the Euclidean distances of rows rank images.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -14,19 +13,15 @@ from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images.reading import read_image
 
-if TYPE_CHECKING:
-    pass
-
-
 LAB_BINS = (8, 8, 8)
 HASH_IMAGE_SIZE = 64
 HOG_IMAGE_SIZE = 64
 
 
 def lab_histogram(image: UInt8Array) -> Float32Array:
-    """Colour histogram in CIE L*a*b*, 8 bins a channel: (512,), a unit row.
+    """Return the colour histogram in CIE L*a*b*, 8 bins a channel: (512,), a unit row.
 
-    The root of each share is taken, so that Euclidean distance is Hellinger's.
+    Its values are the roots of the shares, so that the Euclidean distance is Hellinger's.
 
     Args:
         image: uint8 (height, width, 3), RGB.
@@ -38,7 +33,7 @@ def lab_histogram(image: UInt8Array) -> Float32Array:
 
 
 def perceptual_hash(image: UInt8Array) -> Float32Array:
-    """The 64 bits of the perceptual hash (DCT), as 0 and 1: (64,).
+    """Return the 64 bits of the perceptual hash (DCT), as 0 and 1: (64,).
 
     Euclidean distance is the root of the Hamming distance.
 
@@ -52,7 +47,7 @@ def perceptual_hash(image: UInt8Array) -> Float32Array:
 
 
 def oriented_gradients(image: UInt8Array) -> Float32Array:
-    """Histogram of oriented gradients (Dalal and Triggs 2005): 8 x 8 cells, 9 orientations.
+    """Return a histogram of oriented gradients (Dalal and Triggs 2005): 8 x 8 cells, 9 directions.
 
     Args:
         image: uint8 (64, 64, 3), RGB.
@@ -73,7 +68,7 @@ BASELINES: dict[str, tuple[Callable[[UInt8Array], Float32Array], int]] = {
 def baseline_features(
     name: str, paths: Sequence[str | os.PathLike[str]], *, progress: bool = False
 ) -> Float32Array:
-    """Features of image files.
+    """Return the features of image files.
 
     Args:
         name: one of `BASELINES`.
@@ -87,9 +82,5 @@ def baseline_features(
         InputError: an image is missing or broken.
     """
     feature, size = BASELINES[name]
-
-    def rows() -> Iterator[Float32Array]:
-        for path in progress_bar(paths, title=name, unit="images", shown=progress):
-            yield feature(read_image(path, size))
-
-    return np.stack(list(rows()))
+    bar = progress_bar(paths, title=name, unit="images", shown=progress)
+    return np.stack([feature(read_image(path, size)) for path in bar])

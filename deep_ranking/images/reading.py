@@ -1,4 +1,4 @@
-"""Image file -> a square of pixels: the only way in which the project reads an image.
+"""Read an image file as a square of pixels; every part of the project reads images with it.
 
 Training, comparing, embedding and searching all get their pixels from here, so that the same file
 gives the same pixels everywhere.
@@ -19,11 +19,11 @@ IDENTITY: Float64Array = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A way to see an image.
+    """How to see an image: with or without augmentation.
 
     Attributes:
         affine: float (2, 3), where it is sampled; see `resample`.
-        grayscale: whether its colours are taken out.
+        grayscale: whether it loses its colours.
     """
 
     affine: Float64Array = field(default_factory=lambda: IDENTITY)
@@ -36,44 +36,44 @@ PLAIN = View()
 def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> UInt8Array:
     """Read an image file as a square of RGB pixels, the way every part of the project does.
 
-    Orientation is applied, transparency laid on white, 16-bit, CMYK and palette images converted,
-    and the first frame taken of an animation. The image is stretched to a square, antialiased.
+    The EXIF orientation is applied; transparency becomes white; 16-bit, CMYK and palette images are
+    converted; an animation gives its first frame. The image is stretched to a square, antialiased.
 
     Args:
         path: an image file, of any format that OpenCV or Pillow reads, whatever its extension.
         size: side of the square in pixels, 1 or more.
-        view: another way to see it than as it is, as augmentation draws them.
+        view: how to see it; augmentation draws other views than the plain one.
 
     Returns:
         uint8 (size, size, 3), RGB, 0 to 255.
 
     Raises:
-        InputError: there is no such file, or it holds no whole image of a reasonable size.
+        InputError: there is no such file, or it is not a complete image of a reasonable size.
     """
     pixels = resample(decode_image(path, size), size, view.affine)
     return _without_color(pixels) if view.grayscale else pixels
 
 
 def _without_color(image: UInt8Array) -> UInt8Array:
-    """Give all channels the brightness by ITU-R 601: 0.299 red, 0.587 green, 0.114 blue."""
+    """Return the brightness by ITU-R 601 in all channels: 0.299 red, 0.587 green, 0.114 blue."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
 
 
 def resample(image: UInt8Array, size: int, transform: Float64Array = IDENTITY) -> UInt8Array:
-    """Sample an image at a square of points: one bilinear affine, nearest pixel beyond the border.
+    """Sample an image at a square of points: bilinear, and the nearest pixel beyond the border.
 
     Args:
         image: uint8 (height, width, 3).
         size: side of the result in pixels.
-        transform: float (2, 3), affine map from points of the result to points of the image, both
-            (x, y) with the image spanning [-1/2, 1/2] on each axis. The identity is a plain resize.
+        transform: float (2, 3), affine map from points of the result to points of the image. Both
+            are (x, y) in [-1/2, 1/2] on each axis. The identity is a plain resize.
 
     Returns:
         uint8 (size, size, 3).
     """
     # Pixel i of the result lies at (i + 1/2) / size - 1/2; point v of the image at pixel
-    # (v + 1/2) * side - 1/2. Written out, as NumPy takes its time over 2 x 2 matrices.
+    # (v + 1/2) * side - 1/2. Written out: NumPy is slow for 2 x 2 matrices.
     matrix = np.array(
         [
             [x * step, y * step, (move + 0.5) * side - 0.5 + (x + y) * step * (1 - size) / 2]
@@ -81,7 +81,7 @@ def resample(image: UInt8Array, size: int, transform: Float64Array = IDENTITY) -
             for step in (side / size,)
         ]
     )
-    # OpenCV samples four channels twice as fast as three, to the same values.
+    # OpenCV samples four channels twice as fast as three, with the same values.
     sampled = cv2.warpAffine(
         cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
         matrix,

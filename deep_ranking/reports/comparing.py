@@ -17,8 +17,9 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import BoolArray, Float32Array, Float64Array, Int32Array
-from deep_ranking.files.path_lines import find_images_of, read_lines
+from deep_ranking.files.csv_lines import read_lines
 from deep_ranking.files.words import counted
+from deep_ranking.images import resolve_image_paths
 from deep_ranking.metrics import METRICS, cosine_at, pair_distances, pair_metrics
 from deep_ranking.model.calibration import Calibration, probability_of_same
 
@@ -151,7 +152,7 @@ def read_image_pairs(path: str | os.PathLike[str]) -> ListedPairs:
         rows.extend(indices.setdefault(each, len(indices)) for each in fields)
     if not rows:
         raise InputError(f"{path}: no pairs in this file")
-    paths = find_images_of(
+    paths = resolve_image_paths(
         path,
         list(indices),
         [path.parent, Path()],

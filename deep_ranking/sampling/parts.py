@@ -70,9 +70,9 @@ def split_by_shares(
         )
     together, notes = None, data.notes
     if keep_together:
-        from deep_ranking.images.near_copies import look_alike_groups
+        from deep_ranking.images.near_copies import near_copy_groups
 
-        together, num_unreadable = look_alike_groups(data.files())
+        together, num_unreadable = near_copy_groups(data.files())
         copies = len(data) - len(np.unique(together))
         notes += (f"{counted(copies, 'image')} like another, kept in the same part.",)
         if num_unreadable:

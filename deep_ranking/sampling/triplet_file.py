@@ -27,7 +27,8 @@ import numpy.typing as npt
 
 from deep_ranking.files import InputError, atomic_paths
 from deep_ranking.files.array_types import Int32Array
-from deep_ranking.files.path_lines import BYTE_ORDER_MARK, find_images_of, read_lines
+from deep_ranking.files.csv_lines import BYTE_ORDER_MARK, read_lines
+from deep_ranking.images import resolve_image_paths
 
 COLUMNS = ("query", "positive", "negative")
 COMPRESSED = ".gz"
@@ -288,7 +289,7 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         if not Path(dataset_dir).is_dir():
             raise InputError(f"{dataset_dir}: no such folder; check --dataset")
         folders.insert(0, Path(dataset_dir))
-    return find_images_of(
+    return resolve_image_paths(
         triplets.file,
         triplets.paths,
         folders,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.files import InputError, open_regular
+from deep_ranking.files import InputError, open_regular, read_text_file
 from deep_ranking.images import find_images
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.sampling.triplet_file import triplet_files
@@ -161,8 +161,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         InputError: the file does not hold settings.
     """
+    text = read_text_file(path, hint="start anew by --overwrite")
     try:
-        return _as_flags(path.read_text(encoding="utf-8"))
+        return _as_flags(text)
     except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
         raise not_settings(path) from None
 

@@ -29,14 +29,14 @@ SECONDS = 20  # a target
 MEGABYTES = 2_048
 SUFFIXES = {"triplets": ".txt", "gzip": ".txt.gz", "partition": ".txt", "header": ".h5"}
 PACKAGES = {
-    "triplets": ("deep_ranking.files.path_lines", "deep_ranking.sampling.triplet_file"),
+    "triplets": ("deep_ranking.files.csv_lines", "deep_ranking.sampling.triplet_file"),
     "gzip": (
-        "deep_ranking.files.path_lines",
+        "deep_ranking.files.csv_lines",
         "deep_ranking.sampling.triplet_file",
         "gzip",
         "_compression",
     ),
-    "partition": ("deep_ranking.datasets", "deep_ranking.files.path_lines"),
+    "partition": ("deep_ranking.datasets", "deep_ranking.files.csv_lines"),
     "header": ("deep_ranking.files.hdf5", "deep_ranking.model.header", "deep_ranking.config"),
 }
 LONGEST = {"triplets": 4_096, "gzip": 4_096, "partition": 4_096, "header": 1 << 14}

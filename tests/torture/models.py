@@ -488,9 +488,11 @@ BOMBS = [
     Case("gzip", replace_kernel(compression="gzip"), said="compressed"),
     Case("scale and offset", replace_kernel(scaleoffset=2), said="compressed"),
     Case("checksum", replace_kernel(fletcher32=True), said="compressed"),
-    Case("weights are an endless list", linked(WEIGHTS, lambda file: np.zeros(3)), said="no group"),
+    Case(
+        "weights are an endless list", linked(WEIGHTS, lambda file: np.zeros(3)), said="not a group"
+    ),
     Case("a terabyte besides", claims_a_name, EITHER),
-    Case("deep groups", deep_groups, EITHER, "without end"),
+    Case("deep groups", deep_groups, EITHER, "nested too deeply"),
     Case("many links", many_links, EITHER, "names"),
     Case("many attributes", many_attributes, EITHER),
     Case("enormous JSON", enormous_text, said="not a short text", raw=True),

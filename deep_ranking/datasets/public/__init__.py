@@ -1,7 +1,7 @@
-"""Data sets that anybody can get or make, as folders of images, and what a data set is like.
+"""Public data sets, downloaded or generated as folders of images.
 
 A data set's folder holds SPLIT/CLASS/IMAGE, `split.csv` (path, label, split: an image a line) and
-`dataset.json` (what it was made of). It is there as a whole or not at all.
+`dataset.json` (what it was made from). The folder is complete, or does not exist.
 """
 
 from deep_ranking.datasets.public.catalogue import CATALOGUE, Dataset

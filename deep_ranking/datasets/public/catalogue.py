@@ -1,4 +1,4 @@
-"""Public data sets: where the original archive lies, and how to know it again."""
+"""Catalogue of the public data sets: address, size and digest of each original archive."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ class Dataset:
     """One public data set.
 
     Attributes:
-        name: what commands call it.
-        title: what people call it.
+        name: name in commands.
+        title: name for people.
         url: address of the original archive.
         num_bytes: size of that archive.
         sha256: digest of that archive.
         num_images: labelled images in it.
-        num_classes: classes of these.
-        inner_archive: file name of an archive within the archive that holds the images, or "".
-        left_out: folders of images that are no class.
+        num_classes: classes in it.
+        inner_archive: file name of the archive inside the archive that holds the images, or "".
+        left_out: folders of images that are not classes.
     """
 
     name: str
@@ -30,8 +30,8 @@ class Dataset:
     left_out: frozenset[str] = frozenset()
 
 
-# Neither publisher gives a SHA-256. These sizes and digests are the ones that several public
-# projects, independent of each other, recorded for what they downloaded from these addresses.
+# Neither publisher gives a SHA-256. Several independent public projects recorded these sizes and
+# digests for their downloads from these addresses.
 CATALOGUE = {
     each.name: each
     for each in (
@@ -41,7 +41,7 @@ CATALOGUE = {
             url="https://cs231n.stanford.edu/tiny-imagenet-200.zip",
             num_bytes=248_100_043,
             sha256="6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
-            num_images=110_000,  # besides 10,000 whose classes were not published
+            num_images=110_000,  # and 10,000 without published classes
             num_classes=200,
         ),
         Dataset(

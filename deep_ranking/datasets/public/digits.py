@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, as folders of PNG files."""
+"""Write scikit-learn's handwritten digits as folders of PNG files."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ UNSEEN_DIGITS = (7, 8, 9)
 
 @dataclass(frozen=True)
 class Splits:
-    """Folders of one data set, each with one folder a class.
+    """The folders of one data set; each has one folder a class.
 
     Attributes:
         train: images to train on.
@@ -31,8 +31,8 @@ def write_digits(root: str | os.PathLike[str], *, seed: int = 0) -> Splits:
     """Write scikit-learn's 1,797 handwritten digits, 8 x 8 pixels, as PNG files.
 
     Args:
-        root: folder to write to; made if missing.
-        seed: decides which quarter of the images of the digits 0 to 6 is held back.
+        root: folder to write to; it is made if missing.
+        seed: decides which quarter of the digits 0 to 6 is held back.
 
     Returns:
         The `Splits`: three quarters of the digits 0 to 6, the other quarter, and the digits 7 to 9.

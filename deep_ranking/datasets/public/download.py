@@ -1,6 +1,6 @@
-"""Download one file whose digest is known, and go on where an earlier download was cut.
+"""Download one file of known digest, and continue a download that was interrupted.
 
-What has arrived lies in NAME.part beside the file; it gets its name once its digest is right.
+The bytes that have arrived are in NAME.part, which is renamed to NAME once its digest is right.
 """
 
 import hashlib
@@ -20,27 +20,27 @@ from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.progress_bar import ProgressBar, progress_bar
 
 TIMEOUT = 30.0  # seconds without a byte
-WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try; a try that gets further starts anew
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds; a try that gets further starts again with the first
 BLOCK = 1 << 18
-PASSING = (408, 425, 429, 500, 502, 503, 504)  # what a server answers when it may do better later
-GONE = "give another address by --url, or the file itself by --archive"
+TEMPORARY_STATUS_CODES = (408, 425, 429, 500, 502, 503, 504)  # a later try may succeed
+OTHER_SOURCE = "give another address by --url, or the file itself by --archive"
 
 
-class _CutError(Exception):
-    """The connection ended before the file did, or could not be made: worth another try."""
+class _ConnectionLostError(Exception):
+    """The connection was lost before the end of the file, or could not be made: try again."""
 
 
-class _UnreachableError(_CutError):
-    """It could not be made."""
+class _NoConnectionError(_ConnectionLostError):
+    """The connection could not be made."""
 
 
-def part_of(path: Path) -> Path:
-    """Give the file that holds what has arrived so far."""
+def partial_path(path: Path) -> Path:
+    """Return the file that holds the bytes that have arrived so far."""
     return path.with_name(path.name + ".part")
 
 
 def file_digest(path: Path) -> str:
-    """Give the SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -48,18 +48,18 @@ def file_digest(path: Path) -> str:
 def download(
     url: str, path: Path, *, sha256: str, num_bytes: int | None = None, progress: bool = False
 ) -> None:
-    """Download a file, unless it is there.
+    """Download a file, unless it exists.
 
     Args:
         url: address, http or https.
         path: file to write, in a folder that exists.
-        sha256: its digest.
-        num_bytes: its size, if that is known.
+        sha256: digest of the file.
+        num_bytes: size of the file, if known.
         progress: whether to show a progress bar on standard error, if that is a terminal.
 
     Raises:
-        InputError: the address does not answer or has something else, the connection was cut time
-            and again, or `path` is another file. What arrived of the right size is kept.
+        InputError: the address does not answer or has another file, the connection was lost again
+            and again, or another file is at `path`. Bytes that may be continued are kept.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise InputError(f"{url}: expected an address that begins with http:// or https://")
@@ -69,54 +69,52 @@ def download(
                 f"{path}: is in the way, and is not the archive that was expected; move it"
             )
         return
-    part = part_of(path)
+    part = partial_path(path)
+    if part.exists() and not part.is_file():  # opening a FIFO would wait for ever
+        raise InputError(f"{part}: is in the way, and is not a regular file; move it")
     if num_bytes is not None and _size(part) > num_bytes:
         part.unlink()
     with progress_bar(
-        total=num_bytes,
-        initial=_size(part),
-        title=path.name,
-        unit="B",
-        shown=progress,
+        total=num_bytes, initial=_size(part), title=path.name, unit="B", shown=progress
     ) as bar:
         whole = _size(part) > 0 and file_digest(part) == sha256
         if not whole and (num_bytes is None or _size(part) < num_bytes):
-            _fetch_patiently(url, part, num_bytes, bar)
+            _fetch_with_retries(url, part, num_bytes, bar)
     arrived = file_digest(part)
     if arrived != sha256:
-        part.unlink()  # there is nothing to go on from
+        part.unlink()  # there is nothing to continue
         raise InputError(
             f"{url}: what arrived has SHA-256 {arrived}, expected {sha256}; it was deleted. Run "
-            f"the same command again; if that ends here too, {GONE}"
+            f"the same command again; if that ends here too, {OTHER_SOURCE}"
         )
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(path)
 
 
-def _fetch_patiently(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> None:
+def _fetch_with_retries(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> None:
     tries, first = 0, _size(part)
-    furthest = first  # a part may be dropped: what was lost and comes again is no progress
+    furthest = first  # a part may be deleted; to download it again is not progress
     while True:
         try:
             _fetch(url, part, num_bytes, bar)
             return
-        except _CutError as error:
+        except _ConnectionLostError as error:
             tries = 1 if _size(part) > furthest else tries + 1
             furthest = max(furthest, _size(part))
-            is_offline = isinstance(error, _UnreachableError) and _size(part) == first
-            if tries > len(WAITS) or is_offline:
+            is_offline = isinstance(error, _NoConnectionError) and _size(part) == first
+            if tries > len(RETRY_DELAYS) or is_offline:
                 again = "run the same command again"
                 if _size(part):
                     again = (
                         f"{part} keeps {_size(part):,} bytes, the same command goes on from there"
                     )
-                raise InputError(f"{url}: {error}; {again}, or {GONE}") from None
-            time.sleep(WAITS[tries - 1])
+                raise InputError(f"{url}: {error}; {again}, or {OTHER_SOURCE}") from None
+            time.sleep(RETRY_DELAYS[tries - 1])
 
 
 def _fetch(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> None:
-    """Ask once for what is missing, and append it to `part`."""
+    """Request the missing bytes once, and append them to `part`."""
     start = _size(part)
     headers = {"User-Agent": f"deep-ranking/{__version__}", "Accept-Encoding": "identity"}
     if start:
@@ -125,13 +123,14 @@ def _fetch(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> Non
         with urllib.request.urlopen(
             urllib.request.Request(url, headers=headers), timeout=TIMEOUT
         ) as response:
-            if start and not _goes_on(response, start):
+            if start and not _continues_at(response, start):
                 start = 0  # the server sends the file from its beginning
             length = response.headers.get("Content-Length", "")
             total = start + int(length) if length.isdecimal() else None
             if None not in (total, num_bytes) and total != num_bytes:
                 raise InputError(
-                    f"{url}: has {total:,} bytes, expected {num_bytes:,}: not the archive; {GONE}"
+                    f"{url}: has {total:,} bytes, expected {num_bytes:,}: not the archive; "
+                    f"{OTHER_SOURCE}"
                 )
             expected = total if num_bytes is None else num_bytes
             _check_room(part, (expected or start) - start)
@@ -140,24 +139,24 @@ def _fetch(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> Non
             _write(response, part, start, expected, bar)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and start:  # what is there is longer than the file
+        if error.code == 416 and start:  # the part is longer than the file
             part.unlink()
-        elif error.code not in PASSING:
+        elif error.code not in TEMPORARY_STATUS_CODES:
             reason = f"the server answers {error.code} ({error.reason})"
-            raise InputError(f"{url}: {reason}; {GONE}") from None
-        raise _CutError(f"the server answers {error.code} ({error.reason})") from None
+            raise InputError(f"{url}: {reason}; {OTHER_SOURCE}") from None
+        raise _ConnectionLostError(f"the server answers {error.code} ({error.reason})") from None
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or str(error.reason)
-        raise _UnreachableError(f"cannot be reached ({reason})") from None
+        raise _NoConnectionError(f"cannot be reached ({reason})") from None
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-        raise _CutError(f"the connection was cut ({error})") from None
+        raise _ConnectionLostError(f"the connection was cut ({error})") from None
     except ValueError as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{url}: not an address ({error})") from None
 
 
-def _goes_on(response: http.client.HTTPResponse, start: int) -> bool:
+def _continues_at(response: http.client.HTTPResponse, start: int) -> bool:
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return response.status == 206 and found is not None and int(found[1]) == start
 
@@ -178,7 +177,9 @@ def _write(
             file.write(block)
             bar.update(len(block))
     if expected is not None and written < expected:
-        raise _CutError(f"the connection was cut after {written:,} of {expected:,} bytes")
+        raise _ConnectionLostError(
+            f"the connection was cut after {written:,} of {expected:,} bytes"
+        )
 
 
 def _check_room(part: Path, num_bytes: int) -> None:

@@ -1,8 +1,8 @@
-"""One data set's folder: from the archive to a folder that is there as a whole, or not at all.
+"""Make the folder of a data set from its archive: the folder is complete, or does not exist.
 
-All work is done in a hidden folder beside it, `.NAME.making`, which gets the folder's name by one
-exchange at the end; the archive that is downloaded for it lies beside it too, as NAME.download.zip.
-`dataset.json` in the folder says what it was made of.
+All work is done in a hidden folder beside it, `.NAME.making`, which is renamed in one step at the
+end. The archive is downloaded to NAME.download.zip, also beside it. `dataset.json` in the folder
+records what it was made from.
 """
 
 import json
@@ -16,9 +16,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from deep_ranking.datasets.layout import (
-    Count,
-    arrange,
-    is_wanted,
+    SplitSize,
+    arrange_splits,
+    is_dataset_file,
     read_split_file,
     write_split_file,
 )
@@ -26,7 +26,7 @@ from deep_ranking.datasets.public.catalogue import Dataset
 from deep_ranking.datasets.public.digits import write_digits
 from deep_ranking.datasets.public.download import download, file_digest
 from deep_ranking.datasets.public.unpacking import unpack
-from deep_ranking.files import InputError, make_folder, no_room
+from deep_ranking.files import InputError, disk_failure, make_folder, read_text_file
 
 RECORD_FILE = "dataset.json"
 DIGITS = "digits"
@@ -34,20 +34,20 @@ DIGITS = "digits"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set's folder holds, and what it was made of.
+    """What a data set's folder holds, and what it was made from.
 
     Attributes:
         dataset: name of the data set.
-        splits: images and classes of each split.
-        seed: that decided the split, or None: the archive had its own.
+        splits: number of images and classes of each split.
+        seed: seed that decided the split; None if the archive had splits.
         unseen_share: share of the classes drawn as unseen, or None.
         archive: file name of the archive, or its address; "" without one.
         sha256: digest of the archive; "" without one.
-        was_there: whether nothing had to be done.
+        was_there: whether the folder was complete before.
     """
 
     dataset: str
-    splits: dict[str, Count]
+    splits: dict[str, SplitSize]
     seed: int | None
     unseen_share: float | None
     archive: str = ""
@@ -56,7 +56,7 @@ class Contents:
 
 
 def archive_path(folder: Path) -> Path:
-    """Give the file that the archive of a data set's folder is downloaded to."""
+    """Return the file to which the archive for a data set's folder is downloaded."""
     folder = folder.absolute()
     return folder.with_name(folder.name + ".download.zip")
 
@@ -73,26 +73,26 @@ def prepare(
     seed: int = 0,
     progress: bool = False,
 ) -> Contents:
-    """Download a data set, or take an archive that is there, and unpack it into class folders.
+    """Download a data set, or use a local archive, and unpack it into class folders.
 
     Args:
         dataset: one of the catalogue.
-        folder: to make; missing or empty, or made by an earlier call.
-        archive: a zip, tar or tar.gz to take, of the original layout, of SPLIT/CLASS folders or of
-            CLASS folders; by default the original is downloaded.
+        folder: folder to make; missing, empty, or made by an earlier call.
+        archive: local zip, tar or tar.gz with the original layout, SPLIT/CLASS folders or CLASS
+            folders; by default the original is downloaded.
         url: address of the archive, if not the original's.
-        sha256: digest of the archive, if it is not the original; a download must have the
-            original's otherwise.
-        keep_archive: whether to keep what was downloaded.
+        sha256: digest of the archive, if it is not the original. Without it, a download must have
+            the original's digest.
+        keep_archive: whether to keep the downloaded archive.
         unseen_share: share of the classes to draw as unseen, if the archive has no split.
-        seed: decides which.
+        seed: decides which classes.
         progress: whether to show progress bars on standard error, if that is a terminal.
 
     Returns:
         The folder's `Contents`.
 
     Raises:
-        InputError: the archive cannot be had, is not what was expected, or is refused; or the
+        InputError: the archive cannot be downloaded, is not the expected one, or is refused; or the
             folder holds something else.
     """
 
@@ -111,7 +111,7 @@ def prepare(
         _unpack_all(path, unpacked, dataset.inner_archive, progress)
         made.mkdir()
         try:
-            had_split = arrange(
+            had_split = arrange_splits(
                 unpacked, made, left_out=dataset.left_out, unseen_share=unseen_share, seed=seed
             )
             splits = write_split_file(made)
@@ -130,11 +130,11 @@ def prepare(
             path.unlink()
         return contents
 
-    return _made_once(Path(folder), dataset.name, seed, unseen_share, make)
+    return _make_once(Path(folder), dataset.name, seed, unseen_share, make)
 
 
 def prepare_digits(folder: str | os.PathLike[str], *, seed: int = 0) -> Contents:
-    """Write scikit-learn's digits, as `write_digits` does, with `split.csv`.
+    """Write scikit-learn's digits, as `write_digits` does, and `split.csv`.
 
     Raises:
         InputError: the folder cannot be written to, or holds something else.
@@ -147,17 +147,13 @@ def prepare_digits(folder: str | os.PathLike[str], *, seed: int = 0) -> Contents
         _finish(made, Path(folder), contents)
         return contents
 
-    return _made_once(Path(folder), DIGITS, seed, None, make)
+    return _make_once(Path(folder), DIGITS, seed, None, make)
 
 
-def _made_once(
-    folder: Path,
-    name: str,
-    seed: int,
-    unseen_share: float | None,
-    make: Callable[[Path], Contents],
+def _make_once(
+    folder: Path, name: str, seed: int, unseen_share: float | None, make: Callable[[Path], Contents]
 ) -> Contents:
-    """Give what is there, or make it while no other process does."""
+    """Return the contents of a finished folder, or make it while no other process does."""
     folder = folder.absolute()
     parent = make_folder(folder.parent)
     work = parent / f".{folder.name}.making"
@@ -180,16 +176,16 @@ def _made_once(
 
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
-    """Make the folder to work in, empty, and remove it at the end."""
+    """Make an empty folder to work in, lock it, and remove it at the end."""
     make_folder(work)
     lock = work / "lock"
     try:
         with FileLock(lock, timeout=0):
-            _empty(work, but=lock)  # an earlier run was killed
+            _empty(work, but=lock)  # an earlier run may have been killed
             try:
                 yield
             except OSError as error:
-                reason = no_room(error)
+                reason = disk_failure(error)
                 if reason is None:
                     raise
                 raise InputError(
@@ -211,21 +207,22 @@ def _empty(folder: Path, *, but: Path) -> None:
 
 
 def _contents_of(folder: Path) -> Contents | None:
-    """Give what an earlier run made, checked; None if there is nothing.
+    """Check and return the contents that an earlier run made; None if the folder is empty.
 
     Raises:
-        InputError: it holds something else, or images are missing.
+        InputError: the folder holds something else, or images are missing.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     record = folder / RECORD_FILE
     if not record.is_file():
         raise InputError(
-            f"{folder}: is there, and is no data set's folder; choose another --output"
+            f"{folder}: exists, and is not a data set's folder; choose another --output"
         )
+    text = read_text_file(record, hint="choose another --output")
     try:
-        values = json.loads(record.read_text(encoding="utf-8"))
-        splits = {name: Count(**count) for name, count in values.pop("splits").items()}
+        values = json.loads(text)
+        splits = {name: SplitSize(**count) for name, count in values.pop("splits").items()}
         contents = Contents(**values, splits=splits, was_there=True)
         num_images = sum(count.num_images for count in splits.values())
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -244,7 +241,7 @@ def _contents_of(folder: Path) -> Contents | None:
 
 
 def _check_archive(dataset: Dataset, path: Path, sha256: str | None) -> str:
-    """Give the digest of an archive that the user has, which may be another than the original."""
+    """Check and return the digest of a local archive, which may differ from the original."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an archive of {dataset.title}")
     found = file_digest(path)
@@ -260,28 +257,25 @@ def _check_archive(dataset: Dataset, path: Path, sha256: str | None) -> str:
 
 
 def _unpack_all(path: Path, folder: Path, inner: str, progress: bool) -> None:
-    """Unpack an archive, and the archive of the given name in it."""
+    """Unpack an archive, and the archive named `inner` in it."""
     folder.mkdir()
     unpack(
-        path,
-        folder,
-        wanted=lambda name: is_wanted(name) or name == inner,
-        progress=progress,
+        path, folder, wanted=lambda name: is_dataset_file(name) or name == inner, progress=progress
     )
     for found in sorted(folder.rglob(inner)) if inner else ():
         try:
-            unpack(found, found.parent, wanted=is_wanted, progress=progress)
+            unpack(found, found.parent, wanted=is_dataset_file, progress=progress)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         found.unlink()
 
 
 def _finish(made: Path, folder: Path, contents: Contents) -> None:
-    """Write the record, and put the whole in its place."""
+    """Write the record, and rename the folder to its final name."""
     record = {key: value for key, value in asdict(contents).items() if key != "was_there"}
     (made / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if hasattr(os, "sync"):
         os.sync()  # or a power cut could leave empty files under the new name
     if folder.is_dir():
-        folder.rmdir()  # empty, or `_contents_of` had raised
+        folder.rmdir()  # it is empty, or `_contents_of` would have raised an error
     made.replace(folder)

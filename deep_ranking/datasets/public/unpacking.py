@@ -1,8 +1,8 @@
-"""Unpack an archive from a stranger: nothing is written outside of the folder, nor without bounds.
+"""Unpack an archive of unknown origin: only into one folder, and only a bounded amount.
 
-Zip, tar and tar.gz, known by their first bytes. An archive is refused as a whole if a member's name
-climbs out of the folder, is absolute or holds control characters, if a member is a link or a
-device, or if there is too much of it.
+The kind (zip, tar or tar.gz) is recognised by the first bytes. The whole archive is refused if a
+member's path leads out of the folder, is absolute or holds control characters, if a member is a
+link or a device, or if there is too much of it.
 """
 
 import gzip
@@ -22,15 +22,14 @@ from typing import IO
 from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.progress_bar import progress_bar
 
-MAX_BYTES = 16 << 30  # all members of an archive together, unpacked
+MAX_BYTES = 16 << 30  # of all members of an archive together, unpacked
 MAX_MEMBERS = 2_000_000
 BLOCK = 1 << 20
-GET_AGAIN = "get it again"
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A file in an archive; `parts` of its name are checked, and `open` reads it."""
+    """A file in an archive, with the checked `parts` of its path; `open` opens it for reading."""
 
     parts: tuple[str, ...]
     num_bytes: int
@@ -38,37 +37,31 @@ class _Member:
 
 
 class _RefusedError(Exception):
-    """The archive would do what no archive of images does."""
+    """The archive would do something that an archive of images never does."""
 
 
 def unpack(
     archive: Path, folder: Path, *, wanted: Callable[[str], bool], progress: bool = False
 ) -> int:
-    """Unpack the files that are wanted.
+    """Unpack the wanted files of an archive, and return how many.
 
-    Hidden files, and those in hidden folders or in the __MACOSX that Macs add, are passed over.
+    Hidden files, and those in hidden folders or in the __MACOSX that Macs add, are skipped.
 
     Args:
         archive: a zip, tar or tar.gz file.
-        folder: where to; empty. What was unpacked before an error stays in it.
-        wanted: says by a file's name, without its folders, whether to write it.
+        folder: empty folder to unpack to. Files unpacked before an error stay in it.
+        wanted: tells whether to write a file, by its name without its folders.
         progress: whether to show a progress bar on standard error, if that is a terminal.
 
-    Returns:
-        The number of files written.
-
     Raises:
-        InputError: it is no such archive, is broken or cut, or would climb out; see above.
+        InputError: it is not such an archive, is broken or cut off, or is refused; see above.
     """
     num_files = 0
     try:
         with (
             open_regular(archive) as file,
             progress_bar(
-                total=archive.stat().st_size,
-                title="unpacking",
-                unit="B",
-                shown=progress,
+                total=archive.stat().st_size, title="unpacking", unit="B", shown=progress
             ) as bar,
         ):
             for member in _bounded(_members(file)):
@@ -79,8 +72,8 @@ def unpack(
     except _RefusedError as error:
         raise InputError(f"{archive}: refused: {error}") from None
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{archive}: broken or cut archive ({error}); {GET_AGAIN}") from None
-    except (NotImplementedError, RuntimeError) as error:  # how zipfile says what it cannot do
+        raise InputError(f"{archive}: broken or cut archive ({error}); get it again") from None
+    except (NotImplementedError, RuntimeError) as error:  # zipfile does not support it
         raise InputError(f"{archive}: cannot be unpacked ({error})") from None
     return num_files
 
@@ -114,7 +107,7 @@ def _write(member: _Member, path: Path) -> None:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """Check a member's name, and split it into folders and file."""
+    """Check a member's path, and return its folders and file name."""
     shown = repr(name[:200])
     if name.startswith("/") or re.match("[A-Za-z]:", name):
         raise _RefusedError(f"the path {shown} is absolute")
@@ -139,7 +132,7 @@ def _zip_members(file: IO[bytes]) -> Iterator[_Member]:
         for info in archive.infolist():
             parts = _parts(info.orig_filename)
             kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # 0: made where files have no kind
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # 0: not stored
                 raise _RefusedError(f"{info.filename!r} is a link or a device")
             if parts and not info.is_dir():
                 yield _Member(parts, info.file_size, partial(archive.open, info))
@@ -148,7 +141,7 @@ def _zip_members(file: IO[bytes]) -> Iterator[_Member]:
 def _tar_members(file: IO[bytes], *, is_gzip: bool) -> Iterator[_Member]:
     with tarfile.open(fileobj=file, mode="r:gz" if is_gzip else "r:") as archive:
         while (info := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+            archive.members = []  # type: ignore[attr-defined]  # it would keep all in memory
             parts = _parts(info.name)
             if info.isdir():
                 continue
@@ -161,21 +154,21 @@ def _tar_members(file: IO[bytes], *, is_gzip: bool) -> Iterator[_Member]:
 
 def _open_tar(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     file = archive.extractfile(info)
-    assert file is not None  # None is for what is no regular file
+    assert file is not None  # None is only for other than regular files
     return file
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Raise if what `next` took for the end is none, or if a checksum over all is wrong.
+    """Raise an error if the end mark is missing, or if the checksum of the whole is wrong.
 
-    It stops at broken headers, and where a file was cut between two members, as at the end.
+    `TarFile.next` also stops at a broken header, and where a file is cut off between two members.
     """
     assert archive.fileobj is not None
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise EOFError("it ends without the end mark of a tar file")
     num_bytes = 0
-    while block := archive.fileobj.read(BLOCK):  # gzip compares its checksum at its own end
+    while block := archive.fileobj.read(BLOCK):  # at its end, gzip checks its checksum
         num_bytes += len(block)
         if num_bytes > MAX_BYTES:
             raise _RefusedError(f"more than {MAX_BYTES:,} bytes when unpacked")

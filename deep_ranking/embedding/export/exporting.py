@@ -20,7 +20,7 @@ from deep_ranking.embedding.export.checking import (
     random_batches,
 )
 from deep_ranking.embedding.export.formats import FORMATS, Runtime
-from deep_ranking.files import InputError, atomic_folder, atomic_path, no_room
+from deep_ranking.files import InputError, atomic_folder, atomic_path, disk_failure
 
 if TYPE_CHECKING:
     import keras
@@ -177,7 +177,7 @@ def _converted(model: "keras.Model", path: Path, format: str) -> Runtime:
     except OSError:
         raise
     except Exception as error:  # converters and runtimes raise errors of any type
-        if no_room(error) is not None:
+        if disk_failure(error) is not None:
             raise  # the disk is full: `atomic_path` or `atomic_folder` names the path
         raise InputError(
             f"the model cannot be written as {format} ({one_line(error)}); try another of "

@@ -1,8 +1,8 @@
-"""Arrays out of HDF5 files that may come from a stranger: refused, or read, never followed.
+"""Read arrays from HDF5 files of unknown origin: anything unsafe is refused.
 
-HDF5 can point outside of its file (soft and external links, external storage, virtual data sets),
-can claim shapes that no memory holds, can hold a little that expands to much, and can name a
-library that is to be loaded to unpack it.
+An HDF5 file can point outside of itself (soft and external links, external storage, virtual data
+sets), claim shapes larger than memory, expand a few bytes to many, and name a library to load for
+decompression.
 """
 
 from deep_ranking.files.hdf5.arrays import arrays_in, read_array

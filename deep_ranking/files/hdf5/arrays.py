@@ -1,4 +1,4 @@
-"""Arrays of numbers: read only when shape and type are expected and all bytes lie in the file."""
+"""Arrays of numbers: read only if shape and type are as expected and the file holds all bytes."""
 
 import math
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def read_array(
         Array of that shape and type.
 
     Raises:
-        InputError: it is missing, or of another shape or type, or its data lies outside the file.
+        InputError: it is missing, has another shape or type, or its data is outside the file.
     """
     data = check_array(group, name, shape, dtype)
     return np.asarray(data[()], dtype)
@@ -38,7 +38,7 @@ def read_array(
 def check_array(
     group: Any, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32
 ) -> Any:
-    """Check that `read_array` may read an array, without reading it.
+    """Check that `read_array` would read an array, without reading it.
 
     Returns:
         The h5py data set.
@@ -60,7 +60,7 @@ def check_array(
 
 
 def dtype_of_numbers(data: Any) -> np.dtype[Any] | None:
-    """Give the type of an array of numbers or truth values, or None if it holds anything else.
+    """Return the type of an array of numbers or booleans, or None if it holds anything else.
 
     Args:
         data: an h5py data set.
@@ -70,39 +70,38 @@ def dtype_of_numbers(data: Any) -> np.dtype[Any] | None:
         return None
     try:
         dtype: np.dtype[Any] = data.dtype
-    except (TypeError, ValueError):  # of other bits than NumPy has
+    except (TypeError, ValueError):  # a width that NumPy lacks
         return None
     return dtype if dtype.kind in "biuf" else None
 
 
 def check_storage(data: Any, name: str) -> None:
-    """Check that the bytes of an array lie in its file, all of them, and as they are.
+    """Check that all bytes of an array are in its file, uncompressed.
 
     Args:
         data: an h5py data set of numbers.
-        name: what errors call it.
+        name: its name, for errors.
 
     Raises:
-        InputError: they lie elsewhere, are compressed, or are not there.
+        InputError: they are elsewhere, compressed or missing.
     """
     if data.external or data.is_virtual:
         raise InputError(f"array {name} keeps its data in another file; refused")
     if data.id.get_create_plist().get_nfilters():
-        raise InputError(f"array {name} is compressed, which no file of weights is; refused")
+        raise InputError(f"array {name} is compressed, but weight files are not; refused")
     stored, size = data.id.get_storage_size(), data.file.id.get_filesize()
     if data.nbytes > size or data.nbytes > stored:
         raise InputError(f"array {name} claims more bytes than the file has; refused")
     if data.chunks is not None and math.prod(data.chunks) * data.dtype.itemsize > size:
-        raise InputError(f"array {name} lies in pieces that are larger than the file; refused")
+        raise InputError(f"array {name} has chunks that are larger than the file; refused")
 
 
 def arrays_in(group: Any) -> Iterator[tuple[str, Any]]:
-    """Give all arrays below a group, by their full names, in sorted order; each is reached once.
-
-    All of them together claim no more bytes than the file has.
+    """Yield the full name and the data set of each array below a group, in sorted order.
 
     Raises:
-        InputError: there is anything but groups and arrays of numbers, or it is reached twice.
+        InputError: there is anything but groups and arrays of numbers, something is linked to
+            twice, or the arrays together claim more bytes than the file has.
     """
     claimed, size = 0, group.file.id.get_filesize()
     for name, data in _arrays(group, set(), 0):
@@ -115,13 +114,13 @@ def arrays_in(group: Any) -> Iterator[tuple[str, Any]]:
 
 def _arrays(group: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
     if depth > MAX_DEPTH:
-        raise InputError(f"{group.name}: groups within groups without end; refused")
+        raise InputError(f"{group.name}: groups are nested too deeply; refused")
     for name in names_in(group):
         found: Any = child(group, name)
         if found is None:
-            raise InputError(f"{group.name} holds a thing without a name; refused")
+            raise InputError(f"{group.name} holds an object without a name; refused")
         address = h5py.h5o.get_info(found.id).addr
-        if address in seen:  # hard links may form a circle, or more ways than anybody waits for
+        if address in seen:  # hard links may form a cycle, or too many paths to follow
             raise InputError(f"{found.name} is linked to twice; refused")
         seen.add(address)
         if isinstance(found, h5py.Group):

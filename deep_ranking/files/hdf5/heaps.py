@@ -1,11 +1,10 @@
-"""A look at the texts of an HDF5 file before the library gets at them.
+"""Check the variable-length texts of an HDF5 file before the HDF5 library reads them.
 
-Texts of their own lengths, as attributes have them, lie in global heap collections: "GCOL", a
-version, three zeros and the collection's size, then objects one behind the other: number,
-references, four zeros, size, bytes. Number 0 is free space, whose size counts its header. An
-attribute says only where its text lies, and nothing in the library's interface tells how long it is
-other than by reading it. And where the free space is said to be of no size, the library waits at it
-for ever.
+Such texts, which attributes use, are in global heap collections: "GCOL", a version, three zeros and
+the collection's size, then one object after the other: number, references, four zeros, size, bytes.
+Number 0 is free space, whose size includes its header. An attribute holds only the place of its
+text, and the library tells the length only by reading it. The library loops for ever over free
+space of size 0.
 """
 
 import os
@@ -19,22 +18,21 @@ from deep_ranking.files.opening import open_regular
 MARK = b"GCOL\1\0\0\0"
 OBJECT = struct.Struct("<HH4xQ")
 BLOCK = 1 << 24
-MOST_BYTES = 1 << 32  # of a model; looking through more would take long, as of a hole on the disk
+MOST_BYTES = 1 << 32  # of a model; searching more, such as a huge sparse file, would take long
 MAX_OBJECTS = 1 << 20  # a model has a few hundred
 
 
 def longest_text(path: str | os.PathLike[str]) -> int:
-    """Walk the global heap collections of a file, once as long as it does not change.
+    """Return an upper bound of the bytes of a file's longest variable-length text; 0 if none.
+
+    The result is cached until the file changes.
 
     Args:
-        path: an HDF5 file, or any other.
-
-    Returns:
-        Bytes of the longest text of its own length, or more; 0 if there is none.
+        path: an HDF5 file, or any other file.
 
     Raises:
-        InputError: a collection has no end, or they hold more than any model.
-        OSError: the file cannot be read, or is no regular file.
+        InputError: a collection has no end, or they hold more objects than any model.
+        OSError: the file cannot be read, or is not a regular file.
     """
     status = os.stat(path)
     return _longest_text(os.fspath(path), status.st_size, status.st_mtime_ns)
@@ -62,7 +60,7 @@ def _longest_text(path: str, size: int, changed: int) -> int:
 
 
 def _walk(file: BinaryIO, place: int, size: int, left: int) -> tuple[int, int]:
-    """Walk a collection; gives its longest object, and how many may still follow in others."""
+    """Return the longest object of a collection, and how many more objects the others may hold."""
     file.seek(place + len(MARK))
     end = min(size, place + int.from_bytes(file.read(8), "little"))
     place += len(MARK) + 8
@@ -72,7 +70,7 @@ def _walk(file: BinaryIO, place: int, size: int, left: int) -> tuple[int, int]:
         number, _, length = OBJECT.unpack(file.read(OBJECT.size))
         if number:
             longest = max(longest, min(length, end - place))
-        # As the library counts, in 64 bits: objects fill up whole eights.
+        # The library counts in 64 bits and pads objects to multiples of 8.
         step = (length if number == 0 else OBJECT.size + (length + 7) // 8 * 8) % (1 << 64)
         left -= 1
         if step == 0 or left < 0:

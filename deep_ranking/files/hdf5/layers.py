@@ -1,4 +1,4 @@
-"""Layers of a weight file of Keras, of any version."""
+"""Read the layers of a Keras weight file, of any Keras version."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,33 +15,30 @@ from deep_ranking.files.hdf5.texts import read_names
 
 
 def weights_of(file: Any) -> Any:
-    """Give the group of a model file that holds its layers: the file itself where it is weights.
+    """Return the group that holds the layers of a model file; a weight file is that group itself.
 
     Raises:
-        InputError: there is something else in its place.
+        InputError: `model_weights` is not a group.
     """
     weights = child(file, "model_weights")
     if weights is None:
         return file
     if not isinstance(weights, h5py.Group):
-        raise InputError("model_weights is no group of arrays; expected an .h5 file of a model")
+        raise InputError("model_weights is not a group of arrays; expected an .h5 file of a model")
     return weights
 
 
 def read_layers(
     file: Any, shapes: Mapping[str, Sequence[tuple[int, ...]]]
 ) -> list[list[npt.NDArray[np.float32]]]:
-    """Read the weights of all layers of a Keras weight file, by their order, as Keras does.
+    """Return the arrays of each layer of a Keras weight file, matched by order, as Keras does.
 
-    The names of layers have changed over the years, their order has not. Statistics of a layer
+    Keras has renamed layers over the years but not reordered them. The statistics of a layer
     `normalization`, which normalises pixels, are left out.
 
     Args:
         file: an open file of weights, or of a whole model.
-        shapes: for each layer of the network the shape of each of its weights, in order.
-
-    Returns:
-        The arrays of each layer.
+        shapes: for each layer of the network, the shape of each of its weights, in order.
 
     Raises:
         InputError: the file holds other layers.
@@ -57,28 +54,24 @@ def read_layers(
     ]
     if len(found) != len(shapes):
         raise InputError(
-            f"it has {len(found)} layers with weights, expected {len(shapes)}, the first of them "
-            f"{next(iter(shapes))}"
+            f"it has {len(found)} layers with weights, expected {len(shapes)}; the first expected "
+            f"is {next(iter(shapes))}"
         )
     return [read_layer(group, each) for group, each in zip(found, shapes.values(), strict=True)]
 
 
 def read_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArray[np.float32]]:
-    """Read the weights of a layer from its group of a Keras weight file, of any version.
+    """Return the arrays of one layer of a Keras weight file, in the order of `shapes`.
 
-    Keras 3 names them LAYER/kernel, Keras 2 LAYER/kernel:0; each file lists its names, in the
-    order of the layer's weights.
+    Keras 3 names them LAYER/kernel, Keras 2 LAYER/kernel:0. Each file lists its names, in the order
+    of the layer's weights.
 
     Args:
         group: h5py group of the layer.
         shapes: shape of each weight.
 
-    Returns:
-        The arrays, in that order.
-
     Raises:
-        InputError: an array is missing, of another shape or type, or has values that are no
-            numbers.
+        InputError: an array is missing, has another shape or type, or holds NaN or infinity.
     """
     arrays = []
     for name, shape in _named_arrays(group, shapes):
@@ -90,10 +83,10 @@ def read_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArra
 
 
 def check_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Check that `read_layer` may read a layer, without reading it.
+    """Check that `read_layer` would read a layer, without reading it.
 
     Raises:
-        InputError: as `read_layer`, but for the values.
+        InputError: as `read_layer`, except for the values.
     """
     for name, shape in _named_arrays(group, shapes):
         check_array(group, name, shape)

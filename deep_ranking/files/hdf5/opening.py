@@ -1,4 +1,4 @@
-"""HDF5 files that may come from a stranger: opened, and gone through by hard links only."""
+"""Open HDF5 files of unknown origin, and follow only their hard links."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,15 +24,15 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         Its `h5py.File`.
 
     Raises:
-        InputError: there is no such file, it is no HDF5 file, or it is cut off or damaged. An
-            `InputError` of the block itself gets the path put before it.
+        InputError: there is no such file, it is not an HDF5 file, or it is cut off or damaged. An
+            `InputError` raised by the block gets the path as prefix.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if not path.is_file():
         raise InputError(f"{path}: not a regular file; expected an .h5 file")
     try:
-        longest_text(path)  # refuses those without an end
+        longest_text(path)  # refuses endless heaps
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except InputError as error:
@@ -40,17 +40,17 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except PermissionError:
         raise InputError(f"{path}: no permission to read this file") from None
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
-        # Of the block too, where HDF5 finds only then that the file does not hang together.
+        # The block raises these too, if HDF5 only then finds that the file is inconsistent.
         what = "cut off" if "truncated" in str(error) else "damaged, or not an HDF5 file"
         raise InputError(f"{path}: {what}; expected an .h5 file") from None
 
 
 def child(group: Any, name: str) -> Any | None:
-    """Give what a hard link in a group leads to, or None when there is no such link.
+    """Return the target of a hard link in a group, or None if there is no such link.
 
     Args:
         group: an h5py group.
-        name: name of the link; "/" leads through groups, each by a hard link.
+        name: name of the link; "/" separates groups, each reached by a hard link.
 
     Raises:
         InputError: the link is soft or external.
@@ -65,16 +65,16 @@ def child(group: Any, name: str) -> Any | None:
             raise InputError(f"{group.name}/{part} is a link that leads elsewhere; refused")
         try:
             group = group[part]
-        except (TypeError, ValueError):  # h5py knows no such object
+        except (TypeError, ValueError):  # a kind of object that h5py does not know
             raise InputError(f"{group.name}/{part} is of an unknown kind; refused") from None
     return group
 
 
 def names_in(group: Any) -> list[str]:
-    """Give the names of all links of a group, in sorted order.
+    """Return the names of all links of a group, in sorted order.
 
     Raises:
-        InputError: there are more than any file of ours has, or one is no text.
+        InputError: there are more than `MAX_NAMES`, or one is not text.
     """
     if len(group) > MAX_NAMES:
         raise InputError(f"{group.name} holds {len(group):,} names; refused")

@@ -1,7 +1,6 @@
-"""Texts in attributes, read only where their type is that of a text, and their length bounded.
+"""Read text attributes: only those of a text type, and of bounded length.
 
-h5py takes the description of some other types from the file, to the point of reading bytes as
-pointers.
+For some other types h5py trusts the description in the file, and may even read bytes as pointers.
 """
 
 import itertools
@@ -17,26 +16,26 @@ from deep_ranking.files.hdf5.opening import MAX_NAMES
 
 MAX_TEXT_BYTES = 1 << 20
 MAX_TEXTS_BYTES = 1 << 29
-"""Bytes of a list of texts, were each of them the longest in the file; a network of Keras describes
-itself in a text of a megabyte, and has a thousand layers."""
+"""Limit of the number of texts in a list times the bytes of the longest text in the file. Keras
+describes a network in a text of a megabyte, and a network has a thousand layers."""
 
 
 def read_text(group: Any, name: str) -> str | None:
-    """Read a text attribute, or give None when there is none.
+    """Return a text attribute, or None if there is none.
 
     Raises:
-        InputError: it is no text, or longer than any of ours.
+        InputError: it is not text, or is too long.
     """
     if name not in group.attrs:
         return None
     refused = InputError(f"attribute {name} is not a short text")
     identifier = group.attrs.get_id(name)
     kind = identifier.get_type()
-    if not isinstance(kind, h5py.h5t.TypeStringID) or identifier.shape != ():
+    is_text = isinstance(kind, h5py.h5t.TypeStringID) and identifier.shape == ()
+    if not is_text or identifier.get_storage_size() > MAX_TEXT_BYTES:
         raise refused
-    if identifier.get_storage_size() > MAX_TEXT_BYTES:
-        raise refused
-    if _longest_text(group, kind) > 16 * MAX_TEXT_BYTES:  # of another attribute: Keras has such
+    # The longest text may be another attribute's: Keras has long ones.
+    if _longest_text(group, kind) > 16 * MAX_TEXT_BYTES:
         raise refused
     value = group.attrs[name]
     if isinstance(value, bytes | np.bytes_):
@@ -47,14 +46,18 @@ def read_text(group: Any, name: str) -> str | None:
 
 
 def read_names(group: Any, name: str) -> list[str]:
-    """Read an attribute that lists names; Keras cuts a long list into NAME0, NAME1 ..."""
+    """Return the names that an attribute lists; Keras splits a long list into NAME0, NAME1 ...
+
+    Raises:
+        InputError: it is not a list of names, or is too long.
+    """
     numbers = itertools.takewhile(
         group.attrs.__contains__, (f"{name}{k}" for k in itertools.count())
     )
     found: list[str] = []
     for each in [name] if name in group.attrs else list(numbers):
         identifier = group.attrs.get_id(each)
-        if math.prod(identifier.shape or ()) == 0:  # HDF5 cannot tell the size of nothing
+        if math.prod(identifier.shape or ()) == 0:  # HDF5 cannot tell the size of an empty list
             continue
         kind, count = identifier.get_type(), math.prod(identifier.shape)
         if (
@@ -71,5 +74,5 @@ def read_names(group: Any, name: str) -> list[str]:
 
 
 def _longest_text(group: Any, kind: Any) -> int:
-    """Give the bytes that a text of a type can have, if the type does not bound them."""
+    """Return the most bytes that a text can have if its type does not bound them, 0 otherwise."""
     return longest_text(group.file.filename) if kind.is_variable_str() else 0

@@ -1,7 +1,7 @@
 """Checks for copies and near-copies in a class, across classes (label noise) or splits (leaks).
 
-Copies are files of equal content. Near-copies are what `near_copies.group_hashes` puts together:
-images compressed, resized or converted again, and some that are only similar.
+Copies are files of equal content. Near-copies are those of `images.near_copies`: images that were
+compressed, resized or converted again, and some that are only similar.
 """
 
 from collections.abc import Iterator, Sequence

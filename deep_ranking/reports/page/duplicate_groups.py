@@ -9,7 +9,7 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.files.words import byte_size
-from deep_ranking.images import ORIENTATION_TAG, decode_image, open_header
+from deep_ranking.images import decode_image, open_header, upright_size
 from deep_ranking.reports.page.html import escaped, page, paragraph, thumbnail
 from deep_ranking.search.duplicates import DuplicateGroup
 from deep_ranking.search.keeper import DuplicateImage
@@ -74,9 +74,7 @@ def proportional_pixels(path: Path) -> UInt8Array:
     try:
         pixels = decode_image(path, PROPORTIONAL_SIZE)
         with open_header(path) as header:
-            sides = header.size
-            if header.getexif().get(ORIENTATION_TAG, 1) >= 5:  # lies on its side
-                sides = sides[::-1]
+            sides = upright_size(header)
     except InputError:  # gone since it was compared
         return np.full((PROPORTIONAL_SIZE, PROPORTIONAL_SIZE, 3), 255, np.uint8)
     # `decode_image` may have reduced one side more than the other.

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files.array_types import FloatArray, IntArray
+from deep_ranking.images.near_copies import EQUAL_ERROR_SHARE
 from deep_ranking.metrics.evaluation import EmbeddedImages, Evaluation
 
 NUM_NEIGHBOURS = 30
 LARGEST_VOTE = 10  # times the vote of the farthest image: no image votes with more
-DUPLICATE_SHARE = 0.1  # of the distance at equal error
 
 
 class Suspect(NamedTuple):
@@ -86,7 +86,7 @@ def find_label_errors(evaluation: Evaluation, images: EmbeddedImages) -> LabelEr
         evaluation: `evaluate(images)`, without another gallery.
         images: those images.
     """
-    below = DUPLICATE_SHARE * evaluation.whole["equal_error_threshold"]
+    below = EQUAL_ERROR_SHARE * evaluation.whole["equal_error_threshold"]
     nearest = evaluation.retrieval.neighbours, evaluation.retrieval.distances
     return LabelErrors(
         likely_mislabelled(images.labels, *nearest),

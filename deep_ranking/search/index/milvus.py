@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files import InputError, atomic_path, open_regular
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.row_store import Rows
@@ -176,7 +176,15 @@ class MilvusIndex(Index):
 
     def _stored_name(self) -> str:
         file = self._collection.folder / NAME_FILE
-        return file.read_bytes()[:1000].decode(errors="replace").strip() if file.exists() else ""
+        try:
+            with open_regular(file) as handle:
+                return handle.read(1000).decode(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise InputError(
+                f"{file}: cannot be read ({error.strerror}); remove it and run `index` again"
+            ) from None
 
     def _open(self) -> bool:
         """Check and load the Milvus collection; return whether it exists and is complete."""

@@ -1,17 +1,15 @@
-"""Text files with image paths in their lines: the triplet file, and the pairs to compare.
+"""CSV lines of files that hold image paths: triplets, pairs to compare, classes, splits.
 
-They are CSV without a header: fields are quoted only where a name needs it (a comma, a quote), so
-that simple files read as they are. Bytes that are not UTF-8 are kept as the file system has them.
-A file whose name ends in .gz is decompressed while it is read. No more of it than a line is in
-memory, and a line has a bound.
+A field is quoted only if it needs to be (a comma, a quote). Bytes that are not UTF-8 are kept as
+the file system has them. A file whose name ends in .gz is decompressed while it is read. Only one
+line is in memory at a time, and its length is bounded.
 """
 
 import csv
 import gzip
 import io
-import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -20,25 +18,25 @@ from deep_ranking.files.errors import InputError
 from deep_ranking.files.opening import open_regular
 
 BYTE_ORDER_MARK = "\ufeff"
-MAX_LINE_BYTES = 1 << 20  # paths have 4,096 at most
+MAX_LINE_BYTES = 1 << 20  # a path has 4,096 at most
 BLOCK = 1 << 16
 
 
 class _LineTooLongError(Exception):
-    """No line of paths is that long: binary data, or zeros without end."""
+    """A line is too long to hold paths: binary data, or endless zeros."""
 
 
 def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield line numbers, from 1, and fields.
+    """Yield the number of each line, from 1, and its fields.
 
     Args:
         path: the file; lines may end in LF or CRLF.
-        kind: what a line of it is, for errors: "triplet".
-        hint: how to come by such a file.
+        kind: what a line of it holds, for errors: "triplet".
+        hint: how to get such a file, for errors.
 
     Raises:
-        InputError: there is no such file, it is no regular file or no text, or a line is longer
-            than any with paths; with path and line.
+        InputError: there is no such file, it is not a regular file or not text, or a line is too
+            long; with path and line.
     """
     line = 0
     try:
@@ -67,14 +65,14 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
 
 
 class _BoundedLines(io.BufferedReader):
-    """Bytes of a text file, as `io.TextIOWrapper` takes them, up to a line that does not end."""
+    """The bytes of a text file for an `io.TextIOWrapper`, until a line is too long."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         super().__init__(raw, BLOCK)
         self._since_end_of_line = 0
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Read what is there, `size` bytes at most."""
+        """Return the next bytes, `size` at most."""
         data = super().read1(size)
         self._since_end_of_line += len(data)
         if (end := data.rfind(b"\n")) >= 0:
@@ -88,7 +86,7 @@ class _BoundedLines(io.BufferedReader):
 def _open(path: Path) -> Iterator[io.TextIOWrapper]:
     with open_regular(path) as file:
         raw = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
-        # A byte order mark is what some editors put before the first line; it is no part of a path.
+        # utf-8-sig: some editors write a byte order mark, which would become part of a path.
         with io.TextIOWrapper(
             _BoundedLines(cast(io.RawIOBase, raw)),
             encoding="utf-8-sig",
@@ -96,29 +94,3 @@ def _open(path: Path) -> Iterator[io.TextIOWrapper]:
             newline="",
         ) as handle:
             yield handle
-
-
-def find_images_of(
-    file: Path, paths: Sequence[str], folders: Sequence[Path], hint: str
-) -> list[str]:
-    """Find the folder that the paths of a file are relative to, once for the whole file.
-
-    Args:
-        file: the file, for errors.
-        paths: image paths as it has them.
-        folders: tried in turn; the first that holds any of the images is taken.
-        hint: how to mend it when none does.
-
-    Returns:
-        A path for each of `paths`. Whether each image exists is not checked.
-
-    Raises:
-        InputError: no image is in any of the folders.
-    """
-    for folder in folders:
-        prefix = "" if folder == Path() else folder  # "a.jpg" rather than "./a.jpg"
-        found = [os.path.join(prefix, path) for path in paths]
-        if any(map(os.path.exists, found)):
-            return found
-    tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise InputError(f"{file}:1: image {paths[0]} not found in any of: {tried}; {hint}")

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from deep_ranking.images.near_copies import GLANCE, MAX_BITS, group_hashes, look_alike_groups
+from deep_ranking.images.near_copies import GLANCE, MAX_HASH_BITS, group_hashes, near_copy_groups
 
 
 def picture(seed):
@@ -32,7 +32,7 @@ def test_copies_and_near_copies_are_found_and_others_are_not(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"")
     (tmp_path / "broken too.png").write_bytes(b"")
     files += [str(tmp_path / "broken.png"), str(tmp_path / "broken too.png")]
-    groups, num_unreadable = look_alike_groups(files)
+    groups, num_unreadable = near_copy_groups(files)
     assert num_unreadable == 2
     assert len(set(groups[:3])) == 1
     assert len(set(groups.tolist())) == 8  # all others are alone
@@ -43,7 +43,7 @@ def test_groups_of_hashes_are_those_of_all_pairs():
     base = rng.integers(0, 256, (30, 8), np.uint8)
     bits = np.unpackbits(np.repeat(base, 6, axis=0), axis=1)
     for row in bits:  # 0 to 4 bits turned
-        turned = rng.choice(64, rng.integers(0, MAX_BITS + 2), replace=False)
+        turned = rng.choice(64, rng.integers(0, MAX_HASH_BITS + 2), replace=False)
         row[turned] ^= 1
     glances = np.repeat(rng.integers(0, 256, (30, 3 * GLANCE**2), np.uint8), 6, axis=0)
     glances[::7] = 255 - glances[::7]
@@ -51,7 +51,7 @@ def test_groups_of_hashes_are_those_of_all_pairs():
     expected = list(range(len(bits)))  # by repeated joining of all near pairs
     for _ in range(6):
         for i, j in itertools.combinations(range(len(bits)), 2):
-            near = (bits[i] != bits[j]).sum() <= MAX_BITS
+            near = (bits[i] != bits[j]).sum() <= MAX_HASH_BITS
             if near and np.abs(glances[i] - glances[j].astype(int)).mean() <= 10:
                 expected[i] = expected[j] = min(expected[i], expected[j])
     groups = group_hashes(hashes, glances)

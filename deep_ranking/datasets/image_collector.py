@@ -1,4 +1,4 @@
-"""Labelled images from the lines of a file, each line checked against those before it."""
+"""Collect labelled images from the lines of a file; check each line against those before it."""
 
 import os
 import posixpath
@@ -10,17 +10,17 @@ from deep_ranking.datasets.labelled import LabelledImages, Labels
 from deep_ranking.files import InputError
 
 
-class Collector:
-    """Gathers images line by line.
+class ImageCollector:
+    """Collects images line by line.
 
     Args:
-        file: the file that is read, for messages.
-        root: folder that its paths start from.
+        file: the file that is read, for errors.
+        root: folder that its paths start from; None for the file's own.
     """
 
-    def __init__(self, file: Path, root: Path) -> None:
+    def __init__(self, file: Path, root: Path | None = None) -> None:
         self._file = file
-        self._root = root
+        self._root = file.parent if root is None else root
         self._numbers: dict[str, int] = {}
         self._lines: list[int] = []
         self._items: list[str] = []
@@ -28,17 +28,17 @@ class Collector:
         self._categories: dict[str, str] = {}
         self._pairs: list[tuple[int, int]] = []
 
-    def image(self, line: int, path: str, item: str, split: str = "") -> int:
-        """Take an image, and give its number.
+    def add_image(self, line: int, path: str, item: str, split: str = "") -> int:
+        """Add an image, and return its number.
 
         Raises:
-            InputError: there is no such file, it has no item, or was of another item or another
-                split before.
+            InputError: there is no such file, it has no item, or an earlier line gives it another
+                item or split.
         """
         if not path or not item:
             raise self.error(line, f"the {'item' if path else 'path'} is empty")
         if "\n" in path or "\r" in path:
-            raise self.error(line, "a path with a line break cannot stand in a triplet file")
+            raise self.error(line, "a triplet file cannot hold a path with a line break")
         if os.path.isabs(path):
             path = os.path.relpath(path, self._root).replace(os.sep, "/")
         path = self._plain(path)
@@ -66,40 +66,40 @@ class Collector:
         return number
 
     def _plain(self, path: str) -> str:
-        """Write a path in the one way, so that an image is not taken for two."""
+        """Return a path in its normal form, so that one image is not counted as two."""
         plain = posixpath.normpath(path)
-        if ".." in path.split("/"):  # which may lead back from elsewhere, behind a link
-            try:
-                same = os.path.samefile(self._root / plain, self._root / path)
-            except OSError:
-                return path
-            return plain if same else path
-        return plain
+        if ".." not in path.split("/"):
+            return plain
+        try:  # after a link, ".." may lead somewhere else
+            is_same = os.path.samefile(self._root / plain, self._root / path)
+        except OSError:
+            is_same = False
+        return plain if is_same else path
 
-    def category(self, line: int, item: str, category: str) -> None:
-        """Take the category of an item; the first one counts for all of its images.
+    def add_category(self, line: int, item: str, category: str) -> None:
+        """Add the category of an item, which holds for all of its images.
 
         Raises:
-            InputError: it had another before.
+            InputError: the item has another category already.
         """
         before = self._categories.setdefault(item, category)
         if before != category:
-            raise self.error(line, f"item {item} is of two categories: {before}, and {category}")
+            raise self.error(line, f"item {item} has two categories: {before} and {category}")
 
     def has_category(self, item: str) -> bool:
-        """Whether the category of an item is known."""
+        """Return whether the category of an item is known."""
         return item in self._categories
 
-    def pair(self, query: int, positive: int) -> None:
-        """Take a positive that is given for a query."""
+    def add_pair(self, query: int, positive: int) -> None:
+        """Add a positive of a query."""
         self._pairs.append((query, positive))
 
     def error(self, line: int, message: str) -> InputError:
-        """Make an error of a line."""
+        """Return an error with the place of a line."""
         return InputError(f"{self._file}:{line}: {message}")
 
-    def collected(self) -> LabelledImages:
-        """Give all images.
+    def labelled_images(self) -> LabelledImages:
+        """Return all images that were added.
 
         Raises:
             InputError: there are none, or only some items have a category.
