@@ -621,7 +621,7 @@ def test_damaged_settings_are_refused_in_one_line(collection, damage):
 def test_settings_that_are_no_text(collection):
     file = collection.folder / "collection.json"
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="not what `index` wrote"):
+    with pytest.raises(InputError, match="not a text file; index the images anew"):
         Collection.open(collection.folder)
 
 

@@ -18,7 +18,7 @@ from deep_ranking.datasets.public.download import download
 from deep_ranking.datasets.public.unpacking import unpack
 from deep_ranking.files import InputError, open_regular, read_text_file
 from deep_ranking.files import opening as files
-from deep_ranking.files.content_digest import content_digest
+from deep_ranking.files.content_digest import content_digest, content_digests
 from deep_ranking.images import decode_image, decoding, fitting_size, open_header
 from deep_ranking.reports.comparing import read_image_pairs
 from deep_ranking.sampling.triplet_file import read_triplets
@@ -80,7 +80,7 @@ def part_of_download(path):
 def name_of_milvus_collection(path):
     index = MilvusIndex.__new__(MilvusIndex)
     index._collection = SimpleNamespace(folder=path.parent)
-    return index._kept_name()
+    return index._stored_name()
 
 
 READERS = {
@@ -177,7 +177,15 @@ def test_refused_file_is_closed(tmp_path):
         os.open(tmp_path / "x", os.O_WRONLY | os.O_NONBLOCK)
 
 
-@pytest.mark.parametrize("read", [lambda path: decode_image(path, 16), content_digest])
+def hashed(path):
+    """Hash an image as training and indexing do."""
+    (content,) = content_digests([path], open_file=decoding.open_image)
+    if isinstance(content, InputError):
+        raise content
+    return content
+
+
+@pytest.mark.parametrize("read", [lambda path: decode_image(path, 16), hashed])
 def test_file_larger_than_any_image(tmp_path, read):
     with (tmp_path / "x.png").open("wb") as handle:
         handle.truncate((1 << 30) + 1)

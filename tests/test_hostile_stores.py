@@ -98,7 +98,7 @@ def test_settings_that_lie(values, made, index):
 @pytest.mark.parametrize("text", [b"", b"[" * 100_000, b"\xff\xfe", b" " * (2 << 20), b"[]"])
 def test_settings_that_are_none(text, made, index):
     (index / "collection.json").write_bytes(text)
-    assert "not what `index` wrote" in refusal(index, made[1])
+    assert "index the images anew" in refusal(index, made[1])
 
 
 def test_another_width_than_the_model_gives(made, index):
@@ -280,3 +280,12 @@ def test_nothing_is_unpickled():
         text = file.read_text(encoding="utf-8")
         assert not [word for word in words if word in text], file
         assert "keras.models.load_model(" not in text.replace("keras.models.load_model(path)`", "")
+
+
+@pytest.mark.parametrize("name", STORE)
+def test_a_store_does_not_wait_for_a_pipe(tmp_path, name, time_limit):
+    os.mkfifo(tmp_path / name)
+    store = RowStore(tmp_path, "embeddings", 6, "float32")
+    for use in (store.find, store.rows, lambda: store.extend([])):
+        with pytest.raises(InputError, match="not a regular file"):
+            use()

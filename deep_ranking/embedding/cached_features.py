@@ -20,7 +20,8 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float16Array, Float32Array, Int64Array, IntArray
 from deep_ranking.files.content_digest import content_digests
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.row_store import RowStore, StoredRows
+from deep_ranking.files.row_store import RowStore
+from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import byte_size
 from deep_ranking.images import PLAIN, View, open_image
 from deep_ranking.images.augmentation import Augmentation, draw_views

@@ -46,7 +46,7 @@ FORGET = "DELETE FROM contents WHERE day < ?"
 
 
 def content_digest(*paths: PathLike) -> bytes:
-    """Return the SHA-256 of a file, or of several files one after the other: 32 bytes.
+    """Return the SHA-256 of the content of a file, or of several as if they were one: 32 bytes.
 
     Raises:
         OSError: a file cannot be read, or is no regular file.
@@ -56,6 +56,11 @@ def content_digest(*paths: PathLike) -> bytes:
         with open_regular(path) as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.digest()
+
+
+def data_digest(data: bytes) -> bytes:
+    """Return the SHA-256 of the content of a file that was read already: 32 bytes."""
+    return hashlib.sha256(data).digest()
 
 
 def content_digests(

@@ -13,22 +13,20 @@ cuts it off. Stores of earlier versions have no blocks.bin: their rows are trust
 checksums when the next rows are appended.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
+from deep_ranking.files.array_types import Float32Array, FloatArray
 from deep_ranking.files.errors import InputError
-from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.stored_rows import StoredRows, checksum
 from deep_ranking.files.words import byte_size
 from deep_ranking.files.writing import make_folder
 
@@ -37,102 +35,6 @@ MAX_TORN_ROWS = 1 << 20
 """Rows at the end that a stopped run may have left half written: more than any block has."""
 RECORD = np.dtype([("key", f"V{KEY_BYTES}"), ("end", "<u8")])
 BLOCK = np.dtype([("end", "<u8"), ("checksum", "V32")])
-
-
-class StoredRows:
-    """The rows of a store, memory-mapped; a block is checked when one of its rows is first read.
-
-    It is indexed as an array is, by a number, a slice or an array of numbers, and returns arrays.
-
-    Attributes:
-        shape: (rows, width).
-        dtype: float16 or float32.
-
-    Args:
-        rows: (rows, width), memory-mapped.
-        records: what keys.bin holds of the rows.
-        blocks: what blocks.bin holds of them; none where they have no checksums.
-        file: the file of the rows, for error messages.
-        remedy: what the user can do about damaged rows.
-    """
-
-    def __init__(
-        self,
-        rows: FloatArray,
-        records: npt.NDArray[np.void],
-        blocks: npt.NDArray[np.void],
-        *,
-        file: Path,
-        remedy: str,
-    ) -> None:
-        self._rows = rows
-        self._records = records
-        self._ends = np.array(blocks["end"], np.int64)
-        self._checksums = blocks["checksum"]
-        self._unchecked = np.ones(len(self._ends), bool)
-        self._file = file
-        self._remedy = remedy
-        self.shape: tuple[int, int] = (rows.shape[0], rows.shape[1])
-        self.dtype = rows.dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> Any:
-        """Read rows as an array does.
-
-        Raises:
-            InputError: a block of theirs is damaged.
-        """
-        self._check(index)
-        return self._rows[index]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """Read all rows; `np.asarray` calls it."""
-        return np.array(self[:], dtype, copy=copy)
-
-    def damaged(self) -> Int64Array:
-        """Check all rows, and return the numbers of those in damaged blocks: int64 (rows,)."""
-        bad = [
-            np.arange(*self._limits(block))
-            for block in progress_bar(range(len(self._ends)), title="checking", unit="blocks")
-            if not self._is_whole(block)
-        ]
-        return np.concatenate(bad) if bad else np.empty(0, np.int64)
-
-    def _check(self, index: Any) -> None:
-        if not self._unchecked.any():
-            return
-        if isinstance(index, tuple):
-            index = index[0]
-        if isinstance(index, slice):
-            touched = np.arange(*index.indices(len(self)))
-        else:
-            touched = np.asarray(index)
-            if touched.dtype == bool:
-                touched = np.flatnonzero(touched)
-            touched = np.where(touched < 0, touched + len(self), touched).ravel()
-        blocks = np.unique(np.searchsorted(self._ends, touched, side="right"))
-        for block in blocks[blocks < len(self._ends)]:
-            if self._unchecked[block] and not self._is_whole(block):
-                begin, end = self._limits(block)
-                raise InputError(
-                    f"{self._file}: damaged: rows {begin:,} to {end - 1:,} are not what was "
-                    f"written, by their checksum; {self._remedy}"
-                )
-            self._unchecked[block] = False
-
-    def _is_whole(self, block: int) -> bool:
-        begin, end = self._limits(block)
-        checksum = _checksum(self._records[begin:end], self._rows[begin:end])
-        return bool(self._checksums[block].tobytes() == checksum)
-
-    def _limits(self, block: int) -> tuple[int, int]:
-        return int(self._ends[block - 1]) if block else 0, int(self._ends[block])
-
-
-Rows = FloatArray | StoredRows
-"""(rows, width), of a store or in memory."""
 
 
 class RowStore:
@@ -269,11 +171,11 @@ class RowStore:
 
     def _records(self) -> npt.NDArray[np.void]:
         """Return the records of all whole blocks."""
+        for file in (self._keys, self._rows, self._blocks):
+            if file.exists() and not file.is_file():  # it may be a FIFO, which never ends
+                raise InputError(f"{file}: not a regular file")
         if not (self._keys.exists() and self._rows.exists()):
             return np.empty(0, RECORD)
-        for file in (self._keys, self._rows):
-            if not file.is_file():
-                raise InputError(f"{file}: not a regular file")
         count = self._keys.stat().st_size // RECORD.itemsize
         count = min(count, self._rows.stat().st_size // self.row_bytes)
         if not count:  # an empty file cannot be mapped
@@ -298,8 +200,6 @@ class RowStore:
         """
         if not self._blocks.exists():
             return np.empty(0, BLOCK)
-        if not self._blocks.is_file():
-            raise InputError(f"{self._blocks}: not a regular file")
         # A block has a row at least. One more may have been written before a run was stopped.
         num_blocks = min(self._blocks.stat().st_size // BLOCK.itemsize, count + 1)
         if not num_blocks:  # an empty file cannot be mapped
@@ -329,14 +229,8 @@ class RowStore:
             begin = end
 
 
-def _checksum(records: npt.NDArray[np.void], rows: FloatArray) -> bytes:
-    digest = hashlib.sha256(records.tobytes())
-    digest.update(np.ascontiguousarray(rows).data)
-    return digest.digest()
-
-
 def _block(end: int, records: npt.NDArray[np.void], rows: FloatArray) -> bytes:
-    return np.array((end, _checksum(records, rows)), BLOCK).tobytes()
+    return np.array((end, checksum(records, rows)), BLOCK).tobytes()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files.array_types import Float64Array, FloatArray, IntArray
-from deep_ranking.files.row_store import Rows
+from deep_ranking.files.stored_rows import Rows
 
 METRICS = ("euclidean", "cosine")
 """Names of the metrics that commands print (`--metric`)."""

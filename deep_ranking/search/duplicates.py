@@ -13,7 +13,7 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.row_store import Rows
+from deep_ranking.files.stored_rows import Rows
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.collection import Collection, GalleryImage, ImageTable
 from deep_ranking.search.index.base import Index

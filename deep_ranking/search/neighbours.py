@@ -14,7 +14,7 @@ from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int32Array, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.row_store import Rows
+from deep_ranking.files.stored_rows import Rows
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.clusters import ClusterIndex

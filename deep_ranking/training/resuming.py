@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.files import InputError, open_regular, read_text_file
+from deep_ranking.files import InputError, read_text_file
+from deep_ranking.files.content_digest import content_digest
 from deep_ranking.images import find_images
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.sampling.triplet_file import triplet_files
@@ -199,25 +200,19 @@ def _as_flags(text: str) -> dict[str, Any]:
 def _fingerprints(config: TrainConfig) -> dict[str, str]:
     found = {}
     if config.batches == "triplets" and not config.draws_triplets:
-        found["triplets"] = _sha256(*triplet_files(config.triplet_file))
+        found["triplets"] = content_digest(*triplet_files(config.triplet_file)).hex()
     elif config.dataset is not None:
         found["dataset"] = _sha256_of_names(config.dataset)
     if config.relevance is not None:
         file = Path(config.relevance)
-        found["relevance"] = _sha256(file) if file.is_file() else config.relevance
+        found["relevance"] = content_digest(file).hex() if file.is_file() else config.relevance
     if config.validation_triplets is not None:
-        found["validation_triplets"] = _sha256(*triplet_files(config.validation_triplets))
+        found["validation_triplets"] = content_digest(
+            *triplet_files(config.validation_triplets)
+        ).hex()
     if config.validation_dataset is not None:
         found["validation_dataset"] = _sha256_of_names(config.validation_dataset)
     return found
-
-
-def _sha256(*paths: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with open_regular(path) as handle:
-            hashlib.file_digest(handle, lambda: digest)
-    return digest.hexdigest()
 
 
 def _sha256_of_names(folder: Path) -> str:

@@ -3,7 +3,6 @@
 The bytes that have arrived are in NAME.part, which is renamed to NAME once its digest is right.
 """
 
-import hashlib
 import http.client
 import os
 import re
@@ -16,7 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deep_ranking import __version__
-from deep_ranking.files import InputError, open_regular
+from deep_ranking.files import InputError
+from deep_ranking.files.content_digest import content_digest
 from deep_ranking.files.progress_bar import ProgressBar, progress_bar
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -39,12 +39,6 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def download(
     url: str, path: Path, *, sha256: str, num_bytes: int | None = None, progress: bool = False
 ) -> None:
@@ -64,7 +58,7 @@ def download(
     if urlsplit(url).scheme not in ("http", "https"):
         raise InputError(f"{url}: expected an address that begins with http:// or https://")
     if path.exists():
-        if not path.is_file() or file_digest(path) != sha256:
+        if not path.is_file() or content_digest(path).hex() != sha256:
             raise InputError(
                 f"{path}: is in the way, and is not the archive that was expected; move it"
             )
@@ -77,10 +71,10 @@ def download(
     with progress_bar(
         total=num_bytes, initial=_size(part), title=path.name, unit="B", shown=progress
     ) as bar:
-        whole = _size(part) > 0 and file_digest(part) == sha256
+        whole = _size(part) > 0 and content_digest(part).hex() == sha256
         if not whole and (num_bytes is None or _size(part) < num_bytes):
             _fetch_with_retries(url, part, num_bytes, bar)
-    arrived = file_digest(part)
+    arrived = content_digest(part).hex()
     if arrived != sha256:
         part.unlink()  # there is nothing to continue
         raise InputError(

@@ -24,9 +24,10 @@ from deep_ranking.datasets.layout import (
 )
 from deep_ranking.datasets.public.catalogue import Dataset
 from deep_ranking.datasets.public.digits import write_digits
-from deep_ranking.datasets.public.download import download, file_digest
+from deep_ranking.datasets.public.download import download
 from deep_ranking.datasets.public.unpacking import unpack
 from deep_ranking.files import InputError, disk_failure, make_folder, read_text_file
+from deep_ranking.files.content_digest import content_digest
 
 RECORD_FILE = "dataset.json"
 DIGITS = "digits"
@@ -244,7 +245,7 @@ def _check_archive(dataset: Dataset, path: Path, sha256: str | None) -> str:
     """Check and return the digest of a local archive, which may differ from the original."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an archive of {dataset.title}")
-    found = file_digest(path)
+    found = content_digest(path).hex()
     if sha256 is not None and found != sha256:
         raise InputError(f"{path}: has SHA-256 {found}, expected {sha256}")
     is_original = path.stat().st_size == dataset.num_bytes

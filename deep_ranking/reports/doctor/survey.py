@@ -3,7 +3,6 @@
 This takes about a hundred bytes an image beside its path, whatever the image's size.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from deep_ranking.datasets import LabelledImages, Labels
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array, UInt8Array
+from deep_ranking.files.content_digest import data_digest
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images import decode_bytes, open_header, read_file, resample
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE
@@ -26,7 +26,7 @@ from deep_ranking.reports.doctor.parts import Part
 
 IMAGES_AT_ONCE = 1024
 MAX_THREADS = 8  # each holds one image
-DIGEST_BYTES = 16
+DIGEST_BYTES = 32
 
 
 class ImageFacts(NamedTuple):
@@ -71,7 +71,7 @@ class Survey:
         height: int32 (images,).
         format: int32 (images,), index into `formats`.
         mode: int32 (images,), index into `modes`, Pillow's names.
-        digests: uint8 (images, 16), of the file's content.
+        digests: uint8 (images, 32), of the file's content.
         hashes: uint8 (images, 8), perceptual.
         glances: uint8 (images, 48), colours at a glance.
         seconds: time that the pass took.
@@ -204,9 +204,8 @@ def inspect_image(file: Path) -> ImageFacts:
             kind, mode = header.format or "unknown", header.mode
     except InputError as error:
         return ImageFacts(problem=str(error).removeprefix(f"{file}: "))
-    digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
     look = hash_and_glance(resample(pixels, HASH_IMAGE_SIZE))
-    return ImageFacts("", width, height, kind, mode, digest, *look)
+    return ImageFacts("", width, height, kind, mode, data_digest(data), *look)
 
 
 def _number_of(name: str, names: list[str]) -> int:

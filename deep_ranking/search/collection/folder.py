@@ -22,9 +22,10 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from deep_ranking.files import InputError, atomic_path, make_folder
+from deep_ranking.files import InputError, atomic_path, make_folder, open_regular, read_text_file
 from deep_ranking.files.array_types import Int64Array
-from deep_ranking.files.row_store import RowStore, StoredRows
+from deep_ranking.files.row_store import RowStore
+from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration
 from deep_ranking.search.collection.image_table import ImageTable
@@ -144,14 +145,9 @@ class Collection:
                 f"--images DIR --output {folder}"
             )
         _check_own_files(folder)
+        text = read_text_file(file, hint="index the images anew", max_bytes=MAX_SETTINGS_BYTES)
         try:
-            if file.stat().st_size > MAX_SETTINGS_BYTES:
-                raise InputError("not what `index` wrote; index the images anew")
-            settings = Settings.from_json(file.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            raise InputError(f"{file}: not what `index` wrote; index the images anew") from None
-        except OSError as error:
-            raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+            settings = Settings.from_json(text)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
         collection = cls(folder, settings)
@@ -307,7 +303,8 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
             yield
     except Timeout:
         try:
-            who = holder.read_bytes()[:1000].decode(errors="replace").strip()
+            with open_regular(holder) as file:
+                who = file.read(1000).decode(errors="replace").strip()
         except OSError:
             who = "another process"
         raise InputError(f"{folder}: being written to by {who}; wait for it, or stop it") from None

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.array_types import Int64Array
 
 TABLE = """
@@ -327,13 +327,13 @@ def _check_journals(file: Path) -> None:
     journal = file.with_name(f"{file.name}-journal")
     try:
         if journal.is_file():
-            with journal.open("rb") as handle:
+            with open_regular(journal) as handle:
                 size = handle.seek(0, os.SEEK_END)
                 handle.seek(max(0, size - len(JOURNAL_MAGIC)))
                 if size > len(JOURNAL_MAGIC) and handle.read() == JOURNAL_MAGIC:
                     raise refused
         if file.is_file():
-            with file.open("rb") as handle:
+            with open_regular(file) as handle:
                 handle.seek(18)
                 if handle.read(2) not in (b"", b"\1\1"):
                     raise refused

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from deep_ranking.files.array_types import Float32Array, Int64Array
-from deep_ranking.files.row_store import Rows
+from deep_ranking.files.stored_rows import Rows
 
 ROWS_AT_ONCE = 1 << 14
 """Embeddings to read from disk at once: 256 MiB of 4096 floats."""

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 
 from deep_ranking.files.array_types import Float32Array, Int64Array
-from deep_ranking.files.row_store import Rows
+from deep_ranking.files.stored_rows import Rows
 from deep_ranking.search.index.base import (
     ROWS_AT_ONCE,
     Index,

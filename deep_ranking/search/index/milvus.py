@@ -15,7 +15,7 @@ import numpy as np
 from deep_ranking.files import InputError, atomic_path, open_regular
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.row_store import Rows
+from deep_ranking.files.stored_rows import Rows
 from deep_ranking.search.index.base import (
     Index,
     Nearest,

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components  # type: ignore[import-unt
 
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.row_store import Rows
+from deep_ranking.files.stored_rows import Rows
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.index.base import Index, read_rows
 

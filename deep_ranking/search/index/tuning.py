@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deep_ranking.files.array_types import Float32Array, Int64Array
-from deep_ranking.files.row_store import Rows
+from deep_ranking.files.stored_rows import Rows
 from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.exact import ExactIndex
 
