@@ -17,9 +17,12 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.embedding.export import FORMATS, export_model
 from deep_ranking.embedding.export.checking import random_batches
 from deep_ranking.files import InputError
+from deep_ranking.files.words import byte_size
 from deep_ranking.model.calibration import calibrate
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
+
+pytestmark = pytest.mark.usefixtures("thin_vgg16")
 
 NAMES = {"savedmodel": "m", "onnx": "m.onnx", "tflite": "m.tflite"}
 SIZE = 32
@@ -339,7 +342,7 @@ def test_command(capfd, monkeypatch, tmp_path, model_path, image_tree_of_colors)
     assert "8 random images and 13 of yours" in lines[1]
     assert "on 21 images (allowed: 0.0001)" in lines[2]
     size = sum(each.stat().st_size for each in output.rglob("*") if each.is_file())
-    assert lines[-1] == f"savedmodel in {output}, {size / 2**20:.1f} MiB."
+    assert lines[-1] == f"savedmodel in {output}, {byte_size(size)}."
     pixels = photos(3)
     found = embedded_by(lines[-2].removeprefix("from Python: "), pixels)
     expected = keras.models.load_model(model_path).predict_on_batch(pixels)
@@ -365,7 +368,7 @@ def test_command(capfd, monkeypatch, tmp_path, model_path, image_tree_of_colors)
     [
         {},
         {"pooling": "gem", "pooled_blocks": 3, "backbone_size": 48},
-        {"pooling": "average+max", "shallow_branches": False, "hidden_layers": 0},
+        {"pooling": "average+max", "multiscale": "none", "hidden_layers": 0},
     ],
 )
 def test_all_networks_can_be_exported(tmp_path, format, settings):

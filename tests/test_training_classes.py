@@ -16,6 +16,8 @@ from deep_ranking.model.whitening import whitening_axes
 from deep_ranking.training.diagnosis import Diagnosis
 from deep_ranking.training.run import TrainingRun, train
 
+pytestmark = pytest.mark.usefixtures("thin_vgg16")
+
 SMALL = NetworkConfig(
     image_size=32,
     weights=None,
@@ -63,6 +65,7 @@ def kernel_of(model):
     return model.get_layer("embedding").get_weights()[0]
 
 
+@pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.parametrize(
     "loss",
@@ -81,6 +84,7 @@ def test_training_on_classes_pays(colors, tmp_path, loss):
     assert last < 0.97 * first
 
 
+@pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
 def test_cached_features_train_to_the_same_weights(colors, tmp_path):
     plain = train(config_for(colors, tmp_path / "plain.h5"), verbose=0)
@@ -238,7 +242,7 @@ def test_spoilt_weights_go_back_and_learn_more_slowly(colors, tmp_path, monkeypa
 @pytest.mark.usefixtures("stub_network")
 def test_what_was_mended_stays_mended_when_the_run_goes_on(colors, tmp_path, monkeypatch):
     def finding():
-        return [Diagnosis("Slow down.", {"learning_rate": 0.001, "gap": 0.5})]
+        return [Diagnosis("Slow down.", {"learning_rate": 0.001, "mining": "semi-hard"})]
 
     whole = config_for(colors, tmp_path / "whole.h5", auto_fix=True, loss="ranking", epochs=3)
     undisturbed = mended(whole, monkeypatch, finding())
