@@ -39,6 +39,8 @@ def main():
     if chosen and not set(args.parts) <= CHOOSING:
         parser.error(f"--only needs --parts, of {' and '.join(sorted(CHOOSING))}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all is taken away
+    # A script's background job ignores Ctrl-C, and so would all children of it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     whole = Tally()
     began = time.monotonic()
     for name in args.parts:
