@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,9 @@ from PIL import Image
 # A shared machine may be slow at any moment, and a test that failed must fail again.
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
+
+# Keras makes many objects: with Python's own threshold, collecting them takes a tenth of the time.
+gc.set_threshold(10_000)
 
 # Names that broke earlier systems: commas, quotes, spaces, hyphens, letter case, inner folders.
 IMAGE_TREE = {
@@ -31,6 +35,16 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEP_RANKING_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_not_ignored():
+    """A job that a script starts in the background (`make test &`) ignores Ctrl-C. Its children
+    inherit that, and tests interrupt some of them.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
@@ -94,16 +108,62 @@ def image_tree_of_colors(tmp_path_factory, write_colors):
 
 
 @pytest.fixture
-def stub_network(monkeypatch):
-    """Training builds a network of one dense layer in the place of the real one."""
+def eager():
+    """Keras runs layer by layer: tracing a graph takes longer than a test computes with it."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def stub_network(request, monkeypatch):
+    """Training builds a network of one dense layer in place of the real one, and runs it layer
+    by layer. Slow tests and those marked `graph` trace a graph, as real runs do.
+    """
     from stubs import build_stub
 
+    if not any(request.node.get_closest_marker(name) for name in ("graph", "slow")):
+        request.getfixturevalue("eager")
     monkeypatch.setattr("deep_ranking.training.trainer.build_network", build_stub)
     monkeypatch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
     # The picture takes longer than the epochs of such a network.
     monkeypatch.setattr(
         "deep_ranking.training.history.run_figure", lambda _: Figure(figsize=(1, 1))
     )
+
+
+@pytest.fixture(scope="module")
+def thin_vgg16():
+    """Networks are built on a VGG16 with few filters, except in programs that tests start."""
+    from keras import applications
+    from stubs import build_thin_vgg16
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(applications, "VGG16", build_thin_vgg16)
+        yield
+
+
+@pytest.fixture(scope="module")
+def models_loaded_once():
+    """Commands load each model file once: building a network takes longer than using it."""
+    from deep_ranking.model import file
+
+    load_model, loaded = file.load_model, {}
+
+    def load_once(path):
+        if not os.path.isfile(path):
+            return load_model(path)
+        status = os.stat(path)
+        key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+        if key not in loaded:
+            loaded[key] = load_model(path)
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file, "load_model", load_once)
+        yield
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from deep_ranking.model.file import load_model, save_model, store_calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
 from deep_ranking.model.network import build_network
 
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager")
+
 
 def distances(seed=0, same=4000, different=9000):
     """Same pairs around 0.6, different pairs around 1.1."""

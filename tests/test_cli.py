@@ -16,6 +16,8 @@ from deep_ranking.images import read_image
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
 
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -24,6 +24,8 @@ from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
 from deep_ranking.reports.evaluating import without_nan
 
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
+
 
 def images(seed=0, sizes=(30, 20, 1), noise=1.0, dim=8):
     """Embeddings around one centre a class, in mixed order."""

@@ -24,7 +24,7 @@ from deep_ranking.model.mixed_precision import computing_in, resolved_precision,
 from deep_ranking.model.network import build_network
 from deep_ranking.training.run import train
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "no_pictures")
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size=4)
 STILL = replace(STUB, dropout=0.0)  # masks are drawn in the precision of their layer

@@ -13,6 +13,8 @@ from deep_ranking.model.file import _blog_names, load_model, save_model
 from deep_ranking.model.header import CONFIG_ATTRIBUTE
 from deep_ranking.model.network import build_network
 
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager")
+
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 
 

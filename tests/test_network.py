@@ -9,6 +9,8 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 
 

@@ -19,6 +19,8 @@ from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
 from deep_ranking.search.collection import Collection, locked
 
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
+
 NETWORK = NetworkConfig(
     image_size=32,
     weights=None,

@@ -386,6 +386,7 @@ def test_stops_early_and_stays_stopped(folder, tmp_path, capsys, monkeypatch):
     assert len(read_history(config)) == 4
 
 
+@pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_weights_of_nan_end_the_run_even_after_the_last_step(folder, tmp_path):

@@ -18,7 +18,7 @@ from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
 from deep_ranking.training.run import TrainingRun, train
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "no_pictures")
 
 STUB = NetworkConfig(image_size=32, weights=None, dropout=0.2, embedding_size=4)
 
@@ -155,6 +155,7 @@ def test_penalty_is_in_the_history_and_not_in_the_file(colors, tmp_path, monkeyp
         assert embedding["config"]["kernel_regularizer"] is None
 
 
+@pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
 def test_a_run_with_penalty_and_clipping_goes_on_to_the_same_result(colors, tmp_path, monkeypatch):
     whole = config_for(colors, tmp_path / "a.h5", weight_penalty=0.5, clip_norm=0.1)
@@ -390,6 +391,7 @@ def test_xla_is_passed_on(colors, tmp_path, monkeypatch, xla, wanted):
     assert asked == [wanted]
 
 
+@pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
 def test_a_run_compiled_by_xla_is_the_same_run(colors, tmp_path):
     network = replace(STUB, dropout=0.0)

@@ -39,7 +39,7 @@ def main():
     if chosen and not set(args.parts) <= CHOOSING:
         parser.error(f"--only needs --parts, of {' and '.join(sorted(CHOOSING))}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all is taken away
-    # A script's background job ignores Ctrl-C, and so would all children of it.
+    # A job in the background of a script ignores Ctrl-C, and its children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     whole = Tally()
     began = time.monotonic()
