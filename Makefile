@@ -19,11 +19,11 @@ demo: install
 
 # All default tests: offline, under two minutes.
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The tests that take longer; they need no data either.
 test-slow: install
-	$(BIN)/python -m pytest -m slow -n auto
+	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 # The tests on real images and weights: DEEP_RANKING_DATA names their folder.
 test-real: install

@@ -20,6 +20,8 @@ from deep_ranking.training.drawn_triplets import epoch_triplets
 from deep_ranking.training.resuming import RunState
 from deep_ranking.training.run import TrainingRun, train
 
+pytestmark = pytest.mark.graph  # drawing embeds all images, which takes longer without one
+
 SIZE = 32
 SMALL = NetworkConfig(image_size=SIZE, weights=None, embedding_size=4, dropout=0.2)
 NUM_CLASSES, NUM_EACH = 6, 4

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from stubs import build_thin_vgg16
 
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -17,6 +18,12 @@ SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_siz
 def random_images(size, count=2, seed=0):
     rng = np.random.default_rng(seed)
     return rng.uniform(0, 255, (count, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def thin(monkeypatch):
+    """Networks of this test are built on a VGG16 with few filters."""
+    monkeypatch.setattr(keras.applications, "VGG16", build_thin_vgg16)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +60,7 @@ def test_the_blogs_layers_have_its_settings(blog_network):
     assert blog_network.get_layer("embedding").activation is keras.activations.linear
 
 
+@pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize(("size", "branch"), [(32, 96), (64, 96), (128, 384)])
 def test_smaller_images_give_smaller_branches(size, branch):
     config = NetworkConfig(image_size=size, weights=None, hidden_size=8, embedding_size=8)
@@ -130,6 +138,7 @@ POOLINGS = {
 POOLINGS["average+max"] = POOLINGS["average"] + POOLINGS["max"]
 
 
+@pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize("pooled_blocks", [1, 2])
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_pooled_vectors_equal_numpy(pooling, pooled_blocks):
@@ -169,6 +178,7 @@ def test_a_channel_that_is_0_everywhere_has_a_finite_gradient_when_compiled():
     np.testing.assert_allclose(got[..., others], expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize("normalisation", ["unit", "backbone"])
 def test_the_backbone_sees_the_enlarged_image(normalisation):
     config = replace(SMALL, multiscale="none", normalisation=normalisation)
@@ -185,12 +195,14 @@ def test_the_backbone_sees_the_enlarged_image(normalisation):
     np.testing.assert_allclose(model(images), larger(enlarged), atol=1e-4)
 
 
+@pytest.mark.usefixtures("thin")
 def test_branches_see_the_image_as_it_is_when_the_backbone_sees_it_enlarged():
     model = build_network(replace(SMALL, backbone_size=64))
     assert model.get_layer("branch_1_conv").input.shape[1:] == (32, 32, 3)
     assert model.get_layer("block1_conv1").input.shape[1:] == (64, 64, 3)
 
 
+@pytest.mark.usefixtures("thin")
 def test_embeddings_have_unit_length_and_depend_on_the_image():
     model = build_network(SMALL)
     rows = model.predict_on_batch(random_images(32))
@@ -199,6 +211,7 @@ def test_embeddings_have_unit_length_and_depend_on_the_image():
     assert np.abs(rows[0] - rows[1]).max() > 1e-4
 
 
+@pytest.mark.usefixtures("thin")
 def test_network_equals_its_drawing():
     """The data's way through the branches and the merge, layer by layer, in NumPy."""
     model = build_network(SMALL, seed=3)
@@ -223,6 +236,7 @@ def test_network_equals_its_drawing():
     np.testing.assert_allclose(model.predict_on_batch(image)[0], wanted, atol=1e-5)
 
 
+@pytest.mark.usefixtures("thin")
 def test_the_same_seed_gives_the_same_weights():
     first, second, other = (build_network(SMALL, seed=seed) for seed in (1, 1, 2))
     for name in ("block1_conv1", "branch_1_conv", "hidden_1", "embedding"):
@@ -307,6 +321,7 @@ def test_without_a_network_the_message_says_how_to_go_on(monkeypatch):
         build_network(NetworkConfig(image_size=32))
 
 
+@pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize(
     ("first", "frozen"),
     [
@@ -329,6 +344,7 @@ def test_train_from_freezes_what_lies_before(first, frozen):
 NO_HEAD = {"hidden_layers": 0, "multiscale": "none"}
 
 
+@pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize(
     ("options", "first", "frontier"),
     [
@@ -370,6 +386,7 @@ def test_the_frozen_and_the_trained_model_are_the_network(options, first, fronti
     np.testing.assert_allclose(head(frozen(images)), after, atol=1e-6)
 
 
+@pytest.mark.usefixtures("thin")
 def test_train_from_names_the_layers_there_are():
     with pytest.raises(InputError, match=r"conv9.*block1.*head"):
         set_trainable_from(build_network(SMALL), "conv9")
@@ -408,6 +425,7 @@ def test_real_weights_equal_keras_own(real_data):
     np.testing.assert_allclose(pooled.predict_on_batch(images), wanted, atol=1e-4)
 
 
+@pytest.mark.usefixtures("thin")
 def test_the_papers_branches_see_means_of_squares():
     """Figure 3 of the paper: 225 pixels, shrunk to 57 and 29; 15 x 15 and 8 x 8 places; 4 x 4."""
     config = NetworkConfig(
