@@ -383,12 +383,12 @@ def test_all_networks_can_be_exported(tmp_path, format, settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("backbone", ["MobileNetV2", "ResNet50"])
-def test_networks_with_batch_normalisation_can_be_exported(tmp_path, format, backbone):
+def test_a_network_with_batch_normalisation_can_be_exported(tmp_path, format):
     image = keras.Input((SIZE, SIZE, 3), name="image")
     pixels = layers.Rescaling(1 / 127.5, -1)(image)
-    build = getattr(keras.applications, backbone)
-    convnet = build(include_top=False, weights=None, input_tensor=pixels, pooling="avg")
+    convnet = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_tensor=pixels, pooling="avg"
+    )
     unit = layers.UnitNormalization()(layers.Dense(16)(convnet.output))
     network = keras.Model(image, unit)
     done = export_model(network, tmp_path / NAMES[format], format=format)
