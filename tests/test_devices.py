@@ -134,7 +134,7 @@ def test_a_process_keeps_its_devices(on_three):
     assert "different numbers of the 3 there are (CPU)" in refused["3"]
     assert "different numbers of the 3 there are (CPU)" in refused["0,0"]
     assert "all, or numbers" in refused["x"]
-    assert "not on others after that" in refused["0,2,1"]
+    assert "has trained on other devices" in refused["0,2,1"]
 
 
 @pytest.mark.slow
