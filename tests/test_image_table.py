@@ -189,7 +189,7 @@ def test_rows_that_were_lost_are_forgotten(table):
         with table.change():
             table.set_row(content, row)
     with table.change():
-        table.forget_rows_from(1)
+        table.forget_rows([], begin=1)
     assert table.rows().tolist() == [0]
     assert [content for content, _ in table.pending()] == [B, C]
 

@@ -11,10 +11,10 @@ import pytest
 
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection, Settings
-from deep_ranking.search.index import kinds, milvus, milvus_connection
+from deep_ranking.search.index import kinds, milvus, milvus_retry
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.index.milvus import MilvusIndex, search_parameters
-from deep_ranking.search.index.milvus_retry import retry
+from deep_ranking.search.index.milvus_retry import MilvusConnection
 
 DIMENSION = 16
 NUM_ROWS = 300
@@ -375,7 +375,7 @@ def test_token_and_certificate_are_passed_on_and_not_kept(make, made, monkeypatc
     certificate = tmp_path / "ca.pem"
     certificate.write_text("a certificate")
     monkeypatch.setenv(kinds.TOKEN_VARIABLE, "root:secret")
-    monkeypatch.setenv(milvus_connection.CERTIFICATE_VARIABLE, str(certificate))
+    monkeypatch.setenv(milvus_retry.CERTIFICATE_VARIABLE, str(certificate))
     collection = make("https://milvus.example:443")
     MilvusIndex(collection)
     [(uri, options)] = made
@@ -388,7 +388,7 @@ def test_token_and_certificate_are_passed_on_and_not_kept(make, made, monkeypatc
     certificate.unlink()
     with pytest.raises(InputError) as error:
         MilvusIndex(collection)
-    one_line(error, milvus_connection.CERTIFICATE_VARIABLE, str(certificate))
+    one_line(error, milvus_retry.CERTIFICATE_VARIABLE, str(certificate))
 
 
 def test_without_token_and_tls(make, made, monkeypatch):
@@ -429,7 +429,7 @@ def test_a_request_is_repeated_with_growing_pauses(monkeypatch):
     pauses = []
     monkeypatch.setattr("deep_ranking.search.index.milvus_retry.time.sleep", pauses.append)
     request = Failing(pymilvus.MilvusException(message="no connection"), times=8)
-    assert retry(request, seconds=60, uri="http://m:1", name="n") == "answer"
+    assert MilvusConnection("http://m:1", retry_seconds=60).retried(request, "n") == "answer"
     assert request.calls == 9
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5])
 
@@ -441,7 +441,7 @@ def test_a_request_is_repeated_with_growing_pauses(monkeypatch):
 def test_a_request_that_would_fail_again_is_not_repeated(code, text):
     request = Failing(pymilvus.MilvusException(code=code, message="bad request"), times=2)
     with pytest.raises(InputError) as error:
-        retry(request, seconds=60, uri="http://m:1", name="n")
+        MilvusConnection("http://m:1", retry_seconds=60).retried(request, "n")
     one_line(error, "http://m:1: ", text)
     assert request.calls == 1
 

@@ -85,26 +85,20 @@ class ImageTable:
                     self._base.execute(statement)
             self._base.execute(f"PRAGMA query_only = {int(not writable)}")
         except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may not be UTF-8
-            raise InputError(
-                f"{file}: not the list of images of a collection ({error}); index the images anew"
-            ) from None
+            raise _refusal(file, f" ({error})") from None
 
     def _check_schema(self, *, may_lack: bool) -> None:
         """Refuse a database with anything but our table, such as views and triggers.
 
-        Their expressions run at every reading or change, and may never end.
-
-        Args:
-            may_lack: whether our table may be missing, as when its creation was stopped.
+        Their expressions run at every reading or change, and may never end. A table whose creation
+        was stopped `may_lack`.
         """
         ours = {_normal(sql) for sql in SCHEMA}
         found = self._base.execute("SELECT sql FROM sqlite_master").fetchmany(len(ours) + 1)
         statements = {_normal(sql) for (sql,) in found}
         if not statements <= ours or (not may_lack and _normal(TABLE) not in statements):
             self._base.close()
-            raise InputError(
-                f"{self.file}: not the list of images of a collection; index the images anew"
-            )
+            raise _refusal(self.file)
 
     def close(self) -> None:
         """Close the file."""
@@ -112,43 +106,30 @@ class ImageTable:
 
     def __len__(self) -> int:
         """Number of images that can be found."""
-        return int(self._one("SELECT COUNT(*) FROM images WHERE row IS NOT NULL"))
+        return int(next(self._select("SELECT COUNT(row) FROM images"))[0])
 
     def rows(self) -> Int64Array:
         """Return the rows in use, each once, in rising order: int64 (rows,)."""
         self.num_rows_needed()  # checks them
         found = self._select("SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row")
-        try:
-            return np.fromiter((row for (row,) in found), np.int64)
-        except (TypeError, ValueError, OverflowError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise self._damaged("an invalid row number") from None
+        return np.fromiter((row for (row,) in found), np.int64)
 
     def images(self) -> Iterator[GalleryImage]:
         """Yield all images that can be found, by path."""
-        for path, label, row in self._select(
-            "SELECT path, class, row FROM images WHERE row IS NOT NULL ORDER BY path"
-        ):
-            yield GalleryImage(self._name(path), self._name(label), row)
+        return self._images("row IS NOT NULL")
 
     def files(self) -> Iterator[FoundFile]:
         """Yield the files of all images that can be found, as they were recorded, by path."""
-        for path, size, changed in self._select(
-            "SELECT path, size, changed FROM images WHERE row IS NOT NULL ORDER BY path"
-        ):
-            yield FoundFile(self._name(path), size, changed)
+        return self._files("images WHERE row IS NOT NULL")
 
     def of_rows(self, rows: Sequence[int]) -> dict[int, list[GalleryImage]]:
         """Return the images of each of some rows, by path; equal contents share a row."""
         found: dict[int, list[GalleryImage]] = {}
-        for part in _parts(rows):
-            for path, label, row in self._select(
-                f"SELECT path, class, row FROM images WHERE row IN ({_marks(part)}) ORDER BY path",
-                part,
-            ):
-                image = GalleryImage(self._name(path), self._name(label), row)
-                found.setdefault(row, []).append(image)
+        for begin in range(0, len(rows), MAX_PARAMETERS):
+            part = [int(row) for row in rows[begin : begin + MAX_PARAMETERS]]
+            marks = ", ".join("?" * len(part))
+            for image in self._images(f"row IN ({marks})", part):
+                found.setdefault(image.row, []).append(image)
         return found
 
     def broken(self) -> list[tuple[str, str]]:
@@ -196,13 +177,7 @@ class ImageTable:
             "SELECT 1 FROM images WHERE images.path = found.path"
             " AND images.size = found.size AND images.changed = found.changed"
         )
-        where = "" if every else f"WHERE NOT EXISTS ({same})"
-        return [
-            FoundFile(os.fsdecode(path), size, changed)
-            for path, size, changed in self._select(
-                f"SELECT path, size, changed FROM found {where} ORDER BY path"
-            )
-        ]
+        return list(self._files("found" if every else f"found WHERE NOT EXISTS ({same})"))
 
     def remove_others(self) -> int:
         """Forget images that were not found; return their number."""
@@ -212,15 +187,14 @@ class ImageTable:
 
     def record(self, file: FoundFile, label: str, content: bytes) -> None:
         """Record the content of a file, in place of what its path held before."""
-        values = (os.fsencode(label), file.size, file.changed, content)
-        path = os.fsencode(file.path)
+        path, label_bytes = os.fsencode(file.path), os.fsencode(label)
         # A file with a known content gets its row; one that could not be read is tried again.
         known = self._base.execute(
             "SELECT row FROM images WHERE content = ? AND row IS NOT NULL LIMIT 1", (content,)
         ).fetchone()
         self._base.execute(
             "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, NULL)",
-            (path, *values, known and known[0]),
+            (path, label_bytes, file.size, file.changed, content, known and known[0]),
         )
 
     def clear(self) -> None:
@@ -262,14 +236,11 @@ class ImageTable:
         query = "SELECT COUNT(row) FROM images WHERE path = ?"
         return sum(next(self._select(query, [os.fsencode(each.path)]))[0] for each in files)
 
-    def forget_rows_from(self, count: int) -> None:
-        """Forget the rows from `count` on, which a power cut took from the store."""
-        self._base.execute("UPDATE images SET row = NULL WHERE row >= ?", (count,))
-
-    def forget_rows(self, rows: Iterable[int]) -> None:
-        """Forget some rows."""
-        query = "UPDATE images SET row = NULL WHERE row = ?"
-        self._base.executemany(query, ((row,) for row in rows))
+    def forget_rows(self, rows: Iterable[int], *, begin: int) -> None:
+        """Forget some rows, and all from `begin` on, which a power cut took from the store."""
+        forget = "UPDATE images SET row = NULL WHERE row"
+        self._base.executemany(f"{forget} = ?", ((row,) for row in rows))
+        self._base.execute(f"{forget} >= ?", (begin,))
 
     def num_rows_needed(self) -> int:
         """Return how many embeddings the rows in use need: the largest row, plus one.
@@ -293,8 +264,15 @@ class ImageTable:
     def _damaged(self, what: str) -> InputError:
         return InputError(f"{self.file}: damaged: it holds {what}; index the images anew")
 
-    def _one(self, query: str) -> int:
-        return int(next(self._select(query))[0])
+    def _images(self, where: str, parameters: Sequence[int] = ()) -> Iterator[GalleryImage]:
+        query = f"SELECT path, class, row FROM images WHERE {where} ORDER BY path"
+        for path, label, row in self._select(query, parameters):
+            yield GalleryImage(self._name(path), self._name(label), row)
+
+    def _files(self, source: str) -> Iterator[FoundFile]:
+        query = f"SELECT path, size, changed FROM {source} ORDER BY path"
+        for path, size, changed in self._select(query):
+            yield FoundFile(self._name(path), size, changed)
 
     def _select(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
         """Yield the results of a query.
@@ -323,7 +301,6 @@ def _check_journals(file: Path) -> None:
     of several databases ends with the path of a file that SQLite then removes, anywhere on the
     disk; ours never does. Nor does our database have a write-ahead log.
     """
-    refused = InputError(f"{file}: not the list of images of a collection; index the images anew")
     journal = file.with_name(f"{file.name}-journal")
     try:
         if journal.is_file():
@@ -331,20 +308,17 @@ def _check_journals(file: Path) -> None:
                 size = handle.seek(0, os.SEEK_END)
                 handle.seek(max(0, size - len(JOURNAL_MAGIC)))
                 if size > len(JOURNAL_MAGIC) and handle.read() == JOURNAL_MAGIC:
-                    raise refused
+                    raise _refusal(file)
         if file.is_file():
             with open_regular(file) as handle:
                 handle.seek(18)
                 if handle.read(2) not in (b"", b"\1\1"):
-                    raise refused
+                    raise _refusal(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def _parts(values: Sequence[int]) -> Iterator[list[int]]:
-    for begin in range(0, len(values), MAX_PARAMETERS):
-        yield [int(value) for value in values[begin : begin + MAX_PARAMETERS]]
-
-
-def _marks(values: Sequence[int]) -> str:
-    return ", ".join("?" * len(values))
+def _refusal(file: Path, reason: str = "") -> InputError:
+    return InputError(
+        f"{file}: not the list of images of a collection{reason}; index the images anew"
+    )

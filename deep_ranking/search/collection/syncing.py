@@ -89,8 +89,7 @@ def sync(
         _record_contents(images, root, files, trust_table=not checksum)
         with images.change():
             num_removed = images.remove_others()
-            images.forget_rows_from(len(collection.store))
-            images.forget_rows(damaged.tolist())
+            images.forget_rows(damaged.tolist(), begin=len(collection.store))
         # For an earlier sync that was stopped, and for images that come back.
         assign_rows(images, collection, try_again=True, damaged=set(damaged.tolist()))
         num_known = images.count_known(changed)

@@ -24,7 +24,7 @@ from deep_ranking.search.index.base import (
     distances_from_squared,
     read_rows,
 )
-from deep_ranking.search.index.milvus_connection import REPLY_SECONDS, MilvusConnection
+from deep_ranking.search.index.milvus_retry import REPLY_SECONDS, MilvusConnection
 
 if TYPE_CHECKING:
     from deep_ranking.search.collection import Collection
