@@ -547,7 +547,7 @@ def test_folder_with_other_files_is_refused(tmp_path, root):
 def test_a_folder_whose_making_was_stopped_is_made(tmp_path, root, monkeypatch):
     folder = tmp_path / "index"
     with monkeypatch.context() as patch:
-        patch.setattr(Collection, "save", lambda *_: 1 / 0)
+        patch.setattr(Collection, "change", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             collection_of(folder, root)
     (folder / ".writing-left.json").write_text("{")

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from collections_of import make_collection
 
+from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.kinds import open_index
+from deep_ranking.search.indexing import update_index
 from deep_ranking.search.searcher import Searcher, as_rows
 
 DIM = 8
@@ -194,3 +196,29 @@ def test_an_index_of_unknown_kind_is_told(tmp_path):
     collection.change(index={"kind": "tree"})
     with pytest.raises(InputError, match="unknown kind tree"):
         Searcher(collection)
+
+
+def test_the_same_kind_keeps_clusters_and_probes_and_another_does_not(tmp_path):
+    collection, _ = gallery(tmp_path, {"kind": "exact"})
+    clusters, hierarchy = ({"kind": kind} for kind in ("clusters", "hierarchy"))
+    index, _ = update_index(collection, wanted=clusters, clusters=3, probes=2)
+    assert (index.num_clusters, index.probes) == (3, 2)
+    for wanted in (None, clusters):  # `index` without --index, and `merge` or `index` with it
+        index, _ = update_index(collection, wanted=wanted)
+        assert (index.num_clusters, index.probes) == (3, 2)
+        assert collection.settings.index == clusters | {"clusters": 3, "probes": 2}
+    update_index(collection, wanted=hierarchy, probes=1)
+    assert Collection.open(collection.folder).settings.index == hierarchy | {"probes": 1}
+    assert not (collection.folder / "clusters.faiss").exists()
+
+
+def test_a_merge_into_an_index_of_the_same_kind_keeps_its_clusters(tmp_path):
+    collection, _ = gallery(tmp_path, {"kind": "exact"})
+    collection.change(shard=(1, 1))
+    output = tmp_path / "merged"
+    command = ["merge", str(collection.folder), "--output", str(output), "--index", "clusters"]
+    assert main(command) == 0
+    kept = {"kind": "clusters", "clusters": 2, "probes": 1}
+    update_index(Collection.open(output), clusters=2, probes=1)
+    assert main(command) == 0
+    assert Collection.open(output).settings.index == kept

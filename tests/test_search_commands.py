@@ -194,7 +194,7 @@ def test_shards_merged_are_the_whole(tmp_path, photos, model_path, index, capsys
     some = call(capsys, "merge", *shards[:2], "--output", tmp_path / "some", code=1)
     assert "expected each of the shards 1/3 to 3/3 once, got 1/3, 2/3" in some
     wrong = call(capsys, "merge", index, "--output", tmp_path / "wrong", code=1)
-    assert "is no shard" in wrong
+    assert "is not a shard" in wrong
 
 
 def test_bad_input_is_one_line(tmp_path, index, photos, model_path, capsys):

@@ -21,8 +21,6 @@ from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection, SyncReport, sync
 from deep_ranking.search.collection.folder import SETTINGS
 from deep_ranking.search.index.base import Index
-from deep_ranking.search.index.kinds import changed_settings
-from deep_ranking.search.indexing import writable_collection
 
 if TYPE_CHECKING:
     import keras
@@ -112,6 +110,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
     flags = ("model", "images", "dtype", "shard")
     given = {name: getattr(args, name) for name in flags if hasattr(args, name)}
+    from deep_ranking.search.indexing import update_index, writable_collection
+
     with (
         resume_hint("run the same command again to resume"),
         writable_collection(args.output, **given) as collection,
@@ -127,15 +127,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         _print_report(report)
         if not report.num_images:
             raise InputError(f"{collection.settings.root}: none of its images can be searched")
-        from deep_ranking.search.index.updating import update_index
-
         index, recall = update_index(
             collection,
-            changed_settings(
-                collection.settings.index,
-                wanted=getattr(args, "index", None),
-                clusters=getattr(args, "clusters", None),
-            ),
+            wanted=getattr(args, "index", None),
+            clusters=getattr(args, "clusters", None),
             probes=getattr(args, "probes", None),
             target_recall=getattr(args, "target_recall", None),
         )

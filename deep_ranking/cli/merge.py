@@ -31,11 +31,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     parts = [Collection.open(each) for each in args.shards]
     check_shards(parts)
-    from deep_ranking.search.index.updating import update_index
+    from deep_ranking.search.indexing import update_index
 
     with locked(args.output):
         collection = merge(parts, args.output)
-        index, _ = update_index(collection, getattr(args, "index", collection.settings.index))
+        index, _ = update_index(collection, wanted=getattr(args, "index", None))
     print(
         f"{args.output}: {counted(len(index.rows()), 'embedding')} of "
         f"{counted(len(parts), 'shard')} in index {index.kind}. Search: python -m "

@@ -1,13 +1,24 @@
-"""Open the collection of a folder of images to write to it, or make it."""
+"""What `index` does to a collection: open it to write to it, or make it, and update its index."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.model.header import read_header
 from deep_ranking.search.collection import DTYPES, Collection, Settings, fitting_batch_size, locked
 from deep_ranking.search.collection.folder import SETTINGS
+from deep_ranking.search.index.base import Index
+from deep_ranking.search.index.clusters import ClusterIndex
+from deep_ranking.search.index.kinds import KINDS, index_file, open_index
+from deep_ranking.search.index.tuning import GroundTruth, fewest_probes
+
+TARGET_RECALL = 0.95
+NEW_SHARE_TO_RETUNE = 0.05  # share of new images above which probes are chosen again
 
 
 @contextmanager
@@ -69,3 +80,69 @@ def writable_collection(
             )
             collection = Collection.make(folder, settings, model)
         yield collection
+
+
+def update_index(
+    collection: Collection,
+    *,
+    wanted: dict[str, Any] | None = None,
+    clusters: int | None = None,
+    probes: int | None = None,
+    target_recall: float | None = None,
+) -> tuple[Index, float | None]:
+    """Add new rows to the index, remove rows that are gone, and choose its probes.
+
+    Args:
+        collection: a synced one; the caller holds its lock.
+        wanted: settings of the wanted kind, from `index_settings`; None for the kind it has. Other
+            settings are kept if the kind stays the same.
+        clusters: clusters to make; None to keep the number.
+        probes: clusters that a query shall visit.
+        target_recall: share of the 20 nearest images to find, 0 to 1; chooses the probes. With
+            neither, the probes are chosen once, and again when many images are new.
+
+    Returns:
+        The index, and the recall that the update measured when it chose the probes; None if it did
+        not choose them.
+
+    Raises:
+        InputError: the index is damaged or cannot be written, its server does not answer, or it has
+            no clusters to reach a `target_recall` with.
+    """
+    before = collection.settings.index
+    keeps_kind = wanted is None or wanted["kind"] == before["kind"]
+    settings = (before if keeps_kind else {}) | (wanted or {})
+    if clusters is not None:
+        settings["clusters"] = clusters
+    reclustered = settings.get("clusters") != before.get("clusters")
+    if reclustered:
+        settings.pop("probes", None)
+    # The collection keeps its old index until the new one is complete.
+    changed = replace(collection.settings, index=settings)
+    index = open_index(Collection(collection.folder, changed))
+    rows, held = collection.rows(), index.rows()
+    added, removed = np.setdiff1d(rows, held), np.setdiff1d(held, rows)
+    if len(added) or len(removed):
+        index.update(collection.embeddings(), added, removed)
+    if reclustered and isinstance(index, ClusterIndex) and len(held):
+        index.rebuild(collection.embeddings())
+    recall = None
+    if probes is not None:
+        index.probes = min(probes, index.num_clusters or probes)
+        settings.pop("target_recall", None)
+        settings["probes"] = index.probes
+    elif index.num_clusters:
+        many_new = "target_recall" in settings and len(added) > NEW_SHARE_TO_RETUNE * len(rows)
+        if target_recall is not None or "probes" not in settings or many_new:
+            target = target_recall or settings.get("target_recall", TARGET_RECALL)
+            truth = GroundTruth(collection.embeddings(), rows)
+            index.probes, recall = fewest_probes(index, truth, target)
+            settings |= {"probes": index.probes, "target_recall": target}
+    elif target_recall is not None and settings["kind"] not in KINDS:
+        raise InputError("--target_recall is for clusters and hierarchy; use --probes")
+    if settings != before:
+        collection.change(index=settings)
+    for kind in KINDS:
+        if kind != settings["kind"]:
+            index_file(collection, kind).unlink(missing_ok=True)
+    return index, recall

@@ -35,7 +35,7 @@ IMPORTED = (
     "deep_ranking.reports.plots",
     "deep_ranking.model.calibration",
     "deep_ranking.datasets.public.folder",
-    "deep_ranking.search.index.updating",
+    "deep_ranking.search.indexing",
     "deep_ranking.search.duplicates",
     "deep_ranking.search.set_aside",
     "matplotlib.backends.backend_agg",

@@ -34,9 +34,9 @@ VERSION = 1
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
 LOCK, HOLDER = "lock", "holder"
 STORE = ("embeddings.bin", "keys.bin", "blocks.bin")
+OWN_FILES = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, *STORE}
 DTYPES = ("float32", "float16")
 REMEDY = "run `index --checksum` again, which embeds those images anew"
-MAX_SETTINGS_BYTES = 1 << 20
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
 
@@ -69,12 +69,13 @@ class Settings:
     version: int = VERSION
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read settings from the JSON that `Collection` wrote.
+    def read(cls, file: Path) -> Self:
+        """Read the settings that `Collection` wrote.
 
         Raises:
-            InputError: it is something else, or of a newer version.
+            InputError: the file is something else, or of a newer version.
         """
+        text = read_text_file(file, hint="index the images anew")
         try:
             values = json.loads(text)
             version = int(values["version"])
@@ -87,10 +88,10 @@ class Settings:
             version = 0
         if version > VERSION:
             raise InputError(
-                f"made by a newer version of deep ranking (format {version}, this one reads up to "
-                f"{VERSION}); update deep ranking, or index the images anew"
+                f"{file}: made by a newer version of deep ranking (format {version}, this one "
+                f"reads up to {VERSION}); update deep ranking, or index the images anew"
             )
-        raise InputError("not what `index` wrote; index the images anew")
+        raise InputError(f"{file}: not what `index` wrote; index the images anew")
 
     def _is_sane(self) -> bool:
         numbers = (
@@ -145,51 +146,43 @@ class Collection:
                 f"--images DIR --output {folder}"
             )
         _check_own_files(folder)
-        text = read_text_file(file, hint="index the images anew", max_bytes=MAX_SETTINGS_BYTES)
-        try:
-            settings = Settings.from_json(text)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
-        collection = cls(folder, settings)
+        settings = Settings.read(file)
         for name in (MODEL, IMAGES):
             if not (folder / name).is_file():
                 raise InputError(f"{folder}: has no {name}; index the images anew")
-        return collection
+        return cls(folder, settings)
 
     @classmethod
-    def make(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
+    def make(
+        cls,
+        folder: str | os.PathLike[str],
+        settings: Settings,
+        model: Path,
+        *,
+        is_complete: bool = True,
+    ) -> Self:
         """Make a collection without images.
 
-        Raises:
-            InputError: as `prepare`.
-        """
-        collection = cls.prepare(folder, settings, model)
-        collection.save(settings)
-        return collection
-
-    @classmethod
-    def prepare(cls, folder: str | os.PathLike[str], settings: Settings, model: Path) -> Self:
-        """Make all of a collection but its settings on disk; it is not one until `save`.
+        Unless `is_complete`, its settings are not on disk, and it cannot be opened until `change`.
 
         Raises:
             InputError: it cannot be written, or holds other files.
         """
         folder = make_folder(folder)
         _check_vacant(folder)
-        with atomic_path(folder / MODEL) as temporary:
-            shutil.copyfile(model, temporary)
+        collection = cls(folder, settings)
+        collection._copy_model(model)
         ImageTable(folder / IMAGES, writable=True).close()
-        return cls(folder, settings)
+        if is_complete:
+            collection.change()
+        return collection
 
-    def save(self, settings: Settings) -> None:
-        """Replace the settings, on disk too."""
+    def change(self, **changes: Any) -> None:
+        """Replace some of the settings, and write them all to the disk."""
+        settings = replace(self.settings, **changes)
         with atomic_path(self.folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
         self.settings = settings
-
-    def change(self, **changes: Any) -> None:
-        """Replace some of the settings, on disk too."""
-        self.save(replace(self.settings, **changes))
 
     @property
     def model(self) -> Path:
@@ -199,10 +192,8 @@ class Collection:
     @property
     def store(self) -> RowStore:
         """The embeddings."""
-        settings = self.settings
-        return RowStore(
-            self.folder, "embeddings", settings.dimension, settings.dtype, remedy=REMEDY
-        )
+        width, dtype = self.settings.dimension, self.settings.dtype
+        return RowStore(self.folder, "embeddings", width, dtype, remedy=REMEDY)
 
     def images(self, *, writable: bool = False) -> ImageTable:
         """Open the table of images."""
@@ -252,17 +243,18 @@ class Collection:
     def take_calibration(self, model: Path) -> None:
         """Copy the model file again if it was calibrated since."""
         if read_calibration(model) != self.calibration:
-            with atomic_path(self.model) as temporary:
-                shutil.copyfile(model, temporary)
+            self._copy_model(model)
             vars(self).pop("calibration", None)
+
+    def _copy_model(self, model: Path) -> None:
+        with atomic_path(self.model) as temporary:
+            shutil.copyfile(model, temporary)
 
 
 def _check_vacant(folder: Path) -> None:
     """Refuse a folder with files that do not belong to an unfinished collection."""
-    ours = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, *STORE}
     names = {each.name for each in folder.iterdir() if not each.name.startswith(".writing-")}
-    others = names - ours
-    if others:
+    if others := names - OWN_FILES:
         raise InputError(
             f"{folder}: holds other files, such as {min(others)}; choose a folder of its own"
         )
@@ -270,8 +262,7 @@ def _check_vacant(folder: Path) -> None:
 
 def _check_own_files(folder: Path) -> None:
     """Refuse links, pipes and the like: a link would be written through, a pipe never ends."""
-    names = {MODEL, IMAGES, SETTINGS, LOCK, HOLDER, *STORE, "milvus.name"}
-    names |= {f"{IMAGES}{ending}" for ending in ("-journal", "-wal", "-shm")}
+    names = OWN_FILES | {SETTINGS, "milvus.name", f"{IMAGES}-wal", f"{IMAGES}-shm"}
     for each in sorted(folder.iterdir()):
         ours = each.name in names or each.suffix == ".faiss"
         if ours and (each.is_symlink() or not each.is_file()):

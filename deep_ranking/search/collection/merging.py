@@ -39,7 +39,7 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
         whole = Collection.open(output)
         whole.check_model(settings.fingerprint)
     else:
-        whole = Collection.prepare(output, settings, parts[0].model)
+        whole = Collection.make(output, settings, parts[0].model, is_complete=False)
     store = whole.store
     store.check_space(
         sum(len(part.store) for part in parts) - len(store), "choose another --output"
@@ -53,7 +53,7 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
                 with closing(part.images()) as others:
                     images.add_from(others)
         assign_rows(images, whole)
-    whole.save(whole.settings)
+    whole.change()
     return whole
 
 

@@ -37,22 +37,6 @@ def index_settings(kind: str) -> dict[str, Any]:
     )
 
 
-def changed_settings(
-    current: dict[str, Any], *, wanted: dict[str, Any] | None, clusters: int | None
-) -> dict[str, Any]:
-    """Return index settings after a change.
-
-    Args:
-        current: the settings so far; kept if the kind stays the same.
-        wanted: settings of the wanted kind, from `index_settings`; None for the same kind.
-        clusters: number of clusters; None to keep it.
-    """
-    settings = current if wanted is None else wanted
-    if settings["kind"] == current["kind"]:
-        settings = current | settings
-    return settings if clusters is None else settings | {"clusters": clusters}
-
-
 def index_file(collection: "Collection", kind: str) -> Path:
     """Return the file of a collection's index of a kind."""
     return collection.folder / f"{kind}.faiss"
