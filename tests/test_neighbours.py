@@ -11,11 +11,7 @@ from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.exact import ExactIndex
-from deep_ranking.search.neighbours import (
-    find_neighbours,
-    nearest_of_other_classes,
-    neighbours_by_model,
-)
+from deep_ranking.search.neighbours import find_neighbours, nearest_of_other_classes
 
 
 def unit(rows):
@@ -54,7 +50,7 @@ def test_neighbours_by_an_index_folder(tmp_path, image_tree):
     make_collection(
         tmp_path / "index", image_tree, {data.paths[number]: rows[number] for number in order}
     )
-    found = find_neighbours(data, 3, index=tmp_path / "index")
+    found = find_neighbours(data, 3, tmp_path / "index")
     np.testing.assert_array_equal(
         found, by_hand(rows, data.items.codes, 3, np.ones(len(data), bool))
     )
@@ -66,7 +62,7 @@ def test_images_that_the_index_lacks(tmp_path, image_tree):
     with pytest.raises(
         InputError, match=r"10 of 11 images are not in this index, such as .*--model"
     ):
-        find_neighbours(data, 3, index=tmp_path / "index")
+        find_neighbours(data, 3, tmp_path / "index")
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +76,8 @@ def test_neighbours_by_a_model_leave_broken_images_out(tmp_path, write_colors, m
     data = class_folders(tmp_path / "images")
     broken = data.paths.index("green/2.png")
     with pytest.raises(InputError, match=r"green/2\.png"):
-        neighbours_by_model(model, data, 3)
-    found = neighbours_by_model(model, data, 3, skip_broken=True)
+        find_neighbours(data, 3, model)
+    found = find_neighbours(data, 3, model, skip_broken=True)
     rows = embed_images(model, data.files(), skip_broken=True)
     whole = np.arange(len(data)) != broken
     expected = by_hand(np.nan_to_num(rows), data.items.codes, 3, whole)
@@ -92,7 +88,7 @@ def test_neighbours_by_a_model_leave_broken_images_out(tmp_path, write_colors, m
 def test_many_images_are_compared_by_clusters(tmp_path, write_colors, model, monkeypatch):
     write_colors(tmp_path / "images", images=40)
     data = class_folders(tmp_path / "images")
-    exact = neighbours_by_model(model, data, 5)
+    exact = find_neighbours(data, 5, model)
     monkeypatch.setattr("deep_ranking.search.neighbours.MOST_COMPARED", 100)
     monkeypatch.setattr("deep_ranking.search.neighbours.NUM_MEASURED", 50)
     searched = Counter()
@@ -108,7 +104,7 @@ def test_many_images_are_compared_by_clusters(tmp_path, write_colors, model, mon
 
     for kind in (ExactIndex, ClusterIndex):
         counted(kind)
-    by_clusters = neighbours_by_model(model, data, 5)
+    by_clusters = find_neighbours(data, 5, model)
     hits = [len({*left} & {*right}) for left, right in zip(exact, by_clusters, strict=True)]
     assert np.mean(hits) > 0.9 * 5
     assert searched[ClusterIndex] >= 120

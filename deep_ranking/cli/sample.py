@@ -99,8 +99,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     output_dir = make_folder(args.output_directory)
     _print_data(data, config)
     parts, data = parts_of(args, data)
-    relevance, model = getattr(args, "relevance", None), getattr(args, "model", None)
-    if model is not None or (relevance is not None and needs_network(relevance)):
+    relevance = getattr(args, "relevance", None)
+    neighbours_of: Path | None = getattr(args, "model", getattr(args, "index", None))
+    finds_by_model = neighbours_of is not None and neighbours_of.is_file()
+    if finds_by_model or (relevance is not None and needs_network(relevance)):
         start_tensorflow()
     with ExitStack() as opened:
         # Make all strategies before writing: no file appears if a part cannot give triplets.
@@ -112,8 +114,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
                 seed=args.seed,
                 relevance=relevance,
                 weights=None if args.weights == "none" else args.weights,
-                model=model,
-                index=getattr(args, "index", None),
+                neighbours_of=neighbours_of,
             )
             try:
                 strategies[stem] = opened.enter_context(strategy)
@@ -137,8 +138,7 @@ def _check(
         parser.error("--strategy hard needs --model or --index, and these need --strategy hard")
     if hasattr(args, "model") and hasattr(args, "index"):
         parser.error("give --model or --index, not both: each finds the nearest images")
-    if hasattr(args, "model"):
-        check_files_exist(args, "model")
+    check_files_exist(args, *(name for name in ("model", "index") if hasattr(args, name)))
 
 
 def _print_data(data: LabelledImages, config: SamplingConfig) -> None:

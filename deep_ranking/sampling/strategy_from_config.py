@@ -28,8 +28,7 @@ def open_strategy(
     seed: int,
     relevance: str | None = None,
     weights: str | None = "imagenet",
-    model: Path | None = None,
-    index: Path | None = None,
+    neighbours_of: Path | None = None,
     skip_broken: bool = False,
 ) -> Iterator[Strategy]:
     """Yield a strategy for labelled images, with the relevance or the neighbours that it needs.
@@ -41,8 +40,8 @@ def open_strategy(
         relevance: how relevant images are to each other, as `open_relevance` reads it, for strategy
             `relevance`; open until the block ends.
         weights: weights of the backbone, for relevance by the untrained backbone.
-        model: model file that finds neighbours, for strategy `hard`.
-        index: folder of an index that has the images, instead of `model`.
+        neighbours_of: model file, or folder of an index that has the images, that finds neighbours
+            for strategy `hard`.
         skip_broken: leave an unreadable image out, instead of stopping.
 
     Raises:
@@ -59,11 +58,11 @@ def open_strategy(
                 open_relevance(relevance, data, weights=weights, skip_broken=skip_broken)
             )
             scored = measure, measure.totals(items if categories is None else categories, seed)
-        if config.strategy == HARD and (model is not None or index is not None):
+        if config.strategy == HARD and neighbours_of is not None:
             from deep_ranking.search.neighbours import find_neighbours
 
             neighbours = find_neighbours(
-                data, config.num_neighbours, model=model, index=index, skip_broken=skip_broken
+                data, config.num_neighbours, neighbours_of, skip_broken=skip_broken
             )
         yield make_strategy(
             config,

@@ -81,42 +81,48 @@ def nearest_of_other_classes(
     return nearest
 
 
-def neighbours_by_model(
-    model: Any, data: LabelledImages, count: int, *, skip_broken: bool = False
+def find_neighbours(
+    data: LabelledImages, count: int, source: Any, *, skip_broken: bool = False
 ) -> Int32Array:
-    """Embed images by a model, and find the nearest images of other classes for each.
+    """Find the nearest images of other classes, in an index or by embedding the images.
 
-    Up to 50,000 images are compared exactly. More are clustered, and each is compared with enough
-    clusters to find 95 % of the neighbours of 200 sampled images.
+    Up to 50,000 embedded images are compared exactly. More are clustered, and each is compared with
+    enough clusters to find 95 % of the neighbours of 200 sampled images.
 
     Args:
-        model: a network of `build_network` or `load_model`.
         data: the images.
         count: neighbours of each image.
-        skip_broken: leave out missing and broken images instead of raising an error.
+        source: path of an index's folder, which must have all of the images; path of a model file;
+            or a network of `build_network` or `load_model`.
+        skip_broken: leave out missing and broken images instead of raising an error; not for an
+            index.
 
     Returns:
         int32 (images, count), as from `nearest_of_other_classes`; only positives if the data lists
         those.
 
     Raises:
-        InputError: an image cannot be read.
+        InputError: an image cannot be read, or is not in the index.
     """
+    items = data.items.codes
+    allowed = None if data.pairs is None else np.isin(np.arange(len(data)), data.pairs[:, 1])
+    if isinstance(source, Path) and source.is_dir():
+        collection = Collection.open(source)
+        index, rows = open_index(collection), collection.embeddings()
+        row_of = _rows_of(data, collection)
+        return nearest_of_other_classes(index, rows, row_of, items, count, allowed=allowed)
     from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.model.file import load_model
 
+    model = load_model(source) if isinstance(source, Path) else source
     with embedded_images(model, data.files(), skip_broken=skip_broken) as rows:
         whole = ~np.isnan(rows[:, 0])
         rows[~whole] = 0
 
         def find(index: Index, queries: Int64Array | None = None) -> Int32Array:
+            row_of = np.arange(len(rows))
             return nearest_of_other_classes(
-                index,
-                rows,
-                np.arange(len(rows)),
-                data.items.codes,
-                count,
-                allowed=_possible_negatives(data),
-                queries=queries,
+                index, rows, row_of, items, count, allowed=allowed, queries=queries
             )
 
         with _temporary_index(rows, np.flatnonzero(whole), find) as index:
@@ -129,13 +135,7 @@ def neighbours_by_model(
 def _temporary_index(
     embeddings: Rows, rows: Int64Array, find: Callable[[Index, Int64Array], Int32Array]
 ) -> Iterator[Index]:
-    """Yield an index of some rows, exact or with enough probes to find nearly the same.
-
-    Args:
-        embeddings: float (all rows, dim), unit rows.
-        rows: int64 (rows,) to index.
-        find: function of an index and rows that returns their neighbours of other classes.
-    """
+    """Yield an index of some rows: exact, or one with which `find` finds nearly the same."""
     exact = ExactIndex(embeddings, rows)
     if len(rows) <= MOST_COMPARED:
         yield exact
@@ -155,49 +155,8 @@ def _temporary_index(
         yield index
 
 
-def _possible_negatives(data: LabelledImages) -> npt.NDArray[np.bool_]:
-    """Return a mask of possible negatives: all images, or the positives if the data lists those."""
-    if data.pairs is None:
-        return np.ones(len(data), bool)
-    allowed = np.zeros(len(data), bool)
-    allowed[data.pairs[:, 1]] = True
-    return allowed
-
-
-def find_neighbours(
-    data: LabelledImages,
-    count: int,
-    *,
-    model: Path | None = None,
-    index: Path | None = None,
-    skip_broken: bool = False,
-) -> Int32Array:
-    """Find the nearest images of other classes by a model file, or in the folder of an index.
-
-    Args:
-        data: the images.
-        count: neighbours of each image.
-        model: model file, for `neighbours_by_model`; not needed with an index.
-        index: folder that `index` made; it must have all of the images.
-        skip_broken: as for `neighbours_by_model`.
-
-    Returns:
-        int32 (images, count), as from `nearest_of_other_classes`; only positives if the data lists
-        those.
-
-    Raises:
-        InputError: an image cannot be read, or is not in the index.
-    """
-    if index is not None:
-        return _neighbours_by_index(index, data, count)
-    from deep_ranking.model.file import load_model
-
-    assert model is not None  # the command checks it
-    return neighbours_by_model(load_model(model), data, count, skip_broken=skip_broken)
-
-
-def _neighbours_by_index(folder: Path, data: LabelledImages, count: int) -> Int32Array:
-    collection = Collection.open(folder)
+def _rows_of(data: LabelledImages, collection: Collection) -> Int64Array:
+    """Return the row of each image in a collection: int64 (images,)."""
     root = collection.settings.root
     with closing(collection.images()) as images:
         rows = {os.path.join(root, each.path): each.row for each in images.images()}
@@ -206,14 +165,7 @@ def _neighbours_by_index(folder: Path, data: LabelledImages, count: int) -> Int3
     if (row_of < 0).any():
         missing = files[int(np.argmax(row_of < 0))]
         raise InputError(
-            f"{folder}: {(row_of < 0).sum():,} of {len(files):,} images are not in this index, "
-            f"such as {missing}; index the folder that has them all, or use --model"
+            f"{collection.folder}: {(row_of < 0).sum():,} of {len(files):,} images are not in this "
+            f"index, such as {missing}; index the folder that has them all, or use --model"
         )
-    return nearest_of_other_classes(
-        open_index(collection),
-        collection.embeddings(),
-        row_of,
-        data.items.codes,
-        count,
-        allowed=_possible_negatives(data),
-    )
+    return row_of

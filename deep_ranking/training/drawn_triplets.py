@@ -23,7 +23,7 @@ from deep_ranking.model.header import read_header
 from deep_ranking.sampling import make_strategy, open_strategy
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.search.collection import Collection
-from deep_ranking.search.neighbours import find_neighbours, neighbours_by_model
+from deep_ranking.search.neighbours import find_neighbours
 from deep_ranking.training.batches import DrawnTriplets, EpochTriplets, FileTriplets
 from deep_ranking.training.split import training_data
 
@@ -123,12 +123,8 @@ class _HardTriplets(DrawnTriplets):
     def _find(self, epoch: int, model: Any) -> Int32Array:
         config, count = self._config, self._config.sampling.num_neighbours
         given = config.neighbours_of if epoch == config.start_epoch else None
-        if given is None:
-            found = neighbours_by_model(model, self._data, count, skip_broken=config.skip_broken)
-        else:
-            kind = "index" if given.is_dir() else "model"
-            options: dict[str, Path] = {kind: given}
-            found = find_neighbours(self._data, count, skip_broken=config.skip_broken, **options)
+        source = model if given is None else given
+        found = find_neighbours(self._data, count, source, skip_broken=config.skip_broken)
         by = "the network as it is now" if given is None else given
         print(f"Before epoch {epoch + 1}: nearest images of other classes found by {by}.")
         return found
