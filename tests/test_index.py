@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.search.index import clusters, exact, file_checksums, tuning
+from deep_ranking.search.index import base, clusters, file_checksums, tuning
 from deep_ranking.search.index.base import SearchCost
 from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
 from deep_ranking.search.index.exact import ExactIndex
@@ -50,8 +50,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(exact, "ROWS_AT_ONCE", 100)
-    monkeypatch.setattr(clusters, "ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(base, "ROWS_AT_ONCE", 100)
 
 
 def by_hand(embeddings, rows, queries):
@@ -312,7 +311,7 @@ def test_one_more_image_does_not_cluster_anew(kind, tmp_path, data, monkeypatch)
         index = built(kind, folder, embeddings, some)
         other = np.setdiff1d(rows, some)
         with monkeypatch.context() as patch:
-            patch.setattr(kind, "_train", None)
+            patch.setattr(kind, "_quantizer", None)
             index.update(embeddings, other[:1], some[:1])
 
 

@@ -131,7 +131,7 @@ def test_cosine_and_probability(tmp_path):
     searcher = Searcher(collection)
     (plain,) = searcher.search(QUERIES[:1], 200)
     assert all(each.probability is None for each in plain)
-    searcher.calibration = CALIBRATION
+    searcher.collection.calibration = CALIBRATION
     (found,) = searcher.search(QUERIES[:1], 200)
     for each in found:
         path = each.path.removeprefix(f"{tmp_path / 'photos'}/")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.stored_rows import Rows
 from deep_ranking.metrics import pair_distances
@@ -132,7 +131,10 @@ def find_duplicates(
     if threshold > 0 and len(rows) > 1:
         index = open_index(collection) if index is None else index
         numbers = group_near_rows(embeddings, rows, index, threshold, progress=progress)
-    candidates = _candidates(images, numbers[owners])
+    near: dict[int, list[GalleryImage]] = {}
+    for image, number in zip(images, numbers[owners].tolist(), strict=True):
+        near.setdefault(number, []).append(image)
+    candidates = [each for each in near.values() if len(each) > 1]
     total = sum(map(len, candidates))
     groups = []
     with (
@@ -169,15 +171,6 @@ def _out_of_date(table: ImageTable, root: Path) -> dict[str, str]:
     return problems
 
 
-def _candidates(images: Sequence[GalleryImage], numbers: Int64Array) -> list[list[GalleryImage]]:
-    """Return the images of each group that has two or more; `numbers` are their groups'."""
-    sizes = np.bincount(numbers)
-    found: dict[int, list[GalleryImage]] = {}
-    for place in np.flatnonzero(sizes[numbers] > 1).tolist():
-        found.setdefault(int(numbers[place]), []).append(images[place])
-    return list(found.values())
-
-
 def _without_links(
     images: Sequence[GalleryImage], root: Path, left_out: dict[str, str]
 ) -> list[GalleryImage]:
@@ -186,20 +179,17 @@ def _without_links(
     Otherwise the file could be moved, and a link to it be kept.
     """
     real_root = os.path.realpath(root)
+    real = {image.path: os.path.realpath(root / image.path) for image in images}
 
     def is_link(image: GalleryImage) -> bool:
-        return os.path.realpath(root / image.path) != os.path.join(real_root, image.path)
+        return real[image.path] != os.path.join(real_root, image.path)
 
-    seen: dict[str, str] = {}
-    found = []
+    found: dict[str, GalleryImage] = {}
     for image in sorted(images, key=lambda each: (is_link(each), each.path)):
-        real = os.path.realpath(root / image.path)
-        if real in seen:
-            left_out[image.path] = f"a link that leads to {seen[real]}"
-        else:
-            seen[real] = image.path
-            found.append(image)
-    return found
+        first = found.setdefault(real[image.path], image)
+        if first is not image:
+            left_out[image.path] = f"a link that leads to {first.path}"
+    return list(found.values())
 
 
 def _make_group(members: Sequence[DuplicateImage], embeddings: Rows) -> DuplicateGroup:

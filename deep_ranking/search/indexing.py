@@ -14,7 +14,7 @@ from deep_ranking.search.collection import DTYPES, Collection, Settings, fitting
 from deep_ranking.search.collection.folder import SETTINGS
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
-from deep_ranking.search.index.kinds import KINDS, index_file, open_index
+from deep_ranking.search.index.kinds import KINDS, open_index
 from deep_ranking.search.index.tuning import GroundTruth, fewest_probes
 
 TARGET_RECALL = 0.95
@@ -144,5 +144,5 @@ def update_index(
         collection.change(index=settings)
     for kind in KINDS:
         if kind != settings["kind"]:
-            index_file(collection, kind).unlink(missing_ok=True)
+            (collection.folder / f"{kind}.faiss").unlink(missing_ok=True)
     return index, recall

@@ -30,25 +30,25 @@ class DuplicateImage:
         path: relative to the collection's root.
         label: its class, the first folder of the path; "" for none.
         row: row of its embedding.
-        distance: Euclidean, to the image to keep.
         width: pixels, as stored.
         height: pixels, as stored.
         sharpness: variance of the Laplacian of the gray image, 0 to 255, at one common size.
         num_bytes: size of the file.
         changed: time when the file changed (ns).
+        distance: Euclidean, to the image to keep.
         is_keeper: whether it is the image to keep.
     """
 
     path: str
     label: str
     row: int
-    distance: float
     width: int
     height: int
     sharpness: float
     num_bytes: int
     changed: int
-    is_keeper: bool
+    distance: float = 0.0
+    is_keeper: bool = False
 
 
 def measure_image(image: GalleryImage, root: Path) -> DuplicateImage | str:
@@ -67,13 +67,11 @@ def measure_image(image: GalleryImage, root: Path) -> DuplicateImage | str:
         path=image.path,
         label=image.label,
         row=image.row,
-        distance=0.0,
         width=width,
         height=height,
         sharpness=sharpness(pixels),
         num_bytes=status.st_size,
         changed=status.st_mtime_ns,
-        is_keeper=False,
     )
 
 

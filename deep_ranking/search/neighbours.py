@@ -108,9 +108,9 @@ def find_neighbours(
     allowed = None if data.pairs is None else np.isin(np.arange(len(data)), data.pairs[:, 1])
     if isinstance(source, Path) and source.is_dir():
         collection = Collection.open(source)
-        index, rows = open_index(collection), collection.embeddings()
-        row_of = _rows_of(data, collection)
-        return nearest_of_other_classes(index, rows, row_of, items, count, allowed=allowed)
+        row_of, embeddings = _rows_of(data, collection), collection.embeddings()
+        index = open_index(collection)
+        return nearest_of_other_classes(index, embeddings, row_of, items, count, allowed=allowed)
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.model.file import load_model
 

@@ -11,7 +11,7 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.metrics import cosine_at, pair_distances
-from deep_ranking.model.calibration import Calibration, probability_of_same
+from deep_ranking.model.calibration import probability_of_same
 from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.kinds import open_index
@@ -56,7 +56,6 @@ class Searcher:
     def __init__(self, collection: Collection, index: Index | None = None) -> None:
         self.collection = collection
         self.index = open_index(collection) if index is None else index
-        self.calibration: Calibration | None = collection.calibration
         self._embeddings = collection.embeddings()
 
     def search(
@@ -84,7 +83,7 @@ class Searcher:
                 f"model {queries.shape[1]}; index the images again into a new folder"
             )
         nearest, known = self._nearest(queries, count, probes)
-        root = Path(self.collection.settings.root)
+        root, calibration = Path(self.collection.settings.root), self.collection.calibration
         results = []
         for query, found in zip(queries, nearest, strict=True):
             rows = np.array([row for row in found.tolist() if row in known], np.int64)
@@ -96,18 +95,11 @@ class Searcher:
                 for distance, row in zip(distances.tolist(), rows.tolist(), strict=True)
                 for image in known[row]
             )
-            results.append(
-                [
-                    Result(
-                        rank,
-                        distance,
-                        str(root / path),
-                        label,
-                        probability_of_same(distance, self.calibration),
-                    )
-                    for rank, (distance, path, label) in enumerate(pairs[:count], start=1)
-                ]
-            )
+            of_query = []
+            for rank, (distance, path, label) in enumerate(pairs[:count], start=1):
+                probability = probability_of_same(distance, calibration)
+                of_query.append(Result(rank, distance, str(root / path), label, probability))
+            results.append(of_query)
         return results
 
     def search_exactly(self, queries: Float32Array, count: int) -> list[list[Result]]:

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -95,12 +95,16 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
     """
     make_folder(folder)
     file = folder / UNDO_FILE
-    promised = {to: source for source, to in _read_undo(file)} if file.exists() else {}
-    _remove_unfinished_copies(folder, promised.items())
+    lines = list(_read_undo(file)) if file.exists() else []
+    _remove_unfinished_copies(folder, lines)
+    promised = {to: source for source, to in lines}
     moved = MoveReport()
     try:
-        with file.open("ab") as undo:
-            _end_last_line(undo, file)
+        with file.open("a+b") as undo:
+            if undo.tell():  # end a last line that was cut off
+                undo.seek(-1, os.SEEK_END)
+                if undo.read() != b"\n":
+                    undo.write(b"\n")
             _sync_folder(folder)
             for group in groups:
                 for image in group.others:
@@ -135,7 +139,7 @@ def move_back(file: Path) -> MoveReport:
         InputError: it is not an undo file.
     """
     lines = list(_read_undo(file))
-    _remove_unfinished_copies(file.parent, ((to, source) for source, to in lines))
+    _remove_unfinished_copies(file.parent, lines)
     moved = MoveReport()
     for source, to in reversed(lines):
         image = file.parent / to
@@ -221,13 +225,8 @@ def _move(source: Path, target: Path) -> None:
     Raises:
         OSError: the target is another file, or cannot be written.
     """
-    if not _is_same(source, target):
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if error.errno not in NO_LINK:
-                raise
-            _copy(source, target)
+    if not _is_same(source, target) and not _link(source, target):
+        _copy(source, target)
     _sync_folder(target.parent)
     source.unlink()
 
@@ -240,6 +239,17 @@ def _is_same(source: str | Path, target: Path) -> bool:
         return False
 
 
+def _link(source: Path, target: Path) -> bool:
+    """Make a hard link; return False where none is possible, and the target is free."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINK or os.path.lexists(target):
+            raise
+        return False
+    return True
+
+
 def _copy(source: Path, target: Path) -> None:
     """Copy a file, with its times and permissions, to a free name."""
     descriptor, name = tempfile.mkstemp(prefix=COPY_PREFIX, dir=target.parent)
@@ -249,26 +259,16 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy2(source, temporary)
         with temporary.open("rb") as copied:
             os.fsync(copied.fileno())
-        try:
-            os.link(temporary, target)
-        except OSError as error:
-            if error.errno not in NO_LINK or os.path.lexists(target):
-                raise
+        if not _link(temporary, target):
             temporary.rename(target)  # a file system without hard links
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _remove_unfinished_copies(folder: Path, moves: Iterable[tuple[str, str]]) -> None:
-    """Remove temporary copies that killed moves left behind.
-
-    Args:
-        folder: folder of the undo file.
-        moves: new place of each image, relative to the folder, and its old place.
-    """
-    places = {
-        place for to, source in moves for place in ((folder / to).parent, Path(source).parent)
-    }
+def _remove_unfinished_copies(folder: Path, lines: Sequence[tuple[str, str]]) -> None:
+    """Remove temporary copies that killed moves left behind, by the lines of the undo file."""
+    places = {Path(source).parent for source, _ in lines}
+    places |= {(folder / to).parent for _, to in lines}
     for place in sorted(places):
         for left in place.glob(f"{COPY_PREFIX}????????"):
             with suppress(OSError):
@@ -277,25 +277,12 @@ def _remove_unfinished_copies(folder: Path, moves: Iterable[tuple[str, str]]) ->
 
 def _sync_folder(folder: Path) -> None:
     """Make new names in a folder survive a power cut, where the system can open folders."""
-    try:
+    with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-
-
-def _end_last_line(undo: IO[bytes], file: Path) -> None:
-    """End the last line if it was cut off, so that the next line is separate from it."""
-    if undo.tell():
-        with file.open("rb") as written:
-            written.seek(-1, os.SEEK_END)
-            if written.read() != b"\n":
-                undo.write(b"\n")
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _read_undo(file: Path) -> Iterator[tuple[str, str]]:
@@ -312,14 +299,13 @@ def _read_undo(file: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, start=1):
         try:
             values = json.loads(line)
-        except (ValueError, RecursionError):
-            if line[: len(LINE_START)] == LINE_START[: len(line)]:
-                continue
-            values = None
-        try:
             source, to = values["from"], values["to"]
             inner = PurePosixPath(to)
             legal = os.path.isabs(source) and not inner.is_absolute() and ".." not in inner.parts
+        except (ValueError, RecursionError):
+            if line[: len(LINE_START)] == LINE_START[: len(line)]:
+                continue
+            legal = False
         except (TypeError, LookupError):
             legal = False
         if not legal:

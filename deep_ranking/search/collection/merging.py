@@ -10,7 +10,7 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray
 from deep_ranking.files.row_store import RowStore
-from deep_ranking.search.collection.folder import Collection
+from deep_ranking.search.collection.folder import SETTINGS, Collection
 from deep_ranking.search.collection.syncing import assign_rows, pending_of
 
 ROWS_AT_ONCE = 4096
@@ -35,7 +35,7 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
     """
     check_shards(parts)
     settings = replace(parts[0].settings, shard=None, index={"kind": "exact"})
-    if (output / "collection.json").exists():
+    if (output / SETTINGS).exists():
         whole = Collection.open(output)
         whole.check_model(settings.fingerprint)
     else:

@@ -82,11 +82,16 @@ def sync(
     damaged = collection.store.rows().damaged() if checksum else np.empty(0, np.int64)
     with closing(collection.images(writable=True)) as images:
         images.record_found(_files(root, paths))
-        changed = images.changed()
+        changed, found = images.changed(), images.changed(every=True)
         if not checksum:
-            changed += _replaced(root, images.changed(every=True), changed)
-        files = images.changed(every=True) if checksum else changed
-        _record_contents(images, root, files, trust_table=not checksum)
+            skipped = set(changed)
+            with KnownContents() as known:  # replaced, with the same size and time of change
+                changed += [
+                    file
+                    for file in found
+                    if file not in skipped and known.contradicts(root / file.path)
+                ]
+        _record_contents(images, root, found if checksum else changed, trust_table=not checksum)
         with images.change():
             num_removed = images.remove_others()
             images.forget_rows(damaged.tolist(), begin=len(collection.store))
@@ -105,11 +110,6 @@ def sync(
         )
 
 
-def in_shard(content: bytes, shard: tuple[int, int] | None) -> bool:
-    """Return whether a content belongs to the i-th of n shards, counted from 1."""
-    return shard is None or int.from_bytes(content[:8]) % shard[1] == shard[0] - 1
-
-
 def _files(root: Path, paths: list[str]) -> Iterator[FoundFile]:
     for path in paths:
         try:
@@ -119,17 +119,6 @@ def _files(root: Path, paths: list[str]) -> Iterator[FoundFile]:
             continue
         size = status.st_size if stat.S_ISREG(status.st_mode) else UNREADABLE
         yield FoundFile(path, size, status.st_mtime_ns)
-
-
-def _replaced(root: Path, files: list[FoundFile], changed: list[FoundFile]) -> list[FoundFile]:
-    """Return files of the same size and time of change that were replaced all the same."""
-    known_to_change = {file.path for file in changed}
-    with KnownContents() as known:
-        return [
-            file
-            for file in files
-            if file.path not in known_to_change and known.contradicts(root / file.path)
-        ]
 
 
 def _record_contents(
@@ -151,7 +140,8 @@ def _record_contents(
 
 def pending_of(images: ImageTable, settings: Settings) -> list[tuple[bytes, str]]:
     """Return the contents of a collection's shard that have no embedding yet, each with a path."""
-    return [each for each in images.pending() if in_shard(each[0], settings.shard)]
+    part, count = settings.shard or (1, 1)
+    return [each for each in images.pending() if int.from_bytes(each[0][:8]) % count == part - 1]
 
 
 def assign_rows(
@@ -163,11 +153,8 @@ def assign_rows(
 ) -> None:
     """Record for each pending image the row of its embedding, or what is wrong with the image.
 
-    Args:
-        images: the open table of the collection.
-        collection: the collection.
-        try_again: leave an image pending that could not be read before, and can be read now.
-        damaged: rows that count as missing.
+    With `try_again`, an image that could not be read before and can be read now stays pending.
+    Rows that are `damaged` count as missing.
     """
     pending = pending_of(images, collection.settings)
     rows = collection.store.find() if pending else {}

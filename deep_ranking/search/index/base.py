@@ -117,6 +117,14 @@ def batches(rows: Int64Array, size: int) -> Iterator[Int64Array]:
         yield rows[begin : begin + max(1, size)]
 
 
+def read_blocks(
+    embeddings: Rows, rows: Int64Array, size: int | None = None
+) -> Iterator[tuple[Int64Array, Float32Array]]:
+    """Yield some rows and their embeddings, at most `size` (or `ROWS_AT_ONCE`) at a time."""
+    for part in batches(rows, ROWS_AT_ONCE if size is None else size):
+        yield part, read_rows(embeddings, part)
+
+
 def read_rows(embeddings: Rows, rows: Int64Array) -> Float32Array:
     """Read some rows as float32; without a copy if they are consecutive and float32 already."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():

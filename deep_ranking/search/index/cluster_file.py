@@ -29,21 +29,34 @@ MAX_DIMENSION = 8192
 MOST_LEVELS = 2
 
 
+def check_layout(handle: BinaryIO, size: int) -> int:
+    """Check the layout of an index file; read only its sizes and skip the vectors.
+
+    Args:
+        handle: the file, at its beginning.
+        size: bytes in the file that belong to the index.
+
+    Returns:
+        The place of the first byte of the members, which end the index.
+
+    Raises:
+        InputError: the layout is not the one that `ClusterIndex` writes.
+    """
+    reader = _LayoutReader(handle, size)
+    reader.read_index(MOST_LEVELS)
+    _require(reader.left == 0)
+    return reader.members_begin
+
+
 class _LayoutReader:
     """Read an index file in order, and refuse what `ClusterIndex` does not write."""
 
     def __init__(self, handle: BinaryIO, size: int) -> None:
         self._handle = handle
-        self._size = self._left = size
-        self._members_begin = 0
+        self._size = self.left = size
+        self.members_begin = 0
 
-    def check(self) -> int:
-        """Read the whole index, and refuse it if bytes are left; return where its members begin."""
-        self._read_index(MOST_LEVELS)
-        _require(self._left == 0)
-        return self._members_begin
-
-    def _read_index(self, levels: int) -> tuple[int, int]:
+    def read_index(self, levels: int) -> tuple[int, int]:
         """Read an index; return the dimension and the number of its vectors."""
         (kind,) = KIND.unpack(self._read(KIND.size))
         dimension, count, trained, metric = HEAD.unpack(self._read(HEAD.size))
@@ -56,7 +69,7 @@ class _LayoutReader:
         _require(kind == b"IwFl" and levels > 0)
         clusters = self._read_number()
         self._read_number()  # probes: any value
-        _require(self._read_index(levels - 1) == (dimension, clusters) and clusters > 0)
+        _require(self.read_index(levels - 1) == (dimension, clusters) and clusters > 0)
         _require(self._read(len(NO_MAP)) == NO_MAP)
         self._read_members(dimension, clusters, count, are_means=levels < MOST_LEVELS)
         return dimension, count
@@ -67,7 +80,7 @@ class _LayoutReader:
         sizes = self._read_sizes(clusters)
         _require(bool((sizes <= count).all()) and sum(sizes.tolist()) == count)
         if not are_means:
-            self._members_begin = self._size - self._left
+            self.members_begin = self._size - self.left
             self._skip(count * (4 * dimension + 8))
             return
         # A mean's number is the number of its cluster.
@@ -103,24 +116,8 @@ class _LayoutReader:
 
     def _take(self, count: int) -> None:
         """Subtract bytes from those that are left."""
-        _require(count <= self._left)
-        self._left -= count
-
-
-def check_layout(handle: BinaryIO, size: int) -> int:
-    """Check the layout of an index file; read only its sizes and skip the vectors.
-
-    Args:
-        handle: the file, at its beginning.
-        size: bytes in the file that belong to the index.
-
-    Returns:
-        The place of the first byte of the members, which end the index.
-
-    Raises:
-        InputError: the layout is not the one that `ClusterIndex` writes.
-    """
-    return _LayoutReader(handle, size).check()
+        _require(count <= self.left)
+        self.left -= count
 
 
 def _require(condition: bool) -> None:

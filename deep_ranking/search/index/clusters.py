@@ -15,19 +15,17 @@ from typing import Any, ClassVar
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError, atomic_path, open_regular
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.stored_rows import Rows
 from deep_ranking.search.index.base import (
-    ROWS_AT_ONCE,
     Index,
     Nearest,
     RowsWithin,
     SearchCost,
-    batches,
     distances_from_squared,
+    read_blocks,
     read_rows,
 )
 from deep_ranking.search.index.cluster_file import check_layout
@@ -102,16 +100,19 @@ class ClusterIndex(Index):
         rows = np.union1d(np.setdiff1d(self.rows(), removed), added)
         if self._index is None and not len(rows):
             return
-        outgrown = self._num_clusters_for(len(rows)) >= RECLUSTER_FACTOR * self.num_clusters
-        if self._index is None or outgrown:
-            index = self._train(embeddings, rows)
+        wanted = self._wanted or round(self.clusters_by_root * math.sqrt(len(rows)))
+        num_clusters = max(1, min(wanted, len(rows) // LEAST_MEMBERS))
+        if self._index is None or num_clusters >= RECLUSTER_FACTOR * self.num_clusters:
+            size = min(len(rows), MOST_MEMBERS * num_clusters)
+            sample = np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
+            index = _inverted(self._quantizer(read_rows(embeddings, sample), num_clusters))
             added = rows
         else:
             index = self._read(0)
             if len(removed):
                 index.remove_ids(removed)
-        for part in batches(added, ROWS_AT_ONCE):
-            index.add_with_ids(read_rows(embeddings, part), part)
+        for part, block in read_blocks(embeddings, added):
+            index.add_with_ids(block, part)
         self._write(index)
 
     def rebuild(self, embeddings: Rows) -> None:
@@ -124,8 +125,7 @@ class ClusterIndex(Index):
         if self._index is None or not self._index.ntotal:
             shape = (len(queries), 0)
             return Nearest(np.empty(shape, np.float32), np.empty(shape, np.int64))
-        self._set_probes(probes)
-        self._check_visited(queries)
+        self._prepare(queries, probes)
         squared, rows = self._index.search(queries, min(count, self._index.ntotal))
         return Nearest(distances_from_squared(squared, rows), rows)
 
@@ -133,8 +133,7 @@ class ClusterIndex(Index):
         """Return how many clusters the queries visit, and how many members these have."""
         if self._index is None:
             return SearchCost(0, 0)
-        _, clusters = self._index.quantizer.search(queries, self._set_probes(probes))
-        visited = clusters[clusters >= 0]
+        visited = self._visited(queries, probes)
         return SearchCost(len(visited), int(self._sizes[visited].sum()))
 
     def within(self, queries: Float32Array, radius: float) -> RowsWithin:
@@ -142,8 +141,7 @@ class ClusterIndex(Index):
         if self._index is None:
             nothing = np.zeros(len(queries) + 1, np.int64)
             return RowsWithin(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
-        self._set_probes(None)
-        self._check_visited(queries)
+        self._prepare(queries, None)
         limits, squared, rows = self._index.range_search(queries, radius**2)
         return RowsWithin(limits.astype(np.int64), distances_from_squared(squared, rows), rows)
 
@@ -153,16 +151,25 @@ class ClusterIndex(Index):
         self._index.nprobe = probes
         return probes
 
-    def _num_clusters_for(self, num_rows: int) -> int:
-        """Return how many clusters a number of embeddings should have."""
-        wanted = self._wanted or round(self.clusters_by_root * math.sqrt(num_rows))
-        return max(1, min(wanted, num_rows // LEAST_MEMBERS))
+    def _visited(self, queries: Float32Array, probes: int | None) -> Int64Array:
+        """Return the clusters that the queries visit, one query after the other."""
+        _, clusters = self._index.quantizer.search(queries, self._set_probes(probes))
+        visited: Int64Array = clusters[clusters >= 0]
+        return visited
 
-    def _train(self, embeddings: Rows, rows: Int64Array) -> Any:
-        """Return an index without members, its means found from a sample of the embeddings."""
-        num_clusters = self._num_clusters_for(len(rows))
-        sample = read_rows(embeddings, _sample(rows, MOST_MEMBERS * num_clusters))
-        return _inverted(self._quantizer(sample, num_clusters))
+    def _prepare(self, queries: Float32Array, probes: int | None) -> None:
+        """Set how many clusters a query visits, and check the members of those visited."""
+        self._set_probes(probes)
+        if self._parts is None or self._parts.are_checked:
+            return
+        visited = np.unique(self._visited(queries, probes))
+        ends = self._members_begin + np.cumsum(self._sizes * (4 * self._index.d + NUMBER_BYTES))
+        begins = np.concatenate([[self._members_begin], ends[:-1]])
+        if not self._parts.are_whole(begins[visited], ends[visited]):
+            raise InputError(
+                f"{self._file}: damaged: some of it is not what was written, by its checksum; "
+                f"{REMEDY}"
+            )
 
     def _quantizer(self, sample: Float32Array, num_clusters: int) -> Any:
         return _flat(_means(sample, num_clusters))
@@ -195,35 +202,18 @@ class ClusterIndex(Index):
                     raise refused
                 handle.seek(0)
                 self._members_begin = check_layout(handle, size)
+            # Earlier versions wrote no checksums.
             self._parts = CheckedParts(self._file, size) if has_checksums else None
             # What precedes the members is read at every search; without a mapping, all is read.
-            self._check_parts([0], [self._members_begin if flags else size])
+            end = np.array([self._members_begin if flags else size])
+            if self._parts is not None and not self._parts.are_whole(np.array([0]), end):
+                raise refused
             index = faiss.read_index(str(self._file), flags)
         except (RuntimeError, OSError, ValueError, struct.error):
             raise refused from None
         if not isinstance(index, faiss.IndexIVFFlat):
             raise refused
         return index
-
-    def _check_visited(self, queries: Float32Array) -> None:
-        """Check the members of the clusters that queries visit."""
-        if self._parts is None or self._parts.are_checked:
-            return
-        _, clusters = self._index.quantizer.search(queries, self._index.nprobe)
-        visited = np.unique(clusters[clusters >= 0])
-        ends = self._members_begin + np.cumsum(self._sizes * (4 * self._index.d + NUMBER_BYTES))
-        begins = np.concatenate([[self._members_begin], ends[:-1]])
-        self._check_parts(begins[visited], ends[visited])
-
-    def _check_parts(self, begins: npt.ArrayLike, ends: npt.ArrayLike) -> None:
-        """Check the parts of the file that hold some ranges of bytes."""
-        if self._parts is None:  # of an earlier version, which wrote no checksums
-            return
-        if not self._parts.are_whole(np.asarray(begins), np.asarray(ends)):
-            raise InputError(
-                f"{self._file}: damaged: some of it is not what was written, by its checksum; "
-                f"{REMEDY}"
-            )
 
 
 class HierarchyIndex(ClusterIndex):
@@ -292,10 +282,3 @@ def _inverted(quantizer: Any) -> Any:
     quantizer.this.disown()
     index.is_trained = True
     return index
-
-
-def _sample(rows: Int64Array, most: int) -> Int64Array:
-    """Return at most `most` of the rows, rising, the same each time."""
-    if len(rows) <= most:
-        return rows
-    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))

@@ -1,21 +1,17 @@
 """The exact index: compare every embedding, straight from the memory-mapped matrix."""
 
-from collections.abc import Iterator
-
 import faiss
 import numpy as np
 
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.stored_rows import Rows
 from deep_ranking.search.index.base import (
-    ROWS_AT_ONCE,
     Index,
     Nearest,
     RowsWithin,
     SearchCost,
-    batches,
     distances_from_squared,
-    read_rows,
+    read_blocks,
 )
 
 
@@ -46,7 +42,7 @@ class ExactIndex(Index):
         """Find the nearest rows; `probes` has no effect."""
         count = min(count, len(self._rows))
         best = faiss.ResultHeap(len(queries), max(count, 1))
-        for part, block in self._blocks():
+        for part, block in read_blocks(self._embeddings, self._rows):
             distances, order = faiss.knn(queries, block, min(count, len(block)))
             best.add_result(distances, part[order])
         best.finalize()
@@ -61,7 +57,7 @@ class ExactIndex(Index):
         """Find all rows nearer than `radius`."""
         owners, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         distances = [np.empty(0, np.float32)]
-        for part, block in self._blocks():
+        for part, block in read_blocks(self._embeddings, self._rows):
             flat = faiss.IndexFlatL2(block.shape[1])
             flat.add(block)
             limits, squared, order = flat.range_search(queries, radius**2)
@@ -76,7 +72,3 @@ class ExactIndex(Index):
             np.concatenate(distances)[order],
             np.concatenate(rows)[order],
         )
-
-    def _blocks(self) -> Iterator[tuple[Int64Array, Float32Array]]:
-        for part in batches(self._rows, ROWS_AT_ONCE):
-            yield part, read_rows(self._embeddings, part)

@@ -65,8 +65,6 @@ class CheckedParts:
             begins: int64 (ranges,), the first byte of each.
             ends: int64 (ranges,), the byte after the last of each.
         """
-        if self.are_checked:
-            return True
         touched = np.zeros(len(self._checksums) + 1, np.int64)
         filled = ends > begins
         np.add.at(touched, begins[filled] // PART_BYTES, 1)

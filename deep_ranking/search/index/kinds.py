@@ -37,11 +37,6 @@ def index_settings(kind: str) -> dict[str, Any]:
     )
 
 
-def index_file(collection: "Collection", kind: str) -> Path:
-    """Return the file of a collection's index of a kind."""
-    return collection.folder / f"{kind}.faiss"
-
-
 def open_index(collection: "Collection") -> Index:
     """Open the index of a collection; it has no rows if it is not built yet.
 
@@ -68,7 +63,7 @@ def open_index(collection: "Collection") -> Index:
             f"{collection.folder}: has an index of unknown kind {kind}; run `index` again with "
             "--index KIND"
         )
-    file = index_file(collection, kind)
+    file = collection.folder / f"{kind}.faiss"
     index = known[kind](
         file, num_clusters=settings.get("clusters", 0), probes=settings.get("probes", 1)
     )

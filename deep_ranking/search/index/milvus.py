@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deep_ranking.files import InputError, atomic_path, open_regular
+from deep_ranking.files import InputError, atomic_path, read_text_file
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.stored_rows import Rows
@@ -22,7 +22,7 @@ from deep_ranking.search.index.base import (
     RowsWithin,
     batches,
     distances_from_squared,
-    read_rows,
+    read_blocks,
 )
 from deep_ranking.search.index.milvus_retry import REPLY_SECONDS, MilvusConnection
 
@@ -96,8 +96,8 @@ class MilvusIndex(Index):
             for part in batches(removed, MOST_RESULTS):
                 self._connection.ask("delete", self._name, ids=part.tolist())
                 bar.update(len(part))
-            for part in batches(added, BATCH_BYTES // (4 * embeddings.shape[1])):
-                block = read_rows(embeddings, part)
+            at_once = BATCH_BYTES // (4 * embeddings.shape[1])
+            for part, block in read_blocks(embeddings, added, at_once):
                 # Upsert, because a batch is sent again if its answer is lost.
                 values = [
                     {ROW: row, EMBEDDING: vector}
@@ -177,14 +177,9 @@ class MilvusIndex(Index):
     def _stored_name(self) -> str:
         file = self._collection.folder / NAME_FILE
         try:
-            with open_regular(file) as handle:
-                return handle.read(1000).decode(errors="replace").strip()
+            return read_text_file(file, hint="remove it and run `index` again").strip()
         except FileNotFoundError:
             return ""
-        except OSError as error:
-            raise InputError(
-                f"{file}: cannot be read ({error.strerror}); remove it and run `index` again"
-            ) from None
 
     def _open(self) -> bool:
         """Check and load the Milvus collection; return whether it exists and is complete."""

@@ -2,7 +2,9 @@
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -129,22 +131,16 @@ def fewest_probes(index: Index, truth: GroundTruth, target_recall: float) -> tup
         The number of probes, and the recall measured with it.
     """
 
+    @cache
     def recall(probes: int) -> float:
         found = index.search(truth.queries, TUNED_COUNT + 1, probes=probes)
         return float(truth.recalls(found.distances, found.rows, [TUNED_COUNT])[0])
 
-    low, high, reached = 0, 1, recall(1)
-    while reached < target_recall and high < index.num_clusters:
+    low, high = 0, 1
+    while recall(high) < target_recall and high < index.num_clusters:
         low, high = high, min(2 * high, index.num_clusters)
-        reached = recall(high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = recall(middle)
-        if found >= target_recall:
-            high, reached = middle, found
-        else:
-            low = middle
-    return high, reached
+    probes = bisect_left(range(high), target_recall, low + 1, key=recall)
+    return probes, recall(probes)
 
 
 def _doubling(most: int) -> list[int]:
