@@ -1,4 +1,4 @@
-"""Find the nearest images of other classes: the hard negatives, which a model confuses."""
+"""Find the nearest images of other classes: the hard negatives that a model confuses."""
 
 import os
 import tempfile

@@ -286,7 +286,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _read_undo(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield "from" and "to" of each line; skip lines cut off, which are of moves not made.
+    """Yield "from" and "to" of each line; skip cut-off lines: their moves were not made.
 
     Raises:
         InputError: it is not an undo file.
