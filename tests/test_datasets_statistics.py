@@ -8,7 +8,7 @@ from deep_ranking.cli.main import main
 from deep_ranking.datasets import statistics
 from deep_ranking.datasets.statistics import dataset_statistics
 from deep_ranking.files import InputError
-from deep_ranking.images import read_image
+from deep_ranking.images import read_image, reading
 
 SIZES = {"train/a": [(5, 4), (9, 7), (300, 200)], "train/b": [(8, 8)], "unseen/c": [(6, 3), (7, 7)]}
 
@@ -37,7 +37,7 @@ def by_numpy(images):
 def test_mean_and_std_are_those_of_all_pixels(dataset, monkeypatch):
     root, pixels = dataset
     monkeypatch.setattr(statistics, "PIXELS_AT_ONCE", 1000)  # the largest image takes several
-    monkeypatch.setattr(statistics, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(reading, "IMAGES_AT_ONCE", 2)
     found = dataset_statistics(root)
     assert [each.split for each in found] == ["train", "unseen"]
     for each in found:

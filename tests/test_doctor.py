@@ -471,8 +471,6 @@ def test_the_page_shows_what_was_planted_and_loads_nothing(data, tmp_path, capsy
 
 
 def test_every_kind_has_a_title():
-    from deep_ranking.reports.doctor import page
-
     root = os.path.dirname(findings.__file__)
     for name in ("classes", "copies", "estimate", "images"):
         with open(os.path.join(root, f"{name}.py"), encoding="utf-8") as file:
@@ -480,7 +478,7 @@ def test_every_kind_has_a_title():
         assert called
         for kind in called:
             for each in ("copies", "near_copies"):
-                assert kind.replace("{kind}", each) in page.TITLES
+                assert kind.replace("{kind}", each) in findings.KINDS
 
 
 def test_long_lists_are_cut_and_counted(data, capsys, examined, monkeypatch):

@@ -4,8 +4,8 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ import numpy.typing as npt
 from deep_ranking.datasets.layout import split_folders
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import UInt8Array
-from deep_ranking.files.progress_bar import ProgressBar, progress_bar
-from deep_ranking.images import ImageListing, decode_image, find_images, open_header, read_image
+from deep_ranking.images import (
+    decode_image,
+    find_images,
+    open_header,
+    read_image,
+    read_with_threads,
+)
 
 WHOLE = 1 << 20  # a size at which `decode_image` shrinks no image
 PIXELS_AT_ONCE = 1 << 20
-IMAGES_AT_ONCE = 1024
-MAX_THREADS = 8  # each holds one image in memory
 
 Sums = tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]
 
@@ -82,10 +85,10 @@ class Statistics:
         ]
         return tuple(variance**0.5 / (255 * self.num_pixels) for variance in variances)
 
-    def add(self, measured: "_Measured") -> None:
+    def add(self, path: str, measured: "_Measured") -> None:
         """Add one image."""
         if measured.problem:
-            self.broken.append((measured.path, measured.problem))
+            self.broken.append((path, measured.problem))
             return
         self.widths.append(measured.size[0])
         self.heights.append(measured.size[1])
@@ -140,18 +143,28 @@ def dataset_statistics(
     """
     root = Path(root)
     splits: Sequence[str | None] = (split_folders(root) if root.is_dir() else []) or [None]
-    listings = [find_images(root / split if split else root) for split in splits]
-    total = sum(len(listing.paths) for listing in listings)
-    bar = progress_bar(total=total, title="reading", unit="images", shown=progress)
-    with bar, ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
-        try:
-            return [
-                _measure_folder(split, listing, image_size, threads, bar)
-                for split, listing in zip(splits, listings, strict=True)
-            ]
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)  # an interrupt ends it soon
-            raise
+    found: list[Statistics] = []
+    images: list[tuple[Statistics, Path, str]] = []
+    for split in splits:
+        listing = find_images(root / split if split else root)
+        counts = np.bincount(listing.labels, minlength=len(listing.classes)).tolist()
+        statistics = Statistics(
+            split,
+            dict(zip(listing.classes, counts, strict=True)),
+            num_outside=listing.num_outside,
+            num_unlistable=listing.num_unlistable,
+        )
+        found.append(statistics)
+        images += [(statistics, listing.root, path) for path in listing.paths]
+    measured = read_with_threads(
+        partial(_measure_image, image_size=image_size),
+        (root / path for _, root, path in images),
+        len(images),
+        progress=progress,
+    )
+    for (statistics, _, path), each in zip(images, measured, strict=True):
+        statistics.add(path, each)
+    return found
 
 
 def spread(values: Sequence[int]) -> dict[str, float] | None:
@@ -161,35 +174,10 @@ def spread(values: Sequence[int]) -> dict[str, float] | None:
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
-def _measure_folder(
-    split: str | None,
-    listing: ImageListing,
-    image_size: int | None,
-    threads: ThreadPoolExecutor,
-    bar: ProgressBar,
-) -> Statistics:
-    counts = np.bincount(listing.labels, minlength=len(listing.classes)).tolist()
-    statistics = Statistics(
-        split,
-        dict(zip(listing.classes, counts, strict=True)),
-        num_outside=listing.num_outside,
-        num_unlistable=listing.num_unlistable,
-    )
-    for begin in range(0, len(listing.paths), IMAGES_AT_ONCE):
-        part = listing.paths[begin : begin + IMAGES_AT_ONCE]
-        for measured in threads.map(
-            lambda path: _measure_image(listing.root, path, image_size), part
-        ):
-            statistics.add(measured)
-            bar.update()
-    return statistics
-
-
 @dataclass(frozen=True)
 class _Measured:
     """Measurements of one image, or the problem with it."""
 
-    path: str
     problem: str = ""
     size: tuple[int, int] = (0, 0)
     num_bytes: int = 0
@@ -198,13 +186,11 @@ class _Measured:
     sums: Sums = (0, np.zeros(3, np.uint64), np.zeros(3, np.uint64))
 
 
-def _measure_image(root: Path, path: str, image_size: int | None) -> _Measured:
-    file = root / path
+def _measure_image(file: Path, image_size: int | None) -> _Measured:
     try:
         pixels = read_image(file, image_size) if image_size else decode_image(file, WHOLE)
         with open_header(file) as header:
             return _Measured(
-                path,
                 size=header.size,
                 num_bytes=file.stat().st_size,
                 format=header.format or "unknown",
@@ -212,9 +198,9 @@ def _measure_image(root: Path, path: str, image_size: int | None) -> _Measured:
                 sums=_sums(pixels),
             )
     except InputError as error:
-        return _Measured(path, problem=str(error).removeprefix(f"{file}: "))
+        return _Measured(problem=str(error).removeprefix(f"{file}: "))
     except OSError as error:  # it was removed meanwhile
-        return _Measured(path, problem=error.strerror or str(error))
+        return _Measured(problem=error.strerror or str(error))
 
 
 def _sums(pixels: UInt8Array) -> Sums:

@@ -18,7 +18,14 @@ from deep_ranking.images.finding import (
     resolve_image_paths,
 )
 from deep_ranking.images.orientation import upright_size
-from deep_ranking.images.reading import IDENTITY, PLAIN, View, read_image, resample
+from deep_ranking.images.reading import (
+    IDENTITY,
+    PLAIN,
+    View,
+    read_image,
+    read_with_threads,
+    resample,
+)
 
 __all__ = [
     "FORMATS",
@@ -37,6 +44,7 @@ __all__ = [
     "open_image",
     "read_file",
     "read_image",
+    "read_with_threads",
     "resample",
     "resolve_image_paths",
     "upright_size",

@@ -5,14 +5,24 @@ gives the same pixels everywhere.
 """
 
 import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from deep_ranking.files.array_types import Float64Array, UInt8Array
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images.decoding import decode_image
 
+T = TypeVar("T")
+
+IMAGES_AT_ONCE = 1024
+MAX_THREADS = 8  # each holds one image in memory
 # Output point -> source point, both in (x, y) with the image spanning [-1/2, 1/2] on each axis.
 IDENTITY: Float64Array = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
@@ -52,6 +62,31 @@ def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> U
     """
     pixels = resample(decode_image(path, size), size, view.affine)
     return _without_color(pixels) if view.grayscale else pixels
+
+
+def read_with_threads(
+    read: Callable[[Path], T], files: Iterable[Path], total: int, *, progress: bool = False
+) -> Iterator[T]:
+    """Read image files on several threads, and yield what `read` returns of each, in order.
+
+    Args:
+        read: reads one file; an error that it raises stops the work.
+        files: the files; at most 1024 are taken ahead of what is yielded.
+        total: how many there are.
+        progress: whether to show a progress bar on standard error, if that is a terminal.
+    """
+    cv2.setNumThreads(1)  # OpenCV's own threads would compete with these
+    bar = progress_bar(total=total, title="reading", unit="images", shown=progress)
+    files = iter(files)
+    with bar, ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
+        try:
+            while part := list(islice(files, IMAGES_AT_ONCE)):
+                for result in threads.map(read, part):
+                    bar.update()
+                    yield result
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)  # an interrupt ends it soon
+            raise
 
 
 def _without_color(image: UInt8Array) -> UInt8Array:

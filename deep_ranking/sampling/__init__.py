@@ -14,7 +14,7 @@ from deep_ranking.sampling.positives import GivenPositives, SameItemPositives
 from deep_ranking.sampling.relevance import Relevance
 from deep_ranking.sampling.reservoir import Reservoirs
 from deep_ranking.sampling.strategy import ByQuery, Strategy
-from deep_ranking.sampling.strategy_from_config import make_strategy, open_strategy
+from deep_ranking.sampling.strategy_from_config import any_negatives, make_strategy, open_strategy
 
 __all__ = [
     "ByQuery",
@@ -29,6 +29,7 @@ __all__ = [
     "Reservoirs",
     "SameItemPositives",
     "Strategy",
+    "any_negatives",
     "draw_distinct",
     "make_strategy",
     "open_strategy",

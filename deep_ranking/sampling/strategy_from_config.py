@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, SamplingConfig
+from deep_ranking.config import HARD, IN_CLASS, OUT_OF_CLASS, RELEVANCE, SamplingConfig
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, IntArray
@@ -134,3 +135,12 @@ def make_strategy(
     else:
         positives = GivenPositives(pairs, config.num_pos_images)
     return ByQuery(positives, negatives, balanced_items=items if config.balance else None)
+
+
+def any_negatives(config: SamplingConfig) -> SamplingConfig:
+    """Return settings that draw as many triplets as `hard`, with any negatives of other classes.
+
+    They stand in for strategy `hard` where the nearest images are not known.
+    """
+    most = min(config.num_neg_images, config.num_neighbours)
+    return replace(config, strategy=OUT_OF_CLASS, num_neg_images=most)

@@ -7,20 +7,19 @@ found.
 """
 
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from deep_ranking.config import HARD, OUT_OF_CLASS, TrainConfig
+from deep_ranking.config import HARD, TrainConfig
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.array_types import Int32Array
 from deep_ranking.files.hdf5 import open_hdf5, read_array
 from deep_ranking.model.header import read_header
-from deep_ranking.sampling import make_strategy, open_strategy
+from deep_ranking.sampling import any_negatives, make_strategy, open_strategy
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.neighbours import find_neighbours
@@ -81,15 +80,12 @@ class _HardTriplets(DrawnTriplets):
     """
 
     def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
-        sampling = config.sampling
         if config.neighbours_of is not None:
             _check_neighbours_of(config.neighbours_of)
         # Until a network finds the nearest images: as many triplets, with any negatives.
-        most = min(sampling.num_neg_images, sampling.num_neighbours)
-        any_negatives = replace(sampling, strategy=OUT_OF_CLASS, num_neg_images=most)
         super().__init__(
             data.files(),
-            make_strategy(any_negatives, data.items.codes),
+            make_strategy(any_negatives(config.sampling), data.items.codes),
             name=str(data.root),
             description=_describe(config, data),
         )

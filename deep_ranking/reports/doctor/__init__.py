@@ -3,8 +3,7 @@
 from deep_ranking.reports.doctor.estimate import Estimate
 from deep_ranking.reports.doctor.examination import Examination, examine
 from deep_ranking.reports.doctor.findings import Finding
-from deep_ranking.reports.doctor.parts import find_parts
-from deep_ranking.reports.doctor.survey import Survey, survey_images
+from deep_ranking.reports.doctor.survey import Survey, find_parts, survey_images
 
 __all__ = [
     "Estimate",

@@ -13,16 +13,8 @@ from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.words import counted
 from deep_ranking.metrics import rank_gallery
 from deep_ranking.reports.doctor.estimate import make_sampler, planned_images
-from deep_ranking.reports.doctor.findings import (
-    FAILS,
-    NOTE,
-    WARNING,
-    Finding,
-    listed,
-    make_finding,
-)
-from deep_ranking.reports.doctor.parts import Part
-from deep_ranking.reports.doctor.survey import Survey
+from deep_ranking.reports.doctor.findings import Finding, listed, make_finding
+from deep_ranking.reports.doctor.survey import Part, Survey
 from deep_ranking.reports.page.label_errors import NUM_NEIGHBOURS, likely_mislabelled
 
 IMBALANCE = 10  # times the images of the smallest class
@@ -32,43 +24,38 @@ def check_classes(
     survey: Survey, config: TrainConfig, sampling: SamplingConfig
 ) -> Iterator[Finding]:
     """Check for too few classes, too few images in a class, and classes of very different size."""
-    trained = np.flatnonzero(survey.is_trained)
-    readable = trained[survey.readable[trained]]
-    if not len(readable):
+    readable = survey.is_trained & survey.readable
+    if not readable.any():
         yield make_finding(
             "no_images",
-            FAILS,
-            f"none of {counted(len(trained), 'image')} can be read",
+            f"none of {counted(int(survey.is_trained.sum()), 'image')} can be read",
             "mend them; the finding about broken images gives the reasons",
         )
         return
-    yield from _few_classes(survey, readable, config, sampling)
-    sizes = np.bincount(survey.label[trained], minlength=len(survey.classes))
-    num_readable = np.bincount(survey.label[readable], minlength=len(survey.classes))
-    if len(lost := np.flatnonzero((sizes > 0) & (num_readable == 0))):
+    yield from _few_classes(survey, config, sampling)
+    sizes = survey.class_sizes(readable)
+    if len(lost := np.flatnonzero((survey.class_sizes(survey.is_trained) > 0) & (sizes == 0))):
         yield make_finding(
             "unreadable_classes",
-            WARNING,
             f"{counted(len(lost), 'class')} without an image that can be read: "
-            f"{_class_names(survey, lost)}",
+            f"{survey.class_names(lost)}",
             "mend the images, or delete the folders",
         )
-    if len(single := np.flatnonzero(num_readable == 1)):
-        numbers = readable[np.isin(survey.label[readable], single)]
+    if len(single := np.flatnonzero(sizes == 1)):
+        numbers = np.flatnonzero(readable & np.isin(survey.label, single))
         yield make_finding(
             "classes_of_one",
-            WARNING,
             f"{counted(len(single), 'class has', 'classes have')} only one image, which therefore "
-            f"has no positive: {_class_names(survey, single)}",
+            f"has no positive: {survey.class_names(single)}",
             "add images; as it is, they serve as negatives alone (triplet_sampler.py "
             "--min_images_per_class 2 leaves them out)",
             ([survey.item(number)] for number in numbers.tolist()),
         )
-    yield from _imbalance(survey, num_readable, config)
+    yield from _imbalance(survey, sizes, config)
 
 
 def _few_classes(
-    survey: Survey, readable: Int64Array, config: TrainConfig, sampling: SamplingConfig
+    survey: Survey, config: TrainConfig, sampling: SamplingConfig
 ) -> Iterator[Finding]:
     images = planned_images(survey, config, sampling)
     try:
@@ -76,7 +63,6 @@ def _few_classes(
     except InputError as error:
         yield make_finding(
             "no_triplets",
-            FAILS,
             f"there is nothing to learn from: {error}",
             "give two classes or more, each a folder of its own, with two images or more each",
         )
@@ -85,11 +71,11 @@ def _few_classes(
         return
     try:  # with too few classes, `find_parts` has held none back
         if not any(part.is_judged for part in survey.parts):
-            hold_back_classes(survey.label[readable], config.validation_share, 0)
+            readable = survey.label[survey.is_trained & survey.readable]
+            hold_back_classes(readable, config.validation_share, 0)
     except InputError as error:
         yield make_finding(
             "validation_share",
-            FAILS,
             f"no classes can be held back: {error}",
             "add classes, or train without --validation_share",
         )
@@ -114,7 +100,6 @@ def _imbalance(survey: Survey, sizes: Int64Array, config: TrainConfig) -> Iterat
         )
     yield make_finding(
         "imbalance",
-        WARNING,
         f"the largest class, {survey.classes[most]}, has {ratio:.0f} times the images of the "
         f"smallest, {survey.classes[least]}: {sizes[most]:,} and {sizes[least]:,}, median "
         f"{median:,}",
@@ -130,7 +115,6 @@ def check_shared_classes(survey: Survey) -> Iterator[Finding]:
         if shared:
             yield make_finding(
                 "shared_classes",
-                WARNING,
                 f"{counted(len(shared), 'class')} of {part.name} also trained on: {listed(shared)}",
                 "judge on classes that training never sees, or the figures say nothing of new ones",
             )
@@ -146,7 +130,6 @@ def check_folders(survey: Survey) -> Iterator[Finding]:
         if listing.num_outside:
             yield make_finding(
                 "outside_classes",
-                NOTE,
                 f"{counted(listing.num_outside, 'image')} in no folder of a class{within}, left "
                 "out",
                 "move them into the folders of their classes",
@@ -154,7 +137,6 @@ def check_folders(survey: Survey) -> Iterator[Finding]:
         if listing.num_unlistable:
             yield make_finding(
                 "unlistable",
-                NOTE,
                 f"{counted(listing.num_unlistable, 'file')} left out{within}: a line break in the "
                 "path",
                 "rename them; a triplet file has a line for each triplet",
@@ -162,7 +144,6 @@ def check_folders(survey: Survey) -> Iterator[Finding]:
         if listing.num_seen_again:
             yield make_finding(
                 "links_seen_again",
-                NOTE,
                 f"{counted(listing.num_seen_again, 'link')} left out{within}: they lead to a "
                 "folder that is listed already",
                 "delete them, or link to another folder",
@@ -172,7 +153,6 @@ def check_folders(survey: Survey) -> Iterator[Finding]:
             within = f" in {part.name}" if part.name else ""
             yield make_finding(
                 "empty_folders",
-                NOTE,
                 f"{counted(len(empty), 'folder')} without images{within}: {listed(empty)}",
                 "add images, or delete them; they are no classes",
             )
@@ -221,7 +201,6 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
     if suspects:
         yield make_finding(
             "mislabelled",
-            WARNING,
             f"{counted(len(suspects), 'image')} likely mislabelled, as {model_path.name} sees it",
             "look at each beside its witness, and move it to the class proposed if that is right",
             (
@@ -246,7 +225,3 @@ def _folders(root: Path) -> list[str]:
             for entry in entries
             if not entry.name.startswith(".") and os.path.isdir(entry.path)
         )
-
-
-def _class_names(survey: Survey, numbers: Int64Array) -> str:
-    return listed([survey.classes[number] for number in numbers])

@@ -11,7 +11,7 @@ import numpy as np
 from deep_ranking.files.array_types import Int32Array, Int64Array
 from deep_ranking.files.words import counted
 from deep_ranking.images.near_copies import group_hashes
-from deep_ranking.reports.doctor.findings import NOTE, WARNING, Finding, make_finding
+from deep_ranking.reports.doctor.findings import Finding, make_finding
 from deep_ranking.reports.doctor.survey import Survey
 
 Groups = list[list[int]]
@@ -35,8 +35,7 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
     readable = np.flatnonzero(survey.readable)
     if len(readable) < 2:
         return
-    digests = survey.digests[readable].view(f"V{survey.digests.shape[1]}").ravel()
-    contents = np.unique(digests, return_inverse=True)[1]
+    contents = np.unique(survey.digests[readable], return_inverse=True)[1]
     content = np.zeros(len(survey), np.int64)
     content[readable] = contents
     near = group_hashes(survey.hashes[readable], survey.glances[readable])
@@ -51,7 +50,6 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
         if across := [group for group in distinct if _differ(group, survey.part)]:
             yield make_finding(
                 f"{kind}_across_splits",
-                WARNING,
                 f"{counted(len(across), 'group')} of {words} across {_splits(survey, across)}: "
                 "leakage",
                 ACROSS_SPLITS,
@@ -61,7 +59,6 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
         if across := [piece for piece in pieces if _differ(piece, survey.label)]:
             yield make_finding(
                 f"{kind}_across_classes",
-                WARNING,
                 f"{counted(len(across), 'group')} of {words} across classes: label noise",
                 ACROSS_CLASSES,
                 map(survey.sized_items, across),
@@ -76,7 +73,6 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
             extra = sum(len(piece) - 1 for piece in inside)
             yield make_finding(
                 f"{kind}_inside_classes",
-                NOTE,
                 f"{counted(extra, word)} of other images of their class, in "
                 f"{counted(len(inside), 'group')}",
                 INSIDE,

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deep_ranking.config import HARD, IN_CLASS, OUT_OF_CLASS, SamplingConfig, TrainConfig
+from deep_ranking.config import HARD, IN_CLASS, SamplingConfig, TrainConfig
 from deep_ranking.datasets import LabelledImages, limit_classes, relative_prefix, with_folder_items
 from deep_ranking.files.words import byte_size, duration
-from deep_ranking.reports.doctor.findings import FAILS, WARNING, Finding, make_finding
+from deep_ranking.reports.doctor.findings import Finding, make_finding
 from deep_ranking.reports.doctor.survey import Survey
-from deep_ranking.sampling import ClassBatches, Strategy, make_strategy
+from deep_ranking.sampling import ClassBatches, Strategy, any_negatives, make_strategy
 from deep_ranking.sampling.triplet_file import field_bytes
 
 BYTES_A_TRIPLET = 16  # three image numbers, and its place in the order of an epoch
@@ -107,13 +107,7 @@ def make_sampler(
             seed=config.seed,
         )
     if sampling.strategy == HARD:
-        # Counting the triplets needs no network: out-of-class draws as many.
-        sampling = SamplingConfig(
-            num_pos_images=sampling.num_pos_images,
-            num_neg_images=min(sampling.num_neg_images, sampling.num_neighbours),
-            strategy=OUT_OF_CLASS,
-            balance=sampling.balance,
-        )
+        sampling = any_negatives(sampling)  # counting the triplets needs no network
     categories = None if images.categories is None else images.categories.codes
     return make_strategy(sampling, labels, categories=categories)
 
@@ -226,7 +220,6 @@ def check_resources(
     if workload.file_bytes is not None and workload.file_bytes > free:
         yield make_finding(
             "disk",
-            FAILS,
             f"a triplet file of about {byte_size(workload.file_bytes)} does not fit on the disk "
             f"of the working folder, which has {byte_size(free)} left",
             "draw fewer by --num_neg_images, or train with --strategy out-of-class and no file",
@@ -237,7 +230,6 @@ def check_resources(
     if memory > MUCH_MEMORY * machine:
         yield make_finding(
             "memory",
-            WARNING,
             f"training takes about {byte_size(memory)} of memory, and the machine has "
             f"{byte_size(machine)}",
             "lower --batch_size or --image_size, or draw fewer triplets",
@@ -246,7 +238,6 @@ def check_resources(
     if (total := once + config.epochs * seconds_per_epoch) > LONG_TIME:
         yield make_finding(
             "long_training",
-            WARNING,
             f"training takes about {duration(total)} on this machine",
             "--recipe laptop takes minutes on two cores; a graphics processor, fewer triplets or "
             "fewer --epochs shorten any run",

@@ -12,6 +12,36 @@ FAILS, WARNING, NOTE = "fails", "warning", "note"
 SEVERITIES = (FAILS, WARNING, NOTE)
 MOST_KEPT = 1000  # groups of images that a finding keeps; it counts all
 MOST_NAMES = 5  # names in a line
+KINDS = {  # severity of each kind of finding, and its title on the page
+    "broken": (WARNING, "Broken images"),  # or FAILS: training would stop there
+    "wrong_extension": (NOTE, "Wrong file extensions"),
+    "no_images": (FAILS, "No image can be read"),
+    "no_triplets": (FAILS, "Nothing to learn from"),
+    "unreadable_classes": (WARNING, "Classes without a readable image"),
+    "classes_of_one": (WARNING, "Classes of one image"),
+    "imbalance": (WARNING, "Imbalance"),
+    "outside_classes": (NOTE, "Images in no class"),
+    "unlistable": (NOTE, "Files that cannot be listed"),
+    "links_seen_again": (NOTE, "Links to folders already listed"),
+    "empty_folders": (NOTE, "Folders without images"),
+    "validation_share": (FAILS, "Too few classes to hold back"),
+    "copies_across_splits": (WARNING, "Copies across splits"),
+    "near_copies_across_splits": (WARNING, "Near-copies across splits"),
+    "copies_across_classes": (WARNING, "Copies across classes"),
+    "near_copies_across_classes": (WARNING, "Near-copies across classes"),
+    "copies_inside_classes": (NOTE, "Copies inside classes"),
+    "near_copies_inside_classes": (NOTE, "Near-copies inside classes"),
+    "shared_classes": (WARNING, "Classes also trained on"),
+    "small": (NOTE, "Small images"),
+    "long": (NOTE, "Long images"),
+    "odd_size": (NOTE, "Images of another size"),
+    "colour_modes": (NOTE, "Colour modes"),
+    "modes_tell_classes": (WARNING, "Classes that differ by colour mode"),
+    "mislabelled": (WARNING, "Likely mislabelled"),
+    "disk": (FAILS, "Disk"),
+    "memory": (WARNING, "Memory"),
+    "long_training": (WARNING, "Time"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +80,11 @@ class Finding:
     groups: tuple[tuple[Item, ...], ...] = field(default=())
     num_groups: int = 0
 
+    @property
+    def title(self) -> str:
+        """Title of its section on the page."""
+        return KINDS[self.kind][1]
+
     def as_json(self) -> dict[str, Any]:
         """Return the finding as a JSON object."""
         return {
@@ -67,18 +102,22 @@ class Finding:
 
 def make_finding(
     kind: str,
-    severity: str,
     what: str,
     suggestion: str,
     groups: Iterable[Sequence[Item]] = (),
+    *,
+    severity: str | None = None,
 ) -> Finding:
-    """Return a finding that counts all groups and keeps the first `MOST_KEPT`."""
+    """Return a finding that counts all groups and keeps the first `MOST_KEPT`.
+
+    Its severity is that of its kind in `KINDS`, unless it is given.
+    """
     kept, count = [], 0
     for group in groups:
         if count < MOST_KEPT:
             kept.append(tuple(group))
         count += 1
-    return Finding(kind, severity, what, suggestion, tuple(kept), count)
+    return Finding(kind, severity or KINDS[kind][0], what, suggestion, tuple(kept), count)
 
 
 def listed(names: Sequence[str]) -> str:

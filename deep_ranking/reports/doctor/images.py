@@ -9,15 +9,7 @@ import numpy as np
 from deep_ranking.config import TrainConfig
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.words import counted
-from deep_ranking.reports.doctor.findings import (
-    FAILS,
-    NOTE,
-    WARNING,
-    Finding,
-    Item,
-    listed,
-    make_finding,
-)
+from deep_ranking.reports.doctor.findings import FAILS, Finding, Item, make_finding
 from deep_ranking.reports.doctor.survey import Survey
 
 SMALL = 0.5  # of the network's input: images with a shorter side are small
@@ -66,7 +58,6 @@ def check_files(survey: Survey, config: TrainConfig) -> Iterator[Finding]:
     if wrong:
         yield make_finding(
             "wrong_extension",
-            NOTE,
             f"{counted(len(wrong), 'file')} of another format than the name says",
             "harmless here, as the content decides the format; rename them for other programs",
             ([survey.item(number, f"is {survey.format_of(number)}")] for number in wrong),
@@ -81,7 +72,7 @@ def _broken(survey: Survey, config: TrainConfig) -> Iterator[Finding]:
             continue
         total = int((read_by_training == in_training).sum())
         what = f"{len(numbers):,} of {counted(total, 'image')} cannot be read"
-        severity, suggestion = WARNING, "mend or delete them"
+        severity, suggestion = None, "mend or delete them"
         if not in_training:
             what += ", in splits that training does not read"
         elif not config.skip_broken:
@@ -91,7 +82,7 @@ def _broken(survey: Survey, config: TrainConfig) -> Iterator[Finding]:
         else:
             what += "; --skip_broken leaves them out"
         groups = ([survey.item(number, survey.problems[number])] for number in numbers)
-        yield make_finding("broken", severity, what, suggestion, groups)
+        yield make_finding("broken", what, suggestion, groups, severity=severity)
 
 
 def check_sizes(survey: Survey, image_size: int) -> Iterator[Finding]:
@@ -112,7 +103,6 @@ def check_sizes(survey: Survey, image_size: int) -> Iterator[Finding]:
         many = len(small) > len(readable) / 2
         yield make_finding(
             "small",
-            NOTE,
             f"{len(small):,} of {counted(len(readable), 'image')} shorter on a side than half of "
             f"the network's {image_size} pixels",
             f"--image_size {fitting} keeps all of their detail and takes less time"
@@ -125,7 +115,6 @@ def check_sizes(survey: Survey, image_size: int) -> Iterator[Finding]:
         worst = long[np.argsort(-ratio[ratio > LONG], kind="stable")]
         yield make_finding(
             "long",
-            NOTE,
             f"{counted(len(long), 'image')} more than {LONG} times as long as wide, or as wide as "
             "long",
             "crop them: the network sees images stretched to a square, which distorts these",
@@ -139,7 +128,6 @@ def check_sizes(survey: Survey, image_size: int) -> Iterator[Finding]:
         size = f"{each[usual] >> 32}x{each[usual] & 0xFFFFFFFF}"
         yield make_finding(
             "odd_size",
-            NOTE,
             f"{counted(len(odd), 'image is', 'images are')} of another size than {size}, which "
             "all others have",
             "look at them: images from another source may show something else",
@@ -161,24 +149,22 @@ def check_colour_modes(survey: Survey) -> Iterator[Finding]:
     tally = Counter(names[mode] for mode in survey.mode[odd].tolist())
     yield make_finding(
         "colour_modes",
-        NOTE,
         f"{counted(len(odd), 'image is', 'images are')} not {names[usual]} as the others: "
         + ", ".join(f"{count:,} {name}" for name, count in tally.most_common()),
         "training goes on: all are read as RGB, transparency on white; check that the colours are "
         "right",
         ([survey.item(int(number), names[survey.mode[number]])] for number in odd),
     )
-    trained = np.flatnonzero(survey.is_trained & survey.readable)
-    labels = survey.label[trained]
-    sizes = np.bincount(labels, minlength=len(survey.classes))
-    other = np.bincount(labels, survey.mode[trained] != usual, minlength=len(survey.classes))
-    apart = np.flatnonzero((sizes > 1) & (other == sizes))
+    trained = survey.is_trained & survey.readable
+    sizes = survey.class_sizes(trained)
+    apart = np.flatnonzero(
+        (sizes > 1) & (survey.class_sizes(trained & (survey.mode != usual)) == sizes)
+    )
     if len(apart):
         yield make_finding(
             "modes_tell_classes",
-            WARNING,
             f"{counted(len(apart), 'class has', 'classes have')} no image that is "
-            f"{names[usual]}: {listed([survey.classes[number] for number in apart])}",
+            f"{names[usual]}: {survey.class_names(apart)}",
             "add such images, or the network learns the kind of file rather than what it shows "
             "(train.py --grayscale takes colours out at random)",
         )

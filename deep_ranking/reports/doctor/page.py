@@ -17,36 +17,6 @@ from deep_ranking.reports.page.html import (
 WIDTH = "7.5rem"  # of a thumbnail
 MOST_GROUPS, MOST_IMAGES = 24, 6  # groups of a finding, and images of each, that a page shows
 MOST_ROWS = 100  # of the table of broken images, which cannot be shown
-TITLES = {
-    "broken": "Broken images",
-    "wrong_extension": "Wrong file extensions",
-    "no_images": "No image can be read",
-    "no_triplets": "Nothing to learn from",
-    "unreadable_classes": "Classes without a readable image",
-    "classes_of_one": "Classes of one image",
-    "imbalance": "Imbalance",
-    "outside_classes": "Images in no class",
-    "unlistable": "Files that cannot be listed",
-    "links_seen_again": "Links to folders already listed",
-    "empty_folders": "Folders without images",
-    "validation_share": "Too few classes to hold back",
-    "copies_across_splits": "Copies across splits",
-    "near_copies_across_splits": "Near-copies across splits",
-    "copies_across_classes": "Copies across classes",
-    "near_copies_across_classes": "Near-copies across classes",
-    "copies_inside_classes": "Copies inside classes",
-    "near_copies_inside_classes": "Near-copies inside classes",
-    "shared_classes": "Classes also trained on",
-    "small": "Small images",
-    "long": "Long images",
-    "odd_size": "Images of another size",
-    "colour_modes": "Colour modes",
-    "modes_tell_classes": "Classes that differ by colour mode",
-    "mislabelled": "Likely mislabelled",
-    "disk": "Disk",
-    "memory": "Memory",
-    "long_training": "Time",
-}
 
 
 def doctor_page(examination: Examination) -> str:
@@ -70,7 +40,7 @@ def doctor_page(examination: Examination) -> str:
             table(
                 ("what", "how bad", "found", "how to mend it"),
                 [
-                    (TITLES[each.kind], each.severity, each.what, each.suggestion)
+                    (each.title, each.severity, each.what, each.suggestion)
                     for each in examination.findings
                 ],
                 text=[1, 2, 3],
@@ -86,7 +56,7 @@ def doctor_page(examination: Examination) -> str:
         )
     for each in examination.findings:
         if each.groups:
-            sections[TITLES[each.kind]] = section(TITLES[each.kind], *_finding_html(each))
+            sections[each.title] = section(each.title, *_finding_html(each))
     body = "\n".join([contents(list(sections)), *sections.values()])
     return page(f"Doctor: {examination.survey.root}", body)
 

@@ -1,45 +1,75 @@
-"""One pass that reads every image file of a data set once, and keeps what the checks need.
+"""The parts of a data set, and one pass that reads every image file of them once.
 
-This takes about a hundred bytes an image beside its path, whatever the image's size.
+Parts are its splits, the classes that training holds back, and a validation folder. The pass keeps
+what the checks need: about a hundred bytes an image beside its path, whatever the image's size.
 """
 
-import os
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from deep_ranking.datasets import LabelledImages, Labels
+from deep_ranking.datasets import LabelledImages, Labels, hold_back_classes, listed_images
+from deep_ranking.datasets.layout import split_folders
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Int64Array, UInt8Array
+from deep_ranking.files.array_types import BoolArray, Int64Array, UInt8Array
 from deep_ranking.files.content_digest import data_digest
-from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.images import decode_bytes, open_header, read_file, resample
+from deep_ranking.images import (
+    ImageListing,
+    decode_bytes,
+    find_images,
+    open_header,
+    read_file,
+    read_with_threads,
+    resample,
+)
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE
 from deep_ranking.images.near_copies import GLANCE, hash_and_glance
-from deep_ranking.reports.doctor.findings import Item
-from deep_ranking.reports.doctor.parts import Part
+from deep_ranking.reports.doctor.findings import Item, listed
 
-IMAGES_AT_ONCE = 1024
-MAX_THREADS = 8  # each holds one image
-DIGEST_BYTES = 32
+
+@dataclass(frozen=True)
+class Part:
+    """A folder of classes, or some of its classes where training holds the others back.
+
+    Attributes:
+        name: name of the split; "" for a data set without splits.
+        images: the images of the part, labelled by class.
+        listing: all images of the folder, with counts of the files left out.
+        prefix: text before the paths of the part where they are shown.
+        is_trained: whether training learns from it.
+        is_judged: whether training is judged on it.
+        must_be_unseen: whether none of its classes may be trained on.
+    """
+
+    name: str
+    images: LabelledImages
+    listing: ImageListing
+    prefix: str = ""
+    is_trained: bool = False
+    is_judged: bool = False
+    must_be_unseen: bool = False
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that have images here, sorted."""
+        items = self.images.items
+        return [items.names[code] for code in np.unique(items.codes)]
 
 
 class ImageFacts(NamedTuple):
-    """What the survey keeps of one image; of a broken one, only the problem."""
+    """What the survey keeps of an image that can be read."""
 
-    problem: str = ""
-    width: int = 0
-    height: int = 0
-    format: str = ""
-    mode: str = ""
-    digest: bytes = bytes(DIGEST_BYTES)
-    hash: UInt8Array = np.zeros(8, np.uint8)
-    glance: UInt8Array = np.zeros(GLANCE * GLANCE * 3, np.uint8)
+    width: int
+    height: int
+    format: str
+    mode: str
+    digest: bytes
+    hash: UInt8Array
+    glance: UInt8Array
 
 
 class PartSummary(NamedTuple):
@@ -71,7 +101,7 @@ class Survey:
         height: int32 (images,).
         format: int32 (images,), index into `formats`.
         mode: int32 (images,), index into `modes`, Pillow's names.
-        digests: uint8 (images, 32), of the file's content.
+        digests: 32 bytes (images,), of the file's content.
         hashes: uint8 (images, 8), perceptual.
         glances: uint8 (images, 48), colours at a glance.
         seconds: time that the pass took.
@@ -91,13 +121,10 @@ class Survey:
         self.label, self.classes = labels.codes, labels.names
         self.problems: dict[int, str] = {}
         self.readable = np.zeros(count, bool)
-        self.width = np.zeros(count, np.int32)
-        self.height = np.zeros(count, np.int32)
+        self.width, self.height, self.format, self.mode = np.zeros((4, count), np.int32)
         self.formats: list[str] = []
         self.modes: list[str] = []
-        self.format = np.zeros(count, np.int32)
-        self.mode = np.zeros(count, np.int32)
-        self.digests = np.zeros((count, DIGEST_BYTES), np.uint8)
+        self.digests = np.zeros(count, "V32")
         self.hashes = np.zeros((count, 8), np.uint8)
         self.glances = np.zeros((count, GLANCE * GLANCE * 3), np.uint8)
         self.seconds = 0.0
@@ -138,6 +165,14 @@ class Survey:
         """Return Pillow's name of an image's file format."""
         return self.formats[int(self.format[number])]
 
+    def class_names(self, codes: Int64Array) -> str:
+        """Return the names of the first of some classes, and the number of the others."""
+        return listed([self.classes[code] for code in codes])
+
+    def class_sizes(self, chosen: BoolArray) -> Int64Array:
+        """Return the number of chosen images of each class."""
+        return np.bincount(self.label[chosen], minlength=len(self.classes))
+
     def item(self, number: int, detail: str = "") -> Item:
         """Return an image for a finding."""
         return Item(self.path(number), self.file(number), detail)
@@ -146,22 +181,89 @@ class Survey:
         """Return images for a finding, with their sizes."""
         return [self.item(int(n), f"{self.width[n]}x{self.height[n]}") for n in numbers]
 
-    def record(self, number: int, facts: ImageFacts) -> None:
-        """Record what is known of an image."""
-        if facts.problem:
-            self.problems[number] = facts.problem
+    def record(self, number: int, facts: ImageFacts | str) -> None:
+        """Record what is known of an image, or its problem."""
+        if isinstance(facts, str):
+            self.problems[number] = facts
             return
         self.readable[number] = True
         self.width[number], self.height[number] = facts.width, facts.height
         self.format[number] = _number_of(facts.format, self.formats)
         self.mode[number] = _number_of(facts.mode, self.modes)
-        self.digests[number] = np.frombuffer(facts.digest, np.uint8)
+        self.digests[number] = facts.digest
         self.hashes[number], self.glances[number] = facts.hash, facts.glance
 
     def _place(self, number: int) -> tuple[Part, str]:
         part = self.parts[self.part[number]]
         begin = self._ends[self.part[number]] - len(part.images)
         return part, part.images.paths[number - begin]
+
+
+def find_parts(
+    root: Path, *, validation: Path | None = None, validation_share: float | None = None
+) -> list[Part]:
+    """List the images of each part of a data set.
+
+    Args:
+        root: folder with one folder a class, or one a split. Training learns from the split
+            `train`, or from the first if there is none of that name.
+        validation: another folder of classes, to judge on.
+        validation_share: share of the classes that training holds back to judge on. With too few
+            classes for that, no part is held back.
+
+    Returns:
+        The parts, exactly one of them trained on.
+
+    Raises:
+        InputError: a folder is missing, or has no images of classes.
+    """
+    if splits := split_folders(root) if root.is_dir() else []:
+        trained = "train" if "train" in splits else splits[0]
+        parts = [
+            _listed_part(
+                name,
+                root / name,
+                f"{name}/",
+                is_trained=name == trained,
+                must_be_unseen=name == "unseen",
+            )
+            for name in splits
+        ]
+    else:
+        parts = [_listed_part("", root, is_trained=True)]
+    if validation_share is not None:
+        parts = [each for part in parts for each in _hold_back(part, validation_share)]
+    if validation is not None:
+        prefix = f"{validation}/"
+        parts.append(
+            _listed_part("validation", validation, prefix, is_judged=True, must_be_unseen=True)
+        )
+    return parts
+
+
+def _listed_part(name: str, folder: Path, prefix: str = "", **uses: bool) -> Part:
+    listing = find_images(folder)
+    return Part(name, listed_images(listing), listing, prefix, **uses)
+
+
+def _hold_back(part: Part, share: float) -> list[Part]:
+    """Split the part that is trained on as `--validation_share` does; leave the others whole."""
+    if not part.is_trained:
+        return [part]
+    try:
+        held = hold_back_classes(part.images.items.codes, share, seed=0)  # as training does
+    except InputError:  # `check_classes` reports it
+        return [part]
+    return [
+        replace(part, images=part.images.select(~held)),
+        replace(
+            part,
+            name=f"{part.name} held back".strip(),
+            images=part.images.select(held),
+            is_trained=False,
+            is_judged=True,
+        ),
+    ]
 
 
 def survey_images(root: Path, parts: Sequence[Part], *, progress: bool = False) -> Survey:
@@ -176,25 +278,16 @@ def survey_images(root: Path, parts: Sequence[Part], *, progress: bool = False) 
         The `Survey`.
     """
     survey = Survey(root, parts)
-    cv2.setNumThreads(1)  # OpenCV's own threads would compete with these
     start = time.monotonic()
-    bar = progress_bar(total=len(survey), title="reading", unit="images", shown=progress)
-    with bar, ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
-        try:
-            for begin in range(0, len(survey), IMAGES_AT_ONCE):
-                numbers = range(begin, min(begin + IMAGES_AT_ONCE, len(survey)))
-                files = [survey.file(number) for number in numbers]
-                for number, facts in zip(numbers, threads.map(inspect_image, files), strict=True):
-                    survey.record(number, facts)
-                    bar.update()
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)  # an interrupt ends it soon
-            raise
+    files = map(survey.file, range(len(survey)))
+    facts = read_with_threads(_inspect_image, files, len(survey), progress=progress)
+    for number, each in enumerate(facts):
+        survey.record(number, each)
     survey.seconds = time.monotonic() - start
     return survey
 
 
-def inspect_image(file: Path) -> ImageFacts:
+def _inspect_image(file: Path) -> ImageFacts | str:
     """Read an image file once, and return what it is or what is wrong with it."""
     try:
         data = read_file(file)
@@ -203,9 +296,9 @@ def inspect_image(file: Path) -> ImageFacts:
             width, height = header.size
             kind, mode = header.format or "unknown", header.mode
     except InputError as error:
-        return ImageFacts(problem=str(error).removeprefix(f"{file}: "))
+        return str(error).removeprefix(f"{file}: ")
     look = hash_and_glance(resample(pixels, HASH_IMAGE_SIZE))
-    return ImageFacts("", width, height, kind, mode, data_digest(data), *look)
+    return ImageFacts(width, height, kind, mode, data_digest(data), *look)
 
 
 def _number_of(name: str, names: list[str]) -> int:
