@@ -157,10 +157,8 @@ def check_colour_modes(survey: Survey) -> Iterator[Finding]:
     )
     trained = survey.is_trained & survey.readable
     sizes = survey.class_sizes(trained)
-    apart = np.flatnonzero(
-        (sizes > 1) & (survey.class_sizes(trained & (survey.mode != usual)) == sizes)
-    )
-    if len(apart):
+    others = survey.class_sizes(trained & (survey.mode != usual))
+    if len(apart := np.flatnonzero((sizes > 1) & (others == sizes))):
         yield make_finding(
             "modes_tell_classes",
             f"{counted(len(apart), 'class has', 'classes have')} no image that is "

@@ -88,8 +88,7 @@ class _StepTimer(keras.callbacks.Callback):
         self.seconds: dict[int, float] = {}
         self.memory: dict[int, float] = {}
         self.num_done = 0
-        self._first = 0.0
-        self._begin = 0.0
+        self._first = self._begin = 0.0
 
     def order(self) -> Iterator[int]:
         """Yield the sizes of the batches, without end: one to trace the step, then both in turn."""

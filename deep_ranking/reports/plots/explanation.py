@@ -1,13 +1,12 @@
 """The picture of an `Explanation`: heatmaps over both images, and the share of each part."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from deep_ranking.files.array_types import FloatArray, UInt8Array
 from deep_ranking.reports.explain import PART_NAMES, Explanation
 
 COLORMAP = "plasma"
@@ -36,16 +35,17 @@ def explanation_figure(
     grid = figure.add_gridspec(2, columns + 1, width_ratios=widths)
     overlays = []
     for row, (image, name) in enumerate(zip(explanation.images, names, strict=True)):
-        ax = figure.add_subplot(grid[row, 0])
+        ax = figure.add_subplot(grid[row, 0], xticks=[], yticks=[])
         ax.imshow(image)
-        _without_ticks(ax).set_xlabel(_printable(name), parse_math=False)
-        for column, part in enumerate(explanation.heatmaps, start=1):
-            ax = figure.add_subplot(grid[row, column])
-            heatmap = explanation.heatmaps[part][row]
-            _without_ticks(_draw_heatmap(image, heatmap, ax))
+        ax.set_xlabel(_printable(name), parse_math=False)
+        for column, (part, heatmaps) in enumerate(explanation.heatmaps.items(), start=1):
+            ax = figure.add_subplot(grid[row, column], xticks=[], yticks=[])
+            heatmap, adds = heatmaps[row], explanation.parts_of_image[part][row]
+            ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+            # The square root keeps weak places visible without hiding the image below the strong.
+            ax.imshow(heatmap, cmap=COLORMAP, vmin=0, vmax=1, alpha=0.7 * np.sqrt(heatmap))
             if row == 0:
                 ax.set_title(PART_NAMES[part])
-            adds = explanation.parts_of_image[part][row]
             ax.set_xlabel(f"adds {adds:+.3f}" + ("" if heatmap.any() else ", no place for it"))
             overlays.append(ax)
     figure.colorbar(
@@ -56,34 +56,17 @@ def explanation_figure(
         label="what a place adds to the similarity, as a share of the strongest\n"
         "place in the same heatmap; grey: nothing, or against it",
     )
-    _draw_parts(explanation, figure.add_subplot(grid[:, columns]))
+    _draw_parts(explanation.parts, figure.add_subplot(grid[:, columns]))
     return figure
 
 
-def _draw_heatmap(image: UInt8Array, heatmap: FloatArray, ax: Axes) -> Axes:
-    """Draw a heatmap (size, size), 0 to 1, over the image in grey."""
-    ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-    # The square root keeps weak places visible without hiding the image below the strong ones.
-    ax.imshow(heatmap, cmap=COLORMAP, vmin=0, vmax=1, alpha=0.7 * np.sqrt(heatmap))
-    return ax
-
-
-def _draw_parts(explanation: Explanation, ax: Axes) -> Axes:
-    parts = explanation.parts
+def _draw_parts(parts: Mapping[str, float], ax: Axes) -> None:
     labels = [f"{PART_NAMES[name]}\n{value:+.3f}" for name, value in parts.items()]
     ax.barh(labels, list(parts.values()), color="C0")
     ax.invert_yaxis()
     ax.axvline(0, color="black", linewidth=0.8)
     ax.grid(axis="x", alpha=0.3)
-    ax.set_title("share of each part")
-    ax.set_xlabel("adds to the cosine (mean of both)")
-    return ax
-
-
-def _without_ticks(ax: Axes) -> Axes:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    return ax
+    ax.set(title="share of each part", xlabel="adds to the cosine (mean of both)")
 
 
 def _printable(name: str) -> str:

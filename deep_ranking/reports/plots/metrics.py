@@ -47,8 +47,7 @@ def plot_distances(
     for distances, label, color in ((same, "same class", "C0"), (different, "different", "C1")):
         ax.hist(distances, bins=bins, density=True, alpha=0.6, color=color, label=label)
     ax.axvline(threshold, color="black", linestyle="--", label=f"equal error at {threshold:.3f}")
-    ax.set_xlabel("distance")
-    ax.set_ylabel("density of pairs")
+    ax.set(xlabel="distance", ylabel="density of pairs")
     ax.legend()
     return ax
 
@@ -74,12 +73,9 @@ def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes
     depths = np.unique(np.concatenate([[1], ranks]))
     recall = np.searchsorted(ranks, depths, side="right") / len(ranks)
     ax.plot(depths, recall, marker=".", drawstyle="steps-post")
-    ax.set_xscale("log")
-    ax.set_xlim(0.9, max(10, depths[-1]) * 1.1)
+    ax.set(xscale="log", xlim=(0.9, max(10, depths[-1]) * 1.1), ylim=(0, 1.02))
+    ax.set(xlabel="k, number of nearest images", ylabel="recall@k")
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_ylim(0, 1.02)
-    ax.set_xlabel("k, number of nearest images")
-    ax.set_ylabel("recall@k")
     ax.grid(alpha=0.3)
     return ax
 
@@ -103,8 +99,8 @@ def plot_confusions(
     ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3)
     ax.set_yticks(range(len(pairs)), names, parse_math=False)
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.1 * max([*shares, 0.1]))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_xlim(0, 1.1 * max([*shares, 0.1]))
     ax.set_xlabel("images whose nearest wrong image is of the second class")
     return ax
 
@@ -131,10 +127,9 @@ def plot_negatives(
     means, lows, highs = zip(*precisions, strict=True)
     ax.plot(shares, means, marker="o")
     ax.fill_between(shares, lows, highs, alpha=0.2)
+    label = f"share of in-class negatives: {in_class}"
+    ax.set(xlabel=label, ylabel="similarity precision", ylim=(0, 1.02))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_ylim(0, 1.02)
-    ax.set_xlabel(f"share of in-class negatives: {in_class}")
-    ax.set_ylabel("similarity precision")
     ax.grid(alpha=0.3)
     return ax
 
@@ -166,9 +161,8 @@ def plot_samplings(
         style = "o-" if number % 2 == 0 else "s--"
         ax.errorbar(shares, np.mean(values, axis=0), errors, fmt=style, capsize=3, label=name)
     ax.axhline(before, color="black", linestyle=":", label="before training")
+    ax.set(xlabel="share of out-of-class negatives in training", ylabel=metric)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_xlabel("share of out-of-class negatives in training")
-    ax.set_ylabel(metric)
     ax.grid(alpha=0.3)
     ax.legend()
     return ax

@@ -67,9 +67,8 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
             _draw_framed(ax, image, column, top, color)
             words = f"{mark}{distance:.3f}"
             ax.text(column + 0.5, top + 1.04, words, fontsize=8, ha="center", va="top")
-    ax.set_xlim(0, columns)
-    ax.set_ylim(len(rows) * ROW_HEIGHT - 0.08, -0.2)  # downwards
-    ax.set_aspect("equal")
+    downwards = len(rows) * ROW_HEIGHT - 0.08, -0.2
+    ax.set(xlim=(0, columns), ylim=downwards, aspect="equal")
     ax.set_axis_off()
     return figure
 
@@ -101,10 +100,10 @@ def embedding_map(
     ax = ax or new_axes(width=9, height=9)
     points = map_points(embeddings, seed=seed)
     names, codes = np.unique(np.asarray(classes), return_inverse=True)
+    # The first two colormaps have a colour a class: numbers choose among them, without blending.
     colormap = "tab10" if len(names) <= 10 else "tab20" if len(names) <= 20 else "gist_rainbow"
-    colors = matplotlib.colormaps[colormap](np.linspace(0, 1, max(len(names), 1)))
-    if len(names) <= 20:  # these two colormaps have a colour a class: do not blend them
-        colors = matplotlib.colormaps[colormap](np.arange(len(names)))
+    values = np.arange(len(names)) if len(names) <= 20 else np.linspace(0, 1, len(names))
+    colors = matplotlib.colormaps[colormap](values)
     low, high = points.min(axis=0), points.max(axis=0)
     side = THUMBNAIL_SHARE * (float((high - low).max()) or 1.0)
     ax.scatter(points[:, 0], points[:, 1], s=12, c=colors[codes], zorder=1)
@@ -124,11 +123,8 @@ def embedding_map(
             box = {"facecolor": "white", "edgecolor": colors[code], "alpha": 0.8, "pad": 2}
             name = shortened(str(names[code]))
             ax.text(x, y, name, bbox=box, ha="center", zorder=4, parse_math=False)
-    ax.set_xlim(low[0] - side, high[0] + side)
-    ax.set_ylim(low[1] - side, high[1] + side)
-    ax.set_aspect("equal")
-    ax.set_xticks([])
-    ax.set_yticks([])
+    (left, bottom), (right, top) = low - side, high + side
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
     return ax
 
 
