@@ -169,7 +169,7 @@ def test_distances_cosines_and_summary_of_listed_pairs(folder):
 
 def test_crossed_pairs_are_all_of_one_with_all_of_the_other(monkeypatch):
     monkeypatch.setattr("deep_ranking.reports.comparing.PAIRS_AT_ONCE", 2)
-    pairs = CrossedPairs.of(["a", "b"], ["c", "a", "d"])
+    pairs = CrossedPairs(["a", "b"], ["c", "a", "d"])
     assert sorted(pairs.paths) == ["a", "b", "c", "d"] and len(pairs) == 6
     rows = unit_rows(4)
     comparison = Comparison(pairs, rows)
@@ -180,7 +180,7 @@ def test_crossed_pairs_are_all_of_one_with_all_of_the_other(monkeypatch):
 
 
 def test_pairs_of_a_broken_image_are_left_out():
-    pairs = CrossedPairs.of(["a", "b"], ["c", "d"])
+    pairs = CrossedPairs(["a", "b"], ["c", "d"])
     rows = unit_rows(4)
     rows[pairs.paths.index("d")] = np.nan
     comparison = Comparison(pairs, rows)
@@ -193,7 +193,7 @@ def test_pairs_of_a_broken_image_are_left_out():
 
 
 def test_rows_are_compared_as_they_are_read():
-    pairs = CrossedPairs.of([f"a{n}" for n in range(100)], [f"b{n}" for n in range(100)])
+    pairs = CrossedPairs([f"a{n}" for n in range(100)], [f"b{n}" for n in range(100)])
     comparison = Comparison(pairs, unit_rows(200))
     next(comparison.rows())
     assert comparison.summary()["pairs"] == 100  # of 10,000

@@ -152,7 +152,7 @@ def _pairs(args: argparse.Namespace) -> "ListedPairs | CrossedPairs":
         if not args.skip_broken:
             pairs.check_images_exist()
         return pairs
-    return CrossedPairs.of(_images(args.image1), _images(args.image2))
+    return CrossedPairs(_images(args.image1), _images(args.image2))
 
 
 def _images(path: Path) -> list[str]:

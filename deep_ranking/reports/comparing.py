@@ -21,6 +21,7 @@ from deep_ranking.files.csv_lines import read_lines
 from deep_ranking.files.words import counted
 from deep_ranking.images import resolve_image_paths
 from deep_ranking.metrics import METRICS, cosine_at, pair_distances, pair_metrics
+from deep_ranking.metrics.distances import slices
 from deep_ranking.model.calibration import Calibration, probability_of_same
 
 LABELS = {"1": True, "same": True, "0": False, "different": False}
@@ -49,8 +50,7 @@ class ListedPairs:
 
     def blocks(self) -> Iterator[tuple[Int32Array, BoolArray | None]]:
         """Yield blocks of pairs in order: their rows, and whether each is of one class."""
-        for begin in range(0, len(self), PAIRS_AT_ONCE):
-            part = slice(begin, begin + PAIRS_AT_ONCE)
+        for part in slices(len(self), PAIRS_AT_ONCE):
             yield self.rows[part], None if self.same is None else self.same[part]
 
     def check_images_exist(self) -> None:
@@ -78,36 +78,33 @@ class ListedPairs:
         )
 
 
-@dataclass(frozen=True)
 class CrossedPairs:
     """All pairs of an image of one list with an image of another.
 
+    Args:
+        first: paths of the first images.
+        second: paths of the second, which may be among the first.
+
     Attributes:
         paths: the images, each once.
-        first: int32, indices into `paths`.
-        second: int32, likewise.
     """
 
-    paths: list[str]
-    first: Int32Array
-    second: Int32Array
-
-    @classmethod
-    def of(cls, first: Sequence[str], second: Sequence[str]) -> "CrossedPairs":
-        """Return the pairs of two lists of paths, which may share some."""
+    def __init__(self, first: Sequence[str], second: Sequence[str]) -> None:
         numbers = {path: number for number, path in enumerate(dict.fromkeys((*first, *second)))}
-        rows = [np.array([numbers[path] for path in each], np.int32) for each in (first, second)]
-        return cls(list(numbers), *rows)
+        self.paths = list(numbers)
+        self._first, self._second = (
+            np.array([numbers[path] for path in each], np.int32) for each in (first, second)
+        )
 
     def __len__(self) -> int:
         """Return the number of pairs."""
-        return len(self.first) * len(self.second)
+        return len(self._first) * len(self._second)
 
     def blocks(self) -> Iterator[tuple[Int32Array, None]]:
         """Yield blocks of pairs: the first image with all of the other list, then the second ..."""
-        for number in self.first:
-            for begin in range(0, len(self.second), PAIRS_AT_ONCE):
-                others = self.second[begin : begin + PAIRS_AT_ONCE]
+        for number in self._first:
+            for part in slices(len(self._second), PAIRS_AT_ONCE):
+                others = self._second[part]
                 yield np.column_stack([np.full_like(others, number), others]), None
 
 
@@ -174,6 +171,7 @@ class Comparison:
 
     Attributes:
         columns: names of the columns of a row.
+        value_name: that of the metric's column.
     """
 
     def __init__(
@@ -186,40 +184,32 @@ class Comparison:
     ) -> None:
         self.metric = metric
         self.calibration = calibration
+        self._is_distance = metric == METRICS[0]
+        self.value_name = "distance" if self._is_distance else metric
         self.columns = ["image1", "image2", self.value_name, "probability"]
         if isinstance(pairs, ListedPairs) and pairs.same is not None:
             self.columns.append("same")
         self._pairs = pairs
         self._embeddings = embeddings
         self._totals = np.zeros(3)  # of pairs, distances, squared distances
-        self._nearest = np.inf, ("", "")
+        self._nearest: tuple[float, tuple[str, ...]] = np.inf, ()
         self._same = array("b")
         self._distances = array("d")
-
-    @property
-    def value_name(self) -> str:
-        """Name of the metric's column."""
-        return "distance" if self.metric == METRICS[0] else self.metric
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Compare the pairs in order, and yield a row for each."""
         whole = ~np.isnan(self._embeddings[:, 0])
-        paths = self._pairs.paths
         for rows, same in self._pairs.blocks():
             kept = whole[rows].all(axis=1)
-            first, second = rows[kept].T
-            distances = pair_distances(self._embeddings, self._embeddings, first, second)
-            self._add(rows[kept], distances, None if same is None else same[kept])
+            distances = pair_distances(self._embeddings, self._embeddings, *rows[kept].T)
             labels = None if same is None else same[kept].astype(int).tolist()
-            for number, (one, other) in enumerate(rows[kept].tolist()):
-                distance = float(distances[number])
-                row = {
-                    "image1": paths[one],
-                    "image2": paths[other],
-                    self.value_name: self._value(distance),
-                    "probability": probability_of_same(distance, self.calibration),
-                }
-                yield row if labels is None else row | {"same": labels[number]}
+            pairs = [tuple(self._pairs.paths[row] for row in pair) for pair in rows[kept].tolist()]
+            self._add(pairs, distances, labels)
+            for number, (pair, distance) in enumerate(zip(pairs, distances.tolist(), strict=True)):
+                probability = probability_of_same(distance, self.calibration)
+                label = () if labels is None else (labels[number],)
+                values = *pair, self._value(distance), probability, *label
+                yield dict(zip(self.columns, values, strict=True))
 
     def summary(self) -> dict[str, Any]:
         """Return a summary of the pairs compared so far.
@@ -236,12 +226,12 @@ class Comparison:
             raise InputError("no pair is left: each has an image that cannot be read")
         distance, pair = self._nearest
         # The mean cosine is the cosine at the root mean square of the distances.
-        is_distance = self.metric == METRICS[0]
+        mean = total / count if self._is_distance else cosine_at(sqrt(squares / count))
         found: dict[str, Any] = {
             "pairs": int(count),
             "images": len(self._pairs.paths),
             "left_out": len(self._pairs) - int(count),
-            "mean": total / count if is_distance else cosine_at(sqrt(squares / count)),
+            "mean": mean,
             "nearest": self._value(distance),
             "nearest_pair": pair,
         }
@@ -256,16 +246,17 @@ class Comparison:
         return found
 
     def _value(self, distance: float) -> float:
-        return distance if self.metric == METRICS[0] else cosine_at(distance)
+        return distance if self._is_distance else cosine_at(distance)
 
-    def _add(self, rows: Int32Array, distances: Float64Array, same: BoolArray | None) -> None:
-        if not len(rows):
+    def _add(
+        self, pairs: list[tuple[str, ...]], distances: Float64Array, labels: list[int] | None
+    ) -> None:
+        if not pairs:
             return
-        self._totals += len(rows), distances.sum(), (distances**2).sum()
-        least = int(np.argmin(distances))
-        if distances[least] < self._nearest[0]:
-            one, other = (self._pairs.paths[number] for number in rows[least])
-            self._nearest = float(distances[least]), (one, other)
-        if same is not None:
-            self._same.extend(same.tolist())
+        self._totals += len(pairs), distances.sum(), (distances**2).sum()
+        nearest = int(np.argmin(distances))
+        if distances[nearest] < self._nearest[0]:
+            self._nearest = float(distances[nearest]), pairs[nearest]
+        if labels is not None:
+            self._same.extend(labels)
             self._distances.extend(distances.tolist())

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -142,20 +143,17 @@ def without_nan(value: Any) -> Any:
 
 def _embedders(model: keras.Model, weights: str | None, *, baselines: bool) -> dict[str, Embedder]:
     """Return for each method a function from image paths to embeddings, open for a `with` block."""
-
-    def of_network(network: keras.Model) -> Embedder:
-        return lambda paths: embedded_images(network, paths)
-
-    def of_baseline(name: str) -> Embedder:
-        return lambda paths: nullcontext(baseline_features(name, paths, progress=True))
-
-    embedders = {MODEL: of_network(model)}
+    embedders: dict[str, Embedder] = {MODEL: partial(embedded_images, model)}
     if baselines:
         config = model.network_config
-        embedders[BACKBONE] = of_network(untrained_backbone(config, weights))
-        size = config.seen_size
-        if size != config.image_size:
-            enlarged = untrained_backbone(config, weights, enlarged=True)
-            embedders[f"{BACKBONE}, {size} px"] = of_network(enlarged)
-        embedders |= {name: of_baseline(name) for name in BASELINES}
+        network = untrained_backbone(config, weights)
+        embedders[BACKBONE] = partial(embedded_images, network)
+        if config.seen_size != config.image_size:
+            network = untrained_backbone(config, weights, enlarged=True)
+            embedders[f"{BACKBONE}, {config.seen_size} px"] = partial(embedded_images, network)
+        embedders |= {name: partial(_baseline, name) for name in BASELINES}
     return embedders
+
+
+def _baseline(name: str, paths: list[str]) -> AbstractContextManager[Float32Array]:
+    return nullcontext(baseline_features(name, paths, progress=True))

@@ -34,7 +34,7 @@ from keras.layers import Concatenate, MaxPooling2D, UnitNormalization
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray, UInt8Array
-from deep_ranking.metrics import row_distances
+from deep_ranking.metrics import first_non_finite_row, row_distances
 from deep_ranking.model.network import backbone_blocks
 
 CONVNET = "convnet"
@@ -118,10 +118,15 @@ def explain(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explan
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(maps)
         merged, linear, embeddings = above(maps, training=False)
-        _check_finite(embeddings.numpy())
+        rows = embeddings.numpy()
+        if (bad := first_non_finite_row(rows)) is not None:
+            raise InputError(
+                f"image {bad + 1}: its embedding is not finite (NaN or infinity); the model's "
+                "training has failed"
+            )
         kernel, bias = embedding.get_weights()
         lengths = np.linalg.norm(linear.numpy(), axis=1, keepdims=True)
-        towards = embeddings.numpy()[::-1] / np.maximum(lengths, MIN_LENGTH)
+        towards = rows[::-1] / np.maximum(lengths, MIN_LENGTH)
         added = merged * (towards @ kernel.T)  # (2, rows of the kernel)
     gradients = tape.gradient(added, maps)
     parts = {name: added.numpy()[:, part_of_row == name].sum(axis=1) for name in map_layers}
@@ -129,7 +134,6 @@ def explain(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explan
         name: np.sum(values.numpy() * gradient.numpy(), axis=-1)
         for name, values, gradient in zip(map_layers, maps, gradients, strict=True)
     }
-    rows = embeddings.numpy()
     return Explanation(
         images=images,
         distance=float(row_distances(rows[:1], rows[1:])[0]),
@@ -202,27 +206,24 @@ def _is_on_every_path(model: keras.Model, layer: keras.layers.Layer) -> bool:
     return True
 
 
-def _check_finite(embeddings: FloatArray) -> None:
-    for number, row in enumerate(embeddings, start=1):
-        if not np.isfinite(row).all():
-            raise InputError(
-                f"image {number}: its embedding is not finite (NaN or infinity); the model's "
-                "training has failed"
-            )
-
-
 def _heatmaps(model: keras.Model, layer: str, places: FloatArray) -> FloatArray:
-    """Return what the places of a layer's map add (2, rows, columns), spread over the pixels."""
+    """Return what the places of a layer's map add (2, rows, columns), spread over the pixels.
+
+    The strongest pixel of each image is 1, unless all are 0.
+    """
     size = model.input.shape[1]
     if layer in model.backbone_layers:
         seen_size = model.network_config.seen_size
         # A power of 2, although a pooling may leave out an odd row.
         stride = 2 ** round(math.log2(seen_size / places.shape[1]))
-        return _scale(_interpolate(places, size, stride * size / seen_size))
-    convolution = model.get_layer(layer)
-    return _scale(
-        _paint(places, _windows(size, convolution.kernel_size[0], convolution.strides[0]))
-    )
+        heatmaps = _interpolate(places, size, stride * size / seen_size)
+    else:
+        convolution = model.get_layer(layer)
+        windows = _windows(size, convolution.kernel_size[0], convolution.strides[0])
+        bordered = np.pad(places, ((0, 0), (0, 1), (0, 1)))  # index -1 finds a zero
+        heatmaps = bordered[:, windows][:, :, windows]
+    highest = heatmaps.max(axis=(1, 2), keepdims=True)
+    return heatmaps / np.where(highest > 0, highest, 1)
 
 
 def _interpolate(maps: FloatArray, size: int, width: float) -> FloatArray:
@@ -244,15 +245,3 @@ def _windows(size: int, kernel_size: int, stride: int) -> npt.NDArray[np.int_]:
     padding = max((places - 1) * stride + kernel_size - size, 0) // 2
     place, offset = np.divmod(np.arange(size) + padding, stride)
     return np.where((offset < kernel_size) & (place < places), place, -1)
-
-
-def _paint(maps: FloatArray, windows: npt.NDArray[np.int_]) -> FloatArray:
-    """Return maps (2, rows, columns) with each place painted over the pixels that it sees."""
-    bordered = np.pad(maps, ((0, 0), (0, 1), (0, 1)))  # index -1 finds a zero
-    return bordered[:, windows][:, :, windows]
-
-
-def _scale(heatmaps: FloatArray) -> FloatArray:
-    """Return heatmaps divided by their maximum, unless that is 0."""
-    highest = heatmaps.max(axis=(1, 2), keepdims=True)
-    return heatmaps / np.where(highest > 0, highest, 1)
