@@ -24,6 +24,7 @@ from deep_ranking.metrics import METRICS, cosine_at, pair_distances, pair_metric
 from deep_ranking.metrics.distances import slices
 from deep_ranking.model.calibration import Calibration, probability_of_same
 
+FORMS = {2: "image1,image2", 3: "image1,image2,label"}  # of a line, by its number of fields
 LABELS = {"1": True, "same": True, "0": False, "different": False}
 PAIRS_AT_ONCE = 4096
 
@@ -59,21 +60,19 @@ class ListedPairs:
         Raises:
             InputError: an image is missing; with the line of its first pair.
         """
-        for number, path in enumerate(self.paths):
+        for path in self.paths:
             if not os.path.exists(path):
-                raise self._error_of(number, f"{path}: no such image")
+                raise self.with_line(InputError(f"{path}: no such image"))
 
     def with_line(self, error: InputError) -> InputError:
         """Return an error that starts with an image's path, with the line of the image's pair."""
-        named = [n for n, path in enumerate(self.paths) if str(error).startswith(f"{path}: ")]
+        named = [path for path in self.paths if str(error).startswith(f"{path}: ")]
         if not named:
             return error
-        return self._error_of(max(named, key=lambda number: len(self.paths[number])), str(error))
-
-    def _error_of(self, number: int, problem: str) -> InputError:
+        number = self.paths.index(max(named, key=len))
         line = int(np.argmax((self.rows == number).any(axis=1))) + 1
         return InputError(
-            f"{self.file}:{line}: {problem}; mend the image, or leave such pairs out with "
+            f"{self.file}:{line}: {error}; mend the image, or leave such pairs out with "
             "--skip_broken"
         )
 
@@ -128,9 +127,8 @@ def read_image_pairs(path: str | os.PathLike[str]) -> ListedPairs:
     width = None
     for line, fields in read_lines(path, kind="pairs", hint="check --pairs"):
         width = width or len(fields)
-        if width not in (2, 3) or len(fields) != width:
-            forms = {2: "image1,image2", 3: "image1,image2,label"}
-            expected = forms.get(width, " or ".join(forms.values()))
+        if width not in FORMS or len(fields) != width:
+            expected = FORMS.get(width, " or ".join(FORMS.values()))
             found = counted(len(fields), "field") if fields else "an empty line"
             raise InputError(
                 f"{path}:{line}: expected {expected}, received {found}; quote a path that has "

@@ -111,25 +111,19 @@ def evaluate_model(
     return ModelEvaluation(
         methods,
         means_by_class(methods[MODEL], labels[0]),
-        extreme_queries(methods[MODEL], paths[0], NUM_EXTREME_QUERIES),
+        _extreme_queries(methods[MODEL], paths[0]),
         gain,
     )
 
 
-def extreme_queries(
-    evaluation: Evaluation, paths: list[str], count: int
-) -> dict[str, list[dict[str, Any]]]:
+def _extreme_queries(evaluation: Evaluation, paths: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Return the worst and the best queries by average precision, each with its value."""
-    values = evaluation.per_query["mean_average_precision"]
+    values = evaluation.per_query["mean_average_precision"].tolist()
     order = sorted(
-        (row for row in range(len(paths)) if not math.isnan(values[row])),
-        key=lambda row: (values[row], paths[row]),
+        (value, path) for value, path in zip(values, paths, strict=True) if not math.isnan(value)
     )
-
-    def listed(rows: list[int]) -> list[dict[str, Any]]:
-        return [{"path": paths[row], "average_precision": float(values[row])} for row in rows]
-
-    return {"worst": listed(order[:count]), "best": listed(order[::-1][:count])}
+    queries = [{"path": path, "average_precision": value} for value, path in order]
+    return {"worst": queries[:NUM_EXTREME_QUERIES], "best": queries[::-1][:NUM_EXTREME_QUERIES]}
 
 
 def without_nan(value: Any) -> Any:

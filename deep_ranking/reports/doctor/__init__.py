@@ -5,12 +5,4 @@ from deep_ranking.reports.doctor.examination import Examination, examine
 from deep_ranking.reports.doctor.findings import Finding
 from deep_ranking.reports.doctor.survey import Survey, find_parts, survey_images
 
-__all__ = [
-    "Estimate",
-    "Examination",
-    "Finding",
-    "Survey",
-    "examine",
-    "find_parts",
-    "survey_images",
-]
+__all__ = ["Estimate", "Examination", "Finding", "Survey", "examine", "find_parts", "survey_images"]

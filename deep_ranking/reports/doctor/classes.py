@@ -162,11 +162,8 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
     """Embed the images that are trained on, and check whose nearest are of another class.
 
     The vote is among as many of the nearest images as a class of median size has others, at most
-    30. Images of classes too small to win such a vote are no suspects.
-
-    Args:
-        survey: the images.
-        model_path: model file of train.py, best of a model that did not memorise these labels.
+    30. Images of classes too small to win such a vote are no suspects. The model file is one of
+    train.py, best of a model that did not memorise these labels.
 
     Raises:
         InputError: the model cannot be loaded, or an image is gone.
@@ -179,11 +176,12 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
         return
     model = load_model(model_path)
     with embedded_images(model, [str(survey.file(n)) for n in numbers.tolist()]) as embeddings:
+        ranked = rank_gallery(
+            embeddings, embeddings, exclude=np.arange(len(numbers)), nearest=NUM_NEIGHBOURS
+        )
+        # `astype` copies: a slice would keep the whole ranking in memory.
         near = [
-            (ranking.order[:, : ranking.distances.shape[1]].astype(np.int64), ranking.distances)
-            for ranking in rank_gallery(
-                embeddings, embeddings, exclude=np.arange(len(numbers)), nearest=NUM_NEIGHBOURS
-            )
+            (each.order[:, :NUM_NEIGHBOURS].astype(np.int64), each.distances) for each in ranked
         ]
     neighbours, distances = map(np.concatenate, zip(*near, strict=True))
     codes, sizes = np.unique(survey.label[numbers], return_inverse=True, return_counts=True)[1:]

@@ -81,19 +81,14 @@ class Estimate(NamedTuple):
 
 def planned_images(survey: Survey, config: TrainConfig, sampling: SamplingConfig) -> LabelledImages:
     """Return the images to train on, broken ones included, with the labels that sampling needs."""
-    images = survey.trained_images
+    images = next(part.images for part in survey.parts if part.is_trained)
     return with_folder_items(images, config.level or 1) if sampling.strategy == IN_CLASS else images
 
 
 def make_sampler(
     images: LabelledImages, config: TrainConfig, sampling: SamplingConfig
 ) -> Strategy | ClassBatches:
-    """Return what draws triplets or batches from images.
-
-    Args:
-        images: some of the `planned_images`.
-        config: the run; it decides the kind of batches.
-        sampling: how triplets are drawn, for a file or while training.
+    """Return what draws triplets or batches, as the run needs, from some of the `planned_images`.
 
     Raises:
         InputError: there are too few classes, or too few images in each.

@@ -1,5 +1,6 @@
 """All checks of a data set in turn, and their conclusion in one line."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,23 +42,19 @@ class Examination:
     findings: Sequence[Finding]
     estimates: Sequence[Estimate]
 
-    def num_findings(self, severity: str) -> int:
-        """Return the number of findings of a severity."""
-        return sum(each.severity == severity for each in self.findings)
-
     @property
     def fails(self) -> bool:
         """Whether training would fail."""
-        return self.num_findings(FAILS) > 0
+        return any(each.severity == FAILS for each in self.findings)
 
     @property
     def conclusion(self) -> str:
         """One line: whether training would fail, and the number of findings."""
-        problems = self.num_findings(FAILS)
-        counts = (self.num_findings(WARNING), "warning"), (self.num_findings(NOTE), "note")
-        rest = ", ".join(counted(number, noun) for number, noun in counts if number)
-        if problems:
-            return f"training would fail: {counted(problems, 'problem')}" + (rest and f", {rest}")
+        found = Counter(each.severity for each in self.findings)
+        rest = ", ".join(counted(found[each], each) for each in (WARNING, NOTE) if found[each])
+        if self.fails:
+            problems = counted(found[FAILS], "problem")
+            return f"training would fail: {problems}" + (rest and f", {rest}")
         return f"nothing stops training; {rest}" if rest else "nothing stops training, no findings"
 
     def as_json(self) -> dict[str, Any]:

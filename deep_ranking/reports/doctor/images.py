@@ -86,11 +86,9 @@ def _broken(survey: Survey, config: TrainConfig) -> Iterator[Finding]:
 
 
 def check_sizes(survey: Survey, image_size: int) -> Iterator[Finding]:
-    """Check for images that are small for the network, long, or of a size that few have.
+    """Check for images that are small for a network's input, long, or of a size that few have.
 
-    Args:
-        survey: the images.
-        image_size: side of the network's input in pixels.
+    The input is a square of `image_size` pixels a side.
     """
     readable = np.flatnonzero(survey.readable)
     if not len(readable):

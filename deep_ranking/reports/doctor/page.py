@@ -5,14 +5,7 @@ from collections.abc import Sequence
 from deep_ranking.reports.doctor.examination import Examination
 from deep_ranking.reports.doctor.findings import FAILS, Finding, Item
 from deep_ranking.reports.page.duplicate_groups import proportional_pixels
-from deep_ranking.reports.page.html import (
-    contents,
-    page,
-    paragraph,
-    section,
-    table,
-    thumbnail,
-)
+from deep_ranking.reports.page.html import contents, page, paragraph, section, table, thumbnail
 
 WIDTH = "7.5rem"  # of a thumbnail
 MOST_GROUPS, MOST_IMAGES = 24, 6  # groups of a finding, and images of each, that a page shows
@@ -22,12 +15,7 @@ MOST_ROWS = 100  # of the table of broken images, which cannot be shown
 def doctor_page(examination: Examination) -> str:
     """Return the page as HTML that loads nothing: the pictures are in it."""
     rows = [
-        (
-            part.name or "all",
-            f"{part.num_images:,}",
-            f"{part.num_readable:,}",
-            f"{part.num_classes:,}",
-        )
+        (part.name or "all", *(f"{number:,}" for number in part[1:4]))
         for part in examination.survey.summary()
     ]
     conclusion = examination.conclusion

@@ -99,8 +99,8 @@ class Survey:
         readable: bool (images,).
         width: int32 (images,), pixels as stored; this and all below are 0 for a broken image.
         height: int32 (images,).
-        format: int32 (images,), index into `formats`.
-        mode: int32 (images,), index into `modes`, Pillow's names.
+        format: int32 (images,), number of the file format in `formats`.
+        mode: int32 (images,), number of the colour mode in `modes`, by Pillow's names.
         digests: 32 bytes (images,), of the file's content.
         hashes: uint8 (images, 8), perceptual.
         glances: uint8 (images, 48), colours at a glance.
@@ -122,8 +122,8 @@ class Survey:
         self.problems: dict[int, str] = {}
         self.readable = np.zeros(count, bool)
         self.width, self.height, self.format, self.mode = np.zeros((4, count), np.int32)
-        self.formats: list[str] = []
-        self.modes: list[str] = []
+        self.formats: dict[str, int] = {}
+        self.modes: dict[str, int] = {}
         self.digests = np.zeros(count, "V32")
         self.hashes = np.zeros((count, 8), np.uint8)
         self.glances = np.zeros((count, GLANCE * GLANCE * 3), np.uint8)
@@ -132,11 +132,6 @@ class Survey:
     def __len__(self) -> int:
         """Return the number of images, broken ones included."""
         return len(self.part)
-
-    @property
-    def trained_images(self) -> LabelledImages:
-        """The images that are trained on, in order."""
-        return next(part.images for part in self.parts if part.is_trained)
 
     def summary(self) -> list[PartSummary]:
         """Return the number of images and classes of each part."""
@@ -163,7 +158,7 @@ class Survey:
 
     def format_of(self, number: int) -> str:
         """Return Pillow's name of an image's file format."""
-        return self.formats[int(self.format[number])]
+        return list(self.formats)[int(self.format[number])]
 
     def class_names(self, codes: Int64Array) -> str:
         """Return the names of the first of some classes, and the number of the others."""
@@ -188,8 +183,8 @@ class Survey:
             return
         self.readable[number] = True
         self.width[number], self.height[number] = facts.width, facts.height
-        self.format[number] = _number_of(facts.format, self.formats)
-        self.mode[number] = _number_of(facts.mode, self.modes)
+        self.format[number] = self.formats.setdefault(facts.format, len(self.formats))
+        self.mode[number] = self.modes.setdefault(facts.mode, len(self.modes))
         self.digests[number] = facts.digest
         self.hashes[number], self.glances[number] = facts.hash, facts.glance
 
@@ -299,9 +294,3 @@ def _inspect_image(file: Path) -> ImageFacts | str:
         return str(error).removeprefix(f"{file}: ")
     look = hash_and_glance(resample(pixels, HASH_IMAGE_SIZE))
     return ImageFacts(width, height, kind, mode, data_digest(data), *look)
-
-
-def _number_of(name: str, names: list[str]) -> int:
-    if name not in names:
-        names.append(name)
-    return names.index(name)

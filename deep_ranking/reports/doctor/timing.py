@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,6 @@ class _StepTimer(keras.callbacks.Callback):
         self.num_done = 0
         self._first = self._begin = 0.0
 
-    def order(self) -> Iterator[int]:
-        """Yield the sizes of the batches, without end: one to trace the step, then both in turn."""
-        yield self.sizes[0]
-        while True:
-            yield from self.sizes
-
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._begin = time.monotonic()
 
@@ -114,9 +109,7 @@ class _StepTimer(keras.callbacks.Callback):
         """Return the value at another size, on the straight line through the two measured."""
         small, large = self.sizes
         slope = max(0.0, measured[large] - measured[small]) / (large - small)
-        if size < large:
-            return max(0.0, measured[large] - slope * (large - size))
-        return measured[large] + slope * (size - large)
+        return max(0.0, measured[large] + slope * (size - large))
 
 
 def _reduced(network: NetworkConfig) -> tuple[NetworkConfig, float]:
@@ -148,7 +141,7 @@ def _time_steps(config: TrainConfig, trained: keras.Model) -> _StepTimer:
     rng = np.random.default_rng(0)
 
     def batches() -> Iterator[tuple[Any, Int32Array]]:
-        for rows in steps.order():
+        for rows in chain(sizes[:1], cycle(sizes)):  # the first traces the step
             inputs = tuple(
                 rng.uniform(0, 255, (rows, *tensor.shape[1:])).astype(np.float32)
                 for tensor in trained.inputs

@@ -34,18 +34,15 @@ def in_class_negatives(
         For each class the numbers of the classes of its in-class negatives; and a description of
         these, such as "of the query's category".
     """
+    every = np.arange(len(classes))
     if all("/" in name for name in classes):
         categories = np.array([name.rsplit("/", 1)[0] for name in classes])
-        _, codes = np.unique(categories, return_inverse=True)
-        members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-        others = [np.setdiff1d(members[code], [item]) for item, code in enumerate(codes)]
+        codes = np.unique(categories, return_inverse=True)[1]
+        others = [np.flatnonzero((codes == codes[item]) & (every != item)) for item in every]
         return others, "of the query's category"
-    every = np.arange(len(classes))
-    nearest = [
-        ranking.order[:, :1].astype(np.int64)
-        for ranking in rank_gallery(class_means, class_means, exclude=every, nearest=1)
-    ]
-    return list(np.concatenate(nearest)), "of the nearest other class"
+    ranked = rank_gallery(class_means, class_means, exclude=every, nearest=1)
+    nearest = np.concatenate([ranking.order[:, :1].astype(np.int64) for ranking in ranked])
+    return list(nearest), "of the nearest other class"
 
 
 def precision_over_shares(
@@ -65,8 +62,7 @@ def precision_over_shares(
     Args:
         embeddings: float array (images, dim).
         labels: array (images,) of classes.
-        in_class: for each class, in sorted order, the numbers of the classes of its in-class
-            negatives, from `in_class_negatives`.
+        in_class: first result of `in_class_negatives` for the sorted classes.
         shares: shares of in-class negatives, 0 to 1.
         seed: seed of the triplets and of the bootstrap over queries.
 
@@ -84,14 +80,11 @@ def precision_over_shares(
     by_class = np.argsort(triplet_classes, kind="stable")
     ends = np.cumsum(np.bincount(triplet_classes, minlength=len(names)))
     for code, members in enumerate(np.split(by_class, ends[:-1])):
-        kind = np.ones(len(names), np.int64)
-        kind[in_class[code]] = 0
-        kind[code] = 2
-        kinds = kind[codes]
-        for number in (0, 1):
-            pool = np.flatnonzero(kinds == number)
-            if len(pool):
-                negatives[number, members] = pool[rng.integers(len(pool), size=len(members))]
+        is_in_class = np.isin(codes, in_class[code])
+        for number, pool in enumerate((is_in_class, ~is_in_class & (codes != code))):
+            if pool.any():
+                chosen = rng.integers(np.count_nonzero(pool), size=len(members))
+                negatives[number, members] = np.flatnonzero(pool)[chosen]
     usable = (negatives >= 0).all(axis=0)
     if not usable.any():
         return None

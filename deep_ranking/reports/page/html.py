@@ -84,12 +84,7 @@ figcaption { font-size: .8rem; color: #444; overflow-wrap: anywhere; }
 
 
 def page(title: str, body: str) -> str:
-    """Return a page.
-
-    Args:
-        title: plain text.
-        body: HTML.
-    """
+    """Return a page; its title is plain text, its body HTML."""
     return PAGE.format(title=escaped(title), style=STYLE, body=body)
 
 
@@ -107,17 +102,9 @@ def readable(text: str) -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """Return a section with a heading that `contents` links to.
-
-    Args:
-        title: plain text.
-        *parts: HTML.
-    """
-    return (
-        f'<section id="{_anchor(title)}">\n<h2>{escaped(title)}</h2>\n'
-        + "\n".join(parts)
-        + "\n</section>"
-    )
+    """Return a section of HTML parts, below a heading in plain text that `contents` links to."""
+    heading = f'<section id="{_anchor(title)}">\n<h2>{escaped(title)}</h2>'
+    return "\n".join([heading, *parts, "</section>"])
 
 
 def contents(titles: Sequence[str]) -> str:

@@ -2,6 +2,9 @@
 
 All of them come from the nearest images of each image, as `RetrievalMetrics` has them when a set is
 searched for in itself. Memory grows with that table, (images, nearest), not with images x images.
+The functions take `labels`, an array (images,) of classes; `neighbours`, an integer array (images,
+nearest) of rows, nearest first, without the image itself; and `distances`, a float array of that
+shape, not negative.
 """
 
 from dataclasses import dataclass
@@ -105,15 +108,8 @@ def likely_mislabelled(
     weight of the farthest. So one copy of the image under another label, which
     `duplicates_across_classes` finds, does not decide alone.
 
-    Args:
-        labels: array (images,) of classes.
-        neighbours: integer array (images, nearest) of rows, nearest first, without the image
-            itself; columns after the 30th are not read.
-        distances: float array (images, nearest), not negative.
-        limit: most suspects to return.
-
     Returns:
-        Suspects by falling share; with equal shares, by row.
+        At most `limit` suspects by falling share; with equal shares, by row.
     """
     neighbours, distances = neighbours[:, :NUM_NEIGHBOURS], distances[:, :NUM_NEIGHBOURS]
     names, codes = np.unique(labels, return_inverse=True)
@@ -150,28 +146,20 @@ def duplicates_across_classes(
     below: float,
     limit: int = 30,
 ) -> list[Duplicate]:
-    """Return the pairs of images of different classes that are nearer than a tiny distance.
+    """Return the pairs of images of different classes that are nearer than `below`, or at 0.
 
-    Args:
-        labels: array (images,) of classes.
-        neighbours: integer array (images, nearest) of rows, without the image itself. A pair is
-            found if either image is among the nearest of the other.
-        distances: float array (images, nearest).
-        below: the tiny distance; only pairs below it are duplicates, and pairs at 0 always are.
-        limit: most pairs to return.
+    A pair is found if either image is among the nearest of the other.
 
     Returns:
-        Each pair once, by rising distance; with equal distances, by rows.
+        At most `limit` pairs, each once, by rising distance; with equal distances, by rows.
     """
     tiny = (distances < below) | (distances == 0)
     rows, columns = np.nonzero(tiny & (labels[neighbours] != labels[:, np.newaxis]))
     ends = np.sort(np.stack([rows, neighbours[rows, columns]], axis=1), axis=1)
     near = distances[rows, columns]
-    order = np.lexsort([near, ends[:, 1], ends[:, 0]])
-    ends, near = ends[order], near[order]
-    is_first = np.ones(len(ends), np.bool_)
-    is_first[1:] = (ends[1:] != ends[:-1]).any(axis=1)
-    ends, near = ends[is_first], near[is_first]
+    order = np.argsort(near, kind="stable")
+    ends, first = np.unique(ends[order], axis=0, return_index=True)
+    near = near[order[first]]
     chosen = np.argsort(near, kind="stable")[:limit]
     return [Duplicate(int(ends[pair, 0]), int(ends[pair, 1]), float(near[pair])) for pair in chosen]
 
@@ -181,15 +169,12 @@ def class_confusions(
 ) -> list[Confusion]:
     """Count for each class the other classes that its nearest wrong images are of.
 
-    Args:
-        labels: array (images,) of classes. Classes of one image are left out: every image near
-            such an image is wrong.
-        neighbours: integer array (images, nearest) of rows, nearest first, without the image
-            itself. An image with no wrong neighbour counts as confused with no class.
-        limit: most pairs of classes to return.
+    Classes of one image are left out: every image near such an image is wrong. An image with no
+    wrong neighbour counts as confused with no class.
 
     Returns:
-        Confusions by falling share; with equal shares, the pair of more images first, then by name.
+        At most `limit` confusions by falling share; with equal shares, the pair of more images
+        first, then by name.
     """
     names, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     found = codes[neighbours]

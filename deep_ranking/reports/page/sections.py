@@ -145,9 +145,7 @@ def _summary(evaluation: Evaluation, images: EmbeddedImages) -> list[str]:
 def _training(history: History) -> list[str]:
     measured = {name.removeprefix("val_") for row in history for name in row} - {"epoch"}
     known = {name for names in HISTORY_PICTURES.values() for name in names}
-    pictures = dict(HISTORY_PICTURES)
-    if others := tuple(sorted(measured - known)):
-        pictures["Other quantities"] = others
+    pictures = HISTORY_PICTURES | {"Other quantities": tuple(sorted(measured - known))}
     parts = []
     for title, names in pictures.items():
         if present := [name for name in names if name in measured]:
