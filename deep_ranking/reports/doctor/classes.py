@@ -11,7 +11,7 @@ from deep_ranking.datasets import hold_back_classes
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.words import counted
-from deep_ranking.metrics import rank_gallery
+from deep_ranking.metrics import retrieval_metrics
 from deep_ranking.reports.doctor.estimate import make_sampler, planned_images
 from deep_ranking.reports.doctor.findings import Finding, listed, make_finding
 from deep_ranking.reports.doctor.survey import Part, Survey
@@ -171,47 +171,35 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.model.file import load_model
 
-    numbers = np.flatnonzero(survey.is_trained & survey.readable)
+    numbers = np.flatnonzero(survey.is_trained & survey.readable).tolist()
     if len(numbers) < 2:
         return
+    labels = survey.label[numbers]
     model = load_model(model_path)
-    with embedded_images(model, [str(survey.file(n)) for n in numbers.tolist()]) as embeddings:
-        ranked = rank_gallery(
-            embeddings, embeddings, exclude=np.arange(len(numbers)), nearest=NUM_NEIGHBOURS
-        )
-        # `astype` copies: a slice would keep the whole ranking in memory.
-        near = [
-            (each.order[:, :NUM_NEIGHBOURS].astype(np.int64), each.distances) for each in ranked
+    with embedded_images(model, [str(survey.file(number)) for number in numbers]) as embeddings:
+        near = retrieval_metrics(embeddings, labels)
+    sizes = np.bincount(labels)
+    most = max(1, min(NUM_NEIGHBOURS, int(np.median(sizes[sizes > 0])) - 1))
+    suspects = likely_mislabelled(
+        np.array(survey.classes)[labels],
+        near.neighbours[:, :most],
+        near.distances[:, :most],
+        limit=len(numbers),
+    )
+    groups = [
+        [
+            survey.item(numbers[each.row], f"{each.label}: {each.share:.0%} {each.proposed}"),
+            survey.item(numbers[each.witness], f"{each.proposed}: the nearest such image"),
         ]
-    neighbours, distances = map(np.concatenate, zip(*near, strict=True))
-    codes, sizes = np.unique(survey.label[numbers], return_inverse=True, return_counts=True)[1:]
-    most = max(1, min(NUM_NEIGHBOURS, int(np.median(sizes)) - 1))
-    suspects = [
-        each
-        for each in likely_mislabelled(
-            np.array(survey.classes)[survey.label[numbers]],
-            neighbours[:, :most],
-            distances[:, :most],
-            limit=len(numbers),
-        )
-        if sizes[codes[each.row]] - 1 > most / 2
+        for each in suspects
+        if sizes[labels[each.row]] - 1 > most / 2
     ]
-    if suspects:
+    if groups:
         yield make_finding(
             "mislabelled",
-            f"{counted(len(suspects), 'image')} likely mislabelled, as {model_path.name} sees it",
+            f"{counted(len(groups), 'image')} likely mislabelled, as {model_path.name} sees it",
             "look at each beside its witness, and move it to the class proposed if that is right",
-            (
-                [
-                    survey.item(
-                        int(numbers[each.row]), f"{each.label}: {each.share:.0%} {each.proposed}"
-                    ),
-                    survey.item(
-                        int(numbers[each.witness]), f"{each.proposed}: the nearest such image"
-                    ),
-                ]
-                for each in suspects
-            ),
+            groups,
         )
 
 
