@@ -68,8 +68,7 @@ class ModelEvaluation:
         }
         if self.gain is not None:
             found["gain_over_backbone"] = {GAIN_METRIC: self.gain._asdict()}
-        without: dict[str, Any] = without_nan(found)
-        return without
+        return {key: without_nan(value) for key, value in found.items()}
 
 
 def evaluate_model(

@@ -58,8 +58,7 @@ def duplicates_page(
 
 def _figure(image: DuplicateImage, root: Path) -> str:
     first = "✓ keep" if image.is_keeper else f"{image.distance:.3f}"
-    size = f"{image.width}x{image.height}"
-    caption = f"{first}, {size}, {byte_size(image.num_bytes)}, {image.path}"
+    caption = f"{first}, {image.width}x{image.height}, {byte_size(image.num_bytes)}, {image.path}"
     kind = "hit" if image.is_keeper else ""
     path = root / image.path
     pixels = proportional_pixels(path)

@@ -115,8 +115,7 @@ def suspects(errors: LabelErrors, images: EmbeddedImages, read: ReadPixels) -> l
 
 def duplicates(errors: LabelErrors, images: EmbeddedImages, read: ReadPixels) -> list[str]:
     """Show near-duplicates across classes."""
-    limit = errors.duplicate_distance
-    rule = f"nearer than {limit:.4f}, a tenth of the distance at equal error"
+    rule = f"nearer than {errors.duplicate_distance:.4f}, a tenth of the distance at equal error"
     if not errors.duplicates:
         return [paragraph(f"None: no two images of different classes are {rule}.")]
     pairs = [

@@ -158,6 +158,8 @@ def picture(drawn: Axes | Figure, description: str, *, wide: bool = False) -> st
     with warnings.catch_warnings():
         # The font draws names in scripts that it lacks as boxes; the tables have them in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # A busy machine takes over a second to place a legend where it hides least.
+        warnings.filterwarnings("ignore", message="Creating legend with loc=.best. can be slow")
         figure.savefig(
             buffer,
             format="png",
