@@ -1,9 +1,10 @@
 """SHA-256 of the contents of files, and a table that remembers them.
 
-`known_contents.sqlite` in the user's cache folder maps path, size, time of change, inode and time
-of change of the inode to the SHA-256 of a file. Training, indexing and the doctor share it, so
-that no file is hashed twice. The table only saves time: where it cannot be read or written,
-every file is hashed.
+`known_contents.sqlite` maps path, size, time of change, inode and time of change of the inode to
+the SHA-256 of a file. It is in the folder that the environment variable DEEP_RANKING_CACHE names,
+or else in the user's cache folder: ~/.cache/deep_ranking on Linux. Training, indexing and the
+doctor share it, so that no file is hashed twice. The table only saves time: where it cannot be read
+or written, every file is hashed.
 """
 
 import hashlib
@@ -16,10 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import platformdirs
+
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.opening import open_regular
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.user_cache import user_cache_dir
 
 PathLike = str | os.PathLike[str]
 Status = tuple[int, int, int, int]
@@ -99,24 +101,20 @@ def content_digests(
     ):
         for begin in range(0, len(paths), FILES_AT_ONCE):
             part = paths[begin : begin + FILES_AT_ONCE]
-            found = [known.find(path) if trust_table else None for path in part]
-            missing = [path for path, content in zip(part, found, strict=True) if content is None]
-            results = iter(pool.map(hashed, missing))
-            contents: list[bytes | InputError] = []
+            found = {path: known.find(path) if trust_table else None for path in part}
+            contents: dict[PathLike, bytes | InputError] = {
+                path: content for path, content in found.items() if content is not None
+            }
+            missing = [path for path in found if path not in contents]
+            bar.update(len(part) - len(missing))
             learned = []
-            for path, content in zip(part, found, strict=True):
-                status = None
-                digest: bytes | InputError
-                if content is None:
-                    digest, status = next(results)
-                else:
-                    digest = content
-                if status is not None and isinstance(digest, bytes):
-                    learned.append((path, status, digest))
-                contents.append(digest)
+            for path, (content, status) in zip(missing, pool.map(hashed, missing), strict=True):
+                contents[path] = content
+                if status is not None and isinstance(content, bytes):
+                    learned.append((path, status, content))
                 bar.update()
             known.add(learned)  # before the caller, who may stop, gets any of them
-            yield from contents
+            yield from (contents[path] for path in part)
 
 
 class KnownContents:
@@ -125,7 +123,8 @@ class KnownContents:
     def __init__(self) -> None:
         self._base: sqlite3.Connection | None = None
         self._has_forgotten = False
-        folder = user_cache_dir()
+        named = os.environ.get("DEEP_RANKING_CACHE")
+        folder = Path(named or platformdirs.user_cache_dir("deep_ranking", appauthor=False))
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
         self._open(folder / TABLE)

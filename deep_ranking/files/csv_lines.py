@@ -10,20 +10,13 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.opening import open_regular
 
 BYTE_ORDER_MARK = "\ufeff"
-MAX_LINE_BYTES = 1 << 20  # a path has 4,096 at most
-BLOCK = 1 << 16
-
-
-class _LineTooLongError(Exception):
-    """A line is too long to hold paths: binary data, or endless zeros."""
+MAX_LINE_LENGTH = 1 << 20  # a path has 4,096 characters at most
 
 
 def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[str]]]:
@@ -40,8 +33,11 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
     """
     line = 0
     try:
-        with _open(path) as handle:
-            reader = csv.reader(handle, strict=True)
+        with open_regular(path) as file:
+            raw = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
+            # utf-8-sig: some editors write a byte order mark, which would become part of a path.
+            text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
+            reader = csv.reader(_bounded_lines(text), strict=True)
             for line, fields in enumerate(reader, start=1):
                 if any("\0" in field for field in fields):
                     raise InputError(f"{path}:{line}: not a text file")
@@ -60,37 +56,16 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
         ) from None
     except _LineTooLongError:
         raise InputError(
-            f"{path}:{line + 1}: not a {kind} line: longer than {MAX_LINE_BYTES:,} bytes"
+            f"{path}:{line + 1}: not a {kind} line: longer than {MAX_LINE_LENGTH:,} characters"
         ) from None
 
 
-class _BoundedLines(io.BufferedReader):
-    """The bytes of a text file for an `io.TextIOWrapper`, until a line is too long."""
+class _LineTooLongError(Exception):
+    """A line is too long to hold paths: binary data, or endless zeros."""
 
-    def __init__(self, raw: io.RawIOBase) -> None:
-        super().__init__(raw, BLOCK)
-        self._since_end_of_line = 0
 
-    def read1(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, `size` at most."""
-        data = super().read1(size)
-        self._since_end_of_line += len(data)
-        if (end := data.rfind(b"\n")) >= 0:
-            self._since_end_of_line = len(data) - end - 1
-        elif self._since_end_of_line > MAX_LINE_BYTES:
+def _bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(MAX_LINE_LENGTH + 1):
+        if len(line) > MAX_LINE_LENGTH:
             raise _LineTooLongError
-        return data
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[io.TextIOWrapper]:
-    with open_regular(path) as file:
-        raw = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
-        # utf-8-sig: some editors write a byte order mark, which would become part of a path.
-        with io.TextIOWrapper(
-            _BoundedLines(cast(io.RawIOBase, raw)),
-            encoding="utf-8-sig",
-            errors="surrogateescape",
-            newline="",
-        ) as handle:
-            yield handle
+        yield line
