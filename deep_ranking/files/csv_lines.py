@@ -9,7 +9,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deep_ranking.files.errors import InputError
@@ -58,6 +58,12 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
         raise InputError(
             f"{path}:{line + 1}: not a {kind} line: longer than {MAX_LINE_LENGTH:,} characters"
         ) from None
+
+
+def write_lines(path: Path, lines: Iterable[Iterable[object]]) -> None:
+    """Write CSV lines, ended by LF, from the fields of each."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 class _LineTooLongError(Exception):

@@ -50,6 +50,7 @@ class RowStore:
 
     Attributes:
         lock: held by whoever writes, where nothing else keeps two writers apart.
+        row_bytes: bytes of a row on disk, without its key.
 
     Raises:
         InputError: the folder cannot be created.
@@ -68,16 +69,12 @@ class RowStore:
         self.folder = folder if folder.is_dir() else make_folder(folder)
         self.width = width
         self.dtype = np.dtype(dtype)
+        self.row_bytes = self.dtype.itemsize * width
         self.lock = FileLock(folder / "lock")
         self._remedy = remedy
         self._rows = self.folder / f"{name}.bin"
         self._keys = self.folder / "keys.bin"
         self._blocks = self.folder / "blocks.bin"
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row on disk, without its key."""
-        return self.dtype.itemsize * self.width
 
     def keys(self) -> list[bytes]:
         """Return the key of each row."""

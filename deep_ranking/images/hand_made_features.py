@@ -13,9 +13,7 @@ from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images.reading import read_image
 
-LAB_BINS = (8, 8, 8)
 HASH_IMAGE_SIZE = 64
-HOG_IMAGE_SIZE = 64
 
 
 def lab_histogram(image: UInt8Array) -> Float32Array:
@@ -27,8 +25,7 @@ def lab_histogram(image: UInt8Array) -> Float32Array:
         image: uint8 (height, width, 3), RGB.
     """
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    bins = [0.0, 256.0] * 3
-    counts = cv2.calcHist([lab], [0, 1, 2], None, list(LAB_BINS), bins).ravel()
+    counts = cv2.calcHist([lab], [0, 1, 2], None, [8, 8, 8], [0.0, 256.0] * 3).ravel()
     return np.asarray(np.sqrt(counts / counts.sum()), np.float32)
 
 
@@ -61,7 +58,7 @@ def oriented_gradients(image: UInt8Array) -> Float32Array:
 BASELINES: dict[str, tuple[Callable[[UInt8Array], Float32Array], int]] = {
     "LAB histogram": (lab_histogram, 128),
     "perceptual hash": (perceptual_hash, HASH_IMAGE_SIZE),
-    "HOG": (oriented_gradients, HOG_IMAGE_SIZE),
+    "HOG": (oriented_gradients, 64),
 }
 
 
