@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -166,16 +167,13 @@ class KnownContents:
 
     def find(self, path: PathLike) -> bytes | None:
         """Return the content of a file if it is known: its SHA-256."""
-        entry, status = self._entry(path)
-        if entry is None or status is None or entry[:4] != status:
-            return None
-        content = entry[4]
-        return content if isinstance(content, bytes) and len(content) == 32 else None
+        content, is_unchanged = self._entry(path)
+        is_digest = isinstance(content, bytes) and len(content) == 32
+        return content if is_digest and is_unchanged else None
 
     def contradicts(self, path: PathLike) -> bool:
         """Return whether a file is known, and was replaced or changed since."""
-        entry, status = self._entry(path)
-        return entry is not None and status is not None and entry[:4] != status
+        return not self._entry(path)[1]
 
     def add(self, files: Iterable[tuple[PathLike, Status, bytes]]) -> None:
         """Remember the contents of files, by their path and their status when they were read."""
@@ -201,14 +199,14 @@ class KnownContents:
                 if self._base.in_transaction:
                     self._base.execute("ROLLBACK")
 
-    def _entry(self, path: PathLike) -> tuple[tuple[object, ...] | None, Status | None]:
-        if self._base is None:
-            return None, None
-        try:
-            status = _status(os.stat(path))
-            return self._base.execute(FIND, (_key(path),)).fetchone(), status
-        except (OSError, ValueError, sqlite3.Error):
-            return None, None
+    def _entry(self, path: PathLike) -> tuple[Any, bool]:
+        """Return the known content of a file, None if unknown; False if the file changed since."""
+        if self._base is not None:
+            with suppress(OSError, ValueError, sqlite3.Error):
+                status = _status(os.stat(path))
+                if entry := self._base.execute(FIND, (_key(path),)).fetchone():
+                    return entry[4], entry[:4] == status
+        return None, True
 
 
 def _key(path: PathLike) -> bytes:

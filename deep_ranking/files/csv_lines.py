@@ -8,6 +8,7 @@ line is in memory at a time, and its length is bounded.
 import csv
 import gzip
 import io
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
             raw = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
             # utf-8-sig: some editors write a byte order mark, which would become part of a path.
             text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
-            reader = csv.reader(_bounded_lines(text), strict=True)
+            reader = csv.reader(_bounded_lines(text, path, kind), strict=True)
             for line, fields in enumerate(reader, start=1):
                 if any("\0" in field for field in fields):
                     raise InputError(f"{path}:{line}: not a text file")
@@ -54,10 +55,6 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
         raise InputError(
             f"{path}:{line + 1}: not a {kind} line, or a quote is opened and not closed ({error})"
         ) from None
-    except _LineTooLongError:
-        raise InputError(
-            f"{path}:{line + 1}: not a {kind} line: longer than {MAX_LINE_LENGTH:,} characters"
-        ) from None
 
 
 def write_lines(path: Path, lines: Iterable[Iterable[object]]) -> None:
@@ -66,12 +63,14 @@ def write_lines(path: Path, lines: Iterable[Iterable[object]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(lines)
 
 
-class _LineTooLongError(Exception):
-    """A line is too long to hold paths: binary data, or endless zeros."""
-
-
-def _bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
-    while line := text.readline(MAX_LINE_LENGTH + 1):
+def _bounded_lines(text: io.TextIOWrapper, path: Path, kind: str) -> Iterator[str]:
+    """Yield lines; refuse one that is too long to hold paths: binary data, or endless zeros."""
+    for number in itertools.count(1):
+        line = text.readline(MAX_LINE_LENGTH + 1)
         if len(line) > MAX_LINE_LENGTH:
-            raise _LineTooLongError
+            raise InputError(
+                f"{path}:{number}: not a {kind} line: longer than {MAX_LINE_LENGTH:,} characters"
+            )
+        if not line:
+            return
         yield line

@@ -183,9 +183,6 @@ class RowStore:
         """Return what blocks.bin holds of the first `count` rows.
 
         Earlier versions write no checksums, so the last blocks may lack theirs.
-
-        Raises:
-            InputError: blocks.bin is damaged.
         """
         if not self._blocks.exists():
             return np.empty(0, BLOCK)

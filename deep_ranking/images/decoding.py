@@ -104,8 +104,15 @@ def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
     Raises:
         InputError: it cannot be opened, is not a regular file, or is too large for an image.
     """
-    with _as_reading_error(path):
+    try:
         return open_regular(path, max_bytes=MAX_FILE_BYTES)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder, not a regular file; expected an image") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason})") from None
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -114,9 +121,14 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     Raises:
         InputError: as `open_image`; or the file changed while it was read.
     """
-    with _as_reading_error(path), open_image(path) as handle:
+    with open_image(path) as handle:
         size = os.fstat(handle.fileno()).st_size
-        data = handle.read(size + 1)
+        try:
+            data = handle.read(size + 1)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except MemoryError:
+            raise InputError(f"{path}: not enough memory to read this image") from None
     if data is None or len(data) != size:
         raise InputError(f"{path}: changed while it was read; try again when it is complete")
     return data
@@ -142,24 +154,6 @@ def open_header(path: str | os.PathLike[str], data: bytes | None = None) -> Iter
         Image.open(handle, formats=FORMATS) as header,
     ):
         yield header
-
-
-@contextmanager
-def _as_reading_error(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn any error of opening or reading a file into one `InputError` with the path."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a folder, not a regular file; expected an image") from None
-    except MemoryError:
-        raise InputError(f"{path}: not enough memory to read this image") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({reason})") from None
 
 
 @contextmanager

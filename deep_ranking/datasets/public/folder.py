@@ -180,13 +180,8 @@ def _work_folder(folder: Path) -> Iterator[Path]:
 def _finished_contents(
     folder: Path, name: str, seed: int, unseen_share: float | None
 ) -> Contents | None:
-    """Return the contents that an earlier run made as asked for; None if the folder is empty.
-
-    Raises:
-        InputError: the folder holds something else, or images are missing.
-    """
-    found = _read_contents(folder)
-    if found is None:
+    """Return the contents that an earlier run made as asked for; None if the folder is empty."""
+    if (found := _read_contents(folder)) is None:
         return None
     if found.dataset != name:
         raise InputError(f"{folder}: holds {found.dataset}; choose another --output")
