@@ -1,13 +1,13 @@
 """Find the images of a folder tree, and read one."""
 
 from deep_ranking.images.decoding import (
-    FORMATS,
     decode_bytes,
     decode_image,
     fitting_size,
     open_header,
     open_image,
     read_file,
+    upright_size,
 )
 from deep_ranking.images.finding import (
     ImageListing,
@@ -17,12 +17,9 @@ from deep_ranking.images.finding import (
     list_images,
     resolve_image_paths,
 )
-from deep_ranking.images.orientation import upright_size
-from deep_ranking.images.reading import IDENTITY, PLAIN, View, read_image, resample
+from deep_ranking.images.reading import PLAIN, View, read_image, resample
 
 __all__ = [
-    "FORMATS",
-    "IDENTITY",
     "PLAIN",
     "ImageListing",
     "View",

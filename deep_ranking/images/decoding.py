@@ -20,7 +20,6 @@ from PIL import Image, UnidentifiedImageError
 
 from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.array_types import UInt8Array
-from deep_ranking.images.orientation import read_orientation, upright_pixels
 
 # Formats that Pillow may try, whatever the file's name. For others it may run external programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
@@ -45,6 +44,13 @@ REDUCTIONS = (
     (4, cv2.IMREAD_REDUCED_COLOR_4),
     (2, cv2.IMREAD_REDUCED_COLOR_2),
 )
+# EXIF orientation: cameras store pixels as the sensor lay, with a tag that says how to turn them.
+# At 1 the image is upright, 2 to 4 mirror or turn it by half, and 5 to 8 swap its sides. Any other
+# value counts as 1.
+ORIENTATION_TAG = 0x0112
+SWAPS_SIDES = (5, 6, 7, 8)
+MIRRORS_COLUMNS = (2, 3, 6, 7)  # after the sides are swapped
+MIRRORS_ROWS = (3, 4, 7, 8)
 _large = threading.Lock()
 
 # An `InputError` reports a broken file; the decoder must not report it too.
@@ -88,14 +94,20 @@ def decode_bytes(data: bytes, size: int, path: str | os.PathLike[str]) -> UInt8A
         pixels = _decode_opencv(data, header, size)
         if pixels is None:
             pixels = _decode_pillow(header)
-        orientation = read_orientation(header, data)
+        orientation = _read_orientation(header, data)
     height, width = (
         2 * size if side > MAX_SAMPLING_STEP * size else side for side in pixels.shape[:2]
     )
     if (height, width) != pixels.shape[:2]:
         shape = (width, height)
         pixels = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return upright_pixels(pixels, orientation)
+    if orientation in SWAPS_SIDES:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in MIRRORS_COLUMNS:
+        pixels = pixels[:, ::-1]
+    if orientation in MIRRORS_ROWS:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -154,6 +166,25 @@ def open_header(path: str | os.PathLike[str], data: bytes | None = None) -> Iter
         Image.open(handle, formats=FORMATS) as header,
     ):
         yield header
+
+
+def upright_size(header: Image.Image) -> tuple[int, int]:
+    """Return width and height of an image in pixels once it is upright, from its header."""
+    width, height = header.size
+    # Pillow has swapped those of a TIFF already.
+    is_swapped = header.format != "TIFF" and _read_orientation(header) in SWAPS_SIDES
+    return (height, width) if is_swapped else (width, height)
+
+
+def _read_orientation(header: Image.Image, data: bytes | None = None) -> int:
+    """Return the EXIF orientation of an image; 1 if it has none.
+
+    Pillow decodes a whole PNG in search of EXIF data. A PNG whose bytes hold no eXIf has none.
+    """
+    if data is not None and header.format == "PNG" and b"eXIf" not in data:
+        return 1
+    orientation: int = header.getexif().get(ORIENTATION_TAG, 1)
+    return orientation
 
 
 @contextmanager
