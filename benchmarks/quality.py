@@ -128,7 +128,7 @@ def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     start_tensorflow()
     seconds = {seed: train_once(args, folder, seed) for seed in args.seeds}
     listing = find_images(args.judge)
-    paths = [str(listing.root / path) for path in listing.paths]
+    paths = listing.files()
     labels = np.array(listing.classes)[listing.labels]
     rows = embeddings_of(args, folder, paths)
     found = {

@@ -57,7 +57,7 @@ def our_step(size, precision, dataset, folder):
     listing = find_images(dataset)
     blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=0)
     triplets = folder / "triplets.txt"
-    write_triplets(triplets, [str(listing.root / path) for path in listing.paths], blocks)
+    write_triplets(triplets, listing.files(), blocks)
     config = TrainConfig(
         triplets=triplets,
         network=NetworkConfig(image_size=size, weights=None),

@@ -6,8 +6,9 @@ from PIL import Image
 from scipy.stats import binomtest, kstest, pearsonr
 
 from deep_ranking.files import InputError
-from deep_ranking.images import IDENTITY, decode_image, read_image, resample
+from deep_ranking.images import decode_image, read_image, resample
 from deep_ranking.images.augmentation import Augmentation, draw_views
+from deep_ranking.images.reading import IDENTITY
 
 NOTHING = {
     "horizontal_flip": False,

@@ -282,7 +282,7 @@ def test_digits(tmp_path, capsys):
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
-    left = tmp_path / ".x.making"
+    left = tmp_path / ".x.making" / "work"
     (left / "unpacked" / "train").mkdir(parents=True)
     (left / "unpacked" / "train" / "stale.jpg").write_bytes(b"stale")
     (left / "made").mkdir()
@@ -308,7 +308,7 @@ def test_a_full_disk_is_one_line_with_the_folder(tmp_path, monkeypatch):
 
 def test_two_at_once(tmp_path):
     (tmp_path / "a.zip").write_bytes(TINY)
-    with folder._locked(tmp_path / ".x.making"):
+    with folder._work_folder(tmp_path / "x"):
         with pytest.raises(InputError, match="another process works here"):
             prepare(CATALOGUE["tiny-imagenet"], tmp_path / "x", archive=tmp_path / "a.zip")
         assert sorted(os.listdir(tmp_path)) == [".x.making", "a.zip"]

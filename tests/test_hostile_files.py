@@ -224,14 +224,14 @@ def test_line_without_end(tmp_path, name, read, line):
         handle.write(line + b"\n")
         for _ in range(40):
             handle.write(b"a" * 1_000_000)
-    with pytest.raises(InputError, match=r"x\.txt.*:[12]: .*1,048,576 bytes"):
+    with pytest.raises(InputError, match=r"x\.txt.*:[12]: .*1,048,576 characters"):
         read(path)
 
 
 def test_line_without_end_in_a_split_file(tmp_path):
     path = tmp_path / "split.csv"
     path.write_bytes(b"path,label,split\n" + b"a" * 40_000_000)
-    with pytest.raises(InputError, match=r"split\.csv:2: .*1,048,576 bytes"):
+    with pytest.raises(InputError, match=r"split\.csv:2: .*1,048,576 characters"):
         split_file_of(path)
 
 

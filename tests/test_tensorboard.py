@@ -229,7 +229,7 @@ def test_projector_shows_the_validation_images(trained):
     (info,) = projector.get("/info").json["embeddings"]
     assert info["tensorShape"] == [9, 8]
     listing = find_images(config.validation_dataset)
-    paths = [str(listing.root / path) for path in listing.paths]
+    paths = listing.files()
     header, *rows = projector.metadata()
     assert header == ["class", "path"]
     assert rows == [[path.split("/")[-2], path] for path in paths]

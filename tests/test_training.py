@@ -340,7 +340,7 @@ def test_judges_on_classes_every_other_epoch_and_at_the_end(judged_on_classes):
 def test_what_training_finds_is_what_evaluate_finds(judged_on_classes):
     config, model = judged_on_classes
     listing = find_images(config.validation_dataset)
-    paths = [str(listing.root / path) for path in listing.paths]
+    paths = listing.files()
     images = EmbeddedImages(
         paths, np.array(listing.classes)[listing.labels], embed_images(model, paths)
     )

@@ -54,14 +54,13 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     from deep_ranking.model.file import load_model, store_calibration
 
     model = load_model(args.model)
-    paths = [str(listing.root / path) for path in listing.paths]
-    with embedded_images(model, paths) as rows:
+    with embedded_images(model, listing.files()) as rows:
         same, different = (pair_distances(rows, rows, *chosen.T) for chosen in pairs)
     calibration = calibrate(same, different)
     store_calibration(args.model, calibration)
     error_rate = pair_metrics(same, different).equal_error_rate
     print(
-        f"{counted(calibration.num_pairs, 'pair')} of {counted(len(paths), 'image')}: with "
+        f"{counted(calibration.num_pairs, 'pair')} of {counted(len(listing.paths), 'image')}: with "
         f'"same" up to a distance of {calibration.threshold:.4f}, {error_rate:.1%} of the pairs '
         "are judged wrongly."
     )

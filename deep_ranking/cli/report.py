@@ -56,7 +56,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model")
     check_output_file(args.output, "--output")
     listing = find_images(args.dataset)
-    paths = [str(listing.root / path) for path in listing.paths]
+    paths = listing.files()
     labels = np.array(listing.classes)[listing.labels]
     start_tensorflow()
     from deep_ranking.embedding.embed import embedded_images

@@ -135,8 +135,7 @@ def set_recipe_as_defaults(
     text = f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}; {recipe.gives}."
     if recipe.max_image_size is not None and hasattr(args, "dataset"):
         if args.image_size is None:
-            listing = find_images(args.dataset)
-            paths = [listing.root / path for path in listing.paths]
+            paths = find_images(args.dataset).files()
             usual["image_size"] = fitting_size(paths, recipe.max_image_size)
         image_size = args.image_size or usual["image_size"]
         usual["backbone_size"] = max(image_size, min(2 * image_size, recipe.max_backbone_size))

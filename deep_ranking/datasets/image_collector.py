@@ -16,6 +16,10 @@ class ImageCollector:
     Args:
         file: the file that is read, for errors.
         root: folder that its paths start from; None for the file's own.
+
+    Attributes:
+        categories: the category of each item.
+        pairs: numbers of a query and of its positive.
     """
 
     def __init__(self, file: Path, root: Path | None = None) -> None:
@@ -25,8 +29,8 @@ class ImageCollector:
         self._lines: list[int] = []
         self._items: list[str] = []
         self._splits: list[str] = []
-        self._categories: dict[str, str] = {}
-        self._pairs: list[tuple[int, int]] = []
+        self.categories: dict[str, str] = {}
+        self.pairs: list[tuple[int, int]] = []
 
     def add_image(self, line: int, path: str, item: str, split: str = "") -> int:
         """Add an image, and return its number.
@@ -82,17 +86,9 @@ class ImageCollector:
         Raises:
             InputError: the item has another category already.
         """
-        before = self._categories.setdefault(item, category)
+        before = self.categories.setdefault(item, category)
         if before != category:
             raise self.error(line, f"item {item} has two categories: {before} and {category}")
-
-    def has_category(self, item: str) -> bool:
-        """Return whether the category of an item is known."""
-        return item in self._categories
-
-    def add_pair(self, query: int, positive: int) -> None:
-        """Add a positive of a query."""
-        self._pairs.append((query, positive))
 
     def error(self, line: int, message: str) -> InputError:
         """Return an error with the place of a line."""
@@ -107,16 +103,16 @@ class ImageCollector:
         if not self._items:
             raise InputError(f"{self._file}: names no images")
         categories = None
-        if self._categories:
-            without = next((item for item in self._items if item not in self._categories), None)
+        if self.categories:
+            without = next((item for item in self._items if item not in self.categories), None)
             if without is not None:
                 raise InputError(f"{self._file}: item {without} has no category, and others have")
-            categories = Labels.of([self._categories[item] for item in self._items])
+            categories = Labels.of([self.categories[item] for item in self._items])
         return LabelledImages(
             self._root,
             list(self._numbers),
             Labels.of(self._items),
             categories,
             np.array(self._splits) if any(self._splits) else None,
-            np.array(self._pairs, np.int32) if self._pairs else None,
+            np.array(self.pairs, np.int32) if self.pairs else None,
         )

@@ -35,6 +35,10 @@ class Labels:
         """Return the labels of some images."""
         return replace(self, codes=self.codes[chosen])
 
+    def of_images(self) -> list[str]:
+        """Return the label of each image."""
+        return [self.names[code] for code in self.codes.tolist()]
+
     @property
     def num_names(self) -> int:
         """Number of labels that any image has."""

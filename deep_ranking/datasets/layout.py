@@ -8,7 +8,6 @@ An archive may have one of three layouts, in its root or below folders that hold
 - classes: CLASS/...; some of them are drawn as `unseen`.
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from deep_ranking.datasets.splitting import FEWEST_CLASSES
 from deep_ranking.files import InputError, read_text_file
-from deep_ranking.files.csv_lines import read_lines
+from deep_ranking.files.csv_lines import read_lines, write_lines
 from deep_ranking.images import find_images, is_image_name
 
 SPLIT_FILE = "split.csv"
@@ -91,20 +90,19 @@ def write_split_file(folder: Path) -> dict[str, SplitSize]:
         InputError: a split holds no image.
     """
     counts = {}
-    # A file name may hold bytes that are not UTF-8.
-    with (folder / SPLIT_FILE).open(
-        "w", encoding="utf-8", errors="surrogateescape", newline=""
-    ) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+
+    def lines() -> Iterator[list[str]]:
+        yield COLUMNS
         for split in split_folders(folder):
             try:
                 listing = find_images(folder / split)
             except InputError:
                 raise InputError(f"{split}: expected one folder of images a class") from None
             for path, label in zip(listing.paths, listing.labels.tolist(), strict=True):
-                writer.writerow([f"{split}/{path}", listing.classes[label], split])
+                yield [f"{split}/{path}", listing.classes[label], split]
             counts[split] = SplitSize(len(listing.paths), len(listing.classes))
+
+    write_lines(folder / SPLIT_FILE, lines())
     return counts
 
 

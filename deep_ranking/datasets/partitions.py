@@ -12,6 +12,7 @@ gallery images of its item. A class file with a column `split`, such as the samp
 partition list too.
 """
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,18 +80,16 @@ def _read_list(
         *paths, item, status = fields
         images = [collector.add_image(line, path, item, status) for path in paths]
         if names == PAIR_LIST:
-            collector.add_pair(images[0], images[1])
+            collector.pairs.append((images[0], images[1]))
         elif status in (QUERY, GALLERY):
             by_item.setdefault(item, ([], []))[status == GALLERY].append(images[0])
         category = _category(paths[-1], item, level)
-        if category and not collector.has_category(item):
-            collector.add_category(line, item, category)
+        if category:
+            collector.categories.setdefault(item, category)
     if num_rows != (count := int(lines[0].strip())):
         raise collector.error(1, f"says {count:,} lines, and {num_rows:,} follow: is it cut off?")
     for queries, gallery in by_item.values():
-        for query in queries:
-            for positive in gallery:
-                collector.add_pair(query, positive)
+        collector.pairs += itertools.product(queries, gallery)
     data = collector.labelled_images()
     splits = np.asarray(data.splits)
     return replace(data, splits=np.where(np.isin(splits, (QUERY, GALLERY)), TEST, splits))

@@ -63,7 +63,11 @@ def split_classes(
 
 
 def _joined(class_of: IntArray, num_classes: int, together: IntArray | None) -> Int64Array:
-    """Return the unit of each class; classes that share a group share a unit: int64 (classes,)."""
+    """Return the unit of each class; classes that share a group share a unit: int64 (classes,).
+
+    SciPy's `connected_components` numbers units in another order, which would give other parts for
+    the same seed than earlier versions.
+    """
     parent = list(range(num_classes))
 
     def root(number: int) -> int:

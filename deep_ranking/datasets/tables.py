@@ -5,7 +5,7 @@ positive, item and optionally category. The first line may name the columns; wit
 this order. Paths start from a folder that the caller gives.
 """
 
-import csv
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from deep_ranking.datasets.image_collector import ImageCollector
 from deep_ranking.datasets.labelled import LabelledImages
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.files.csv_lines import read_lines
+from deep_ranking.files.csv_lines import read_lines, write_lines
 from deep_ranking.files.words import counted
 
 CLASS_COLUMNS = ("path", "label", "category", "split")
@@ -55,7 +55,7 @@ def read_positive_pairs(file: Path, root: Path | None = None) -> LabelledImages:
         positive = collector.add_image(line, row["positive"], row["item"])
         if query == positive:
             raise collector.error(line, "query and positive are the same image")
-        collector.add_pair(query, positive)
+        collector.pairs.append((query, positive))
         if row.get("category"):
             collector.add_category(line, row["item"], row["category"])
     return collector.labelled_images()
@@ -103,22 +103,13 @@ def write_classes(file: Path, data: LabelledImages, prefix: str) -> None:
         data: the images.
         prefix: path from the file's folder to the images' root: "", or one that ends in "/".
     """
-    with (
-        atomic_path(file) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle,
-    ):
-        writer = csv.writer(handle, lineterminator="\n")
-        columns = [[prefix + path for path in data.paths]]
-        columns.append([data.items.names[code] for code in data.items.codes])
-        names = ["path", "label"]
-        if data.categories is not None:
-            names.append("category")
-            columns.append([data.categories.names[code] for code in data.categories.codes])
-        if data.splits is not None:
-            names.append("split")
-            columns.append(data.splits.tolist())
-        writer.writerow(names)
-        writer.writerows(zip(*columns, strict=True))
+    columns = {"path": [prefix + path for path in data.paths], "label": data.items.of_images()}
+    if data.categories is not None:
+        columns["category"] = data.categories.of_images()
+    if data.splits is not None:
+        columns["split"] = data.splits.tolist()
+    with atomic_path(file) as temporary:
+        write_lines(temporary, itertools.chain([columns], zip(*columns.values(), strict=True)))
 
 
 def relative_prefix(root: Path, folder: Path) -> str:

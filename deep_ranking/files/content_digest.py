@@ -1,9 +1,10 @@
 """SHA-256 of the contents of files, and a table that remembers them.
 
-`known_contents.sqlite` in the user's cache folder maps path, size, time of change, inode and time
-of change of the inode to the SHA-256 of a file. Training, indexing and the doctor share it, so
-that no file is hashed twice. The table only saves time: where it cannot be read or written,
-every file is hashed.
+`known_contents.sqlite` maps path, size, time of change, inode and time of change of the inode to
+the SHA-256 of a file. It is in the folder that the environment variable DEEP_RANKING_CACHE names,
+or else in the user's cache folder: ~/.cache/deep_ranking on Linux. Training, indexing and the
+doctor share it, so that no file is hashed twice. The table only saves time: where it cannot be read
+or written, every file is hashed.
 """
 
 import hashlib
@@ -15,11 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import platformdirs
 
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.opening import open_regular
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.user_cache import user_cache_dir
 
 PathLike = str | os.PathLike[str]
 Status = tuple[int, int, int, int]
@@ -99,24 +102,20 @@ def content_digests(
     ):
         for begin in range(0, len(paths), FILES_AT_ONCE):
             part = paths[begin : begin + FILES_AT_ONCE]
-            found = [known.find(path) if trust_table else None for path in part]
-            missing = [path for path, content in zip(part, found, strict=True) if content is None]
-            results = iter(pool.map(hashed, missing))
-            contents: list[bytes | InputError] = []
+            found = {path: known.find(path) if trust_table else None for path in part}
+            contents: dict[PathLike, bytes | InputError] = {
+                path: content for path, content in found.items() if content is not None
+            }
+            missing = [path for path in found if path not in contents]
+            bar.update(len(part) - len(missing))
             learned = []
-            for path, content in zip(part, found, strict=True):
-                status = None
-                digest: bytes | InputError
-                if content is None:
-                    digest, status = next(results)
-                else:
-                    digest = content
-                if status is not None and isinstance(digest, bytes):
-                    learned.append((path, status, digest))
-                contents.append(digest)
+            for path, (content, status) in zip(missing, pool.map(hashed, missing), strict=True):
+                contents[path] = content
+                if status is not None and isinstance(content, bytes):
+                    learned.append((path, status, content))
                 bar.update()
             known.add(learned)  # before the caller, who may stop, gets any of them
-            yield from contents
+            yield from (contents[path] for path in part)
 
 
 class KnownContents:
@@ -125,7 +124,8 @@ class KnownContents:
     def __init__(self) -> None:
         self._base: sqlite3.Connection | None = None
         self._has_forgotten = False
-        folder = user_cache_dir()
+        named = os.environ.get("DEEP_RANKING_CACHE")
+        folder = Path(named or platformdirs.user_cache_dir("deep_ranking", appauthor=False))
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
         self._open(folder / TABLE)
@@ -167,16 +167,13 @@ class KnownContents:
 
     def find(self, path: PathLike) -> bytes | None:
         """Return the content of a file if it is known: its SHA-256."""
-        entry, status = self._entry(path)
-        if entry is None or status is None or entry[:4] != status:
-            return None
-        content = entry[4]
-        return content if isinstance(content, bytes) and len(content) == 32 else None
+        content, is_unchanged = self._entry(path)
+        is_digest = isinstance(content, bytes) and len(content) == 32
+        return content if is_digest and is_unchanged else None
 
     def contradicts(self, path: PathLike) -> bool:
         """Return whether a file is known, and was replaced or changed since."""
-        entry, status = self._entry(path)
-        return entry is not None and status is not None and entry[:4] != status
+        return not self._entry(path)[1]
 
     def add(self, files: Iterable[tuple[PathLike, Status, bytes]]) -> None:
         """Remember the contents of files, by their path and their status when they were read."""
@@ -202,14 +199,14 @@ class KnownContents:
                 if self._base.in_transaction:
                     self._base.execute("ROLLBACK")
 
-    def _entry(self, path: PathLike) -> tuple[tuple[object, ...] | None, Status | None]:
-        if self._base is None:
-            return None, None
-        try:
-            status = _status(os.stat(path))
-            return self._base.execute(FIND, (_key(path),)).fetchone(), status
-        except (OSError, ValueError, sqlite3.Error):
-            return None, None
+    def _entry(self, path: PathLike) -> tuple[Any, bool]:
+        """Return the known content of a file, None if unknown; False if the file changed since."""
+        if self._base is not None:
+            with suppress(OSError, ValueError, sqlite3.Error):
+                status = _status(os.stat(path))
+                if entry := self._base.execute(FIND, (_key(path),)).fetchone():
+                    return entry[4], entry[:4] == status
+        return None, True
 
 
 def _key(path: PathLike) -> bytes:

@@ -8,22 +8,16 @@ line is in memory at a time, and its length is bounded.
 import csv
 import gzip
 import io
+import itertools
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
 
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.opening import open_regular
 
 BYTE_ORDER_MARK = "\ufeff"
-MAX_LINE_BYTES = 1 << 20  # a path has 4,096 at most
-BLOCK = 1 << 16
-
-
-class _LineTooLongError(Exception):
-    """A line is too long to hold paths: binary data, or endless zeros."""
+MAX_LINE_LENGTH = 1 << 20  # a path has 4,096 characters at most
 
 
 def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[str]]]:
@@ -40,8 +34,11 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
     """
     line = 0
     try:
-        with _open(path) as handle:
-            reader = csv.reader(handle, strict=True)
+        with open_regular(path) as file:
+            raw = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
+            # utf-8-sig: some editors write a byte order mark, which would become part of a path.
+            text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
+            reader = csv.reader(_bounded_lines(text, path, kind), strict=True)
             for line, fields in enumerate(reader, start=1):
                 if any("\0" in field for field in fields):
                     raise InputError(f"{path}:{line}: not a text file")
@@ -58,39 +55,22 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
         raise InputError(
             f"{path}:{line + 1}: not a {kind} line, or a quote is opened and not closed ({error})"
         ) from None
-    except _LineTooLongError:
-        raise InputError(
-            f"{path}:{line + 1}: not a {kind} line: longer than {MAX_LINE_BYTES:,} bytes"
-        ) from None
 
 
-class _BoundedLines(io.BufferedReader):
-    """The bytes of a text file for an `io.TextIOWrapper`, until a line is too long."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        super().__init__(raw, BLOCK)
-        self._since_end_of_line = 0
-
-    def read1(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, `size` at most."""
-        data = super().read1(size)
-        self._since_end_of_line += len(data)
-        if (end := data.rfind(b"\n")) >= 0:
-            self._since_end_of_line = len(data) - end - 1
-        elif self._since_end_of_line > MAX_LINE_BYTES:
-            raise _LineTooLongError
-        return data
+def write_lines(path: Path, lines: Iterable[Iterable[object]]) -> None:
+    """Write CSV lines, ended by LF, from the fields of each."""
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[io.TextIOWrapper]:
-    with open_regular(path) as file:
-        raw = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
-        # utf-8-sig: some editors write a byte order mark, which would become part of a path.
-        with io.TextIOWrapper(
-            _BoundedLines(cast(io.RawIOBase, raw)),
-            encoding="utf-8-sig",
-            errors="surrogateescape",
-            newline="",
-        ) as handle:
-            yield handle
+def _bounded_lines(text: io.TextIOWrapper, path: Path, kind: str) -> Iterator[str]:
+    """Yield lines; refuse one that is too long to hold paths: binary data, or endless zeros."""
+    for number in itertools.count(1):
+        line = text.readline(MAX_LINE_LENGTH + 1)
+        if len(line) > MAX_LINE_LENGTH:
+            raise InputError(
+                f"{path}:{number}: not a {kind} line: longer than {MAX_LINE_LENGTH:,} characters"
+            )
+        if not line:
+            return
+        yield line

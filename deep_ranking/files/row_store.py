@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,7 @@ class RowStore:
 
     Attributes:
         lock: held by whoever writes, where nothing else keeps two writers apart.
+        row_bytes: bytes of a row on disk, without its key.
 
     Raises:
         InputError: the folder cannot be created.
@@ -67,16 +69,12 @@ class RowStore:
         self.folder = folder if folder.is_dir() else make_folder(folder)
         self.width = width
         self.dtype = np.dtype(dtype)
+        self.row_bytes = self.dtype.itemsize * width
         self.lock = FileLock(folder / "lock")
         self._remedy = remedy
         self._rows = self.folder / f"{name}.bin"
         self._keys = self.folder / "keys.bin"
         self._blocks = self.folder / "blocks.bin"
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row on disk, without its key."""
-        return self.dtype.itemsize * self.width
 
     def keys(self) -> list[bytes]:
         """Return the key of each row."""
@@ -96,13 +94,8 @@ class RowStore:
             InputError: blocks.bin is damaged.
         """
         records = self._records()
-        return StoredRows(
-            self._mapped(len(records)),
-            records,
-            self._checked_blocks(len(records)),
-            file=self._rows,
-            remedy=self._remedy,
-        )
+        rows, blocks = self._mapped_rows(len(records)), self._checked_blocks(len(records))
+        return StoredRows(rows, records, blocks, file=self._rows, remedy=self._remedy)
 
     def extend(self, blocks: Iterable[tuple[Sequence[bytes], FloatArray]]) -> None:
         """Append rows.
@@ -164,10 +157,8 @@ class RowStore:
                 f"{byte_size(free)} are free; {hint}"
             )
 
-    def _mapped(self, count: int) -> FloatArray:
-        if not count:  # an empty file cannot be mapped
-            return np.empty((0, self.width), self.dtype)
-        return np.memmap(self._rows, self.dtype, "r", shape=(count, self.width))
+    def _mapped_rows(self, count: int) -> FloatArray:
+        return _mapped(self._rows, self.dtype, (count, self.width))
 
     def _records(self) -> npt.NDArray[np.void]:
         """Return the records of all whole blocks."""
@@ -178,9 +169,7 @@ class RowStore:
             return np.empty(0, RECORD)
         count = self._keys.stat().st_size // RECORD.itemsize
         count = min(count, self._rows.stat().st_size // self.row_bytes)
-        if not count:  # an empty file cannot be mapped
-            return np.empty(0, RECORD)
-        records = np.memmap(self._keys, RECORD, "r", shape=(count,))
+        records = _mapped(self._keys, RECORD, (count,))
         begin = max(0, count - MAX_TORN_ROWS)
         whole = np.flatnonzero(records["end"][begin:] == np.arange(begin + 1, count + 1))
         if not len(whole) and begin:
@@ -194,17 +183,12 @@ class RowStore:
         """Return what blocks.bin holds of the first `count` rows.
 
         Earlier versions write no checksums, so the last blocks may lack theirs.
-
-        Raises:
-            InputError: blocks.bin is damaged.
         """
         if not self._blocks.exists():
             return np.empty(0, BLOCK)
         # A block has a row at least. One more may have been written before a run was stopped.
         num_blocks = min(self._blocks.stat().st_size // BLOCK.itemsize, count + 1)
-        if not num_blocks:  # an empty file cannot be mapped
-            return np.empty(0, BLOCK)
-        blocks: npt.NDArray[np.void] = np.memmap(self._blocks, BLOCK, "r", shape=(num_blocks,))
+        blocks = _mapped(self._blocks, BLOCK, (num_blocks,))
         ends = np.array(blocks["end"])
         blocks = blocks[: int(np.searchsorted(ends, count, side="right"))]
         if len(blocks) and not (ends[0] > 0 and (ends[1:] > ends[:-1])[: len(blocks) - 1].all()):
@@ -218,7 +202,7 @@ class RowStore:
     ) -> Iterator[bytes]:
         """Yield checksums of the blocks that have none, as earlier versions left them."""
         begin = int(checked["end"][-1]) if len(checked) else 0
-        rows = self._mapped(len(records))
+        rows = self._mapped_rows(len(records))
         while begin < len(records):
             end = int(records["end"][begin])
             if not begin < end <= len(records):
@@ -231,6 +215,12 @@ class RowStore:
 
 def _block(end: int, records: npt.NDArray[np.void], rows: FloatArray) -> bytes:
     return np.array((end, checksum(records, rows)), BLOCK).tobytes()
+
+
+def _mapped(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if not shape[0]:  # an empty file cannot be mapped
+        return np.empty(shape, dtype)
+    return np.memmap(file, dtype, "r", shape=shape)
 
 
 @contextmanager

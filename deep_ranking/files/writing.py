@@ -59,10 +59,9 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         InputError: as `atomic_path`.
     """
     for path in paths:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; expected the name of a file to write")
         if path.exists() and not path.is_file():  # a device would be replaced by a file
-            raise InputError(f"{path}: is a device or pipe; expected the name of a file to write")
+            kind = "folder" if path.is_dir() else "device or pipe"
+            raise InputError(f"{path}: is a {kind}; expected the name of a file to write")
     with _writing_folder(paths[0]) as work:
         temporaries = [work / f"{number}{path.suffix}" for number, path in enumerate(paths)]
         for temporary in temporaries:

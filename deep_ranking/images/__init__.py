@@ -1,7 +1,6 @@
 """Find the images of a folder tree, and read one."""
 
 from deep_ranking.images.decoding import (
-    FORMATS,
     decode_bytes,
     decode_image,
     fitting_size,
@@ -18,18 +17,9 @@ from deep_ranking.images.finding import (
     resolve_image_paths,
 )
 from deep_ranking.images.orientation import upright_size
-from deep_ranking.images.reading import (
-    IDENTITY,
-    PLAIN,
-    View,
-    read_image,
-    read_with_threads,
-    resample,
-)
+from deep_ranking.images.reading import PLAIN, View, read_image, read_with_threads, resample
 
 __all__ = [
-    "FORMATS",
-    "IDENTITY",
     "PLAIN",
     "ImageListing",
     "View",

@@ -106,12 +106,7 @@ class Augmentation:
         return self.random_crop * width, self.random_crop * height
 
     def _affine(self, numbers: list[float], sides: tuple[float, float], size: int) -> Float64Array:
-        """Return the affine map for some numbers in [-1, 1], as `images.resample` takes it.
-
-        Returns:
-            float (2, 3): points (x, y) of the result -> points of the image; both span
-            [-1/2, 1/2].
-        """
+        """Return the affine map for some numbers in [-1, 1]: (2, 3), as `resample` takes it."""
         mirror_x, mirror_y, turn, zoom_x, zoom_y, slant, shift_x, shift_y, crop_x, crop_y = numbers
         angle, shear = math.radians(turn * self.rotation), math.radians(slant * self.shear)
         width, height = sides
@@ -122,20 +117,13 @@ class Augmentation:
         if self.vertical_flip and mirror_y < 0:
             scale_y = -scale_y
         shift = self.shift / size
+        move_x = shift_x * shift + crop_x * (1 - width) / 2
+        move_y = shift_y * shift + crop_y * (1 - height) / 2
         # Rotation times shear times scale, written out: NumPy is slow for 2 x 2 matrices.
-        sine, cosine = math.sin(angle), math.cos(angle)
         return np.array(
             [
-                [
-                    cosine * scale_x,
-                    -math.sin(angle + shear) * scale_y,
-                    shift_x * shift + crop_x * (1 - width) / 2,
-                ],
-                [
-                    sine * scale_x,
-                    math.cos(angle + shear) * scale_y,
-                    shift_y * shift + crop_y * (1 - height) / 2,
-                ],
+                [math.cos(angle) * scale_x, -math.sin(angle + shear) * scale_y, move_x],
+                [math.sin(angle) * scale_x, math.cos(angle + shear) * scale_y, move_y],
             ]
         )
 

@@ -110,10 +110,9 @@ def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
         raise InputError(f"{path}: no such image") from None
     except IsADirectoryError:
         raise InputError(f"{path}: a folder, not a regular file; expected an image") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:  # a NUL character in the path
-        raise InputError(f"{path}: cannot be read ({error})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason})") from None
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -211,12 +210,10 @@ def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | 
             return None
     else:
         return None
-    try:
-        pixels = cv2.imdecode(
-            np.frombuffer(data, np.uint8), int(flags) | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-    except cv2.error:
-        return None
+    pixels = None
+    with suppress(cv2.error):
+        flags = int(flags) | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         return None
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, pixels).astype(np.uint8, copy=False)
@@ -245,10 +242,9 @@ def _is_plain_png(header: Image.Image, data: bytes) -> bool:
 def _decode_pillow(image: Image.Image) -> UInt8Array:
     image.load()
     # Pillow scales a 16-bit PPM to 0 ... 65,535 in 32 bits; it does not scale others of mode I.
-    if image.mode == "I" and image.format != "PPM":
-        raise InputError("32-bit pixels have no fixed range; convert the image to 8 or 16 bits")
-    if image.mode == "F":
-        raise InputError("float pixels have no fixed range; convert the image to 8 or 16 bits")
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        kind = "float" if image.mode == "F" else "32-bit"
+        raise InputError(f"{kind} pixels have no fixed range; convert the image to 8 or 16 bits")
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, PIXELS_AT_ONCE // image.width)  # a conversion makes several copies
     for top in range(0, image.height, rows):

@@ -42,6 +42,10 @@ class ImageListing:
     num_outside: int = 0
     num_seen_again: int = 0
 
+    def files(self) -> list[str]:
+        """Return the paths with `root` before them."""
+        return [str(self.root / path) for path in self.paths]
+
 
 def find_images(root: str | os.PathLike[str]) -> ImageListing:
     """List the images below each folder of `root`, by name alone: no image is opened.
@@ -82,15 +86,8 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
         raise InputError(
             f"{root}: no classes: expected one folder of images a class, found images {where}"
         )
-    return ImageListing(
-        root,
-        paths,
-        np.array(labels, np.int32),
-        classes,
-        num_unlistable,
-        num_outside,
-        num_seen_again,
-    )
+    codes, left_out = np.array(labels, np.int32), (num_unlistable, num_outside, num_seen_again)
+    return ImageListing(root, paths, codes, classes, *left_out)
 
 
 def list_images(root: str | os.PathLike[str]) -> tuple[list[str], int]:

@@ -1,6 +1,7 @@
 """Hand-made image features, the baselines that a trained model must beat.
 
-Each turns an image into a row; the Euclidean distances of rows rank images.
+Each turns an image, uint8 (height, width, 3), RGB, into a row; the Euclidean distances of rows rank
+images.
 """
 
 import os
@@ -13,22 +14,16 @@ from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images.reading import read_image
 
-LAB_BINS = (8, 8, 8)
 HASH_IMAGE_SIZE = 64
-HOG_IMAGE_SIZE = 64
 
 
-def lab_histogram(image: UInt8Array) -> Float32Array:
+def _lab_histogram(image: UInt8Array) -> Float32Array:
     """Return the colour histogram in CIE L*a*b*, 8 bins a channel: (512,), a unit row.
 
     Its values are the roots of the shares, so that the Euclidean distance is Hellinger's.
-
-    Args:
-        image: uint8 (height, width, 3), RGB.
     """
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    bins = [0.0, 256.0] * 3
-    counts = cv2.calcHist([lab], [0, 1, 2], None, list(LAB_BINS), bins).ravel()
+    counts = cv2.calcHist([lab], [0, 1, 2], None, [8, 8, 8], [0.0, 256.0] * 3).ravel()
     return np.asarray(np.sqrt(counts / counts.sum()), np.float32)
 
 
@@ -36,9 +31,6 @@ def perceptual_hash(image: UInt8Array) -> Float32Array:
     """Return the 64 bits of the perceptual hash (DCT), as 0 and 1: (64,).
 
     Euclidean distance is the root of the Hamming distance.
-
-    Args:
-        image: uint8 (height, width, 3), RGB.
     """
     import imagehash
     from PIL import Image
@@ -46,12 +38,8 @@ def perceptual_hash(image: UInt8Array) -> Float32Array:
     return np.asarray(imagehash.phash(Image.fromarray(image)).hash, np.float32).ravel()
 
 
-def oriented_gradients(image: UInt8Array) -> Float32Array:
-    """Return a histogram of oriented gradients (Dalal and Triggs 2005): 8 x 8 cells, 9 directions.
-
-    Args:
-        image: uint8 (64, 64, 3), RGB.
-    """
+def _oriented_gradients(image: UInt8Array) -> Float32Array:
+    """Return a histogram of oriented gradients (Dalal and Triggs 2005): 8 x 8 cells, 9 angles."""
     from skimage.feature import hog
 
     features = hog(image, pixels_per_cell=(8, 8), cells_per_block=(2, 2), channel_axis=2)
@@ -59,9 +47,9 @@ def oriented_gradients(image: UInt8Array) -> Float32Array:
 
 
 BASELINES: dict[str, tuple[Callable[[UInt8Array], Float32Array], int]] = {
-    "LAB histogram": (lab_histogram, 128),
+    "LAB histogram": (_lab_histogram, 128),
     "perceptual hash": (perceptual_hash, HASH_IMAGE_SIZE),
-    "HOG": (oriented_gradients, HOG_IMAGE_SIZE),
+    "HOG": (_oriented_gradients, 64),
 }
 
 

@@ -97,7 +97,7 @@ def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> Int64Array:
     whole = np.column_stack([hashes, glances])
     _, first, copy_of = np.unique(whole, axis=0, return_index=True, return_inverse=True)
     codes, glances = codes[first], glances[first].astype(np.int16)
-    left, right = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    pairs = [np.empty((2, 0), np.int64)]
     bands = codes.view(np.uint16).reshape(-1, NUM_BANDS)
     for band in bands.T:
         order = np.lexsort((codes, band))
@@ -111,8 +111,7 @@ def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> Int64Array:
                 near = np.bitwise_count(codes[a] ^ codes[b]) <= MAX_HASH_BITS
                 a, b = a[near], b[near]
                 near = np.abs(glances[a] - glances[b]).mean(axis=1) <= MAX_COLOUR_DIFFERENCE
-                left.append(a[near])
-                right.append(b[near])
-    ends_of = (np.concatenate(left), np.concatenate(right))
-    graph = coo_array((np.ones(len(ends_of[0]), bool), ends_of), (len(codes), len(codes)))
+                pairs.append(np.stack([a[near], b[near]]))
+    left, right = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(len(left), bool), (left, right)), (len(codes), len(codes)))
     return np.asarray(connected_components(graph, directed=False)[1][copy_of], np.int64)

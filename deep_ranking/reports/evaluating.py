@@ -91,7 +91,7 @@ def evaluate_model(
     Raises:
         InputError: an image cannot be read, or the images are of a single class.
     """
-    paths = [[str(listing.root / path) for path in listing.paths] for listing in listings]
+    paths = [listing.files() for listing in listings]
     labels = [np.array(listing.classes)[listing.labels] for listing in listings]
     draw_triplets(*labels)  # refuses a single class before the long work
     methods: dict[str, Evaluation] = {}

@@ -18,8 +18,7 @@ Labelled = tuple[list[str], npt.NDArray[np.str_]]
 
 def labelled_images(listing: ImageListing) -> Labelled:
     """Return the path and the class's name of each image of a listing."""
-    paths = [str(listing.root / path) for path in listing.paths]
-    return paths, np.array(listing.classes)[listing.labels]
+    return listing.files(), np.array(listing.classes)[listing.labels]
 
 
 def training_data(config: TrainConfig) -> LabelledImages:

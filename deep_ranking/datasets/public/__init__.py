@@ -5,14 +5,13 @@ A data set's folder holds SPLIT/CLASS/IMAGE, `split.csv` (path, label, split: an
 """
 
 from deep_ranking.datasets.public.catalogue import CATALOGUE, Dataset
-from deep_ranking.datasets.public.digits import Splits, write_digits
+from deep_ranking.datasets.public.digits import write_digits
 from deep_ranking.datasets.public.folder import Contents, prepare, prepare_digits
 
 __all__ = [
     "CATALOGUE",
     "Contents",
     "Dataset",
-    "Splits",
     "prepare",
     "prepare_digits",
     "write_digits",

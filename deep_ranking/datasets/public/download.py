@@ -11,6 +11,8 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -109,80 +111,66 @@ def _fetch_with_retries(url: str, part: Path, num_bytes: int | None, bar: Progre
 
 def _fetch(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> None:
     """Request the missing bytes once, and append them to `part`."""
-    start = _size(part)
+    with _response(url, part) as response:
+        start = _size(part)
+        found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        if response.status != 206 or found is None or int(found[1]) != start:
+            start = 0  # the server sends the file from its beginning
+        length = response.headers.get("Content-Length", "")
+        total = start + int(length) if length.isdecimal() else None
+        if None not in (total, num_bytes) and total != num_bytes:
+            raise InputError(
+                f"{url}: has {total:,} bytes, expected {num_bytes:,}: not the archive; "
+                f"{OTHER_SOURCE}"
+            )
+        expected = total if num_bytes is None else num_bytes
+        missing, free = (expected or start) - start, shutil.disk_usage(part.parent).free
+        if missing > free:
+            raise InputError(
+                f"{part.parent}: {missing:,} bytes are still to come, and {free:,} are free; "
+                "choose an --output on another disk"
+            )
+        bar.total = expected
+        bar.update(start - bar.n)
+        with part.open("ab" if start else "wb") as file:
+            while block := response.read(BLOCK):
+                if expected is not None and file.tell() + len(block) > expected:
+                    raise InputError(f"{part}: more arrives than the {expected:,} bytes expected")
+                file.write(block)
+                bar.update(len(block))
+            if expected is not None and (written := file.tell()) < expected:
+                raise _ConnectionLostError(
+                    f"the connection was cut after {written:,} of {expected:,} bytes"
+                )
+
+
+@contextmanager
+def _response(url: str, part: Path) -> Iterator[http.client.HTTPResponse]:
+    """Ask for the bytes that `part` lacks; turn errors of the network into ours."""
     headers = {"User-Agent": f"deep-ranking/{__version__}", "Accept-Encoding": "identity"}
-    if start:
+    if start := _size(part):
         headers["Range"] = f"bytes={start}-"
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
-        ) as response:
-            if start and not _continues_at(response, start):
-                start = 0  # the server sends the file from its beginning
-            length = response.headers.get("Content-Length", "")
-            total = start + int(length) if length.isdecimal() else None
-            if None not in (total, num_bytes) and total != num_bytes:
-                raise InputError(
-                    f"{url}: has {total:,} bytes, expected {num_bytes:,}: not the archive; "
-                    f"{OTHER_SOURCE}"
-                )
-            expected = total if num_bytes is None else num_bytes
-            _check_room(part, (expected or start) - start)
-            bar.total = expected
-            bar.update(start - bar.n)
-            _write(response, part, start, expected, bar)
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            yield response
     except urllib.error.HTTPError as error:
         error.close()
+        reason = f"the server answers {error.code} ({error.reason})"
         if error.code == 416 and start:  # the part is longer than the file
             part.unlink()
         elif error.code not in TEMPORARY_STATUS_CODES:
-            reason = f"the server answers {error.code} ({error.reason})"
             raise InputError(f"{url}: {reason}; {OTHER_SOURCE}") from None
-        raise _ConnectionLostError(f"the server answers {error.code} ({error.reason})") from None
+        raise _ConnectionLostError(reason) from None
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or str(error.reason)
         raise _NoConnectionError(f"cannot be reached ({reason})") from None
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _ConnectionLostError(f"the connection was cut ({error})") from None
+    except InputError:
+        raise
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{url}: not an address ({error})") from None
-
-
-def _continues_at(response: http.client.HTTPResponse, start: int) -> bool:
-    found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return response.status == 206 and found is not None and int(found[1]) == start
-
-
-def _write(
-    response: http.client.HTTPResponse,
-    part: Path,
-    start: int,
-    expected: int | None,
-    bar: ProgressBar,
-) -> None:
-    written = start
-    with part.open("ab" if start else "wb") as file:
-        while block := response.read(BLOCK):
-            written += len(block)
-            if expected is not None and written > expected:
-                raise InputError(f"{part}: more arrives than the {expected:,} bytes expected")
-            file.write(block)
-            bar.update(len(block))
-    if expected is not None and written < expected:
-        raise _ConnectionLostError(
-            f"the connection was cut after {written:,} of {expected:,} bytes"
-        )
-
-
-def _check_room(part: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if num_bytes > free:
-        raise InputError(
-            f"{part.parent}: {num_bytes:,} bytes are still to come, and {free:,} are free; choose "
-            "an --output on another disk"
-        )
 
 
 def _size(path: Path) -> int:

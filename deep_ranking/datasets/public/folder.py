@@ -8,7 +8,7 @@ records what it was made from.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,10 +96,12 @@ def prepare(
         InputError: the archive cannot be downloaded, is not the expected one, or is refused; or the
             folder holds something else.
     """
-
-    def make(work: Path) -> Contents:
+    folder = Path(folder).absolute()
+    with _work_folder(folder) as work:
+        if found := _finished_contents(folder, dataset.name, seed, unseen_share):
+            return found
         if archive is None:
-            path = archive_path(Path(folder))
+            path = archive_path(folder)
             num_bytes = dataset.num_bytes if sha256 is None else None
             digest = sha256 or dataset.sha256
             download(
@@ -126,12 +128,10 @@ def prepare(
             archive=path.name if archive else url or dataset.url,
             sha256=digest,
         )
-        _finish(made, Path(folder), contents)
+        _finish(made, folder, contents)
         if archive is None and not keep_archive:
             path.unlink()
         return contents
-
-    return _make_once(Path(folder), dataset.name, seed, unseen_share, make)
 
 
 def prepare_digits(folder: str | os.PathLike[str], *, seed: int = 0) -> Contents:
@@ -140,28 +140,49 @@ def prepare_digits(folder: str | os.PathLike[str], *, seed: int = 0) -> Contents
     Raises:
         InputError: the folder cannot be written to, or holds something else.
     """
-
-    def make(work: Path) -> Contents:
-        made = work / "made"
-        write_digits(made, seed=seed)
-        contents = Contents(DIGITS, write_split_file(made), seed=seed, unseen_share=None)
-        _finish(made, Path(folder), contents)
+    folder = Path(folder).absolute()
+    with _work_folder(folder) as work:
+        if found := _finished_contents(folder, DIGITS, seed, None):
+            return found
+        write_digits(work / "made", seed=seed)
+        splits = write_split_file(work / "made")
+        contents = Contents(DIGITS, splits, seed=seed, unseen_share=None)
+        _finish(work / "made", folder, contents)
         return contents
 
-    return _make_once(Path(folder), DIGITS, seed, None, make)
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to work in, locked, and remove it at the end."""
+    making = make_folder(folder.parent) / f".{folder.name}.making"
+    work = make_folder(making) / "work"
+    try:
+        with FileLock(making / "lock", timeout=0):
+            try:
+                if work.exists():  # an earlier run was killed
+                    shutil.rmtree(work)
+                work.mkdir()
+                yield work
+            except OSError as error:
+                reason = disk_failure(error)
+                if reason is None:
+                    raise
+                raise InputError(
+                    f"{making}: cannot be written ({reason}); free some room, or choose another "
+                    "--output"
+                ) from None
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+    except Timeout:
+        raise InputError(f"{making}: another process works here; wait for it, or stop it") from None
 
 
-def _make_once(
-    folder: Path, name: str, seed: int, unseen_share: float | None, make: Callable[[Path], Contents]
-) -> Contents:
-    """Return the contents of a finished folder, or make it while no other process does."""
-    folder = folder.absolute()
-    parent = make_folder(folder.parent)
-    work = parent / f".{folder.name}.making"
-    with _locked(work):
-        found = _contents_of(folder)
-        if found is None:
-            return make(work)
+def _finished_contents(
+    folder: Path, name: str, seed: int, unseen_share: float | None
+) -> Contents | None:
+    """Return the contents that an earlier run made as asked for; None if the folder is empty."""
+    if (found := _read_contents(folder)) is None:
+        return None
     if found.dataset != name:
         raise InputError(f"{folder}: holds {found.dataset}; choose another --output")
     for flag, wanted, was in (
@@ -175,44 +196,8 @@ def _make_once(
     return found
 
 
-@contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """Make an empty folder to work in, lock it, and remove it at the end."""
-    make_folder(work)
-    lock = work / "lock"
-    try:
-        with FileLock(lock, timeout=0):
-            _empty(work, but=lock)  # an earlier run may have been killed
-            try:
-                yield
-            except OSError as error:
-                reason = disk_failure(error)
-                if reason is None:
-                    raise
-                raise InputError(
-                    f"{work}: cannot be written ({reason}); free some room, or choose another "
-                    "--output"
-                ) from None
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-    except Timeout:
-        raise InputError(f"{work}: another process works here; wait for it, or stop it") from None
-
-
-def _empty(folder: Path, *, but: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path != but:
-            path.unlink()
-
-
-def _contents_of(folder: Path) -> Contents | None:
-    """Check and return the contents that an earlier run made; None if the folder is empty.
-
-    Raises:
-        InputError: the folder holds something else, or images are missing.
-    """
+def _read_contents(folder: Path) -> Contents | None:
+    """Read and check the contents of a folder; None if it is empty or missing."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     record = folder / RECORD_FILE
@@ -278,5 +263,5 @@ def _finish(made: Path, folder: Path, contents: Contents) -> None:
     if hasattr(os, "sync"):
         os.sync()  # or a power cut could leave empty files under the new name
     if folder.is_dir():
-        folder.rmdir()  # it is empty, or `_contents_of` would have raised an error
+        folder.rmdir()  # it is empty, or `_read_contents` would have raised an error
     made.replace(folder)

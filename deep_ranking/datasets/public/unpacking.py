@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.progress_bar import progress_bar
@@ -56,7 +56,7 @@ def unpack(
     Raises:
         InputError: it is not such an archive, is broken or cut off, or is refused; see above.
     """
-    num_files = 0
+    num_files = num_bytes = 0
     try:
         with (
             open_regular(archive) as file,
@@ -64,8 +64,14 @@ def unpack(
                 total=archive.stat().st_size, title="unpacking", unit="B", shown=progress
             ) as bar,
         ):
-            for member in _bounded(_members(file)):
-                if not any(_is_hidden(part) for part in member.parts) and wanted(member.parts[-1]):
+            for number, member in enumerate(_members(file), start=1):
+                num_bytes += member.num_bytes
+                if number > MAX_MEMBERS:
+                    raise _RefusedError(f"more than {MAX_MEMBERS:,} files in it")
+                if num_bytes > MAX_BYTES:
+                    raise _RefusedError(f"more than {MAX_BYTES:,} bytes when unpacked")
+                is_hidden = any(part[0] == "." or part == "__MACOSX" for part in member.parts)
+                if not is_hidden and wanted(member.parts[-1]):
                     _write(member, folder.joinpath(*member.parts))
                     num_files += 1
                 bar.update(max(0, file.tell() - bar.n))
@@ -76,21 +82,6 @@ def unpack(
     except (NotImplementedError, RuntimeError) as error:  # zipfile does not support it
         raise InputError(f"{archive}: cannot be unpacked ({error})") from None
     return num_files
-
-
-def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or part == "__MACOSX"
-
-
-def _bounded(members: Iterator[_Member]) -> Iterator[_Member]:
-    num_bytes = 0
-    for number, member in enumerate(members, start=1):
-        num_bytes += member.num_bytes
-        if number > MAX_MEMBERS:
-            raise _RefusedError(f"more than {MAX_MEMBERS:,} files in it")
-        if num_bytes > MAX_BYTES:
-            raise _RefusedError(f"more than {MAX_BYTES:,} bytes when unpacked")
-        yield member
 
 
 def _write(member: _Member, path: Path) -> None:
@@ -148,14 +139,10 @@ def _tar_members(file: IO[bytes], *, is_gzip: bool) -> Iterator[_Member]:
             if not info.isreg() or info.issparse() or info.size < 0:
                 raise _RefusedError(f"{info.name!r} is a link, a device or a sparse file")
             if parts:
-                yield _Member(parts, info.size, partial(_open_tar, archive, info))
+                # `extractfile` returns None only for other than regular files.
+                opener = cast(Callable[[], IO[bytes]], partial(archive.extractfile, info))
+                yield _Member(parts, info.size, opener)
         _check_end(archive)
-
-
-def _open_tar(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    file = archive.extractfile(info)
-    assert file is not None  # None is only for other than regular files
-    return file
 
 
 def _check_end(archive: tarfile.TarFile) -> None:

@@ -31,40 +31,28 @@ def read_array(
     Raises:
         InputError: it is missing, has another shape or type, or its data is outside the file.
     """
-    data = check_array(group, name, shape, dtype)
-    return np.asarray(data[()], dtype)
+    return np.asarray(check_array(group, name, shape, dtype)[()], dtype)
 
 
 def check_array(
     group: Any, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32
 ) -> Any:
-    """Check that `read_array` would read an array, without reading it.
-
-    Returns:
-        The h5py data set.
-
-    Raises:
-        InputError: as `read_array`.
-    """
+    """Check that `read_array` would read an array, and return its h5py data set."""
     data = child(group, name)
     if not isinstance(data, h5py.Dataset):
         raise InputError(f"holds no array {name}")
-    stored = dtype_of_numbers(data)
+    stored = _dtype_of_numbers(data)
     if data.shape != shape or stored is None or stored.kind != np.dtype(dtype).kind:
         raise InputError(
             f"array {name} is {stored or 'of no numbers'}{list(data.shape or ())}, "
             f"expected {np.dtype(dtype)}{list(shape)}"
         )
-    check_storage(data, name)
+    _check_storage(data, name)
     return data
 
 
-def dtype_of_numbers(data: Any) -> np.dtype[Any] | None:
-    """Return the type of an array of numbers or booleans, or None if it holds anything else.
-
-    Args:
-        data: an h5py data set.
-    """
+def _dtype_of_numbers(data: Any) -> np.dtype[Any] | None:
+    """Return the type of an array of numbers or booleans, or None if it holds anything else."""
     kinds = (h5py.h5t.TypeFloatID, h5py.h5t.TypeIntegerID, h5py.h5t.TypeEnumID)
     if not isinstance(data.id.get_type(), kinds):
         return None
@@ -75,16 +63,8 @@ def dtype_of_numbers(data: Any) -> np.dtype[Any] | None:
     return dtype if dtype.kind in "biuf" else None
 
 
-def check_storage(data: Any, name: str) -> None:
-    """Check that all bytes of an array are in its file, uncompressed.
-
-    Args:
-        data: an h5py data set of numbers.
-        name: its name, for errors.
-
-    Raises:
-        InputError: they are elsewhere, compressed or missing.
-    """
+def _check_storage(data: Any, name: str) -> None:
+    """Check that all bytes of an array are in its file, uncompressed."""
     if data.external or data.is_virtual:
         raise InputError(f"array {name} keeps its data in another file; refused")
     if data.id.get_create_plist().get_nfilters():
@@ -105,7 +85,7 @@ def arrays_in(group: Any) -> Iterator[tuple[str, Any]]:
     """
     claimed, size = 0, group.file.id.get_filesize()
     for name, data in _arrays(group, set(), 0):
-        check_storage(data, name)
+        _check_storage(data, name)
         claimed += data.nbytes
         if claimed > size:
             raise InputError("its arrays together claim more bytes than the file has; refused")
@@ -126,7 +106,7 @@ def _arrays(group: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]
         if isinstance(found, h5py.Group):
             yield from _arrays(found, seen, depth + 1)
         elif isinstance(found, h5py.Dataset):
-            if found.shape is None or dtype_of_numbers(found) is None:
+            if found.shape is None or _dtype_of_numbers(found) is None:
                 raise InputError(f"array {found.name} holds no numbers; refused")
             yield found.name, found
         else:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files.errors import InputError
-from deep_ranking.files.hdf5.arrays import check_array, read_array
+from deep_ranking.files.hdf5.arrays import check_array
 from deep_ranking.files.hdf5.opening import child
 from deep_ranking.files.hdf5.texts import read_names
 
@@ -74,28 +74,21 @@ def read_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> list[npt.NDArra
         InputError: an array is missing, has another shape or type, or holds NaN or infinity.
     """
     arrays = []
-    for name, shape in _named_arrays(group, shapes):
-        array = read_array(group, name, shape)
+    for data in check_layer(group, shapes):
+        array = np.asarray(data[()], np.float32)
         if not np.isfinite(array).all():
-            raise InputError(f"array {group.name}/{name} holds NaN or infinity; refused")
+            raise InputError(f"array {data.name} holds NaN or infinity; refused")
         arrays.append(array)
     return arrays
 
 
-def check_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Check that `read_layer` would read a layer, without reading it.
+def check_layer(group: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """Check that `read_layer` would read a layer, and return its h5py data sets.
 
     Raises:
         InputError: as `read_layer`, except for the values.
     """
-    for name, shape in _named_arrays(group, shapes):
-        check_array(group, name, shape)
-
-
-def _named_arrays(
-    group: Any, shapes: Sequence[tuple[int, ...]]
-) -> list[tuple[str, tuple[int, ...]]]:
     names = read_names(group, "weight_names")
     if len(names) != len(shapes):
         raise InputError(f"{group.name} lists {len(names)} arrays, expected {len(shapes)}")
-    return list(zip(names, shapes, strict=True))
+    return [check_array(group, name, shape) for name, shape in zip(names, shapes, strict=True)]

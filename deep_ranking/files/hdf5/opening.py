@@ -8,9 +8,7 @@ from typing import Any
 import h5py
 
 from deep_ranking.files.errors import InputError
-from deep_ranking.files.hdf5.heaps import longest_text
-
-MAX_NAMES = 100_000
+from deep_ranking.files.hdf5.texts import MAX_NAMES, longest_text
 
 
 @contextmanager
