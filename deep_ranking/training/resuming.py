@@ -23,10 +23,13 @@ from deep_ranking.model.calibration import Calibration
 from deep_ranking.sampling.triplet_file import triplet_files
 from deep_ranking.training.checkpoint import read_state, restore_variables
 from deep_ranking.training.history import Row
-from deep_ranking.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import keras
+
+# Files of a run's folder.
+CHECKPOINT = "checkpoint.h5"  # weights, optimizer and `RunState`
+SETTINGS = "config.json"
 
 # Settings that may change when a run goes on: how long it runs, and where things are.
 FREE_TO_CHANGE = (
@@ -137,13 +140,13 @@ def is_resumed(config: TrainConfig, *, resume: bool, overwrite: bool) -> bool:
         InputError: there is an earlier run or model, and neither `resume` nor `overwrite` is
             given; the run began with other settings; or a folder has the model's name.
     """
-    folder = RunFolder(config)
+    checkpoint = config.run_dir / CHECKPOINT
     if config.output.is_dir():
         raise InputError(f"{config.output}: is a folder; expected the name of a model file")
-    if resume and folder.checkpoint.exists():
-        _check_settings(folder.settings, config)
+    if resume and checkpoint.exists():
+        _check_settings(config.run_dir / SETTINGS, config)
         return True
-    if (folder.checkpoint.exists() or config.output.exists()) and not overwrite:
+    if (checkpoint.exists() or config.output.exists()) and not overwrite:
         raise InputError(
             f"{config.output}: there is a run or a model already; go on with it by --resume, "
             "replace it by --overwrite, or choose another --output"
@@ -199,22 +202,17 @@ def _as_flags(text: str) -> dict[str, Any]:
 
 def _fingerprints(config: TrainConfig) -> dict[str, str]:
     found = {}
-    if config.batches == "triplets" and not config.draws_triplets:
-        found["triplets"] = content_digest(*triplet_files(config.triplet_file)).hex()
-    elif config.dataset is not None:
-        found["dataset"] = _sha256_of_names(config.dataset)
+    reads_triplets = config.batches == "triplets" and not config.draws_triplets
+    triplets = config.triplet_file if reads_triplets else None
+    for name, file in (("triplets", triplets), ("validation_triplets", config.validation_triplets)):
+        if file is not None:
+            found[name] = content_digest(*triplet_files(file)).hex()
+    dataset = None if reads_triplets else config.dataset
+    for name, folder in (("dataset", dataset), ("validation_dataset", config.validation_dataset)):
+        if folder is not None:
+            names = "\n".join(find_images(folder).paths).encode(errors="surrogateescape")
+            found[name] = hashlib.sha256(names).hexdigest()
     if config.relevance is not None:
         file = Path(config.relevance)
         found["relevance"] = content_digest(file).hex() if file.is_file() else config.relevance
-    if config.validation_triplets is not None:
-        found["validation_triplets"] = content_digest(
-            *triplet_files(config.validation_triplets)
-        ).hex()
-    if config.validation_dataset is not None:
-        found["validation_dataset"] = _sha256_of_names(config.validation_dataset)
     return found
-
-
-def _sha256_of_names(folder: Path) -> str:
-    names = "\n".join(find_images(folder).paths)
-    return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
