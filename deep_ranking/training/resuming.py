@@ -201,18 +201,23 @@ def _as_flags(text: str) -> dict[str, Any]:
 
 
 def _fingerprints(config: TrainConfig) -> dict[str, str]:
-    found = {}
     reads_triplets = config.batches == "triplets" and not config.draws_triplets
-    triplets = config.triplet_file if reads_triplets else None
-    for name, file in (("triplets", triplets), ("validation_triplets", config.validation_triplets)):
-        if file is not None:
-            found[name] = content_digest(*triplet_files(file)).hex()
-    dataset = None if reads_triplets else config.dataset
-    for name, folder in (("dataset", dataset), ("validation_dataset", config.validation_dataset)):
-        if folder is not None:
-            names = "\n".join(find_images(folder).paths).encode(errors="surrogateescape")
-            found[name] = hashlib.sha256(names).hexdigest()
-    if config.relevance is not None:
-        file = Path(config.relevance)
-        found["relevance"] = content_digest(file).hex() if file.is_file() else config.relevance
+    data = {
+        "triplets": config.triplet_file if reads_triplets else None,
+        "dataset": None if reads_triplets else config.dataset,
+        "relevance": config.relevance,
+        "validation_triplets": config.validation_triplets,
+        "validation_dataset": config.validation_dataset,
+    }
+    found = {}
+    for name, path in data.items():
+        if path is None:
+            continue
+        if name.endswith("triplets"):
+            found[name] = content_digest(*triplet_files(Path(path))).hex()
+        elif name.endswith("dataset"):
+            names = "\n".join(find_images(path).paths)
+            found[name] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+        else:  # a file of relevance, or the name of a way to compute it
+            found[name] = content_digest(path).hex() if Path(path).is_file() else str(path)
     return found
