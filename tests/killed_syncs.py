@@ -37,7 +37,7 @@ class Source:
         assert skip_broken
         self.paths, self.size, self.batch_size = paths, image_size, batch_size
         self.broken = set()
-        self.explained = contextlib.nullcontext
+        self.raising_image_errors = contextlib.nullcontext
 
     def batch(self, begin):
         images = np.zeros((self.batch_size, self.size, self.size, 3))

@@ -217,7 +217,7 @@ def broken_copy(images, folder, number):
 
 def test_broken_image_stops_and_is_named(images, tmp_path):
     source = class_source(broken_copy(images, tmp_path, 5), steps_per_epoch=30)
-    with pytest.raises(InputError) as caught, source.explained():
+    with pytest.raises(InputError) as caught, source.raising_image_errors():
         arrays(source.dataset(0))
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'broken.png'}: not an image")

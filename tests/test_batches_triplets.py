@@ -367,7 +367,7 @@ ROWS = [(0, 1, 2), (3, 20, 4), (5, 6, 7), (8, 9, 20), (10, 11, 12), (20, 13, 14)
 def test_broken_image_stops_with_the_triplets_line(broken):
     path = write(broken, [*ROWS[:3], (10, 11, 12)])
     walk = source(path, shuffle=False)
-    with pytest.raises(InputError) as caught, walk.explained():
+    with pytest.raises(InputError) as caught, walk.raising_image_errors():
         list(walk.dataset(0))
     message = str(caught.value)
     assert message.startswith(f"{path}:2: {broken / '20.png'}: not an image")
@@ -381,14 +381,17 @@ def test_broken_image_stops_with_the_triplets_line(broken):
 def test_line_is_that_of_the_file_when_shuffled(broken):
     path = write(broken, [*[(0, 1, 2)] * 12, (20, 1, 2), *[(3, 4, 5)] * 7])
     walk = source(path)
-    with pytest.raises(InputError, match=r"triplets\.txt:13: .*20\.png"), walk.explained():
+    with (
+        pytest.raises(InputError, match=r"triplets\.txt:13: .*20\.png"),
+        walk.raising_image_errors(),
+    ):
         list(walk.dataset(0))
 
 
 def test_batches_before_the_broken_one_arrive(broken):
     walk = source(write(broken, [(0, 1, 2), (3, 4, 5), (6, 7, 20)]), shuffle=False, batch_size=3)
     seen = []
-    with pytest.raises(InputError), walk.explained():
+    with pytest.raises(InputError), walk.raising_image_errors():
         for images, _ in walk.dataset(0):
             seen.append(number_of(images.numpy()[0]))
     assert seen == [0, 3]
@@ -399,7 +402,7 @@ def test_first_of_many_broken_images_is_named(broken):
     batches = iter(walk.dataset(0))
     next(batches)
     threading.Event().wait(0.2)  # meanwhile other threads meet later ones
-    with pytest.raises(InputError, match=r"triplets\.txt:2: "), walk.explained():
+    with pytest.raises(InputError, match=r"triplets\.txt:2: "), walk.raising_image_errors():
         next(batches)
 
 
@@ -435,7 +438,7 @@ def test_batch_of_which_nothing_is_left_takes_the_next_whole_triplet(broken):
 
 def test_skip_broken_where_every_triplet_has_a_broken_image(broken):
     walk = source(write(broken, [ROWS[1], ROWS[3], ROWS[5]]), skip_broken=True)
-    with pytest.raises(InputError, match="missing or broken image"), walk.explained():
+    with pytest.raises(InputError, match="missing or broken image"), walk.raising_image_errors():
         list(walk.dataset(0))
 
 
@@ -453,7 +456,7 @@ def test_skip_broken_where_every_triplet_has_a_missing_image(broken):
 
 def test_other_errors_are_not_explained_away(colors):
     walk = source(write(colors, some_triplets(1)))
-    with pytest.raises(tf.errors.NotFoundError), walk.explained():
+    with pytest.raises(tf.errors.NotFoundError), walk.raising_image_errors():
         raise tf.errors.NotFoundError(None, None, "something else")
 
 
@@ -473,7 +476,7 @@ def test_images_by_path_in_order_with_a_short_last_batch(colors):
 
 def test_broken_image_by_path(broken):
     images = ImageSource([broken / "1.png", broken / "20.png"], image_size=SIZE, batch_size=1)
-    with pytest.raises(InputError, match=r"20\.png: not an image"), images.explained():
+    with pytest.raises(InputError, match=r"20\.png: not an image"), images.raising_image_errors():
         list(images.dataset())
 
 

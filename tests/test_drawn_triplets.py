@@ -1,6 +1,7 @@
 import os
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,13 +11,13 @@ from stopped_runs import history_of, interrupted
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, SamplingConfig, TrainConfig
+from deep_ranking.datasets import LabelledImages, Labels
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError
 from deep_ranking.images import read_image
 from deep_ranking.sampling import make_strategy
 from deep_ranking.training.batches import DrawnTriplets
-from deep_ranking.training.data import image_source
-from deep_ranking.training.drawn_triplets import epoch_triplets
+from deep_ranking.training.data import epoch_triplets, image_source
 from deep_ranking.training.resuming import RunState
 from deep_ranking.training.run import TrainingRun, train
 
@@ -151,11 +152,11 @@ def test_relevance_of_pixels_passes_over_broken_images(tmp_path, write_colors):
     config = config_for(root, tmp_path / "m.h5", "relevance", changes, out_of_class_share=1.0)
     with pytest.raises(InputError, match=r"green/1\.png"):
         epoch_triplets(config)
-    supply = epoch_triplets(replace(config, skip_broken=True))
+    triplets = epoch_triplets(replace(config, skip_broken=True))
     first, other = (
-        supply.of_epoch(epoch, count=None, seed=0, shuffle=True).rows for epoch in (0, 1)
+        triplets.of_epoch(epoch, count=None, seed=0, shuffle=True).rows for epoch in (0, 1)
     )
-    broken = [path.endswith("green/1.png") for path in supply.paths].index(True)
+    broken = [path.endswith("green/1.png") for path in triplets.paths].index(True)
     assert len(first) == 24 and not np.array_equal(first, other)
     assert broken not in first[:, :2]  # relevant to nothing: a negative at most
 
@@ -365,9 +366,10 @@ def test_a_stream_that_finds_nothing(tmp_path):
         def triplets(self, seed, epoch=0, *, shuffle=False):
             return iter(())
 
-    supply = DrawnTriplets(["a.png"], Nothing(), name="photos", description="")
+    data = LabelledImages(Path("photos"), ["a.png"], Labels.of(["a"]))
+    triplets = DrawnTriplets(data, Nothing(), strategy_name="")
     with pytest.raises(InputError, match="photos: the strategy finds no triplet"):
-        supply.of_epoch(0, count=None, seed=0, shuffle=True)
+        triplets.of_epoch(0, count=None, seed=0, shuffle=True)
 
 
 def test_a_broken_model_of_neighbours_is_named_before_an_earlier_run_gives_way(tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.embedding.export import FORMATS, export_model
-from deep_ranking.embedding.export.checking import random_batches
+from deep_ranking.embedding.export.exporting import random_batches
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size
 from deep_ranking.model.calibration import calibrate

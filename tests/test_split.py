@@ -3,8 +3,7 @@ import pytest
 
 from deep_ranking.config import TrainConfig
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images
-from deep_ranking.training.split import held_back_images, labelled_images, training_images
+from deep_ranking.training.data import held_back_images, training_images
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +22,23 @@ def config(dataset, **options):
     return TrainConfig(batches="classes", dataset=dataset, **options)
 
 
-def test_labelled_images_are_paths_and_names_of_classes(image_tree):
-    listing = find_images(image_tree)
-    paths, names = labelled_images(listing)
-    assert paths == [f"{image_tree}/{path}" for path in listing.paths]
-    assert names.tolist() == [path.split("/")[0] for path in listing.paths]
+def paths_and_classes(data):
+    return data.files(), np.array(data.items.names)[data.items.codes]
+
+
+def trained_on(config):
+    return paths_and_classes(training_images(config))
+
+
+def held_back(config):
+    return paths_and_classes(held_back_images(config))
 
 
 def test_all_images_train_where_nothing_is_held_back(folders):
-    paths, labels = training_images(config(folders))
+    paths, labels = trained_on(config(folders))
     assert paths == sorted(str(path) for path in folders.glob("*/*.png"))
     assert labels.tolist() == [path.split("/")[-2] for path in paths]
-    assert held_back_images(config(folders))[0] == []
+    assert held_back(config(folders))[0] == []
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.8])
@@ -42,7 +46,7 @@ def test_whole_classes_are_held_back(folders, share):
     splits = []
     for seed in (0, 1, 7):
         settings = config(folders, validation_share=share, seed=seed)
-        kept, held = training_images(settings), held_back_images(settings)
+        kept, held = trained_on(settings), held_back(settings)
         for paths, labels in (kept, held):
             assert labels.tolist() == [path.split("/")[-2] for path in paths]
         assert not set(kept[1]) & set(held[1])
@@ -53,14 +57,14 @@ def test_whole_classes_are_held_back(folders, share):
 
 
 def test_too_few_classes_to_hold_some_back(folders):
-    for images in (training_images, held_back_images):
+    for images in (trained_on, held_back):
         with pytest.raises(InputError, match="too few to hold 9 back"):
             images(config(folders, validation_share=0.9))
 
 
 @pytest.mark.parametrize("most", [2, 5, 7, 12])
 def test_some_images_of_each_class_spread_over_its_list(folders, most):
-    paths, labels = training_images(config(folders, max_images_per_class=most))
+    paths, labels = trained_on(config(folders, max_images_per_class=most))
     assert labels.tolist() == [path.split("/")[-2] for path in paths]
     for number in range(10):
         name, size = f"class {number}", 3 + number
@@ -74,7 +78,7 @@ def test_some_images_of_each_class_spread_over_its_list(folders, most):
 
 def test_images_held_back_are_not_thinned_out(folders):
     options = {"validation_share": 0.3}
-    whole = held_back_images(config(folders, **options))
+    whole = held_back(config(folders, **options))
     thinned = config(folders, max_images_per_class=2, **options)
-    assert held_back_images(thinned)[0] == whole[0]
-    assert set(training_images(thinned)[1]) == set(training_images(config(folders, **options))[1])
+    assert held_back(thinned)[0] == whole[0]
+    assert set(trained_on(thinned)[1]) == set(trained_on(config(folders, **options))[1])

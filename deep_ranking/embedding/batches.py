@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import cv2
@@ -82,9 +83,7 @@ class BatchSource:
     """
 
     rows_together = 1
-
-    def __init__(self) -> None:
-        self.failure: InputError | None = None
+    failure: InputError | None = None
 
     def prepare(self, epoch: int, model: Any) -> None:
         """Get ready for an epoch.
@@ -135,7 +134,7 @@ class BatchSource:
         return numbers.map(load, num_parallel_calls=workers, deterministic=True).prefetch(2)
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def raising_image_errors(self) -> Iterator[None]:
         """Raise an image's `InputError` itself instead of TensorFlow's error around it."""
         try:
             yield
@@ -145,36 +144,26 @@ class BatchSource:
             raise self.failure from None
 
 
+@dataclass(eq=False)
 class ImageSource(BatchSource):
     """Batches of images in the order of their paths.
 
-    Args:
+    Attributes:
         paths: image files.
         image_size: side of the images in pixels.
         batch_size: images a batch; the last batch may be short.
         views: the view of each image; None for the image itself.
         skip_broken: return black pixels for a missing or broken image instead of raising an error.
-
-    Attributes:
         broken: with `skip_broken`, indices of the images that could not be read so far.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str | os.PathLike[str]],
-        *,
-        image_size: int,
-        batch_size: int,
-        views: Sequence[View] | None = None,
-        skip_broken: bool = False,
-    ) -> None:
-        super().__init__()
-        self.paths = paths
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.views = views
-        self.skip_broken = skip_broken
-        self.broken: set[int] = set()
+    paths: Sequence[str | os.PathLike[str]]
+    _: KW_ONLY
+    image_size: int
+    batch_size: int
+    views: Sequence[View] | None = None
+    skip_broken: bool = False
+    broken: set[int] = field(default_factory=set, init=False)
 
     def dataset(self) -> tf.data.Dataset:
         """Return batches of float32 (rows, image_size, image_size, 3), RGB in [0, 255]."""

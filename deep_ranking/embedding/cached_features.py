@@ -104,7 +104,7 @@ def cache_features(
     precision: str = "float32",
     skip_broken: bool = False,
 ) -> CachedFeatures:
-    """Compute the features of images that are not kept yet, and give those of all.
+    """Return the features of images, after computing those that are not kept yet.
 
     Args:
         frozen: model from images, float32 (batch, size, size, 3), to a list of tensors.
@@ -152,7 +152,7 @@ def cache_features(
                 skip_broken=skip_broken,
             )
             try:
-                with computing_in(precision, frozen), source.explained():
+                with computing_in(precision, frozen), source.raising_image_errors():
                     store.extend(_blocks(frozen, source, list(missing)))
             except InputError as error:
                 hint = f"; mend the image, or leave such images out with {SKIP}"
@@ -181,7 +181,7 @@ def _blocks(
 
 
 def _network_key(frozen: keras.Model, precision: str) -> str:
-    """Name for all that decides a feature, besides the image."""
+    """Return a name for everything that decides a feature, besides the image."""
     layers = [layer.get_config() for layer in frozen.layers]
     described = {
         "layers": [
@@ -200,7 +200,7 @@ def _network_key(frozen: keras.Model, precision: str) -> str:
 def _known_contents(
     paths: Sequence[str | os.PathLike[str]], skip_broken: bool
 ) -> list[bytes | None]:
-    """SHA-256 of each file; None for one that cannot be read and is to be left out."""
+    """Return the SHA-256 of each file; with `skip_broken`, None for one that cannot be read."""
     found: list[bytes | None] = []
     for content in content_digests(paths, open_file=open_image):
         if isinstance(content, bytes):
@@ -215,16 +215,13 @@ def _known_contents(
 def cached_view(
     content: bytes | None, number: int, augmentation: Augmentation | None, size: int
 ) -> tuple[bytes, View]:
-    """Give key and look of a view of an image.
+    """Return the key and the `View` of view `number` of an image; view 0 is the image itself.
 
     Args:
-        content: SHA-256 of the image's file; None for a missing one.
-        number: 0 for the image itself.
+        content: SHA-256 of the image's file; None for a missing one, whose key is empty.
+        number: number of the view.
         augmentation: as for `cache_features`.
         size: side of the images in pixels.
-
-    Returns:
-        The key, empty for a missing image, and the `View`.
     """
     if content is None:
         return b"", PLAIN

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.embedding.batches import ImageSource
 from deep_ranking.embedding.cached_features import CachedFeatures
+from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.row_store import temporary_rows
 
@@ -23,8 +23,8 @@ def embed_images(
     batch_size: int = 64,
     skip_broken: bool = False,
     progress: bool = False,
-    out: npt.NDArray[np.float32] | None = None,
-) -> npt.NDArray[np.float32]:
+    out: Float32Array | None = None,
+) -> Float32Array:
     """Embed image files.
 
     Args:
@@ -52,7 +52,7 @@ def embed_images(
         out = np.empty((len(paths), model.output_shape[-1]), np.float32)
     filled = 0
     with (
-        source.explained(),
+        source.raising_image_errors(),
         progress_bar(total=len(paths), title="embedding", unit="images", shown=progress) as bar,
     ):
         for rows in embed_batches(model, source):
@@ -63,7 +63,7 @@ def embed_images(
     return out
 
 
-def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[npt.NDArray[np.float32]]:
+def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[Float32Array]:
     """Embed batch after batch, all of one shape.
 
     Black images fill up the last batch, and their rows are dropped. So the network is traced once,
@@ -85,7 +85,7 @@ def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[npt.NDArr
 @contextmanager
 def embedded_images(
     model: keras.Model, paths: Sequence[str | os.PathLike[str]], *, skip_broken: bool = False
-) -> Iterator[npt.NDArray[np.float32]]:
+) -> Iterator[Float32Array]:
     """Embed image files into a temporary file, with a progress bar and bounded memory.
 
     Args:
@@ -104,9 +104,7 @@ def embedded_images(
 
 
 @contextmanager
-def embedded_features(
-    model: keras.Model, features: CachedFeatures
-) -> Iterator[npt.NDArray[np.float32]]:
+def embedded_features(model: keras.Model, features: CachedFeatures) -> Iterator[Float32Array]:
     """Embed cached features into a temporary file, like `embedded_images`.
 
     Args:

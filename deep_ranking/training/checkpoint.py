@@ -31,13 +31,7 @@ def save_checkpoint(
     optimizer: "keras.optimizers.Optimizer",
     state: dict[str, Any],
 ) -> None:
-    """Write weights, optimizer and state, atomically.
-
-    Args:
-        path: file to write.
-        model: the model.
-        optimizer: built for the weights that it trains.
-        state: what else the run needs to go on, as JSON values.
+    """Write weights, optimizer and state (JSON values), atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -61,9 +55,6 @@ def save_checkpoint(
 def read_state(path: Path) -> dict[str, Any]:
     """Read the state of a checkpoint, without its arrays.
 
-    Args:
-        path: file of `save_checkpoint`.
-
     Raises:
         InputError: the file is damaged.
     """
@@ -85,12 +76,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def restore_variables(
     path: Path, model: "keras.Model", optimizer: "keras.optimizers.Optimizer"
 ) -> None:
-    """Restore weights and optimizer.
-
-    Args:
-        path: file of `save_checkpoint`.
-        model: model of the same layers.
-        optimizer: optimizer of the same kind, built for the same weights.
+    """Restore a model of the same layers, and an optimizer that was built for its weights.
 
     Raises:
         InputError: the file is damaged, or belongs to another network or optimizer. The model is

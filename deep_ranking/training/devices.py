@@ -87,6 +87,7 @@ class Devices:
 
 
 def _find(names: str) -> list[str]:
+    """Return the names of devices, as TensorFlow has them."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     found = [device.name for device in tf.config.list_logical_devices(kind)]
     if names == "all":

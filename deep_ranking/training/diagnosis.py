@@ -38,15 +38,7 @@ class Diagnosis:
 
 
 def diagnose(history: list[Row], config: TrainConfig) -> Diagnosis | None:
-    """Return what is wrong with a run.
-
-    Args:
-        history: what training logged, a row an epoch, the latest last.
-        config: the run's settings.
-
-    Returns:
-        The worst problem; None if there is none.
-    """
+    """Return the worst problem of a run, given its settings and history; None if it has none."""
     row = history[-1]
     trained = [row for row in history if "loss" in row]
     if row["negative_distance"] < COLLAPSED_DISTANCE:
@@ -71,13 +63,7 @@ def diagnose(history: list[Row], config: TrainConfig) -> Diagnosis | None:
 
 
 def not_finite(epoch: int, loss: float, config: TrainConfig) -> Diagnosis:
-    """Return the diagnosis for an epoch after which weights are NaN or infinite.
-
-    Args:
-        epoch: number of the epoch, from 1.
-        loss: its loss.
-        config: the run's settings.
-    """
+    """Return the diagnosis for an epoch, from 1, after which weights are NaN or infinite."""
     return Diagnosis(
         f"weights became NaN or infinite in epoch {epoch} (loss {loss}); start anew with a lower "
         "--learning_rate and --overwrite",
@@ -87,18 +73,15 @@ def not_finite(epoch: int, loss: float, config: TrainConfig) -> Diagnosis:
 
 
 def _collapse(row: Row, config: TrainConfig) -> Diagnosis:
-    easier = f", --mining {EASIER[config.mining]}" if _can_be_easier(config) else ""
-    fixes = _lower_rate(config)
-    if easier:
-        fixes["mining"] = EASIER[config.mining]
+    easier = _easier_mining(config)
+    flag = f", --mining {easier['mining']}" if easier else ""
     sticks = (
         f", so the loss sticks at the gap of {config.gap:g}" if config.loss == "ranking" else ""
     )
     return Diagnosis(
         f"Collapse: all embeddings are alike (mean distance {row['negative_distance']:.2g})"
-        f"{sticks}. Try a lower --learning_rate{easier}, a smaller --gap, or pre-trained "
-        "--weights.",
-        fixes,
+        f"{sticks}. Try a lower --learning_rate{flag}, a smaller --gap, or pre-trained --weights.",
+        _lower_rate(config) | easier,
         spoilt=True,
     )
 
@@ -116,19 +99,20 @@ def _inactive(row: Row, config: TrainConfig) -> Diagnosis:
 
 
 def _stuck(config: TrainConfig) -> Diagnosis:
-    fixes = {"mining": EASIER[config.mining]} if _can_be_easier(config) else _lower_rate(config)
-    easier = f" --mining {EASIER[config.mining]}," if _can_be_easier(config) else ""
+    easier = _easier_mining(config)
+    flag = f" --mining {easier['mining']}," if easier else ""
     return Diagnosis(
         f"The loss sticks at the gap of {config.gap:g}: positives come no nearer than negatives. "
-        f"Try{easier} --optimizer adam with --learning_rate 0.0001, a smaller --gap, or "
+        f"Try{flag} --optimizer adam with --learning_rate 0.0001, a smaller --gap, or "
         "pre-trained --weights.",
-        fixes,
+        easier or _lower_rate(config),
     )
 
 
-def _can_be_easier(config: TrainConfig) -> bool:
-    ranks = config.loss == "ranking" and config.batches == "classes"
-    return ranks and config.mining in EASIER
+def _easier_mining(config: TrainConfig) -> dict[str, Any]:
+    """Return the setting that mines easier triplets; empty if there is none."""
+    mines = config.loss == "ranking" and config.batches == "classes" and config.mining in EASIER
+    return {"mining": EASIER[config.mining]} if mines else {}
 
 
 def _swings(losses: list[float]) -> bool:

@@ -25,8 +25,7 @@ class EarlyStopping:
     def update(self, row: Row) -> bool:
         """Record a validated epoch; return whether it is the best so far.
 
-        Args:
-            row: the epoch's row of the history; one that was not validated changes nothing.
+        The row of an epoch that was not validated changes nothing.
         """
         if self._quantity not in row:
             return False

@@ -100,14 +100,7 @@ def plot_history(history: History, quantities: Sequence[str], ax: Axes | None = 
 
 
 def run_figure(history: History) -> Figure:
-    """Draw a training run: loss, mean distances, and the shares of triplets.
-
-    Args:
-        history: as for `plot_history`.
-
-    Returns:
-        The figure, three axes side by side.
-    """
+    """Draw loss, mean distances, and the shares of triplets, on three axes side by side."""
     figure = Figure(figsize=(15, 4.5), layout="constrained")
     losses, distances, shares = figure.subplots(1, 3)
     plot_history(history, ["loss"], losses).set_title("loss")

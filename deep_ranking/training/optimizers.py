@@ -114,17 +114,14 @@ def make_optimizer(
     # A schedule even for a constant rate, which would be a variable that a checkpoint restores.
     decay_steps = num_steps if config.decay == "cosine" else None
     rate = WarmupDecay(learning_rate, config.warmup_steps, decay_steps)
-    decay = config.weight_decay or None
+    options: dict[str, Any] = {
+        "weight_decay": config.weight_decay or None,
+        "global_clipnorm": config.clip_norm,
+    }
     if config.optimizer == "adam":
-        optimizer = RankingAdam(rate, weight_decay=decay, global_clipnorm=config.clip_norm)
+        optimizer = RankingAdam(rate, **options)
     else:
-        optimizer = RankingSGD(
-            rate,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=decay,
-            global_clipnorm=config.clip_norm,
-        )
+        optimizer = RankingSGD(rate, momentum=0.9, nesterov=True, **options)
     optimizer.backbone_rate = config.backbone_rate
     optimizer.backbone_layers = frozenset(backbone_layers)
     if resolved_precision(config.precision) == "mixed_float16":  # where small gradients become 0

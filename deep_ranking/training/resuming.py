@@ -23,10 +23,13 @@ from deep_ranking.model.calibration import Calibration
 from deep_ranking.sampling.triplet_file import triplet_files
 from deep_ranking.training.checkpoint import read_state, restore_variables
 from deep_ranking.training.history import Row
-from deep_ranking.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import keras
+
+# Files of a run's folder.
+CHECKPOINT = "checkpoint.h5"  # weights, optimizer and `RunState`
+SETTINGS = "config.json"
 
 # Settings that may change when a run goes on: how long it runs, and where things are.
 FREE_TO_CHANGE = (
@@ -137,13 +140,13 @@ def is_resumed(config: TrainConfig, *, resume: bool, overwrite: bool) -> bool:
         InputError: there is an earlier run or model, and neither `resume` nor `overwrite` is
             given; the run began with other settings; or a folder has the model's name.
     """
-    folder = RunFolder(config)
+    checkpoint = config.run_dir / CHECKPOINT
     if config.output.is_dir():
         raise InputError(f"{config.output}: is a folder; expected the name of a model file")
-    if resume and folder.checkpoint.exists():
-        _check_settings(folder.settings, config)
+    if resume and checkpoint.exists():
+        _check_settings(config.run_dir / SETTINGS, config)
         return True
-    if (folder.checkpoint.exists() or config.output.exists()) and not overwrite:
+    if (checkpoint.exists() or config.output.exists()) and not overwrite:
         raise InputError(
             f"{config.output}: there is a run or a model already; go on with it by --resume, "
             "replace it by --overwrite, or choose another --output"
@@ -198,23 +201,23 @@ def _as_flags(text: str) -> dict[str, Any]:
 
 
 def _fingerprints(config: TrainConfig) -> dict[str, str]:
+    reads_triplets = config.batches == "triplets" and not config.draws_triplets
+    data = {
+        "triplets": config.triplet_file if reads_triplets else None,
+        "dataset": None if reads_triplets else config.dataset,
+        "relevance": config.relevance,
+        "validation_triplets": config.validation_triplets,
+        "validation_dataset": config.validation_dataset,
+    }
     found = {}
-    if config.batches == "triplets" and not config.draws_triplets:
-        found["triplets"] = content_digest(*triplet_files(config.triplet_file)).hex()
-    elif config.dataset is not None:
-        found["dataset"] = _sha256_of_names(config.dataset)
-    if config.relevance is not None:
-        file = Path(config.relevance)
-        found["relevance"] = content_digest(file).hex() if file.is_file() else config.relevance
-    if config.validation_triplets is not None:
-        found["validation_triplets"] = content_digest(
-            *triplet_files(config.validation_triplets)
-        ).hex()
-    if config.validation_dataset is not None:
-        found["validation_dataset"] = _sha256_of_names(config.validation_dataset)
+    for name, path in data.items():
+        if path is None:
+            continue
+        if name.endswith("triplets"):
+            found[name] = content_digest(*triplet_files(Path(path))).hex()
+        elif name.endswith("dataset"):
+            names = "\n".join(find_images(path).paths)
+            found[name] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+        else:  # a file of relevance, or the name of a way to compute it
+            found[name] = content_digest(path).hex() if Path(path).is_file() else str(path)
     return found
-
-
-def _sha256_of_names(folder: Path) -> str:
-    names = "\n".join(find_images(folder).paths)
-    return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()

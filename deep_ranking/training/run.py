@@ -1,33 +1,39 @@
 """TrainConfig -> a trained model, and a run folder from which training can go on.
 
 `trainer` trains an epoch; this module decides what happens before, between and after the epochs.
+
+The run folder NAME.run/ beside NAME.h5 holds `config.json` (the settings), `history.csv` and
+`history.png`, `best.h5` (the model of the best epoch), `checkpoint.h5`, and what settings ask for:
+`neighbours.h5` with `--strategy hard`, and `tensorboard/`. Each file is replaced atomically.
+`resuming` says how a run goes on from them.
 """
 
 import dataclasses
 import math
+import os
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding.cached_features import CachedFeatures
+from deep_ranking.embedding.cached_features import CachedFeatures, cache_features
 from deep_ranking.embedding.embed import embedded_features, embedded_images
-from deep_ranking.files import InputError, make_folder
+from deep_ranking.files import InputError, atomic_path, make_folder
 from deep_ranking.files.words import counted
 from deep_ranking.model.file import save_model
 from deep_ranking.model.mixed_precision import FULL, set_precision
-from deep_ranking.training.batches import ClassSource
+from deep_ranking.training.batches import ClassSource, FeatureSource
 from deep_ranking.training.checkpoint import save_checkpoint
-from deep_ranking.training.data import cached_features, feature_source, image_source
+from deep_ranking.training.data import image_source
 from deep_ranking.training.devices import Devices
 from deep_ranking.training.diagnosis import Diagnosis, diagnose, not_finite
 from deep_ranking.training.early_stopping import EarlyStopping
-from deep_ranking.training.embedding_start import start_embedding
 from deep_ranking.training.history import Row, draw_history, write_history
-from deep_ranking.training.resuming import RunState, is_resumed
-from deep_ranking.training.run_folder import RunFolder
+from deep_ranking.training.resuming import CHECKPOINT, SETTINGS, RunState, is_resumed
 from deep_ranking.training.tensorboard import TensorBoardWriter
 from deep_ranking.training.trainer import Trainer
 from deep_ranking.training.validation import make_validation, validation_summary
@@ -70,7 +76,7 @@ def train(
         while not run.is_over:
             run.train_epoch(verbose)
     finally:
-        draw_history(run.folder.picture, run.state.history)
+        draw_history(run.folder / "history.png", run.state.history)
     return run.finish()
 
 
@@ -88,13 +94,14 @@ class TrainingRun:
 
     def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         self.config = config
-        self.folder = RunFolder(config)
+        self.folder = config.run_dir
+        self.checkpoint = self.folder / CHECKPOINT
         self.resumed = is_resumed(config, resume=resume, overwrite=overwrite)
         self.images = self.source = image_source(config)
         self.validation = make_validation(config)
         self.tensorboard = TensorBoardWriter(config, self.images, self.validation)
         if self.resumed:
-            self.state = RunState.read(self.folder.checkpoint, config)
+            self.state = RunState.read(self.checkpoint, config)
         else:
             self.state = RunState.at_start(config)
         self.early_stopping = EarlyStopping(config, self.state)
@@ -114,10 +121,13 @@ class TrainingRun:
             self._cache_features(self.devices.on_one(self.trainer.frozen))
         if not self.resumed:
             if config.embedding_start != "random":
-                start_embedding(config, self.trainer.model, self.source, self.trainer.frozen)
+                self.trainer.start_embedding(config, self.source)
             self._compile(config.start_epoch)
-            self.folder.clear()  # last: whatever can fail has been tried
-        self.folder.write_settings(config)
+            if self.folder.is_dir():  # last: whatever can fail has been tried
+                shutil.rmtree(self.folder)
+            make_folder(self.folder)
+        with atomic_path(self.folder / SETTINGS) as temporary:
+            temporary.write_text(config.to_json(), encoding="utf-8")
         print(
             f"{self.source.description}, {self.source.num_batches:,} batches an epoch; "
             f"{self.trainer.description()}."
@@ -126,17 +136,35 @@ class TrainingRun:
             start = config.start_epoch
             self.state.history.append(self._validate(start, {"epoch": start}))
         if self.state.history:
-            write_history(self.folder.history, self.state.history)
+            write_history(self.folder / "history.csv", self.state.history)
         if config.auto_fix and not self.resumed:
             self._save_checkpoint()  # the first epoch may have to go back to it
 
     def _cache_features(self, frozen: keras.Model) -> None:
-        """Replace images by the features of the frozen layers."""
+        """Replace images by the features of the frozen layers, after computing new ones."""
+        config = self.config
+
+        def cached(paths: Sequence[str | os.PathLike[str]], num_views: int) -> CachedFeatures:
+            return cache_features(
+                frozen,
+                paths,
+                config.feature_dir,
+                num_views=num_views,
+                augmentation=config.augmentation,
+                precision=config.precision,
+                skip_broken=config.skip_broken,
+            )
+
         if isinstance(self.images, ClassSource):
-            self.source = feature_source(self.config, self.images, frozen)
+            self.source = FeatureSource(
+                cached(self.images.paths, config.cached_views),
+                self.images.labels,
+                batches=self.images.batches,
+                seed=config.seed,
+                steps_per_epoch=config.steps_per_epoch,
+            )
         if self.validation is not None:
-            paths = self.validation.paths
-            self.validation_features = cached_features(self.config, paths, frozen, num_views=1)
+            self.validation_features = cached(self.validation.paths, 1)
 
     def _compile(self, epoch: int, *, keep_optimizer_state: bool = False) -> None:
         self.trainer.compile(
@@ -150,11 +178,11 @@ class TrainingRun:
     def _restore(self) -> None:
         """Go back to the checkpoint of the latest epoch."""
         self._compile(max(self.config.start_epoch, self.state.num_epochs - 1))
-        self.state.restore(self.folder.checkpoint, self.trainer.model, self.trainer.optimizer)
+        self.state.restore(self.checkpoint, self.trainer.model, self.trainer.optimizer)
 
     def _save_checkpoint(self) -> None:
         state = dataclasses.asdict(self.state)
-        save_checkpoint(self.folder.checkpoint, self.trainer.model, self.trainer.optimizer, state)
+        save_checkpoint(self.checkpoint, self.trainer.model, self.trainer.optimizer, state)
 
     @property
     def is_over(self) -> bool:
@@ -180,14 +208,14 @@ class TrainingRun:
         self.state.num_epochs = epoch + 1
         self.state.history.append(row)
         if self.early_stopping.update(row):
-            save_model(self.trainer.model, self.folder.best)
+            save_model(self.trainer.model, self.folder / "best.h5")
         elif self.early_stopping.is_on_plateau(row):
             self._lower_rate()
         self._save_checkpoint()
-        write_history(self.folder.history, self.state.history)
+        write_history(self.folder / "history.csv", self.state.history)
         if time.monotonic() - self._picture_time >= PICTURE_SECONDS:
             self._picture_time = time.monotonic()
-            draw_history(self.folder.picture, self.state.history)
+            draw_history(self.folder / "history.png", self.state.history)
         self.tensorboard.add_epoch(row)
 
     def _lower_rate(self) -> None:

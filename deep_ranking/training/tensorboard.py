@@ -6,7 +6,10 @@ The end of training adds the files of the projector: `projector_config.pbtxt`, `
 embedding a line), `metadata.tsv` (class and path) and `sprite.png`.
 """
 
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,11 +66,9 @@ class TensorBoardWriter:
         self._writer: Any = None
 
     def show_batch(self, source: TripletSource | ClassSource | FeatureSource, epoch: int) -> None:
-        """Add a picture of the first rows of an epoch, before training it.
+        """Add a picture of the first rows of an epoch, from 0, before training it.
 
-        Args:
-            source: the batches to train on.
-            epoch: number of the epoch, from 0; the picture shows it from 1, like the curves.
+        TensorBoard shows its number from 1, like those of the curves.
         """
         if not self.config.tensorboard:
             return
@@ -75,13 +76,12 @@ class TensorBoardWriter:
             rows = self._first_cached_rows(source, epoch)
         else:
             rows = source.first_rows(epoch, NUM_ROWS)
-        name = "triplets" if isinstance(source, TripletSource) else "classes"
-        text = "as the network sees them, a " + (
-            "triplet a row: query, positive, negative" if name == "triplets" else "class a row"
-        )
-        with self._events().as_default(step=epoch + 1):
+        name, row = "classes", "class a row"
+        if isinstance(source, TripletSource):
+            name, row = "triplets", "triplet a row: query, positive, negative"
+        with self._events(epoch + 1):
+            text = f"as the network sees them, a {row}"
             tf.summary.image(name, image_grid(rows)[None], description=text)
-        self._events().flush()
 
     def _first_cached_rows(self, source: FeatureSource, epoch: int) -> list[UInt8Array]:
         """Read the images, in the views, whose features are the first rows of an epoch."""
@@ -104,20 +104,16 @@ class TensorBoardWriter:
         """Add an epoch's row of the history to the curves."""
         if not self.config.tensorboard:
             return
-        with self._events().as_default(step=int(row["epoch"])):
+        with self._events(int(row["epoch"])):
             for name, value in row.items():
                 if name != "epoch":
                     tf.summary.scalar(name, value)
-        self._events().flush()
 
     def write_embeddings(self, model: keras.Model) -> None:
         """Write embeddings of up to 1,000 images for the projector, at the end of the run.
 
         They are validation images, evenly spread over their list; without any, training images.
         Broken images are left out.
-
-        Args:
-            model: the whole network.
         """
         if not self.config.tensorboard:
             return
@@ -126,44 +122,47 @@ class TensorBoardWriter:
         paths = [os.fspath(path) for path in (self._validation or self._images).paths]
         names = class_names(paths)
         count = min(NUM_PROJECTED, len(paths))
-        chosen = np.arange(count) * len(paths) // count
-        embeddings = embed_images(
-            model, [paths[number] for number in chosen], skip_broken=True, progress=True
-        )
-        whole = ~np.isnan(embeddings[:, 0])
-        if not whole.any():
+        chosen = [number * len(paths) // count for number in range(count)]
+        shown = [paths[number] for number in chosen]
+        embeddings = embed_images(model, shown, skip_broken=True, progress=True)
+        whole = np.flatnonzero(~np.isnan(embeddings[:, 0]))
+        if not len(whole):
             return
-        chosen = chosen[whole]
         write_projector(
             self.folder,
             embeddings[whole],
-            [paths[number] for number in chosen],
-            [names[number] for number in chosen],
+            [shown[row] for row in whole],
+            [names[chosen[row]] for row in whole],
         )
         print(f"Curves, batches and embeddings: tensorboard --logdir {self.folder}")
 
-    def _events(self) -> Any:
+    @contextmanager
+    def _events(self, epoch: int) -> Iterator[None]:
+        """Make what `tf.summary` writes in this block an event of an epoch."""
         # One file for the whole run: TensorBoard reads the files of a folder one after another.
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.folder))
-        return self._writer
+        with self._writer.as_default(step=epoch):
+            yield
+        self._writer.flush()
 
 
-def image_grid(rows: list[UInt8Array]) -> UInt8Array:
-    """Arrange images in rows, with white between them.
+def image_grid(
+    rows: list[UInt8Array], gap: int = GAP, most_columns: int = MOST_COLUMNS
+) -> UInt8Array:
+    """Arrange images in rows, with white between them: uint8 (height, width, 3).
 
     Args:
-        rows: uint8 (images, side, side, 3), all with one side; only the first 8 of a row are shown.
-
-    Returns:
-        uint8 (height, width, 3).
+        rows: uint8 (images, side, side, 3), all with one side; images over 256 pixels are reduced.
+        gap: white pixels between two images.
+        most_columns: only so many images of a row are shown.
     """
     if not rows:
         return np.full((THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3), 255, np.uint8)
     side = min(rows[0].shape[1], MOST_PIXELS)
-    columns = min(MOST_COLUMNS, max(map(len, rows)))
-    step = side + GAP
-    picture = np.full((len(rows) * step - GAP, columns * step - GAP, 3), 255, np.uint8)
+    columns = min(most_columns, max(map(len, rows)))
+    step = side + gap
+    picture = np.full((len(rows) * step - gap, columns * step - gap, 3), 255, np.uint8)
     for number, images in enumerate(rows):
         for column, image in enumerate(images[:columns]):
             top, left = number * step, column * step
@@ -184,29 +183,24 @@ def class_names(paths: list[str]) -> list[str]:
 def write_projector(
     folder: Path, embeddings: Float32Array, paths: list[str], classes: list[str]
 ) -> None:
-    """Write the files of the embedding projector.
+    """Write the files of the embedding projector to the folder of the run's events.
 
-    Args:
-        folder: folder of the run's events; made if missing.
-        embeddings: float32 (images, dim).
-        paths: the images, to read the thumbnails from.
-        classes: their classes.
+    `embeddings` is float32 (images, dim); thumbnails are read from `paths`.
 
     Raises:
         InputError: an image can no longer be read, or the folder cannot be written to.
     """
     from google.protobuf import text_format
-    from tensorboard.plugins import projector
+    from tensorboard.plugins.projector import EmbeddingInfo, ProjectorConfig, SpriteMetadata
 
     make_folder(folder)
-    config = projector.ProjectorConfig()
-    info = config.embeddings.add()
-    info.tensor_name = "embedding"
-    info.tensor_path = "tensors.tsv"
-    info.tensor_shape.extend(embeddings.shape)
-    info.metadata_path = "metadata.tsv"
-    info.sprite.image_path = "sprite.png"
-    info.sprite.single_image_dim.extend((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    info = EmbeddingInfo(
+        tensor_name="embedding",
+        tensor_path="tensors.tsv",
+        tensor_shape=embeddings.shape,
+        metadata_path="metadata.tsv",
+        sprite=SpriteMetadata(image_path="sprite.png", single_image_dim=[THUMBNAIL_SIZE] * 2),
+    )
     with atomic_path(folder / info.tensor_path) as temporary:
         np.savetxt(temporary, embeddings, fmt="%.6g", delimiter="\t")
     with atomic_path(folder / info.metadata_path) as temporary:
@@ -214,20 +208,13 @@ def write_projector(
         lines = [f"{_cell(name)}\t{_cell(path)}" for name, path in cells]
         temporary.write_text("\n".join(lines) + "\n", "utf-8", "backslashreplace")
     with atomic_path(folder / info.sprite.image_path) as temporary:
-        Image.fromarray(_sprite(paths)).save(temporary)
+        per_side = math.ceil(math.sqrt(len(paths)))  # the sprite is a square
+        thumbnails = np.stack([read_image(path, THUMBNAIL_SIZE) for path in paths])
+        rows = [thumbnails[row * per_side :][:per_side] for row in range(per_side)]
+        Image.fromarray(image_grid(rows, 0, per_side)).save(temporary)
     with atomic_path(folder / "projector_config.pbtxt") as temporary:
+        config = ProjectorConfig(embeddings=[info])
         temporary.write_text(text_format.MessageToString(config), "utf-8")
-
-
-def _sprite(paths: list[str]) -> UInt8Array:
-    """Return thumbnails side by side, row after row, in a square."""
-    per_side = int(np.ceil(np.sqrt(len(paths))))
-    size = THUMBNAIL_SIZE
-    sprite = np.full((per_side * size, per_side * size, 3), 255, np.uint8)
-    for number, path in enumerate(paths):
-        top, left = number // per_side * size, number % per_side * size
-        sprite[top : top + size, left : left + size] = read_image(path, size)
-    return sprite
 
 
 def _cell(text: str) -> str:

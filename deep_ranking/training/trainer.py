@@ -8,13 +8,18 @@ import keras
 import numpy as np
 
 from deep_ranking.config import HEAD, TrainConfig
+from deep_ranking.embedding.embed import embed_images, embedded_features
 from deep_ranking.losses import BatchLoss, kernel_penalty, make_loss, make_metrics, penalise_kernels
 from deep_ranking.model.mixed_precision import resolved_precision, set_precision
 from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
+from deep_ranking.model.whitening import principal_axes, whitening_axes
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource
 from deep_ranking.training.devices import Devices
 from deep_ranking.training.history import Row
 from deep_ranking.training.optimizers import make_optimizer
+
+# The first weights of the embedding layer are computed from at most so many images.
+MAX_START_IMAGES = 20_000
 
 
 class Trainer:
@@ -37,7 +42,7 @@ class Trainer:
         network = config.network
         if not read_weights:
             network = dataclasses.replace(network, weights=None)
-        self.frozen: keras.Model | None = None
+        self.frozen: Any = None
         with devices.scope():
             self.model = self.trained = build_network(network, seed=config.seed)
             set_trainable_from(self.model, config.train_from)
@@ -102,15 +107,39 @@ class Trainer:
         """Return whether an epoch, from 0, belongs to the part of the run that was compiled."""
         return self._trains_head == (epoch < self._config.head_epochs)
 
+    def start_embedding(self, config: TrainConfig, source: ClassSource | FeatureSource) -> None:
+        """Set the embedding layer's first weights from training images, by PCA or whitening.
+
+        Raises:
+            InputError: there are too few images or features for the length of the embedding.
+        """
+        rng = np.random.default_rng([config.seed, 5])
+        usable = np.setdiff1d(np.arange(len(source.labels)), sorted(source.broken))
+        chosen = np.sort(rng.permutation(usable)[:MAX_START_IMAGES])
+        layer = self.model.get_layer("embedding")
+        print(f"The embedding layer starts {config.embedding_start}, from {len(chosen):,} images.")
+        if isinstance(source, ClassSource):
+            before = keras.Model(self.model.input, layer.input)
+            paths = [source.paths[number] for number in chosen]
+            features = embed_images(before, paths, skip_broken=config.skip_broken, progress=True)
+            whole = ~np.isnan(features[:, 0])
+            chosen, features = chosen[whole], features[whole]
+        elif any(each is layer.input for each in self.frozen.outputs):  # its input was cached
+            features = source.features.read(chosen, 0 * chosen)[0].astype(np.float32)
+        else:
+            before = keras.Model(self.frozen.outputs, layer.input)
+            with embedded_features(before, source.features) as rows:
+                features = rows[chosen]
+        size = config.network.embedding_size
+        if config.embedding_start == "pca":
+            layer.set_weights(principal_axes(features, size))
+        else:
+            layer.set_weights(whitening_axes(features, source.labels[chosen], size))
+
     def train_epoch(
         self, source: TripletSource | ClassSource | FeatureSource, epoch: int, verbose: int
     ) -> Row:
-        """Train one epoch.
-
-        Args:
-            source: the batches, ready for the epoch.
-            epoch: number of the epoch, from 0.
-            verbose: as for `fit`.
+        """Train one epoch, numbered from 0.
 
         Returns:
             The epoch's row of the history: its number, from 1, its loss and its metrics.
@@ -122,7 +151,7 @@ class Trainer:
         if isinstance(self._loss, BatchLoss) and self._loss.memory is not None:
             self._loss.memory.reset()
         batches = source.dataset(epoch)
-        with source.explained():
+        with source.raising_image_errors():
             logged = self.trained.fit(
                 self._devices.share(batches, source.rows_together),
                 steps_per_epoch=int(batches.cardinality()) if self._devices.count > 1 else None,

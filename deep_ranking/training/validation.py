@@ -5,19 +5,18 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.config import TrainConfig
+from deep_ranking.datasets import LabelledImages, class_folders
 from deep_ranking.files.array_types import Float32Array, IntArray
-from deep_ranking.images import find_images
 from deep_ranking.losses import RankingLoss, make_metrics
 from deep_ranking.metrics import triplet_distances
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, calibrate
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import FileTriplets
+from deep_ranking.training.data import held_back_images
 from deep_ranking.training.history import Row
-from deep_ranking.training.split import held_back_images, labelled_images
 
 MEASURED_TRIPLETS = 1024
 
@@ -68,7 +67,6 @@ class TripletValidation(Validation):
     """Validation on a triplet file, by the loss and the metrics that training shows."""
 
     def __init__(self, config: TrainConfig, path: Path) -> None:
-        self.num_triplets_per_batch = max(1, config.batch_size // 3)
         file = FileTriplets(read_triplets(path), config.dataset)
         file.find_missing(skip_broken=config.skip_broken)  # checks that the images exist
         super().__init__(config, list(file.paths))
@@ -81,8 +79,9 @@ class TripletValidation(Validation):
         loss = RankingLoss(config.gap, config.distance, config.hinge, config.clip)
         metrics = make_metrics(config, "triplets")
         mean_loss = keras.metrics.Mean(name="loss")
-        batch = self.num_triplets_per_batch
-        step = batch if self.config.hinge == "batch" else MEASURED_TRIPLETS
+        # With hinge "batch", the loss depends on which triplets share a batch.
+        per_batch = max(1, config.batch_size // 3)
+        step = per_batch if config.hinge == "batch" else MEASURED_TRIPLETS
         for begin in range(0, len(triplets), step):
             part = triplets[begin : begin + step]
             embeddings = keras.ops.convert_to_tensor(rows[part.ravel()])
@@ -96,9 +95,9 @@ class TripletValidation(Validation):
 class ClassValidation(Validation):
     """Validation on labelled images, by how well each finds the others of its class."""
 
-    def __init__(self, config: TrainConfig, paths: list[str], labels: npt.NDArray[np.str_]) -> None:
-        super().__init__(config, paths)
-        self.labels = labels
+    def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
+        super().__init__(config, data.files())
+        self.labels = np.array(data.items.names)[data.items.codes]
         draw_triplets(self.labels)  # raises an error for a single class, before the long work
 
     def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
@@ -121,9 +120,9 @@ def make_validation(config: TrainConfig) -> Validation | None:
     if config.validation_triplets is not None:
         return TripletValidation(config, config.validation_triplets)
     if config.validation_dataset is not None:
-        return ClassValidation(config, *labelled_images(find_images(config.validation_dataset)))
+        return ClassValidation(config, class_folders(config.validation_dataset))
     if config.validation_share is not None:
-        return ClassValidation(config, *held_back_images(config))
+        return ClassValidation(config, held_back_images(config))
     return None
 
 

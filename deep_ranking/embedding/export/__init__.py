@@ -4,8 +4,12 @@ Every export is checked before it appears under its name: opened in its own runt
 the model's embeddings.
 """
 
-from deep_ranking.embedding.export.checking import DEFAULT_TOLERANCE
-from deep_ranking.embedding.export.exporting import Export, check_output, export_model
+from deep_ranking.embedding.export.exporting import (
+    DEFAULT_TOLERANCE,
+    Export,
+    check_output,
+    export_model,
+)
 from deep_ranking.embedding.export.formats import FORMATS
 
 __all__ = ["DEFAULT_TOLERANCE", "FORMATS", "Export", "check_output", "export_model"]

@@ -4,35 +4,32 @@ import itertools
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from deep_ranking import __version__
-from deep_ranking.embedding.export.checking import (
-    DEFAULT_TOLERANCE,
-    RANDOM_BATCHES,
-    image_batches,
-    largest_difference,
-    one_line,
-    random_batches,
-)
 from deep_ranking.embedding.export.formats import FORMATS, Runtime
 from deep_ranking.files import InputError, atomic_folder, atomic_path, disk_failure
+from deep_ranking.files.array_types import Float32Array
+from deep_ranking.images import read_image
 
 if TYPE_CHECKING:
     import keras
 
 # Names that TensorFlow writes in the folder of a SavedModel.
-SAVEDMODEL_ENTRIES = {
-    "saved_model.pb",
-    "fingerprint.pb",
-    "variables",
-    "assets",
-    "assets.extra",
-}
+SAVEDMODEL_ENTRIES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
+
+DEFAULT_TOLERANCE = 1e-4
+SEED = 0
+RANDOM_BATCHES = (1, 2, 4, 1)
+IMAGES_AT_ONCE = 4  # fits into memory even at 1024 pixels
+LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -94,24 +91,26 @@ def export_model(
         raise InputError(f"tolerance must be 0 or more. Received: {tolerance}")
     kind = FORMATS[format]
     size = _image_size(model)
-    say = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     writing = atomic_path if kind.suffix else atomic_folder
     with writing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of the converters, which no user can act on
-        say(f"writing {format}")
+        report(f"writing {format}")
         runtime = _converted(model, temporary, format)
         count = sum(RANDOM_BATCHES) + len(images)
-        say(f"checking it on {sum(RANDOM_BATCHES)} random images and {len(images)} of yours")
-        batches = itertools.chain(random_batches(size), image_batches(images, size))
-        difference = largest_difference(model, runtime, batches)
+        report(f"checking it on {sum(RANDOM_BATCHES)} random images and {len(images)} of yours")
+        batches = itertools.chain(random_batches(size), _image_batches(images, size))
+        difference = _largest_difference(model, runtime, batches)
         if not difference <= tolerance:  # true for NaN too
             raise InputError(
                 f"{path}: not written, as the {format} returns other embeddings than the model: "
                 f"they differ by up to {difference:.2g} on {count} images; --tolerance is "
                 f"{tolerance:g}"
             )
-        num_bytes = _num_bytes(temporary)
-    usage = kind.usage_of(path, model.inputs[0].name)
+        files = [each for each in (temporary, *temporary.rglob("*")) if each.is_file()]
+        num_bytes = sum(each.stat().st_size for each in files)
+    quoted_path = json.dumps(str(path), ensure_ascii=False)
+    usage = kind.usage.format(path=quoted_path, name=model.inputs[0].name)
     return Export(format, path, num_bytes, difference, count, usage)
 
 
@@ -154,18 +153,13 @@ def _check_is_savedmodel(path: Path) -> None:
 
 def _image_size(model: "keras.Model") -> int:
     shape = model.input_shape
-    if (
-        len(shape) != 4
-        or shape[0] is not None
-        or shape[1] is None
-        or shape[1:] != (shape[1], shape[1], 3)
-        or len(model.output_shape) != 2
-    ):
+    size = shape[1] if len(shape) == 4 else None
+    if size is None or shape != (None, size, size, 3) or len(model.output_shape) != 2:
         raise InputError(
             "expected a model from images (batch, size, size, 3) to embeddings (batch, dim). "
             f"Received: {shape} to {model.output_shape}"
         )
-    return int(shape[1])
+    return int(size)
 
 
 def _converted(model: "keras.Model", path: Path, format: str) -> Runtime:
@@ -180,7 +174,7 @@ def _converted(model: "keras.Model", path: Path, format: str) -> Runtime:
         if disk_failure(error) is not None:
             raise  # the disk is full: `atomic_path` or `atomic_folder` names the path
         raise InputError(
-            f"the model cannot be written as {format} ({one_line(error)}); try another of "
+            f"the model cannot be written as {format} ({_one_line(error)}); try another of "
             f"{', '.join(FORMATS)}"
         ) from error
 
@@ -201,6 +195,83 @@ def _notes(model: "keras.Model") -> str:
     return json.dumps(notes)
 
 
-def _num_bytes(path: Path) -> int:
-    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in files)
+def random_batches(size: int) -> Iterator[Float32Array]:
+    """Draw images of coarse to fine patches, in batches of several sizes, with a fixed seed.
+
+    Noise of single pixels is no test: all of it looks grey to a network. The first image is black,
+    where an embedding may be 0 before it is scaled to unit length.
+
+    Yields:
+        float32 (batch, size, size, 3), [0, 255].
+    """
+    rng = np.random.default_rng(SEED)
+    number = 0
+    for count in RANDOM_BATCHES:
+        images = np.zeros((count, size, size, 3), np.float32)
+        for image in images:
+            if number > 0:
+                cells = min(2**number, size)  # along a side: 2, 4, 8 ...
+                places = np.arange(size) * cells // size
+                image[:] = rng.uniform(0, 255, (cells, cells, 3))[places][:, places]
+            number += 1
+        yield images
+
+
+def _image_batches(paths: Sequence[str | os.PathLike[str]], size: int) -> Iterator[Float32Array]:
+    """Read images, a few at a time: float32 (batch, size, size, 3), RGB in [0, 255]."""
+    for begin in range(0, len(paths), IMAGES_AT_ONCE):
+        part = paths[begin : begin + IMAGES_AT_ONCE]
+        yield np.stack([read_image(path, size) for path in part]).astype(np.float32)
+
+
+def _largest_difference(
+    model: "keras.Model", runtime: Runtime, batches: Iterator[Float32Array]
+) -> float:
+    """Return the largest difference between two numbers of the embeddings of model and export.
+
+    It is NaN if one of the export's numbers is NaN.
+
+    Raises:
+        InputError: the model's embeddings are not finite; or the export cannot embed a batch, or
+            its embeddings have another shape.
+    """
+    differences = [0.0]
+    with _full_precision():
+        for images in batches:
+            expected = np.asarray(model.predict_on_batch(images))
+            if not np.isfinite(expected).all():
+                raise InputError(
+                    "the model's own embeddings are not finite, so nothing can be compared with "
+                    "them; train it again, or export the best model of its run"
+                )
+            try:
+                found = runtime(images)
+            except Exception as error:  # runtimes raise errors of any type
+                raise InputError(
+                    f"the export cannot embed a batch of {len(images)} ({_one_line(error)})"
+                ) from error
+            if found.shape != expected.shape:  # NumPy would compare one row with all
+                raise InputError(
+                    f"the export returns embeddings of shape {found.shape} for "
+                    f"{len(images)} images; expected {expected.shape}"
+                )
+            differences.append(np.abs(found - expected).max())
+    return float(np.max(differences))
+
+
+def _one_line(error: Exception) -> str:
+    """Return the type and the beginning of the text of another library's error."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST_REASON]}"
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Make TensorFlow multiply in float32; recent GPUs round it to ten bits by default."""
+    import tensorflow as tf
+
+    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)

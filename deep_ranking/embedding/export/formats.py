@@ -7,7 +7,6 @@ metadata, under `deep_ranking`; a TensorFlow Lite file in a zip after the model,
 associated files in that format (`unzip m.tflite`).
 """
 
-import json
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -38,7 +37,8 @@ class Format:
         modules: modules that the format needs and Deep Ranking itself does not.
         write: writes a model to a path, with the notes.
         load: opens a path in the format's runtime, given the name of the input.
-        usage: Python code from `pixels` to `embeddings`, with {path} and {name} to fill in.
+        usage: Python code from `pixels` to `embeddings`, with {path} and {name} (of the input) to
+            fill in.
     """
 
     suffix: str
@@ -46,10 +46,6 @@ class Format:
     write: Callable[["keras.Model", Path, str], None]
     load: Callable[[Path, str], Runtime]
     usage: str
-
-    def usage_of(self, path: Path, name: str) -> str:
-        """Return the code that embeds `pixels` with the export at a path."""
-        return self.usage.format(path=json.dumps(str(path), ensure_ascii=False), name=name)
 
 
 def _write_savedmodel(model: "keras.Model", path: Path, notes: str) -> None:

@@ -218,7 +218,7 @@ def _embed(
                 begin += len(rows)
                 bar.update(len(rows))
 
-    with source.explained():
+    with source.raising_image_errors():
         store.extend(blocks())
     assign_rows(images, collection)
     return len(pending) - len(source.broken)

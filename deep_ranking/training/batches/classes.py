@@ -5,7 +5,7 @@ The batches of an epoch depend on (seed, epoch) alone.
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,60 +14,36 @@ from PIL import Image
 
 from deep_ranking.embedding.batches import Array, BatchSource, image_spec
 from deep_ranking.embedding.cached_features import CachedFeatures
-from deep_ranking.files import InputError, make_folder
+from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array, UInt8Array
-from deep_ranking.images import read_image
-from deep_ranking.images.augmentation import Augmentation, draw_views
 from deep_ranking.sampling import ClassBatches
+from deep_ranking.training.batches.augmented import AugmentedImages
 
 NUM_SAVED_IMAGES = 300
 LABELS = tf.TensorSpec((None,), tf.int32)
 
 
-class ClassSource(BatchSource):
+@dataclass(eq=False)
+class ClassSource(AugmentedImages):
     """The batches of each epoch over images of labelled classes.
 
-    Args:
+    Attributes:
         paths: image files.
         labels: integers (images,).
-        image_size: side of the images in pixels.
         batches: which images share a batch.
-        steps_per_epoch: batches an epoch; None to draw every image once, on average.
-        augmentation: random changes; None for none.
-        seed: with the epoch, decides the augmentation.
-        skip_broken: leave broken images out instead of raising an error.
-        save_dir: folder for the first 300 images an epoch as PNG files, as the network sees them.
-
-    Attributes:
-        broken: with `skip_broken`, indices of the images that were left out so far.
-        description: the training data in words.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str | os.PathLike[str]],
-        labels: npt.NDArray[np.integer],
-        *,
-        image_size: int,
-        batches: ClassBatches,
-        steps_per_epoch: int | None = None,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        skip_broken: bool = False,
-        save_dir: Path | None = None,
-    ) -> None:
-        super().__init__()
-        self.paths = paths
-        self.labels = np.asarray(labels, np.int32)
-        self.image_size = image_size
-        self.batches = batches
-        self.num_batches = steps_per_epoch or -(-len(paths) // batches.num_images)
-        self.augmentation = augmentation
-        self.seed = seed
-        self.skip_broken = skip_broken
-        self.save_dir = make_folder(save_dir) if save_dir is not None else None
-        self.broken: set[int] = set()
-        self.description = _description(self.labels, batches)
+    paths: Sequence[str | os.PathLike[str]]
+    labels: npt.NDArray[np.integer]
+    _: KW_ONLY
+    batches: ClassBatches
+
+    def __post_init__(self) -> None:
+        """Count the batches."""
+        super().__post_init__()
+        self.labels = np.asarray(self.labels, np.int32)
+        self.num_batches = self.steps_per_epoch or -(-len(self.paths) // self.batches.num_images)
+        self.description = _description(self.labels, self.batches)
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
         """Return the batches of one epoch.
@@ -106,17 +82,13 @@ class ClassSource(BatchSource):
 
     def _read(self, number: int, row: int, step: int, epoch: int, image: UInt8Array) -> bool:
         """Read an image into `image`; return False if it is broken and left out."""
-        rng = np.random.default_rng([self.seed, epoch, step, row, 3])
-        (view,) = draw_views(self.augmentation, rng, 1, self.image_size)
         try:
-            image[:] = read_image(self.paths[number], self.image_size, view)
+            if not self._read_views([number], image[None], [self.seed, epoch, step, row, 3]):
+                return False
         except InputError as error:
-            if not self.skip_broken:
-                raise InputError(
-                    f"{error}; repair the image, or leave such images out with --skip_broken"
-                ) from None
-            self.broken.add(number)
-            return False
+            raise InputError(
+                f"{error}; repair the image, or leave such images out with --skip_broken"
+            ) from None
         position = step * self.batches.num_images + row
         if self.save_dir is not None and position < NUM_SAVED_IMAGES:
             name = f"{position + 1:04}_class_{self.labels[number]}.png"
@@ -124,10 +96,11 @@ class ClassSource(BatchSource):
         return True
 
 
+@dataclass(eq=False)
 class FeatureSource(BatchSource):
     """The batches of each epoch over cached features, with a random cached view of each image.
 
-    Args:
+    Attributes:
         features: the cached features of the images.
         labels: integers (images,).
         batches: which images share a batch; images without features are left out.
@@ -135,25 +108,21 @@ class FeatureSource(BatchSource):
         seed: with the epoch, decides which views.
     """
 
-    def __init__(
-        self,
-        features: CachedFeatures,
-        labels: npt.NDArray[np.integer],
-        *,
-        batches: ClassBatches,
-        steps_per_epoch: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.features = features
-        self.labels = np.asarray(labels, np.int32)
-        self.batches = batches
-        self.num_batches = steps_per_epoch or -(-len(labels) // batches.num_images)
-        self.seed = seed
-        self.broken = set(np.flatnonzero((features.rows < 0).all(axis=1)).tolist())
+    features: CachedFeatures
+    labels: npt.NDArray[np.integer]
+    _: KW_ONLY
+    batches: ClassBatches
+    steps_per_epoch: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Count the batches, and find the images without features."""
+        self.labels = np.asarray(self.labels, np.int32)
+        self.num_batches = self.steps_per_epoch or -(-len(self.labels) // self.batches.num_images)
+        self.broken = set(np.flatnonzero((self.features.rows < 0).all(axis=1)).tolist())
         self.description = (
-            f"{_description(self.labels, batches)}, cached features of {features.rows.shape[1]} "
-            "views each"
+            f"{_description(self.labels, self.batches)}, cached features of "
+            f"{self.features.rows.shape[1]} views each"
         )
 
     def dataset(self, epoch: int) -> tf.data.Dataset:

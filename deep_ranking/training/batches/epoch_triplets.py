@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int32Array
 from deep_ranking.sampling import Strategy
@@ -167,27 +168,28 @@ class DrawnTriplets(EpochTriplets):
     """Triplets that a strategy draws for each epoch, in memory: 12 bytes for each.
 
     Args:
-        paths: the images, as the strategy numbers them.
+        data: the images, as the strategy numbers them.
         strategy: draws the triplets.
-        name: folder of the images.
-        description: the images and the strategy in words.
+        strategy_name: its name, for the description.
         repeats: how many epochs train on the same triplets before others are drawn.
         opened: the files that the strategy reads; they stay open as long as this object lives.
     """
 
     def __init__(
         self,
-        paths: Sequence[str],
+        data: LabelledImages,
         strategy: Strategy,
         *,
-        name: str,
-        description: str,
+        strategy_name: str | None,
         repeats: int = 1,
         opened: ExitStack | None = None,
     ) -> None:
-        self.paths = paths
-        self.name = name
-        self.description = description
+        self.paths = data.files()
+        self.name = str(data.root)
+        classes = f"{data.items.num_names:,} classes"
+        if data.categories is not None:
+            classes = f"{data.items.num_names:,} items in {data.categories.num_names:,} categories"
+        self.description = f"{len(data):,} images of {classes}, strategy {strategy_name}"
         self._repeats = repeats
         self._opened = opened
         self.set_strategy(strategy)

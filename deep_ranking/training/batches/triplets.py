@@ -5,19 +5,19 @@ that a run can go on at any epoch. `epoch_triplets` says which triplets an epoch
 """
 
 import os
-from pathlib import Path
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from deep_ranking.embedding.batches import Array, BatchSource, image_spec
-from deep_ranking.files import InputError, make_folder
+from deep_ranking.embedding.batches import Array, image_spec
+from deep_ranking.files import InputError
 from deep_ranking.files.array_types import UInt8Array
-from deep_ranking.images import read_image
-from deep_ranking.images.augmentation import Augmentation, draw_views
+from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.sampling.triplet_file import COLUMNS, read_triplets
+from deep_ranking.training.batches.augmented import AugmentedImages
 from deep_ranking.training.batches.epoch_triplets import (
     EpochTriplets,
     FileTriplets,
@@ -72,24 +72,17 @@ def triplet_dataset(
     return source.dataset(epoch)
 
 
-class TripletSource(BatchSource):
+@dataclass(eq=False)
+class TripletSource(AugmentedImages):
     """The batches of each epoch over triplets.
 
-    Args:
-        triplets: the triplets of each epoch.
-        image_size: side of the images in pixels.
-        batch_size: images a batch, a multiple of 3.
-        augmentation: random changes; None for none.
-        shuffle: whether to permute the triplets of an epoch.
-        seed: with the epoch, decides order and augmentation.
-        skip_broken: leave out triplets with a missing or broken image instead of raising an error.
-        steps_per_epoch: batches an epoch; None for one pass over all triplets. With a number, an
-            epoch continues the pass of the epoch before, so that all triplets come equally often.
-        save_dir: folder for the first 100 triplets an epoch as PNG files, as the network sees them.
+    With `steps_per_epoch`, an epoch continues the pass of the epoch before, so that all triplets
+    come equally often.
 
     Attributes:
-        paths: the images.
-        description: the training data in words.
+        triplets: the triplets of each epoch.
+        batch_size: images a batch, a multiple of 3.
+        shuffle: whether to permute the triplets of an epoch.
 
     Raises:
         InputError: as `triplet_dataset`.
@@ -97,37 +90,23 @@ class TripletSource(BatchSource):
 
     rows_together = len(COLUMNS)
 
-    def __init__(
-        self,
-        triplets: EpochTriplets,
-        *,
-        image_size: int,
-        batch_size: int,
-        augmentation: Augmentation | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        skip_broken: bool = False,
-        steps_per_epoch: int | None = None,
-        save_dir: Path | None = None,
-    ) -> None:
-        if batch_size < 3 or batch_size % 3:
+    triplets: EpochTriplets
+    _: KW_ONLY
+    batch_size: int
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the size of a batch, and that the images exist."""
+        if self.batch_size < 3 or self.batch_size % 3:
             raise InputError(
                 "batch_size must be a multiple of 3, as rows are query, positive and negative in "
-                f"turn. Received: {batch_size}"
+                f"turn. Received: {self.batch_size}"
             )
-        super().__init__()
-        self.image_size = image_size
-        self.triplets = triplets
-        self.triplets_per_batch = batch_size // 3
-        self.augmentation = augmentation
-        self.shuffle = shuffle
-        self.seed = seed
-        self.skip_broken = skip_broken
-        self.steps_per_epoch = steps_per_epoch
-        self.save_dir = make_folder(save_dir) if save_dir is not None else None
-        self.paths = triplets.paths
-        self.description = triplets.description
-        self._broken = triplets.find_missing(skip_broken=skip_broken)  # images
+        super().__post_init__()
+        self.triplets_per_batch = self.batch_size // 3
+        self.paths = self.triplets.paths
+        self.description = self.triplets.description
+        self.broken_images = self.triplets.find_missing(skip_broken=self.skip_broken)
 
     @property
     def num_batches(self) -> int:
@@ -136,8 +115,8 @@ class TripletSource(BatchSource):
 
     @property
     def broken(self) -> set[int]:
-        """With `skip_broken`, the numbers of the triplets (or images) that were left out so far."""
-        return self.triplets.left_out(self._broken)
+        """With `skip_broken`, the numbers of the images (or triplets) that were left out so far."""
+        return self.triplets.left_out(self.broken_images)
 
     def prepare(self, epoch: int, model: Any) -> None:
         """Choose the triplets of an epoch; see `EpochTriplets.prepare`."""
@@ -197,23 +176,14 @@ class TripletSource(BatchSource):
     ) -> bool:
         """Read three images into `images`; return False if one is broken and left out."""
         numbers = triplets.images(position)
-        if not self._broken.isdisjoint(numbers):
+        if not self.broken_images.isdisjoint(numbers):
             return False
-        rng = np.random.default_rng([self.seed, epoch, position, 1])
-        views = draw_views(self.augmentation, rng, 3, self.image_size)
         try:
-            for row, (number, view) in enumerate(zip(numbers, views, strict=True)):
-                images[row] = read_image(self.paths[number], self.image_size, view)
+            if not self._read_views(numbers, images, [self.seed, epoch, position, 1]):
+                return False
         except InputError as error:
-            if not self.skip_broken:
-                raise self.triplets.error_at(int(triplets.order[position]), error) from None
-            self._broken.add(number)
-            return False
+            raise self.triplets.error_at(int(triplets.order[position]), error) from None
         if self.save_dir is not None and position < NUM_SAVED_TRIPLETS:
-            self._save(self.save_dir, position, images)
+            for role, image in zip(COLUMNS, images, strict=True):
+                Image.fromarray(image).save(self.save_dir / f"{position + 1:04}_{role}.png")
         return True
-
-    def _save(self, folder: Path, position: int, images: UInt8Array) -> None:
-        for role, image in zip(COLUMNS, images, strict=True):
-            path = folder / f"{position + 1:04}_{role}.png"
-            Image.fromarray(image).save(path)

@@ -1,73 +1,28 @@
-"""TrainConfig -> the triplets of a run: read from a file, or drawn by a strategy.
+"""Triplets with hard negatives: the network in training finds the nearest images of other classes.
 
-For hard negatives, the network in training finds the nearest images, again after every
-`resample_every` epochs. `neighbours.h5` in the run's folder keeps them in between: `neighbours`,
-int32 (images, K), in the order of the folders' listing, and `epoch`, the one before which they were
-found.
+It does so again after every `resample_every` epochs. `neighbours.h5` in the run's folder keeps them
+in between: `neighbours`, int32 (images, K), in the order of the folders' listing, and `epoch`, the
+one before which they were found.
 """
 
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from deep_ranking.config import HARD, TrainConfig
+from deep_ranking.config import TrainConfig
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.array_types import Int32Array
 from deep_ranking.files.hdf5 import open_hdf5, read_array
 from deep_ranking.model.header import read_header
-from deep_ranking.sampling import any_negatives, make_strategy, open_strategy
-from deep_ranking.sampling.triplet_file import read_triplets
+from deep_ranking.sampling import any_negatives, make_strategy
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.neighbours import find_neighbours
-from deep_ranking.training.batches import DrawnTriplets, EpochTriplets, FileTriplets
-from deep_ranking.training.split import training_data
+from deep_ranking.training.batches import DrawnTriplets
 
 
-def epoch_triplets(config: TrainConfig) -> EpochTriplets:
-    """Return the triplets that a run trains on, checked; relevance is computed here if needed.
-
-    Raises:
-        InputError: the file or the folders cannot be used.
-    """
-    if not config.draws_triplets:
-        return FileTriplets(read_triplets(config.triplet_file), config.dataset)
-    data = training_data(config)
-    if config.sampling.strategy == HARD:
-        return _HardTriplets(config, data)
-    opened = ExitStack()
-    strategy = open_strategy(
-        config.sampling,
-        data,
-        seed=config.seed,
-        relevance=config.relevance,
-        weights=config.network.weights,
-        skip_broken=config.skip_broken,
-    )
-    return DrawnTriplets(
-        data.files(),
-        opened.enter_context(strategy),
-        name=str(data.root),
-        description=_describe(config, data),
-        repeats=config.resample_every or 1,
-        opened=opened,
-    )
-
-
-def _check_neighbours_of(path: Path) -> None:
-    """Check a model or an index, before the folder of an earlier run is replaced."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file; check --neighbours_of")
-    if path.is_dir():
-        Collection.open(path)
-    else:
-        read_header(path)
-
-
-class _HardTriplets(DrawnTriplets):
+class HardTriplets(DrawnTriplets):
     """Triplets with negatives from the nearest images of other classes.
 
     Args:
@@ -80,15 +35,17 @@ class _HardTriplets(DrawnTriplets):
     """
 
     def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
-        if config.neighbours_of is not None:
-            _check_neighbours_of(config.neighbours_of)
+        given = config.neighbours_of
+        if given is not None:  # check it before the folder of an earlier run is replaced
+            if not given.exists():
+                raise InputError(f"{given}: no such file; check --neighbours_of")
+            if given.is_dir():
+                Collection.open(given)
+            else:
+                read_header(given)
         # Until a network finds the nearest images: as many triplets, with any negatives.
-        super().__init__(
-            data.files(),
-            make_strategy(any_negatives(config.sampling), data.items.codes),
-            name=str(data.root),
-            description=_describe(config, data),
-        )
+        strategy = make_strategy(any_negatives(config.sampling), data.items.codes)
+        super().__init__(data, strategy, strategy_name=config.sampling.strategy)
         self._config = config
         self._data = data
         self._file = config.run_dir / "neighbours.h5"
@@ -143,10 +100,3 @@ class _HardTriplets(DrawnTriplets):
                 "start anew with --overwrite"
             )
         return found
-
-
-def _describe(config: TrainConfig, data: LabelledImages) -> str:
-    classes = f"{data.items.num_names:,} classes"
-    if data.categories is not None:
-        classes = f"{data.items.num_names:,} items in {data.categories.num_names:,} categories"
-    return f"{len(data):,} images of {classes}, strategy {config.sampling.strategy}"
