@@ -192,7 +192,7 @@ def references(args: argparse.Namespace, paths: list[str]) -> dict[str, list[np.
 
 def tables(args: argparse.Namespace, data: str, trained: dict, others: dict, seconds: dict) -> list:
     """Return a table of all figures, and one of the median model's lead over each reference."""
-    from deep_ranking.metrics.evaluation import compare_evaluations
+    from deep_ranking.metrics import bootstrap_interval
 
     def row(name: str, cells: list[str]) -> str:
         return f"| {name} | {' | '.join(cells)} |"
@@ -222,7 +222,7 @@ def tables(args: argparse.Namespace, data: str, trained: dict, others: dict, sec
     for name, seeds in others.items():
         each, cells = middle(seeds), []
         for metric in METRICS:
-            gain = compare_evaluations(model, each, metric)
+            gain = bootstrap_interval(model.per_query[metric] - each.per_query[metric])
             ratio = model.intervals[metric].mean / each.intervals[metric].mean
             cells.append(f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], {ratio:.3f} times")
         lines.append(row(name, cells))

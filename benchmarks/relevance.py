@@ -131,12 +131,8 @@ def train(rows, triplets, *, gap, learning_rate):
 
 def judge(rows, tests) -> list[float]:
     """Return both metrics for each kind of triplets."""
-    from deep_ranking.metrics import (
-        score_at_top_k,
-        similarity_precision,
-        triplet_distances,
-        triplet_ranks,
-    )
+    from deep_ranking.metrics import similarity_precision, triplet_distances
+    from deep_ranking.metrics.triplets import score_at_top_k, triplet_ranks
 
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     found = []

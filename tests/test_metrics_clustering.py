@@ -4,7 +4,7 @@ from math import log
 import numpy as np
 import pytest
 
-from deep_ranking.metrics import nmi
+from deep_ranking.metrics.clustering import nmi
 
 
 def blobs(sizes, seed=0):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from deep_ranking.metrics import distances, first_non_finite_row, pair_distances, row_distances
-from deep_ranking.metrics.distances import GalleryDistances
+from deep_ranking.metrics import distances, pair_distances, row_distances
+from deep_ranking.metrics.distances import GalleryDistances, first_non_finite_row
 
 
 def unit_rows(count, dim, seed=0):

@@ -10,8 +10,9 @@ from PIL import Image
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.files import InputError
-from deep_ranking.metrics import pair_metrics, retrieval_metrics
+from deep_ranking.metrics import pair_metrics
 from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
+from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.reports.page import write_report
 from deep_ranking.reports.page.hard_negatives import in_class_negatives, precision_over_shares
 from deep_ranking.reports.page.html import escaped, page, table

@@ -77,14 +77,14 @@ def _evaluate_triplets(args: argparse.Namespace) -> dict[str, Any]:
     model = load_model(args.model)
     with embedded_images(model, paths) as embeddings:
         images = EmbeddedImages(paths, np.full(len(paths), ""), embeddings)
-        found = evaluate_triplets(images, triplets.rows, seed=args.seed)
-    print(f"{counted(found.num_triplets, 'triplet')} of {counted(len(paths), 'image')}.")
-    print(f"similarity precision  {format_interval(found.similarity_precision)}")
-    print(f"score at top 30       {found.score_at_top_30:,}")
+        precision, score = evaluate_triplets(images, triplets.rows, seed=args.seed)
+    print(f"{counted(len(triplets), 'triplet')} of {counted(len(paths), 'image')}.")
+    print(f"similarity precision  {format_interval(precision)}")
+    print(f"score at top 30       {score:,}")
     return {
-        "triplets": found.num_triplets,
-        "similarity_precision": found.similarity_precision._asdict(),
-        "score_at_top_30": found.score_at_top_30,
+        "triplets": len(triplets),
+        "similarity_precision": precision._asdict(),
+        "score_at_top_30": score,
     }
 
 

@@ -13,7 +13,6 @@ from deep_ranking.metrics.intervals import Interval, bootstrap_interval
 from deep_ranking.metrics.pairs import pair_intervals, pair_metrics
 from deep_ranking.metrics.retrieval import Gallery, RetrievalMetrics, retrieval_metrics
 from deep_ranking.metrics.triplets import (
-    TripletDistances,
     correct_triplets,
     score_at_top_k,
     triplet_distances,
@@ -114,9 +113,11 @@ def evaluate(
         ks=RECALL_DEPTHS,
     )
     pairs = pair_metrics(*distances)
-    precision = _group_means(triplets[:, 0], correct, len(queries.paths))
+    groups = triplets[:, 0]  # a triplet's query
     counted = _in_top(retrieval.neighbours[:, :TOP_K], triplets)
     points = np.where(counted, np.where(correct, 1, -1), 0)
+    points_each = bootstrap_interval(points, seed=seed, groups=groups)
+    precision = _group_means(groups, correct, len(queries.paths))
     per_query = {"similarity_precision": precision, **retrieval.per_query}
     per_query = {name: per_query[name] for name in PER_QUERY}
     return Evaluation(
@@ -130,36 +131,28 @@ def evaluate(
             "equal_error_rate": pairs.equal_error_rate,
             "equal_error_threshold": pairs.threshold,
         },
-        _whole_intervals(triplets[:, 0], distances, points, seed),
+        {
+            **pair_intervals(*distances, groups, groups, seed=seed),
+            "score_at_top_30": Interval(*(value * len(points) for value in points_each)),
+        },
         retrieval,
     )
 
 
-@dataclass(frozen=True)
-class TripletEvaluation:
-    """The paper's two metrics on given triplets.
-
-    Attributes:
-        similarity_precision: share of correct triplets, with its 95 % bootstrap interval.
-        score_at_top_30: correct minus incorrect triplets, of those with an image among the query's
-            30 nearest.
-        num_triplets: number of triplets.
-    """
-
-    similarity_precision: Interval
-    score_at_top_30: int
-    num_triplets: int
-
-
 def evaluate_triplets(
     images: EmbeddedImages, triplets: npt.NDArray[np.integer], *, seed: int = 0
-) -> TripletEvaluation:
+) -> tuple[Interval, int]:
     """Evaluate embeddings by given triplets, such as those that people labelled.
 
     Args:
         images: images of the triplets, which are also the gallery; their labels are ignored.
         triplets: int (triplets, 3), rows of `images`.
         seed: seed of the bootstrap, which draws queries with all their triplets.
+
+    Returns:
+        The paper's two metrics: the similarity precision, which is the share of correct triplets,
+        with its 95 % bootstrap interval; and the score at top 30, which is correct minus incorrect
+        triplets, of those with an image among the query's 30 nearest.
 
     Raises:
         InputError: an embedding is not finite (the message names its image), or a triplet's query
@@ -171,12 +164,10 @@ def evaluate_triplets(
         raise InputError(
             f"triplet {int(np.argmax(itself)) + 1}: the query is its own positive or negative"
         )
-    distances: TripletDistances = triplet_distances(images.embeddings, triplets)
-    ranks = triplet_ranks(images.embeddings, triplets)
-    return TripletEvaluation(
-        bootstrap_interval(correct_triplets(*distances), seed=seed, groups=triplets[:, 0]),
-        score_at_top_k(*ranks, k=TOP_K),
-        len(triplets),
+    correct = correct_triplets(*triplet_distances(images.embeddings, triplets))
+    return (
+        bootstrap_interval(correct, seed=seed, groups=triplets[:, 0]),
+        score_at_top_k(*triplet_ranks(images.embeddings, triplets), k=TOP_K),
     )
 
 
@@ -227,20 +218,6 @@ def draw_triplets(
     return np.column_stack([query, order[start[query] + positive], order[negative]])
 
 
-def compare_evaluations(
-    first: Evaluation, second: Evaluation, metric: str, *, seed: int = 0
-) -> Interval:
-    """Return by how much a metric of `first` exceeds that of `second`, paired by query.
-
-    Args:
-        first: evaluation on some queries and gallery.
-        second: evaluation on the same.
-        metric: one of `PER_QUERY`.
-        seed: seed of the bootstrap.
-    """
-    return bootstrap_interval(first.per_query[metric] - second.per_query[metric], seed=seed)
-
-
 def means_by_class(
     evaluation: Evaluation, labels: npt.NDArray[np.str_]
 ) -> dict[str, dict[str, float]]:
@@ -272,15 +249,6 @@ def _check_finite(images: EmbeddedImages) -> None:
     bad = first_non_finite_row(images.embeddings)
     if bad is not None:
         raise InputError(f"{images.paths[bad]}: its embedding is not finite (NaN or infinity)")
-
-
-def _whole_intervals(
-    queries: Int64Array, distances: TripletDistances, points: Int64Array, seed: int
-) -> dict[str, Interval]:
-    pairs = pair_intervals(*distances, queries, queries, seed=seed)
-    mean = bootstrap_interval(points, seed=seed, groups=queries)
-    score = Interval(*(value * len(points) for value in mean))
-    return {**pairs._asdict(), "score_at_top_30": score}
 
 
 def _in_top(nearest: Int64Array, triplets: Int64Array) -> npt.NDArray[np.bool_]:

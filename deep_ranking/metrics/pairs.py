@@ -5,15 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.files.array_types import Float64Array, IntArray
+from deep_ranking.files.array_types import Float64Array, Int64Array, IntArray
 from deep_ranking.metrics.intervals import Interval
-
-
-class Pairs(NamedTuple):
-    """Pairs of rows: `same` of one class, `different` of two, each an int64 array (pairs, 2)."""
-
-    same: npt.NDArray[np.int64]
-    different: npt.NDArray[np.int64]
 
 
 class PairMetrics(NamedTuple):
@@ -33,7 +26,9 @@ class PairMetrics(NamedTuple):
     threshold: float
 
 
-def sample_pairs(labels: npt.NDArray[Any], count: int, *, seed: int = 0) -> Pairs:
+def sample_pairs(
+    labels: npt.NDArray[Any], count: int, *, seed: int = 0
+) -> tuple[Int64Array, Int64Array]:
     """Draw equally many pairs of one class and of two classes, uniformly without repetition.
 
     Every pair of images of one class is equally likely, so large classes have more pairs. An image
@@ -44,6 +39,9 @@ def sample_pairs(labels: npt.NDArray[Any], count: int, *, seed: int = 0) -> Pair
         labels: array (n,) of classes, integers or strings.
         count: pairs of each kind; if the labels have fewer of one kind, that many of each.
         seed: the same seed returns the same pairs.
+
+    Returns:
+        Rows of the pairs of one class and of those of two, int64 (pairs, 2) each.
 
     Raises:
         ValueError: `count` is below 1, or there is no pair of one class or none of two.
@@ -65,7 +63,7 @@ def sample_pairs(labels: npt.NDArray[Any], count: int, *, seed: int = 0) -> Pair
         )
     count = min(count, int(num_same.sum()), int(num_different.sum()))
     generator = np.random.default_rng(seed)
-    return Pairs(
+    return (
         by_class[_draw_pairs(generator, position + 1, num_same, count)],
         by_class[_draw_pairs(generator, end_of_class, num_different, count)],
     )
@@ -121,13 +119,6 @@ def pair_metrics(same_distances: Float64Array, different_distances: Float64Array
     return PairMetrics(float(roc_auc_score(is_same, -distances)), float(rate), float(threshold))
 
 
-class PairIntervals(NamedTuple):
-    """Two of the `PairMetrics` on all pairs, with their bootstrap intervals."""
-
-    roc_auc: Interval
-    equal_error_rate: Interval
-
-
 def pair_intervals(
     same_distances: Float64Array,
     different_distances: Float64Array,
@@ -137,8 +128,8 @@ def pair_intervals(
     confidence: float = 0.95,
     resamples: int = 200,
     seed: int = 0,
-) -> PairIntervals:
-    """Return percentile bootstrap intervals of ROC-AUC and equal error rate, over groups of pairs.
+) -> dict[str, Interval]:
+    """Return the intervals of `roc_auc` and `equal_error_rate` by the bootstrap over groups.
 
     Pairs that share a query are not independent, so whole groups are drawn. The distances are
     sorted once; a resample only changes their weights.
@@ -176,10 +167,10 @@ def pair_intervals(
             values.append((area, _crossing(1 - found, false)))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     low, high = np.quantile(values, tails, axis=0)
-    return PairIntervals(
-        Interval(whole.roc_auc, float(low[0]), float(high[0])),
-        Interval(whole.equal_error_rate, float(low[1]), float(high[1])),
-    )
+    return {
+        "roc_auc": Interval(whole.roc_auc, float(low[0]), float(high[0])),
+        "equal_error_rate": Interval(whole.equal_error_rate, float(low[1]), float(high[1])),
+    }
 
 
 def _crossing(missed: Float64Array, false: Float64Array) -> float:
@@ -193,7 +184,7 @@ def _crossing(missed: Float64Array, false: Float64Array) -> float:
 
 def _draw_pairs(
     generator: np.random.Generator, first_partner: IntArray, num_partners: IntArray, count: int
-) -> npt.NDArray[np.int64]:
+) -> Int64Array:
     """Draw distinct pairs of an image and one of its partners, which start at `first_partner`."""
     ends = np.cumsum(num_partners)
     numbers = _draw_distinct(generator, int(ends[-1]), count)
@@ -202,9 +193,7 @@ def _draw_pairs(
     return np.stack([first, second], axis=1)
 
 
-def _draw_distinct(
-    generator: np.random.Generator, population: int, count: int
-) -> npt.NDArray[np.int64]:
+def _draw_distinct(generator: np.random.Generator, population: int, count: int) -> Int64Array:
     """Draw distinct integers below `population`, in memory proportional to `count`.
 
     `Generator.choice` without replacement holds the whole population in some cases.

@@ -10,6 +10,9 @@ is the number of hits in the complete ranking. For every metric here:
 * Query in the gallery: its row is left out of its own ranking. A second copy of the image stays in.
 * No positive: NaN for a query without a hit (R = 0, a class of one image). Means leave it out.
 
+Each metric of hits takes a bool array (queries, ranked): whether each image of the complete
+ranking, nearest first, is a hit. It returns a float64 array (queries,).
+
 References:
     Jegou et al. 2011, "Product Quantization for Nearest Neighbor Search" (Recall@K).
     Manning et al. 2008, "Introduction to Information Retrieval", section 8.4 (precision, mAP).
@@ -67,14 +70,6 @@ class RetrievalMetrics:
     neighbours: npt.NDArray[np.int64]
     distances: Float64Array
 
-    def means(self) -> dict[str, float]:
-        """Return the mean of each metric over the queries where it is defined; NaN if none is."""
-        defined = self.num_positives > 0
-        return {
-            name: float(values[defined].mean()) if defined.any() else float("nan")
-            for name, values in self.per_query.items()
-        }
-
 
 def retrieval_metrics(
     embeddings: FloatArray,
@@ -129,38 +124,18 @@ def retrieval_metrics(
             "map_at_r": average_precision_at_r(hits),
             "knn_accuracy": _where_defined(hits, predicted == codes),
         }
-        first_rank = first_positive_rank(hits)
-        chunks.append(
-            RetrievalMetrics(per_query, hits.sum(axis=1), first_rank, nearest, ranking.distances)
-        )
-    return RetrievalMetrics(
-        {
-            name: np.concatenate([chunk.per_query[name] for chunk in chunks])
-            for name in chunks[0].per_query
-        },
-        np.concatenate([chunk.num_positives for chunk in chunks]),
-        np.concatenate([chunk.first_positive_rank for chunk in chunks]),
-        np.concatenate([chunk.neighbours for chunk in chunks]),
-        np.concatenate([chunk.distances for chunk in chunks]),
-    )
+        rank = first_positive_rank(hits)
+        chunks.append((per_query, hits.sum(axis=1), rank, nearest, ranking.distances))
+    tables, *columns = zip(*chunks, strict=True)
+    per_query = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return RetrievalMetrics(per_query, *map(np.concatenate, columns))
 
 
 def recall_at_k(hits: BoolArray, k: int) -> Float64Array:
     """Return Recall@K: 1 if one of h_1 ... h_k is 1, else 0 (Jegou et al. 2011).
 
     This is the convention of metric learning and image retrieval: one hit is enough. Information
-    retrieval divides the number of hits by R instead.
-
-    Args:
-        hits: bool array (queries, ranked), whether each image of the complete ranking, nearest
-            first, is of the query's class.
-        k: depth, at least 1; at most the whole ranking is used.
-
-    Returns:
-        Float64 array (queries,), NaN where a row has no hit at all.
-
-    Raises:
-        ValueError: `k` is below 1.
+    retrieval divides the number of hits by R instead. Raise ValueError if `k` is below 1.
     """
     _check_depth(k)
     return _where_defined(hits, hits[:, :k].any(axis=1))
@@ -169,29 +144,14 @@ def recall_at_k(hits: BoolArray, k: int) -> Float64Array:
 def precision_at_k(hits: BoolArray, k: int) -> Float64Array:
     """Return Precision@K: (h_1 + ... + h_k) / k (Manning et al. 2008).
 
-    Args:
-        hits: bool array (queries, ranked), as for `recall_at_k`.
-        k: depth, at least 1; with fewer ranked images, their number.
-
-    Returns:
-        Float64 array (queries,), NaN where a row has no hit at all.
-
-    Raises:
-        ValueError: `k` is below 1.
+    With fewer ranked images than `k`, divide by their number. Raise ValueError if `k` is below 1.
     """
     _check_depth(k)
     return _where_defined(hits, hits[:, :k].sum(axis=1) / min(k, hits.shape[1]))
 
 
 def r_precision(hits: BoolArray) -> Float64Array:
-    """Return R-precision: (h_1 + ... + h_R) / R (Musgrave et al. 2020).
-
-    Args:
-        hits: bool array (queries, ranked), as for `recall_at_k`.
-
-    Returns:
-        Float64 array (queries,), NaN where a row has no hit at all.
-    """
+    """Return R-precision: (h_1 + ... + h_R) / R (Musgrave et al. 2020)."""
     queries, ranks, sizes = _ranks_of_hits(hits)
     return _mean_of_hits(queries, ranks <= sizes[queries], sizes)
 
@@ -201,12 +161,6 @@ def average_precision(hits: BoolArray) -> Float64Array:
 
     Its mean over the queries is the mean average precision (mAP), over the complete ranking and
     without interpolation (Manning et al. 2008).
-
-    Args:
-        hits: bool array (queries, ranked), as for `recall_at_k`.
-
-    Returns:
-        Float64 array (queries,), NaN where a row has no hit at all.
     """
     queries, ranks, sizes = _ranks_of_hits(hits)
     return _mean_of_hits(queries, _precision_at_hits(queries, ranks, sizes), sizes)
@@ -216,12 +170,6 @@ def average_precision_at_r(hits: BoolArray) -> Float64Array:
     """Return the average precision at R: the sum over i <= R of h_i * Precision@i, divided by R.
 
     Its mean over the queries is MAP@R (Musgrave et al. 2020).
-
-    Args:
-        hits: bool array (queries, ranked), as for `recall_at_k`.
-
-    Returns:
-        Float64 array (queries,), NaN where a row has no hit at all.
     """
     queries, ranks, sizes = _ranks_of_hits(hits)
     precision = _precision_at_hits(queries, ranks, sizes)
@@ -229,14 +177,7 @@ def average_precision_at_r(hits: BoolArray) -> Float64Array:
 
 
 def first_positive_rank(hits: BoolArray) -> Float64Array:
-    """Return the rank, from 1, of the nearest image of the query's class: the first hit.
-
-    Args:
-        hits: bool array (queries, ranked), as for `recall_at_k`.
-
-    Returns:
-        Float64 array (queries,), NaN where a row has no hit at all.
-    """
+    """Return the rank, from 1, of the nearest image of the query's class: the first hit."""
     return _where_defined(hits, hits.argmax(axis=1) + 1)
 
 
@@ -245,14 +186,7 @@ def knn_classify(classes: IntArray, distances: Float64Array) -> IntArray:
 
     This is scikit-learn's `KNeighborsClassifier(weights="distance")`: if any neighbour is at
     distance 0, only those at 0 vote. Ties: of classes with equal votes, up to rounding, the
-    smallest wins.
-
-    Args:
-        classes: integer array (queries, neighbours), class of each neighbour.
-        distances: float array (queries, neighbours), 0 or more.
-
-    Returns:
-        Integer array (queries,).
+    smallest wins. Classes and distances of the neighbours are arrays (queries, neighbours).
     """
     equal = distances == 0
     weights = 1 / np.where(equal, 1, distances)

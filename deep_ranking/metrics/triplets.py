@@ -4,37 +4,18 @@ Ties: a triplet whose positive and negative are equally far from the query is wr
 model, which maps all images to one point, thus scores 0 and not one half.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.files.array_types import Float64Array, FloatArray, IntArray
-from deep_ranking.metrics.distances import (
-    MEMORY_LIMIT,
-    GalleryDistances,
-    check_embeddings,
-    pair_distances,
-)
-
-
-class TripletDistances(NamedTuple):
-    """Distances of a query to its positive and to its negative, float64 (triplets,) each."""
-
-    positive: Float64Array
-    negative: Float64Array
-
-
-class TripletRanks(NamedTuple):
-    """Ranks of positive and negative for their query, from 1, int64 (triplets,) each."""
-
-    positive: npt.NDArray[np.int64]
-    negative: npt.NDArray[np.int64]
+from deep_ranking.files.array_types import BoolArray, Float64Array, FloatArray, Int64Array, IntArray
+from deep_ranking.metrics.distances import MEMORY_LIMIT, GalleryDistances, pair_distances
 
 
 def triplet_distances(
     embeddings: FloatArray, triplets: IntArray, gallery: FloatArray | None = None
-) -> TripletDistances:
+) -> tuple[Float64Array, Float64Array]:
     """Return the Euclidean distances of each triplet's query to its positive and negative.
 
     Args:
@@ -43,13 +24,16 @@ def triplet_distances(
         gallery: float array (m, dim) that positives and negatives are rows of; by default
             `embeddings`.
 
+    Returns:
+        Distances to the positives and to the negatives, float64 (triplets,) each.
+
     Raises:
         ValueError: the triplets are not (triplets, 3), dimensions differ, or a row is not finite.
     """
     _check_triplets(triplets)
     gallery = embeddings if gallery is None else gallery
     query, positive, negative = triplets.T
-    return TripletDistances(
+    return (
         pair_distances(embeddings, gallery, query, positive),
         pair_distances(embeddings, gallery, query, negative),
     )
@@ -57,7 +41,7 @@ def triplet_distances(
 
 def correct_triplets(
     positive_distances: Float64Array, negative_distances: Float64Array
-) -> npt.NDArray[np.bool_]:
+) -> BoolArray:
     """Return whether the positive of each triplet is strictly nearer than its negative.
 
     Args:
@@ -101,50 +85,44 @@ def similarity_precision(
 
 
 def triplet_ranks(
-    embeddings: FloatArray,
-    triplets: IntArray,
-    gallery: FloatArray | None = None,
-    *,
-    memory_limit: int = MEMORY_LIMIT,
-) -> TripletRanks:
-    """Return the ranks of each triplet's positive and negative in its query's gallery ranking.
+    embeddings: FloatArray, triplets: IntArray, *, memory_limit: int = MEMORY_LIMIT
+) -> tuple[Int64Array, Int64Array]:
+    """Return the ranks of each triplet's positive and negative among all images but the query.
 
-    The rank is 1 plus the number of gallery images that are strictly nearer. Ties: images at equal
-    distance share a rank.
+    The rank is 1 plus the number of images that are strictly nearer. Ties: images at equal distance
+    share a rank.
 
     Args:
         embeddings: float array (n, dim), finite.
         triplets: integer array (triplets, 3) of rows: query, positive, negative.
-        gallery: float array (m, dim) that positives and negatives are rows of. Without it they are
-            rows of `embeddings`, and the query itself is left out of the ranking.
         memory_limit: bytes that a chunk of queries may take, besides the embeddings.
+
+    Returns:
+        Ranks of the positives and of the negatives from 1, int64 (triplets,) each.
 
     Raises:
         ValueError: the triplets are not (triplets, 3), or one has its own query as positive or
-            negative; dimensions differ; an array is empty or has a row that is not finite.
+            negative; the array is empty or has a row that is not finite.
     """
     _check_triplets(triplets)
-    check_embeddings(embeddings, "embeddings")
-    leave_out = gallery is None
-    if leave_out and (itself := (triplets[:, :1] == triplets[:, 1:]).any(axis=1)).any():
+    itself = (triplets[:, :1] == triplets[:, 1:]).any(axis=1)
+    if itself.any():
         triplet = int(np.argmax(itself))
         raise ValueError(
             "The query must not be its own positive or negative. "
             f"Received: {triplets[triplet].tolist()} (triplet {triplet})."
         )
-    distances = GalleryDistances(
-        embeddings if gallery is None else gallery, memory_limit=memory_limit
-    )
+    distances = GalleryDistances(embeddings, memory_limit=memory_limit)
     ranks = np.empty((len(triplets), 2), np.int64)
     queries, counts = np.unique(triplets[:, 0], return_counts=True)
     by_query = np.argsort(triplets[:, 0], kind="stable")
     triplets_of = np.split(by_query, np.cumsum(counts)[:-1])
     for chunk in distances.query_chunks(len(queries)):
         rows = queries[chunk]
-        squared = distances.squared(embeddings[rows], rows if leave_out else None)
+        squared = distances.squared(embeddings[rows], rows)
         for around, members in zip(squared, triplets_of[chunk], strict=True):
             ranks[members] = np.searchsorted(np.sort(around), around[triplets[members, 1:]]) + 1
-    return TripletRanks(ranks[:, 0], ranks[:, 1])
+    return ranks[:, 0], ranks[:, 1]
 
 
 def score_at_top_k(positive_ranks: IntArray, negative_ranks: IntArray, *, k: int = 30) -> int:

@@ -14,11 +14,10 @@ from deep_ranking.embedding.embed import embedded_images
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.images import ImageListing
 from deep_ranking.images.hand_made_features import BASELINES, baseline_features
-from deep_ranking.metrics import Interval
+from deep_ranking.metrics import Interval, bootstrap_interval
 from deep_ranking.metrics.evaluation import (
     EmbeddedImages,
     Evaluation,
-    compare_evaluations,
     draw_triplets,
     evaluate,
     means_by_class,
@@ -106,7 +105,8 @@ def evaluate_model(
     if baselines:
         backbones = [each for name, each in methods.items() if name.startswith(BACKBONE)]
         best = max(backbones, key=lambda each: each.intervals[GAIN_METRIC].mean)
-        gain = compare_evaluations(methods[MODEL], best, GAIN_METRIC, seed=seed)
+        lead = methods[MODEL].per_query[GAIN_METRIC] - best.per_query[GAIN_METRIC]
+        gain = bootstrap_interval(lead, seed=seed)
     return ModelEvaluation(
         methods,
         means_by_class(methods[MODEL], labels[0]),
