@@ -8,8 +8,12 @@ from PIL import Image
 from deep_ranking.datasets import nested_folders
 from deep_ranking.files import InputError
 from deep_ranking.sampling import relevance as relevance_module
-from deep_ranking.sampling.relevance import FolderTree, RowCosine, read_scored_pairs
-from deep_ranking.sampling.relevance_from_name import open_relevance
+from deep_ranking.sampling.relevance import (
+    FolderTree,
+    RowCosine,
+    open_relevance,
+    read_scored_pairs,
+)
 
 EVERY = np.arange(5)
 

@@ -11,7 +11,8 @@ from scipy.stats import chisquare
 from deep_ranking.datasets import hold_back_classes
 from deep_ranking.files import InputError
 from deep_ranking.images import find_images
-from deep_ranking.sampling import draw_distinct, sample_triplets, strategy
+from deep_ranking.sampling import sample_triplets, strategy
+from deep_ranking.sampling.drawing import draw_distinct
 from deep_ranking.sampling.triplet_file import write_triplets
 
 # The triplets of conftest's tree at 1 and 1 and seed 7: every image of a class of two or more is a

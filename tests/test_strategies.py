@@ -14,21 +14,14 @@ from scipy.stats import binomtest, chisquare
 
 from deep_ranking.config import SamplingConfig
 from deep_ranking.files import InputError
-from deep_ranking.sampling import (
-    ByQuery,
-    ByRelevance,
-    GivenPositives,
-    HardNegatives,
-    InClassNegatives,
-    OutOfClassNegatives,
-    Pool,
-    Reservoirs,
-    SameItemPositives,
-    make_strategy,
-    sample_triplets,
-)
+from deep_ranking.sampling import ByRelevance, make_strategy, sample_triplets
 from deep_ranking.sampling import by_relevance as relevance_module
 from deep_ranking.sampling import strategy as strategy_module
+from deep_ranking.sampling.drawing import Pool
+from deep_ranking.sampling.negatives import HardNegatives, InClassNegatives, OutOfClassNegatives
+from deep_ranking.sampling.positives import GivenPositives, SameItemPositives
+from deep_ranking.sampling.reservoir import Reservoirs
+from deep_ranking.sampling.strategy import ByQuery
 
 
 def drawn(strategy, seed=0, epoch=0, **options):

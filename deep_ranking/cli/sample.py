@@ -33,7 +33,7 @@ from deep_ranking.files import InputError, make_folder
 from deep_ranking.files.words import counted
 from deep_ranking.sampling import Strategy, open_strategy
 from deep_ranking.sampling.parts import write_drawn_triplets
-from deep_ranking.sampling.relevance_from_name import needs_network
+from deep_ranking.sampling.relevance import needs_network
 from deep_ranking.sampling.triplet_file import COMPRESSED, shard_path
 
 DESCRIPTION = (

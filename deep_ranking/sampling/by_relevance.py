@@ -32,7 +32,7 @@ import numpy as np
 from deep_ranking.config.base import check_counts, check_positive, check_range
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, Int32Array, Int64Array, IntArray
-from deep_ranking.sampling.pool import Pool
+from deep_ranking.sampling.drawing import Pool
 from deep_ranking.sampling.relevance import Relevance
 from deep_ranking.sampling.reservoir import Reservoirs
 from deep_ranking.sampling.strategy import BLOCK_TRIPLETS, Strategy, generator

@@ -5,12 +5,11 @@ import numpy as np
 from deep_ranking.config.base import check_counts
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array, IntArray
-from deep_ranking.sampling.drawing import draw_from_ranges
-from deep_ranking.sampling.pool import Pool
-from deep_ranking.sampling.strategy import Drawn
+from deep_ranking.sampling.drawing import Pool, Ranges
+from deep_ranking.sampling.strategy import Positives
 
 
-class SameItemPositives:
+class SameItemPositives(Positives):
     """Other images of the query's class or item, each at most once for a query.
 
     Args:
@@ -27,23 +26,16 @@ class SameItemPositives:
         sizes = pool.item_ranges(images)[1]
         if sizes.max(initial=0) < 2:
             raise InputError("no class has two images, so no query has a positive")
+        super().__init__(num_positives, pool.images)
         self._pool = pool
-        self._num_positives = num_positives
         self.queries = images[sizes > 1]
         self.most = min(num_positives, int(sizes.max()) - 1)
 
-    def counts(self, queries: Int64Array) -> Int64Array:
-        """Return the number of positives for each query."""
-        return np.minimum(self._num_positives, self._pool.item_ranges(queries)[1] - 1)
-
-    def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw positives, all sets of them equally likely."""
-        ranges, own = self._pool.item_ranges(queries), self._pool.own_ranges(queries)
-        row, number = draw_from_ranges(rng, ranges, self.counts(queries), without=own)
-        return row, self._pool.images[number]
+    def _ranges(self, queries: Int64Array) -> tuple[Ranges, Ranges]:
+        return self._pool.item_ranges(queries), self._pool.own_ranges(queries)
 
 
-class GivenPositives:
+class GivenPositives(Positives):
     """Positives from a list, such as a shop's photos of the thing in a customer's photo.
 
     Args:
@@ -54,22 +46,13 @@ class GivenPositives:
     def __init__(self, pairs: IntArray, num_positives: int) -> None:
         check_counts(num_positives=num_positives)
         pairs = np.unique(pairs, axis=0)  # by query
+        super().__init__(num_positives, pairs[:, 1])
         queries, self._starts, self._sizes = np.unique(
             pairs[:, 0], return_index=True, return_counts=True
         )
         self.queries: Int64Array = queries.astype(np.int64)
-        self._positives: Int64Array = pairs[:, 1].astype(np.int64)
-        self._num_positives = num_positives
         self.most = min(num_positives, int(self._sizes.max(initial=1)))
 
-    def counts(self, queries: Int64Array) -> Int64Array:
-        """Return the number of positives for each query."""
-        sizes = self._sizes[np.searchsorted(self.queries, queries)]
-        return np.minimum(self._num_positives, sizes)
-
-    def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw positives, all sets of them equally likely."""
+    def _ranges(self, queries: Int64Array) -> tuple[Ranges, None]:
         at = np.searchsorted(self.queries, queries)
-        ranges = (self._starts[at], self._sizes[at])
-        row, number = draw_from_ranges(rng, ranges, self.counts(queries))
-        return row, self._positives[number]
+        return (self._starts[at], self._sizes[at]), None

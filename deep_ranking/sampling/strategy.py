@@ -7,16 +7,12 @@ epoch, or a `stream`. Most strategies combine two parts: a query's positives, an
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Int32Array, Int64Array
-from deep_ranking.sampling.drawing import draw_distinct
-
-Drawn = tuple[Int64Array, Int64Array]
+from deep_ranking.files.array_types import Int32Array, Int64Array, IntArray
+from deep_ranking.sampling.drawing import Ranges, draw_distinct, draw_from_ranges
 
 BLOCK_TRIPLETS = 1 << 17
 SHUFFLED_TRIPLETS = 1 << 21  # that are shuffled together
@@ -56,32 +52,43 @@ class Strategy(ABC):
             yield from self.triplets(seed, each, shuffle=shuffle)
 
 
-class Positives(Protocol):
-    """Draws positives for queries."""
+class Partners(ABC):
+    """Draws images for queries: positives for each query, or negatives for each pair.
+
+    Args:
+        limit: most images for a query.
+        images: integers, the images that `_ranges` numbers.
+    """
+
+    most: int
+    """Most images for any query."""
+
+    def __init__(self, limit: int, images: IntArray) -> None:
+        self._limit = limit
+        self._images = images
+
+    @abstractmethod
+    def _ranges(self, queries: Int64Array) -> tuple[Ranges, Ranges | None]:
+        """Return the range of each query to draw from, and the part of it to leave out."""
+
+    def counts(self, queries: Int64Array) -> Int64Array:
+        """Return the most images for each query; 0 if it has none."""
+        (_, sizes), without = self._ranges(queries)
+        return np.minimum(self._limit, sizes if without is None else sizes - without[1])
+
+    def draw(self, rng: np.random.Generator, queries: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Draw images, all sets of them equally likely: rows of `queries`, rising, and an image."""
+        ranges, without = self._ranges(queries)
+        wanted = np.full(len(queries), self._limit)
+        row, number = draw_from_ranges(rng, ranges, wanted, without=without)
+        return row, self._images[number].astype(np.int64)
+
+
+class Positives(Partners):
+    """Draws positives."""
 
     queries: Int64Array
     """Images that have a positive, rising."""
-    most: int
-    """Most positives of any query."""
-
-    def counts(self, queries: Int64Array) -> Int64Array:
-        """Return the number of positives for each query."""
-
-    def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw positives: rows of `queries`, rising, and an image for each row."""
-
-
-class Negatives(Protocol):
-    """Draws negatives for pairs of query and positive."""
-
-    most: int
-    """Most negatives of any pair."""
-
-    def counts(self, queries: Int64Array) -> Int64Array:
-        """Return the most negatives for each pair of each query; 0 if a query has none."""
-
-    def draw(self, rng: np.random.Generator, queries: Int64Array) -> Drawn:
-        """Draw new negatives for each of `queries`: rows of it, rising, and images."""
 
 
 class ByQuery(Strategy):
@@ -103,9 +110,9 @@ class ByQuery(Strategy):
     def __init__(
         self,
         positives: Positives,
-        negatives: Negatives,
+        negatives: Partners,
         *,
-        balanced_items: npt.NDArray[np.integer] | None = None,
+        balanced_items: IntArray | None = None,
     ) -> None:
         self._positives = positives
         self._negatives = negatives

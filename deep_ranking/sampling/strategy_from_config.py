@@ -10,15 +10,13 @@ import numpy as np
 from deep_ranking.config import HARD, IN_CLASS, OUT_OF_CLASS, RELEVANCE, SamplingConfig
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Float64Array, IntArray
+from deep_ranking.files.array_types import Float64Array, Int32Array, IntArray
 from deep_ranking.sampling.by_relevance import ByRelevance
-from deep_ranking.sampling.hard import HardNegatives
-from deep_ranking.sampling.in_class import InClassNegatives
-from deep_ranking.sampling.out_of_class import OutOfClassNegatives
-from deep_ranking.sampling.pool import Pool
+from deep_ranking.sampling.drawing import Pool
+from deep_ranking.sampling.negatives import HardNegatives, InClassNegatives, OutOfClassNegatives
 from deep_ranking.sampling.positives import GivenPositives, SameItemPositives
-from deep_ranking.sampling.relevance import Relevance
-from deep_ranking.sampling.strategy import ByQuery, Negatives, Positives, Strategy
+from deep_ranking.sampling.relevance import Relevance, open_relevance
+from deep_ranking.sampling.strategy import ByQuery, Partners, Positives, Strategy
 
 
 @contextmanager
@@ -53,8 +51,6 @@ def open_strategy(
     scored = neighbours = None
     with ExitStack() as opened:
         if config.strategy == RELEVANCE and relevance is not None:
-            from deep_ranking.sampling.relevance_from_name import open_relevance
-
             measure = opened.enter_context(
                 open_relevance(relevance, data, weights=weights, skip_broken=skip_broken)
             )
@@ -113,7 +109,7 @@ def make_strategy(
         )
     count = config.num_neg_images
     pool = Pool(items, categories, None if pairs is None else np.unique(pairs[:, 1]))
-    negatives: Negatives
+    negatives: Partners
     if config.strategy == HARD:
         if neighbours is None:
             raise InputError("strategy hard needs neighbours: give --model or --index")
@@ -144,3 +140,31 @@ def any_negatives(config: SamplingConfig) -> SamplingConfig:
     """
     most = min(config.num_neg_images, config.num_neighbours)
     return replace(config, strategy=OUT_OF_CLASS, num_neg_images=most)
+
+
+def sample_triplets(
+    labels: IntArray, *, num_positives: int, num_negatives: int, seed: int
+) -> Iterator[Int32Array]:
+    """Sample triplets of images by the blog's rule, in order of their queries.
+
+    Args:
+        labels: integers (images,), not decreasing, so that images of a class are together.
+        num_positives: positives drawn for each query, 1 or more.
+        num_negatives: negatives drawn for each (query, positive) pair, 1 or more.
+        seed: the same seed gives the same triplets.
+
+    Yields:
+        int32 (triplets, 3): indices of query, positive and negative. The time for a triplet does
+        not depend on the number of images; memory is the labels and one block of bounded size.
+
+    Raises:
+        InputError: there are fewer than two classes, no class has two images, or a count is
+            below 1.
+        ValueError: the labels decrease somewhere.
+    """
+    labels = np.asarray(labels)
+    if np.any(labels[1:] < labels[:-1]):
+        raise ValueError("labels must not decrease: sort the images by class")
+    pool = Pool(labels)
+    negatives = OutOfClassNegatives(pool, num_negatives)
+    return ByQuery(SameItemPositives(pool, num_positives), negatives).triplets(seed)
