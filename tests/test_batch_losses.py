@@ -9,18 +9,16 @@ from test_mining import LABELS, naive_distances, naive_weights, unit_rows
 from deep_ranking.config import MININGS, LossConfig
 from deep_ranking.files import InputError
 from deep_ranking.losses import (
-    QUANTITIES,
     BatchRankingLoss,
-    ClassTripletMetric,
-    CrossBatchMemory,
     MultiSimilarityLoss,
     RankingLoss,
     SoftMarginLoss,
     SupervisedContrastiveLoss,
-    TripletMetric,
     make_loss,
     make_metrics,
 )
+from deep_ranking.losses.batch import CrossBatchMemory
+from deep_ranking.losses.monitoring import QUANTITIES, ClassTripletMetric, TripletMetric
 
 
 def naive_ranking(rows, labels, references, reference_labels, **options):

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_ranking.files import InputError
-from deep_ranking.losses import QUANTITIES, RankingLoss, TripletMetric, row_triplet_distances
+from deep_ranking.losses import RankingLoss
+from deep_ranking.losses.distances import row_triplet_distances
+from deep_ranking.losses.monitoring import QUANTITIES, TripletMetric
 
 
 def unit_rows(seed, triplets, dim=5):

@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from deep_ranking.config import MININGS
 from deep_ranking.files import InputError
-from deep_ranking.losses import label_masks, mined_weights, pairwise_distances
+from deep_ranking.losses.distances import pairwise_distances
+from deep_ranking.losses.mining import label_masks, mined_weights
 
 LABELS = [0, 0, 0, 1, 1, 2, 3, 3, 3, 3]  # class 2 has a single image
 

@@ -18,8 +18,8 @@ from keras import ops
 from deep_ranking.config import MININGS
 from deep_ranking.files import InputError
 from deep_ranking.losses.distances import ROUNDING
-from deep_ranking.losses.memory import EMPTY
 
+EMPTY = -1  # label of a row of the memory that holds nothing yet
 NEVER = -1e30  # in place of -inf, as inf - inf is NaN
 NEAREST_DRAWN = 0.5
 FURTHEST_DRAWN = 1.4

@@ -64,13 +64,8 @@ class TripletMetric(keras.metrics.Mean):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that Keras rebuilds the metric from."""
-        return {
-            **super().get_config(),
-            "quantity": self.quantity,
-            "gap": self.gap,
-            "distance": self.distance,
-            "norm": self.norm,
-        }
+        names = ("quantity", "gap", "distance", "norm")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable(package="deep_ranking")
@@ -80,18 +75,7 @@ class ClassTripletMetric(TripletMetric):
     "positive_distance" is the mean over all pairs of a query and a positive, "negative_distance"
     over all pairs of a query and a negative; the others are means over triplets. A batch weighs by
     its number of pairs or triplets: one without any does not count. Before the first batch the
-    result is 0. A cross-batch memory is not included.
-
-    Args:
-        quantity: one of `QUANTITIES`.
-        gap: the loss's gap.
-        distance: the loss's distance, "euclidean" or "squared".
-        norm: the loss's degree of the distance.
-        name: name of the metric; by default the quantity's.
-        **kwargs: `dtype` of `keras.metrics.Mean`.
-
-    Raises:
-        InputError: `quantity` is not one of `QUANTITIES`.
+    result is 0. A cross-batch memory is not included. Arguments are those of `TripletMetric`.
     """
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:

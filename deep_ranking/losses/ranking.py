@@ -15,8 +15,36 @@ from deep_ranking.losses.distances import pairwise_distances, row_triplet_distan
 from deep_ranking.losses.mining import mined_weights
 
 
+class _Hinge:
+    """The arguments that both losses share, checked."""
+
+    gap: float
+    distance: str
+    hinge: str
+    clip: bool
+    norm: float
+
+    def _set_arguments(
+        self, gap: float, distance: str, hinge: str, clip: bool, norm: float
+    ) -> None:
+        if not 0 < gap < float("inf"):
+            raise InputError(f"gap must be above 0 and finite. Received: gap={gap}")
+        if distance not in DISTANCES:
+            raise InputError(f"distance must be one of {DISTANCES}. Received: {distance}")
+        if hinge not in HINGES:
+            raise InputError(f"hinge must be one of {HINGES}. Received: {hinge}")
+        if not 1 <= norm < float("inf"):
+            raise InputError(f"norm must be 1 or more, and finite. Received: norm={norm}")
+        if distance == "squared" and norm != 2:
+            raise InputError(f"squared distances need norm 2. Received: norm={norm}")
+        self.gap, self.distance, self.hinge, self.clip, self.norm = gap, distance, hinge, clip, norm
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _Hinge.__annotations__}
+
+
 @keras.saving.register_keras_serializable(package="deep_ranking")
-class RankingLoss(keras.losses.Loss):
+class RankingLoss(_Hinge, keras.losses.Loss):
     """Hinge loss of triplets: max(0, gap + D(query, positive) - D(query, negative)).
 
     By default this is the formula, averaged over the triplets. The blog's code is `hinge="batch",
@@ -51,12 +79,7 @@ class RankingLoss(keras.losses.Loss):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        _check_arguments(gap, distance, hinge, norm)
-        self.gap = gap
-        self.distance = distance
-        self.hinge = hinge
-        self.clip = clip
-        self.norm = norm
+        self._set_arguments(gap, distance, hinge, clip, norm)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each triplet, (triplets,), or with the batch hinge of all, ()."""
@@ -66,17 +89,15 @@ class RankingLoss(keras.losses.Loss):
             y_pred, squared=self.distance == "squared", norm=self.norm
         )
         lag = self.gap + positive - negative  # (triplets,)
-        if self.hinge == "batch":
-            return ops.relu(ops.mean(lag))
-        return ops.relu(lag)
+        return ops.relu(ops.mean(lag) if self.hinge == "batch" else lag)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that Keras rebuilds the loss from."""
-        return {**super().get_config(), **_shared_arguments(self)}
+        return {**super().get_config(), **self._arguments()}
 
 
 @keras.saving.register_keras_serializable(package="deep_ranking")
-class BatchRankingLoss(BatchLoss):
+class BatchRankingLoss(_Hinge, BatchLoss):
     """Hinge loss of the triplets of a batch: max(0, gap + D(query, positive) - D(query, negative)).
 
     The formula is eq. 3 of Wang et al. 2014, averaged over the triplets by the weights of
@@ -118,25 +139,19 @@ class BatchRankingLoss(BatchLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(memory, embedding_size, name, **kwargs)
-        _check_arguments(gap, distance, hinge, norm)
+        self._set_arguments(gap, distance, hinge, clip, norm)
         if mining not in MININGS:
             raise InputError(f"mining must be one of {MININGS}. Received: {mining}")
         if mining == "distance-weighted" and norm != 2:
             raise InputError(f"distance-weighted mining needs norm 2. Received: norm={norm}")
-        self.gap = gap
-        self.distance = distance
-        self.hinge = hinge
-        self.clip = clip
-        self.norm = norm
         self.mining = mining
 
     def compare(self, embeddings: Any, references: Any, same: Any, different: Any) -> Any:
         """Return the mean hinge, weighted by the mining."""
         if self.clip:
             embeddings, references = _clip_embeddings(embeddings), _clip_embeddings(references)
-        distances = pairwise_distances(
-            embeddings, references, norm=self.norm
-        )  # (batch, references)
+        # (batch, references)
+        distances = pairwise_distances(embeddings, references, norm=self.norm)
         dim = embeddings.shape[-1]
         weights = mined_weights(distances, same, different, self.mining, dim=dim)
         if self.distance == "squared":
@@ -149,25 +164,7 @@ class BatchRankingLoss(BatchLoss):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that Keras rebuilds the loss from, its memory empty."""
-        return {**super().get_config(), **_shared_arguments(self), "mining": self.mining}
-
-
-def _check_arguments(gap: float, distance: str, hinge: str, norm: float) -> None:
-    if not 0 < gap < float("inf"):
-        raise InputError(f"gap must be above 0 and finite. Received: gap={gap}")
-    if distance not in DISTANCES:
-        raise InputError(f"distance must be one of {DISTANCES}. Received: {distance}")
-    if hinge not in HINGES:
-        raise InputError(f"hinge must be one of {HINGES}. Received: {hinge}")
-    if not 1 <= norm < float("inf"):
-        raise InputError(f"norm must be 1 or more, and finite. Received: norm={norm}")
-    if distance == "squared" and norm != 2:
-        raise InputError(f"squared distances need norm 2. Received: norm={norm}")
-
-
-def _shared_arguments(loss: RankingLoss | BatchRankingLoss) -> dict[str, Any]:
-    names = ("gap", "distance", "hinge", "clip", "norm")
-    return {name: getattr(loss, name) for name in names}
+        return {**super().get_config(), **self._arguments(), "mining": self.mining}
 
 
 def _clip_embeddings(embeddings: Any) -> Any:
