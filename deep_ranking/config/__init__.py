@@ -5,9 +5,8 @@ of these classes. No module here imports TensorFlow.
 """
 
 from deep_ranking.config.backbones import BACKBONES, RANGES, Backbone, find_backbone
-from deep_ranking.config.data import DataConfig
-from deep_ranking.config.drawn_triplets import DrawnTripletsConfig
-from deep_ranking.config.loss import DEFAULT_GAP, DISTANCES, HINGES, LOSSES, MININGS, LossConfig
+from deep_ranking.config.data import DataConfig, DrawnTripletsConfig
+from deep_ranking.config.loss import DEFAULT_GAP, DISTANCES, HINGES, MININGS, LossConfig
 from deep_ranking.config.network import HEAD, NetworkConfig
 from deep_ranking.config.sampling import (
     HARD,
@@ -19,7 +18,7 @@ from deep_ranking.config.sampling import (
 )
 from deep_ranking.config.schedule import ScheduleConfig
 from deep_ranking.config.training import TrainConfig
-from deep_ranking.config.validation import MONITORS, ValidationConfig
+from deep_ranking.config.validation import ValidationConfig
 
 __all__ = [
     "BACKBONES",
@@ -29,9 +28,7 @@ __all__ = [
     "HEAD",
     "HINGES",
     "IN_CLASS",
-    "LOSSES",
     "MININGS",
-    "MONITORS",
     "OUT_OF_CLASS",
     "RANGES",
     "RELEVANCE",

@@ -1,7 +1,7 @@
 """Base class of all configs, and checks that refuse a value out of its range."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from deep_ranking.files import InputError
@@ -58,15 +58,16 @@ class Config:
     """Settings that are checked when the object is made."""
 
     def __post_init__(self) -> None:
-        """Check all that needs no file; each subclass adds its own checks."""
+        """Check the choices; each subclass adds its own checks of all that needs no file."""
+        for each in fields(self):
+            value, choices = getattr(self, each.name), each.metadata.get("choices")
+            if choices is not None and value not in (*choices, each.default):
+                raise InputError(
+                    f"{each.name} must be one of {', '.join(choices)}. Received: {value}"
+                )
 
     def _check_range(self, name: str, low: float, high: float) -> None:
         check_range(name, getattr(self, name), low, high)
-
-    def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in choices:
-            raise InputError(f"{name} must be one of {', '.join(choices)}. Received: {value}")
 
     def _check_counts(self, *names: str, low: int = 1) -> None:
         check_counts(low=low, **{name: getattr(self, name) for name in names})

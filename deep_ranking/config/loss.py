@@ -77,10 +77,6 @@ class LossConfig(Config):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        self._check_choice("loss", LOSSES)
-        self._check_choice("distance", DISTANCES)
-        self._check_choice("hinge", HINGES)
-        self._check_choice("mining", MININGS)
         self._check_positive("gap", "temperature")
         self._check_range("distance_norm", 1, 100)
         if self.distance == "squared" and self.distance_norm != 2:

@@ -91,9 +91,6 @@ class NetworkConfig(Config):
         self._check_range("hidden_size", 1, 8192)
         self._check_range("embedding_size", 1, 8192)
         self._check_range("dropout", 0, 0.99)
-        self._check_choice("normalisation", NORMALISATIONS)
-        self._check_choice("pooling", POOLINGS)
-        self._check_choice("multiscale", MULTISCALES)
 
     @property
     def seen_size(self) -> int:

@@ -58,8 +58,6 @@ class SamplingConfig(Config):
         super().__post_init__()
         self._check_counts("num_pos_images", "num_neg_images", "num_neighbours")
         self._check_counts("buffer", low=2)
-        if self.strategy is not None:
-            self._check_choice("strategy", STRATEGIES)
         check_positive(relevance_cap=self.relevance_cap, relevance_gap=self.relevance_gap)
         if self.out_of_class_share is not None:
             self._check_range("out_of_class_share", 0, 1)

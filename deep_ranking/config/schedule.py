@@ -74,6 +74,3 @@ class ScheduleConfig(Config):
         self._check_positive("learning_rate", "backbone_rate", "head_learning_rate", "clip_norm")
         self._check_range("plateau_factor", 0.001, 0.999)
         self._check_range("weight_decay", 0, 1)
-        self._check_choice("optimizer", OPTIMIZERS)
-        self._check_choice("decay", DECAYS)
-        self._check_choice("embedding_start", STARTS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deep_ranking.config.base import setting
-from deep_ranking.config.drawn_triplets import DrawnTripletsConfig
+from deep_ranking.config.data import DrawnTripletsConfig
 from deep_ranking.config.loss import LossConfig
 from deep_ranking.config.network import NetworkConfig
 from deep_ranking.config.schedule import ScheduleConfig
@@ -67,7 +67,6 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
             raise InputError(f"output must end in .h5. Received: {self.output}")
         if self.batches == "triplets":
             self._check_batches_of_triplets()
-        self._check_choice("precision", PRECISIONS)
         if self.xla and self.devices is not None:
             raise InputError("give xla or devices, not both: XLA compiles for one device")
         if self.start_epoch >= self.epochs:

@@ -55,7 +55,6 @@ class ValidationConfig(Config):
             raise InputError(f"give {' or '.join(given)}, not both")
         if self.monitor is None:
             return
-        self._check_choice("monitor", MONITORS)
         if self.validation_triplets is not None:
             measured = {"loss", "similarity_precision"}
         else:
