@@ -138,7 +138,5 @@ def _blog_names(layers: list[str]) -> dict[str, str]:
 
 def _numbered(layers: list[str], kind: str) -> list[str]:
     """Return the names KIND, KIND_1, KIND_2 ... among the layers, by number."""
-    found = [(re.fullmatch(rf"{kind}(?:_(\d+))?", name), name) for name in layers]
-    return [
-        name for _, name in sorted((int(match[1] or 0), name) for match, name in found if match)
-    ]
+    matches = [each for name in layers if (each := re.fullmatch(rf"{kind}(?:_(\d+))?", name))]
+    return [match[0] for match in sorted(matches, key=lambda match: int(match[1] or 0))]
