@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from deep_ranking.cli.arguments import add_metric, add_model, add_optional_path, check_files_exist
-from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.arguments import add_image_pair, add_metric, add_model, check_files_exist
+from deep_ranking.cli.library_messages import load_model
 from deep_ranking.config import DEFAULT_GAP
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
@@ -31,23 +31,17 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags; the blog has the same ones for model and images."""
     add_model(parser)
-    add_optional_path(parser, "--image1", "-i1", help_text="an image, or a folder of them")
-    add_optional_path(parser, "--image2", "-i2", help_text="another image, or a folder of them")
-    add_optional_path(
-        parser,
+    add_image_pair(parser, "image, or a folder of them", required=False)
+    parser.add_argument(
         "--pairs",
+        type=Path,
         metavar="FILE",
-        help_text="instead of two images, a CSV file (or .csv.gz) with two paths in each line "
-        "and, if known, whether their class is the same: 1 or same, 0 or different",
+        help="instead of two images, a CSV file (or .csv.gz) with two paths in each line and, if "
+        "known, whether their class is the same: 1 or same, 0 or different",
     )
     add_metric(parser)
-    add_optional_path(
-        parser,
-        "--output",
-        "-o",
-        metavar="FILE",
-        help_text="file to write the lines to (default: standard output)",
-    )
+    help_text = "file to write the lines to (default: standard output)"
+    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help=help_text)
     parser.add_argument("--json", action="store_true", help="print JSON, including the settings")
     parser.add_argument(
         "--skip_broken",
@@ -59,29 +53,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Print the distance of two images and what it means, or the distances of many pairs."""
     args = parser.parse_args(argv)
-    images = [name for name in ("image1", "image2") if hasattr(args, name)]
-    if hasattr(args, "pairs") and images:
-        parser.error(f"--pairs and --{images[0]} exclude each other; give one of them")
-    if not hasattr(args, "pairs"):
-        missing = [f"--{name}" for name in ("image1", "image2") if name not in images]
-        if missing:
-            parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
+    images = {"image1": args.image1, "image2": args.image2}
+    given = [name for name, path in images.items() if path]
+    missing = [f"--{name}" for name, path in images.items() if not path]
+    if args.pairs and given:
+        parser.error(f"--pairs and --{given[0]} exclude each other; give one of them")
+    if not args.pairs and missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
     check_files_exist(args, "model", *images)
-    folders = any(getattr(args, name).is_dir() for name in images)
-    if folders or hasattr(args, "pairs") or hasattr(args, "output"):
+    if args.pairs or args.output or args.image1.is_dir() or args.image2.is_dir():
         _compare_many(args)
     else:
         _compare_two(args)
 
 
 def _compare_two(args: argparse.Namespace) -> None:
-    start_tensorflow()
+    model = load_model(args.model)
     from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import cosine_at, row_distances
     from deep_ranking.model.calibration import probability_of_same
-    from deep_ranking.model.file import load_model
 
-    model = load_model(args.model)
     first, second = embed_images(model, [args.image1, args.image2])
     distance = float(row_distances(first[None], second[None])[0])
     cosine = {"cosine": cosine_at(distance)} if args.metric == "cosine" else {}
@@ -123,12 +114,10 @@ def _compare_many(args: argparse.Namespace) -> None:
     """Write one line for each pair, and print a summary."""
     pairs = _pairs(args)
     with _output(args) as handle:  # first, so that an unwritable file fails before the long work
-        start_tensorflow()
+        model = load_model(args.model)
         from deep_ranking.embedding.embed import embedded_images
-        from deep_ranking.model.file import load_model
         from deep_ranking.reports.comparing import Comparison, ListedPairs
 
-        model = load_model(args.model)
         listed = pairs if isinstance(pairs, ListedPairs) else None
         skip_broken = args.skip_broken or listed is None
         try:
@@ -141,13 +130,13 @@ def _compare_many(args: argparse.Namespace) -> None:
         except InputError as error:
             raise (error if listed is None else listed.with_line(error)) from None
         text = _describe(comparison)
-    print(text, file=None if hasattr(args, "output") else sys.stderr)
+    print(text, file=None if args.output else sys.stderr)
 
 
 def _pairs(args: argparse.Namespace) -> "ListedPairs | CrossedPairs":
     from deep_ranking.reports.comparing import CrossedPairs, read_image_pairs
 
-    if hasattr(args, "pairs"):
+    if args.pairs:
         pairs = read_image_pairs(args.pairs)
         if not args.skip_broken:
             pairs.check_images_exist()
@@ -166,7 +155,7 @@ def _images(path: Path) -> list[str]:
 @contextmanager
 def _output(args: argparse.Namespace) -> Iterator[TextIO]:
     """Yield standard output, or the file to write, which appears when it is complete."""
-    if not hasattr(args, "output"):
+    if not args.output:
         yield sys.stdout
         return
     with (
