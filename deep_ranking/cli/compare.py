@@ -3,12 +3,13 @@
 import argparse
 import csv
 import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
 
 from deep_ranking.cli.arguments import add_image_pair, add_metric, add_model, check_files_exist
 from deep_ranking.cli.library_messages import load_model
@@ -122,11 +123,17 @@ def _compare_many(args: argparse.Namespace) -> None:
         skip_broken = args.skip_broken or listed is None
         try:
             with embedded_images(model, pairs.paths, skip_broken=skip_broken) as rows:
-                _print_left_out(pairs.paths, rows)
+                for number in np.flatnonzero(np.isnan(rows[:, 0])):
+                    print(f"{pairs.paths[number]}: left out, cannot be read", file=sys.stderr)
                 comparison = Comparison(
                     pairs, rows, metric=args.metric, calibration=model.calibration
                 )
-                (_write_json if args.json else _write_csv)(handle, comparison, args.model)
+                if args.json:
+                    _write_json(handle, comparison, args.model)
+                else:
+                    writer = csv.DictWriter(handle, comparison.columns, lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(comparison.rows())
         except InputError as error:
             raise (error if listed is None else listed.with_line(error)) from None
         text = _describe(comparison)
@@ -163,19 +170,6 @@ def _output(args: argparse.Namespace) -> Iterator[TextIO]:
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle,
     ):
         yield handle
-
-
-def _print_left_out(paths: Sequence[str], rows: Any) -> None:
-    for path, first in zip(paths, rows[:, 0].tolist(), strict=True):
-        if math.isnan(first):
-            print(f"{path}: left out, cannot be read", file=sys.stderr)
-
-
-def _write_csv(handle: TextIO, comparison: "Comparison", model: Path) -> None:
-    """Write a header, and a line for each pair as soon as it is compared."""
-    writer = csv.DictWriter(handle, comparison.columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(comparison.rows())
 
 
 def _write_json(handle: TextIO, comparison: "Comparison", model: Path) -> None:

@@ -32,7 +32,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
 
 if TYPE_CHECKING:
-    from deep_ranking.reports.doctor import Estimate, Examination, Finding, Survey
+    from deep_ranking.reports.doctor import Examination, Finding
 
 DESCRIPTION = (
     "Find what is wrong with a data set before you train on it: broken images, classes of one "
@@ -149,17 +149,7 @@ def _settings(
 
 
 def _print_text(examination: "Examination") -> None:
-    _print_parts(examination.survey)
-    for finding in examination.findings:
-        _print_finding(finding)
-    if examination.estimates:
-        print("Training, estimated:")
-        for estimate in examination.estimates:
-            _print_estimate(estimate)
-        print()
-
-
-def _print_parts(survey: "Survey") -> None:
+    survey = examination.survey
     for part in survey.summary():
         name = str(survey.root)
         if part.name:
@@ -170,6 +160,14 @@ def _print_parts(survey: "Survey") -> None:
             "be read"
         )
     print(f"Read in {survey.seconds:.1f} seconds.\n")
+    for finding in examination.findings:
+        _print_finding(finding)
+    if examination.estimates:
+        print("Training, estimated:")
+        for estimate in examination.estimates:
+            print(f"  {estimate.kind:10}{estimate.what}")
+            print(f"  {'':10}-> {estimate.suggestion}")
+        print()
 
 
 def _print_finding(finding: "Finding") -> None:
@@ -184,8 +182,3 @@ def _print_finding(finding: "Finding") -> None:
     if finding.num_groups > MOST_GROUPS:
         print(f"        and {finding.num_groups - MOST_GROUPS:,} more")
     print(f"        -> {finding.suggestion}\n")
-
-
-def _print_estimate(estimate: "Estimate") -> None:
-    print(f"  {estimate.kind:10}{estimate.what}")
-    print(f"  {'':10}-> {estimate.suggestion}")

@@ -59,18 +59,23 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         return
     from deep_ranking.search.collection import Collection
 
-    collection = Collection.open(args.index)
-    _check_outputs(args, collection)
-    _find(args, collection)
+    _find(args, Collection.open(args.index))
 
 
 def _find(args: argparse.Namespace, collection: "Collection") -> None:
     from deep_ranking.search.duplicates import find_duplicates
     from deep_ranking.search.index.kinds import open_index
+    from deep_ranking.search.set_aside import check_folder
 
+    root = Path(collection.settings.root)
+    if args.json:
+        check_output_file(args.json, "--json")
+    if args.html:
+        check_output_file(args.html, "--html")
+    if args.move:
+        check_folder(args.move, root, collection.folder)
     index = open_index(collection)
     found = find_duplicates(collection, args.threshold, index=index, progress=True)
-    root = Path(collection.settings.root)
     if found.groups:
         print(f"Images nearer than {args.threshold:g}; paths are below {root}.\n")
     for number, group in enumerate(found.groups, start=1):
@@ -161,14 +166,3 @@ def _summary(groups: Sequence["DuplicateGroup"]) -> str:
         f"{counted(len(groups), 'group')}, {counted(images, 'image')}, {len(others):,} could go, "
         f"{size}"
     )
-
-
-def _check_outputs(args: argparse.Namespace, collection: "Collection") -> None:
-    """Refuse outputs that cannot be written, before the long work."""
-    for name in ("json", "html"):
-        if path := getattr(args, name):
-            check_output_file(path, f"--{name}")
-    if args.move:
-        from deep_ranking.search.set_aside import check_folder
-
-        check_folder(args.move, Path(collection.settings.root), collection.folder)

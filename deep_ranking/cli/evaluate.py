@@ -1,7 +1,6 @@
 """`evaluate`: how good a model is, and whether it is better than no training."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,16 +120,15 @@ def _print_methods(evaluations: dict[str, Evaluation]) -> None:
     """Print one column for each method and one row for each metric."""
     print(" " * 24 + "".join(f"{name:>24s}" for name in evaluations))
     first = next(iter(evaluations.values()))
-    for metric in first.intervals:
-        cells = [_format_interval(each.intervals[metric]) for each in evaluations.values()]
-        print(f"{metric:24s}" + "".join(f"{cell:>24s}" for cell in cells))
-    for metric in WHOLE:
-        cells = [_format_whole(each, metric) for each in evaluations.values()]
+    for metric in (*first.intervals, *WHOLE):
+        cells = (_format_metric(each, metric) for each in evaluations.values())
         print(f"{metric:24s}" + "".join(f"{cell:>24s}" for cell in cells))
     print(f"({first.whole['triplets']:,} triplets drawn; thresholds are distances)")
 
 
-def _format_whole(evaluation: Evaluation, metric: str) -> str:
+def _format_metric(evaluation: Evaluation, metric: str) -> str:
+    if metric in evaluation.intervals:
+        return _format_interval(evaluation.intervals[metric])
     value, interval = evaluation.whole[metric], evaluation.whole_intervals.get(metric)
     if interval is None:
         return f"{value:.3f}"
@@ -141,7 +139,9 @@ def _format_whole(evaluation: Evaluation, metric: str) -> str:
 
 def _print_classes(by_class: dict[str, dict[str, float]]) -> None:
     """Print the worst classes by mAP@R."""
-    ordered = sorted(by_class.items(), key=lambda item: _nan_last(item[1]["map_at_r"]))
+    ordered = sorted(
+        by_class.items(), key=lambda item: np.nan_to_num(item[1]["map_at_r"], nan=np.inf)
+    )
     shown = ordered[:NUM_CLASSES_SHOWN]
     print(f"\nWorst {len(shown)} of {len(by_class)} classes")
     width = max(len(name) for name, _ in shown)
@@ -168,7 +168,3 @@ def describe_gain(gain: Interval, metric: str) -> str:
     else:
         said = "Whether training was worth it cannot be told from these images"
     return f"{said} ({metric} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}])."
-
-
-def _nan_last(value: float) -> float:
-    return math.inf if math.isnan(value) else value

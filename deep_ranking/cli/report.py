@@ -48,11 +48,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_output_file(args.output, "--output")
     data = class_folders(args.dataset)
     paths, labels = data.files(), np.array(data.items.names)[data.items.codes]
-    history = _history(args)
+    history = args.history or args.model.with_suffix(".run") / "history.csv"
     draw_triplets(labels)  # refuses a single class before the long work
     model = load_model(args.model)
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.reports.page import write_report
+    from deep_ranking.training.history import read_history
 
     with embedded_images(model, paths) as embeddings:
         images = EmbeddedImages(paths, labels, embeddings)
@@ -61,7 +62,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             evaluate(images, seed=args.seed),
             images,
             title=args.title or f"{args.model.name} on {args.dataset}",
-            history=history,
+            history=read_history(history) if args.history or history.exists() else [],
             seed=args.seed,
         )
     print(
@@ -70,12 +71,3 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         f"{counted(len(found.duplicates), 'near-duplicate')} across classes (30 of each at most)."
     )
     print(f"Report in {args.output}, {args.output.stat().st_size / 2**20:.1f} MiB.")
-
-
-def _history(args: argparse.Namespace) -> list[dict[str, float]]:
-    from deep_ranking.training.history import read_history
-
-    if args.history:
-        return read_history(args.history)
-    beside = args.model.with_suffix(".run") / "history.csv"
-    return read_history(beside) if beside.exists() else []
