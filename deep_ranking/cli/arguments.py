@@ -41,45 +41,35 @@ non_negative_int = checked_number(int, lambda value: value >= 0, "be 0 or more")
 share = checked_number(float, lambda value: 0 < value < 1, "lie between 0 and 1")
 
 
+def add_path(
+    parser: "argparse._ActionsContainer",
+    *flags: str,
+    help_text: str,
+    metavar: str = "PATH",
+    required: bool = False,
+) -> None:
+    """Add a flag that names a file or a folder."""
+    parser.add_argument(*flags, type=Path, required=required, metavar=metavar, help=help_text)
+
+
 def add_model(
     parser: argparse.ArgumentParser,
     help_text: str = "model file of train.py",
-    *,
     required: bool = True,
 ) -> None:
     """Add the blog's flag for a model."""
-    parser.add_argument(
-        "--model", "-m", type=Path, required=required, metavar="PATH", help=help_text
-    )
-
-
-def add_image_pair(parser: argparse.ArgumentParser, what: str, *, required: bool) -> None:
-    """Add the blog's flags for two images; `what` ends both help texts."""
-    for number, article in ((1, "an"), (2, "another")):
-        parser.add_argument(
-            f"--image{number}",
-            f"-i{number}",
-            type=Path,
-            required=required,
-            metavar="PATH",
-            help=f"{article} {what}",
-        )
+    add_path(parser, "--model", "-m", help_text=help_text, required=required)
 
 
 def add_output(parser: argparse.ArgumentParser, metavar: str, help_text: str) -> None:
     """Add the required flag for the file or folder that the command writes."""
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar=metavar, help=help_text)
+    add_path(parser, "--output", "-o", metavar=metavar, help_text=help_text, required=True)
 
 
 def add_dataset(parser: argparse.ArgumentParser, more: str = "") -> None:
     """Add the flag for a folder of classes; `more` follows the help text."""
-    parser.add_argument(
-        "--dataset",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help=f"folder with one folder for each class{more}",
-    )
+    help_text = f"folder with one folder for each class{more}"
+    add_path(parser, "--dataset", metavar="DIR", help_text=help_text, required=True)
 
 
 def add_metric(parser: argparse.ArgumentParser) -> None:

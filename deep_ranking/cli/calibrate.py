@@ -10,7 +10,7 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     positive_int,
 )
-from deep_ranking.cli.library_messages import load_model
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.datasets import class_folders
 from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
@@ -45,7 +45,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         pairs = sample_pairs(data.items.codes, args.num_pairs, seed=args.seed)
     except ValueError as error:
         raise InputError(f"{args.dataset}: {error}") from None
-    model = load_model(args.model)
+    model = open_model(args.model)
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.metrics import pair_distances, pair_metrics
     from deep_ranking.model.calibration import calibrate

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from deep_ranking.cli.arguments import add_image_pair, add_metric, add_model, check_files_exist
-from deep_ranking.cli.library_messages import load_model
+from deep_ranking.cli.arguments import add_metric, add_model, add_path, check_files_exist
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.config import DEFAULT_GAP
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
@@ -32,17 +32,18 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags; the blog has the same ones for model and images."""
     add_model(parser)
-    add_image_pair(parser, "image, or a folder of them", required=False)
-    parser.add_argument(
+    add_path(parser, "--image1", "-i1", help_text="an image, or a folder of them")
+    add_path(parser, "--image2", "-i2", help_text="another image, or a folder of them")
+    add_path(
+        parser,
         "--pairs",
-        type=Path,
         metavar="FILE",
-        help="instead of two images, a CSV file (or .csv.gz) with two paths in each line and, if "
-        "known, whether their class is the same: 1 or same, 0 or different",
+        help_text="instead of two images, a CSV file (or .csv.gz) with two paths in each line "
+        "and, if known, whether their class is the same: 1 or same, 0 or different",
     )
     add_metric(parser)
     help_text = "file to write the lines to (default: standard output)"
-    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help=help_text)
+    add_path(parser, "--output", "-o", metavar="FILE", help_text=help_text)
     parser.add_argument("--json", action="store_true", help="print JSON, including the settings")
     parser.add_argument(
         "--skip_broken",
@@ -69,7 +70,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def _compare_two(args: argparse.Namespace) -> None:
-    model = load_model(args.model)
+    model = open_model(args.model)
     from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import cosine_at, row_distances
     from deep_ranking.model.calibration import probability_of_same
@@ -115,7 +116,7 @@ def _compare_many(args: argparse.Namespace) -> None:
     """Write one line for each pair, and print a summary."""
     pairs = _pairs(args)
     with _output(args) as handle:  # first, so that an unwritable file fails before the long work
-        model = load_model(args.model)
+        model = open_model(args.model)
         from deep_ranking.embedding.embed import embedded_images
         from deep_ranking.reports.comparing import Comparison, ListedPairs
 

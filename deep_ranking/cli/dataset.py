@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import HelpFormatter, add_output, add_seed, positive_int, share
+from deep_ranking.cli.arguments import (
+    HelpFormatter,
+    add_output,
+    add_path,
+    add_seed,
+    positive_int,
+    share,
+)
 from deep_ranking.cli.output import print_broken
 from deep_ranking.datasets.public import CATALOGUE, Dataset
 from deep_ranking.files.words import byte_size, counted
@@ -79,11 +86,11 @@ def _command(
 def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
     add_output(parser, "DIR", OUTPUT_HELP)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument(
+    add_path(
+        source,
         "--archive",
-        type=Path,
         metavar="FILE",
-        help="a zip, tar or tar.gz file that you have: the original, or one with SPLIT/CLASS "
+        help_text="a zip, tar or tar.gz file that you have: the original, or one with SPLIT/CLASS "
         "or CLASS folders",
     )
     help_text = f"another address of the same archive (default: {dataset.url})"

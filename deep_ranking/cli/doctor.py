@@ -3,13 +3,13 @@
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
     add_dataset,
     add_model,
+    add_path,
     check_files_exist,
     config_from,
 )
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     help_text = "write an HTML page with thumbnails of the findings"
-    parser.add_argument("--html", type=Path, metavar="FILE", help=help_text)
+    add_path(parser, "--html", metavar="FILE", help_text=help_text)
     parser.add_argument(
         "--estimate",
         action=argparse.BooleanOptionalAction,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import check_files_exist, checked_number
+from deep_ranking.cli.arguments import add_path, check_files_exist, checked_number
 from deep_ranking.cli.output import check_output_file, write_json, write_page
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
@@ -28,9 +28,9 @@ distance = checked_number(float, lambda value: 0 <= value <= 2, "be 0 to 2")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--index", type=Path, metavar="INDEX", help="folder that `index` wrote")
+    add_path(which, "--index", metavar="INDEX", help_text="folder that `index` wrote")
     help_text = "put back all that --move moved, by its undo file"
-    which.add_argument("--undo", type=Path, metavar="FILE", help=help_text)
+    add_path(which, "--undo", metavar="FILE", help_text=help_text)
     parser.add_argument(
         "--threshold",
         type=distance,
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("html", "FILE", "write a page that shows the groups"),
         ("move", "DIR", "move all images except those to keep into a folder, with an undo file"),
     ):
-        parser.add_argument(f"--{name}", type=Path, metavar=metavar, help=help_text)
+        add_path(parser, f"--{name}", metavar=metavar, help_text=help_text)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:

@@ -2,13 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deep_ranking.cli.arguments import add_model, add_seed, check_files_exist
-from deep_ranking.cli.library_messages import load_model
+from deep_ranking.cli.arguments import add_model, add_path, add_seed, check_files_exist
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import write_json
 from deep_ranking.files.words import counted
 from deep_ranking.images import find_images
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("triplets", "triplet file to evaluate on instead, such as one that people labelled"),
     ):
         metavar = "FILE" if name == "triplets" else "DIR"
-        parser.add_argument(f"--{name}", type=Path, metavar=metavar, help=help_text)
+        add_path(parser, f"--{name}", metavar=metavar, help_text=help_text)
     parser.add_argument(
         "--baselines",
         action="store_true",
@@ -51,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="imagenet|none|PATH",
         help="weights of the untrained backbone, one of the baselines",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    add_path(parser, "--json", metavar="FILE", help_text="write everything as JSON")
     add_seed(parser)
 
 
@@ -72,7 +71,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 def _evaluate_triplets(args: argparse.Namespace) -> dict[str, Any]:
     triplets = read_triplets(args.triplets)
     paths = resolve_paths(triplets, None)
-    model = load_model(args.model)
+    model = open_model(args.model)
     from deep_ranking.embedding.embed import embedded_images
 
     with embedded_images(model, paths) as embeddings:
@@ -90,7 +89,7 @@ def _evaluate_triplets(args: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate_classes(args: argparse.Namespace, folders: list[str]) -> dict[str, Any]:
     listings = [find_images(getattr(args, name)) for name in folders]
-    model = load_model(args.model)
+    model = open_model(args.model)
     from deep_ranking.reports.evaluating import GAIN_METRIC, evaluate_model
 
     weights = None if args.weights == "none" else args.weights

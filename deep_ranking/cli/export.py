@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deep_ranking.cli.arguments import add_model, add_output, check_files_exist
-from deep_ranking.cli.library_messages import load_model, shown_on_failure
+from deep_ranking.cli.library_messages import open_model, shown_on_failure
 from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
@@ -59,7 +59,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model")
     check_output(args.output, args.format, overwrite=args.overwrite)
     images = _images(args.images or [])
-    model = load_model(args.model)
+    model = open_model(args.model)
     from deep_ranking.embedding.export import export_model
 
     with shown_on_failure():

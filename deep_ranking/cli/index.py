@@ -4,17 +4,17 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from deep_ranking.cli.arguments import (
     add_index_kind,
     add_model,
     add_output,
+    add_path,
     checked_number,
     non_negative_int,
     positive_int,
 )
-from deep_ranking.cli.library_messages import load_model
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import print_broken
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.files import InputError
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "INDEX", "folder of the index; made if missing")
     add_model(parser, "model file from train.py; needed only the first time", required=False)
     help_text = "folder of images, with or without subfolders; needed only the first time"
-    parser.add_argument("--images", type=Path, metavar="DIR", help=help_text)
+    add_path(parser, "--images", metavar="DIR", help_text=help_text)
     add_index_kind(parser)
     parser.add_argument(
         "--clusters",
@@ -90,7 +90,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         resume_hint("run the same command again to resume"),
         writable_collection(args.output, **given) as collection,
     ):
-        report = sync(collection, lambda: load_model(collection.model), checksum=args.checksum)
+        report = sync(collection, lambda: open_model(collection.model), checksum=args.checksum)
         _print_report(report)
         if not report.num_images:
             raise InputError(f"{collection.settings.root}: none of its images can be searched")

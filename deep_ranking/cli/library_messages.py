@@ -55,7 +55,7 @@ def start_tensorflow() -> None:
     import_module("tensorflow")
 
 
-def load_model(path: Path) -> "keras.Model":
+def open_model(path: Path) -> "keras.Model":
     """Start TensorFlow, and return the model of a file.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -10,10 +9,11 @@ from deep_ranking.cli.arguments import (
     add_dataset,
     add_model,
     add_output,
+    add_path,
     add_seed,
     check_files_exist,
 )
-from deep_ranking.cli.library_messages import load_model
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import check_output_file
 from deep_ranking.datasets import class_folders
 from deep_ranking.files.words import counted
@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_dataset(parser, "; best with classes not trained on")
     add_output(parser, "FILE", "file to write, such as report.html")
-    parser.add_argument(
+    add_path(
+        parser,
         "--history",
-        type=Path,
         metavar="FILE",
-        help="history.csv of the training run (default: the one in NAME.run beside the model)",
+        help_text="history.csv of the training run (default: the one in NAME.run beside the model)",
     )
     help_text = "heading (default: model and data set)"
     parser.add_argument("--title", metavar="TEXT", help=help_text)
@@ -48,13 +48,14 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_output_file(args.output, "--output")
     data = class_folders(args.dataset)
     paths, labels = data.files(), np.array(data.items.names)[data.items.codes]
-    history = args.history or args.model.with_suffix(".run") / "history.csv"
     draw_triplets(labels)  # refuses a single class before the long work
-    model = load_model(args.model)
+    model = open_model(args.model)
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.reports.page import write_report
     from deep_ranking.training.history import read_history
 
+    file = args.history or args.model.with_suffix(".run") / "history.csv"
+    history = read_history(file) if args.history or file.exists() else []
     with embedded_images(model, paths) as embeddings:
         images = EmbeddedImages(paths, labels, embeddings)
         found = write_report(
@@ -62,7 +63,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             evaluate(images, seed=args.seed),
             images,
             title=args.title or f"{args.model.name} on {args.dataset}",
-            history=read_history(history) if args.history or history.exists() else [],
+            history=history,
             seed=args.seed,
         )
     print(

@@ -14,6 +14,7 @@ import numpy as np
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
+    add_path,
     add_seed,
     check_files_exist,
     config_from,
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("model", "PATH", "hard: model file of train.py that finds the nearest images"),
         ("index", "DIR", "hard: folder of an index of these images, instead of --model"),
     ):
-        group.add_argument(f"--{name}", type=Path, metavar=metavar, help=help_text)
+        add_path(group, f"--{name}", metavar=metavar, help_text=help_text)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--output_directory",
@@ -98,11 +99,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose the images and split them."""
     group = parser.add_argument_group("images")
-    group.add_argument(
+    add_path(
+        group,
         "--input_directory",
-        type=Path,
         metavar="DIR",
-        help="folder that holds a folder of images for each class; with a file of images, the "
+        help_text="folder that holds a folder of images for each class; with a file of images, the "
         "folder that its paths start from (default: the file's own folder)",
     )
     given = group.add_mutually_exclusive_group()
@@ -115,7 +116,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
             "with a column split",
         ),
     ):
-        given.add_argument(f"--{name}", type=Path, metavar="FILE", help=help_text)
+        add_path(given, f"--{name}", metavar="FILE", help_text=help_text)
     group.add_argument(
         "--level",
         type=positive_int,

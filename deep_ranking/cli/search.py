@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deep_ranking.cli.arguments import add_metric, positive_int
-from deep_ranking.cli.library_messages import load_model
+from deep_ranking.cli.arguments import add_metric, add_path, positive_int
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
@@ -35,7 +35,7 @@ FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     help_text = "folder that `index` wrote"
-    parser.add_argument("--index", type=Path, required=True, metavar="INDEX", help=help_text)
+    add_path(parser, "--index", metavar="INDEX", help_text=help_text, required=True)
     parser.add_argument(
         "--image",
         "-i",
@@ -55,11 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="clusters that a query visits (default: the index's own number)",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--picture",
-        type=Path,
-        metavar="PATH",
-        help="write a picture of queries and results; its name must end in one of "
+        help_text="write a picture of queries and results; its name must end in one of "
         f"{', '.join(PICTURE_SUFFIXES)}",
     )
     parser.add_argument(
@@ -114,7 +113,7 @@ def _query_paths(given: list[str]) -> dict[str, bool]:
 
 def _embed(collection: Collection, queries: dict[str, bool]) -> tuple[list[str], "Float32Array"]:
     """Return the queries that can be read, and their embeddings."""
-    model = load_model(collection.model)
+    model = open_model(collection.model)
     from deep_ranking.embedding.embed import embed_images
 
     paths = list(queries)
