@@ -48,14 +48,15 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_output_file(args.output, "--output")
     data = class_folders(args.dataset)
     paths, labels = data.files(), np.array(data.items.names)[data.items.codes]
-    draw_triplets(labels)  # refuses a single class before the long work
-    model = open_model(args.model)
-    from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.reports.page import write_report
     from deep_ranking.training.history import read_history
 
     file = args.history or args.model.with_suffix(".run") / "history.csv"
     history = read_history(file) if args.history or file.exists() else []
+    draw_triplets(labels)  # refuses a single class before the long work
+    model = open_model(args.model)
+    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.reports.page import write_report
+
     with embedded_images(model, paths) as embeddings:
         images = EmbeddedImages(paths, labels, embeddings)
         found = write_report(
