@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from deep_ranking.cli.evaluation_tables import describe_gain
+from deep_ranking.cli.evaluate import describe_gain
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError

@@ -18,7 +18,7 @@ from test_listing import CONSUMER_TO_SHOP, partition, touch
 
 from deep_ranking.cli.arguments import add_seed
 from deep_ranking.cli.main import run_command
-from deep_ranking.cli.sample_data import add_data_arguments, parts_of, read_data
+from deep_ranking.cli.sample import add_data_arguments, parts_of, read_data
 from deep_ranking.datasets import class_folders
 from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 

@@ -4,52 +4,72 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Container
+from collections.abc import Callable, Container
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from deep_ranking.files import InputError
 
 ConfigType = TypeVar("ConfigType")
+T = TypeVar("T", int, float)
 
 
-def positive_int(text: str) -> int:
-    """Return a count of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more. Received: {text}")
-    return value
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that shows the defaults of flags, except None."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
-def non_negative_int(text: str) -> int:
-    """Return an integer of 0 or more."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more. Received: {text}")
-    return value
+def checked_number(
+    kind: Callable[[str], T], is_allowed: Callable[[T], bool], wanted: str
+) -> Callable[[str], T]:
+    """Return a `type=` for argparse: a number that `is_allowed`, as the words `wanted` say."""
+
+    def parse(text: str) -> T:
+        with suppress(ValueError):
+            if is_allowed(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"must {wanted}. Received: {text}")
+
+    return parse
 
 
-def add_required_path(
-    parser: argparse.ArgumentParser, *flags: str, help_text: str, metavar: str = "PATH"
+positive_int = checked_number(int, lambda value: value >= 1, "be 1 or more")
+non_negative_int = checked_number(int, lambda value: value >= 0, "be 0 or more")
+share = checked_number(float, lambda value: 0 < value < 1, "lie between 0 and 1")
+
+
+def add_path(
+    parser: "argparse._ActionsContainer",
+    *flags: str,
+    help_text: str,
+    metavar: str = "PATH",
+    required: bool = False,
 ) -> None:
-    """Add a required flag that names a file or a folder."""
-    parser.add_argument(
-        *flags, type=Path, required=True, default=argparse.SUPPRESS, metavar=metavar, help=help_text
-    )
+    """Add a flag that names a file or a folder."""
+    parser.add_argument(*flags, type=Path, required=required, metavar=metavar, help=help_text)
 
 
-def add_optional_path(
-    parser: "argparse._ActionsContainer", *flags: str, help_text: str, metavar: str = "PATH"
+def add_model(
+    parser: argparse.ArgumentParser,
+    help_text: str = "model file of train.py",
+    required: bool = True,
 ) -> None:
-    """Add a flag that may name a file or a folder; without it, the attribute is absent."""
-    parser.add_argument(
-        *flags, type=Path, default=argparse.SUPPRESS, metavar=metavar, help=help_text
-    )
-
-
-def add_model(parser: argparse.ArgumentParser, help_text: str = "model file of train.py") -> None:
     """Add the blog's flag for a model."""
-    add_required_path(parser, "--model", "-m", help_text=help_text)
+    add_path(parser, "--model", "-m", help_text=help_text, required=required)
+
+
+def add_output(parser: argparse.ArgumentParser, metavar: str, help_text: str) -> None:
+    """Add the required flag for the file or folder that the command writes."""
+    add_path(parser, "--output", "-o", metavar=metavar, help_text=help_text, required=True)
+
+
+def add_dataset(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add the flag for a folder of classes; `more` follows the help text."""
+    help_text = f"folder with one folder for each class{more}"
+    add_path(parser, "--dataset", metavar="DIR", help_text=help_text, required=True)
 
 
 def add_metric(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +103,6 @@ def add_index_kind(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index",
         type=settings,
-        default=argparse.SUPPRESS,
         metavar="KIND",
         help=f"{', '.join(KINDS)}, or a Milvus collection: PATH.db, http://HOST:PORT (default: "
         "exact, or the kind it has)",
@@ -91,14 +110,14 @@ def add_index_kind(parser: argparse.ArgumentParser) -> None:
 
 
 def check_files_exist(args: argparse.Namespace, *names: str) -> None:
-    """Refuse a missing file before anything slow runs.
+    """Refuse a missing file before anything slow runs; flags that were not given are skipped.
 
     Raises:
         InputError: the path of one of these arguments does not exist.
     """
     for name in names:
-        path: Path = getattr(args, name)
-        if not path.exists():
+        path: Path | None = getattr(args, name)
+        if path is not None and not path.exists():
             raise InputError(f"{path}: no such file; check --{name}")
 
 
@@ -125,9 +144,7 @@ def add_config_arguments(
         kind = kinds[each.name]
         if isinstance(kind, types.UnionType):  # X | None
             kind = next(option for option in typing.get_args(kind) if option is not type(None))
-        # Without a default, a flag that was not given is absent, so the config's own None counts.
-        default = argparse.SUPPRESS if each.default is None else each.default
-        options: dict[str, Any] = {"default": default, **each.metadata}
+        options: dict[str, Any] = {"default": each.default, **each.metadata}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:

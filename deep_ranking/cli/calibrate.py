@@ -4,16 +4,16 @@ import argparse
 from collections.abc import Sequence
 
 from deep_ranking.cli.arguments import (
+    add_dataset,
     add_model,
-    add_required_path,
     add_seed,
     check_files_exist,
     positive_int,
 )
-from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.library_messages import open_model
+from deep_ranking.datasets import class_folders
 from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
-from deep_ranking.images import find_images
 from deep_ranking.metrics import sample_pairs
 
 DESCRIPTION = (
@@ -25,9 +25,7 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_model(parser, "model file of train.py; the calibration is stored in it")
-    add_required_path(
-        parser, "--dataset", metavar="DIR", help_text="folder with one folder for each class"
-    )
+    add_dataset(parser)
     parser.add_argument(
         "--num_pairs",
         type=positive_int,
@@ -42,25 +40,24 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed the images, measure pairs, fit the calibration and store it."""
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
-    listing = find_images(args.dataset)
+    data = class_folders(args.dataset)
     try:
-        pairs = sample_pairs(listing.labels, args.num_pairs, seed=args.seed)
+        pairs = sample_pairs(data.items.codes, args.num_pairs, seed=args.seed)
     except ValueError as error:
         raise InputError(f"{args.dataset}: {error}") from None
-    start_tensorflow()
+    model = open_model(args.model)
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.metrics import pair_distances, pair_metrics
     from deep_ranking.model.calibration import calibrate
-    from deep_ranking.model.file import load_model, store_calibration
+    from deep_ranking.model.file import store_calibration
 
-    model = load_model(args.model)
-    with embedded_images(model, listing.files()) as rows:
+    with embedded_images(model, data.files()) as rows:
         same, different = (pair_distances(rows, rows, *chosen.T) for chosen in pairs)
     calibration = calibrate(same, different)
     store_calibration(args.model, calibration)
     error_rate = pair_metrics(same, different).equal_error_rate
     print(
-        f"{counted(calibration.num_pairs, 'pair')} of {counted(len(listing.paths), 'image')}: with "
+        f"{counted(calibration.num_pairs, 'pair')} of {counted(len(data), 'image')}: with "
         f'"same" up to a distance of {calibration.threshold:.4f}, {error_rate:.1%} of the pairs '
         "are judged wrongly."
     )

@@ -3,15 +3,16 @@
 import argparse
 import csv
 import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from deep_ranking.cli.arguments import add_metric, add_model, add_optional_path, check_files_exist
-from deep_ranking.cli.library_messages import start_tensorflow
+import numpy as np
+
+from deep_ranking.cli.arguments import add_metric, add_model, add_path, check_files_exist
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.config import DEFAULT_GAP
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
@@ -31,9 +32,9 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags; the blog has the same ones for model and images."""
     add_model(parser)
-    add_optional_path(parser, "--image1", "-i1", help_text="an image, or a folder of them")
-    add_optional_path(parser, "--image2", "-i2", help_text="another image, or a folder of them")
-    add_optional_path(
+    add_path(parser, "--image1", "-i1", help_text="an image, or a folder of them")
+    add_path(parser, "--image2", "-i2", help_text="another image, or a folder of them")
+    add_path(
         parser,
         "--pairs",
         metavar="FILE",
@@ -41,13 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and, if known, whether their class is the same: 1 or same, 0 or different",
     )
     add_metric(parser)
-    add_optional_path(
-        parser,
-        "--output",
-        "-o",
-        metavar="FILE",
-        help_text="file to write the lines to (default: standard output)",
-    )
+    help_text = "file to write the lines to (default: standard output)"
+    add_path(parser, "--output", "-o", metavar="FILE", help_text=help_text)
     parser.add_argument("--json", action="store_true", help="print JSON, including the settings")
     parser.add_argument(
         "--skip_broken",
@@ -59,29 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Print the distance of two images and what it means, or the distances of many pairs."""
     args = parser.parse_args(argv)
-    images = [name for name in ("image1", "image2") if hasattr(args, name)]
-    if hasattr(args, "pairs") and images:
-        parser.error(f"--pairs and --{images[0]} exclude each other; give one of them")
-    if not hasattr(args, "pairs"):
-        missing = [f"--{name}" for name in ("image1", "image2") if name not in images]
-        if missing:
-            parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
+    images = {"image1": args.image1, "image2": args.image2}
+    given = [name for name, path in images.items() if path]
+    missing = [f"--{name}" for name, path in images.items() if not path]
+    if args.pairs and given:
+        parser.error(f"--pairs and --{given[0]} exclude each other; give one of them")
+    if not args.pairs and missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
     check_files_exist(args, "model", *images)
-    folders = any(getattr(args, name).is_dir() for name in images)
-    if folders or hasattr(args, "pairs") or hasattr(args, "output"):
+    if args.pairs or args.output or args.image1.is_dir() or args.image2.is_dir():
         _compare_many(args)
     else:
         _compare_two(args)
 
 
 def _compare_two(args: argparse.Namespace) -> None:
-    start_tensorflow()
+    model = open_model(args.model)
     from deep_ranking.embedding.embed import embed_images
     from deep_ranking.metrics import cosine_at, row_distances
     from deep_ranking.model.calibration import probability_of_same
-    from deep_ranking.model.file import load_model
 
-    model = load_model(args.model)
     first, second = embed_images(model, [args.image1, args.image2])
     distance = float(row_distances(first[None], second[None])[0])
     cosine = {"cosine": cosine_at(distance)} if args.metric == "cosine" else {}
@@ -123,31 +116,35 @@ def _compare_many(args: argparse.Namespace) -> None:
     """Write one line for each pair, and print a summary."""
     pairs = _pairs(args)
     with _output(args) as handle:  # first, so that an unwritable file fails before the long work
-        start_tensorflow()
+        model = open_model(args.model)
         from deep_ranking.embedding.embed import embedded_images
-        from deep_ranking.model.file import load_model
         from deep_ranking.reports.comparing import Comparison, ListedPairs
 
-        model = load_model(args.model)
         listed = pairs if isinstance(pairs, ListedPairs) else None
         skip_broken = args.skip_broken or listed is None
         try:
             with embedded_images(model, pairs.paths, skip_broken=skip_broken) as rows:
-                _print_left_out(pairs.paths, rows)
+                for number in np.flatnonzero(np.isnan(rows[:, 0])):
+                    print(f"{pairs.paths[number]}: left out, cannot be read", file=sys.stderr)
                 comparison = Comparison(
                     pairs, rows, metric=args.metric, calibration=model.calibration
                 )
-                (_write_json if args.json else _write_csv)(handle, comparison, args.model)
+                if args.json:
+                    _write_json(handle, comparison, args.model)
+                else:
+                    writer = csv.DictWriter(handle, comparison.columns, lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(comparison.rows())
         except InputError as error:
             raise (error if listed is None else listed.with_line(error)) from None
         text = _describe(comparison)
-    print(text, file=None if hasattr(args, "output") else sys.stderr)
+    print(text, file=None if args.output else sys.stderr)
 
 
 def _pairs(args: argparse.Namespace) -> "ListedPairs | CrossedPairs":
     from deep_ranking.reports.comparing import CrossedPairs, read_image_pairs
 
-    if hasattr(args, "pairs"):
+    if args.pairs:
         pairs = read_image_pairs(args.pairs)
         if not args.skip_broken:
             pairs.check_images_exist()
@@ -166,7 +163,7 @@ def _images(path: Path) -> list[str]:
 @contextmanager
 def _output(args: argparse.Namespace) -> Iterator[TextIO]:
     """Yield standard output, or the file to write, which appears when it is complete."""
-    if not hasattr(args, "output"):
+    if not args.output:
         yield sys.stdout
         return
     with (
@@ -174,19 +171,6 @@ def _output(args: argparse.Namespace) -> Iterator[TextIO]:
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle,
     ):
         yield handle
-
-
-def _print_left_out(paths: Sequence[str], rows: Any) -> None:
-    for path, first in zip(paths, rows[:, 0].tolist(), strict=True):
-        if math.isnan(first):
-            print(f"{path}: left out, cannot be read", file=sys.stderr)
-
-
-def _write_csv(handle: TextIO, comparison: "Comparison", model: Path) -> None:
-    """Write a header, and a line for each pair as soon as it is compared."""
-    writer = csv.DictWriter(handle, comparison.columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(comparison.rows())
 
 
 def _write_json(handle: TextIO, comparison: "Comparison", model: Path) -> None:

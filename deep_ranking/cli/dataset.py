@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_optional_path, add_required_path, add_seed, positive_int
+from deep_ranking.cli.arguments import (
+    HelpFormatter,
+    add_output,
+    add_path,
+    add_seed,
+    positive_int,
+    share,
+)
 from deep_ranking.cli.output import print_broken
 from deep_ranking.datasets.public import CATALOGUE, Dataset
 from deep_ranking.files.words import byte_size, counted
@@ -21,6 +28,7 @@ DESCRIPTION = (
     "Get a public data set as folders of classes, or describe a data set. A stopped download "
     "resumes where it was; existing files are kept."
 )
+OUTPUT_HELP = "folder to write, with SPLIT/CLASS/IMAGE"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = f"download and unpack {dataset.title}"
         _add_dataset_arguments(_command(commands, dataset.name, text), dataset)
     digits = _command(commands, "digits", "write scikit-learn's handwritten digits, offline")
-    _add_output(digits)
+    add_output(digits, "DIR", OUTPUT_HELP)
     add_seed(digits, "seed of the draw of the quarter of digits 0 to 6 that is held back")
     stats = _command(commands, "stats", "count the images of a data set, and describe them")
     stats.add_argument(
@@ -43,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stats.add_argument(
         "--image_size",
         type=positive_int,
-        default=argparse.SUPPRESS,
         metavar="N",
         help="compute mean and std over images scaled to squares of this side, as a network sees "
         "them, instead of over all pixels",
@@ -72,37 +79,25 @@ def _command(
         name,
         help=text,
         description=f"{text[0].upper()}{text[1:]}.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    add_required_path(
-        parser, "--output", "-o", metavar="DIR", help_text="folder to write, with SPLIT/CLASS/IMAGE"
+        formatter_class=HelpFormatter,
     )
 
 
 def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
-    _add_output(parser)
-    suppress = argparse.SUPPRESS
+    add_output(parser, "DIR", OUTPUT_HELP)
     source = parser.add_mutually_exclusive_group()
-    add_optional_path(
+    add_path(
         source,
         "--archive",
         metavar="FILE",
         help_text="a zip, tar or tar.gz file that you have: the original, or one with SPLIT/CLASS "
         "or CLASS folders",
     )
-    source.add_argument(
-        "--url",
-        default=suppress,
-        metavar="URL",
-        help=f"another address of the same archive (default: {dataset.url})",
-    )
+    help_text = f"another address of the same archive (default: {dataset.url})"
+    source.add_argument("--url", metavar="URL", help=help_text)
     parser.add_argument(
         "--sha256",
         type=_digest,
-        default=suppress,
         metavar="HEX",
         help="SHA-256 of the archive, if it is not the original",
     )
@@ -114,7 +109,7 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) ->
     )
     parser.add_argument(
         "--unseen_share",
-        type=_share,
+        type=share,
         default=0.2,
         metavar="SHARE",
         help="share of the classes to hold back as unseen, if the archive has no split of its own",
@@ -131,9 +126,9 @@ def _prepare(dataset: Dataset, args: argparse.Namespace) -> "Contents":
         return prepare(
             dataset,
             args.output,
-            archive=getattr(args, "archive", None),
-            url=getattr(args, "url", None),
-            sha256=getattr(args, "sha256", None),
+            archive=args.archive,
+            url=args.url,
+            sha256=args.sha256,
             keep_archive=args.keep_archive,
             unseen_share=args.unseen_share,
             seed=args.seed,
@@ -176,7 +171,7 @@ def _run_stats(args: argparse.Namespace) -> None:
     from deep_ranking.datasets.statistics import dataset_statistics
     from deep_ranking.files import InputError
 
-    image_size = getattr(args, "image_size", None)
+    image_size = args.image_size
     splits = dataset_statistics(args.root, image_size=image_size, progress=True)
     if args.json:
         report = {
@@ -242,10 +237,3 @@ def _digest(text: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise argparse.ArgumentTypeError(f"must be 64 hexadecimal digits. Received: {text}")
     return text.lower()
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must lie between 0 and 1. Received: {text}")
-    return value

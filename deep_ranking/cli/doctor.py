@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
-    add_optional_path,
-    add_required_path,
+    add_dataset,
+    add_model,
+    add_path,
     check_files_exist,
     config_from,
 )
 from deep_ranking.cli.library_messages import start_tensorflow
-from deep_ranking.cli.output import check_output_file
+from deep_ranking.cli.output import check_output_file, write_page
 from deep_ranking.cli.train import set_recipe_as_defaults, train_config
 from deep_ranking.config import (
     RELEVANCE,
@@ -27,11 +28,11 @@ from deep_ranking.config import (
     ValidationConfig,
 )
 from deep_ranking.config.recipes import RECIPES
-from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
 
 if TYPE_CHECKING:
-    from deep_ranking.reports.doctor import Estimate, Examination, Finding, Survey
+    from deep_ranking.reports.doctor import Examination, Finding
 
 DESCRIPTION = (
     "Find what is wrong with a data set before you train on it: broken images, classes of one "
@@ -60,39 +61,27 @@ VALIDATION = ("validation_dataset", "validation_share")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, and the flags of sampler and training that it respects."""
-    add_required_path(
+    add_dataset(
         parser,
-        "--dataset",
-        metavar="DIR",
-        help_text="folder with one folder for each class; or with train, val, unseen ... of such "
-        "folders, which are compared with each other",
+        "; or with train, val, unseen ... of such folders, which are compared with each other",
     )
-    add_optional_path(
+    add_model(
         parser,
-        "--model",
-        "-m",
-        help_text="model file of train.py, to find images that are likely mislabelled; this embeds "
-        "all images, which is the slowest check",
+        "model file of train.py, to find images that are likely mislabelled; this embeds all "
+        "images, which is the slowest check",
+        required=False,
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    add_optional_path(
-        parser,
-        "--html",
-        metavar="FILE",
-        help_text="write an HTML page with thumbnails of the findings",
-    )
+    help_text = "write an HTML page with thumbnails of the findings"
+    add_path(parser, "--html", metavar="FILE", help_text=help_text)
     parser.add_argument(
         "--estimate",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="build the network and time a few steps, to estimate the time and memory of training",
     )
-    parser.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default=argparse.SUPPRESS,
-        help="use the settings of train.py --recipe",
-    )
+    help_text = "use the settings of train.py --recipe"
+    parser.add_argument("--recipe", choices=RECIPES, help=help_text)
     for config, title, names in (
         (SamplingConfig, "triplets, as in the sampler", SAMPLING),
         (DrawnTripletsConfig, "folders of in-class triplets", ("level",)),
@@ -110,13 +99,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     if not args.dataset.is_dir():
         raise InputError(f"{args.dataset}: no such folder; check --dataset")
-    if hasattr(args, "model"):
-        check_files_exist(args, "model")
-    if hasattr(args, "html"):
+    check_files_exist(args, "model")
+    if args.html:
         check_output_file(args.html, "--html")
     from deep_ranking.reports.doctor import examine, find_parts, survey_images
 
-    if hasattr(args, "recipe"):
+    if args.recipe:
         set_recipe_as_defaults(parser, RECIPES[args.recipe], argv)
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
@@ -124,22 +112,17 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         args.dataset, validation=config.validation_dataset, validation_share=config.validation_share
     )
     survey = survey_images(args.dataset, parts, progress=True)
-    if args.estimate or hasattr(args, "model"):
+    if args.estimate or args.model:
         start_tensorflow()
-    examination = examine(
-        survey, config, sampling, model=getattr(args, "model", None), measured=args.estimate
-    )
+    examination = examine(survey, config, sampling, model=args.model, measured=args.estimate)
     if args.json:
         print(json.dumps(examination.as_json(), indent=2, allow_nan=False))
     else:
         _print_text(examination)
-    if hasattr(args, "html"):
+    if args.html:
         from deep_ranking.reports.doctor.page import doctor_page
 
-        with atomic_path(args.html) as temporary:
-            temporary.write_text(doctor_page(examination), encoding="utf-8")
-        if not args.json:
-            print(f"Pictures are in {args.html}.")
+        write_page(args.html, doctor_page(examination), silent=args.json)
     result = examination.conclusion
     if examination.fails:
         raise InputError(f"{args.dataset}: {result}")
@@ -151,7 +134,7 @@ def _settings(
     parser: argparse.ArgumentParser, args: argparse.Namespace
 ) -> tuple[TrainConfig, SamplingConfig]:
     """Return the planned run, and how triplets are drawn: by the run, or for a file before it."""
-    if getattr(args, "strategy", None) == RELEVANCE:
+    if args.strategy == RELEVANCE:
         others = ", ".join(each for each in STRATEGIES if each != RELEVANCE)
         parser.error(f"--strategy: the doctor counts triplets of {others}. Received: {RELEVANCE}")
     try:
@@ -166,17 +149,7 @@ def _settings(
 
 
 def _print_text(examination: "Examination") -> None:
-    _print_parts(examination.survey)
-    for finding in examination.findings:
-        _print_finding(finding)
-    if examination.estimates:
-        print("Training, estimated:")
-        for estimate in examination.estimates:
-            _print_estimate(estimate)
-        print()
-
-
-def _print_parts(survey: "Survey") -> None:
+    survey = examination.survey
     for part in survey.summary():
         name = str(survey.root)
         if part.name:
@@ -187,6 +160,14 @@ def _print_parts(survey: "Survey") -> None:
             "be read"
         )
     print(f"Read in {survey.seconds:.1f} seconds.\n")
+    for finding in examination.findings:
+        _print_finding(finding)
+    if examination.estimates:
+        print("Training, estimated:")
+        for estimate in examination.estimates:
+            print(f"  {estimate.kind:10}{estimate.what}")
+            print(f"  {'':10}-> {estimate.suggestion}")
+        print()
 
 
 def _print_finding(finding: "Finding") -> None:
@@ -201,8 +182,3 @@ def _print_finding(finding: "Finding") -> None:
     if finding.num_groups > MOST_GROUPS:
         print(f"        and {finding.num_groups - MOST_GROUPS:,} more")
     print(f"        -> {finding.suggestion}\n")
-
-
-def _print_estimate(estimate: "Estimate") -> None:
-    print(f"  {estimate.kind:10}{estimate.what}")
-    print(f"  {'':10}-> {estimate.suggestion}")

@@ -1,15 +1,14 @@
 """`duplicates`: find the near-copies among the images of an index, and which of them to keep."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import check_files_exist
-from deep_ranking.files import InputError, atomic_path
+from deep_ranking.cli.arguments import add_path, check_files_exist, checked_number
+from deep_ranking.cli.output import check_output_file, write_json, write_page
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
 
@@ -23,54 +22,36 @@ DESCRIPTION = (
     "--undo puts them back. Nothing is ever deleted."
 )
 MOST_LEFT_OUT = 5
+distance = checked_number(float, lambda value: 0 <= value <= 2, "be 0 to 2")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    suppress = argparse.SUPPRESS
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--index", type=Path, default=suppress, metavar="INDEX", help="folder that `index` wrote"
-    )
-    which.add_argument(
-        "--undo",
-        type=Path,
-        default=suppress,
-        metavar="FILE",
-        help="put back all that --move moved, by its undo file",
-    )
+    add_path(which, "--index", metavar="INDEX", help_text="folder that `index` wrote")
+    help_text = "put back all that --move moved, by its undo file"
+    add_path(which, "--undo", metavar="FILE", help_text=help_text)
     parser.add_argument(
         "--threshold",
-        type=_distance,
+        type=distance,
         default=MAX_EMBEDDING_DISTANCE,
         metavar="T",
         help="images nearer than this are duplicates, 0 (only equal files) to 2; 0.3 finds copies "
         "that were compressed or resized, 0.5 also cropped ones, and some that are only similar",
     )
-    parser.add_argument(
-        "--json", type=Path, default=suppress, metavar="FILE", help="write all groups as JSON"
-    )
-    parser.add_argument(
-        "--html",
-        type=Path,
-        default=suppress,
-        metavar="FILE",
-        help="write a page that shows the groups",
-    )
-    parser.add_argument(
-        "--move",
-        type=Path,
-        default=suppress,
-        metavar="DIR",
-        help="move all images except those to keep into a folder, with an undo file",
-    )
+    for name, metavar, help_text in (
+        ("json", "FILE", "write all groups as JSON"),
+        ("html", "FILE", "write a page that shows the groups"),
+        ("move", "DIR", "move all images except those to keep into a folder, with an undo file"),
+    ):
+        add_path(parser, f"--{name}", metavar=metavar, help_text=help_text)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Find, print, write and move duplicates; or move them back."""
     args = parser.parse_args(argv)
-    outputs = [name for name in ("json", "html", "move") if hasattr(args, name)]
-    if hasattr(args, "undo"):
+    outputs = [name for name in ("json", "html", "move") if getattr(args, name)]
+    if args.undo:
         if outputs:
             parser.error(f"--undo cannot be used with --{outputs[0]}")
         check_files_exist(args, "undo")
@@ -78,18 +59,23 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         return
     from deep_ranking.search.collection import Collection
 
-    collection = Collection.open(args.index)
-    _check_outputs(args, collection)
-    _find(args, collection)
+    _find(args, Collection.open(args.index))
 
 
 def _find(args: argparse.Namespace, collection: "Collection") -> None:
     from deep_ranking.search.duplicates import find_duplicates
     from deep_ranking.search.index.kinds import open_index
+    from deep_ranking.search.set_aside import check_folder
 
+    root = Path(collection.settings.root)
+    if args.json:
+        check_output_file(args.json, "--json")
+    if args.html:
+        check_output_file(args.html, "--html")
+    if args.move:
+        check_folder(args.move, root, collection.folder)
     index = open_index(collection)
     found = find_duplicates(collection, args.threshold, index=index, progress=True)
-    root = Path(collection.settings.root)
     if found.groups:
         print(f"Images nearer than {args.threshold:g}; paths are below {root}.\n")
     for number, group in enumerate(found.groups, start=1):
@@ -103,23 +89,18 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
             file=sys.stderr,
         )
     summary = _summary(found.groups)
-    if hasattr(args, "json"):
-        with atomic_path(args.json) as temporary:
-            values = {"root": str(root), "threshold": args.threshold, **found.to_json(root)}
-            text = json.dumps(values, indent=2, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-        print(f"All groups are in {args.json}.")
-    if hasattr(args, "html"):
+    if args.json:
+        values = {"root": str(root), "threshold": args.threshold, **found.to_json(root)}
+        write_json(args.json, values, what="All groups are")
+    if args.html:
         from deep_ranking.reports.page.duplicate_groups import duplicates_page
 
         html = duplicates_page(found.groups, root, threshold=args.threshold, summary=summary)
-        with atomic_path(args.html) as temporary:
-            temporary.write_text(html, encoding="utf-8")
-        print(f"Pictures are in {args.html}.")
+        write_page(args.html, html)
     if found.groups:
-        if hasattr(args, "move"):
+        if args.move:
             _move(args, found.groups, root)
-        elif hasattr(args, "html"):
+        elif args.html:
             print("To set aside all images except those to keep, add --move DIR.")
         else:
             print(
@@ -185,22 +166,3 @@ def _summary(groups: Sequence["DuplicateGroup"]) -> str:
         f"{counted(len(groups), 'group')}, {counted(images, 'image')}, {len(others):,} could go, "
         f"{size}"
     )
-
-
-def _check_outputs(args: argparse.Namespace, collection: "Collection") -> None:
-    """Refuse outputs that cannot be written, before the long work."""
-    for name in ("json", "html"):
-        path = getattr(args, name, None)
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InputError(f"{path}: expected a file name in an existing folder; check --{name}")
-    if hasattr(args, "move"):
-        from deep_ranking.search.set_aside import check_folder
-
-        check_folder(args.move, Path(collection.settings.root), collection.folder)
-
-
-def _distance(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 2:
-        raise argparse.ArgumentTypeError(f"must be 0 to 2. Received: {text}")
-    return value

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_model, add_required_path, check_files_exist
-from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.arguments import add_model, add_path, check_files_exist
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import atomic_path
 
@@ -25,8 +25,8 @@ MIN_COSINE = 0.05
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, the same as those of `compare`."""
     add_model(parser)
-    add_required_path(parser, "--image1", "-i1", help_text="an image")
-    add_required_path(parser, "--image2", "-i2", help_text="another image")
+    add_path(parser, "--image1", "-i1", help_text="an image", required=True)
+    add_path(parser, "--image2", "-i2", help_text="another image", required=True)
     parser.add_argument(
         "--output",
         "-o",
@@ -44,13 +44,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model", "image1", "image2")
     picture = picture_format(args.output)
     with atomic_path(args.output) as temporary:  # first: an unwritable file fails before the work
-        start_tensorflow()
+        model = open_model(args.model)
         from deep_ranking.images import read_image
-        from deep_ranking.model.file import load_model
         from deep_ranking.reports.explain import explain
         from deep_ranking.reports.plots.explanation import explanation_figure
 
-        model = load_model(args.model)
         size = model.input_shape[1]
         explanation = explain(model, read_image(args.image1, size), read_image(args.image2, size))
         figure = explanation_figure(explanation, (args.image1.name, args.image2.name))

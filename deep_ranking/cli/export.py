@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deep_ranking.cli.arguments import add_model, add_required_path, check_files_exist
-from deep_ranking.cli.library_messages import shown_on_failure, start_tensorflow
+from deep_ranking.cli.arguments import add_model, add_output, check_files_exist
+from deep_ranking.cli.library_messages import open_model, shown_on_failure
 from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
@@ -20,29 +20,25 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    suppress = argparse.SUPPRESS
     add_model(parser)
     parser.add_argument(
         "--format",
         choices=FORMATS,
         required=True,
-        default=suppress,
         help="savedmodel: a folder for TensorFlow and its servers; onnx: a file for ONNX Runtime "
         'and others; tflite: a file for LiteRT on phones (the last two: pip install "deep-ranking'
         '[export]")',
     )
-    add_required_path(
+    add_output(
         parser,
-        "--output",
-        "-o",
-        help_text="what to write: the folder of a SavedModel, or a file NAME.onnx or NAME.tflite",
+        "PATH",
+        "what to write: the folder of a SavedModel, or a file NAME.onnx or NAME.tflite",
     )
     parser.add_argument(
         "--images",
         action="extend",
         nargs="+",
         type=Path,
-        default=suppress,
         metavar="PATH",
         help="images, or folders of them, on which to compare the embeddings; random images are "
         "always compared",
@@ -62,12 +58,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
     check_output(args.output, args.format, overwrite=args.overwrite)
-    images = _images(getattr(args, "images", []))
-    start_tensorflow()
+    images = _images(args.images or [])
+    model = open_model(args.model)
     from deep_ranking.embedding.export import export_model
-    from deep_ranking.model.file import load_model
 
-    model = load_model(args.model)
     with shown_on_failure():
         done = export_model(
             model,

@@ -4,16 +4,17 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
     add_index_kind,
-    add_required_path,
+    add_model,
+    add_output,
+    add_path,
+    checked_number,
     non_negative_int,
     positive_int,
 )
-from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import print_broken
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.files import InputError
@@ -21,9 +22,6 @@ from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection, SyncReport, sync
 from deep_ranking.search.collection.folder import SETTINGS
 from deep_ranking.search.index.base import Index
-
-if TYPE_CHECKING:
-    import keras
 
 DESCRIPTION = (
     "Embed the images of a folder once, to search them. Run the same command again to embed only "
@@ -34,45 +32,23 @@ HEADINGS = ("probes", "recall@1", "recall@10", "recall@100", "p50 ms", "p99 ms",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    suppress = argparse.SUPPRESS
-    add_required_path(
-        parser, "--output", "-o", metavar="INDEX", help_text="folder of the index; made if missing"
-    )
-    parser.add_argument(
-        "--model",
-        "-m",
-        type=Path,
-        default=suppress,
-        metavar="PATH",
-        help="model file from train.py; needed only the first time",
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        default=suppress,
-        metavar="DIR",
-        help="folder of images, with or without subfolders; needed only the first time",
-    )
+    add_output(parser, "INDEX", "folder of the index; made if missing")
+    add_model(parser, "model file from train.py; needed only the first time", required=False)
+    help_text = "folder of images, with or without subfolders; needed only the first time"
+    add_path(parser, "--images", metavar="DIR", help_text=help_text)
     add_index_kind(parser)
     parser.add_argument(
         "--clusters",
         type=non_negative_int,
-        default=suppress,
         metavar="N",
         help="clusters to make, for clusters and hierarchy; 0 to choose by the number of images",
     )
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--probes",
-        type=positive_int,
-        default=suppress,
-        metavar="N",
-        help="clusters that a search visits",
-    )
+    help_text = "clusters that a search visits"
+    choice.add_argument("--probes", type=positive_int, metavar="N", help=help_text)
     choice.add_argument(
         "--target_recall",
-        type=_share,
-        default=suppress,
+        type=checked_number(float, lambda value: 0 < value <= 1, "be above 0 and at most 1"),
         metavar="SHARE",
         help="share of the 20 nearest images that a search must find, instead of --probes; the "
         "smallest sufficient number of clusters is measured and stored (default: 0.95)",
@@ -80,14 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard",
         type=_shard,
-        default=suppress,
         metavar="I/N",
         help="embed only part I of N of the images, divided by content; `merge` joins the parts",
     )
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
-        default=suppress,
         help="type of the embeddings on disk; float16 takes half the space (default: float32)",
     )
     parser.add_argument(
@@ -106,33 +80,26 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Sync the collection, update its index, and print a report."""
     args = parser.parse_args(argv)
     is_new = not (args.output / SETTINGS).exists()
-    if is_new and not (hasattr(args, "model") and hasattr(args, "images")):
+    if is_new and not (args.model and args.images):
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
     flags = ("model", "images", "dtype", "shard")
-    given = {name: getattr(args, name) for name in flags if hasattr(args, name)}
+    given = {name: getattr(args, name) for name in flags if getattr(args, name)}
     from deep_ranking.search.indexing import update_index, writable_collection
 
     with (
         resume_hint("run the same command again to resume"),
         writable_collection(args.output, **given) as collection,
     ):
-
-        def load() -> "keras.Model":
-            start_tensorflow()
-            from deep_ranking.model.file import load_model
-
-            return load_model(collection.model)
-
-        report = sync(collection, load, checksum=args.checksum)
+        report = sync(collection, lambda: open_model(collection.model), checksum=args.checksum)
         _print_report(report)
         if not report.num_images:
             raise InputError(f"{collection.settings.root}: none of its images can be searched")
         index, recall = update_index(
             collection,
-            wanted=getattr(args, "index", None),
-            clusters=getattr(args, "clusters", None),
-            probes=getattr(args, "probes", None),
-            target_recall=getattr(args, "target_recall", None),
+            wanted=args.index,
+            clusters=args.clusters,
+            probes=args.probes,
+            target_recall=args.target_recall,
         )
         if args.measure:
             _print_measurements(collection, index)
@@ -190,14 +157,6 @@ def _print_end(
         f"{collection.folder}: {counted(report.num_images, 'image')}{part} in index {kind}. "
         f"Search: python -m deep_ranking search --index {collection.folder} --image QUERY"
     )
-
-
-def _share(text: str) -> float:
-    """Parse a share above 0, up to 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1. Received: {text}")
-    return value
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -13,8 +13,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deep_ranking.files import InputError
+
+if TYPE_CHECKING:
+    import keras
 
 verbose = False
 """Whether --verbose asked for the messages."""
@@ -50,6 +55,18 @@ def start_tensorflow() -> None:
     import_module("tensorflow")
 
 
+def open_model(path: Path) -> "keras.Model":
+    """Start TensorFlow, and return the model of a file.
+
+    Raises:
+        InputError: the file is no model.
+    """
+    start_tensorflow()
+    from deep_ranking.model.file import load_model
+
+    return load_model(path)
+
+
 @contextmanager
 def stderr_silencer() -> Iterator[Callable[[], None]]:
     """Restore standard error at the end of the block, if the block has silenced it.
@@ -57,20 +74,8 @@ def stderr_silencer() -> Iterator[Callable[[], None]]:
     Yields:
         A function that discards all of standard error from then on; with --verbose it does nothing.
     """
-    is_silent = False
-    with _copies() as copies:
-
-        def silence() -> None:
-            nonlocal is_silent
-            if not verbose:
-                is_silent = True
-                _discard(*copies)
-
-        try:
-            yield silence
-        finally:
-            if is_silent:
-                _restore(copies)
+    with _restored_stderr() as copies:
+        yield lambda: None if verbose else _discard(*copies)
 
 
 @contextmanager
@@ -79,12 +84,10 @@ def shown_on_failure() -> Iterator[None]:
 
     An `InputError` tells users all that they can act on, so it shows nothing more.
     """
-    if verbose:
-        yield
-        return
-    with _copies() as copies, tempfile.TemporaryFile() as messages:
-        for each in copies:
-            os.dup2(messages.fileno(), each)
+    with _restored_stderr() as copies, tempfile.TemporaryFile() as messages:
+        if not verbose:
+            for each in copies:
+                os.dup2(messages.fileno(), each)
         try:
             yield
         except InputError:
@@ -93,26 +96,21 @@ def shown_on_failure() -> Iterator[None]:
             messages.seek(0)
             os.write(copies[stderr_descriptor()], messages.read())
             raise
-        finally:
-            _restore(copies)
 
 
 @contextmanager
-def _copies() -> Iterator[dict[int, int]]:
-    """Yield a copy of each descriptor of standard error, and close the copies at the end."""
+def _restored_stderr() -> Iterator[dict[int, int]]:
+    """Yield a copy of each descriptor of standard error; restore all at the end, unless verbose."""
     sys.stderr.flush()
     copies = {each: os.dup(each) for each in {2, stderr_descriptor()}}
     try:
         yield copies
     finally:
-        for each in copies.values():
-            os.close(each)
-
-
-def _restore(copies: dict[int, int]) -> None:
-    sys.stderr.flush()
-    for each, copy in copies.items():
-        os.dup2(copy, each)
+        sys.stderr.flush()
+        for each, copy in copies.items():
+            if not verbose:
+                os.dup2(copy, each)
+            os.close(copy)
 
 
 def _discard(*descriptors: int) -> None:

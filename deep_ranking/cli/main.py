@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from deep_ranking import __version__
 from deep_ranking.cli import library_messages
+from deep_ranking.cli.arguments import HelpFormatter
 from deep_ranking.cli.signals import EXIT_CODE, interruptible, run_as_program
 from deep_ranking.files import InputError
 
@@ -93,6 +94,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         if isinstance(stream, io.TextIOWrapper):  # file names may be invalid UTF-8
             stream.reconfigure(errors="backslashreplace")
     library_messages.verbose = False
+    hint = ""
     with interruptible() as interruption:
         try:
             _run(name, argv, prog)
@@ -101,7 +103,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
             return 0
         except KeyboardInterrupt as interrupt:
             interruption.requested = True
-            interruption.hint = str(interrupt)
+            hint = f": {interrupt}" if interrupt.args else ""
         except Exception as error:
             message = _message_of(error)
             if message is not None and library_messages.verbose:
@@ -113,7 +115,6 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
                 return 1
     if interruption.requested:
         begin = "\n" if sys.stderr.isatty() else ""  # after ^C, or a progress bar
-        hint = f": {interruption.hint}" if interruption.hint else ""
         print(f"{begin}interrupted{hint}", file=sys.stderr)
         return EXIT_CODE
     return 0
@@ -121,11 +122,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
 
 def _run(name: str, argv: Sequence[str] | None, prog: str | None) -> None:
     command = import_module(f"deep_ranking.cli.{name}")
-    parser = Parser(
-        prog=prog,
-        description=command.DESCRIPTION,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser(prog=prog, description=command.DESCRIPTION, formatter_class=HelpFormatter)
     command.add_arguments(parser)
     parser.add_argument(
         "--verbose",

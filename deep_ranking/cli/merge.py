@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from deep_ranking.cli.arguments import add_index_kind, add_required_path
+from deep_ranking.cli.arguments import add_index_kind, add_output
 from deep_ranking.files.words import counted
 from deep_ranking.search.collection import Collection, locked
 from deep_ranking.search.collection.merging import check_shards, merge
@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "shards", nargs="+", type=Path, metavar="SHARD", help="folder that index --shard wrote"
     )
-    add_required_path(
-        parser, "--output", "-o", metavar="INDEX", help_text="folder of the result; made if missing"
-    )
+    add_output(parser, "INDEX", "folder of the result; made if missing")
     add_index_kind(parser)
 
 
@@ -35,7 +33,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
     with locked(args.output):
         collection = merge(parts, args.output)
-        index, _ = update_index(collection, wanted=getattr(args, "index", None))
+        index, _ = update_index(collection, wanted=args.index)
     print(
         f"{args.output}: {counted(len(index.rows()), 'embedding')} of "
         f"{counted(len(parts), 'shard')} in index {index.kind}. Search: python -m "

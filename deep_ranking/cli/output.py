@@ -41,12 +41,22 @@ def check_output_file(path: Path, flag: str) -> None:
         raise InputError(f"{path}: no permission to write in its folder; choose another {flag}")
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Write a report as JSON, and print where it is."""
-    text = json.dumps(report, indent=2, allow_nan=False)
+def write_json(path: Path, report: dict[str, Any], *, what: str = "All of it is") -> None:
+    """Write a report as JSON, and print `what` is in it."""
+    _write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    print(f"{what} in {path}.")
+
+
+def write_page(path: Path, html: str, *, silent: bool = False) -> None:
+    """Write an HTML page and, unless `silent`, print where it is."""
+    _write_text(path, html)
+    if not silent:
+        print(f"Pictures are in {path}.")
+
+
+def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    print(f"All of it is in {path}.")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def print_broken(broken: Sequence[tuple[str, str]], *, indent: str, more: str = "") -> None:

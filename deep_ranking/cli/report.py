@@ -6,16 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from deep_ranking.cli.arguments import (
+    add_dataset,
     add_model,
-    add_optional_path,
-    add_required_path,
+    add_output,
+    add_path,
     add_seed,
     check_files_exist,
 )
-from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import check_output_file
+from deep_ranking.datasets import class_folders
 from deep_ranking.files.words import counted
-from deep_ranking.images import find_images
+from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
 
 DESCRIPTION = (
     "Write one HTML file about a model on images of known classes: metrics, pictures, likely wrong "
@@ -26,27 +28,16 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_model(parser)
-    add_required_path(
-        parser,
-        "--dataset",
-        metavar="DIR",
-        help_text="folder with one folder for each class; best with classes not trained on",
-    )
-    add_required_path(
-        parser, "--output", "-o", metavar="FILE", help_text="file to write, such as report.html"
-    )
-    add_optional_path(
+    add_dataset(parser, "; best with classes not trained on")
+    add_output(parser, "FILE", "file to write, such as report.html")
+    add_path(
         parser,
         "--history",
         metavar="FILE",
         help_text="history.csv of the training run (default: the one in NAME.run beside the model)",
     )
-    parser.add_argument(
-        "--title",
-        default=argparse.SUPPRESS,
-        metavar="TEXT",
-        help="heading (default: model and data set)",
-    )
+    help_text = "heading (default: model and data set)"
+    parser.add_argument("--title", metavar="TEXT", help=help_text)
     add_seed(parser)
 
 
@@ -55,40 +46,30 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
     check_output_file(args.output, "--output")
-    listing = find_images(args.dataset)
-    paths = listing.files()
-    labels = np.array(listing.classes)[listing.labels]
-    start_tensorflow()
+    data = class_folders(args.dataset)
+    paths, labels = data.files(), np.array(data.items.names)[data.items.codes]
+    from deep_ranking.training.history import read_history
+
+    file = args.history or args.model.with_suffix(".run") / "history.csv"
+    history = read_history(file) if args.history or file.exists() else []
+    draw_triplets(labels)  # refuses a single class before the long work
+    model = open_model(args.model)
     from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
-    from deep_ranking.model.file import load_model
     from deep_ranking.reports.page import write_report
 
-    history = _history(args)
-    draw_triplets(labels)  # refuses a single class before the long work
-    model = load_model(args.model)
     with embedded_images(model, paths) as embeddings:
         images = EmbeddedImages(paths, labels, embeddings)
         found = write_report(
             args.output,
             evaluate(images, seed=args.seed),
             images,
-            title=getattr(args, "title", f"{args.model.name} on {args.dataset}"),
+            title=args.title or f"{args.model.name} on {args.dataset}",
             history=history,
             seed=args.seed,
         )
     print(
-        f"{counted(len(paths), 'image')} of {counted(len(listing.classes), 'class')}: "
+        f"{counted(len(paths), 'image')} of {counted(data.items.num_names, 'class')}: "
         f"{len(found.suspects)} likely mislabelled, "
         f"{counted(len(found.duplicates), 'near-duplicate')} across classes (30 of each at most)."
     )
     print(f"Report in {args.output}, {args.output.stat().st_size / 2**20:.1f} MiB.")
-
-
-def _history(args: argparse.Namespace) -> list[dict[str, float]]:
-    from deep_ranking.training.history import read_history
-
-    if hasattr(args, "history"):
-        return read_history(args.history)
-    beside = args.model.with_suffix(".run") / "history.csv"
-    return read_history(beside) if beside.exists() else []

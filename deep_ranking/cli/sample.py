@@ -14,25 +14,39 @@ import numpy as np
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
+    add_path,
     add_seed,
     check_files_exist,
     config_from,
     positive_int,
+    share,
 )
 from deep_ranking.cli.library_messages import start_tensorflow
-from deep_ranking.cli.sample_data import (
-    add_data_arguments,
-    check_data_arguments,
-    parts_of,
-    read_data,
-    shares_of,
-)
 from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, DrawnTripletsConfig, SamplingConfig
-from deep_ranking.datasets import LabelledImages, relative_prefix, write_classes
+from deep_ranking.datasets import (
+    LabelledImages,
+    class_folders,
+    limit_classes,
+    nested_folders,
+    read_classes,
+    read_partition,
+    read_positive_pairs,
+    relative_prefix,
+    with_folder_categories,
+    write_classes,
+)
 from deep_ranking.files import InputError, make_folder
 from deep_ranking.files.words import counted
 from deep_ranking.sampling import Strategy, open_strategy
-from deep_ranking.sampling.parts import write_drawn_triplets
+from deep_ranking.sampling.parts import (
+    PARTS,
+    TRAIN,
+    VALIDATION,
+    hold_back_validation,
+    split_by_shares,
+    triplet_parts,
+    write_drawn_triplets,
+)
 from deep_ranking.sampling.relevance import needs_network
 from deep_ranking.sampling.triplet_file import COMPRESSED, shard_path
 
@@ -45,12 +59,11 @@ PARTITION = "partition.csv"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, among them the blog's four."""
-    suppress = argparse.SUPPRESS
     add_data_arguments(parser)
     add_config_arguments(parser, SamplingConfig, "triplets")
     group = parser.add_argument_group("relevance and neighbours")
     relevance = DrawnTripletsConfig.__dataclass_fields__["relevance"]
-    group.add_argument("--relevance", default=suppress, **relevance.metadata)
+    group.add_argument("--relevance", **relevance.metadata)
     group.add_argument(
         "--weights",
         default="imagenet",
@@ -61,9 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("model", "PATH", "hard: model file of train.py that finds the nearest images"),
         ("index", "DIR", "hard: folder of an index of these images, instead of --model"),
     ):
-        group.add_argument(
-            f"--{name}", type=Path, default=suppress, metavar=metavar, help=help_text
-        )
+        add_path(group, f"--{name}", metavar=metavar, help_text=help_text)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--output_directory",
@@ -78,12 +89,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shards",
         type=positive_int,
-        default=suppress,
         metavar="N",
         help="write N files instead, triplets-00000-of-0000N.txt.gz and so on; train.py reads all "
         "of them when given the name of one",
     )
     add_seed(parser, "the same seed gives the same file")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose the images and split them."""
+    group = parser.add_argument_group("images")
+    add_path(
+        group,
+        "--input_directory",
+        metavar="DIR",
+        help_text="folder that holds a folder of images for each class; with a file of images, the "
+        "folder that its paths start from (default: the file's own folder)",
+    )
+    given = group.add_mutually_exclusive_group()
+    for name, help_text in (
+        ("classes", "CSV file of images, path,label[,category[,split]], instead of folders"),
+        ("pairs", "CSV file of given positives: query,positive,item[,category]"),
+        (
+            "partition",
+            "list of each image's split: DeepFashion's list_eval_partition.txt, or a class file "
+            "with a column split",
+        ),
+    ):
+        add_path(given, f"--{name}", metavar="FILE", help_text=help_text)
+    group.add_argument(
+        "--level",
+        type=positive_int,
+        metavar="N",
+        help="number of leading folders of a path that make the category (default: 1; in a "
+        "partition list, all before the item's folder)",
+    )
+    for name, help_text in (
+        ("max", "take at most this many images of each class (item)"),
+        ("min", "leave out classes (items) with fewer images"),
+    ):
+        flag = f"--{name}_images_per_class"
+        group.add_argument(flag, type=positive_int, metavar="N", help=help_text)
+    group = parser.add_argument_group("parts")
+    group.add_argument(
+        "--validation_share",
+        type=share,
+        metavar="SHARE",
+        help="hold back this share of the classes, and write validation_triplets.txt from them",
+    )
+    group.add_argument(
+        "--split",
+        nargs="+",
+        metavar="SHARE|NAME",
+        help="shares of the images for train, validation and test, such as 0.8 0.1 0.1; or names "
+        "of the splits to take from a --partition (default: all, each to its own file)",
+    )
+    group.add_argument(
+        "--by",
+        choices=("class", "item"),
+        default="class",
+        help="what a split keeps whole: classes (categories, where there are items), or items",
+    )
+    group.add_argument(
+        "--keep_together",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with shares, keep copies and near-copies of an image in one part; reads all images",
+    )
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
@@ -99,8 +171,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     output_dir = make_folder(args.output_directory)
     _print_data(data, config)
     parts, data = parts_of(args, data)
-    relevance = getattr(args, "relevance", None)
-    neighbours_of: Path | None = getattr(args, "model", getattr(args, "index", None))
+    relevance = args.relevance
+    neighbours_of: Path | None = args.model or args.index
     finds_by_model = neighbours_of is not None and neighbours_of.is_file()
     if finds_by_model or (relevance is not None and needs_network(relevance)):
         start_tensorflow()
@@ -120,7 +192,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
                 strategies[stem] = opened.enter_context(strategy)
             except InputError as error:
                 raise InputError(f"{stem}: {error}" if len(parts) > 1 else str(error)) from None
-        if shares_of(args) is not None:
+        if _shares(args) is not None:
             write_classes(output_dir / PARTITION, data, relative_prefix(data.root, output_dir))
             print(f"The part of each image is in {output_dir / PARTITION}.")
         for stem, part in parts.items():
@@ -131,14 +203,65 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 def _check(
     parser: argparse.ArgumentParser, args: argparse.Namespace, config: SamplingConfig
 ) -> None:
-    check_data_arguments(parser, args)
-    if (config.strategy == RELEVANCE) != hasattr(args, "relevance"):
+    if args.validation_share and args.split:
+        parser.error("--validation_share and --split both split; give one of them")
+    if not any((args.input_directory, args.classes, args.pairs, args.partition)):
+        parser.error("give --input_directory, or one of --classes, --pairs and --partition")
+    if _shares(args) is not None and args.partition:
+        parser.error("--partition is split already; choose some of its splits by --split")
+    if (config.strategy == RELEVANCE) != (args.relevance is not None):
         parser.error("--strategy relevance and --relevance need each other")
-    if (config.strategy == HARD) != (hasattr(args, "model") or hasattr(args, "index")):
+    if (config.strategy == HARD) != bool(args.model or args.index):
         parser.error("--strategy hard needs --model or --index, and these need --strategy hard")
-    if hasattr(args, "model") and hasattr(args, "index"):
+    if args.model and args.index:
         parser.error("give --model or --index, not both: each finds the nearest images")
-    check_files_exist(args, *(name for name in ("model", "index") if hasattr(args, name)))
+    check_files_exist(args, "model", "index")
+
+
+def _shares(args: argparse.Namespace) -> list[float] | None:
+    """Return the shares in `--split`; None if it holds names or was not given."""
+    try:
+        return [float(each) for each in args.split] if args.split else None
+    except ValueError:
+        return None
+
+
+def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
+    """Read the images that the flags name; `nested`: folders are category/.../item, not classes."""
+    root: Path | None = args.input_directory
+    if root is not None and not root.is_dir():
+        raise InputError(f"{root}: no such folder; check --input_directory")
+    if args.partition:
+        data = read_partition(args.partition, root, level=args.level)
+    elif args.classes:
+        data = read_classes(args.classes, root)
+    elif args.pairs:
+        data = read_positive_pairs(args.pairs, root)
+    else:
+        assert root is not None  # `_check` checks it
+        data = nested_folders(root, args.level or 1) if nested else class_folders(root)
+    if args.level is not None and data.categories is None:
+        data = with_folder_categories(data, args.level)
+    return limit_classes(data, fewest=args.min_images_per_class, most=args.max_images_per_class)
+
+
+def parts_of(
+    args: argparse.Namespace, data: LabelledImages
+) -> tuple[dict[str, LabelledImages], LabelledImages]:
+    """Return the parts by the stem of their triplet file, and all images with their splits."""
+    names = args.split
+    if args.validation_share:
+        data = hold_back_validation(data, args.validation_share, args.seed, by=args.by)
+        names = [VALIDATION, TRAIN]
+    elif (shares := _shares(args)) is not None:
+        num_notes = len(data.notes)
+        data = split_by_shares(
+            data, shares, args.seed, by=args.by, keep_together=args.keep_together
+        )
+        for note in data.notes[num_notes:]:
+            print(note)
+        names = PARTS[: len(shares)]
+    return triplet_parts(data, names), data
 
 
 def _print_data(data: LabelledImages, config: SamplingConfig) -> None:
@@ -167,13 +290,13 @@ def _print_data(data: LabelledImages, config: SamplingConfig) -> None:
 
 def _write(path: Path, data: LabelledImages, strategy: Strategy, args: argparse.Namespace) -> None:
     """Write the triplets of a part, and print how many."""
-    shards = getattr(args, "shards", None)
+    shards = args.shards
     if args.compress or shards is not None:
         path = path.with_name(path.name + COMPRESSED)
     count = write_drawn_triplets(path, data, strategy, args.seed, shards=shards)
     where = path if shards is None else f"{shards} files, from {shard_path(path, 0, shards)} on"
     print(f"{counted(count, 'triplet')} in {where}.")
-    if getattr(args, "relevance", None) and count < strategy.num_triplets:
+    if args.relevance and count < strategy.num_triplets:
         print(
             f"{counted(strategy.num_triplets - count, 'triplet')} left out: no positive was found "
             "for the query, or no negative less relevant by --relevance_gap."

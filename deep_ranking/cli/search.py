@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_metric, add_required_path, positive_int
-from deep_ranking.cli.library_messages import start_tensorflow
+import numpy as np
+
+from deep_ranking.cli.arguments import add_metric, add_path, positive_int
+from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
@@ -32,15 +34,14 @@ FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    suppress = argparse.SUPPRESS
-    add_required_path(parser, "--index", metavar="INDEX", help_text="folder that `index` wrote")
+    help_text = "folder that `index` wrote"
+    add_path(parser, "--index", metavar="INDEX", help_text=help_text, required=True)
     parser.add_argument(
         "--image",
         "-i",
         action="extend",
         nargs="+",
         required=True,
-        default=suppress,
         metavar="QUERY",
         help="query images, folders of them, or - for paths on standard input; any number",
     )
@@ -51,16 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probes",
         type=positive_int,
-        default=suppress,
         metavar="N",
         help="clusters that a query visits (default: the index's own number)",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--picture",
-        type=Path,
-        default=suppress,
-        metavar="PATH",
-        help="write a picture of queries and results; its name must end in one of "
+        help_text="write a picture of queries and results; its name must end in one of "
         f"{', '.join(PICTURE_SUFFIXES)}",
     )
     parser.add_argument(
@@ -77,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed the queries, search, and print the results."""
     args = parser.parse_args(argv)
-    if hasattr(args, "picture"):
+    if args.picture:
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
     given = _query_paths(args.image)
@@ -85,8 +83,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
     searcher = Searcher(collection)
     queries, rows = _embed(collection, given)
-    results = searcher.search(rows, args.top, probes=getattr(args, "probes", None))
-    if hasattr(args, "picture"):
+    results = searcher.search(rows, args.top, probes=args.probes)
+    if args.picture:
         _write_picture(args.picture, queries, results)
     _print(args, queries, results)
     if args.explain_cost:
@@ -115,13 +113,9 @@ def _query_paths(given: list[str]) -> dict[str, bool]:
 
 def _embed(collection: Collection, queries: dict[str, bool]) -> tuple[list[str], "Float32Array"]:
     """Return the queries that can be read, and their embeddings."""
-    start_tensorflow()
-    import numpy as np
-
+    model = open_model(collection.model)
     from deep_ranking.embedding.embed import embed_images
-    from deep_ranking.model.file import load_model
 
-    model = load_model(collection.model)
     paths = list(queries)
     rows = embed_images(model, paths, skip_broken=True, progress=len(paths) > 1)
     broken = np.isnan(rows[:, 0])
@@ -169,7 +163,7 @@ def _explain_cost(
     exact = searcher.search_exactly(rows, args.top)
     recall = f"recall@{len(exact[0])} against exact {mean_recall(results, exact):.3f}"
     index = searcher.index
-    cost = index.cost(rows, probes=getattr(args, "probes", None))
+    cost = index.cost(rows, probes=args.probes)
     if cost is None:
         return f"The engine does not tell what it compared; {recall}."
     total, queries = len(index.rows()), len(rows)

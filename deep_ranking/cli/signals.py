@@ -18,15 +18,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Interruption:
-    """Whether the user or the system has asked the program to end.
-
-    Attributes:
-        requested: whether a signal came.
-        hint: how to resume the work, or "".
-    """
+    """Whether the user or the system has asked the program to end."""
 
     requested: bool = False
-    hint: str = ""
 
 
 @contextmanager
@@ -34,12 +28,9 @@ def interruptible() -> Iterator[Interruption]:
     """Make the first signal in the block raise `KeyboardInterrupt`, and the second end the program.
 
     A signal that the program was started to ignore, as by `nohup`, stays ignored. A library may
-    turn the `KeyboardInterrupt` into another exception: `Interruption.requested` tells the caller
-    what it was. Some libraries also print it, so the rest of the block writes nothing to standard
-    error, except with --verbose.
-
-    Yields:
-        The `Interruption`.
+    turn the `KeyboardInterrupt` into another exception, or print it: `Interruption.requested` tells
+    the caller what it was, and the rest of the block writes nothing to standard error, except with
+    --verbose.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():

@@ -10,7 +10,7 @@ from typing import Any
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
-    add_optional_path,
+    add_model,
     check_files_exist,
     config_from,
 )
@@ -28,10 +28,9 @@ TABLE_WIDTH = 128  # where there is no terminal; a narrower table cuts names
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags: a model, or the settings of a network."""
-    add_optional_path(parser, "--model", "-m", help_text="model file of train.py")
+    add_model(parser, required=False)
     parser.add_argument(
         "--train_from",
-        default=argparse.SUPPRESS,
         metavar="LAYER",
         help="show as frozen what train.py --train_from LAYER freezes (default: nothing; a model "
         "file does not record what was frozen)",
@@ -44,15 +43,14 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Build or load the network, and print it."""
     args = parser.parse_args(argv)
     config = _config(parser, args)
-    if config is None:
-        check_files_exist(args, "model")
+    check_files_exist(args, "model")
     start_tensorflow()
     from deep_ranking.model.file import load_model
     from deep_ranking.model.network import build_network, set_trainable_from
     from deep_ranking.model.summary import network_summary
 
     model = load_model(args.model) if config is None else build_network(config)
-    set_trainable_from(model, getattr(args, "train_from", None))
+    set_trainable_from(model, args.train_from)
     summary = network_summary(model)
     if args.json:
         path = str(args.model) if config is None else None
@@ -65,7 +63,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> NetworkConfig | None:
     """Return the network that the flags describe, with random weights; None if --model is given."""
-    if hasattr(args, "model"):
+    if args.model:
         names = [name for name in NetworkConfig.__dataclass_fields__ if hasattr(args, name)]
         given = [name for name in names if getattr(args, name) != parser.get_default(name)]
         if given:

@@ -34,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        default=argparse.SUPPRESS,
         help="; ".join(f"{each.name}: {each.summary}" for each in RECIPES.values())
         + "; other flags override single settings of it",
     )
@@ -65,13 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--resume",
         action="store_true",
-        default=argparse.SUPPRESS,
+        default=None,
         help="resume an earlier run of the same name; flags not given keep its values",
     )
     choice.add_argument(
         "--overwrite",
         action="store_true",
-        default=argparse.SUPPRESS,
+        default=None,
         help="replace an earlier run of the same name",
     )
 
@@ -79,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and print where the model is."""
     args = parser.parse_args(argv)
-    resume = hasattr(args, "resume")
+    resume = bool(args.resume)
     settings_path = args.output.with_suffix(".run") / "config.json"
     resumed = resume and settings_path.exists()
     if resumed:
@@ -89,7 +88,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.set_defaults(**{name: each for name, each in settings.items() if each is not None})
     elif resume:
         print(f"Nothing to resume in {settings_path.parent}: starting.")
-    if not resumed and hasattr(args, "recipe"):
+    if not resumed and args.recipe:
         print(set_recipe_as_defaults(parser, RECIPES[args.recipe], argv))
     try:
         config = train_config(parser, parser.parse_args(argv))
@@ -103,7 +102,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
     start = time.monotonic()
     with resume_hint(f"go on by train.py --output {config.output} --resume"):
-        train(config, resume=resume, overwrite=hasattr(args, "overwrite"))
+        train(config, resume=resume, overwrite=bool(args.overwrite))
     print(
         f"Model in {config.output}, history and best model in {config.run_dir}, "
         f"{time.monotonic() - start:.0f} seconds."
@@ -112,7 +111,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 def train_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainConfig:
     """Return the config of a run from parsed flags, or end with a usage error."""
-    if getattr(args, "weights", None) == "none":
+    if args.weights == "none":
         args.weights = None
     try:
         network = config_from(args, NetworkConfig)
@@ -133,7 +132,7 @@ def set_recipe_as_defaults(
     parser.set_defaults(**dict.fromkeys(usual) | recipe.settings)
     args = parser.parse_args(argv)
     text = f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}; {recipe.gives}."
-    if recipe.max_image_size is not None and hasattr(args, "dataset"):
+    if recipe.max_image_size is not None and args.dataset:
         if args.image_size is None:
             paths = find_images(args.dataset).files()
             usual["image_size"] = fitting_size(paths, recipe.max_image_size)
