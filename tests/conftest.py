@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
-from matplotlib.figure import Figure
 from PIL import Image
 
 # A shared machine may be slow at any moment, and a test that failed must fail again.
@@ -118,20 +117,15 @@ def eager():
 
 
 @pytest.fixture
-def stub_network(request, monkeypatch):
+def stub_network(request):
     """Training builds a network of one dense layer in place of the real one, and runs it layer
     by layer. Slow tests and those marked `graph` trace a graph, as real runs do.
     """
-    from stubs import build_stub
+    from stubs import training_stubs
 
-    if not any(request.node.get_closest_marker(name) for name in ("graph", "slow")):
-        request.getfixturevalue("eager")
-    monkeypatch.setattr("deep_ranking.training.trainer.build_network", build_stub)
-    monkeypatch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
-    # The picture takes longer than the epochs of such a network.
-    monkeypatch.setattr(
-        "deep_ranking.training.history.run_figure", lambda _: Figure(figsize=(1, 1))
-    )
+    graph = any(request.node.get_closest_marker(name) for name in ("graph", "slow"))
+    with training_stubs(eager=not graph):
+        yield
 
 
 @pytest.fixture(scope="module")

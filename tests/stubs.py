@@ -1,6 +1,9 @@
 """A network that is built and trained at once, for what does not depend on the real one."""
 
+from contextlib import contextmanager
+
 import keras
+import pytest
 
 
 def build_stub(config, *, seed=None):
@@ -16,13 +19,42 @@ def build_stub(config, *, seed=None):
     return model
 
 
-def build_thin_vgg16(*, include_top, weights, input_tensor):
+@contextmanager
+def weights_of_0():
+    """Layers are as wide as ever, but start at 0: drawing so many random numbers takes long."""
+
+    def zeros(_, shape, dtype=None):
+        return keras.ops.zeros(shape, dtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.initializers.GlorotUniform, "__call__", zeros)
+        yield
+
+
+@contextmanager
+def training_stubs(*, build=build_stub, eager=True):
+    """Training builds a stub in place of the network, and runs it layer by layer if `eager`."""
+    import tensorflow as tf
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deep_ranking.training.trainer.build_network", build)
+        patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
+        # The picture takes longer than the epochs of such a network.
+        patch.setattr("deep_ranking.training.history.run_figure", lambda _: Figure(figsize=(1, 1)))
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(eager)
+        yield
+        tf.config.run_functions_eagerly(before)
+
+
+def build_thin_vgg16(*, include_top, weights, input_tensor=None, input_shape=None):
     """Build VGG16 with a sixteenth of its filters. The layers keep their names."""
     assert not include_top and weights is None
-    x = input_tensor
+    x = image = keras.Input(input_shape) if input_tensor is None else input_tensor
     for block, (filters, count) in enumerate([(4, 2), (8, 2), (16, 3), (32, 3), (32, 3)], start=1):
         for number in range(1, count + 1):
             name = f"block{block}_conv{number}"
             x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
         x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
-    return keras.Model(keras.utils.get_source_inputs(input_tensor), x, name="vgg16")
+    return keras.Model(keras.utils.get_source_inputs(image), x, name="vgg16")

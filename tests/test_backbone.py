@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 
 import keras
 import numpy as np
@@ -32,6 +33,12 @@ MODES = {"caffe": "caffe", "torch": "torch", "symmetric": "tf"}
 def config_of(name, **options):
     size = max(32, BACKBONES[name].min_size)
     return replace(SMALL, backbone=name, image_size=size, **options)
+
+
+@cache
+def unset(name):
+    """A network on a backbone, whose weights are not to be changed."""
+    return build_network(config_of(name))
 
 
 def shaken(model, pixels):
@@ -161,7 +168,7 @@ def test_the_same_backbone_has_the_same_names_in_every_process():
     ],
 )
 def test_training_begins_at_a_block_or_a_layer(name, first, trained):
-    model = build_network(config_of(name))
+    model = unset(name)
     set_trainable_from(model, first)
     backbone = [model.get_layer(each) for each in model.backbone_layers]
     moving = {layer.name for layer in backbone if layer.trainable_weights}
@@ -173,7 +180,7 @@ def test_training_begins_at_a_block_or_a_layer(name, first, trained):
 
 
 def test_block_1_is_not_block_16():
-    model = build_network(config_of("mobilenetv2"))
+    model = unset("mobilenetv2")
     blocks = backbone_blocks(model)
     assert all(name.startswith("block_1_") for name in blocks["block_1"])
     assert len(blocks) == 16

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.training.diagnosis import diagnose
+from deep_ranking.training.diagnosis import EASIER, HARDER, diagnose, not_finite
+from deep_ranking.training.resuming import FIXED_SETTINGS
 
 
 def row(**values):
@@ -99,3 +102,21 @@ def test_other_losses_have_no_gap_to_stick_at(loss):
     history = [row(loss=1.0, active_triplets=0.0), row(loss=1.0, active_triplets=0.0)]
     assert diagnose(history, config(loss=loss)) is None
     assert diagnose([row(negative_distance=0.01)], config(loss=loss)).spoilt
+
+
+def test_all_that_is_fixed_is_accepted_in_a_checkpoint():
+    histories = [
+        [row(negative_distance=0.01)],
+        [row(active_triplets=0.0)],
+        losses(1.0, 1.0),
+        losses(0.5, 0.9, 0.5, 0.9, 0.5),
+    ]
+    fixed = {}
+    for mining in sorted(EASIER.keys() | HARDER.keys()):
+        for head_learning_rate in (None, 0.01):
+            settings = config(mining=mining, head_learning_rate=head_learning_rate)
+            found = [diagnose(history, settings) for history in histories]
+            for each in (*found, not_finite(1, 0.5, settings)):
+                replace(settings, **each.fixes)  # which checks the values
+                fixed |= {name: type(value) for name, value in each.fixes.items()}
+    assert fixed == FIXED_SETTINGS

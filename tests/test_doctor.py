@@ -382,7 +382,7 @@ def test_a_file_that_the_disk_does_not_hold_stops_training(data, examined, monke
     "flags",
     [
         ("--epochs", "3"),
-        ("--batches", "classes", "--batch_size", "12"),
+        pytest.param(("--batches", "classes", "--batch_size", "12"), marks=pytest.mark.slow),
         ("--batches", "classes", "--batch_size", "12", "--cache_features", "--train_from", "head"),
     ],
 )

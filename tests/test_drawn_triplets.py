@@ -21,8 +21,6 @@ from deep_ranking.training.data import epoch_triplets, image_source
 from deep_ranking.training.resuming import RunState
 from deep_ranking.training.run import TrainingRun, train
 
-pytestmark = pytest.mark.graph  # drawing embeds all images, which takes longer without one
-
 SIZE = 32
 SMALL = NetworkConfig(image_size=SIZE, weights=None, embedding_size=4, dropout=0.2)
 NUM_CLASSES, NUM_EACH = 6, 4
@@ -238,7 +236,7 @@ def assert_negatives_are_near(triplets, near):
 
 @pytest.mark.usefixtures("stub_network")
 def test_hard_negatives_are_the_nearest_by_the_network_as_it_is(flat, tmp_path, monkeypatch):
-    changes = {"resample_every": 2, "learning_rate": 1.0, "steps_per_epoch": 24}
+    changes = {"resample_every": 2, "learning_rate": 1.0, "batch_size": 24}
     config = config_for(flat, tmp_path / "m.h5", "hard", changes, num_neighbours=3)
     seen = watched(config, monkeypatch)
     near = [nearest_by_hand(rows, 3) for rows, _ in seen]
@@ -253,10 +251,11 @@ def test_hard_negatives_are_the_nearest_by_the_network_as_it_is(flat, tmp_path, 
 
 @pytest.mark.usefixtures("stub_network")
 def test_neighbours_of_a_given_model_stay(flat, tmp_path, monkeypatch):
-    first = config_for(flat, tmp_path / "first.h5", "out-of-class", {"epochs": 1})
+    first = config_for(flat, tmp_path / "first.h5", "out-of-class", {"epochs": 1, "batch_size": 24})
     model = train(first, verbose=0)
     monkeypatch.setattr("deep_ranking.model.file.load_model", lambda path: model)
     changes = {"neighbours_of": first.output, "seed": 8, "learning_rate": 1.0, "epochs": 2}
+    changes["batch_size"] = 24
     config = config_for(flat, tmp_path / "m.h5", "hard", changes, num_neighbours=3)
     seen = watched(config, monkeypatch)
     paths = sorted(map(str, flat.rglob("*.png")))
@@ -268,7 +267,9 @@ def test_neighbours_of_a_given_model_stay(flat, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("stub_network")
 def test_neighbours_that_are_not_those_of_the_run(flat, tmp_path, monkeypatch):
-    config = config_for(flat, tmp_path / "m.h5", "hard", {"resample_every": 3}, num_neighbours=3)
+    config = config_for(
+        flat, tmp_path / "m.h5", "hard", {"resample_every": 3, "batch_size": 24}, num_neighbours=3
+    )
     interrupted(config, monkeypatch, 1)
     path = config.run_dir / "neighbours.h5"
     whole = path.read_bytes()
@@ -288,8 +289,9 @@ def test_broken_images_are_named_or_left_out(tmp_path, write_colors, capsys):
     root = tmp_path / "images"
     write_colors(root)
     (root / "green" / "1.png").write_bytes(b"no image")
+    changes = {"epochs": 1, "batch_size": 24}
     for strategy in ("out-of-class", "hard"):
-        config = config_for(root, tmp_path / f"{strategy}.h5", strategy, {"epochs": 1})
+        config = config_for(root, tmp_path / f"{strategy}.h5", strategy, changes)
         with pytest.raises(InputError, match=r"green/1\.png"):
             train(config, verbose=0)
         train(replace(config, skip_broken=True), overwrite=True, verbose=0)
@@ -298,7 +300,7 @@ def test_broken_images_are_named_or_left_out(tmp_path, write_colors, capsys):
 
 @pytest.mark.usefixtures("stub_network")
 def test_another_folder_is_another_run(flat, folder, tmp_path, monkeypatch):
-    config = config_for(flat, tmp_path / "m.h5", "out-of-class")
+    config = config_for(flat, tmp_path / "m.h5", "out-of-class", {"batch_size": 24})
     interrupted(config, monkeypatch, 1)
     with pytest.raises(InputError, match="not what the run began with"):
         train(replace(config, dataset=folder), resume=True, verbose=0)

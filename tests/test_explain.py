@@ -18,7 +18,7 @@ from deep_ranking.model.network import build_network
 from deep_ranking.reports.explain import explain
 from deep_ranking.reports.plots.explanation import explanation_figure
 
-pytestmark = pytest.mark.usefixtures("thin_vgg16", "models_loaded_once")
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=16, embedding_size=8)
 PARTS = ["convnet", "branch_1", "branch_2", "bias"]

@@ -2,7 +2,9 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shutil
 import zipfile
+from functools import cache
 
 import keras
 import numpy as np
@@ -62,6 +64,21 @@ def model():
     return network
 
 
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """A function that returns the path of the model's export in a format, and what it returned.
+
+    The model is exported once in each format.
+    """
+
+    @cache
+    def export(format):
+        path = tmp_path_factory.mktemp(format) / NAMES[format]
+        return path, export_model(model, path, format=format)
+
+    return export
+
+
 def photos(count):
     """Images with an edge, unlike the random ones of the check."""
     rng = np.random.default_rng(7)
@@ -83,27 +100,26 @@ def embedded_by(usage, pixels):
     "format",
     [pytest.param(each, marks=[pytest.mark.slow] * (each == "onnx")) for each in FORMATS],
 )
-def test_an_export_gives_the_embeddings_for_any_batch(model, tmp_path, format):
-    path = tmp_path / NAMES[format]
-    done = export_model(model, path, format=format)
+def test_an_export_gives_the_embeddings_for_any_batch(model, exported, format):
+    path, done = exported(format)
     for count in (5, 1, 3):
         expected = model.predict_on_batch(photos(count))
         np.testing.assert_allclose(embedded_by(done.usage, photos(count)), expected, atol=1e-5)
     black = np.zeros((2, SIZE, SIZE, 3), np.float32)
     found = embedded_by(done.usage, black)
     np.testing.assert_allclose(found, model.predict_on_batch(black), atol=1e-5)
-    assert os.listdir(tmp_path) == [NAMES[format]]
+    assert os.listdir(path.parent) == [NAMES[format]]
     assert done.difference < 1e-5 and done.num_images == 8
     files = [each for each in path.rglob("*") if each.is_file()] or [path]
     assert done.num_bytes == sum(len(each.read_bytes()) for each in files)
 
 
 @pytest.mark.filterwarnings("ignore")  # TensorFlow's interpreter is deprecated
-def test_runtimes_before_litert_2_2_give_them_too(model, tmp_path):
+def test_runtimes_before_litert_2_2_give_them_too(model, exported):
     if not hasattr(tf.lite, "Interpreter"):
         pytest.skip("this TensorFlow has no interpreter of its own any more")
-    export_model(model, tmp_path / "m.tflite", format="tflite")
-    run = tf.lite.Interpreter(str(tmp_path / "m.tflite")).get_signature_runner()
+    path, _ = exported("tflite")
+    run = tf.lite.Interpreter(str(path)).get_signature_runner()
     found = run(image=photos(3))["embedding"]
     np.testing.assert_allclose(found, model.predict_on_batch(photos(3)), atol=1e-5)
 
@@ -136,22 +152,25 @@ def test_an_export_says_what_it_takes_and_what_distances_mean(tmp_path, format):
     assert notes["calibration"] == json.loads(small.calibration.to_json())
 
 
-def test_a_savedmodel_holds_each_weight_once(model, tmp_path):
-    export_model(model, tmp_path / "m", format="savedmodel")
-    found = tf.train.list_variables(str(tmp_path / "m" / "variables" / "variables"))
+def test_a_savedmodel_holds_each_weight_once(model, exported):
+    path, _ = exported("savedmodel")
+    found = tf.train.list_variables(str(path / "variables" / "variables"))
     numbers = sum(int(np.prod(shape)) for _, shape in found if shape)
     assert numbers == model.count_params()
 
 
 @pytest.fixture
-def faked(model, monkeypatch):
+def faked(model, exported, monkeypatch):
     """A function that makes the format "savedmodel" give other embeddings."""
 
     def fake(change):
         def load(path, name):
             return lambda images: change(np.array(model.predict_on_batch(images)), images)
 
-        changed = dataclasses.replace(FORMATS["savedmodel"], load=load)
+        def write(_, path, notes):
+            shutil.copytree(exported("savedmodel")[0], path, dirs_exist_ok=True)
+
+        changed = dataclasses.replace(FORMATS["savedmodel"], load=load, write=write)
         monkeypatch.setitem(FORMATS, "savedmodel", changed)
 
     return fake
@@ -173,6 +192,7 @@ def with_last(rows, value):
 )
 def test_an_export_that_differs_is_not_written(model, tmp_path, faked, change, said):
     path = tmp_path / "m"
+    faked(lambda rows, _: rows)
     export_model(model, path, format="savedmodel")
     before = {each: each.stat().st_ino for each in path.rglob("*")}
     faked(change)
@@ -270,8 +290,8 @@ def test_outputs_that_are_refused(model, tmp_path, name, format, said):
         export_model(model, tmp_path / name, format=format)
 
 
-def test_overwriting_replaces_an_export_and_nothing_else(model, tmp_path):
-    export_model(model, tmp_path / "m", format="savedmodel")
+def test_overwriting_replaces_an_export_and_nothing_else(model, exported, tmp_path):
+    shutil.copytree(exported("savedmodel")[0], tmp_path / "m")
     (tmp_path / "m" / "assets.extra" / "deep_ranking.json").write_text("of before")
     export_model(model, tmp_path / "m", format="savedmodel", overwrite=True)
     assert os.listdir(tmp_path) == ["m"]

@@ -50,10 +50,10 @@ def test_one_class_is_undefined():
 
 
 def test_the_same_seed_gives_the_same_number():
-    embeddings = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
-    labels = np.arange(200) % 9
-    assert nmi(embeddings, labels, seed=1) == nmi(embeddings, labels, seed=1)
-    assert nmi(embeddings, labels, seed=1) != nmi(embeddings, labels, seed=2)
+    embeddings = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
+    labels = np.arange(100) % 9
+    first, again, other = (nmi(embeddings, labels, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_bad_input_is_refused():

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from stubs import training_stubs
 from test_training_options import (
     STUB,
     colors,  # noqa: F401
@@ -79,16 +80,14 @@ def build_dense(config, *, seed=None):
 
 
 @pytest.fixture
-def dense_network(monkeypatch):
-    monkeypatch.setattr("deep_ranking.training.trainer.build_network", build_dense)
-    monkeypatch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
+def dense_network(request):
+    with training_stubs(build=build_dense, eager=request.node.get_closest_marker("slow") is None):
+        yield
 
 
 @pytest.fixture(scope="module")
 def full_run(colors, tmp_path_factory):  # noqa: F811
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deep_ranking.training.trainer.build_network", build_dense)
-        patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
+    with training_stubs(build=build_dense):
         config = config_for(
             colors, tmp_path_factory.mktemp("full") / "full.h5", network=STILL, gap=2.0
         )
@@ -96,7 +95,9 @@ def full_run(colors, tmp_path_factory):  # noqa: F811
 
 
 @pytest.mark.usefixtures("dense_network")
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"]
+)
 def test_training_in_halves(colors, full_run, tmp_path, monkeypatch, precision):  # noqa: F811
     config = config_for(colors, tmp_path / "m.h5", network=STILL, gap=2.0, precision=precision)
     kinds, computed = [], []
@@ -152,6 +153,7 @@ def test_a_model_that_was_judged_in_halves_is_returned_in_float32(colors, tmp_pa
     np.testing.assert_allclose(embed_images(model, paths), written, atol=1e-6)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_network_trained_in_halves_opens_as_ours(colors, tmp_path):  # noqa: F811
     network = replace(SMALL, multiscale="none", hidden_layers=1)
     config = config_for(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from stubs import build_thin_vgg16
+from stubs import build_thin_vgg16, weights_of_0
 
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -28,7 +28,8 @@ def thin(monkeypatch):
 
 @pytest.fixture(scope="module")
 def blog_network():
-    return build_network(NetworkConfig(weights=None))
+    with weights_of_0():
+        return build_network(NetworkConfig(weights=None))
 
 
 def test_the_blogs_network_to_the_last_parameter(blog_network):
@@ -116,7 +117,8 @@ BRANCHES = 2 * (8 * 8 * 3 * 96 + 96)
     ],
 )
 def test_options_have_the_layers_and_parameters_worked_out_by_hand(options, parameters, shapes):
-    model = build_network(replace(SMALL, **options))
+    with weights_of_0():
+        model = build_network(replace(SMALL, **options))
     assert model.count_params() == VGG16 + parameters
     found = {layer.name: tuple(layer.output.shape[1:]) for layer in model.layers}
     assert {name: found.get(name) for name in shapes} == shapes
@@ -154,12 +156,13 @@ def test_pooled_vectors_equal_numpy(pooling, pooled_blocks):
     np.testing.assert_allclose(got, unit_rows(np.concatenate(parts, axis=1)), atol=1e-6)
 
 
+@pytest.mark.usefixtures("thin")
 def test_a_channel_that_is_0_everywhere_has_a_finite_gradient_when_compiled():
     """Keras compiles for a GPU, where 0 / 0 is not left out as it is on a processor."""
     model = build_network(replace(SMALL, image_size=64, pooling="gem"))
     layers = [model.get_layer(name) for name in ("block5_pool", "gem_pooled")]
     pooling = keras.Model(layers[0].output, layers[1].output)
-    features = np.random.default_rng(0).uniform(0, 1, (1, 2, 2, 512)).astype(np.float32)
+    features = np.random.default_rng(0).uniform(0, 1, (1, 2, 2, 32)).astype(np.float32)
     features[..., 7] = 0
 
     @tf.function(jit_compile=True)
@@ -172,7 +175,7 @@ def test_a_channel_that_is_0_everywhere_has_a_finite_gradient_when_compiled():
     got = gradient(tf.constant(features)).numpy()
     assert np.isfinite(got).all()
     lengths = np.linalg.norm(features, axis=(1, 2), keepdims=True)
-    others = np.arange(512) != 7
+    others = np.arange(32) != 7
     # The mean over 4 places of x times x / |x| is |x| / 4, the gradient of which is x / |x| / 4.
     expected = features[..., others] / lengths[..., others] / 4
     np.testing.assert_allclose(got[..., others], expected, atol=1e-5)
@@ -247,9 +250,11 @@ def test_the_same_seed_gives_the_same_weights():
 
 @pytest.fixture(scope="module")
 def weight_file(tmp_path_factory):
-    """A weight file as Keras writes it, and the model that wrote it."""
+    """A weight file as Keras writes it, and the thin VGG16 that wrote it."""
     path = tmp_path_factory.mktemp("weights") / "vgg16.weights.h5"
-    vgg16 = keras.applications.VGG16(include_top=False, weights=None, pooling="avg")
+    convnet = build_thin_vgg16(include_top=False, weights=None, input_shape=(None, None, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(convnet.output)
+    vgg16 = keras.Model(convnet.inputs[0], pooled, name="vgg16")
     for layer in vgg16.layers:
         if layer.weights:  # biases are not all 0 in trained weights
             kernel, bias = layer.get_weights()
@@ -269,6 +274,7 @@ def _only_weights(whole, weights):
         target.attrs["layer_names"] = source["model_weights"].attrs["layer_names"]
 
 
+@pytest.mark.usefixtures("thin")
 def test_pretrained_weights_read_rgb_pixels_as_they_read_bgr(weight_file):
     path, vgg16 = weight_file
     model = build_network(
@@ -281,6 +287,7 @@ def test_pretrained_weights_read_rgb_pixels_as_they_read_bgr(weight_file):
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.usefixtures("thin")
 def test_pretrained_weights_with_unit_range_are_taken_as_they_are(weight_file):
     path, vgg16 = weight_file
     config = NetworkConfig(image_size=32, weights=str(path), normalisation="unit", hidden_size=8)
@@ -348,13 +355,7 @@ NO_HEAD = {"hidden_layers": 0, "multiscale": "none"}
 @pytest.mark.parametrize(
     ("options", "first", "frontier"),
     [
-        ({}, None, {"unit_range"}),
-        ({"normalisation": "backbone"}, None, {"unit_range", "backbone_range"}),
-        ({}, "block3_conv2", {"unit_range", "block3_conv1"}),
         ({}, "block5_conv1", {"unit_range", "block4_pool"}),
-        ({}, "head", {"unit_range", "pooled"}),
-        ({"hidden_layers": 0, "pooling": "gem"}, "head", {"unit_range", "unit_convnet"}),
-        ({"multiscale": "none", "pooled_blocks": 2}, "head", {"all_pooled"}),
         # The fourth block's vector is finished, and waits for the fifth's.
         (
             {"multiscale": "none", "pooled_blocks": 2},
@@ -363,7 +364,18 @@ NO_HEAD = {"hidden_layers": 0, "multiscale": "none"}
         ),
         (NO_HEAD | {"backbone_size": 64}, None, {"enlarged"}),
         (NO_HEAD, "head", {"unit_convnet"}),  # features are dropped anew in each step
-        (NO_HEAD | {"dropout": 0.0}, "head", {"dropout"}),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ({}, None, {"unit_range"}),
+                ({"normalisation": "backbone"}, None, {"unit_range", "backbone_range"}),
+                ({}, "block3_conv2", {"unit_range", "block3_conv1"}),
+                ({}, "head", {"unit_range", "pooled"}),
+                ({"hidden_layers": 0, "pooling": "gem"}, "head", {"unit_range", "unit_convnet"}),
+                ({"multiscale": "none", "pooled_blocks": 2}, "head", {"all_pooled"}),
+                (NO_HEAD | {"dropout": 0.0}, "head", {"dropout"}),
+            )
+        ),
     ],
 )
 def test_the_frozen_and_the_trained_model_are_the_network(options, first, frontier):

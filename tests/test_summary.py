@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+from stubs import weights_of_0
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
@@ -16,6 +17,12 @@ BRANCH = 8 * 8 * 3 * 96 + 96
 FLAGS = ["--image_size", "32", "--hidden_size", "8", "--embedding_size", "16"]
 # A branch sees 32 pixels as one place of 96 features; hidden layers 512 -> 8 -> 8.
 HEAD = 2 * BRANCH + (512 * 8 + 8) + (8 * 8 + 8) + ((2 * 96 + 8) * 16 + 16)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _weights_of_0():
+    with weights_of_0():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from stubs import build_stub
+from stubs import build_stub, training_stubs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
@@ -66,13 +66,10 @@ def classes_config(folder, output, **changes):
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     """A run of two epochs, judged on other classes: its settings and its model."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("deep_ranking.training.trainer.build_network", build_stub)
-    patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
     output = tmp_path_factory.mktemp("run") / "model.h5"
     config = config_for(folder, output, validation_dataset=folder / "others")
-    yield config, train(config, verbose=0)
-    patch.undo()
+    with training_stubs():
+        return config, train(config, verbose=0)
 
 
 def events_of(path):

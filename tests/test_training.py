@@ -11,8 +11,9 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from keras import applications
 from PIL import Image
-from stubs import build_stub
+from stubs import build_stub, training_stubs
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
@@ -26,6 +27,8 @@ from deep_ranking.model.network import build_network
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.sampling.triplet_file import write_triplets
 from deep_ranking.training.run import train
+
+pytestmark = pytest.mark.usefixtures("thin_vgg16")
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size=8, dropout=0.2)
 
@@ -62,7 +65,7 @@ def config_for(folder, output, **changes):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder, tmp_path_factory):
+def undisturbed(folder, tmp_path_factory, thin_vgg16):
     """A run of three epochs that nothing interrupts, with dropout, augmentation and momentum."""
     output = tmp_path_factory.mktemp("undisturbed") / "model.h5"
     config = config_for(folder, output, validation_triplets=folder / "validation.txt", epochs=3)
@@ -127,8 +130,7 @@ def weights_of(path):
     return arrays
 
 
-def assert_same_run(config, undisturbed):
-    whole, _ = undisturbed
+def assert_same_run(config, whole):
     wanted, got = weights_of(whole.output), weights_of(config.output)
     assert wanted.keys() == got.keys()
     for name in wanted:
@@ -143,12 +145,16 @@ def test_a_run_stopped_between_epochs_goes_on_to_the_same_result(folder, undistu
     train(config, verbose=0)
     config = replace(config, epochs=3)
     train(config, resume=True, verbose=0)
-    assert_same_run(config, undisturbed)
+    assert_same_run(config, whole)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path):
-    whole, _ = undisturbed
+def test_a_killed_run_goes_on_to_the_same_result(folder, tmp_path, monkeypatch):
+    # The program that is killed builds the real network.
+    monkeypatch.setattr(applications, "VGG16", applications.vgg16.VGG16)
+    output = tmp_path / "whole.h5"
+    whole = config_for(folder, output, validation_triplets=folder / "validation.txt", epochs=3)
+    train(whole, verbose=0)
     config = replace(whole, output=tmp_path / "model.h5")
     flags = [
         *("--triplets", config.triplets, "--validation_triplets", config.validation_triplets),
@@ -170,7 +176,7 @@ def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path):
     process.stderr.close()
     assert not config.output.exists()
     assert run_command("train", ["--output", str(config.output), "--resume"]) == 0
-    assert_same_run(config, undisturbed)
+    assert_same_run(config, whole)
 
 
 @pytest.mark.slow
@@ -312,9 +318,6 @@ def test_a_loss_of_nan_ends_the_run(folder, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def judged_on_classes(folder, tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setattr("deep_ranking.training.trainer.build_network", build_stub)
-    patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
     output = tmp_path_factory.mktemp("classes") / "model.h5"
     config = config_for(
         folder,
@@ -326,8 +329,8 @@ def judged_on_classes(folder, tmp_path_factory):
         monitor="map_at_r",
         tensorboard=True,
     )
-    yield config, train(config, verbose=0)
-    patch.undo()
+    with training_stubs():
+        return config, train(config, verbose=0)
 
 
 def test_judges_on_classes_every_other_epoch_and_at_the_end(judged_on_classes):

@@ -84,7 +84,6 @@ def test_training_on_classes_pays(colors, tmp_path, loss):
     assert last < 0.97 * first
 
 
-@pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
 def test_cached_features_train_to_the_same_weights(colors, tmp_path):
     plain = train(config_for(colors, tmp_path / "plain.h5"), verbose=0)
@@ -188,7 +187,12 @@ def test_the_embedding_starts_from_the_training_images(colors, tmp_path, monkeyp
 @pytest.mark.usefixtures("stub_network")
 def test_held_back_classes_are_judged_and_not_trained_on(colors, tmp_path, capsys):
     config = config_for(
-        colors, tmp_path / "m.h5", validation_share=0.4, cache_features=True, train_from="head"
+        colors,
+        tmp_path / "m.h5",
+        validation_share=0.4,
+        cache_features=True,
+        train_from="head",
+        steps_per_epoch=1,
     )
     train(config, verbose=0)
     assert "12 images of 3 classes" in capsys.readouterr().out
@@ -208,6 +212,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, write_colors, capsys):
             tmp_path / f"{cached}.h5",
             batch_size=6,
             steps_per_epoch=8,
+            epochs=1,
             cache_features=cached,
             train_from="head",
         )
@@ -271,7 +276,7 @@ def test_weights_of_nan_are_mended(colors, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("stub_network")
 def test_without_auto_fix_nothing_is_changed(colors, tmp_path, monkeypatch, capsys):
-    config = config_for(colors, tmp_path / "m.h5")
+    config = config_for(colors, tmp_path / "m.h5", steps_per_epoch=1)
     plain = train(config, verbose=0)
     other = replace(config, output=tmp_path / "other.h5")
     found = mended(other, monkeypatch, [Diagnosis("Slow down.", {"learning_rate": 1e-9})])
@@ -356,6 +361,6 @@ def test_flags_of_a_recipe_can_be_changed(colors, tmp_path, capsys):
 def test_classes_can_be_judged_by_triplets(colors, tmp_path):
     triplets = tmp_path / "triplets.txt"
     triplets.write_text("red/0.png,red/1.png,blue/0.png\ndark/0.png,dark/1.png,red/2.png\n")
-    config = config_for(colors, tmp_path / "m.h5", validation_triplets=triplets)
+    config = config_for(colors, tmp_path / "m.h5", validation_triplets=triplets, steps_per_epoch=1)
     train(config, verbose=0)
     assert all(0 <= float(row["val_similarity_precision"]) <= 1 for row in history_of(config))

@@ -155,7 +155,6 @@ def test_penalty_is_in_the_history_and_not_in_the_file(colors, tmp_path, monkeyp
         assert embedding["config"]["kernel_regularizer"] is None
 
 
-@pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
 def test_a_run_with_penalty_and_clipping_goes_on_to_the_same_result(colors, tmp_path, monkeypatch):
     whole = config_for(colors, tmp_path / "a.h5", weight_penalty=0.5, clip_norm=0.1)
@@ -469,6 +468,7 @@ def test_a_damaged_model_of_ours_is_refused(own_model, tmp_path, damage):
         taken(path)
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_command_goes_on_from_a_model_of_ours(own_model, colors, tmp_path, capsys):
     path, model = own_model
     flags = [
