@@ -23,6 +23,11 @@ SMALL = NetworkConfig(
 )
 
 
+@pytest.fixture(autouse=True)
+def same_weights_each_time():
+    keras.utils.set_random_seed(0)
+
+
 def random_images(size):
     return np.random.default_rng(7).integers(0, 256, (2, size, size, 3)).astype(np.float32)
 
@@ -91,7 +96,8 @@ def test_pixels_and_weights_are_those_of_keras(tmp_path, name):
     assert np.abs(wanted[0] - wanted[1]).max() > 0.05 * np.abs(wanted).max()
     model = build_network(replace(config, weights=str(tmp_path / "weights.h5"), normalisation=None))
     got = keras.Model(model.input, model.get_layer("pooled").output).predict_on_batch(images)
-    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+    # EfficientNet makes up to 1e-3 of a change of 1e-7 in its pixels. Images differ by 0.6 and more.
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=0.01 * np.abs(wanted).max())
 
 
 # One of each family: its other members repeat the same layers more often.
