@@ -17,7 +17,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 demo: install
 	$(BIN)/python -m deep_ranking demo
 
-# All default tests: offline, under two minutes.
+# All default tests: offline, under three minutes on two cores.
 test: install
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
