@@ -310,3 +310,14 @@ def test_a_damaged_table_is_an_error_in_one_line(table, file):
         damaged.change(),
     ):
         damaged.remove_others()
+
+
+@pytest.mark.parametrize("value", [None, "text", 1 << 70])
+def test_a_row_that_a_damaged_index_gives_is_refused(tmp_path, monkeypatch, value):
+    """SQLite trusts its own index, so one with a flipped bit gives what the query excludes."""
+    table = ImageTable(tmp_path / "images.sqlite", writable=True)
+    monkeypatch.setattr(table, "num_rows_needed", lambda: 3)
+    monkeypatch.setattr(table, "_select", lambda *_: iter([(0,), (value,), (2,)]))
+    with pytest.raises(InputError, match="an invalid row number"):
+        table.rows()
+    table.close()

@@ -112,7 +112,12 @@ class ImageTable:
         """Return the rows in use, each once, in rising order: int64 (rows,)."""
         self.num_rows_needed()  # checks them
         found = self._select("SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row")
-        return np.fromiter((row for (row,) in found), np.int64)
+        try:
+            return np.fromiter((row for (row,) in found), np.int64)
+        except InputError:
+            raise
+        except (TypeError, ValueError, OverflowError):  # a damaged index may give NULL all the same
+            raise self._damaged("an invalid row number") from None
 
     def images(self) -> Iterator[GalleryImage]:
         """Yield all images that can be found, by path."""
