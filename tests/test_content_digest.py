@@ -191,3 +191,9 @@ def test_old_entries_are_forgotten(files, cache, monkeypatch):
     with sqlite3.connect(cache / TABLE) as base:
         assert base.execute("SELECT COUNT(*) FROM contents").fetchone() == (1,)
     base.close()
+
+
+def test_a_path_that_no_file_can_have_is_returned_as_an_error(files):
+    found, _ = digests([files[0], "a\0b.png", files[1]])
+    assert isinstance(found[1], InputError) and "null byte" in str(found[1])
+    assert [found[0], found[2]] == expected(files[:2])

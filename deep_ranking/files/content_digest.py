@@ -93,6 +93,8 @@ def content_digests(
             return error, None
         except OSError as error:
             return InputError(f"{path}: cannot be read ({error.strerror or error})"), None
+        except ValueError as error:  # a zero in the path
+            return InputError(f"{path}: cannot be read ({error})"), None
         return digest, after if before == after else None
 
     with (

@@ -79,7 +79,7 @@ def unpack(
         raise InputError(f"{archive}: refused: {error}") from None
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputError(f"{archive}: broken or cut archive ({error}); get it again") from None
-    except (NotImplementedError, RuntimeError) as error:  # zipfile does not support it
+    except (NotImplementedError, RuntimeError) as error:  # from zipfile: encrypted, odd compression
         raise InputError(f"{archive}: cannot be unpacked ({error})") from None
     return num_files
 
