@@ -194,6 +194,6 @@ def test_old_entries_are_forgotten(files, cache, monkeypatch):
 
 
 def test_a_path_that_no_file_can_have_is_returned_as_an_error(files):
-    found, _ = digests([files[0], "a\0b.png", files[1]])
+    found, _ = digests([files[0], files[0].with_name("a\0b.png"), files[1]])
     assert isinstance(found[1], InputError) and "null byte" in str(found[1])
     assert [found[0], found[2]] == expected(files[:2])
