@@ -12,6 +12,7 @@ from deep_ranking.files.row_store import RowStore
 
 WIDTH = 3
 RECORD_BYTES = 40  # a key of 32 bytes, and a count of 8
+BLOCK_BYTES = 40  # a count of 8 bytes, and a checksum of 32
 
 
 def key(number):
@@ -135,6 +136,20 @@ def test_a_torn_end_that_is_longer_is_cut_off(tmp_path, name):
     assert_holds(store, 1, 2)
     store.extend([block(3)])
     assert_holds(store, 1, 2, 3)
+
+
+@pytest.mark.parametrize("blocks", [[], [(1, 2), (3,)]])
+def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path, blocks):
+    store = open_store(tmp_path)
+    store.extend([block(*numbers) for numbers in blocks])
+    for name in ("vectors.bin", "keys.bin", "blocks.bin"):
+        with (tmp_path / name).open("ab") as file:
+            file.write(bytes(1000))
+    held = [number for numbers in blocks for number in numbers]
+    assert_holds(store, *held)
+    store.extend([block(4)])
+    assert_holds(store, *held, 4)
+    assert (tmp_path / "blocks.bin").stat().st_size == BLOCK_BYTES * (len(blocks) + 1)
 
 
 def test_a_block_that_cannot_be_computed_leaves_those_before(tmp_path):

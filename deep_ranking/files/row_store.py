@@ -189,7 +189,7 @@ class RowStore:
         # A block has a row at least. One more may have been written before a run was stopped.
         num_blocks = min(self._blocks.stat().st_size // BLOCK.itemsize, count + 1)
         blocks = _mapped(self._blocks, BLOCK, (num_blocks,))
-        ends = np.array(blocks["end"])
+        ends = np.trim_zeros(np.array(blocks["end"]), "b")  # a power cut may leave zeros at the end
         blocks = blocks[: int(np.searchsorted(ends, count, side="right"))]
         if len(blocks) and not (ends[0] > 0 and (ends[1:] > ends[:-1])[: len(blocks) - 1].all()):
             raise InputError(
