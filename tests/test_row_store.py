@@ -7,7 +7,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, row_store
 from deep_ranking.files.row_store import RowStore
 
 WIDTH = 3
@@ -203,8 +203,27 @@ def test_blocks_out_of_order_are_damage(tmp_path):
     store.extend([block(1, 2), block(3), block(4)])
     flip(tmp_path / "blocks.bin", 0, 3)  # its end: 10 instead of 2
     for use in (store.rows, lambda: store.extend([block(5)])):
-        with pytest.raises(InputError, match="not in order"):
+        with pytest.raises(InputError, match="not in order; remove this file, and the next rows"):
             use()
+    (tmp_path / "blocks.bin").unlink()  # the remedy
+    assert_holds(store, 1, 2, 3, 4)
+    store.extend([block(5)])
+    assert_holds(store, 1, 2, 3, 4, 5)
+    flip(tmp_path / "vectors.bin", 0)
+    assert store.rows().damaged().tolist() == [0, 1]
+
+
+def test_keys_of_which_none_ends_a_block_are_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_store, "MAX_TORN_ROWS", 2)
+    store = open_store(tmp_path)
+    store.extend([block(1, 2), block(3, 4)])
+    flip(tmp_path / "keys.bin", 3 * RECORD_BYTES + 32)  # the end of the last row
+    for use in (store.rows, lambda: store.extend([block(5)])):
+        with pytest.raises(InputError, match="ends a block; remove this file to compute all"):
+            use()
+    (tmp_path / "keys.bin").unlink()  # the remedy
+    store.extend([block(5)])
+    assert_holds(store, 5)
 
 
 def test_a_store_without_checksums_gets_them_when_it_grows(tmp_path):
@@ -219,6 +238,19 @@ def test_a_store_without_checksums_gets_them_when_it_grows(tmp_path):
     flip(tmp_path / "vectors.bin", 0)
     with pytest.raises(InputError, match="rows 0 to 1"):
         store.rows()[0]
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_a_flipped_end_does_not_keep_a_store_without_checksums_from_growing(tmp_path, row):
+    store = open_store(tmp_path)
+    store.extend([block(1, 2), block(3, 4), block(5)])
+    (tmp_path / "blocks.bin").unlink()  # as earlier versions leave it
+    flip(tmp_path / "keys.bin", row * RECORD_BYTES + 32, 6)
+    store.extend([block(6)])
+    assert_holds(store, 1, 2, 3, 4, 5, 6)
+    flip(tmp_path / "vectors.bin", row * store.row_bytes)
+    damaged = {0: [0, 1], 1: [0, 1, 2, 3], 2: [2, 3], 3: [2, 3, 4]}  # a lost end joins two blocks
+    assert store.rows().damaged().tolist() == damaged[row]
 
 
 def test_a_checksum_without_keys_is_of_a_block_that_was_never_finished(tmp_path):

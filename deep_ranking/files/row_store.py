@@ -9,7 +9,7 @@ blocks.bin  for each block the number of rows at its end, u64, and the SHA-256 o
 
 Rows are only appended, a block at a time: first the rows, then their checksum, then their keys. A
 run that is stopped at any instant leaves whole blocks. What is torn is ignored, and the next run
-cuts it off. Stores of earlier versions have no blocks.bin: their rows are trusted, and get
+cuts it off. A store without blocks.bin, as earlier versions leave it, is trusted, and gets
 checksums when the next rows are appended.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from deep_ranking.files.array_types import Float32Array, FloatArray
+from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.stored_rows import StoredRows, checksum
 from deep_ranking.files.words import byte_size
@@ -171,13 +171,13 @@ class RowStore:
         count = min(count, self._rows.stat().st_size // self.row_bytes)
         records = _mapped(self._keys, RECORD, (count,))
         begin = max(0, count - MAX_TORN_ROWS)
-        whole = np.flatnonzero(records["end"][begin:] == np.arange(begin + 1, count + 1))
-        if not len(whole) and begin:
+        ends = _block_ends(records, begin)
+        if not len(ends) and begin:
             raise InputError(
                 f"{self._keys}: damaged: none of its last {MAX_TORN_ROWS:,} rows ends a block; "
-                f"{self._remedy}"
+                "remove this file to compute all rows again"
             )
-        return records[: begin + whole[-1] + 1 if len(whole) else 0]
+        return records[: ends[-1] if len(ends) else 0]
 
     def _checked_blocks(self, count: int) -> npt.NDArray[np.void]:
         """Return what blocks.bin holds of the first `count` rows.
@@ -193,7 +193,8 @@ class RowStore:
         blocks = blocks[: int(np.searchsorted(ends, count, side="right"))]
         if len(blocks) and not (ends[0] > 0 and (ends[1:] > ends[:-1])[: len(blocks) - 1].all()):
             raise InputError(
-                f"{self._blocks}: damaged: its blocks are not in order; {self._remedy}"
+                f"{self._blocks}: damaged: its blocks are not in order; remove this file, and the "
+                "next rows written make it anew"
             )
         return blocks
 
@@ -203,14 +204,20 @@ class RowStore:
         """Yield checksums of the blocks that have none, as earlier versions left them."""
         begin = int(checked["end"][-1]) if len(checked) else 0
         rows = self._mapped_rows(len(records))
-        while begin < len(records):
-            end = int(records["end"][begin])
-            if not begin < end <= len(records):
-                raise InputError(
-                    f"{self._keys}: damaged: row {begin:,} is in no block; {self._remedy}"
-                )
+        for end in _block_ends(records, begin).tolist():
             yield _block(end, records[begin:end], rows[begin:end])
             begin = end
+
+
+def _block_ends(records: npt.NDArray[np.void], begin: int) -> Int64Array:
+    """Return the number of rows at the end of each block from row `begin` on.
+
+    Only the last row of a block says so. Where that row is damaged, its block and the next count as
+    one; damage to the same number of other rows does no harm.
+    """
+    numbers = np.arange(begin + 1, len(records) + 1)
+    ends: Int64Array = numbers[records["end"][begin:] == numbers]
+    return ends
 
 
 def _block(end: int, records: npt.NDArray[np.void], rows: FloatArray) -> bytes:
