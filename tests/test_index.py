@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import faiss
@@ -506,6 +507,37 @@ def test_an_open_index_outlives_its_file(tmp_path, data):
     with atomic_path(index._file) as temporary:
         temporary.write_bytes(b"another")
     assert_nearest(index.search(queries, 20), embeddings, rows, queries, 20)
+
+
+def replacing(contents, file, read):
+    """`faiss.read_index`, but before each call the file is replaced by the next of `contents`."""
+
+    def replaced(*arguments):
+        content = next(contents, None)
+        if content is not None:
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(content)
+        return read(*arguments)
+
+    return replaced
+
+
+@clustering
+def test_a_file_that_is_replaced_while_it_is_read(kind, tmp_path, data, monkeypatch):
+    monkeypatch.setattr(file_checksums, "PART_BYTES", 512)
+    embeddings, rows, queries = data
+    file = tmp_path / "index.faiss"
+    built(kind, tmp_path, embeddings, rows)
+    whole = file.read_bytes()
+    file.unlink()
+    built(kind, tmp_path, embeddings, rows[:100])
+    read = faiss.read_index
+    monkeypatch.setattr(faiss, "read_index", replacing(iter([whole]), file, read))
+    found = kind(file, probes=10_000).search(queries, 20)
+    assert_nearest(found, embeddings, rows, queries, 20)
+    monkeypatch.setattr(faiss, "read_index", replacing(itertools.repeat(whole), file, read))
+    with pytest.raises(InputError, match=r"index\.faiss: replaced 10 times while it was read"):
+        kind(file)
 
 
 def recall_by_hand(embeddings, rows, query_rows, found, count):

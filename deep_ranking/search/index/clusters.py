@@ -43,6 +43,7 @@ NUM_ITERATIONS = 10
 RECLUSTER_FACTOR = 2
 ENDING = struct.Struct("<16sQ")
 NUMBER_BYTES = 8  # of the number of a member, which follows the vectors of its cluster
+MAX_TRIES = 10  # to read a file that is replaced meanwhile
 REMEDY = "remove it and run `index` again, which only rebuilds this file"
 
 
@@ -189,6 +190,16 @@ class ClusterIndex(Index):
         self._open()
 
     def _read(self, flags: int) -> Any:
+        for _ in range(MAX_TRIES):
+            index = self._read_unless_replaced(flags)
+            if index is not None:
+                return index
+        raise InputError(
+            f"{self._file}: replaced {MAX_TRIES} times while it was read; try again later"
+        )
+
+    def _read_unless_replaced(self, flags: int) -> Any:
+        """Check and read the index; return None if another process replaced the file meanwhile."""
         refused = InputError(
             f"{self._file}: cut off, damaged, or no index of kind {self.kind}; {REMEDY}"
         )
@@ -202,13 +213,16 @@ class ClusterIndex(Index):
                     raise refused
                 handle.seek(0)
                 self._members_begin = check_layout(handle, size)
-            # Earlier versions wrote no checksums.
-            self._parts = CheckedParts(self._file, size) if has_checksums else None
-            # What precedes the members is read at every search; without a mapping, all is read.
-            end = np.array([self._members_begin if flags else size])
-            if self._parts is not None and not self._parts.are_whole(np.array([0]), end):
-                raise refused
-            index = faiss.read_index(str(self._file), flags)
+                # Earlier versions wrote no checksums.
+                self._parts = CheckedParts(handle, size) if has_checksums else None
+                # What precedes the members is read at every search; without a mapping, all is read.
+                end = np.array([self._members_begin if flags else size])
+                if self._parts is not None and not self._parts.are_whole(np.array([0]), end):
+                    raise refused
+                index = faiss.read_index(str(self._file), flags)
+                # faiss opens the path by itself, so it may have read another file than was checked.
+                if not os.path.samestat(os.fstat(handle.fileno()), self._file.stat()):
+                    return None
         except (RuntimeError, OSError, ValueError, struct.error):
             raise refused from None
         if not isinstance(index, faiss.IndexIVFFlat):

@@ -6,6 +6,7 @@ They follow the content: the SHA-256 of each mebibyte of it, then the SHA-256 of
 import hashlib
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -34,15 +35,15 @@ class CheckedParts:
     """The parts of a file, each of which is checked once.
 
     Args:
-        file: the file.
+        file: the file, open for reading.
         size: bytes of its content, which its checksums follow.
 
     Raises:
         ValueError: the checksums themselves are damaged.
     """
 
-    def __init__(self, file: Path, size: int) -> None:
-        # The mapping outlives a file that is replaced meanwhile, as faiss's own does.
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        # The mapping outlives a file that is closed or replaced, as faiss's own does.
         self._bytes = np.memmap(file, np.uint8, "r")
         self._size = size
         end = size + checksums_bytes(size)
