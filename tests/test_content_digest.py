@@ -1,5 +1,6 @@
 import hashlib
 import os
+import pwd
 import sqlite3
 import threading
 
@@ -161,7 +162,7 @@ def test_a_table_of_another_version_is_begun_anew(files, cache):
     assert digests(files)[1] == []
 
 
-@pytest.mark.parametrize("obstacle", ["file", "folder", "pipe", "locked"])
+@pytest.mark.parametrize("obstacle", ["file", "folder", "pipe", "locked", "long name"])
 def test_without_a_table_every_file_is_read(files, cache, obstacle, monkeypatch):
     monkeypatch.setattr(content_digest, "SECONDS_TO_WAIT", 0.1)
     if obstacle == "file":
@@ -172,6 +173,8 @@ def test_without_a_table_every_file_is_read(files, cache, obstacle, monkeypatch)
         (cache / TABLE).mkdir()
     if obstacle == "pipe":
         os.mkfifo(cache / TABLE)
+    if obstacle == "long name":  # asking for it is an error, as in a folder that may not be entered
+        monkeypatch.setenv("DEEP_RANKING_CACHE", str(cache / ("x" * 300)))
     if obstacle == "locked":
         digests(files[:1])
         other = sqlite3.connect(cache / TABLE)
@@ -180,6 +183,16 @@ def test_without_a_table_every_file_is_read(files, cache, obstacle, monkeypatch)
         assert digests(files) == (expected(files), files)
     if obstacle == "locked":
         other.close()
+
+
+def test_without_a_home_every_file_is_read(files, tmp_path, monkeypatch):
+    for name in ("DEEP_RANKING_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # as of a user whom nobody added
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert digests(files) == (expected(files), files)
+    assert [each.name for each in tmp_path.iterdir()] == ["photos"]
 
 
 def test_old_entries_are_forgotten(files, cache, monkeypatch):

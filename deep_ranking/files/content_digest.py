@@ -127,10 +127,13 @@ class KnownContents:
         self._base: sqlite3.Connection | None = None
         self._has_forgotten = False
         named = os.environ.get("DEEP_RANKING_CACHE")
-        folder = Path(named or platformdirs.user_cache_dir("deep_ranking", appauthor=False))
-        with suppress(OSError):
+        # Asking for a file in a folder that may not be entered is an error. Without a home,
+        # platformdirs raises one, or leaves a ~, at which `expanduser` does.
+        with suppress(OSError, RuntimeError):
+            folder = Path(named or platformdirs.user_cache_dir("deep_ranking", appauthor=False))
+            folder = folder.expanduser()
             folder.mkdir(parents=True, exist_ok=True)
-        self._open(folder / TABLE)
+            self._open(folder / TABLE)
 
     def _open(self, file: Path) -> None:
         """Open the table; begin it anew where it is damaged or of another version."""
