@@ -195,6 +195,20 @@ def test_without_a_home_every_file_is_read(files, tmp_path, monkeypatch):
     assert [each.name for each in tmp_path.iterdir()] == ["photos"]
 
 
+def test_an_inode_may_have_any_number(files, monkeypatch):
+    def numbered(ask):
+        def answer(*arguments, **options):
+            kind, (values, others) = ask(*arguments, **options).__reduce__()
+            return kind((values[0], values[1] | 1 << 63, *values[2:]), others)
+
+        return answer
+
+    for name in ("stat", "fstat"):
+        monkeypatch.setattr(os, name, numbered(getattr(os, name)))
+    assert digests(files) == (expected(files), files)
+    assert digests(files) == (expected(files), [])
+
+
 def test_old_entries_are_forgotten(files, cache, monkeypatch):
     digests(files)
     now = content_digest.time.time()

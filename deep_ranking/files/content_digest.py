@@ -36,6 +36,8 @@ SETTLED_SECONDS = 3.0
 """A file that changed less than this before it was hashed may change again unseen: file systems
 tell times apart by up to two seconds."""
 DAYS_KEPT = 365
+MAX_INTEGER = (1 << 63) - 1
+"""Of SQLite. Some file systems number inodes up to twice that."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS contents (
@@ -219,4 +221,5 @@ def _key(path: PathLike) -> bytes:
 
 
 def _status(status: os.stat_result) -> Status:
-    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+    inode = status.st_ino & MAX_INTEGER
+    return status.st_size, status.st_mtime_ns, inode, status.st_ctime_ns
