@@ -3,6 +3,7 @@ import os
 import pwd
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -145,7 +146,18 @@ def test_more_files_than_one_transaction_holds(files, monkeypatch):
     assert digests(files) == (expected(files), [])
 
 
-@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + bytes(4000)])
+def misspelt_schema():
+    """A database that SQLite refuses with a message that is not UTF-8."""
+    with closing(sqlite3.connect(":memory:")) as base:
+        base.execute("CREATE TABLE spelt (a)")
+        return base.serialize().replace(b"TABLE", b"TABEL").replace(b"spelt", b"\xffpelt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no database", b"SQLite format 3\0" + bytes(4000), misspelt_schema()],
+    ids=["empty", "text", "zeros", "not UTF-8"],
+)
 def test_a_damaged_table_is_begun_anew(files, cache, content):
     cache.mkdir()
     (cache / TABLE).write_bytes(content)

@@ -156,7 +156,7 @@ class KnownContents:
             except sqlite3.OperationalError:  # locked, read-only, or the disk is full
                 base.close()
                 return
-            except sqlite3.DatabaseError:
+            except (sqlite3.DatabaseError, UnicodeDecodeError):  # its message may not be UTF-8
                 base.close()
                 with suppress(OSError):
                     file.unlink()
