@@ -31,6 +31,7 @@ from deep_ranking.search.collection import (
     sync,
     syncing,
 )
+from deep_ranking.search.collection.merging import merge
 
 SIZE, DIMENSION, BATCH = 32, 6, 4
 MIX = np.random.default_rng(5).normal(size=(48, DIMENSION))
@@ -779,6 +780,21 @@ def test_a_flipped_bit_is_named_and_mended(collection, root):
     assert len(collection.embeddings()[collection.rows()]) == 8
     # Of the rows in the damaged block none is in use.
     assert not set(collection.store.rows().damaged()) & set(collection.rows())
+
+
+def test_a_mended_collection_is_merged_and_not_mended_again(tmp_path, root):
+    part = collection_of(tmp_path / "part", root, shard=(1, 1))
+    synced(part)
+    (root / "cat/2.png").unlink()  # its row is in the first batch, and is not computed again
+    file = part.folder / "embeddings.bin"
+    file.write_bytes(b"damaged!" + file.read_bytes()[8:])
+    report = synced(part, checksum=True)
+    assert report.num_damaged == report.num_embedded == BATCH - 1
+    assert synced(part, checksum=True).num_damaged == 0
+    whole = merge([part], tmp_path / "whole")
+    assert_right(whole, root)
+    assert whole.rows().tolist() == list(range(7))
+    assert not len(whole.store.rows().damaged())
 
 
 def test_nothing_is_hashed_twice(collection, root, monkeypatch):

@@ -9,7 +9,6 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray
-from deep_ranking.files.row_store import RowStore
 from deep_ranking.search.collection.folder import SETTINGS, Collection
 from deep_ranking.search.collection.syncing import assign_rows, pending_of
 
@@ -42,10 +41,10 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
         whole = Collection.make(output, settings, parts[0].model, is_complete=False)
     store = whole.store
     store.check_space(
-        sum(len(part.store) for part in parts) - len(store), "choose another --output"
+        sum(len(part.rows()) for part in parts) - len(store), "choose another --output"
     )
     for part in parts:
-        store.extend(_missing(part.store, set(store.keys())))
+        store.extend(_missing(part, set(store.keys())))
     with closing(whole.images(writable=True)) as images:
         with images.change():
             images.clear()
@@ -91,10 +90,13 @@ def check_shards(parts: Sequence[Collection]) -> None:
         )
 
 
-def _missing(store: RowStore, known: set[bytes]) -> Iterator[tuple[list[bytes], FloatArray]]:
-    """Yield the keys and rows that are not known, some thousands at a time."""
-    keys, rows = store.keys(), store.rows()
-    missing = [row for row, key in enumerate(keys) if key not in known]
+def _missing(part: Collection, known: set[bytes]) -> Iterator[tuple[list[bytes], FloatArray]]:
+    """Yield the keys and rows that are in use and not known, some thousands at a time.
+
+    Rows that are not in use may be damaged: `index --checksum` mends an image, not its old row.
+    """
+    keys, rows = part.store.keys(), part.embeddings()
+    missing = [row for row in part.rows().tolist() if keys[row] not in known]
     for begin in range(0, len(missing), ROWS_AT_ONCE):
-        part = missing[begin : begin + ROWS_AT_ONCE]
-        yield [keys[row] for row in part], np.asarray(rows[part])
+        block = missing[begin : begin + ROWS_AT_ONCE]
+        yield [keys[row] for row in block], np.asarray(rows[block])

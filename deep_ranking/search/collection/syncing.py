@@ -94,6 +94,8 @@ def sync(
         _record_contents(images, root, found if checksum else changed, trust_table=not checksum)
         with images.change():
             num_removed = images.remove_others()
+            # A row that no image uses any more stays damaged, and nothing is embedded for it.
+            num_damaged = len(np.intersect1d(damaged, images.rows())) if len(damaged) else 0
             images.forget_rows(damaged.tolist(), begin=len(collection.store))
         # For an earlier sync that was stopped, and for images that come back.
         assign_rows(images, collection, try_again=True, damaged=set(damaged.tolist()))
@@ -105,7 +107,7 @@ def sync(
             num_known=num_known,
             num_removed=num_removed,
             num_unlistable=num_unlistable,
-            num_damaged=len(damaged),
+            num_damaged=num_damaged,
             broken=images.broken(),
         )
 
