@@ -31,6 +31,7 @@ from deep_ranking.search.collection import (
     sync,
     syncing,
 )
+from deep_ranking.search.collection import folder as collection_folder
 from deep_ranking.search.collection.merging import merge
 
 SIZE, DIMENSION, BATCH = 32, 6, 4
@@ -567,6 +568,22 @@ def test_missing_files_are_told(collection, name):
     assert str(collection.folder) in str(caught.value)
     assert ("no index here" if name == "collection.json" else name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("vanishing", ["collection.json", ""])
+def test_an_index_that_vanishes_while_it_is_opened_is_told(collection, monkeypatch, vanishing):
+    check = collection_folder._check_own_files
+
+    def vanish(path):
+        if vanishing:
+            (path / vanishing).unlink()
+        else:
+            path.rename(path.with_name("moved"))
+        check(path)
+
+    monkeypatch.setattr(collection_folder, "_check_own_files", vanish)
+    with pytest.raises(InputError, match="no index here; make one with"):
+        Collection.open(collection.folder)
 
 
 def test_no_folder(tmp_path):

@@ -73,6 +73,7 @@ class Settings:
         """Read the settings that `Collection` wrote.
 
         Raises:
+            FileNotFoundError: there is no such file.
             InputError: the file is something else, or of a newer version.
         """
         text = read_text_file(file, hint="index the images anew")
@@ -140,13 +141,17 @@ class Collection:
         """
         folder = Path(folder)
         file = folder / SETTINGS
+        missing = InputError(
+            f"{folder}: no index here; make one with: python -m deep_ranking index --model M "
+            f"--images DIR --output {folder}"
+        )
         if not folder.is_dir() or not file.is_file():
-            raise InputError(
-                f"{folder}: no index here; make one with: python -m deep_ranking index --model M "
-                f"--images DIR --output {folder}"
-            )
-        _check_own_files(folder)
-        settings = Settings.read(file)
+            raise missing
+        try:
+            _check_own_files(folder)
+            settings = Settings.read(file)
+        except FileNotFoundError:  # removed meanwhile
+            raise missing from None
         for name in (MODEL, IMAGES):
             if not (folder / name).is_file():
                 raise InputError(f"{folder}: has no {name}; index the images anew")
