@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Tests start many programs: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-slow test-real test-milvus milvus-server torture options lint types layers check clean
 
 install: $(VENV)/installed

@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import atexit
 import gc
 import os
 import signal
@@ -13,6 +14,16 @@ from PIL import Image
 # A shared machine may be slow at any moment, and a test that failed must fail again.
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
+
+# The tests compute little: threads that share it cost more than they save, and each processor has a
+# test of its own. Programs that tests start inherit this.
+for library in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(library, "1")
+
+# TensorFlow keeps the iterators of failed trainings. When Python ends, it waits for their threads,
+# and xdist for the process: 15 seconds. Of what ends a process, Python runs this last.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    atexit.register(os._exit, 0)
 
 # Keras makes many objects: with Python's own threshold, collecting them takes a tenth of the time.
 gc.set_threshold(10_000)

@@ -586,6 +586,13 @@ def test_an_index_that_vanishes_while_it_is_opened_is_told(collection, monkeypat
         Collection.open(collection.folder)
 
 
+def test_a_journal_that_vanishes_while_files_are_listed_is_no_fault(collection, monkeypatch):
+    journal = collection.folder / "images.sqlite-journal"
+    listed = [*collection.folder.iterdir(), journal]
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(listed))
+    Collection.open(collection.folder)
+
+
 def test_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("missing", "file"):
