@@ -293,6 +293,17 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
     assert set(made) == set(expected_tiny()) | {"split.csv", "dataset.json"}
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_what_lies_where_a_run_works_is_cleared_away(tmp_path, is_link):
+    (tmp_path / "other").mkdir()
+    work = tmp_path / ".x.making" / "work"
+    work.parent.mkdir()
+    work.symlink_to(tmp_path / "other") if is_link else work.write_bytes(b"")
+    (tmp_path / "a.zip").write_bytes(TINY)
+    prepare(CATALOGUE["tiny-imagenet"], tmp_path / "x", archive=tmp_path / "a.zip")
+    assert sorted(os.listdir(tmp_path)) == ["a.zip", "other", "x"]
+
+
 def test_a_full_disk_is_one_line_with_the_folder(tmp_path, monkeypatch):
     (tmp_path / "a.zip").write_bytes(TINY)
 

@@ -124,6 +124,13 @@ def test_hard_by_an_index(capsys, tmp_path, nested):
             assert abs(query - negative) <= 14
 
 
+def test_hard_takes_a_model_or_an_index_as_the_flag_says(capsys, tmp_path, nested):
+    (tmp_path / "m.h5").write_bytes(b"")
+    arguments = ("--input_directory", nested, "--strategy", "hard", *FEW)
+    assert "not a folder" in error(capsys, *arguments, "--index", tmp_path / "m.h5")
+    assert "not a regular file" in error(capsys, *arguments, "--model", tmp_path)
+
+
 def test_consumer_to_shop(capsys, tmp_path):
     more = CONSUMER_TO_SHOP.replace("5\n", "6\n", 1) + CONSUMER_TO_SHOP.splitlines()[-1].replace(
         "id_4", "id_5"
@@ -253,6 +260,14 @@ def test_lists_that_contradict_themselves_leave_nothing_behind(capsys, tmp_path)
         (tmp_path / "l.csv").write_text(text)
         assert message in error(capsys, flag, tmp_path / "l.csv", "--output_directory", output)
         assert not output.exists()
+
+
+def test_two_splits_of_one_file_are_refused(capsys, tmp_path):
+    touch(tmp_path, "q.jpg", "r.jpg")
+    (tmp_path / "l.csv").write_text("path,label,split\nq.jpg,a,val\nr.jpg,a,validation\n")
+    line = error(capsys, "--partition", tmp_path / "l.csv", "--output_directory", tmp_path / "out")
+    assert "val and validation would both be written to validation_triplets.txt" in line
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_gap_that_no_pair_satisfies_ends_and_leaves_nothing_behind(capsys, tmp_path):

@@ -27,6 +27,7 @@ from deep_ranking.model.network import build_network
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.sampling.triplet_file import write_triplets
 from deep_ranking.training.run import train
+from deep_ranking.training.validation import make_validation
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16")
 
@@ -424,6 +425,8 @@ def test_weights_of_nan_end_the_run_even_after_the_last_step(folder, tmp_path):
         {"patience": 0},
         {"monitor": "accuracy"},
         {"monitor": "map_at_r"},
+        {"backbone_rate": None},
+        {"network": None},
     ],
 )
 def test_config_refuses_values_by_name(values, tmp_path):
@@ -431,6 +434,18 @@ def test_config_refuses_values_by_name(values, tmp_path):
         values = {"output": tmp_path / values["output"]}
     with pytest.raises(InputError, match=next(iter(values))):
         TrainConfig(**values)
+
+
+def test_a_model_of_nan_is_refused_on_few_triplets_too(folder, tmp_path):
+    lines = (folder / "triplets.txt").read_text().splitlines()
+    few = folder / "few.txt"
+    few.write_text(lines[0] + "\n")
+    validation = make_validation(config_for(folder, tmp_path / "m.h5", validation_triplets=few))
+    rows = np.eye(len(validation.paths), dtype=np.float32)
+    found, calibration = validation.measure(rows)
+    assert np.isfinite(found["val_loss"]) and calibration is None
+    with pytest.raises(InputError, match="not finite"):
+        validation.measure(np.full_like(rows, np.nan))
 
 
 def test_config_json_holds_every_setting(undisturbed):

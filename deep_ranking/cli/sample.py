@@ -216,6 +216,10 @@ def _check(
     if args.model and args.index:
         parser.error("give --model or --index, not both: each finds the nearest images")
     check_files_exist(args, "model", "index")
+    if args.model and not args.model.is_file():
+        raise InputError(f"{args.model}: not a regular file; --model expects an .h5 file")
+    if args.index and not args.index.is_dir():
+        raise InputError(f"{args.index}: not a folder; --index expects the folder of an index")
 
 
 def _shares(args: argparse.Namespace) -> list[float] | None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from deep_ranking.files import InputError
 
@@ -58,9 +58,12 @@ class Config:
     """Settings that are checked when the object is made."""
 
     def __post_init__(self) -> None:
-        """Check the choices; each subclass adds its own checks of all that needs no file."""
+        """Check choices, and for None; each subclass adds its checks of all that needs no file."""
+        types = get_type_hints(type(self))
         for each in fields(self):
             value, choices = getattr(self, each.name), each.metadata.get("choices")
+            if value is None and type(None) not in get_args(types[each.name]):
+                raise InputError(f"{each.name} must not be None")
             if choices is not None and value not in (*choices, each.default):
                 raise InputError(
                     f"{each.name} must be one of {', '.join(choices)}. Received: {value}"

@@ -110,10 +110,15 @@ def triplet_parts(
             raise InputError(f"split: there is no split {name}; there are {', '.join(there)}")
         if "/" in name:
             raise InputError(f"split {name}: a slash cannot be part of a file's name")
-    return {
-        STEMS.get(name, f"{name}_triplets"): data.select(data.splits == name)
-        for name in (there if names is None else names)
-    }
+    by_stem: dict[str, str] = {}
+    for name in there if names is None else names:
+        stem = STEMS.get(name, f"{name}_triplets")
+        if by_stem.setdefault(stem, name) != name:
+            raise InputError(
+                f"split: {by_stem[stem]} and {name} would both be written to {stem}.txt; rename "
+                "one, or take one of them"
+            )
+    return {stem: data.select(data.splits == name) for stem, name in by_stem.items()}
 
 
 def write_drawn_triplets(

@@ -8,6 +8,7 @@ import numpy as np
 
 from deep_ranking.config import TrainConfig
 from deep_ranking.datasets import LabelledImages, class_folders
+from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, IntArray
 from deep_ranking.losses import RankingLoss, make_metrics
 from deep_ranking.metrics import triplet_distances
@@ -48,6 +49,11 @@ class Validation(ABC):
         """
         skip = self.config.skip_broken
         whole = np.flatnonzero(~np.isnan(rows[:, 0])) if skip else np.arange(len(rows))
+        if not np.isfinite(rows[whole]).all():
+            raise InputError(
+                "the model's embeddings are not finite: its weights are damaged, or the learning "
+                "rate is too high"
+            )
         found, triplets = self._measure(rows, whole)
         found = {f"val_{name}": value for name, value in found.items()}
         if len(triplets) < MIN_PAIRS:

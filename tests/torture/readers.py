@@ -217,8 +217,8 @@ def _try_scripts(tally, folder, jobs):
 
 def reader(folder, seed, begin):
     """Read every case from a number on; a line of JSON for each."""
-    from deep_ranking.embedding.cached_features import content_digest
     from deep_ranking.files import InputError
+    from deep_ranking.files.content_digest import content_digest
     from deep_ranking.images import fitting_size, open_header, read_image
 
     for number, case in enumerate(cases(seed)):

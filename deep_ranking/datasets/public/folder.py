@@ -159,7 +159,9 @@ def _work_folder(folder: Path) -> Iterator[Path]:
     try:
         with FileLock(making / "lock", timeout=0):
             try:
-                if work.exists():  # an earlier run was killed
+                if work.is_symlink() or work.is_file():
+                    work.unlink()
+                elif work.exists():  # an earlier run was killed
                     shutil.rmtree(work)
                 work.mkdir()
                 yield work
