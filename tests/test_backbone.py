@@ -101,17 +101,12 @@ def test_pixels_and_weights_are_those_of_keras(tmp_path, name):
 
 
 # One of each family: its other members repeat the same layers more often.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
-        "mobilenet",
-        *(
-            pytest.param(each, marks=pytest.mark.slow)
-            for each in (
-                *("densenet121", "efficientnetb0", "efficientnetv2b0", "inceptionv3"),
-                *("mobilenetv2", "nasnetmobile", "resnet50", "resnet50v2", "vgg16", "xception"),
-            )
-        ),
+        *("densenet121", "efficientnetb0", "efficientnetv2b0", "inceptionv3", "mobilenet"),
+        *("mobilenetv2", "nasnetmobile", "resnet50", "resnet50v2", "vgg16", "xception"),
     ],
 )
 def test_a_model_file_of_a_backbone_opens_here_and_in_plain_keras(tmp_path, name):

@@ -482,7 +482,8 @@ def test_stopped_between_batches_goes_on_with_the_same_batches(
     assert_right(collection, root, {"cat/15.png"})
 
 
-@pytest.mark.parametrize("start", ["empty", pytest.param("synced before", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["empty", "synced before"])
 def test_killed_at_any_instant_the_next_sync_completes(tmp_path, root, collection, start):
     (root / "cat/15.png").write_text("no image")
     (root / "dog/15.png").write_bytes((root / "loose.png").read_bytes()[:60])

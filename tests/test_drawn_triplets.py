@@ -179,13 +179,14 @@ def weights_of(model):
     return np.concatenate([weight.numpy().ravel() for weight in model.weights])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.parametrize(
     "case",
     [
         ("hard", 1, {"resample_every": 2, "steps_per_epoch": 5}),
-        pytest.param(("hard", 2, {"resample_every": 2}), marks=pytest.mark.slow),
-        pytest.param(("out-of-class", 1, {"steps_per_epoch": 5}), marks=pytest.mark.slow),
+        ("hard", 2, {"resample_every": 2}),
+        ("out-of-class", 1, {"steps_per_epoch": 5}),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_result(flat, tmp_path, monkeypatch, case):
@@ -249,6 +250,7 @@ def test_hard_negatives_are_the_nearest_by_the_network_as_it_is(flat, tmp_path, 
         assert [set(row) for row in file["neighbours"][()].tolist()] == near[2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_neighbours_of_a_given_model_stay(flat, tmp_path, monkeypatch):
     first = config_for(flat, tmp_path / "first.h5", "out-of-class", {"epochs": 1, "batch_size": 24})
@@ -309,6 +311,7 @@ def test_another_folder_is_another_run(flat, folder, tmp_path, monkeypatch):
         train(replace(config, sampling=other), resume=True, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_a_run_goes_on_with_the_flags_that_it_began_with(flat, tmp_path, capsys):
     output = str(tmp_path / "m.h5")

@@ -453,6 +453,7 @@ def test_a_pruned_index_says_that_it_may_miss_some(make, tmp_path, capsys):
     assert printed.out.splitlines()[-1].startswith("1 group, 2 images, 1 could go")
 
 
+@pytest.mark.slow
 def test_it_runs_without_tensorflow(odd, tmp_path):
     code = (
         "import sys\nfrom deep_ranking.cli.main import main\n"

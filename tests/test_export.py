@@ -98,7 +98,7 @@ def embedded_by(usage, pixels):
 @pytest.mark.filterwarnings("ignore")  # those of onnxruntime and LiteRT
 @pytest.mark.parametrize(
     "format",
-    [pytest.param(each, marks=[pytest.mark.slow] * (each == "onnx")) for each in FORMATS],
+    [pytest.param(each, marks=[pytest.mark.slow] * (each != "savedmodel")) for each in FORMATS],
 )
 def test_an_export_gives_the_embeddings_for_any_batch(model, exported, format):
     path, done = exported(format)
@@ -343,6 +343,7 @@ def model_path(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_command(capfd, monkeypatch, tmp_path, model_path, image_tree_of_colors):
     def noisy(*arguments):
         os.write(2, b"Created a delegate.\n")

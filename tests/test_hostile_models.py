@@ -111,6 +111,7 @@ for path in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(sound, tmp_path):
     cases = [*models.BOMBS, BY_NAME["network of gigabytes"], BY_NAME["endless device"]]
     paths = [case.make(sound, tmp_path / f"{n}.h5") for n, case in enumerate(cases)]

@@ -94,10 +94,9 @@ def full_run(colors, tmp_path_factory):  # noqa: F811
         return config, train(config, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dense_network")
-@pytest.mark.parametrize(
-    "precision", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"]
-)
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_training_in_halves(colors, full_run, tmp_path, monkeypatch, precision):  # noqa: F811
     config = config_for(colors, tmp_path / "m.h5", network=STILL, gap=2.0, precision=precision)
     kinds, computed = [], []

@@ -319,6 +319,7 @@ def test_the_report_gives_the_figures_of_the_evaluation(report, images):
     assert f"<td>MAP@R</td><td>{mean:.3f}</td><td>{low:.3f} to {high:.3f}</td>" in report[0]
 
 
+@pytest.mark.slow
 def test_a_small_report_without_history_is_the_same_each_time(images, tmp_path):
     few = EmbeddedImages(images.paths[5:8], images.labels[5:8], images.embeddings[5:8])
     write_report(tmp_path / "few.html", evaluate(few), few)

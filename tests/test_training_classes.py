@@ -201,6 +201,7 @@ def test_held_back_classes_are_judged_and_not_trained_on(colors, tmp_path, capsy
     assert all(0 <= float(row["val_map_at_r"]) <= 1 for row in history)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_a_broken_image_is_named_or_left_out(tmp_path, write_colors, capsys):
     root = tmp_path / "colors"

@@ -155,6 +155,7 @@ def test_penalty_is_in_the_history_and_not_in_the_file(colors, tmp_path, monkeyp
         assert embedding["config"]["kernel_regularizer"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_a_run_with_penalty_and_clipping_goes_on_to_the_same_result(colors, tmp_path, monkeypatch):
     whole = config_for(colors, tmp_path / "a.h5", weight_penalty=0.5, clip_norm=0.1)
@@ -214,6 +215,7 @@ def test_plateau_lowers_the_rate(colors, tmp_path, monkeypatch, capsys, decay):
         assert "now 0.125 times what it was at first" in said[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_plateau_keeps_momentum_and_a_resumed_run_the_lower_rate(colors, tmp_path, monkeypatch):
     def config(name, epochs=4):
@@ -390,6 +392,7 @@ def test_xla_is_passed_on(colors, tmp_path, monkeypatch, xla, wanted):
     assert asked == [wanted]
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
 def test_a_run_compiled_by_xla_is_the_same_run(colors, tmp_path):
