@@ -27,11 +27,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Keras makes many objects: with Python's own threshold, collecting them takes a tenth of the time.
 gc.set_threshold(10_000)
+gc.disable()
 
 
 def pytest_collection_finish():
     """What was imported stays: it is not looked through at each collection of garbage."""
     gc.freeze()
+    gc.enable()
 
 
 # Names that broke earlier systems: commas, quotes, spaces, hyphens, letter case, inner folders.

@@ -69,16 +69,8 @@ def shaken(model, pixels):
 
 
 # Pixels of each kind, names that Keras only numbers, and a backbone that normalises by itself.
-@pytest.mark.parametrize(
-    "name",
-    [
-        "mobilenet",
-        *(
-            pytest.param(each, marks=pytest.mark.slow)
-            for each in ("efficientnetb0", "xception", "resnet50")
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnetb0", "xception", "resnet50"])
 def test_pixels_and_weights_are_those_of_keras(tmp_path, name):
     spec, config = BACKBONES[name], config_of(name)
     shape = (config.image_size, config.image_size, 3)

@@ -150,6 +150,7 @@ def test_is_kept_in_the_model_file(model_path):
         del file.attrs[CALIBRATION_ATTRIBUTE]
 
 
+@pytest.mark.slow
 def test_the_command_calibrates_and_compare_says_it(model_path, image_tree_of_colors, capsys):
     images = [str(path) for path in sorted(image_tree_of_colors.rglob("*.png"))[:2]]
     compare = ["-m", str(model_path), "-i1", images[0], "-i2", images[1]]

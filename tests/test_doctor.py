@@ -18,6 +18,7 @@ from deep_ranking.reports.doctor import estimate, findings, timing
 SIDE = 64
 CLASSES = ("ant", "bee", "cat")
 EACH = 8
+CACHED = ("--cache_features", "--train_from", "head")
 
 
 def picture(seed, size=(SIDE, SIDE)):
@@ -383,7 +384,10 @@ def test_a_file_that_the_disk_does_not_hold_stops_training(data, examined, monke
     [
         ("--epochs", "3"),
         pytest.param(("--batches", "classes", "--batch_size", "12"), marks=pytest.mark.slow),
-        ("--batches", "classes", "--batch_size", "12", "--cache_features", "--train_from", "head"),
+        pytest.param(
+            ("--batches", "classes", "--batch_size", "12", *CACHED),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_time_and_memory_are_measured_on_the_network(data, examined, monkeypatch, flags):

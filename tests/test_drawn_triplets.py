@@ -267,6 +267,7 @@ def test_neighbours_of_a_given_model_stay(flat, tmp_path, monkeypatch):
         assert_negatives_are_near(triplets, near)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_neighbours_that_are_not_those_of_the_run(flat, tmp_path, monkeypatch):
     config = config_for(
@@ -286,6 +287,7 @@ def test_neighbours_that_are_not_those_of_the_run(flat, tmp_path, monkeypatch):
         train(config, resume=True, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_broken_images_are_named_or_left_out(tmp_path, write_colors, capsys):
     root = tmp_path / "images"

@@ -114,6 +114,7 @@ def test_an_export_gives_the_embeddings_for_any_batch(model, exported, format):
     assert done.num_bytes == sum(len(each.read_bytes()) for each in files)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # TensorFlow's interpreter is deprecated
 def test_runtimes_before_litert_2_2_give_them_too(model, exported):
     if not hasattr(tf.lite, "Interpreter"):

@@ -330,6 +330,7 @@ def test_a_small_report_without_history_is_the_same_each_time(images, tmp_path):
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 
 
+@pytest.mark.slow
 def test_a_report_that_fails_leaves_nothing(images, tmp_path):
     gone = EmbeddedImages(
         [str(tmp_path / "gone.png"), *images.paths[1:]], images.labels, images.embeddings

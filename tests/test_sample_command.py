@@ -323,7 +323,7 @@ def pictures():
     return made
 
 
-@pytest.mark.parametrize("by", ["class", "item"])
+@pytest.mark.parametrize("by", [pytest.param("class", marks=pytest.mark.slow), "item"])
 @settings(max_examples=12, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 3), min_size=12, max_size=13),

@@ -334,6 +334,7 @@ def test_a_recipe_without_a_folder_asks_for_it(tmp_path, capsys):
     assert "--dataset" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_a_run_of_a_recipe_goes_on_without_naming_it(colors, tmp_path):
     output = str(tmp_path / "m.h5")

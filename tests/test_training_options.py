@@ -136,6 +136,7 @@ def test_penalty_pulls_each_step_by_its_gradient():
     np.testing.assert_array_equal(*[np.array(model.get_layer("frozen").kernel) for model in after])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_penalty_is_in_the_history_and_not_in_the_file(colors, tmp_path, monkeypatch):
     config = config_for(colors, tmp_path / "m.h5", weight_penalty=0.5, learning_rate=0.1)
@@ -321,6 +322,7 @@ def test_cosine_ends_at_the_last_epoch_whatever_the_first(colors, tmp_path, monk
     assert rates == pytest.approx([0.005, 0.0], abs=1e-7)  # half of two epochs, and all
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_a_start_between_judgements_is_judged_and_goes_on(colors, tmp_path, monkeypatch):
     config = config_for(
