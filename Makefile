@@ -20,13 +20,13 @@ $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 demo: install
 	$(BIN)/python -m deep_ranking demo
 
-# All default tests: offline, under three minutes on two cores.
+# All default tests: offline, under two minutes on two cores.
 test: install
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The tests that take longer; they need no data either.
 test-slow: install
-	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
+	$(BIN)/python -m pytest -m 'slow and not milvus' -n auto --dist worksteal
 
 # The tests on real images and weights: DEEP_RANKING_DATA names their folder.
 test-real: install

@@ -366,6 +366,7 @@ def body_of(content):
     return content[: clusters.ENDING.unpack(content[-clusters.ENDING.size :])[1]]
 
 
+@pytest.mark.slow
 @clustering
 def test_a_flipped_bit_is_named_before_it_is_read(kind, tmp_path, data, monkeypatch):
     monkeypatch.setattr(file_checksums, "PART_BYTES", 512)

@@ -165,6 +165,7 @@ def test_adds_and_removes(uri, make):
     check_search(opened, rows)
 
 
+@pytest.mark.slow
 def test_a_row_that_is_sent_twice_is_there_once(uri, make):
     index = held(make(uri), ALL[:100])
     index.update(MATRIX, ALL[50:150], NONE)
@@ -176,6 +177,7 @@ def test_a_row_that_is_sent_twice_is_there_once(uri, make):
     assert count["count(*)"] == 150
 
 
+@pytest.mark.slow
 def test_small_batches_and_pages(uri, make, monkeypatch):
     monkeypatch.setattr(milvus, "BATCH_BYTES", 4 * DIMENSION * 70)
     monkeypatch.setattr(milvus, "MOST_RESULTS", 50)
@@ -216,6 +218,7 @@ def test_within_gives_all_that_are_nearer(uri, make, radius):
         )
 
 
+@pytest.mark.slow
 def test_tells_what_is_more_than_milvus_gives(uri, make, monkeypatch):
     index = held(make(uri))
     monkeypatch.setattr(milvus, "MOST_RESULTS", 100)
@@ -238,6 +241,7 @@ def test_another_model_is_refused(uri, make):
     one_line(error, uri, name, "16", "8")
 
 
+@pytest.mark.slow
 def test_a_folder_finds_its_own_rows_wherever_it_is(uri, make, tmp_path):
     collection = make(uri)
     held(collection, ALL[:40])
@@ -251,6 +255,7 @@ def test_a_folder_finds_its_own_rows_wherever_it_is(uri, make, tmp_path):
     np.testing.assert_array_equal(moved.rows(), ALL[:40])
 
 
+@pytest.mark.slow
 def test_large_collections_get_a_graph(uri, make):
     matrix = unit_rows(3000, 32)
     collection = make(uri, matrix)
@@ -264,6 +269,7 @@ def test_large_collections_get_a_graph(uri, make):
     assert np.mean(hits) / 10 > 0.95
 
 
+@pytest.mark.slow
 def test_another_index_of_the_server_is_kept(uri, make):
     collection = make(uri)
     index = held(collection)
@@ -336,6 +342,7 @@ def test_a_server_that_comes_back_is_not_noticed(emptied, make, monkeypatch, cap
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_named(make, capfd, caplog):
     uri = f"http://127.0.0.1:{milvus_server.free_port()}"
     begin = time.monotonic()
