@@ -1,6 +1,7 @@
 """Run all parts, print what was tried and what became of it; exit code 1 if anything was wrong."""
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -48,6 +49,7 @@ def main():
         tally = Tally()
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+            os.environ["DEEP_RANKING_CACHE"] = str(Path(folder) / "cache")
             import_module(f"torture.{name}").run(tally, Path(folder), args.seed, **chosen)
         print(f"  {describe(tally)}; {time.monotonic() - start:.0f} s", flush=True)
         whole.add(tally)

@@ -218,16 +218,15 @@ def _try_scripts(tally, folder, jobs):
 def reader(folder, seed, begin):
     """Read every case from a number on; a line of JSON for each."""
     from deep_ranking.files import InputError
-    from deep_ranking.files.content_digest import content_digest
-    from deep_ranking.images import fitting_size, open_header, read_image
+    from deep_ranking.files.content_digest import content_digests
+    from deep_ranking.images import fitting_size, open_header, open_image, read_image
 
     for number, case in enumerate(cases(seed)):
         if number < begin:
             continue
         path = path_of(folder / "images", number, case)
         fitting_size([path], 224)
-        with contextlib.suppress(InputError):
-            content_digest(path)
+        list(content_digests([path], open_file=open_image))
         with contextlib.suppress(InputError), open_header(path):
             pass
         result = {"problem": None, "right": True, "megabytes": 0}
