@@ -25,6 +25,7 @@ from torture import children, forked
 from torture.children import Ended
 
 SECONDS = 180  # on a busy machine
+ENOUGH_SECONDS = 40  # after so long, a command gets no more of its kills
 NETWORK = ["--weights", "none", "--image_size", 32, "--hidden_size", 8, "--embedding_size", 8]
 OLD = b"what was there before\n"
 
@@ -36,7 +37,7 @@ class Command:
     Attributes:
         name: of the case.
         argv: command and arguments.
-        num_kills: how often to kill it.
+        num_kills: how often to kill it at most.
         result: what a finished run leaves in the folder that the command works in.
         check: raises AssertionError if, after a kill, something is not whole in that folder; gets
             what it noted after earlier kills, and the result of an undisturbed run.
@@ -97,10 +98,12 @@ class _Torture:
     lines: list[tuple[str, int, int]] = field(default_factory=list)
 
     def run(self):
-        command = self.command
+        command, began = self.command, time.monotonic()
         if not self._learn():
             return
         for number in range(0, command.num_kills, command.in_row):
+            if number and time.monotonic() - began > ENOUGH_SECONDS:
+                break
             self._attempt(min(command.in_row, command.num_kills - number), self._forked_kill)
         if command.num_real:
             self._begin()
