@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -42,30 +43,33 @@ def convert_fields(settings: Any) -> None:
     Traceback (most recent call last):
     deep_ranking.files.errors.InputError: hidden_layers must be an integer. Received: True (bool)
     """
-    types = get_type_hints(type(settings))
-    for each in dataclasses.fields(settings):
-        value = getattr(settings, each.name)
-        kinds = get_args(types[each.name]) or (types[each.name],)
+    for name, kinds in _kinds(settings.__class__).items():
+        value = getattr(settings, name)
         if value is None:
             if type(None) not in kinds:
-                raise InputError(f"{each.name} must not be None")
+                raise InputError(f"{name} must not be None")
             continue
         kind = next(kind for kind in kinds if kind is not type(None))
         try:
             converted = _converted(value, kind)
         except (TypeError, ValueError, OverflowError):
             wanted = NAMES.get(kind, f"a {kind.__name__}")
-            raise InputError(f"{each.name} must be {wanted}. Received: {shown(value)}") from None
-        object.__setattr__(settings, each.name, converted)
+            raise InputError(f"{name} must be {wanted}. Received: {shown(value)}") from None
+        object.__setattr__(settings, name, converted)
+
+
+@cache
+def _kinds(settings: type) -> dict[str, tuple[Any, ...]]:
+    """Return field -> the types that it may have."""
+    types = get_type_hints(settings)
+    names = [each.name for each in dataclasses.fields(settings)]
+    return {name: get_args(types[name]) or (types[name],) for name in names}
 
 
 def _converted(value: Any, kind: type) -> Any:
     """Return a value as `kind`; raise TypeError, ValueError or OverflowError if it is none."""
-    if (
-        isinstance(value, np.generic | np.ndarray)
-        and value.ndim == 0
-        and value.dtype.kind in "biuf"
-    ):
+    is_scalar = isinstance(value, np.generic | np.ndarray) and value.ndim == 0
+    if is_scalar and value.dtype.kind in "biuf":  # booleans, integers and floats
         value = float(value) if value.dtype.kind == "f" else value.item()
     if kind is bool and isinstance(value, bool):
         return value
