@@ -204,7 +204,7 @@ def test_later_settings_that_are_off_leave_the_key_of_a_view():
         "random_crop": 0.8,
         "rotation": 30.0,
         "shear": 0.2,
-        "shift": 2,
+        "shift": 2.0,  # as the flag gives it
         "vertical_flip": True,
         "zoom": 0.2,
     }

@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import json
 import os
 from types import SimpleNamespace
 
@@ -122,6 +123,35 @@ def test_settings_of_a_run_that_are_too_large(tmp_path, read):
         handle.truncate((1 << 20) + 1)
     said = message_of(read, path)
     assert "1,048,577 bytes are more than expected" in said and "--overwrite" in said
+
+
+@pytest.mark.parametrize("read", [flags_of_earlier_run, settings_of_earlier_run])
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        (None, "gap", "wide"),
+        (None, "gap", float("nan")),
+        (None, "epochs", True),
+        (None, "epochs", 2.5),
+        (None, "output", []),
+        (None, "shuffle", 1),
+        (None, "augmentation", 3),
+        (None, "network", None),
+        ("network", "image_size", "32"),
+        ("network", "hidden_layers", True),
+        ("sampling", "strategy", {"a": 1}),
+        ("augmentation", "zoom", [0.1]),
+        ("augmentation", "zoom", 7.0),
+    ],
+)
+def test_settings_of_a_run_that_are_of_another_type(tmp_path, read, part, name, value):
+    path = tmp_path / "x.run" / "config.json"
+    path.parent.mkdir()
+    settings = json.loads(TrainConfig(output=tmp_path / "x.h5").to_json())
+    (settings[part] if part else settings)[name] = value
+    path.write_text(json.dumps(settings))
+    said = f"{path}: not the settings of a run; start anew by --overwrite"
+    assert message_of(read, path) == said
 
 
 def test_record_of_a_data_set_that_is_too_large(tmp_path):

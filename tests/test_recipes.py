@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from deep_ranking.cli.main import run_command
-from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.config import NetworkConfig, SamplingConfig, TrainConfig
 from deep_ranking.config.recipes import RECIPES
+from deep_ranking.files import InputError
 from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.model.network import build_network
 
@@ -44,6 +45,80 @@ def test_says_what_it_gives_takes_and_how_to_run_it(name):
     assert recipe.name == name
     assert f"--recipe {name}" in recipe.command
     assert recipe.summary and recipe.gives and recipe.takes
+
+
+FLAGS = {
+    "laptop": {"image_size": 48, "epochs": 5, "rotation": 3.0},
+    "paper": {"triplets": "t.txt", "weights": "none", "gap": 0.5},
+    "fine-tune": {"backbone_size": 256, "validation_share": 0.5, "augment": False},
+    "blog": {},
+    "port": {"augment": False},
+    "retrieval": {"strategy": "hard", "num_neighbours": 7, "shear": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_call_and_command_make_the_same_settings(monkeypatch, image_tree_of_colors, name):
+    def as_flags(setting, value):
+        if isinstance(value, bool):
+            return [f"--{setting}" if value else f"--no-{setting}"]
+        return [f"--{setting}", str(value)]
+
+    settings = dict(FLAGS[name])
+    if "triplets" not in settings:
+        settings["dataset"] = str(image_tree_of_colors)
+    flags = [flag for each in settings.items() for flag in as_flags(*each)]
+    trained = []
+    monkeypatch.setattr(
+        "deep_ranking.training.run.train", lambda config, **_: trained.append(config)
+    )
+    assert run_command("train", ["--recipe", name, *flags]) == 0
+    called = TrainConfig.from_recipe(name, **settings)
+    assert trained == [called]
+    assert trained[0].to_json() == called.to_json()
+
+
+def test_laptop_chooses_sizes_by_the_images(image_tree_of_colors):
+    network = TrainConfig.from_recipe("laptop", dataset=image_tree_of_colors).network
+    assert (network.image_size, network.backbone_size) == (32, 64)  # the images have 16 pixels
+    network = TrainConfig.from_recipe(
+        "laptop", dataset=image_tree_of_colors, image_size=100
+    ).network
+    assert (network.image_size, network.backbone_size) == (100, 192)
+    assert TrainConfig.from_recipe("paper", dataset=image_tree_of_colors).network.image_size == 225
+
+
+def test_a_whole_part_replaces_that_of_the_recipe():
+    config = TrainConfig.from_recipe(
+        "retrieval",
+        network=NetworkConfig(image_size=64),
+        augmentation=None,
+        sampling=SamplingConfig(strategy="hard"),
+        dataset="d",
+    )
+    assert config.network == NetworkConfig(image_size=64)  # not a ResNet, as the recipe's
+    assert config.augmentation is None and config.sampling.strategy == "hard"
+    assert config.gap == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("lapptop", {}, r"^recipe must be one of blog, .*fine-tune\. Received: lapptop$"),
+        (["blog"], {}, r"^recipe must be one of"),
+        ("blog", {"epoch": 3}, r"^there is no setting epoch; known: augmentation, .*epochs, .*gap"),
+        ("blog", {"network": NetworkConfig(), "dropout": 0.0}, "give network or dropout, not both"),
+        ("blog", {"augmentation": None, "zoom": 0.1}, "give augmentation or zoom, not both"),
+        ("blog", {"network": {}}, r"network must be a NetworkConfig. Received: {} \(dict\)"),
+        ("laptop", {"image_size": "32", "dataset": "d"}, "image_size must be an integer"),
+        ("laptop", {"dataset": 3}, "dataset must be a path"),
+        ("laptop", {"dataset": "no/such"}, "no/such"),
+        ("laptop", {}, "batches of classes need a folder of classes"),
+    ],
+)
+def test_calls_that_are_refused(name, settings, said):
+    with pytest.raises(InputError, match=said):
+        TrainConfig.from_recipe(name, **settings)
 
 
 @pytest.mark.slow

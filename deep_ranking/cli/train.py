@@ -19,7 +19,6 @@ from deep_ranking.config import (
 )
 from deep_ranking.config.recipes import RECIPES, Recipe
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images, fitting_size
 from deep_ranking.images.augmentation import Augmentation
 
 DESCRIPTION = (
@@ -132,14 +131,11 @@ def set_recipe_as_defaults(
     parser.set_defaults(**dict.fromkeys(usual) | recipe.settings)
     args = parser.parse_args(argv)
     text = f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}; {recipe.gives}."
-    if recipe.max_image_size is not None and args.dataset:
-        if args.image_size is None:
-            paths = find_images(args.dataset).files()
-            usual["image_size"] = fitting_size(paths, recipe.max_image_size)
-        image_size = args.image_size or usual["image_size"]
-        usual["backbone_size"] = max(image_size, min(2 * image_size, recipe.max_backbone_size))
+    sizes = recipe.sizes(args.dataset, args.image_size)
+    if sizes:
+        usual |= sizes
         text += (
-            f"\nThe network sees images at {image_size} pixels, enlarged to "
+            f"\nThe network sees images at {usual['image_size']} pixels, enlarged to "
             f"{args.backbone_size or usual['backbone_size']} for the backbone; --image_size and "
             "--backbone_size change this."
         )

@@ -1,10 +1,12 @@
 """Base class of all configs, and checks that refuse a value out of its range."""
 
 import math
+import os
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
 from deep_ranking.files import InputError
+from deep_ranking.files.typed_fields import convert_fields
 
 Value = TypeVar("Value")
 
@@ -55,19 +57,27 @@ def check_positive(**values: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Settings that are checked when the object is made."""
+    """Settings that are checked when the object is made.
+
+    Values of a similar type are converted, see `convert_fields`: NumPy's numbers to Python's, text
+    to a `Path`. So equal settings are equal objects and the same JSON.
+    """
 
     def __post_init__(self) -> None:
-        """Check choices, and for None; each subclass adds its checks of all that needs no file."""
-        types = get_type_hints(type(self))
+        """Check types and choices; each subclass adds its checks of all that needs no file."""
+        convert_fields(self)
         for each in fields(self):
             value, choices = getattr(self, each.name), each.metadata.get("choices")
-            if value is None and type(None) not in get_args(types[each.name]):
-                raise InputError(f"{each.name} must not be None")
             if choices is not None and value not in (*choices, each.default):
                 raise InputError(
                     f"{each.name} must be one of {', '.join(choices)}. Received: {value}"
                 )
+
+    def _path_as_text(self, name: str) -> None:
+        """Convert a `Path` to text, in a field that takes a path or one of some words."""
+        value = getattr(self, name)
+        if isinstance(value, os.PathLike):
+            object.__setattr__(self, name, os.fspath(value))
 
     def _check_range(self, name: str, low: float, high: float) -> None:
         check_range(name, getattr(self, name), low, high)

@@ -150,6 +150,7 @@ class DrawnTripletsConfig(DataConfig):
 
     def __post_init__(self) -> None:
         """Check the ranges, and that there is a folder to draw from."""
+        self._path_as_text("relevance")
         super().__post_init__()
         self._check_counts("resample_every", "level")
         strategy = self.sampling.strategy

@@ -72,6 +72,9 @@ class NetworkConfig(Config):
 
     def __post_init__(self) -> None:
         """Check the ranges, and fill in defaults that depend on other settings."""
+        self._path_as_text("weights")
+        if self.weights == "none":  # as `--weights none` and recipes have it
+            object.__setattr__(self, "weights", None)
         super().__post_init__()
         spec = find_backbone(self.backbone)
         object.__setattr__(self, "backbone", spec.name)

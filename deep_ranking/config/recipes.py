@@ -1,7 +1,11 @@
 """Recipes: named sets of settings that belong together. A flag can still change each of them."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
+
+from deep_ranking.files import InputError
+from deep_ranking.images import find_images, fitting_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,29 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     max_image_size: int | None = None
     max_backbone_size: int = 0
+
+    def sizes(
+        self, dataset: str | os.PathLike[str] | None, image_size: int | None = None
+    ) -> dict[str, int]:
+        """Return the sizes that suit a data set.
+
+        Args:
+            dataset: folder of images, some of which are measured; None for no folder.
+            image_size: side of the network's input in pixels; None to choose it by the images.
+
+        Returns:
+            "image_size" and "backbone_size" in pixels; nothing without a folder, or if the recipe
+            leaves sizes to the flags.
+
+        Raises:
+            InputError: the folder cannot be used.
+        """
+        if self.max_image_size is None or not dataset:
+            return {}
+        if image_size is None:
+            image_size = fitting_size(find_images(dataset).files(), self.max_image_size)
+        backbone_size = max(image_size, min(2 * image_size, self.max_backbone_size))
+        return {"image_size": image_size, "backbone_size": backbone_size}
 
 
 BLOG = Recipe(
@@ -184,3 +211,14 @@ FINE_TUNE = Recipe(
 )
 
 RECIPES = {recipe.name: recipe for recipe in (BLOG, PAPER, PORT, RETRIEVAL, LAPTOP, FINE_TUNE)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe with this name.
+
+    Raises:
+        InputError: no recipe has this name.
+    """
+    if not isinstance(name, str) or name not in RECIPES:
+        raise InputError(f"recipe must be one of {', '.join(RECIPES)}. Received: {name}")
+    return RECIPES[name]

@@ -2,19 +2,24 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Self
 
 from deep_ranking.config.base import setting
-from deep_ranking.config.data import DrawnTripletsConfig
+from deep_ranking.config.data import DataConfig, DrawnTripletsConfig
 from deep_ranking.config.loss import LossConfig
 from deep_ranking.config.network import NetworkConfig
+from deep_ranking.config.recipes import find_recipe
+from deep_ranking.config.sampling import SamplingConfig
 from deep_ranking.config.schedule import ScheduleConfig
 from deep_ranking.config.validation import ValidationConfig
 from deep_ranking.files import InputError
 from deep_ranking.images.augmentation import Augmentation
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
+MAX_SEED = 2**32 - 1  # NumPy's global seed, which Keras sets, takes no more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +67,7 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
     def __post_init__(self) -> None:
         """Check all that needs no file."""
         super().__post_init__()
-        self._check_counts("seed", low=0)
+        self._check_range("seed", 0, MAX_SEED)
         if self.output.suffix != ".h5":
             raise InputError(f"output must end in .h5. Received: {self.output}")
         if self.batches == "triplets":
@@ -98,6 +103,78 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         """Folder of cached features."""
         return self.cache_dir or self.output.parent / "deep_ranking_features"
 
+    @classmethod
+    def from_recipe(cls, recipe: str, /, **settings: Any) -> Self:
+        """Return the settings of a recipe, as `train.py --recipe` trains with them.
+
+        Args:
+            recipe: name of one of `RECIPES`.
+            **settings: settings that override the recipe's, by the names of their flags: those of
+                network, augmentation and sampling beside the others. A whole `network`,
+                `augmentation` or `sampling` replaces all that the recipe says of it.
+
+        Raises:
+            InputError: there is no such recipe or setting, a value is out of its range, or settings
+                do not go together; or the recipe chooses sizes by the images of `dataset`, and that
+                cannot be used.
+
+        Example:
+        >>> config = TrainConfig.from_recipe("retrieval", output="m.h5", rotation=5)
+        >>> config.gap, config.network.backbone, config.augmentation.rotation
+        (0.5, 'resnet50', 5.0)
+        """
+        found = find_recipe(recipe)
+        merged = found.settings | settings
+        if "network" not in settings:
+            image_size = merged.get("image_size")
+            if image_size is not None:  # check it before images are opened
+                image_size = NetworkConfig(image_size=image_size).image_size
+            dataset = DataConfig(dataset=settings.get("dataset")).dataset
+            merged = found.sizes(dataset, image_size) | merged
+        for part in PARTS.keys() & settings.keys():
+            names = {each.name for each in fields(PARTS[part])}
+            if both := sorted(names & settings.keys()):
+                raise InputError(f"give {part} or {both[0]}, not both: it is a setting of {part}")
+            merged = {name: each for name, each in merged.items() if name not in names}
+        return cls.from_flags(merged)
+
+    @classmethod
+    def from_flags(cls, flags: Mapping[str, Any]) -> Self:
+        """Return the config of settings by the names of their flags.
+
+        Args:
+            flags: settings of the run, and beside them those of network, augmentation and sampling;
+                "augment" is False for no augmentation. Others have their defaults.
+
+        Raises:
+            InputError: there is no such setting, a value is out of its range, or settings do not go
+                together.
+
+        Example:
+        >>> config = TrainConfig.from_flags({"gap": 0.5, "image_size": 64, "augment": False})
+        >>> config.gap, config.network.image_size, config.augmentation
+        (0.5, 64, None)
+        """
+        known = {each.name for kind in (cls, *PARTS.values()) for each in fields(kind)}
+        for name in flags:
+            if name not in known | {"augment"}:
+                raise InputError(f"there is no setting {name}; known: {', '.join(sorted(known))}")
+        settings = {each.name: flags[each.name] for each in fields(cls) if each.name in flags}
+        for part, kind in PARTS.items():
+            given = {each.name: flags[each.name] for each in fields(kind) if each.name in flags}
+            settings.setdefault(part, kind(**given))
+        if not flags.get("augment", True):
+            settings["augmentation"] = None
+        return cls(**settings)
+
     def to_json(self) -> str:
         """Return the settings as indented JSON, paths as text."""
         return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+
+
+# Settings with a class of their own. Their flags are beside those of the run.
+PARTS: dict[str, type[NetworkConfig | Augmentation | SamplingConfig]] = {
+    "network": NetworkConfig,
+    "augmentation": Augmentation,
+    "sampling": SamplingConfig,
+}

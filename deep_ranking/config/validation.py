@@ -50,6 +50,9 @@ class ValidationConfig(Config):
         """Check the ranges, and that validation measures the monitored figure."""
         super().__post_init__()
         self._check_counts("validate_every", "patience")
+        share = self.validation_share
+        if share is not None and not 0 < share < 1:
+            raise InputError(f"validation_share must lie between 0 and 1. Received: {share}")
         given = self._validation_data()
         if len(given) > 1:
             raise InputError(f"give {' or '.join(given)}, not both")

@@ -25,6 +25,7 @@ from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import byte_size
 from deep_ranking.images import PLAIN, View, open_image
 from deep_ranking.images.augmentation import Augmentation, draw_views
+from deep_ranking.model.keras_settings import default_settings
 from deep_ranking.model.mixed_precision import computing_in, resolved_precision
 
 BATCH_SIZE = 64
@@ -169,7 +170,8 @@ def _blocks(
     begin = 0
     with progress_bar(total=len(keys), title="features", unit="views") as bar:
         for images in source.dataset():
-            outputs = keras.tree.flatten(frozen.predict_on_batch(images))
+            with default_settings():
+                outputs = keras.tree.flatten(frozen.predict_on_batch(images))
             numbers = np.arange(begin, begin + len(images))
             whole = ~np.isin(numbers, list(source.broken))
             yield (

@@ -12,6 +12,7 @@ from deep_ranking.embedding.cached_features import CachedFeatures
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.row_store import temporary_rows
+from deep_ranking.model.keras_settings import default_settings
 
 FEATURES_AT_ONCE = 256
 
@@ -79,7 +80,9 @@ def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[Float32Ar
     for images in source.dataset():
         count = len(images)
         full = np.pad(images, ((0, source.batch_size - count), (0, 0), (0, 0), (0, 0)))
-        yield np.array(model.predict_on_batch(full)[:count], np.float32)
+        with default_settings():
+            rows = np.array(model.predict_on_batch(full)[:count], np.float32)
+        yield rows
 
 
 @contextmanager
@@ -119,5 +122,6 @@ def embedded_features(model: keras.Model, features: CachedFeatures) -> Iterator[
         whole = np.flatnonzero(features.rows[:, 0] >= 0)
         for begin in range(0, len(whole), FEATURES_AT_ONCE):
             part = whole[begin : begin + FEATURES_AT_ONCE]
-            rows[part] = model.predict_on_batch(features.read(part, 0 * part))
+            with default_settings():
+                rows[part] = model.predict_on_batch(features.read(part, 0 * part))
         yield rows

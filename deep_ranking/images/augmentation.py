@@ -12,6 +12,7 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array
+from deep_ranking.files.typed_fields import convert_fields
 from deep_ranking.images.reading import PLAIN, View
 
 # Random numbers for a view. New augmentations use a second block of draws, after the first block of
@@ -63,7 +64,8 @@ class Augmentation:
     )
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check types and ranges."""
+        convert_fields(self)
         for name, low, high in (
             ("rotation", 0, 180),
             ("zoom", 0, 0.99),

@@ -4,6 +4,10 @@ A batch of triplets has rows query, positive, negative in turn; its labels are i
 classes has one label a row. The losses do not depend on how a batch was drawn.
 """
 
+from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
+
+# isort: split
+
 from deep_ranking.losses.batch import BatchLoss
 from deep_ranking.losses.loss_from_config import (
     kernel_penalty,

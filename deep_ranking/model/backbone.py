@@ -5,6 +5,10 @@ Its layers lie flat in the model that it is built into, under the names that Ker
 from 1, so that a name means the same layer in every process.
 """
 
+from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
+
+# isort: split
+
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -7,6 +7,10 @@ It also reads the weights-only files that the blog's own repository writes. `hea
 attributes without TensorFlow.
 """
 
+from deep_ranking.model.keras_settings import default_settings
+
+# isort: split
+
 import os
 import re
 import shutil
@@ -32,6 +36,7 @@ from deep_ranking.model.mixed_precision import FULL, temporary_policies
 from deep_ranking.model.network import build_network
 
 
+@default_settings()
 def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Write a network of `build_network` atomically, without its optimizer, in float32.
 
@@ -78,6 +83,7 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
             file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
 
 
+@default_settings()
 def load_model(path: str | os.PathLike[str]) -> keras.Model:
     """Load a model file of `save_model`, or a weights file of the blog's repository.
 

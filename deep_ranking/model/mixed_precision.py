@@ -4,6 +4,10 @@ Rescaling, unit normalisation and the embedding layer always compute in float32:
 squares overflow 16 bits.
 """
 
+from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
+
+# isort: split
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -6,6 +6,10 @@ embedding of unit length. Sizes and strides are the blog's by default. The confi
 backbone, the paper's coarse scales or none, no dense layers, and pooling of several blocks.
 """
 
+from deep_ranking.model.keras_settings import default_settings
+
+# isort: split
+
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ BRANCH_FILTERS = 96
 GEM_OFFSET = 1e-9
 
 
+@default_settings()
 def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Model:
     """Build the network with its first weights.
 
@@ -250,6 +255,7 @@ def backbone_blocks(model: keras.Model) -> dict[str, list[str]]:
     return layers_by_block(spec, model.backbone_layers)
 
 
+@default_settings()
 def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Split a network behind its frozen layers.
 
@@ -273,6 +279,7 @@ def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     return keras.Model(model.input, tensors), keras.Model(tensors, model.output)
 
 
+@default_settings()
 def untrained_backbone(
     config: NetworkConfig, weights: str | None, *, enlarged: bool = False
 ) -> keras.Model:

@@ -1,5 +1,9 @@
 """Model -> its layers and sizes, as numbers and names that JSON can hold."""
 
+from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
+
+# isort: split
+
 import json
 import math
 from collections.abc import Sequence

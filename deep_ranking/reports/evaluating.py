@@ -1,5 +1,9 @@
 """A model on images of known classes, beside features that need no training."""
 
+from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
+
+# isort: split
+
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext

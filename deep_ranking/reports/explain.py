@@ -21,6 +21,10 @@ most similar images would have nothing to show. So a heatmap shows what adds up 
 It does not predict what covering a place would do, because that also changes the lengths.
 """
 
+from deep_ranking.model.keras_settings import default_settings
+
+# isort: split
+
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +88,7 @@ class Explanation:
         }
 
 
+@default_settings()
 def explain(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explanation:
     """Return where the similarity of two images comes from; swapping them swaps the result.
 

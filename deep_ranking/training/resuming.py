@@ -167,7 +167,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     text = read_text_file(path, hint="start anew by --overwrite")
     try:
-        return _as_flags(text)
+        flags = _as_flags(text)
+        known = _as_flags(TrainConfig().to_json()).keys()  # another version may know others
+        TrainConfig.from_flags({name: flags[name] for name in flags.keys() & known})
+        return flags
     except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
         raise not_settings(path) from None
 

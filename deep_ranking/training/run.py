@@ -25,6 +25,7 @@ from deep_ranking.embedding.embed import embedded_features, embedded_images
 from deep_ranking.files import InputError, atomic_path, make_folder
 from deep_ranking.files.words import counted
 from deep_ranking.model.file import save_model
+from deep_ranking.model.keras_settings import default_settings
 from deep_ranking.model.mixed_precision import FULL, set_precision
 from deep_ranking.training.batches import ClassSource, FeatureSource
 from deep_ranking.training.checkpoint import save_checkpoint
@@ -44,6 +45,7 @@ MAX_FIXES = 5
 PICTURE_SECONDS = 10.0
 
 
+@default_settings()
 def train(
     config: TrainConfig,
     *,

@@ -18,6 +18,7 @@ from deep_ranking.embedding.export.formats import FORMATS, Runtime
 from deep_ranking.files import InputError, atomic_folder, atomic_path, disk_failure
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.images import read_image
+from deep_ranking.model.keras_settings import default_settings
 
 if TYPE_CHECKING:
     import keras
@@ -55,6 +56,7 @@ class Export:
     usage: str
 
 
+@default_settings()
 def export_model(
     model: "keras.Model",
     path: str | os.PathLike[str],

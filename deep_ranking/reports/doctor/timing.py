@@ -3,6 +3,10 @@
 Small steps keep this to seconds. Batches of two sizes tell how time and memory grow with the batch.
 """
 
+from deep_ranking.model.keras_settings import default_settings
+
+# isort: split
+
 import dataclasses
 import resource
 import sys
@@ -33,6 +37,7 @@ MAX_SIDE = 256  # pixels that the backbone sees
 MIN_SECONDS = 2.0  # that steps are repeated for
 
 
+@default_settings()
 def measure_training(config: TrainConfig, files: Sequence[Path]) -> TrainingCost:
     """Build the network of a run, and measure what reading and training take.
 
