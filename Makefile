@@ -66,8 +66,8 @@ wheel: install
 	rm -rf build dist .venv-wheel
 	$(BIN)/python -m build
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
-	cd "$$(mktemp -d)" && PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" PYTHONPATH= $(CURDIR)/tools/try_wheel.sh
+	.venv-wheel/bin/python -m pip install --quiet --no-compile --disable-pip-version-check dist/*.whl
+	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" PYTHONPATH= tools/try_wheel.sh
 
 # What CHANGELOG.md lists as unreleased becomes a version: make release VERSION=1.2.3
 release: install

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Try the installed package as a user would, in an empty folder; `make wheel` runs this.
 set -euo pipefail
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
 deep-ranking --version
 deep-ranking --help > /dev/null
 python -c "
