@@ -116,6 +116,13 @@ def test_every_make_target_on_a_page_exists(page):
         assert {word for word in words if "=" not in word} <= set(targets), line
 
 
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_name_that_a_page_imports_is_public(page):
+    text = page.read_text(encoding="utf-8")
+    for names in re.findall(r"^ +from deep_ranking import (.+)$", text, re.MULTILINE):
+        assert set(names.split(", ")) <= set(deep_ranking.__all__)
+
+
 def test_the_readme_is_short_and_has_what_a_newcomer_needs():
     text = README.read_text(encoding="utf-8")
     assert len(text.split()) <= MAX_WORDS
