@@ -102,5 +102,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, which the tab key then completes before they are first used."""
-    return __all__
+    return sorted({*globals(), *__all__})

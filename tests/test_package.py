@@ -32,7 +32,7 @@ def test_the_version_is_the_newest_of_the_changelog():
 
 
 def test_the_tab_key_completes_every_public_name():
-    code = "import deep_ranking as d\nassert dir(d) == sorted(d.__all__), dir(d)"
+    code = "import deep_ranking as d\nassert set(d.__all__) <= set(dir(d)), dir(d)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

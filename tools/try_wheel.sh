@@ -14,7 +14,7 @@ missing = set(deep_ranking.__all__) - set(dir(deep_ranking))
 assert not missing, f'the tab key does not complete {missing}'
 for name in deep_ranking.__all__:
     getattr(deep_ranking, name)
-print(f'{len(deep_ranking.__all__)} public names, each importable:', *dir(deep_ranking))
+print(f'{len(deep_ranking.__all__)} public names, each importable:', *deep_ranking.__all__)
 "
 deep-ranking demo --steps 2
 test -s demo_output/digits.h5
