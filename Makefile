@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # Tests start many programs: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-slow test-real test-milvus milvus-server torture options lint types layers check clean
+.PHONY: install demo test test-slow test-real test-milvus milvus-server torture options docs wheel release lint types \
+	layers check clean
 
 install: $(VENV)/installed
 
@@ -52,6 +53,26 @@ torture: install
 options: install
 	$(BIN)/python docs/options.py
 
+# The pages as a site in site/; a broken link or a missing reference fails.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/installed-docs: docs/requirements.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	touch $@
+
+# The package in dist/, tried as its users get it: installed anew, in a folder without this project.
+wheel: install
+	rm -rf build dist .venv-wheel
+	$(BIN)/python -m build
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --no-compile --disable-pip-version-check dist/*.whl
+	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" PYTHONPATH= tools/try_wheel.sh
+
+# What CHANGELOG.md lists as unreleased becomes a version: make release VERSION=1.2.3
+release: install
+	$(BIN)/python tools/release.py "$(VERSION)"
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +87,4 @@ types: install
 check: lint types layers test
 
 clean:
-	rm -rf $(VENV) .venv-milvus build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output
+	rm -rf $(VENV) .venv-milvus .venv-wheel build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output
