@@ -101,7 +101,7 @@ def probability_of_same(distance: float, calibration: Calibration | None) -> flo
     return None if calibration is None else calibration.probability(distance)
 
 
-def calibrate(same_distances: Float64Array, different_distances: Float64Array) -> Calibration:
+def fit_calibration(same_distances: Float64Array, different_distances: Float64Array) -> Calibration:
     """Fit a calibration to distances of labelled pairs.
 
     Args:

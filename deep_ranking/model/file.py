@@ -122,6 +122,11 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     return model
 
 
+def opened_model(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
+    """Return a model as it is, or load that of a file by `load_model`."""
+    return load_model(model) if isinstance(model, str | os.PathLike) else model
+
+
 def _blog_names(layers: list[str]) -> dict[str, str]:
     """Return our layer names -> those of a weights-only file of the blog's code; else empty.
 
