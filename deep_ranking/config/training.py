@@ -21,6 +21,10 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsConfig):
     """All settings of a training run: the blog's by default.
 
+    Example:
+        >>> TrainConfig(output=Path("animals.h5"), epochs=3).run_dir.name
+        'animals.run'
+
     Raises:
         InputError: a value is out of its range, or settings do not go together.
     """

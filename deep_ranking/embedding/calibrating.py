@@ -27,6 +27,10 @@ class CalibrationResult:
         num_images: images that the pairs were drawn from.
         error_rate: share of the pairs judged wrongly by the calibration's threshold.
         path: the model file that holds the calibration; None for a model in memory.
+
+    Example:
+        >>> calibrate(model, "photos")
+        36 pairs of 12 images: with "same" up to a distance of ...
     """
 
     calibration: Calibration
@@ -69,7 +73,7 @@ def calibrate(
     Example:
         >>> found = calibrate(model, "photos")
         >>> found.calibration.num_pairs
-        108
+        36
 
     Raises:
         InputError: a file or an image cannot be read, there are too few pairs, or the model file

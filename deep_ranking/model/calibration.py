@@ -34,6 +34,11 @@ class Calibration:
             different pairs below it.
         num_pairs: pairs that it was fitted on, both kinds together.
 
+    Example:
+        >>> found = Calibration((0.0, 2.0), (0.9, 0.1), (0.0, 1.0), (1.0, 2.0), 1.0, 20)
+        >>> round(found.probability(1.0), 3)
+        0.5
+
     Raises:
         InputError: the numbers are out of order or range.
     """

@@ -39,6 +39,11 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         model: the network; its attribute `calibration` is written as well, if it has one.
         path: file to write; its name ends in .h5.
 
+    Example:
+        >>> save_model(model, "copy.h5")
+        >>> load_model("copy.h5").output_shape
+        (None, 8)
+
     Raises:
         InputError: the file cannot be written, or the model is not one of `build_network`.
     """
@@ -87,6 +92,10 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
     Returns:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows. Its
         attribute `calibration` is the file's, or None.
+
+    Example:
+        >>> load_model("model.h5").network_config.image_size
+        32
 
     Raises:
         InputError: the file is missing, damaged, or not one of these.

@@ -173,6 +173,10 @@ class PairComparison:
     Attributes:
         columns: names of the columns of a row.
         value_name: that of the metric's column.
+
+    Example:
+        >>> compare_all(model, "photos/cat", "photos/dog")
+        16 pairs of 8 images: mean distance ...
     """
 
     def __init__(

@@ -37,6 +37,12 @@ class Comparison:
         image2: another.
         distance: Euclidean distance of the embeddings, 0 (alike) to 2.
         calibration: the model's; None if it was never calibrated.
+
+    Example:
+        >>> found = Comparison("a.jpg", "b.jpg", 0.5, None)
+        >>> print(found)
+        0.500000
+        similar, by the article's rule of thumb alone ...
     """
 
     image1: str

@@ -62,6 +62,11 @@ class Evaluation:
             baselines.
         num_queries: images that were searched with.
         num_gallery: images that were searched; None if these are the queries.
+
+    Example:
+        >>> found = evaluate(model, "photos")
+        >>> sorted(found.classes)
+        ['cat', 'dog', 'owl']
     """
 
     methods: dict[str, EmbeddingMetrics]
@@ -131,6 +136,11 @@ class TripletEvaluation:
         similarity_precision: share of the triplets whose positive is nearer, with its interval.
         score_at_top_30: triplets in order minus those not, of those with an image among the
             query's 30 nearest.
+
+    Example:
+        >>> evaluate_on_triplets(model, "triplets.txt")
+        48 triplets of 12 images.
+        similarity precision  ...
     """
 
     num_triplets: int

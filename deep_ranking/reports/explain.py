@@ -74,6 +74,11 @@ class Explanation:
             none.
         layer: name of the layer whose feature map gives the ConvNet's evidence.
         names: names of the two images, for the figure.
+
+    Example:
+        >>> found = explain(model, "photos/cat/0.png", "photos/dog/0.png")
+        >>> sorted(found.parts)
+        ['bias', 'branch_1', 'branch_2', 'convnet']
     """
 
     images: UInt8Array

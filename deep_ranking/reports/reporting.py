@@ -30,6 +30,10 @@ class Report:
         num_classes: classes of the images.
         errors: what is odd in the images: likely wrong labels, and copies across classes.
         paths: the images; rows of `errors` are places in this list.
+
+    Example:
+        >>> report(model, "photos", "found.html")
+        12 images of 3 classes: ... likely mislabelled, ...
     """
 
     path: Path

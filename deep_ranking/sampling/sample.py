@@ -37,6 +37,11 @@ class SampledTriplets:
     Attributes:
         files: number of triplets in each file; with shards, by the first of them.
         lines: what was sampled, in words.
+
+    Example:
+        >>> sample("photos", "few", SamplingConfig(num_pos_images=1, num_neg_images=1))
+        12 images in 3 classes.
+        12 triplets in few/triplets.txt.
     """
 
     files: dict[Path, int]

@@ -62,6 +62,11 @@ class Duplicates:
         root: folder of the images, which the paths start from.
         threshold: images nearer than this are duplicates.
         index: folder of the collection.
+
+    Example:
+        >>> found = find_duplicates("photos.index", threshold=0)
+        >>> [[image.path for image in group.images] for group in found.groups]
+        [['cat/0.png', 'cat/3.png']]
     """
 
     groups: list[DuplicateGroup]
@@ -117,7 +122,7 @@ class Duplicates:
             folder: target folder, outside the folder of the images.
 
         Example:
-            >>> moved = find_duplicates("photos.index").move_aside("copies")
+            >>> moved = find_duplicates("photos.index", threshold=0).move_aside("copies")
             >>> moved
             1 image moved, ...
             >>> move_back("copies/undo.jsonl").num_images
@@ -185,7 +190,7 @@ def find_duplicates(
         The groups and the images left out; always the same for the same collection.
 
     Example:
-        >>> find_duplicates("photos.index").summary
+        >>> find_duplicates("photos.index", threshold=0).summary
         '1 group, 2 images, 1 could go, ...'
 
     Raises:

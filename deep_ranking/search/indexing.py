@@ -42,6 +42,11 @@ class IndexReport:
         index: the collection's index.
         recall: share of the 20 nearest images that a search finds, as measured; None if this was
             not measured.
+
+    Example:
+        >>> index_images("photos.index")
+        12 images: 0 embedded now, 0 new or changed files with content known before, 0 gone.
+        photos.index: 12 images in index exact.
     """
 
     collection: Collection
@@ -103,7 +108,7 @@ def index_images(
         when_synced: called with the `SyncReport` before the index is updated.
 
     Example:
-        >>> made = index_images("photos.index", model="model.h5", images="photos")
+        >>> made = index_images("new.index", model="model.h5", images="photos")
         >>> made.synced.num_images
         12
 

@@ -23,6 +23,10 @@ class Result:
         label: its class, the first folder below the collection's root; "" for none.
         probability: probability that it is of the query's class; None if the model is not
             calibrated.
+
+    Example:
+        >>> Result(1, 0.5, "photos/cat/0.png", "cat", None).cosine
+        0.875
     """
 
     rank: int
@@ -49,6 +53,12 @@ class SearchResults:
         results: for each query its results.
         left_out: images of folders that cannot be read.
         embeddings: float32 (queries, dim), unit rows.
+
+    Example:
+        >>> queries = ["photos/cat/1.png", "photos/dog/1.png"]
+        >>> found = Collection.open("photos.index").search(queries, top=3)
+        >>> [results[0].label for results in found]
+        ['cat', 'dog']
     """
 
     queries: list[str]

@@ -30,6 +30,11 @@ class Searcher:
         collection: the collection.
         index: the collection's index; None to open it.
 
+    Example:
+        >>> searcher = Searcher(Collection.open("photos.index"))
+        >>> searcher.search_images("photos/cat", top=2).queries
+        ['photos/cat/0.png', 'photos/cat/1.png', 'photos/cat/2.png', 'photos/cat/3.png']
+
     Raises:
         InputError: the index is damaged, or its server does not answer.
     """
@@ -57,7 +62,7 @@ class Searcher:
             probes: as for `search`.
 
         Example:
-            >>> searcher = Searcher(Collection.open("animals.index"))
+            >>> searcher = Searcher(Collection.open("photos.index"))
             >>> searcher.search_images("photos/cat/0.png", top=1)[0][0].label
             'cat'
 

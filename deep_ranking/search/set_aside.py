@@ -40,6 +40,10 @@ class MoveReport:
         num_bytes: their total size.
         in_place: images that were back in their old place already.
         left: path and reason of each image that was not moved.
+
+    Example:
+        >>> MoveReport(num_images=3, num_bytes=2048)
+        3 images moved, 2.0 KiB; 0 already in place, 0 not moved
     """
 
     num_images: int = 0
@@ -143,7 +147,7 @@ def move_back(file: str | os.PathLike[str]) -> MoveReport:
         images whose old place holds another file.
 
     Example:
-        >>> _ = find_duplicates("photos.index").move_aside("copies")
+        >>> _ = find_duplicates("photos.index", threshold=0).move_aside("copies")
         >>> move_back("copies/undo.jsonl")
         1 image moved, ...
 

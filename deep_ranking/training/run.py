@@ -64,6 +64,19 @@ def train(
     Returns:
         The model after the last epoch, as in the model file.
 
+    Example:
+        >>> network = NetworkConfig(image_size=32, weights=None, hidden_layers=0, embedding_size=8)
+        >>> config = TrainConfig(
+        ...     triplets=Path("triplets.txt"),
+        ...     output=Path("trained.h5"),
+        ...     network=network,
+        ...     epochs=1,
+        ...     steps_per_epoch=1,
+        ... )
+        >>> train(config, verbose=0).output_shape
+        48 triplets of 12 images, 1 batches an epoch; ...
+        (None, 8)
+
     Raises:
         InputError: a setting, a file or an image cannot be used; an earlier run is in the way; or
             weights became NaN or infinite.

@@ -48,6 +48,13 @@ class Export:
         usage: Python code from `pixels`, float32 (batch, size, size, 3), RGB in [0, 255], to
             `embeddings`.
         tolerance: largest difference that was allowed.
+
+    Example:
+        >>> done = Export("onnx", Path("m.onnx"), 2048, 1e-7, 8, "import onnxruntime; ...")
+        >>> print(done)
+        greatest difference to the model 1e-07, on 8 images (allowed: 0.0001)
+        from Python: import onnxruntime; ...
+        onnx in m.onnx, 2.0 KiB.
     """
 
     format: str
@@ -96,7 +103,7 @@ def export_model(
         The `Export`.
 
     Example:
-        >>> done = export_model(model, "photos.onnx", format="onnx")
+        >>> done = export_model(model, "photos_model", format="savedmodel")
         >>> done.difference < 1e-4
         True
 

@@ -43,6 +43,10 @@ class Examination:
         survey: its images.
         findings: what is wrong, the worst first.
         estimates: what training would take; empty where it would have nothing to learn from.
+
+    Example:
+        >>> diagnose("photos", estimate=False).conclusion
+        'nothing stops training; ...'
     """
 
     survey: Survey

@@ -55,6 +55,10 @@ class Collection:
     Attributes:
         folder: as given.
         settings: the settings, as on disk.
+
+    Example:
+        >>> Collection.open("photos.index").settings.image_size
+        32
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -66,8 +70,8 @@ class Collection:
         """Open a collection.
 
         Example:
-            >>> Collection.open("animals.index")
-            animals.index: 12 images of ...photos in index exact
+            >>> Collection.open("photos.index")
+            photos.index: 12 images of ...photos in index exact
 
         Raises:
             InputError: there is none, it is damaged, or of a newer version.
@@ -148,7 +152,7 @@ class Collection:
             probes: clusters that a query visits; None for the index's own.
 
         Example:
-            >>> found = Collection.open("animals.index").search("photos/cat/0.png", top=3)
+            >>> found = Collection.open("photos.index").search("photos/cat/0.png", top=3)
             >>> [each.rank for each in found[0]]
             [1, 2, 3]
 
