@@ -1,6 +1,6 @@
 """Write tour.ipynb, a notebook without outputs, from the cells of tour.py.
 
-`make notebook` runs this; a test fails when the notebook is out of date.
+Run this after a change of tour.py; a test fails when the notebook is out of date.
 """
 
 import json

@@ -109,7 +109,8 @@ print(duplicates)
 # %% [markdown]
 # ## Explain
 #
-# Where does the similarity of two images come from?
+# Where does the similarity of two images come from? The backbone, which did not learn, adds nothing
+# here; the shallow branches do.
 
 # %%
 explanation = dr.explain(model_file, first, second)

@@ -51,7 +51,8 @@ class CalibrationResult:
         low, high = self.calibration.distances[0], self.calibration.distances[-1]
         distances = [low + (high - low) * number / (NUM_ROWS - 1) for number in range(NUM_ROWS)]
         rows = [(f"{each:.3f}", f"{self.calibration.probability(each):.3f}") for each in distances]
-        return paragraph(repr(self)) + table(("distance", "probability of the same class"), rows)
+        text = "".join(paragraph(line) for line in repr(self).splitlines())
+        return text + table(("distance", "probability of the same class"), rows)
 
 
 def calibrate(

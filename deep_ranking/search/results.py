@@ -110,7 +110,8 @@ class SearchResults:
 
 def _captioned(found: Result) -> tuple[str, str]:
     chance = "" if found.probability is None else f", p(same) {found.probability:.2f}"
-    return found.path, f"{found.distance:.3f}{chance} {found.label}"
+    label = found.label and f"{found.label}: "
+    return found.path, f"{label}{found.distance:.3f}{chance}"
 
 
 def mean_recall(results: Sequence[Sequence[Result]], exact: Sequence[Sequence[Result]]) -> float:
