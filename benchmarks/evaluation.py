@@ -1,10 +1,10 @@
 """Time and memory of `evaluate` on 20,000 embeddings of 4096 dimensions.
 
-Ours computes every figure of `deep_ranking.metrics.evaluation.evaluate`: all per-query metrics, the
-triplet figures, NMI, verification and bootstrap. The embeddings are random, around class centres,
-in a memory-mapped file, as the command keeps them. The reference only finds the 31 nearest images
-of each query, by scikit-learn's brute force; every other figure would cost extra. Each runs in its
-own process; peak memory is the figure of the operating system.
+Ours computes every figure of `deep_ranking.metrics.evaluation.evaluate_embeddings`: all per-query
+metrics, the triplet figures, NMI, verification and bootstrap. The embeddings are random, around
+class centres, in a memory-mapped file, as the command keeps them. The reference only finds the 31
+nearest images of each query, by scikit-learn's brute force; every other figure would cost extra.
+Each runs in its own process; peak memory is the figure of the operating system.
 """
 
 import argparse
@@ -36,11 +36,11 @@ def write_embeddings(path: Path, num_images: int, num_classes: int, dim: int) ->
 
 def run_ours(path: Path, labels: np.ndarray) -> str:
     """Evaluate, and return one figure as a check that the work was done."""
-    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
+    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 
     rows = np.load(path, mmap_mode="r")
     names = np.array([f"class {label:04}" for label in range(labels.max() + 1)])[labels]
-    found = evaluate(EmbeddedImages([str(row) for row in range(len(rows))], names, rows))
+    found = evaluate_embeddings(EmbeddedImages([str(row) for row in range(len(rows))], names, rows))
     return f"mAP@R {found.intervals['map_at_r'].mean:.4f}"
 
 
@@ -76,7 +76,7 @@ def main() -> None:
         labels = write_embeddings(path, args.images, args.classes, args.dim)
         print(f"{args.images:,} embeddings of {args.dim} in {args.classes} classes")
         print(f"{'':44s} seconds  peak MB")
-        jobs = [("ours: every figure of evaluate", run_ours)]
+        jobs = [("ours: every figure of evaluate_embeddings", run_ours)]
         if args.reference:
             jobs.append(("scikit-learn: the 31 nearest alone", run_reference))
         for name, job in jobs:

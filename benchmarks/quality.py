@@ -123,7 +123,7 @@ def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     """Train the recipe once for each seed, and return tables of it beside the references."""
     from deep_ranking.cli.library_messages import start_tensorflow
     from deep_ranking.images import find_images
-    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
+    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 
     start_tensorflow()
     seconds = {seed: train_once(args, folder, seed) for seed in args.seeds}
@@ -132,7 +132,7 @@ def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     labels = np.array(listing.classes)[listing.labels]
     rows = embeddings_of(args, folder, paths)
     found = {
-        name: [evaluate(EmbeddedImages(paths, labels, one)) for one in each]
+        name: [evaluate_embeddings(EmbeddedImages(paths, labels, one)) for one in each]
         for name, each in (rows | references(args, paths)).items()
     }
     trained = {seed: found.pop(f"seed {seed}")[0] for seed in args.seeds}

@@ -261,9 +261,9 @@ def judge_as_the_library(embeddings: torch.Tensor, labels: np.ndarray) -> dict[s
 
 def judge_as_the_project(embeddings: torch.Tensor, listing: Listing) -> dict[str, float]:
     """Return the figures of `deep_ranking.metrics.evaluation`, each image against the others."""
-    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
+    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 
-    found = evaluate(EmbeddedImages(listing.paths, listing.labels, embeddings.numpy()))
+    found = evaluate_embeddings(EmbeddedImages(listing.paths, listing.labels, embeddings.numpy()))
     names = ("similarity_precision", "recall_at_1", "map_at_r")
     return {name: found.intervals[name].mean for name in names}
 

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from deep_ranking.config import NetworkConfig, TrainConfig
+    from deep_ranking.config import NetworkConfig, SamplingConfig, TrainConfig
     from deep_ranking.config.recipes import RECIPES
+    from deep_ranking.datasets import (
+        LabelledImages,
+        read_classes,
+        read_partition,
+        read_positive_pairs,
+    )
+    from deep_ranking.datasets.public import write_digits
+    from deep_ranking.embedding.calibrating import CalibrationResult, calibrate
     from deep_ranking.embedding.embed import embed_images
-    from deep_ranking.embedding.export import export_model
+    from deep_ranking.embedding.export import Export, export_model
     from deep_ranking.files import InputError
     from deep_ranking.images import ImageListing, find_images, read_image
     from deep_ranking.images.augmentation import Augmentation
@@ -24,42 +32,93 @@ if TYPE_CHECKING:
         SoftMarginLoss,
         SupervisedContrastiveLoss,
     )
+    from deep_ranking.model.calibration import Calibration
     from deep_ranking.model.file import load_model, save_model
     from deep_ranking.model.network import build_network
+    from deep_ranking.reports.comparing import PairComparison
+    from deep_ranking.reports.comparison import Comparison, compare, compare_all, compare_pairs
+    from deep_ranking.reports.doctor import Examination, diagnose
+    from deep_ranking.reports.evaluating import (
+        Evaluation,
+        TripletEvaluation,
+        evaluate,
+        evaluate_on_triplets,
+    )
+    from deep_ranking.reports.explain import Explanation, explain
+    from deep_ranking.reports.reporting import Report, report
     from deep_ranking.sampling import sample_triplets
+    from deep_ranking.sampling.sample import SampledTriplets, sample
     from deep_ranking.sampling.triplet_file import Triplets, read_triplets, write_triplets
     from deep_ranking.search.collection import Collection
-    from deep_ranking.search.searcher import Result, Searcher
+    from deep_ranking.search.duplicates import Duplicates, find_duplicates
+    from deep_ranking.search.indexing import IndexReport, index_images
+    from deep_ranking.search.results import Result, SearchResults
+    from deep_ranking.search.searcher import Searcher
+    from deep_ranking.search.set_aside import MoveReport, move_back
     from deep_ranking.training.batches import triplet_dataset
     from deep_ranking.training.run import train
 
 _HOMES = {
     "Augmentation": "images.augmentation",
     "BatchRankingLoss": "losses",
+    "Calibration": "model.calibration",
+    "CalibrationResult": "embedding.calibrating",
     "Collection": "search.collection",
+    "Comparison": "reports.comparison",
+    "Duplicates": "search.duplicates",
+    "Evaluation": "reports.evaluating",
+    "Examination": "reports.doctor",
+    "Explanation": "reports.explain",
+    "Export": "embedding.export",
     "ImageListing": "images",
+    "IndexReport": "search.indexing",
     "InputError": "files",
+    "LabelledImages": "datasets",
+    "MoveReport": "search.set_aside",
     "MultiSimilarityLoss": "losses",
     "NetworkConfig": "config",
+    "PairComparison": "reports.comparing",
     "RECIPES": "config.recipes",
     "RankingLoss": "losses",
-    "Result": "search.searcher",
+    "Report": "reports.reporting",
+    "Result": "search.results",
+    "SampledTriplets": "sampling.sample",
+    "SamplingConfig": "config",
+    "SearchResults": "search.results",
     "Searcher": "search.searcher",
     "SoftMarginLoss": "losses",
     "SupervisedContrastiveLoss": "losses",
     "TrainConfig": "config",
+    "TripletEvaluation": "reports.evaluating",
     "Triplets": "sampling.triplet_file",
     "build_network": "model.network",
+    "calibrate": "embedding.calibrating",
+    "compare": "reports.comparison",
+    "compare_all": "reports.comparison",
+    "compare_pairs": "reports.comparison",
+    "diagnose": "reports.doctor",
     "embed_images": "embedding.embed",
+    "evaluate": "reports.evaluating",
+    "evaluate_on_triplets": "reports.evaluating",
+    "explain": "reports.explain",
     "export_model": "embedding.export",
+    "find_duplicates": "search.duplicates",
     "find_images": "images",
+    "index_images": "search.indexing",
     "load_model": "model.file",
+    "move_back": "search.set_aside",
+    "read_classes": "datasets",
     "read_image": "images",
+    "read_partition": "datasets",
+    "read_positive_pairs": "datasets",
     "read_triplets": "sampling.triplet_file",
+    "report": "reports.reporting",
+    "sample": "sampling.sample",
     "sample_triplets": "sampling",
     "save_model": "model.file",
     "train": "training.run",
     "triplet_dataset": "training.batches",
+    "write_digits": "datasets.public",
     "write_triplets": "sampling.triplet_file",
 }
 
@@ -67,30 +126,64 @@ __all__ = [
     "RECIPES",
     "Augmentation",
     "BatchRankingLoss",
+    "Calibration",
+    "CalibrationResult",
     "Collection",
+    "Comparison",
+    "Duplicates",
+    "Evaluation",
+    "Examination",
+    "Explanation",
+    "Export",
     "ImageListing",
+    "IndexReport",
     "InputError",
+    "LabelledImages",
+    "MoveReport",
     "MultiSimilarityLoss",
     "NetworkConfig",
+    "PairComparison",
     "RankingLoss",
+    "Report",
     "Result",
+    "SampledTriplets",
+    "SamplingConfig",
+    "SearchResults",
     "Searcher",
     "SoftMarginLoss",
     "SupervisedContrastiveLoss",
     "TrainConfig",
+    "TripletEvaluation",
     "Triplets",
     "__version__",
     "build_network",
+    "calibrate",
+    "compare",
+    "compare_all",
+    "compare_pairs",
+    "diagnose",
     "embed_images",
+    "evaluate",
+    "evaluate_on_triplets",
+    "explain",
     "export_model",
+    "find_duplicates",
     "find_images",
+    "index_images",
     "load_model",
+    "move_back",
+    "read_classes",
     "read_image",
+    "read_partition",
+    "read_positive_pairs",
     "read_triplets",
+    "report",
+    "sample",
     "sample_triplets",
     "save_model",
     "train",
     "triplet_dataset",
+    "write_digits",
     "write_triplets",
 ]
 

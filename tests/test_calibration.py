@@ -11,7 +11,7 @@ from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.metrics import pair_metrics
-from deep_ranking.model.calibration import Calibration, calibrate
+from deep_ranking.model.calibration import Calibration, fit_calibration
 from deep_ranking.model.file import load_model, save_model, store_calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
 from deep_ranking.model.network import build_network
@@ -30,7 +30,7 @@ def distances(seed=0, same=4000, different=9000):
 
 def test_probability_is_bayes_rule_with_both_kinds_as_frequent():
     same, different = distances()
-    calibration = calibrate(same, different)
+    calibration = fit_calibration(same, different)
 
     def density(x, mean):
         return np.exp(-(((x - mean) / 0.2) ** 2) / 2)
@@ -46,7 +46,7 @@ def test_knots_are_isotonic_regression_by_pooling():
     # 1/2: the order is wrong, so both are pooled: (1/2) / (1/2 + 1/3) = 0.6.
     same = np.repeat([0.1, 0.3], 10)
     different = np.repeat([0.2, 0.4], [10, 20])
-    calibration = calibrate(same, different)
+    calibration = fit_calibration(same, different)
     assert calibration.probability(0.2) == pytest.approx(0.6, abs=1e-6)
     assert calibration.probability(0.3) == pytest.approx(0.6, abs=1e-6)
     assert calibration.probability(0.1) == pytest.approx(1, abs=0.02)
@@ -56,7 +56,7 @@ def test_knots_are_isotonic_regression_by_pooling():
 
 def test_shares_and_threshold():
     same, different = distances()
-    calibration = calibrate(same, different)
+    calibration = fit_calibration(same, different)
     for distance in (0.3, 0.6, 0.9, 1.3):
         nearer = calibration.share_of_same_nearer(distance)
         assert nearer == pytest.approx((same < distance).mean(), abs=0.01)
@@ -70,13 +70,13 @@ def test_shares_and_threshold():
 
 @given(st.integers(0, 1000), st.lists(st.floats(0, 2), min_size=2, max_size=20))
 def test_a_larger_distance_is_never_likelier_the_same(seed, tried):
-    calibration = calibrate(*distances(seed, 30, 20))
+    calibration = fit_calibration(*distances(seed, 30, 20))
     probabilities = [calibration.probability(distance) for distance in sorted(tried)]
     assert all(a >= b for a, b in itertools.pairwise(probabilities))
 
 
 def test_json_comes_back_equal():
-    calibration = calibrate(*distances())
+    calibration = fit_calibration(*distances())
     assert Calibration.from_json(calibration.to_json()) == calibration
 
 
@@ -118,11 +118,11 @@ def test_no_json_of_ours_is_refused(text):
 def test_too_few_pairs_and_nan_are_refused():
     same, different = distances()
     with pytest.raises(InputError, match="10 same pairs"):
-        calibrate(same[:9], different)
+        fit_calibration(same[:9], different)
     with pytest.raises(InputError, match="10 different pairs"):
-        calibrate(same, different[:9])
+        fit_calibration(same, different[:9])
     with pytest.raises(InputError, match="not finite"):
-        calibrate(np.append(same, np.nan), different)
+        fit_calibration(np.append(same, np.nan), different)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def model_path(tmp_path_factory):
 def test_is_kept_in_the_model_file(model_path):
     assert load_model(model_path).calibration is None
     for seed in (0, 1):
-        calibration = calibrate(*distances(seed))
+        calibration = fit_calibration(*distances(seed))
         store_calibration(model_path, calibration)
         model = load_model(model_path)
         assert model.calibration == calibration

@@ -16,8 +16,8 @@ from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.images import read_image
-from deep_ranking.model.calibration import calibrate
-from deep_ranking.reports.comparing import Comparison, CrossedPairs, read_image_pairs
+from deep_ranking.model.calibration import fit_calibration
+from deep_ranking.reports.comparing import CrossedPairs, PairComparison, read_image_pairs
 
 
 def unit_rows(count, dim=5, seed=0):
@@ -27,7 +27,7 @@ def unit_rows(count, dim=5, seed=0):
 
 def some_calibration():
     rng = np.random.default_rng(0)
-    return calibrate(rng.uniform(0.2, 1.2, 200), rng.uniform(0.8, 1.9, 200))
+    return fit_calibration(rng.uniform(0.2, 1.2, 200), rng.uniform(0.8, 1.9, 200))
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_distances_cosines_and_summary_of_listed_pairs(folder):
         [np.linalg.norm(by_name[files[one]] - by_name[files[other]]) for one, other in chosen]
     )
     calibration = some_calibration()
-    comparison = Comparison(pairs, rows, calibration=calibration)
+    comparison = PairComparison(pairs, rows, calibration=calibration)
     found = list(comparison.rows())
     assert [list(row) for row in found] == [comparison.columns] * 30
     assert [Path(row["image2"]).name for row in found] == [files[other] for _, other in chosen]
@@ -156,7 +156,7 @@ def test_distances_cosines_and_summary_of_listed_pairs(folder):
     right = (expected <= calibration.threshold) == labels
     assert summary["accuracy"] == pytest.approx(right.mean())
 
-    cosines = Comparison(pairs, rows, metric="cosine")
+    cosines = PairComparison(pairs, rows, metric="cosine")
     dots = [by_name[files[one]] @ by_name[files[other]] for one, other in chosen]
     found = list(cosines.rows())
     np.testing.assert_allclose([row["cosine"] for row in found], dots, atol=1e-6)
@@ -172,7 +172,7 @@ def test_crossed_pairs_are_all_of_one_with_all_of_the_other(monkeypatch):
     pairs = CrossedPairs(["a", "b"], ["c", "a", "d"])
     assert sorted(pairs.paths) == ["a", "b", "c", "d"] and len(pairs) == 6
     rows = unit_rows(4)
-    comparison = Comparison(pairs, rows)
+    comparison = PairComparison(pairs, rows)
     found = [(row["image1"], row["image2"]) for row in comparison.rows()]
     assert found == list(itertools.product("ab", "cad"))
     summary = comparison.summary()
@@ -183,10 +183,10 @@ def test_pairs_of_a_broken_image_are_left_out():
     pairs = CrossedPairs(["a", "b"], ["c", "d"])
     rows = unit_rows(4)
     rows[pairs.paths.index("d")] = np.nan
-    comparison = Comparison(pairs, rows)
+    comparison = PairComparison(pairs, rows)
     assert [(row["image1"], row["image2"]) for row in comparison.rows()] == [("a", "c"), ("b", "c")]
     assert comparison.summary()["left_out"] == 2
-    nothing = Comparison(pairs, np.full_like(rows, np.nan))
+    nothing = PairComparison(pairs, np.full_like(rows, np.nan))
     assert list(nothing.rows()) == []
     with pytest.raises(InputError, match="no pair is left"):
         nothing.summary()
@@ -194,7 +194,7 @@ def test_pairs_of_a_broken_image_are_left_out():
 
 def test_rows_are_compared_as_they_are_read():
     pairs = CrossedPairs([f"a{n}" for n in range(100)], [f"b{n}" for n in range(100)])
-    comparison = Comparison(pairs, unit_rows(200))
+    comparison = PairComparison(pairs, unit_rows(200))
     next(comparison.rows())
     assert comparison.summary()["pairs"] == 100  # of 10,000
 

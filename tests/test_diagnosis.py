@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.training.diagnosis import EASIER, HARDER, diagnose, not_finite
+from deep_ranking.training.diagnosis import EASIER, HARDER, diagnose_training, not_finite
 from deep_ranking.training.resuming import FIXED_SETTINGS
 
 
@@ -31,7 +31,7 @@ def row(**values):
     ],
 )
 def test_says_when_nothing_is_learned(history, said):
-    found = diagnose(history, TrainConfig())
+    found = diagnose_training(history, TrainConfig())
     assert (found is None) if said is None else (said in found.text and "Try" in found.text)
 
 
@@ -54,7 +54,7 @@ def losses(*values):
     ],
 )
 def test_oscillation(values, swings):
-    found = diagnose(losses(*values), config(learning_rate=0.01))
+    found = diagnose_training(losses(*values), config(learning_rate=0.01))
     assert (found is not None) == swings
     if found:
         assert "swings" in found.text
@@ -67,19 +67,19 @@ def test_oscillation(values, swings):
     [("all", "semi-hard"), ("distance-weighted", "semi-hard"), ("semi-hard", "hard")],
 )
 def test_inactive_triplets_ask_for_harder_ones(mining, harder):
-    found = diagnose([row(active_triplets=0.0005)], config(mining=mining))
+    found = diagnose_training([row(active_triplets=0.0005)], config(mining=mining))
     assert found.fixes == {"mining": harder}
     assert f"--mining {harder}" in found.text
-    assert diagnose([row(active_triplets=0.01)], config(mining=mining)) is None
+    assert diagnose_training([row(active_triplets=0.01)], config(mining=mining)) is None
 
 
 def test_there_is_nothing_harder_than_hard():
-    found = diagnose([row(active_triplets=0.0)], config(mining="hard"))
+    found = diagnose_training([row(active_triplets=0.0)], config(mining="hard"))
     assert found.fixes == {} and "larger --gap" in found.text
 
 
 def test_collapse_goes_back_and_looks_for_easier_triplets():
-    found = diagnose(
+    found = diagnose_training(
         [row(negative_distance=0.01)],
         config(mining="hard", learning_rate=0.1, head_learning_rate=0.01),
     )
@@ -93,15 +93,17 @@ def test_collapse_goes_back_and_looks_for_easier_triplets():
 
 def test_a_loss_at_the_gap_looks_for_easier_triplets_before_lower_rates():
     at_gap = losses(1.0, 1.0)
-    assert diagnose(at_gap, config(mining="hard")).fixes == {"mining": "semi-hard"}
-    assert diagnose(at_gap, TrainConfig()).fixes == {"learning_rate": pytest.approx(0.0003)}
+    assert diagnose_training(at_gap, config(mining="hard")).fixes == {"mining": "semi-hard"}
+    assert diagnose_training(at_gap, TrainConfig()).fixes == {
+        "learning_rate": pytest.approx(0.0003)
+    }
 
 
 @pytest.mark.parametrize("loss", ["soft_margin", "supervised_contrastive", "multi_similarity"])
 def test_other_losses_have_no_gap_to_stick_at(loss):
     history = [row(loss=1.0, active_triplets=0.0), row(loss=1.0, active_triplets=0.0)]
-    assert diagnose(history, config(loss=loss)) is None
-    assert diagnose([row(negative_distance=0.01)], config(loss=loss)).spoilt
+    assert diagnose_training(history, config(loss=loss)) is None
+    assert diagnose_training([row(negative_distance=0.01)], config(loss=loss)).spoilt
 
 
 def test_all_that_is_fixed_is_accepted_in_a_checkpoint():
@@ -115,7 +117,7 @@ def test_all_that_is_fixed_is_accepted_in_a_checkpoint():
     for mining in sorted(EASIER.keys() | HARDER.keys()):
         for head_learning_rate in (None, 0.01):
             settings = config(mining=mining, head_learning_rate=head_learning_rate)
-            found = [diagnose(history, settings) for history in histories]
+            found = [diagnose_training(history, settings) for history in histories]
             for each in (*found, not_finite(1, 0.5, settings)):
                 replace(settings, **each.fixes)  # which checks the values
                 fixed |= {name: type(value) for name, value in each.fixes.items()}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from deep_ranking.cli.evaluate import describe_gain
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -15,7 +14,7 @@ from deep_ranking.metrics.evaluation import (
     PER_QUERY,
     EmbeddedImages,
     draw_triplets,
-    evaluate,
+    evaluate_embeddings,
     evaluate_triplets,
     means_by_class,
 )
@@ -23,6 +22,7 @@ from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
 from deep_ranking.reports.evaluating import without_nan
+from deep_ranking.reports.evaluation_text import describe_gain
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
 
@@ -71,7 +71,7 @@ def test_no_triplet_is_one_clear_error():
 
 def test_figures_equal_loops_over_the_same_triplets():
     given = images()
-    found = evaluate(given, seed=3)
+    found = evaluate_embeddings(given, seed=3)
     triplets = draw_triplets(given.labels, seed=3)
     rows = given.embeddings.astype(np.float64)
     right = {}
@@ -102,18 +102,18 @@ def test_figures_equal_loops_over_the_same_triplets():
 
 
 def test_a_gallery_of_its_own():
-    found = evaluate(images(1, (5, 5, 2)), images(2, (12, 9, 4)), seed=0)
+    found = evaluate_embeddings(images(1, (5, 5, 2)), images(2, (12, 9, 4)), seed=0)
     assert len(found.per_query["recall_at_1"]) == 12
     assert found.retrieval.neighbours.max() > 12
 
 
 def test_separable_and_collapsed_embeddings():
-    apart = evaluate(images(noise=0.01))
+    apart = evaluate_embeddings(images(noise=0.01))
     assert apart.intervals["similarity_precision"].mean == 1
     assert apart.whole["roc_auc"] == 1
     given = images()
     collapsed = EmbeddedImages(given.paths, given.labels, np.ones_like(given.embeddings))
-    assert evaluate(collapsed).intervals["similarity_precision"].mean == 0
+    assert evaluate_embeddings(collapsed).intervals["similarity_precision"].mean == 0
 
 
 def test_what_cannot_be_judged_is_named():
@@ -121,9 +121,9 @@ def test_what_cannot_be_judged_is_named():
     rows = given.embeddings.copy()
     rows[7, 2] = np.nan
     with pytest.raises(InputError, match=r"7\.png: its embedding is not finite"):
-        evaluate(EmbeddedImages(given.paths, given.labels, rows))
+        evaluate_embeddings(EmbeddedImages(given.paths, given.labels, rows))
     with pytest.raises(InputError, match=r"8 dimensions.*5"):
-        evaluate(given, images(dim=5))
+        evaluate_embeddings(given, images(dim=5))
     with pytest.raises(InputError, match=r"7\.png"):
         evaluate_triplets(
             EmbeddedImages(given.paths, given.labels, rows), np.array([[0, 1, 2], [3, 7, 2]])
@@ -144,7 +144,7 @@ def test_given_triplets_by_hand():
 
 
 def test_gain_is_paired_by_query():
-    better, worse = evaluate(images(noise=0.5)), evaluate(images(noise=1.5))
+    better, worse = evaluate_embeddings(images(noise=0.5)), evaluate_embeddings(images(noise=1.5))
     lead = better.per_query["map_at_r"] - worse.per_query["map_at_r"]
     gain = bootstrap_interval(lead)
     means = [each.intervals["map_at_r"].mean for each in (better, worse)]
@@ -157,7 +157,7 @@ def test_gain_is_paired_by_query():
 
 def test_means_by_class_are_those_of_its_queries():
     given = images()
-    found = evaluate(given)
+    found = evaluate_embeddings(given)
     table = means_by_class(found, given.labels)
     chosen = given.labels == "class 1"
     assert table["class 1"]["queries"] == 20

@@ -15,7 +15,7 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
-from deep_ranking.reports.explain import explain
+from deep_ranking.reports.explain import explain_pixels
 from deep_ranking.reports.plots.explanation import explanation_figure
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
@@ -82,7 +82,7 @@ def patches(size, **places):
 def test_parts_add_up_to_the_cosine_from_either_side(size, normalisation, biases):
     model = network(size, normalisation=normalisation, biases=biases)
     images = random_images(size)
-    explanation = explain(model, *images)
+    explanation = explain_pixels(model, *images)
     first, second = np.asarray(model(images.astype(np.float32)))
     assert explanation.cosine == pytest.approx(first @ second, abs=1e-5)
     assert explanation.distance == pytest.approx(np.linalg.norm(first - second), abs=1e-5)
@@ -114,7 +114,7 @@ def test_parts_equal_the_formula_on_the_layers_outputs():
         expected["branch_2"].append(branch_2[own] @ kernel[96:192] @ unit[other] / length)
         expected["convnet"].append(convnet[own] @ kernel[192:] @ unit[other] / length)
         expected["bias"].append(bias @ unit[other] / length)
-    parts = explain(model, *images).parts_of_image
+    parts = explain_pixels(model, *images).parts_of_image
     for name in PARTS:
         np.testing.assert_allclose(parts[name], expected[name], atol=1e-5)
 
@@ -150,7 +150,7 @@ def test_parts_equal_the_formula_on_the_layers_outputs():
 def test_every_choice_of_layers_is_explained(size, options, layer):
     images = random_images(size)
     model = network(size, biases=True, **options)
-    explanation = explain(model, *images)
+    explanation = explain_pixels(model, *images)
     assert explanation.layer == layer
     branches = ["branch_1", "branch_2"] if options.get("multiscale", "blog") == "blog" else []
     assert list(explanation.parts) == ["convnet", *branches, "bias"]
@@ -166,7 +166,7 @@ def test_every_choice_of_layers_is_explained(size, options, layer):
     expected = np.sum(convnet @ kernel * unit[::-1], axis=1) / np.linalg.norm(linear, axis=1)
     np.testing.assert_allclose(explanation.parts_of_image["convnet"], expected, atol=1e-5)
 
-    without_biases = explain(network(size, **options), *images)
+    without_biases = explain_pixels(network(size, **options), *images)
     for name, evidence in without_biases.evidence.items():
         np.testing.assert_allclose(
             evidence.sum(axis=(1, 2)), without_biases.parts_of_image[name], atol=1e-5
@@ -181,7 +181,7 @@ def test_every_choice_of_layers_is_explained(size, options, layer):
 @pytest.mark.parametrize(("size", "layer"), [(32, "block3_conv3"), (64, "block4_conv3")])
 def test_places_add_up_to_their_part(size, layer):
     """Without biases the ConvNet is linear for one image, so all that it adds has its place."""
-    explanation = explain(network(size), *random_images(size))
+    explanation = explain_pixels(network(size), *random_images(size))
     assert explanation.layer == layer
     assert explanation.evidence["convnet"].shape == (2, 8, 8)
     for name, evidence in explanation.evidence.items():
@@ -191,7 +191,7 @@ def test_places_add_up_to_their_part(size, layer):
 
 
 def test_places_of_the_branches_add_up_with_biases_as_well():
-    explanation = explain(network(biases=True), *random_images())
+    explanation = explain_pixels(network(biases=True), *random_images())
     for name in ("branch_1", "branch_2"):
         np.testing.assert_allclose(
             explanation.evidence[name].sum(axis=(1, 2)),
@@ -202,7 +202,7 @@ def test_places_of_the_branches_add_up_with_biases_as_well():
 
 def test_equal_images_have_cosine_1_and_still_something_to_show():
     image = random_images()[0]
-    explanation = explain(network(), image, image)
+    explanation = explain_pixels(network(), image, image)
     assert explanation.cosine == pytest.approx(1, abs=1e-5)
     assert explanation.distance == 0
     for name, evidence in explanation.evidence.items():
@@ -214,7 +214,7 @@ def test_equal_images_have_cosine_1_and_still_something_to_show():
 def test_swapped_images_give_the_same_swapped():
     first, second = random_images()
     model = network(biases=True)
-    one, other = explain(model, first, second), explain(model, second, first)
+    one, other = explain_pixels(model, first, second), explain_pixels(model, second, first)
     for name in PARTS:
         assert one.parts[name] == pytest.approx(other.parts[name], abs=1e-6)
     for name, heatmap in one.heatmaps.items():
@@ -227,7 +227,7 @@ def test_the_convnet_lights_up_where_the_other_image_is_alike(color, color_netwo
     places = {"red": (0, 0), "green": (24, 16)}
     both = patches(32, **places)
     alike = patches(32, **{color: (8, 24)})
-    explanation = explain(color_network, both, alike)
+    explanation = explain_pixels(color_network, both, alike)
     # Embeddings (1, 1, 0) / sqrt(2) and (1, 0, 0) or (0, 1, 0): all of it from the ConvNet.
     assert explanation.parts == pytest.approx(
         {"convnet": 0.5**0.5, "branch_1": 0, "branch_2": 0, "bias": 0}, abs=1e-5
@@ -251,7 +251,7 @@ def test_evidence_against_is_in_no_heatmap(color_network):
     kernel[-2] = [-0.5, 0, 0]  # green counts against red
     model.get_layer("embedding").set_weights([kernel, bias])
     both = patches(32, red=(0, 0), green=(24, 16))
-    explanation = explain(model, both, patches(32, red=(8, 24)))
+    explanation = explain_pixels(model, both, patches(32, red=(8, 24)))
     evidence = explanation.evidence["convnet"][0]
     assert evidence[:4].sum() > 0 > evidence[5:].sum()
     assert explanation.heatmaps["convnet"][0, 24:, 16:24].max() == 0
@@ -264,7 +264,7 @@ def test_branches_paint_the_pixels_that_they_see(size=50):
     lit = np.zeros((size, size, size, 3), np.float32)
     lit[np.arange(size), np.arange(size)] = 1
     seen = np.asarray(layer(lit)).any(axis=(2, 3))  # (pixel row, place row)
-    explanation = explain(model, *random_images(size))
+    explanation = explain_pixels(model, *random_images(size))
     positive = np.maximum(explanation.evidence["branch_1"], 0)
     assert positive.max() > 0
     expected = np.einsum("pr,qc,irc->ipq", seen, seen, positive)
@@ -274,7 +274,7 @@ def test_branches_paint_the_pixels_that_they_see(size=50):
 
 def test_black_images_have_no_place_and_the_picture_says_so(color_network):
     black = np.zeros((32, 32, 3), np.uint8)
-    explanation = explain(color_network, black, black)
+    explanation = explain_pixels(color_network, black, black)
     assert explanation.cosine == 0
     assert not any(heatmap.any() for heatmap in explanation.heatmaps.values())
     labels = [ax.get_xlabel() for ax in explanation_figure(explanation).axes]
@@ -286,19 +286,19 @@ def test_a_network_with_nan_is_named(color_network):
     kernel, bias = model.get_layer("embedding").get_weights()
     model.get_layer("embedding").set_weights([kernel * np.nan, bias])
     with pytest.raises(InputError, match="image 1: its embedding is not finite"):
-        explain(model, *random_images())
+        explain_pixels(model, *random_images())
 
 
 def test_any_file_name_can_stand_in_the_picture():
     names = ("l" * 200 + "$x_{1 日本語 line\nbreak", "Hund-groß $語.png")
-    figure = explanation_figure(explain(network(), *random_images()), names)
+    figure = explanation_figure(explain_pixels(network(), *random_images()), names)
     FigureCanvasAgg(figure).draw()
     labels = {ax.get_xlabel() for ax in figure.axes}
     assert labels >= {"..." + "l" * 17 + "$x_{1 ??? line?break", "Hund-groß $?.png"}
 
 
 def test_a_picture_without_branches_has_room_for_its_text():
-    explanation = explain(network(multiscale="none"), *random_images())
+    explanation = explain_pixels(network(multiscale="none"), *random_images())
     figure = explanation_figure(explanation)
     FigureCanvasAgg(figure).draw()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
@@ -321,7 +321,7 @@ def files(tmp_path_factory):
     """A model and two images, the first of which is not square."""
     folder = tmp_path_factory.mktemp("explain")
     model = network(biases=True)
-    explain(model, *random_images())
+    explain_pixels(model, *random_images())
     save_model(model, folder / "model.h5")
     rng = np.random.default_rng(1)
     for name, shape in (("a b.png", (40, 50, 3)), ("b.png", (32, 32, 3))):
@@ -333,8 +333,8 @@ def test_a_saved_model_explains_the_same(files):
     """Though it was saved after it had explained something."""
     loaded = load_model(files / "model.h5")
     images = random_images()
-    expected = explain(network(biases=True), *images)
-    assert explain(loaded, *images).parts == pytest.approx(expected.parts, abs=1e-6)
+    expected = explain_pixels(network(biases=True), *images)
+    assert explain_pixels(loaded, *images).parts == pytest.approx(expected.parts, abs=1e-6)
 
 
 def call(files, *others, image1="a b.png"):

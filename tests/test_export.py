@@ -20,7 +20,7 @@ from deep_ranking.embedding.export import FORMATS, export_model
 from deep_ranking.embedding.export.exporting import random_batches
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size
-from deep_ranking.model.calibration import calibrate
+from deep_ranking.model.calibration import fit_calibration
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
 
@@ -131,7 +131,7 @@ def test_an_export_says_what_it_takes_and_what_distances_mean(tmp_path, format):
     linear = layers.Dense(4)(layers.GlobalAveragePooling2D()(image))
     small = keras.Model(image, layers.UnitNormalization()(linear))
     small.network_config = NetworkConfig(weights=None, pooling="max")
-    small.calibration = calibrate(np.linspace(0, 1, 20), np.linspace(0.5, 2, 20))
+    small.calibration = fit_calibration(np.linspace(0, 1, 20), np.linspace(0.5, 2, 20))
     path = tmp_path / NAMES[format]
     export_model(small, path, format=format)
     if format == "savedmodel":

@@ -10,12 +10,13 @@ from PIL import Image
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.files import InputError
+from deep_ranking.files.html import escaped, table
 from deep_ranking.metrics import pair_metrics
-from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
+from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.reports.page import write_report
 from deep_ranking.reports.page.hard_negatives import in_class_negatives, precision_over_shares
-from deep_ranking.reports.page.html import escaped, page, table
+from deep_ranking.reports.page.html import page
 from deep_ranking.reports.page.label_errors import (
     Confusion,
     Duplicate,
@@ -205,7 +206,9 @@ def report(images, tmp_path_factory):
         {"epoch": 0, "val_loss": 0.5, "val_recall_at_1": 0.1},
         {"epoch": 1, "loss": 0.4, "val_loss": 0.3, "something_new": 2.0},
     ]
-    findings = write_report(path, evaluate(images), images, title="<h1>&", history=history, seed=0)
+    findings = write_report(
+        path, evaluate_embeddings(images), images, title="<h1>&", history=history, seed=0
+    )
     return path.read_text(encoding="utf-8"), findings
 
 
@@ -276,7 +279,7 @@ def test_every_picture_of_the_report_can_be_seen(report):
 
 
 def test_worst_and_best_queries_come_in_order_with_hits_and_misses(report, images):
-    values = evaluate(images).per_query["mean_average_precision"]
+    values = evaluate_embeddings(images).per_query["mean_average_precision"]
     label_of = dict(zip(images.paths, images.labels, strict=True))
     part = report[0].split('<section id="worst-and-best-queries">')[1].split("</section>")[0]
     worst, best = [], []
@@ -300,7 +303,7 @@ def test_the_distances_shown_are_those_that_the_threshold_is_of(images, monkeypa
     monkeypatch.setattr("deep_ranking.reports.page.sections.plot_distances", draw)
     rng = np.random.default_rng(0)
     noisy = EmbeddedImages(images.paths, images.labels, rng.normal(size=(18, 4)))
-    _distances(evaluate(noisy, seed=3), noisy, 3)
+    _distances(evaluate_embeddings(noisy, seed=3), noisy, 3)
     assert given[0][0] == given[0][1]
 
 
@@ -315,18 +318,18 @@ def test_names_in_the_report_are_text(report, images):
 
 
 def test_the_report_gives_the_figures_of_the_evaluation(report, images):
-    mean, low, high = evaluate(images).intervals["map_at_r"]
+    mean, low, high = evaluate_embeddings(images).intervals["map_at_r"]
     assert f"<td>MAP@R</td><td>{mean:.3f}</td><td>{low:.3f} to {high:.3f}</td>" in report[0]
 
 
 @pytest.mark.slow
 def test_a_small_report_without_history_is_the_same_each_time(images, tmp_path):
     few = EmbeddedImages(images.paths[5:8], images.labels[5:8], images.embeddings[5:8])
-    write_report(tmp_path / "few.html", evaluate(few), few)
+    write_report(tmp_path / "few.html", evaluate_embeddings(few), few)
     text = (tmp_path / "few.html").read_text(encoding="utf-8")
     assert 'id="training"' not in text
     assert "Too few classes" in text
-    write_report(tmp_path / "again.html", evaluate(few), few)
+    write_report(tmp_path / "again.html", evaluate_embeddings(few), few)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 
 
@@ -336,7 +339,7 @@ def test_a_report_that_fails_leaves_nothing(images, tmp_path):
         [str(tmp_path / "gone.png"), *images.paths[1:]], images.labels, images.embeddings
     )
     with pytest.raises(InputError, match=r"gone\.png: no such image"):
-        write_report(tmp_path / "report.html", evaluate(images), gone)
+        write_report(tmp_path / "report.html", evaluate_embeddings(images), gone)
     assert list(tmp_path.iterdir()) == []
 
 

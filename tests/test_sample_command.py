@@ -18,8 +18,9 @@ from test_listing import CONSUMER_TO_SHOP, partition, touch
 
 from deep_ranking.cli.arguments import add_seed
 from deep_ranking.cli.main import run_command
-from deep_ranking.cli.sample import add_data_arguments, parts_of, read_data
+from deep_ranking.cli.sample import add_data_arguments, read_data
 from deep_ranking.datasets import class_folders
+from deep_ranking.sampling.parts import split_parts
 from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 
 
@@ -351,7 +352,8 @@ def test_parts_of_nested_folders_share_neither_folders_nor_copies(
     add_seed(parser)
     flags = ("--input_directory", root, "--split", 0.8, 0.1, 0.1, "--by", by, "--seed", seed)
     args = parser.parse_args(list(map(str, flags)))
-    parts, whole = parts_of(args, read_data(args, nested=True))
+    data = read_data(args, nested=True)
+    parts, whole = split_parts(data, args.split, seed=args.seed, by=args.by)
     assert list(parts) == ["triplets", "validation_triplets", "test_triplets"]
     part_of = {path: number for number, part in enumerate(parts.values()) for path in part.paths}
     assert part_of.keys() == set(whole.paths) == set(content)

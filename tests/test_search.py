@@ -15,7 +15,8 @@ from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.indexing import update_index
-from deep_ranking.search.searcher import Searcher, as_rows
+from deep_ranking.search.results import as_rows
+from deep_ranking.search.searcher import Searcher
 
 DIM = 8
 EVERY = [{"kind": "exact"}, {"kind": "clusters", "probes": 99}, {"kind": "hierarchy", "probes": 99}]

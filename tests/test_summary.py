@@ -7,7 +7,7 @@ from stubs import weights_of_0
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
-from deep_ranking.model.calibration import calibrate
+from deep_ranking.model.calibration import fit_calibration
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
 
@@ -30,7 +30,7 @@ def model_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "model.h5"
     config = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size=16)
     model = build_network(config, seed=0)
-    model.calibration = calibrate(np.linspace(0, 1, 20), np.linspace(0.5, 2, 20))
+    model.calibration = fit_calibration(np.linspace(0, 1, 20), np.linspace(0.5, 2, 20))
     save_model(model, path)
     return path
 

@@ -21,7 +21,7 @@ from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError
 from deep_ranking.images import find_images
 from deep_ranking.images.augmentation import Augmentation
-from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate
+from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 from deep_ranking.model.file import load_model
 from deep_ranking.model.network import build_network
 from deep_ranking.sampling import sample_triplets
@@ -348,7 +348,7 @@ def test_what_training_finds_is_what_evaluate_finds(judged_on_classes):
     images = EmbeddedImages(
         paths, np.array(listing.classes)[listing.labels], embed_images(model, paths)
     )
-    found = evaluate(images, seed=config.seed)
+    found = evaluate_embeddings(images, seed=config.seed)
     last = read_history(config)[-1]
     for name in ("similarity_precision", "recall_at_1", "map_at_r"):
         assert float(last[f"val_{name}"]) == pytest.approx(found.intervals[name].mean)

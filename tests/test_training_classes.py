@@ -13,7 +13,7 @@ from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
 from deep_ranking.model.network import build_network
 from deep_ranking.model.whitening import whitening_axes
-from deep_ranking.training.diagnosis import Diagnosis
+from deep_ranking.training.diagnosis import TrainingDiagnosis
 from deep_ranking.training.run import TrainingRun, train
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16")
@@ -226,7 +226,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, write_colors, capsys):
 def mended(config, monkeypatch, findings):
     """Train with a diagnosis that finds what is wrong in given epochs."""
     found = iter(findings)
-    monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
+    monkeypatch.setattr("deep_ranking.training.run.diagnose_training", lambda *_: next(found, None))
     return train(config, verbose=0)
 
 
@@ -234,12 +234,12 @@ def mended(config, monkeypatch, findings):
 @pytest.mark.usefixtures("stub_network")
 def test_spoilt_weights_go_back_and_learn_more_slowly(colors, tmp_path, monkeypatch, capsys):
     config = config_for(colors, tmp_path / "m.h5", auto_fix=True, epochs=2)
-    spoilt = Diagnosis("Collapse.", {"learning_rate": 0.001}, spoilt=True)
+    spoilt = TrainingDiagnosis("Collapse.", {"learning_rate": 0.001}, spoilt=True)
     model = mended(config, monkeypatch, [None, spoilt, None])
     assert "learning_rate 0.01 -> 0.001, back to" in capsys.readouterr().out
     # As if the second epoch had been trained at the lower rate from the first one's checkpoint.
     other = config_for(colors, tmp_path / "other.h5", auto_fix=True, epochs=2)
-    again = mended(other, monkeypatch, [Diagnosis("Slow down.", {"learning_rate": 0.001})])
+    again = mended(other, monkeypatch, [TrainingDiagnosis("Slow down.", {"learning_rate": 0.001})])
     np.testing.assert_array_equal(kernel_of(model), kernel_of(again))
     assert [row["epoch"] for row in history_of(config)] == ["1", "2"]
 
@@ -248,13 +248,13 @@ def test_spoilt_weights_go_back_and_learn_more_slowly(colors, tmp_path, monkeypa
 @pytest.mark.usefixtures("stub_network")
 def test_what_was_mended_stays_mended_when_the_run_goes_on(colors, tmp_path, monkeypatch):
     def finding():
-        return [Diagnosis("Slow down.", {"learning_rate": 0.001, "mining": "semi-hard"})]
+        return [TrainingDiagnosis("Slow down.", {"learning_rate": 0.001, "mining": "semi-hard"})]
 
     whole = config_for(colors, tmp_path / "whole.h5", auto_fix=True, loss="ranking", epochs=3)
     undisturbed = mended(whole, monkeypatch, finding())
     config = replace(whole, output=tmp_path / "m.h5")
     found = iter(finding())
-    monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
+    monkeypatch.setattr("deep_ranking.training.run.diagnose_training", lambda *_: next(found, None))
     interrupted(config, monkeypatch, 2)
     resumed = train(config, resume=True, verbose=0)
     np.testing.assert_array_equal(kernel_of(resumed), kernel_of(undisturbed))
@@ -280,7 +280,7 @@ def test_without_auto_fix_nothing_is_changed(colors, tmp_path, monkeypatch, caps
     config = config_for(colors, tmp_path / "m.h5", steps_per_epoch=1)
     plain = train(config, verbose=0)
     other = replace(config, output=tmp_path / "other.h5")
-    found = mended(other, monkeypatch, [Diagnosis("Slow down.", {"learning_rate": 1e-9})])
+    found = mended(other, monkeypatch, [TrainingDiagnosis("Slow down.", {"learning_rate": 1e-9})])
     assert "Slow down." in capsys.readouterr().out
     np.testing.assert_array_equal(kernel_of(found), kernel_of(plain))
 

@@ -344,10 +344,10 @@ def test_a_start_between_judgements_is_judged_and_goes_on(colors, tmp_path, monk
 @pytest.mark.parametrize("start_epoch", [2, 3])
 def test_a_start_behind_the_heads_epochs_can_be_mended(colors, tmp_path, monkeypatch, start_epoch):
     """What there is to go back to was made before the first epoch."""
-    from deep_ranking.training.diagnosis import Diagnosis
+    from deep_ranking.training.diagnosis import TrainingDiagnosis
 
-    found = iter([Diagnosis("Collapse.", {"learning_rate": 0.001}, spoilt=True)])
-    monkeypatch.setattr("deep_ranking.training.run.diagnose", lambda *_: next(found, None))
+    found = iter([TrainingDiagnosis("Collapse.", {"learning_rate": 0.001}, spoilt=True)])
+    monkeypatch.setattr("deep_ranking.training.run.diagnose_training", lambda *_: next(found, None))
     trained_from = []
     monkeypatch.setattr(
         "deep_ranking.training.trainer.set_trainable_from",

@@ -10,11 +10,7 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     positive_int,
 )
-from deep_ranking.cli.library_messages import open_model
-from deep_ranking.datasets import class_folders
-from deep_ranking.files import InputError
-from deep_ranking.files.words import counted
-from deep_ranking.metrics import sample_pairs
+from deep_ranking.cli.library_messages import quieten_tensorflow
 
 DESCRIPTION = (
     "Learn from pairs of images what a model's distances mean, and store it in the model file: "
@@ -40,25 +36,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed the images, measure pairs, fit the calibration and store it."""
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
-    data = class_folders(args.dataset)
-    try:
-        pairs = sample_pairs(data.items.codes, args.num_pairs, seed=args.seed)
-    except ValueError as error:
-        raise InputError(f"{args.dataset}: {error}") from None
-    model = open_model(args.model)
-    from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.metrics import pair_distances, pair_metrics
-    from deep_ranking.model.calibration import calibrate
-    from deep_ranking.model.file import store_calibration
+    quieten_tensorflow()
+    from deep_ranking.embedding.calibrating import calibrate
 
-    with embedded_images(model, data.files()) as rows:
-        same, different = (pair_distances(rows, rows, *chosen.T) for chosen in pairs)
-    calibration = calibrate(same, different)
-    store_calibration(args.model, calibration)
-    error_rate = pair_metrics(same, different).equal_error_rate
-    print(
-        f"{counted(calibration.num_pairs, 'pair')} of {counted(len(data), 'image')}: with "
-        f'"same" up to a distance of {calibration.threshold:.4f}, {error_rate:.1%} of the pairs '
-        "are judged wrongly."
-    )
-    print(f"Calibration stored in {args.model}.")
+    print(calibrate(args.model, args.dataset, num_pairs=args.num_pairs, seed=args.seed))

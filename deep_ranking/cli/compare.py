@@ -9,18 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import numpy as np
-
 from deep_ranking.cli.arguments import add_metric, add_model, add_path, check_files_exist
-from deep_ranking.cli.library_messages import open_model
-from deep_ranking.config import DEFAULT_GAP
-from deep_ranking.files import InputError, atomic_path
-from deep_ranking.files.words import counted
-from deep_ranking.images import list_images, read_image
+from deep_ranking.cli.library_messages import open_model, quieten_tensorflow
+from deep_ranking.files import atomic_path
 
 if TYPE_CHECKING:
-    from deep_ranking.model.calibration import Calibration
-    from deep_ranking.reports.comparing import Comparison, CrossedPairs, ListedPairs
+    from deep_ranking.reports.comparing import PairComparison
 
 DESCRIPTION = (
     "Print the Euclidean distance of two images under a model: 0 for equal images, 2 at most. For "
@@ -71,23 +65,18 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 def _compare_two(args: argparse.Namespace) -> None:
     model = open_model(args.model)
-    from deep_ranking.embedding.embed import embed_images
-    from deep_ranking.metrics import cosine_at, row_distances
-    from deep_ranking.model.calibration import probability_of_same
+    from deep_ranking.reports.comparison import compare
 
-    first, second = embed_images(model, [args.image1, args.image2])
-    distance = float(row_distances(first[None], second[None])[0])
-    cosine = {"cosine": cosine_at(distance)} if args.metric == "cosine" else {}
-    calibration = model.calibration
+    found = compare(model, args.image1, args.image2)
     if not args.json:
-        print(f"{cosine.get('cosine', distance):.6f}")
-        print(_meaning(distance, calibration))
+        print(found.text(metric=args.metric))
         return
+    calibration = found.calibration
     settings = {
-        "distance": distance,
-        **cosine,
+        "distance": found.distance,
+        **({"cosine": found.cosine} if args.metric == "cosine" else {}),
         "metric": args.metric,
-        "probability_of_same": probability_of_same(distance, calibration),
+        "probability_of_same": found.probability,
         "threshold": calibration and calibration.threshold,
         "model": str(args.model),
         "image1": str(args.image1),
@@ -97,67 +86,28 @@ def _compare_two(args: argparse.Namespace) -> None:
     print(json.dumps(settings, indent=2))
 
 
-def _meaning(distance: float, calibration: "Calibration | None") -> str:
-    if calibration is None:
-        word = "similar" if distance < DEFAULT_GAP else "not similar"
-        return (
-            f"{word}, by the article's rule of thumb alone (similar: below the gap of "
-            f"{DEFAULT_GAP:g}); for a probability, calibrate the model"
-        )
-    return (
-        f"same class with a probability of {calibration.probability(distance):.3f} (if same and "
-        "different pairs are equally frequent); nearer than "
-        f"{1 - calibration.share_of_same_nearer(distance):.1%} of same pairs and "
-        f"{1 - calibration.share_of_different_nearer(distance):.1%} of different pairs"
-    )
-
-
 def _compare_many(args: argparse.Namespace) -> None:
     """Write one line for each pair, and print a summary."""
-    pairs = _pairs(args)
+    quieten_tensorflow()
+    from deep_ranking.reports.comparison import compare_all, compare_pairs
+
     with _output(args) as handle:  # first, so that an unwritable file fails before the long work
-        model = open_model(args.model)
-        from deep_ranking.embedding.embed import embedded_images
-        from deep_ranking.reports.comparing import Comparison, ListedPairs
-
-        listed = pairs if isinstance(pairs, ListedPairs) else None
-        skip_broken = args.skip_broken or listed is None
-        try:
-            with embedded_images(model, pairs.paths, skip_broken=skip_broken) as rows:
-                for number in np.flatnonzero(np.isnan(rows[:, 0])):
-                    print(f"{pairs.paths[number]}: left out, cannot be read", file=sys.stderr)
-                comparison = Comparison(
-                    pairs, rows, metric=args.metric, calibration=model.calibration
-                )
-                if args.json:
-                    _write_json(handle, comparison, args.model)
-                else:
-                    writer = csv.DictWriter(handle, comparison.columns, lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(comparison.rows())
-        except InputError as error:
-            raise (error if listed is None else listed.with_line(error)) from None
-        text = _describe(comparison)
+        if args.pairs:
+            comparison = compare_pairs(
+                args.model, args.pairs, metric=args.metric, skip_broken=args.skip_broken
+            )
+        else:
+            comparison = compare_all(args.model, args.image1, args.image2, metric=args.metric)
+        for path in comparison.left_out:
+            print(f"{path}: left out, cannot be read", file=sys.stderr)
+        if args.json:
+            _write_json(handle, comparison, args.model)
+        else:
+            writer = csv.DictWriter(handle, comparison.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(comparison.rows())
+        text = comparison.text()
     print(text, file=None if args.output else sys.stderr)
-
-
-def _pairs(args: argparse.Namespace) -> "ListedPairs | CrossedPairs":
-    from deep_ranking.reports.comparing import CrossedPairs, read_image_pairs
-
-    if args.pairs:
-        pairs = read_image_pairs(args.pairs)
-        if not args.skip_broken:
-            pairs.check_images_exist()
-        return pairs
-    return CrossedPairs(_images(args.image1), _images(args.image2))
-
-
-def _images(path: Path) -> list[str]:
-    """Return the images of a folder, broken ones too; or one image, checked to be readable."""
-    if path.is_dir():
-        return [str(path / name) for name in list_images(path)[0]]
-    read_image(path, 32)  # raises the error of a broken image
-    return [str(path)]
 
 
 @contextmanager
@@ -173,7 +123,7 @@ def _output(args: argparse.Namespace) -> Iterator[TextIO]:
         yield handle
 
 
-def _write_json(handle: TextIO, comparison: "Comparison", model: Path) -> None:
+def _write_json(handle: TextIO, comparison: "PairComparison", model: Path) -> None:
     """Write one JSON object: settings, one pair in each line as soon as it is compared, summary."""
     calibration = comparison.calibration
     settings = {
@@ -187,22 +137,3 @@ def _write_json(handle: TextIO, comparison: "Comparison", model: Path) -> None:
         handle.write(separator + json.dumps(row))
         separator = ",\n"
     handle.write(f'\n], "summary": {json.dumps(comparison.summary())}}}\n')
-
-
-def _describe(comparison: "Comparison") -> str:
-    found = comparison.summary()
-    text = (
-        f"{counted(found['pairs'], 'pair')} of {counted(found['images'], 'image')}: mean "
-        f"{comparison.value_name} {found['mean']:.6f}, of the nearest pair {found['nearest']:.6f} "
-        f"({', '.join(found['nearest_pair'])})"
-    )
-    if found["left_out"]:
-        text += f"; {counted(found['left_out'], 'pair')} left out"
-    if "roc_auc" in found:
-        text += (
-            f"; ROC-AUC {found['roc_auc']:.3f}, equal error rate {found['equal_error_rate']:.3f}"
-        )
-    if "accuracy" in found and comparison.calibration is not None:
-        threshold = comparison.calibration.threshold
-        text += f"; accuracy {found['accuracy']:.3f} at the calibrated distance {threshold:.3f}"
-    return text + "."

@@ -16,9 +16,8 @@ from deep_ranking.cli.arguments import (
     positive_int,
     share,
 )
-from deep_ranking.cli.output import print_broken
 from deep_ranking.datasets.public import CATALOGUE, Dataset
-from deep_ranking.files.words import byte_size, counted
+from deep_ranking.files.words import broken_lines, byte_size, counted
 
 if TYPE_CHECKING:
     from deep_ranking.datasets.public import Contents
@@ -217,7 +216,7 @@ def _print_statistics(root: Path, found: "Statistics") -> None:
         print(f"  {counted(found.num_unlistable, 'file')} left out: a line break in the path")
     if found.broken:
         print(f"  {counted(len(found.broken), 'image')} cannot be read:")
-        print_broken(found.broken, indent="    ", more=", which --json lists")
+        print(*broken_lines(found.broken, indent="    ", more=", which --json lists"), sep="\n")
     print()
 
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
@@ -13,7 +12,7 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     config_from,
 )
-from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file, write_page
 from deep_ranking.cli.train import set_recipe_as_defaults, train_config
 from deep_ranking.config import (
@@ -29,10 +28,6 @@ from deep_ranking.config import (
 )
 from deep_ranking.config.recipes import RECIPES
 from deep_ranking.files import InputError
-from deep_ranking.files.words import counted
-
-if TYPE_CHECKING:
-    from deep_ranking.reports.doctor import Examination, Finding
 
 DESCRIPTION = (
     "Find what is wrong with a data set before you train on it: broken images, classes of one "
@@ -41,7 +36,6 @@ DESCRIPTION = (
     "flags takes on this machine. Flags of the sampler and of train.py mean the same as there. The "
     "exit code is 1 if training would fail."
 )
-MOST_GROUPS, MOST_IMAGES = 3, 4  # printed of each finding: groups, and images of a group
 
 # The flags of train.py that decide which images it reads, and how much time and memory it takes.
 DATA = (
@@ -102,23 +96,25 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model")
     if args.html:
         check_output_file(args.html, "--html")
-    from deep_ranking.reports.doctor import examine, find_parts, survey_images
+    from deep_ranking.reports.doctor import diagnose
 
     if args.recipe:
         set_recipe_as_defaults(parser, RECIPES[args.recipe], argv)
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
-    parts = find_parts(
-        args.dataset, validation=config.validation_dataset, validation_share=config.validation_share
+    quieten_tensorflow()
+    examination = diagnose(
+        args.dataset,
+        config,
+        sampling=sampling,
+        model=args.model,
+        estimate=args.estimate,
+        progress=True,
     )
-    survey = survey_images(args.dataset, parts, progress=True)
-    if args.estimate or args.model:
-        start_tensorflow()
-    examination = examine(survey, config, sampling, model=args.model, measured=args.estimate)
     if args.json:
         print(json.dumps(examination.as_json(), indent=2, allow_nan=False))
     else:
-        _print_text(examination)
+        print(examination.text())
     if args.html:
         from deep_ranking.reports.doctor.page import doctor_page
 
@@ -146,39 +142,3 @@ def _settings(
         given = {name: getattr(args, name) for name in vars(args) if name not in SAMPLING}
         args = argparse.Namespace(**given)
     return train_config(parser, args), sampling
-
-
-def _print_text(examination: "Examination") -> None:
-    survey = examination.survey
-    for part in survey.summary():
-        name = str(survey.root)
-        if part.name:
-            name += f", {part.name}{' (trained on)' if part.is_trained else ''}"
-        images = counted(part.num_images, "image")
-        print(
-            f"{name}: {images} in {counted(part.num_classes, 'class')}, {part.num_readable:,} can "
-            "be read"
-        )
-    print(f"Read in {survey.seconds:.1f} seconds.\n")
-    for finding in examination.findings:
-        _print_finding(finding)
-    if examination.estimates:
-        print("Training, estimated:")
-        for estimate in examination.estimates:
-            print(f"  {estimate.kind:10}{estimate.what}")
-            print(f"  {'':10}-> {estimate.suggestion}")
-        print()
-
-
-def _print_finding(finding: "Finding") -> None:
-    print(f"{finding.severity.upper():8}{finding.what}")
-    for group in finding.groups[:MOST_GROUPS]:
-        shown = " | ".join(
-            f"{item.path} ({item.detail})" if item.detail else item.path
-            for item in group[:MOST_IMAGES]
-        )
-        more = f" | and {len(group) - MOST_IMAGES:,} more" if len(group) > MOST_IMAGES else ""
-        print(f"        {shown}{more}")
-    if finding.num_groups > MOST_GROUPS:
-        print(f"        and {finding.num_groups - MOST_GROUPS:,} more")
-    print(f"        -> {finding.suggestion}\n")

@@ -77,9 +77,7 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
     index = open_index(collection)
     found = find_duplicates(collection, args.threshold, index=index, progress=True)
     if found.groups:
-        print(f"Images nearer than {args.threshold:g}; paths are below {root}.\n")
-    for number, group in enumerate(found.groups, start=1):
-        _print_group(number, group)
+        print(found.text())
     _print_left_out(found)
     if index.probes < index.num_clusters:
         print(
@@ -88,14 +86,13 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
             "none.",
             file=sys.stderr,
         )
-    summary = _summary(found.groups)
     if args.json:
         values = {"root": str(root), "threshold": args.threshold, **found.to_json(root)}
         write_json(args.json, values, what="All groups are")
     if args.html:
         from deep_ranking.reports.page.duplicate_groups import duplicates_page
 
-        html = duplicates_page(found.groups, root, threshold=args.threshold, summary=summary)
+        html = duplicates_page(found.groups, root, threshold=args.threshold, summary=found.summary)
         write_page(args.html, html)
     if found.groups:
         if args.move:
@@ -107,7 +104,7 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
                 "To look at them, add --html FILE; to set aside all images except those to keep, "
                 "add --move DIR."
             )
-    print(summary)
+    print(found.summary)
 
 
 def _move(args: argparse.Namespace, groups: Sequence["DuplicateGroup"], root: Path) -> None:
@@ -138,15 +135,6 @@ def _undo(file: Path) -> None:
     )
 
 
-def _print_group(number: int, group: "DuplicateGroup") -> None:
-    print(f"Group {number}: {counted(len(group.images), 'image')}")
-    for image in group.images:
-        what = "keep" if image.is_keeper else f"{image.distance:.4f}"
-        size = f"{image.width}x{image.height}"
-        print(f"  {what:>6}  {size:>11}  {byte_size(image.num_bytes):>10}  {image.path}")
-    print()
-
-
 def _print_left_out(found: "Duplicates") -> None:
     for path, problem in found.left_out[:MOST_LEFT_OUT]:
         print(f"left out: {path}: {problem}", file=sys.stderr)
@@ -156,13 +144,3 @@ def _print_left_out(found: "Duplicates") -> None:
             "again to add what changed",
             file=sys.stderr,
         )
-
-
-def _summary(groups: Sequence["DuplicateGroup"]) -> str:
-    images = sum(len(group.images) for group in groups)
-    others = [image for group in groups for image in group.others]
-    size = byte_size(sum(image.num_bytes for image in others))
-    return (
-        f"{counted(len(groups), 'group')}, {counted(images, 'image')}, {len(others):,} could go, "
-        f"{size}"
-    )

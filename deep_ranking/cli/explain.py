@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_model, add_path, check_files_exist
-from deep_ranking.cli.library_messages import open_model
+from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import atomic_path
 
@@ -18,8 +18,6 @@ DESCRIPTION = (
     "Show where the similarity of two images comes from: how much the ConvNet and each shallow "
     "branch contribute, and heatmaps of the contributing places."
 )
-# Below this cosine, parts in percent of it would be huge and mean nothing.
-MIN_COSINE = 0.05
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,32 +42,15 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model", "image1", "image2")
     picture = picture_format(args.output)
     with atomic_path(args.output) as temporary:  # first: an unwritable file fails before the work
-        model = open_model(args.model)
-        from deep_ranking.images import read_image
+        start_tensorflow()
         from deep_ranking.reports.explain import explain
-        from deep_ranking.reports.plots.explanation import explanation_figure
 
-        size = model.input_shape[1]
-        explanation = explain(model, read_image(args.image1, size), read_image(args.image2, size))
-        figure = explanation_figure(explanation, (args.image1.name, args.image2.name))
-        figure.savefig(temporary, format=picture, dpi=120)
+        explanation = explain(args.model, args.image1, args.image2)
+        explanation.figure().savefig(temporary, format=picture, dpi=120)
     if args.json:
         _print_json(explanation, args)
     else:
-        _print_text(explanation, args.output)
-
-
-def _print_text(explanation: "Explanation", output: Path) -> None:
-    from deep_ranking.reports.explain import PART_NAMES
-
-    print(f"distance {explanation.distance:.6f}")
-    print(f"cosine   {explanation.cosine:.6f}, the sum of")
-    for name, value in explanation.parts.items():
-        share = ""
-        if explanation.cosine >= MIN_COSINE:
-            share = f"  {100 * value / explanation.cosine:6.1f} %"
-        print(f"  {PART_NAMES[name]:8} {value:+.6f}{share}")
-    print(f"Picture in {output}")
+        print(f"{explanation}\nPicture in {args.output}")
 
 
 def _print_json(explanation: "Explanation", args: argparse.Namespace) -> None:

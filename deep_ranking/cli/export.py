@@ -8,7 +8,6 @@ from deep_ranking.cli.arguments import add_model, add_output, check_files_exist
 from deep_ranking.cli.library_messages import open_model, shown_on_failure
 from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.files import InputError
-from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images import list_images
 
 DESCRIPTION = (
@@ -72,12 +71,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             overwrite=args.overwrite,
             progress=lambda line: print(f"{line} ...", flush=True),
         )
-    print(
-        f"greatest difference to the model {done.difference:.2g}, on "
-        f"{counted(done.num_images, 'image')} (allowed: {args.tolerance:g})"
-    )
-    print(f"from Python: {done.usage}")
-    print(f"{done.format} in {done.path}, {byte_size(done.num_bytes)}.")
+    print(done)
 
 
 def _images(given: list[Path]) -> list[Path]:

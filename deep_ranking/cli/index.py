@@ -14,12 +14,10 @@ from deep_ranking.cli.arguments import (
     non_negative_int,
     positive_int,
 )
-from deep_ranking.cli.library_messages import open_model
-from deep_ranking.cli.output import print_broken
+from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.signals import resume_hint
-from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size, counted
-from deep_ranking.search.collection import DTYPES, Collection, SyncReport, sync
+from deep_ranking.search.collection import DTYPES, Collection
 from deep_ranking.search.collection.folder import SETTINGS
 from deep_ranking.search.index.base import Index
 
@@ -82,43 +80,29 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     is_new = not (args.output / SETTINGS).exists()
     if is_new and not (args.model and args.images):
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
-    flags = ("model", "images", "dtype", "shard")
-    given = {name: getattr(args, name) for name in flags if getattr(args, name)}
-    from deep_ranking.search.indexing import update_index, writable_collection
+    quieten_tensorflow()
+    from deep_ranking.search.indexing import index_images
 
-    with (
-        resume_hint("run the same command again to resume"),
-        writable_collection(args.output, **given) as collection,
-    ):
-        report = sync(collection, lambda: open_model(collection.model), checksum=args.checksum)
-        _print_report(report)
-        if not report.num_images:
-            raise InputError(f"{collection.settings.root}: none of its images can be searched")
-        index, recall = update_index(
-            collection,
-            wanted=args.index,
+    with resume_hint("run the same command again to resume"):
+        done = index_images(
+            args.output,
+            model=args.model,
+            images=args.images,
+            index=args.index,
             clusters=args.clusters,
             probes=args.probes,
             target_recall=args.target_recall,
+            dtype=args.dtype,
+            shard=args.shard,
+            checksum=args.checksum,
+            when_synced=print,
         )
         if args.measure:
-            _print_measurements(collection, index)
-    _print_end(collection, report, index, recall)
-
-
-def _print_report(report: SyncReport) -> None:
+            _print_measurements(done.collection, done.index)
     print(
-        f"{counted(report.num_images, 'image')}: {report.num_embedded:,} embedded now, "
-        f"{report.num_known:,} new or changed files with content known before, "
-        f"{report.num_removed:,} gone."
+        f"{done.conclusion} "
+        f"Search: python -m deep_ranking search --index {done.collection.folder} --image QUERY"
     )
-    if report.num_damaged:
-        print(f"{counted(report.num_damaged, 'embedding')} damaged on the disk: embedded again.")
-    if report.num_unlistable:
-        print(f"{counted(report.num_unlistable, 'file')} left out: a line break in the path.")
-    if report.broken:
-        print(f"{counted(len(report.broken), 'image')} left out because they cannot be read:")
-        print_broken(report.broken, indent="  ")
 
 
 def _print_measurements(collection: Collection, index: Index) -> None:
@@ -139,24 +123,6 @@ def _print_measurements(collection: Collection, index: Index) -> None:
         print("  ".join(f"{cell:>10}" for cell in (name, *numbers)))
     sizes = {each.name: each.stat().st_size for each in sorted(collection.folder.iterdir())}
     print("\n" + ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items() if size))
-
-
-def _print_end(
-    collection: Collection, report: SyncReport, index: Index, recall: float | None
-) -> None:
-    settings = collection.settings
-    kind = settings.index.get("uri", index.kind)
-    if index.num_clusters:
-        kind += (
-            f", {counted(index.num_clusters, 'cluster')} of which a search visits {index.probes}"
-        )
-    if recall is not None:
-        kind += f" (finds {recall:.1%} of the 20 nearest, as measured)"
-    part = "" if settings.shard is None else f" (shard {settings.shard[0]} of {settings.shard[1]})"
-    print(
-        f"{collection.folder}: {counted(report.num_images, 'image')}{part} in index {kind}. "
-        f"Search: python -m deep_ranking search --index {collection.folder} --image QUERY"
-    )
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -47,11 +47,16 @@ def stderr_descriptor() -> int:
         return 2
 
 
-def start_tensorflow() -> None:
-    """Import TensorFlow, and let it report errors only."""
+def quieten_tensorflow() -> None:
+    """Let TensorFlow report errors only, once it is imported."""
     if not verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         logging.getLogger("absl").setLevel(logging.ERROR)  # Keras' advice on the .h5 format
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow, and let it report errors only."""
+    quieten_tensorflow()
     import_module("tensorflow")
 
 

@@ -2,13 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deep_ranking.files import InputError, atomic_path
 
-NUM_BROKEN_SHOWN = 10
 # The formats of matplotlib that people open.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".tif", ".tiff", ".webp")
 
@@ -57,17 +55,3 @@ def write_page(path: Path, html: str, *, silent: bool = False) -> None:
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def print_broken(broken: Sequence[tuple[str, str]], *, indent: str, more: str = "") -> None:
-    """Print the first broken images, each with its problem, and how many more there are.
-
-    Args:
-        broken: path and problem of each.
-        indent: begins each line.
-        more: follows the number of the others, such as ", which --json lists".
-    """
-    for path, problem in broken[:NUM_BROKEN_SHOWN]:
-        print(f"{indent}{path}: {problem}")
-    if len(broken) > NUM_BROKEN_SHOWN:
-        print(f"{indent}and {len(broken) - NUM_BROKEN_SHOWN:,} more{more}")

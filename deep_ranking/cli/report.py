@@ -3,8 +3,6 @@
 import argparse
 from collections.abc import Sequence
 
-import numpy as np
-
 from deep_ranking.cli.arguments import (
     add_dataset,
     add_model,
@@ -13,11 +11,8 @@ from deep_ranking.cli.arguments import (
     add_seed,
     check_files_exist,
 )
-from deep_ranking.cli.library_messages import open_model
+from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file
-from deep_ranking.datasets import class_folders
-from deep_ranking.files.words import counted
-from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
 
 DESCRIPTION = (
     "Write one HTML file about a model on images of known classes: metrics, pictures, likely wrong "
@@ -46,30 +41,16 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
     check_output_file(args.output, "--output")
-    data = class_folders(args.dataset)
-    paths, labels = data.files(), np.array(data.items.names)[data.items.codes]
-    from deep_ranking.training.history import read_history
+    quieten_tensorflow()
+    from deep_ranking.reports.reporting import report
 
-    file = args.history or args.model.with_suffix(".run") / "history.csv"
-    history = read_history(file) if args.history or file.exists() else []
-    draw_triplets(labels)  # refuses a single class before the long work
-    model = open_model(args.model)
-    from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.reports.page import write_report
-
-    with embedded_images(model, paths) as embeddings:
-        images = EmbeddedImages(paths, labels, embeddings)
-        found = write_report(
+    print(
+        report(
+            args.model,
+            args.dataset,
             args.output,
-            evaluate(images, seed=args.seed),
-            images,
-            title=args.title or f"{args.model.name} on {args.dataset}",
-            history=history,
+            history=args.history,
+            title=args.title,
             seed=args.seed,
         )
-    print(
-        f"{counted(len(paths), 'image')} of {counted(data.items.num_names, 'class')}: "
-        f"{len(found.suspects)} likely mislabelled, "
-        f"{counted(len(found.duplicates), 'near-duplicate')} across classes (30 of each at most)."
     )
-    print(f"Report in {args.output}, {args.output.stat().st_size / 2**20:.1f} MiB.")

@@ -7,10 +7,7 @@ keeps copies together read the images.
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-
-import numpy as np
 
 from deep_ranking.cli.arguments import (
     add_config_arguments,
@@ -21,8 +18,8 @@ from deep_ranking.cli.arguments import (
     positive_int,
     share,
 )
-from deep_ranking.cli.library_messages import start_tensorflow
-from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, DrawnTripletsConfig, SamplingConfig
+from deep_ranking.cli.library_messages import quieten_tensorflow
+from deep_ranking.config import HARD, RELEVANCE, DrawnTripletsConfig, SamplingConfig
 from deep_ranking.datasets import (
     LabelledImages,
     class_folders,
@@ -31,30 +28,16 @@ from deep_ranking.datasets import (
     read_classes,
     read_partition,
     read_positive_pairs,
-    relative_prefix,
     with_folder_categories,
-    write_classes,
 )
-from deep_ranking.files import InputError, make_folder
-from deep_ranking.files.words import counted
-from deep_ranking.sampling import Strategy, open_strategy
-from deep_ranking.sampling.parts import (
-    PARTS,
-    TRAIN,
-    VALIDATION,
-    hold_back_validation,
-    split_by_shares,
-    triplet_parts,
-    write_drawn_triplets,
-)
-from deep_ranking.sampling.relevance import needs_network
-from deep_ranking.sampling.triplet_file import COMPRESSED, shard_path
+from deep_ranking.files import InputError
+from deep_ranking.sampling.parts import shares_in
+from deep_ranking.sampling.sample import sample
 
 DESCRIPTION = (
     "Draw triplets (query, positive, negative) from folders of images, one folder for each class, "
     "or from lists of images, and write them to triplets.txt."
 )
-PARTITION = "partition.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,35 +151,23 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     _check(parser, args, config)
     start = time.monotonic()
     data = read_data(args, nested=config.has_nested_folders)
-    output_dir = make_folder(args.output_directory)
-    _print_data(data, config)
-    parts, data = parts_of(args, data)
-    relevance = args.relevance
-    neighbours_of: Path | None = args.model or args.index
-    finds_by_model = neighbours_of is not None and neighbours_of.is_file()
-    if finds_by_model or (relevance is not None and needs_network(relevance)):
-        start_tensorflow()
-    with ExitStack() as opened:
-        # Make all strategies before writing: no file appears if a part cannot give triplets.
-        strategies = {}
-        for stem, part in parts.items():
-            strategy = open_strategy(
-                config,
-                part,
-                seed=args.seed,
-                relevance=relevance,
-                weights=None if args.weights == "none" else args.weights,
-                neighbours_of=neighbours_of,
-            )
-            try:
-                strategies[stem] = opened.enter_context(strategy)
-            except InputError as error:
-                raise InputError(f"{stem}: {error}" if len(parts) > 1 else str(error)) from None
-        if _shares(args) is not None:
-            write_classes(output_dir / PARTITION, data, relative_prefix(data.root, output_dir))
-            print(f"The part of each image is in {output_dir / PARTITION}.")
-        for stem, part in parts.items():
-            _write(output_dir / f"{stem}.txt", part, strategies[stem], args)
+    quieten_tensorflow()
+    sample(
+        data,
+        args.output_directory,
+        config,
+        split=args.split,
+        validation_share=args.validation_share,
+        by=args.by,
+        keep_together=args.keep_together,
+        relevance=args.relevance,
+        weights=None if args.weights == "none" else args.weights,
+        neighbours_of=args.model or args.index,
+        compress=args.compress,
+        shards=args.shards,
+        seed=args.seed,
+        progress=print,
+    )
     print(f"Done in {time.monotonic() - start:.1f} seconds.")
 
 
@@ -207,7 +178,7 @@ def _check(
         parser.error("--validation_share and --split both split; give one of them")
     if not any((args.input_directory, args.classes, args.pairs, args.partition)):
         parser.error("give --input_directory, or one of --classes, --pairs and --partition")
-    if _shares(args) is not None and args.partition:
+    if shares_in(args.split) is not None and args.partition:
         parser.error("--partition is split already; choose some of its splits by --split")
     if (config.strategy == RELEVANCE) != (args.relevance is not None):
         parser.error("--strategy relevance and --relevance need each other")
@@ -220,14 +191,6 @@ def _check(
         raise InputError(f"{args.model}: not a regular file; --model expects an .h5 file")
     if args.index and not args.index.is_dir():
         raise InputError(f"{args.index}: not a folder; --index expects the folder of an index")
-
-
-def _shares(args: argparse.Namespace) -> list[float] | None:
-    """Return the shares in `--split`; None if it holds names or was not given."""
-    try:
-        return [float(each) for each in args.split] if args.split else None
-    except ValueError:
-        return None
 
 
 def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
@@ -247,61 +210,3 @@ def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
     if args.level is not None and data.categories is None:
         data = with_folder_categories(data, args.level)
     return limit_classes(data, fewest=args.min_images_per_class, most=args.max_images_per_class)
-
-
-def parts_of(
-    args: argparse.Namespace, data: LabelledImages
-) -> tuple[dict[str, LabelledImages], LabelledImages]:
-    """Return the parts by the stem of their triplet file, and all images with their splits."""
-    names = args.split
-    if args.validation_share:
-        data = hold_back_validation(data, args.validation_share, args.seed, by=args.by)
-        names = [VALIDATION, TRAIN]
-    elif (shares := _shares(args)) is not None:
-        num_notes = len(data.notes)
-        data = split_by_shares(
-            data, shares, args.seed, by=args.by, keep_together=args.keep_together
-        )
-        for note in data.notes[num_notes:]:
-            print(note)
-        names = PARTS[: len(shares)]
-    return triplet_parts(data, names), data
-
-
-def _print_data(data: LabelledImages, config: SamplingConfig) -> None:
-    images, num_items = counted(len(data), "image"), data.items.num_names
-    if data.categories is None:
-        print(f"{images} in {counted(num_items, 'class')}.")
-    else:
-        categories = counted(data.categories.num_names, "category")
-        print(f"{images} of {counted(num_items, 'item')} in {categories}.")
-    if data.pairs is not None:
-        print(f"{counted(len(data.pairs), 'pair')} of query and positive.")
-    elif singles := int((data.items.sizes() == 1).sum()):
-        noun = "class" if data.categories is None else "item"
-        verb = "has" if singles == 1 else "have"
-        print(f"{counted(singles, noun)} {verb} one image only: it serves as a negative.")
-    if data.categories is not None and config.strategy == IN_CLASS and data.pairs is None:
-        both = np.unique(np.column_stack([data.categories.codes, data.items.codes]), axis=0)
-        alone = int((np.bincount(both[:, 0]) == 1).sum())
-        if alone:
-            verb, whose = ("has", "its") if alone == 1 else ("have", "their")
-            images = f"none of {whose} images is a query"
-            print(f"{counted(alone, 'category')} {verb} one item only: {images}.")
-    for note in data.notes:
-        print(note)
-
-
-def _write(path: Path, data: LabelledImages, strategy: Strategy, args: argparse.Namespace) -> None:
-    """Write the triplets of a part, and print how many."""
-    shards = args.shards
-    if args.compress or shards is not None:
-        path = path.with_name(path.name + COMPRESSED)
-    count = write_drawn_triplets(path, data, strategy, args.seed, shards=shards)
-    where = path if shards is None else f"{shards} files, from {shard_path(path, 0, shards)} on"
-    print(f"{counted(count, 'triplet')} in {where}.")
-    if args.relevance and count < strategy.num_triplets:
-        print(
-            f"{counted(strategy.num_triplets - count, 'triplet')} left out: no positive was found "
-            "for the query, or no negative less relevant by --relevance_gap."
-        )

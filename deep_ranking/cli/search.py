@@ -8,19 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from deep_ranking.cli.arguments import add_metric, add_path, positive_int
-from deep_ranking.cli.library_messages import open_model
+from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.words import counted
-from deep_ranking.images import list_images, read_image
+from deep_ranking.images import read_image
 from deep_ranking.search.collection import Collection
 
 if TYPE_CHECKING:
-    from deep_ranking.files.array_types import Float32Array
-    from deep_ranking.search.searcher import Result, Searcher
+    from deep_ranking.search.results import SearchResults
+    from deep_ranking.search.searcher import Searcher
 
 DESCRIPTION = (
     "Find the images of an index that are most similar to the query images, and print the rank, "
@@ -79,30 +77,32 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
     given = _query_paths(args.image)
+    quieten_tensorflow()
     from deep_ranking.search.searcher import Searcher
 
     searcher = Searcher(collection)
-    queries, rows = _embed(collection, given)
-    results = searcher.search(rows, args.top, probes=args.probes)
+    found = searcher.search_listed(given, args.top, probes=args.probes)
+    for path in found.left_out:
+        print(f"{path}: left out, cannot be read", file=sys.stderr)
     if args.picture:
-        _write_picture(args.picture, queries, results)
-    _print(args, queries, results)
+        _write_picture(args.picture, found)
+    _print(args, found)
     if args.explain_cost:
-        text = _explain_cost(searcher, rows, results, args)
+        text = _explain_cost(searcher, found, args)
         print(text, file=sys.stderr if args.json or args.csv else None)
 
 
 def _query_paths(given: list[str]) -> dict[str, bool]:
     """Return the paths of the queries; True for those that are left out if they are broken."""
+    from deep_ranking.search.searcher import list_queries
+
     queries: dict[str, bool] = {}
     for each in given:
         if each == STANDARD_INPUT:
             lines = [line.rstrip("\r\n") for line in sys.stdin]
             queries |= {line: False for line in lines if line}
-        elif Path(each).is_dir():
-            queries |= {str(Path(each) / path): True for path in list_images(each)[0]}
         else:
-            queries[each] = False
+            queries |= list_queries(each)
     if not queries:
         raise InputError("standard input: no paths of query images in it")
     for query in queries:
@@ -111,57 +111,24 @@ def _query_paths(given: list[str]) -> dict[str, bool]:
     return queries
 
 
-def _embed(collection: Collection, queries: dict[str, bool]) -> tuple[list[str], "Float32Array"]:
-    """Return the queries that can be read, and their embeddings."""
-    model = open_model(collection.model)
-    from deep_ranking.embedding.embed import embed_images
-
-    paths = list(queries)
-    rows = embed_images(model, paths, skip_broken=True, progress=len(paths) > 1)
-    broken = np.isnan(rows[:, 0])
-    for number in np.flatnonzero(broken):
-        if not queries[paths[number]]:
-            read_image(paths[number], THUMBNAIL_SIZE)  # raises an error that tells why
-        print(f"{paths[number]}: left out, cannot be read", file=sys.stderr)
-    if broken.all():
-        raise InputError("none of the query images can be read")
-    return [path for path, bad in zip(paths, broken, strict=True) if not bad], rows[~broken]
-
-
-def _print(args: argparse.Namespace, queries: list[str], results: list[list["Result"]]) -> None:
-    from deep_ranking.search.searcher import as_rows
-
-    answers = list(zip(queries, results, strict=True))
-    rows = [row for query, found in answers for row in as_rows(query, found)]
+def _print(args: argparse.Namespace, found: "SearchResults") -> None:
     if args.json:
-        print(json.dumps(rows, indent=2))
-        return
-    if args.csv:
+        print(json.dumps(found.rows(), indent=2))
+    elif args.csv:
         writer = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-        return
-    for query, found in answers:
-        if len(queries) > 1:
-            print(f"{query}:")
-        width = len(str(len(found)))
-        for each in found:
-            value = each.cosine if args.metric == "cosine" else each.distance
-            chance = "" if each.probability is None else f"  p(same) {each.probability:.3f}"
-            print(f"{each.rank:{width}}  {value:.6f}{chance}  {each.path}")
+        writer.writerows(found.rows())
+    else:
+        print(found.text(metric=args.metric))
 
 
-def _explain_cost(
-    searcher: "Searcher",
-    rows: "Float32Array",
-    results: list[list["Result"]],
-    args: argparse.Namespace,
-) -> str:
+def _explain_cost(searcher: "Searcher", found: "SearchResults", args: argparse.Namespace) -> str:
     """Return a line about the work of the search and its recall."""
-    from deep_ranking.search.searcher import mean_recall
+    from deep_ranking.search.results import mean_recall
 
+    rows = found.embeddings
     exact = searcher.search_exactly(rows, args.top)
-    recall = f"recall@{len(exact[0])} against exact {mean_recall(results, exact):.3f}"
+    recall = f"recall@{len(exact[0])} against exact {mean_recall(found.results, exact):.3f}"
     index = searcher.index
     cost = index.cost(rows, probes=args.probes)
     if cost is None:
@@ -176,13 +143,13 @@ def _explain_cost(
     )
 
 
-def _write_picture(path: Path, queries: list[str], results: list[list["Result"]]) -> None:
-    from deep_ranking.reports.page.html import readable
+def _write_picture(path: Path, found: "SearchResults") -> None:
+    from deep_ranking.files.html import readable
     from deep_ranking.reports.plots import Neighbours, neighbours_figure
 
     rows = []
-    for query, found in list(zip(queries, results, strict=True))[:MOST_PICTURED]:
-        shown = found[:MOST_PICTURED]
+    for query, results in list(zip(found.queries, found, strict=True))[:MOST_PICTURED]:
+        shown = results[:MOST_PICTURED]
         rows.append(
             Neighbours(
                 readable(Path(query).name),

@@ -19,6 +19,10 @@ HEAD = "head"
 class NetworkConfig(Config):
     """The network that `build_network` builds: the blog's by default.
 
+    Example:
+        >>> NetworkConfig(image_size=96, weights=None).normalisation
+        'unit'
+
     Raises:
         InputError: a value is out of its range.
     """

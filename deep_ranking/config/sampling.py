@@ -14,6 +14,10 @@ OUT_OF_CLASS_SHARES = {IN_CLASS: 0.0, RELEVANCE: 0.2}
 class SamplingConfig(Config):
     """How triplets are drawn.
 
+    Example:
+        >>> SamplingConfig(strategy="in-class").has_nested_folders
+        True
+
     Raises:
         InputError: a value is out of its range.
     """

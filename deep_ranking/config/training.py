@@ -26,6 +26,10 @@ MAX_SEED = 2**32 - 1  # NumPy's global seed, which Keras sets, takes no more
 class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsConfig):
     """All settings of a training run: the blog's by default.
 
+    Example:
+        >>> TrainConfig(output=Path("animals.h5"), epochs=3).run_dir.name
+        'animals.run'
+
     Raises:
         InputError: a value is out of its range, or settings do not go together.
     """

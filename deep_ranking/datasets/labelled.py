@@ -62,6 +62,11 @@ class LabelledImages:
         pairs: int32 (pairs, 2), queries and their positives; None if the positives of a query are
             all images of its item.
         notes: a sentence for each kind of file that was left out.
+
+    Example:
+        >>> data = read_classes("classes.csv")
+        >>> len(data), data.items.names
+        (12, ['cat', 'dog', 'owl'])
     """
 
     root: Path

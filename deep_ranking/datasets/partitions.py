@@ -13,6 +13,7 @@ partition list too.
 """
 
 import itertools
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,10 @@ MAX_LIST_BYTES = 1 << 28  # DeepFashion's longest list has 26 million
 
 
 def read_partition(
-    file: Path, root: Path | None = None, *, level: int | None = None
+    file: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    level: int | None = None,
 ) -> LabelledImages:
     """Read a partition list.
 
@@ -42,10 +46,15 @@ def read_partition(
         level: number of leading folders of an image's path that make its item's category; None
             for all folders before the one that has the item's name.
 
+    Example:
+        >>> sorted(set(read_partition("classes.csv").splits.tolist()))
+        ['test', 'train']
+
     Raises:
         InputError: with path and line: it is not a partition list, its count is wrong, a file that
             it names is missing, or it puts an image into two splits.
     """
+    file, root = Path(file), None if root is None else Path(root)
     lines = _read_lines(file)
     if not lines or not lines[0].strip().isdecimal():
         data = read_classes(file, root)

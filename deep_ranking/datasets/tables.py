@@ -20,18 +20,25 @@ CLASS_COLUMNS = ("path", "label", "category", "split")
 PAIR_COLUMNS = ("query", "positive", "item", "category")
 
 
-def read_classes(file: Path, root: Path | None = None) -> LabelledImages:
+def read_classes(
+    file: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+) -> LabelledImages:
     """Read a class file.
 
     Args:
         file: the file.
         root: folder that its paths start from; None for the file's own.
 
+    Example:
+        >>> read_classes("classes.csv").paths[0]
+        'photos/cat/0.png'
+
     Raises:
         InputError: with path and line: it is not a class file, a file that it names is missing, or
             two lines contradict each other.
     """
-    collector = ImageCollector(file, root)
+    file = Path(file)
+    collector = ImageCollector(file, None if root is None else Path(root))
     for line, row in read_table(file, CLASS_COLUMNS, num_required=2):
         collector.add_image(line, row["path"], row["label"], row.get("split", ""))
         if row.get("category"):
@@ -39,17 +46,24 @@ def read_classes(file: Path, root: Path | None = None) -> LabelledImages:
     return collector.labelled_images()
 
 
-def read_positive_pairs(file: Path, root: Path | None = None) -> LabelledImages:
+def read_positive_pairs(
+    file: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+) -> LabelledImages:
     """Read a pair file; the query and the positive of a line show the same item.
 
     Args:
         file: the file.
         root: folder that its paths start from; None for the file's own.
 
+    Example:
+        >>> read_positive_pairs("positives.csv").pairs.tolist()
+        [[0, 1]]
+
     Raises:
         InputError: as `read_classes`.
     """
-    collector = ImageCollector(file, root)
+    file = Path(file)
+    collector = ImageCollector(file, None if root is None else Path(root))
     for line, row in read_table(file, PAIR_COLUMNS, num_required=3):
         query = collector.add_image(line, row["query"], row["item"])
         positive = collector.add_image(line, row["positive"], row["item"])

@@ -40,6 +40,10 @@ def embed_images(
     Returns:
         float32 (images, dim), rows of unit length, in the order of the paths.
 
+    Example:
+        >>> embed_images(model, ["photos/cat/0.png", "photos/dog/0.png"]).shape
+        (2, 8)
+
     Raises:
         InputError: an image is missing or broken.
     """

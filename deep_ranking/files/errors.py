@@ -12,6 +12,11 @@ class InputError(ValueError):
 
     The message is a single line: what is wrong, what was expected, what arrived, and how to mend
     it. Commands print it and exit with 1; libraries catch it as a `ValueError`.
+
+    Example:
+        >>> find_images("nowhere")
+        Traceback (most recent call last):
+        deep_ranking.files.errors.InputError: nowhere: no such folder; expected a folder with ...
     """
 
     def __init__(self, message: str) -> None:

@@ -1,5 +1,8 @@
 """Words for numbers: a count with its noun, a size in bytes, a duration."""
 
+from collections.abc import Iterator, Sequence
+
+NUM_BROKEN_SHOWN = 10
 UNITS_OF_TIME = ((86_400 * 365.25, "year"), (86_400, "day"), (3600, "hour"), (60, "minute"))
 UNITS_OF_SIZE = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -38,3 +41,19 @@ def duration(seconds: float) -> str:
             text = f"{number:.1f}".removesuffix(".0") if number < 10 else f"{number:,.0f}"
             return f"{text} {unit}" + ("s" if text != "1" else "")
     return counted(max(1, round(seconds)), "second")
+
+
+def broken_lines(
+    broken: Sequence[tuple[str, str]], *, indent: str, more: str = ""
+) -> Iterator[str]:
+    """Yield a line for each of the first broken images, and how many more there are.
+
+    Args:
+        broken: path and problem of each.
+        indent: begins each line.
+        more: follows the number of the others, such as ", which --json lists".
+    """
+    for path, problem in broken[:NUM_BROKEN_SHOWN]:
+        yield f"{indent}{path}: {problem}"
+    if len(broken) > NUM_BROKEN_SHOWN:
+        yield f"{indent}and {len(broken) - NUM_BROKEN_SHOWN:,} more{more}"

@@ -25,6 +25,10 @@ NUM_LATER_DRAWS = 3
 class Augmentation:
     """How far an image may be changed; each image gets its own draw.
 
+    Example:
+        >>> Augmentation(horizontal_flip=False).horizontal_flip
+        False
+
     Raises:
         InputError: a value is out of its range.
     """

@@ -32,6 +32,10 @@ class ImageListing:
         num_outside: images left out because they are directly in `root`, and so in no class.
         num_seen_again: links left out because their folder, of the same class or `root`, was listed
             already.
+
+    Example:
+        >>> find_images("photos").files()[0]
+        'photos/cat/0.png'
     """
 
     root: Path
@@ -59,6 +63,10 @@ def find_images(root: str | os.PathLike[str]) -> ImageListing:
 
     Returns:
         An `ImageListing`; the same tree gives the same listing on every machine.
+
+    Example:
+        >>> find_images("photos").classes
+        ['cat', 'dog', 'owl']
 
     Raises:
         InputError: `root` is not a folder, or none of its folders holds an image.

@@ -57,6 +57,10 @@ def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> U
     Returns:
         uint8 (size, size, 3), RGB, 0 to 255.
 
+    Example:
+        >>> read_image("photos/cat/0.png", size=32).shape
+        (32, 32, 3)
+
     Raises:
         InputError: there is no such file, or it is not a complete image of a reasonable size.
     """

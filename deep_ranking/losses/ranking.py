@@ -51,9 +51,6 @@ class RankingLoss(_Hinge, keras.losses.Loss):
     clip=True`; the paper's distance is `distance="squared"`. Embeddings are (3 * triplets, dim),
     rows query, positive, negative in turn. The labels are ignored.
 
-    Example:
-        model.compile("adam", loss=RankingLoss(gap=0.5))
-
     Args:
         gap: lead required of the negative, in units of the distance; above 0.
         distance: "euclidean" or "squared".
@@ -62,6 +59,11 @@ class RankingLoss(_Hinge, keras.losses.Loss):
         norm: degree of the distance, 1 or more; 2 is Euclidean.
         name: name of the loss.
         **kwargs: `reduction` and `dtype` of `keras.losses.Loss`.
+
+    Example:
+        >>> rows = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)  # query, positive, negative
+        >>> round(float(RankingLoss(gap=1.0)(np.zeros(3), rows)), 3)
+        0.218
 
     Raises:
         InputError: an argument is out of its range.
@@ -104,9 +106,6 @@ class BatchRankingLoss(_Hinge, BatchLoss):
     `mined_weights`. A batch without triplets has loss 0. The triplets take memory for batch *
     references^2 numbers.
 
-    Example:
-        model.compile("adam", loss=BatchRankingLoss(gap=0.2, mining="semi-hard"))
-
     Args:
         gap: lead required of the negative, in units of the distance; above 0.
         distance: "euclidean" or "squared".
@@ -119,6 +118,11 @@ class BatchRankingLoss(_Hinge, BatchLoss):
         embedding_size: length of an embedding; needed for a memory.
         name: name of the loss.
         **kwargs: `dtype` of `keras.losses.Loss`.
+
+    Example:
+        >>> embeddings = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]], np.float32)
+        >>> round(float(BatchRankingLoss(gap=0.5)(np.array([0, 0, 1, 1]), embeddings)), 3)
+        0.331
 
     Raises:
         InputError: an argument is out of its range.

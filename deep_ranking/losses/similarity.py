@@ -75,7 +75,10 @@ class SoftMarginLoss(SimilarityLoss):
     0 in a batch without positives or without negatives.
 
     Example:
-        model.compile("adam", loss=SoftMarginLoss(temperature=0.1))
+        >>> embeddings = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]], np.float32)
+        >>> loss = SoftMarginLoss(temperature=0.1)
+        >>> round(float(loss(np.array([0, 0, 1, 1]), embeddings)), 3)
+        0.967
     """
 
     def compare_similarities(self, similarities: Any, same: Any, different: Any) -> Any:
@@ -96,7 +99,10 @@ class SupervisedContrastiveLoss(SimilarityLoss):
     with each other.
 
     Example:
-        model.compile("adam", loss=SupervisedContrastiveLoss(temperature=0.1))
+        >>> embeddings = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]], np.float32)
+        >>> loss = SupervisedContrastiveLoss(temperature=0.1)
+        >>> round(float(loss(np.array([0, 0, 1, 1]), embeddings)), 3)
+        0.967
     """
 
     def compare_similarities(self, similarities: Any, same: Any, different: Any) -> Any:
@@ -117,7 +123,10 @@ class MultiSimilarityLoss(SimilarityLoss):
     paper's code.
 
     Example:
-        model.compile("adam", loss=MultiSimilarityLoss(temperature=0.02))
+        >>> embeddings = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]], np.float32)
+        >>> loss = MultiSimilarityLoss(temperature=0.02)
+        >>> round(float(loss(np.array([0, 0, 1, 1]), embeddings)), 3)
+        0.339
     """
 
     ALPHA = 2.0

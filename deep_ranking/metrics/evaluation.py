@@ -54,7 +54,7 @@ class EmbeddedImages:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EmbeddingMetrics:
     """The metrics of one embedding.
 
     Attributes:
@@ -75,9 +75,9 @@ class Evaluation:
     retrieval: RetrievalMetrics
 
 
-def evaluate(
+def evaluate_embeddings(
     queries: EmbeddedImages, gallery: EmbeddedImages | None = None, *, seed: int = 0
-) -> Evaluation:
+) -> EmbeddingMetrics:
     """Evaluate embeddings by how they rank a gallery for each query.
 
     Similarity precision, score at top 30 (Wang et al. 2014, section 6.2), ROC-AUC and equal error
@@ -120,7 +120,7 @@ def evaluate(
     precision = _group_means(groups, correct, len(queries.paths))
     per_query = {"similarity_precision": precision, **retrieval.per_query}
     per_query = {name: per_query[name] for name in PER_QUERY}
-    return Evaluation(
+    return EmbeddingMetrics(
         per_query,
         {name: bootstrap_interval(values, seed=seed) for name, values in per_query.items()},
         {
@@ -219,7 +219,7 @@ def draw_triplets(
 
 
 def means_by_class(
-    evaluation: Evaluation, labels: npt.NDArray[np.str_]
+    evaluation: EmbeddingMetrics, labels: npt.NDArray[np.str_]
 ) -> dict[str, dict[str, float]]:
     """Return the mean of each per-query metric by class; NaN for a class of one image.
 

@@ -34,6 +34,11 @@ class Calibration:
             different pairs below it.
         num_pairs: pairs that it was fitted on, both kinds together.
 
+    Example:
+        >>> found = Calibration((0.0, 2.0), (0.9, 0.1), (0.0, 1.0), (1.0, 2.0), 1.0, 20)
+        >>> round(found.probability(1.0), 3)
+        0.5
+
     Raises:
         InputError: the numbers are out of order or range.
     """
@@ -101,7 +106,7 @@ def probability_of_same(distance: float, calibration: Calibration | None) -> flo
     return None if calibration is None else calibration.probability(distance)
 
 
-def calibrate(same_distances: Float64Array, different_distances: Float64Array) -> Calibration:
+def fit_calibration(same_distances: Float64Array, different_distances: Float64Array) -> Calibration:
     """Fit a calibration to distances of labelled pairs.
 
     Args:

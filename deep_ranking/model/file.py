@@ -44,6 +44,11 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
         model: the network; its attribute `calibration` is written as well, if it has one.
         path: file to write; its name ends in .h5.
 
+    Example:
+        >>> save_model(model, "copy.h5")
+        >>> load_model("copy.h5").output_shape
+        (None, 8)
+
     Raises:
         InputError: the file cannot be written, or the model is not one of `build_network`.
     """
@@ -94,6 +99,10 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to unit rows. Its
         attribute `calibration` is the file's, or None.
 
+    Example:
+        >>> load_model("model.h5").network_config.image_size
+        32
+
     Raises:
         InputError: the file is missing, damaged, or not one of these.
     """
@@ -126,6 +135,11 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
             layer.set_weights(read_layer(group, [weight.shape for weight in layer.weights]))
         model.calibration = calibration
     return model
+
+
+def opened_model(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
+    """Return a model as it is, or load that of a file by `load_model`."""
+    return load_model(model) if isinstance(model, str | os.PathLike) else model
 
 
 def _blog_names(layers: list[str]) -> dict[str, str]:

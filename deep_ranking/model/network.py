@@ -47,6 +47,11 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
         (batch, embedding_size) of unit length. Its attribute `network_config` is `config`, and
         `backbone_layers` names the layers of the backbone, in the order of the data.
 
+    Example:
+        >>> network = build_network(NetworkConfig(image_size=32, weights=None), seed=0)
+        >>> network.output_shape
+        (None, 4096)
+
     Raises:
         InputError: the pre-trained weights cannot be downloaded or read, or the backbone has fewer
             than `pooled_blocks` blocks.

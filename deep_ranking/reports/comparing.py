@@ -9,6 +9,7 @@ import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import BoolArray, Float32Array, Float64Array, Int32Array
 from deep_ranking.files.csv_lines import read_lines
+from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted
 from deep_ranking.images import resolve_image_paths
+from deep_ranking.images.thumbnails import MOST_ROWS, image_rows
 from deep_ranking.metrics import METRICS, cosine_at, pair_distances, pair_metrics
 from deep_ranking.metrics.distances import slices
 from deep_ranking.model.calibration import Calibration, probability_of_same
@@ -157,7 +160,7 @@ def read_image_pairs(path: str | os.PathLike[str]) -> ListedPairs:
     return ListedPairs(path, paths, table, np.frombuffer(same, np.bool_) if same else None)
 
 
-class Comparison:
+class PairComparison:
     """Pairs and the embeddings of their images, compared as `rows` is read.
 
     Args:
@@ -170,6 +173,10 @@ class Comparison:
     Attributes:
         columns: names of the columns of a row.
         value_name: that of the metric's column.
+
+    Example:
+        >>> compare_all(model, "photos/cat", "photos/dog")
+        16 pairs of 8 images: mean distance ...
     """
 
     def __init__(
@@ -189,13 +196,35 @@ class Comparison:
             self.columns.append("same")
         self._pairs = pairs
         self._embeddings = embeddings
+        self._forget()
+
+    def _forget(self) -> None:
         self._totals = np.zeros(3)  # of pairs, distances, squared distances
         self._nearest: tuple[float, tuple[str, ...]] = np.inf, ()
         self._same = array("b")
         self._distances = array("d")
 
+    def __repr__(self) -> str:
+        for _ in self.rows():
+            pass
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        shown = list(islice(self.rows(), MOST_ROWS))
+        pictures = [
+            [(row[name], f"{row[self.value_name]:.3f}") for name in ("image1", "image2")]
+            for row in shown
+        ]
+        return paragraph(repr(self)) + image_rows(pictures)
+
+    @property
+    def left_out(self) -> list[str]:
+        """The images that cannot be read."""
+        return [self._pairs.paths[row] for row in np.flatnonzero(np.isnan(self._embeddings[:, 0]))]
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Compare the pairs in order, and yield a row for each."""
+        self._forget()
         whole = ~np.isnan(self._embeddings[:, 0])
         for rows, same in self._pairs.blocks():
             kept = whole[rows].all(axis=1)
@@ -242,6 +271,26 @@ class Comparison:
             called_same = distances <= self.calibration.threshold
             found["accuracy"] = float((called_same == same).mean())
         return found
+
+    def text(self) -> str:
+        """Return the summary in words."""
+        found = self.summary()
+        text = (
+            f"{counted(found['pairs'], 'pair')} of {counted(found['images'], 'image')}: mean "
+            f"{self.value_name} {found['mean']:.6f}, of the nearest pair {found['nearest']:.6f} "
+            f"({', '.join(found['nearest_pair'])})"
+        )
+        if found["left_out"]:
+            text += f"; {counted(found['left_out'], 'pair')} left out"
+        if "roc_auc" in found:
+            text += (
+                f"; ROC-AUC {found['roc_auc']:.3f}, equal error rate "
+                f"{found['equal_error_rate']:.3f}"
+            )
+        if "accuracy" in found and self.calibration is not None:
+            threshold = self.calibration.threshold
+            text += f"; accuracy {found['accuracy']:.3f} at the calibrated distance {threshold:.3f}"
+        return text + "."
 
     def _value(self, distance: float) -> float:
         return distance if self._is_distance else cosine_at(distance)

@@ -5,28 +5,43 @@ from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
 # isort: split
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from deep_ranking.embedding.embed import embedded_images
 from deep_ranking.files.array_types import Float32Array
-from deep_ranking.images import ImageListing
+from deep_ranking.files.html import paragraph, table
+from deep_ranking.files.words import counted
+from deep_ranking.images import find_images
 from deep_ranking.images.hand_made_features import BASELINES, baseline_features
+from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import Interval, bootstrap_interval
 from deep_ranking.metrics.evaluation import (
     EmbeddedImages,
-    Evaluation,
+    EmbeddingMetrics,
     draw_triplets,
-    evaluate,
+    evaluate_embeddings,
+    evaluate_triplets,
     means_by_class,
 )
-from deep_ranking.model.network import untrained_backbone
+from deep_ranking.reports.evaluation_text import (
+    WHOLE,
+    class_lines,
+    describe_gain,
+    format_interval,
+    format_metric,
+    method_lines,
+    query_lines,
+)
+from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
+
+if TYPE_CHECKING:
+    import keras
 
 MODEL = "model"
 BACKBONE = "untrained backbone"
@@ -37,21 +52,62 @@ Embedder = Callable[[list[str]], AbstractContextManager[Float32Array]]
 
 
 @dataclass(frozen=True)
-class ModelEvaluation:
+class Evaluation:
     """How good a model is, beside features that need no training.
 
+    Printed, it is the table of the command `evaluate`; a notebook also shows the worst and the best
+    queries.
+
     Attributes:
-        methods: the evaluation of each method; the model comes first.
+        methods: the metrics of each method; the model comes first.
         classes: for each class the means of its queries, of the model.
         queries: "worst" and "best" queries of the model: path and average precision.
         gain: lead of the model over the best untrained backbone in `GAIN_METRIC`; None without
             baselines.
+        num_queries: images that were searched with.
+        num_gallery: images that were searched; None if these are the queries.
+
+    Example:
+        >>> found = evaluate(model, "photos")
+        >>> sorted(found.classes)
+        ['cat', 'dog', 'owl']
     """
 
-    methods: dict[str, Evaluation]
+    methods: dict[str, EmbeddingMetrics]
     classes: dict[str, dict[str, float]]
     queries: dict[str, list[dict[str, Any]]]
     gain: Interval | None
+    num_queries: int
+    num_gallery: int | None
+
+    def __repr__(self) -> str:
+        parts = [self._heading(), "", *method_lines(self.methods), *class_lines(self.classes)]
+        parts += query_lines(self.queries)
+        if self.gain is not None:
+            parts += ["", describe_gain(self.gain, GAIN_METRIC)]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        first = next(iter(self.methods.values()))
+        rows = [
+            (metric, *(format_metric(each, metric) for each in self.methods.values()))
+            for metric in (*first.intervals, *WHOLE)
+        ]
+        parts = [paragraph(self._heading()), table(("metric", *self.methods), rows)]
+        if self.gain is not None:
+            parts.append(paragraph(describe_gain(self.gain, GAIN_METRIC)))
+        for kind, queries in self.queries.items():
+            shown = [(each["path"], f"{each['average_precision']:.3f}") for each in queries]
+            parts += [paragraph(f"{kind.capitalize()} queries (average precision)")]
+            parts.append(image_rows([shown]))
+        return "\n".join(parts)
+
+    def _heading(self) -> str:
+        queries, classes = counted(self.num_queries, "query"), counted(len(self.classes), "class")
+        rest = "each searched for among the others"
+        if self.num_gallery is not None:
+            rest = f"searched for in {counted(self.num_gallery, 'image')}"
+        return f"{queries} of {classes}, {rest}; means with 95 % bootstrap intervals over queries."
 
     def as_json(self) -> dict[str, Any]:
         """Return all figures as JSON can hold them."""
@@ -74,52 +130,148 @@ class ModelEvaluation:
         return {key: without_nan(value) for key, value in found.items()}
 
 
-def evaluate_model(
-    model: keras.Model,
-    listings: Sequence[ImageListing],
+@dataclass(frozen=True)
+class TripletEvaluation:
+    """How a model orders given triplets.
+
+    Attributes:
+        num_triplets: triplets.
+        num_images: images in them.
+        similarity_precision: share of the triplets whose positive is nearer, with its interval.
+        score_at_top_30: triplets in order minus those not, of those with an image among the
+            query's 30 nearest.
+
+    Example:
+        >>> evaluate_on_triplets(model, "triplets.txt")
+        48 triplets of 12 images.
+        similarity precision  ...
+    """
+
+    num_triplets: int
+    num_images: int
+    similarity_precision: Interval
+    score_at_top_30: int
+
+    def __repr__(self) -> str:
+        precision, score = self._figures()
+        return (
+            f"{counted(self.num_triplets, 'triplet')} of {counted(self.num_images, 'image')}.\n"
+            f"similarity precision  {precision}\n"
+            f"score at top 30       {score}"
+        )
+
+    def _repr_html_(self) -> str:
+        precision, score = self._figures()
+        rows = [("similarity precision", precision), ("score at top 30", score)]
+        count = f"{counted(self.num_triplets, 'triplet')} of {counted(self.num_images, 'image')}"
+        return table(("metric", count), rows)
+
+    def _figures(self) -> tuple[str, str]:
+        return format_interval(self.similarity_precision), f"{self.score_at_top_30:,}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all figures as JSON can hold them."""
+        return {
+            "triplets": self.num_triplets,
+            "similarity_precision": self.similarity_precision._asdict(),
+            "score_at_top_30": self.score_at_top_30,
+        }
+
+
+def evaluate(
+    model: "keras.Model | str | os.PathLike[str]",
+    dataset: str | os.PathLike[str],
     *,
+    gallery: str | os.PathLike[str] | None = None,
     baselines: bool = False,
-    weights: str | None = None,
+    weights: str | None = "imagenet",
     seed: int = 0,
-) -> ModelEvaluation:
-    """Evaluate a model on images of known classes.
+) -> Evaluation:
+    """Evaluate a model on images of known classes, best of classes that it was not trained on.
 
     Args:
-        model: from `build_network` or `load_model`.
-        listings: images that are queries to each other; or queries, and the gallery to search.
+        model: model file, or a model from `build_network` or `load_model`.
+        dataset: folder with one folder for each class; each image is a query.
+        gallery: folder of the images to search, in the same way; None searches the queries, each
+            for the others.
         baselines: evaluate features without training as well.
         weights: of the untrained backbones, as in `NetworkConfig.weights`.
         seed: decides the triplets and the bootstrap samples.
 
+    Example:
+        >>> found = evaluate(model, "photos")
+        >>> 0 <= found.methods["model"].intervals["recall_at_1"].mean <= 1
+        True
+
     Raises:
-        InputError: an image cannot be read, or the images are of a single class.
+        InputError: a file or an image cannot be read, or the images are of a single class.
     """
+    folders = [dataset] if gallery is None else [dataset, gallery]
+    listings = [find_images(folder) for folder in folders]
     paths = [listing.files() for listing in listings]
     labels = [np.array(listing.classes)[listing.labels] for listing in listings]
     draw_triplets(*labels)  # refuses a single class before the long work
-    methods: dict[str, Evaluation] = {}
-    for name, embed in _embedders(model, weights, baselines=baselines).items():
+    from deep_ranking.model.file import opened_model
+
+    network = opened_model(model)
+    methods: dict[str, EmbeddingMetrics] = {}
+    for name, embed in _embedders(network, weights, baselines=baselines).items():
         with ExitStack() as held:
             sets = [
                 EmbeddedImages(images, of, held.enter_context(embed(images)))
                 for images, of in zip(paths, labels, strict=True)
             ]
-            methods[name] = evaluate(*sets, seed=seed)
+            methods[name] = evaluate_embeddings(*sets, seed=seed)
     gain = None
     if baselines:
         backbones = [each for name, each in methods.items() if name.startswith(BACKBONE)]
         best = max(backbones, key=lambda each: each.intervals[GAIN_METRIC].mean)
         lead = methods[MODEL].per_query[GAIN_METRIC] - best.per_query[GAIN_METRIC]
         gain = bootstrap_interval(lead, seed=seed)
-    return ModelEvaluation(
+    return Evaluation(
         methods,
         means_by_class(methods[MODEL], labels[0]),
         _extreme_queries(methods[MODEL], paths[0]),
         gain,
+        len(paths[0]),
+        None if gallery is None else len(paths[1]),
     )
 
 
-def _extreme_queries(evaluation: Evaluation, paths: list[str]) -> dict[str, list[dict[str, Any]]]:
+def evaluate_on_triplets(
+    model: "keras.Model | str | os.PathLike[str]",
+    triplets: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+) -> TripletEvaluation:
+    """Evaluate a model on the triplets of a file, such as those that people labelled.
+
+    Args:
+        model: as for `evaluate`.
+        triplets: triplet file.
+        seed: decides the bootstrap samples.
+
+    Example:
+        >>> evaluate_on_triplets(model, "triplets.txt").num_triplets
+        48
+
+    Raises:
+        InputError: a file or an image cannot be read.
+    """
+    given = read_triplets(triplets)
+    paths = resolve_paths(given, None)
+    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.model.file import opened_model
+
+    with embedded_images(opened_model(model), paths) as embeddings:
+        images = EmbeddedImages(paths, np.full(len(paths), ""), embeddings)
+        precision, score = evaluate_triplets(images, given.rows, seed=seed)
+    return TripletEvaluation(len(given), len(paths), precision, score)
+
+
+def _extreme_queries(
+    evaluation: EmbeddingMetrics, paths: list[str]
+) -> dict[str, list[dict[str, Any]]]:
     """Return the worst and the best queries by average precision, each with its value."""
     values = evaluation.per_query["mean_average_precision"].tolist()
     order = sorted(
@@ -138,8 +290,13 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _embedders(model: keras.Model, weights: str | None, *, baselines: bool) -> dict[str, Embedder]:
+def _embedders(
+    model: "keras.Model", weights: str | None, *, baselines: bool
+) -> dict[str, Embedder]:
     """Return for each method a function from image paths to embeddings, open for a `with` block."""
+    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.model.network import untrained_backbone
+
     embedders: dict[str, Embedder] = {MODEL: partial(embedded_images, model)}
     if baselines:
         config = model.network_config

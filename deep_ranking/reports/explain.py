@@ -26,8 +26,9 @@ from deep_ranking.model.keras_settings import default_settings
 # isort: split
 
 import math
-from dataclasses import dataclass
-from typing import Any
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -38,8 +39,13 @@ from keras.layers import Concatenate, MaxPooling2D, UnitNormalization
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray, UInt8Array
+from deep_ranking.images import read_image
 from deep_ranking.metrics import first_non_finite_row, row_distances
+from deep_ranking.model.file import opened_model
 from deep_ranking.model.network import backbone_blocks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CONVNET = "convnet"
 BIAS = "bias"
@@ -47,6 +53,8 @@ PART_NAMES = {CONVNET: "ConvNet", "branch_1": "branch 1", "branch_2": "branch 2"
 
 # A coarser map tells little about places.
 MIN_MAP_SIDE = 7
+# Below this cosine, parts in percent of it would be huge and mean nothing.
+MIN_COSINE = 0.05
 # Keras divides by the length of a vector, but by no less than this.
 MIN_LENGTH = 1e-12
 
@@ -69,6 +77,12 @@ class Explanation:
             spread over the image's pixels, 1 at the strongest of each image; all 0 if there is
             none.
         layer: name of the layer whose feature map gives the ConvNet's evidence.
+        names: names of the two images, for the figure.
+
+    Example:
+        >>> found = explain(model, "photos/cat/0.png", "photos/dog/0.png")
+        >>> sorted(found.parts)
+        ['bias', 'branch_1', 'branch_2', 'convnet']
     """
 
     images: UInt8Array
@@ -78,6 +92,25 @@ class Explanation:
     evidence: dict[str, FloatArray]
     heatmaps: dict[str, FloatArray]
     layer: str
+    names: tuple[str, str] = ("image 1", "image 2")
+
+    def __repr__(self) -> str:
+        lines = [f"distance {self.distance:.6f}", f"cosine   {self.cosine:.6f}, the sum of"]
+        for name, value in self.parts.items():
+            share = f"  {100 * value / self.cosine:6.1f} %" if self.cosine >= MIN_COSINE else ""
+            lines.append(f"  {PART_NAMES[name]:8} {value:+.6f}{share}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from deep_ranking.reports.page.html import picture
+
+        return picture(self.figure(), repr(self).replace("\n", "; "))
+
+    def figure(self) -> "Figure":
+        """Draw the images, heatmaps of the parts over them, and bars of the parts."""
+        from deep_ranking.reports.plots.explanation import explanation_figure
+
+        return explanation_figure(self, self.names)
 
     @property
     def parts(self) -> dict[str, float]:
@@ -88,8 +121,35 @@ class Explanation:
         }
 
 
+def explain(
+    model: keras.Model | str | os.PathLike[str],
+    image1: str | os.PathLike[str],
+    image2: str | os.PathLike[str],
+) -> Explanation:
+    """Return where the similarity of two images comes from; swapping them swaps the result.
+
+    Args:
+        model: model file, or a network of `build_network` or `load_model`.
+        image1: an image file.
+        image2: another.
+
+    Example:
+        >>> found = explain(model, "photos/cat/0.png", "photos/dog/0.png")
+        >>> abs(sum(found.parts.values()) - found.cosine) < 1e-5
+        True
+
+    Raises:
+        InputError: a file cannot be read, or as for `explain_pixels`.
+    """
+    network = opened_model(model)
+    size = network.input_shape[1]
+    pixels = (read_image(image1, size), read_image(image2, size))
+    names = (os.path.basename(image1), os.path.basename(image2))
+    return replace(explain_pixels(network, *pixels), names=names)
+
+
 @default_settings()
-def explain(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explanation:
+def explain_pixels(model: keras.Model, first: UInt8Array, second: UInt8Array) -> Explanation:
     """Return where the similarity of two images comes from; swapping them swaps the result.
 
     Args:

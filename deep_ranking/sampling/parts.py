@@ -121,6 +121,47 @@ def triplet_parts(
     return {stem: data.select(data.splits == name) for stem, name in by_stem.items()}
 
 
+def split_parts(
+    data: LabelledImages,
+    split: Sequence[float] | Sequence[str] | None = None,
+    *,
+    validation_share: float | None = None,
+    seed: int = 0,
+    by: str = "class",
+    keep_together: bool = True,
+) -> tuple[dict[str, LabelledImages], LabelledImages]:
+    """Return the parts by the stem of their triplet file, and all images with their splits.
+
+    Args:
+        data: the images.
+        split: shares of the images for train, validation and test, as for `split_by_shares`; or
+            names of the splits that the images have; None for all of these.
+        validation_share: instead, the share of the classes to hold back for validation.
+        seed: the same seed gives the same parts.
+        by: "class" keeps classes whole (categories, where there are items), "item" items.
+        keep_together: with shares, keep copies and near-copies of an image in one part.
+
+    Raises:
+        InputError: the images cannot be split in this way.
+    """
+    if validation_share:
+        data = hold_back_validation(data, validation_share, seed, by=by)
+        return triplet_parts(data, [VALIDATION, TRAIN]), data
+    shares = shares_in(split)
+    if shares is not None:
+        data = split_by_shares(data, shares, seed, by=by, keep_together=keep_together)
+        return triplet_parts(data, PARTS[: len(shares)]), data
+    return triplet_parts(data, None if split is None else [str(each) for each in split]), data
+
+
+def shares_in(split: Sequence[float] | Sequence[str] | None) -> list[float] | None:
+    """Return the shares of a split; None if it has names."""
+    try:
+        return [float(each) for each in split] if split else None
+    except ValueError:
+        return None
+
+
 def write_drawn_triplets(
     path: Path, data: LabelledImages, strategy: Strategy, seed: int, *, shards: int | None = None
 ) -> int:

@@ -157,6 +157,11 @@ def sample_triplets(
         int32 (triplets, 3): indices of query, positive and negative. The time for a triplet does
         not depend on the number of images; memory is the labels and one block of bounded size.
 
+    Example:
+        >>> blocks = sample_triplets([0, 0, 1], num_positives=1, num_negatives=1, seed=0)
+        >>> [block.tolist() for block in blocks]
+        [[[0, 1, 2], [1, 0, 2]]]
+
     Raises:
         InputError: there are fewer than two classes, no class has two images, or a count is
             below 1.

@@ -46,6 +46,11 @@ class Triplets:
         paths: image paths as in the file, each once, in order of appearance.
         rows: int32 (triplets, 3), indices into `paths`: query, positive, negative.
         further: for each further file of a set, the number of its first triplet, and the file.
+
+    Example:
+        >>> triplets = read_triplets("triplets.txt")
+        >>> len(triplets), triplets.place(0)
+        (48, 'triplets.txt:1')
     """
 
     file: Path
@@ -82,6 +87,11 @@ def write_triplets(
 
     Returns:
         The number of triplets written.
+
+    Example:
+        >>> rows = np.array([[0, 1, 2], [1, 0, 2]])
+        >>> write_triplets("two.txt", ["a.jpg", "b.jpg", "c.jpg"], [rows])
+        2
 
     Raises:
         InputError: the file cannot be written, or a path holds a line break.
@@ -210,6 +220,10 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
 
     Returns:
         The `Triplets`: 12 bytes for each triplet, and each path once.
+
+    Example:
+        >>> read_triplets("triplets.txt").rows.shape
+        (48, 3)
 
     Raises:
         InputError: there is no such file, it is not text or is empty, a line does not have three

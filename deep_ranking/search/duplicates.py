@@ -6,19 +6,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deep_ranking.files import InputError
+from deep_ranking.files.html import paragraph
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.stored_rows import Rows
+from deep_ranking.files.words import byte_size, counted
+from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
+from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.collection import Collection, GalleryImage, ImageTable
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.index.near_groups import group_near_rows
 from deep_ranking.search.keeper import DuplicateImage, choose_keeper, measure_image
+
+if TYPE_CHECKING:
+    from deep_ranking.search.set_aside import MoveReport
 
 MAX_DISTANCE = 2.0
 """The largest distance of two unit rows."""
@@ -52,10 +59,82 @@ class Duplicates:
     Attributes:
         groups: the largest first; those of one size by the first path in each.
         left_out: path and problem of each image that was not compared, by path.
+        root: folder of the images, which the paths start from.
+        threshold: images nearer than this are duplicates.
+        index: folder of the collection.
+
+    Example:
+        >>> found = find_duplicates("photos.index", threshold=0)
+        >>> [[image.path for image in group.images] for group in found.groups]
+        [['cat/0.png', 'cat/3.png']]
     """
 
     groups: list[DuplicateGroup]
     left_out: list[tuple[str, str]]
+    root: Path
+    threshold: float
+    index: Path
+
+    @property
+    def summary(self) -> str:
+        """One line: the numbers of groups and images, and what the others take on the disk."""
+        images = sum(len(group.images) for group in self.groups)
+        others = [image for group in self.groups for image in group.others]
+        size = byte_size(sum(image.num_bytes for image in others))
+        return (
+            f"{counted(len(self.groups), 'group')}, {counted(images, 'image')}, "
+            f"{len(others):,} could go, {size}"
+        )
+
+    def text(self) -> str:
+        """Return the groups as text: what to keep, and the distance of the others to it."""
+        if not self.groups:
+            return ""
+        lines = [f"Images nearer than {self.threshold:g}; paths are below {self.root}.", ""]
+        for number, group in enumerate(self.groups, start=1):
+            lines.append(f"Group {number}: {counted(len(group.images), 'image')}")
+            for image in group.images:
+                what = "keep" if image.is_keeper else f"{image.distance:.4f}"
+                sides, size = f"{image.width}x{image.height}", byte_size(image.num_bytes)
+                lines.append(f"  {what:>6}  {sides:>11}  {size:>10}  {image.path}")
+            lines.append("")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"{self.text()}\n{self.summary}" if self.groups else self.summary
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                (self.root / image.path, "keep" if image.is_keeper else f"{image.distance:.3f}")
+                for image in group.images
+            ]
+            for group in self.groups
+        ]
+        return paragraph(self.summary) + image_rows(rows)
+
+    def move_aside(self, folder: str | os.PathLike[str]) -> "MoveReport":
+        """Move all images except those to keep into a folder; nothing is deleted.
+
+        The folder gets an undo file, by which `move_back` moves them back.
+
+        Args:
+            folder: target folder, outside the folder of the images.
+
+        Example:
+            >>> moved = find_duplicates("photos.index", threshold=0).move_aside("copies")
+            >>> moved
+            1 image moved, ...
+            >>> move_back("copies/undo.jsonl").num_images
+            1
+
+        Raises:
+            InputError: the folder would be indexed again, or cannot be written.
+        """
+        from deep_ranking.search.set_aside import check_folder, move_aside
+
+        check_folder(Path(folder), self.root, self.index)
+        return move_aside(self.groups, self.root, Path(folder))
 
     def to_json(self, root: Path) -> dict[str, Any]:
         """Return the groups and the images left out as plain values, with paths below `root`."""
@@ -80,8 +159,8 @@ class Duplicates:
 
 
 def find_duplicates(
-    collection: Collection,
-    threshold: float,
+    collection: Collection | str | os.PathLike[str],
+    threshold: float = MAX_EMBEDDING_DISTANCE,
     *,
     index: Index | None = None,
     progress: bool = False,
@@ -101,7 +180,7 @@ def find_duplicates(
     several paths lead to one file, all but one of them are left out.
 
     Args:
-        collection: the collection.
+        collection: an open collection, or its folder.
         threshold: Euclidean distance, 0 (only equal files) to 2.
         index: the collection's index; None to open it. One that does not compare all embeddings
             may miss duplicates.
@@ -110,12 +189,18 @@ def find_duplicates(
     Returns:
         The groups and the images left out; always the same for the same collection.
 
+    Example:
+        >>> find_duplicates("photos.index", threshold=0).summary
+        '1 group, 2 images, 1 could go, ...'
+
     Raises:
         InputError: the threshold is out of range, the folder of images is gone, or the index is
             damaged.
     """
     if not 0 <= threshold <= MAX_DISTANCE:
         raise InputError(f"threshold must be 0 to {MAX_DISTANCE:g}. Received: {threshold}")
+    if not isinstance(collection, Collection):
+        collection = Collection.open(collection)
     root = Path(collection.settings.root)
     if not root.is_dir():
         raise InputError(
@@ -154,7 +239,7 @@ def find_duplicates(
                 groups.append(_make_group(members, embeddings))
             bar.update(len(candidate))
     groups.sort(key=lambda group: (-len(group.images), min(each.path for each in group.images)))
-    return Duplicates(groups, sorted(left_out.items()))
+    return Duplicates(groups, sorted(left_out.items()), root, threshold, collection.folder)
 
 
 def _out_of_date(table: ImageTable, root: Path) -> dict[str, str]:

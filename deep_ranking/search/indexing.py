@@ -1,24 +1,143 @@
 """What `index` does to a collection: open it to write to it, or make it, and update its index."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deep_ranking.files import InputError
+from deep_ranking.files.html import paragraph
+from deep_ranking.files.words import counted
 from deep_ranking.model.header import read_header
-from deep_ranking.search.collection import DTYPES, Collection, Settings, fitting_batch_size, locked
+from deep_ranking.search.collection import (
+    DTYPES,
+    Collection,
+    Settings,
+    SyncReport,
+    fitting_batch_size,
+    locked,
+    sync,
+)
 from deep_ranking.search.collection.folder import SETTINGS
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
-from deep_ranking.search.index.kinds import KINDS, open_index
+from deep_ranking.search.index.kinds import KINDS, index_settings, open_index
 from deep_ranking.search.index.tuning import GroundTruth, fewest_probes
 
 TARGET_RECALL = 0.95
 NEW_SHARE_TO_RETUNE = 0.05  # share of new images above which probes are chosen again
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What indexing did.
+
+    Attributes:
+        collection: the open collection, ready to search.
+        synced: what was embedded.
+        index: the collection's index.
+        recall: share of the 20 nearest images that a search finds, as measured; None if this was
+            not measured.
+
+    Example:
+        >>> index_images("photos.index")
+        12 images: 0 embedded now, 0 new or changed files with content known before, 0 gone.
+        photos.index: 12 images in index exact.
+    """
+
+    collection: Collection
+    synced: SyncReport
+    index: Index
+    recall: float | None
+
+    @property
+    def conclusion(self) -> str:
+        """One line: the images, and the index that has them."""
+        settings, index = self.collection.settings, self.index
+        kind = settings.index.get("uri", index.kind)
+        if index.num_clusters:
+            clusters = counted(index.num_clusters, "cluster")
+            kind += f", {clusters} of which a search visits {index.probes}"
+        if self.recall is not None:
+            kind += f" (finds {self.recall:.1%} of the 20 nearest, as measured)"
+        part = ""
+        if settings.shard is not None:
+            part = f" (shard {settings.shard[0]} of {settings.shard[1]})"
+        images = counted(self.synced.num_images, "image")
+        return f"{self.collection.folder}: {images}{part} in index {kind}."
+
+    def __repr__(self) -> str:
+        return f"{self.synced}\n{self.conclusion}"
+
+    def _repr_html_(self) -> str:
+        return "\n".join(paragraph(line) for line in repr(self).splitlines())
+
+
+def index_images(
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    images: str | os.PathLike[str] | None = None,
+    index: str | dict[str, Any] | None = None,
+    clusters: int | None = None,
+    probes: int | None = None,
+    target_recall: float | None = None,
+    dtype: str | None = None,
+    shard: tuple[int, int] | None = None,
+    checksum: bool = False,
+    when_synced: Callable[[SyncReport], None] | None = None,
+) -> IndexReport:
+    """Embed the images of a folder once, to search them; or bring an earlier index up to date.
+
+    Args:
+        output: folder of the collection; made if missing.
+        model: model file; needed only the first time.
+        images: folder of images, with or without subfolders; needed only the first time.
+        index: "exact", "clusters", "hierarchy" or a Milvus collection, or settings of
+            `index_settings`; None for the kind it has, "exact" at first.
+        clusters: clusters to make; None to choose by the number of images.
+        probes: clusters that a search visits.
+        target_recall: share of the 20 nearest images that a search must find, instead of `probes`.
+        dtype: type of the embeddings on disk, "float32" or "float16".
+        shard: (i, n) to embed only the i-th of n parts of the images, from 1.
+        checksum: read every file again instead of trusting its size and modification time.
+        when_synced: called with the `SyncReport` before the index is updated.
+
+    Example:
+        >>> made = index_images("new.index", model="model.h5", images="photos")
+        >>> made.synced.num_images
+        12
+
+    Raises:
+        InputError: a file or folder is missing or damaged, none of the images can be read, another
+            process writes to the collection, or it was made with other settings.
+    """
+    folder = Path(output)
+    given = {
+        "model": None if model is None else Path(model),
+        "images": None if images is None else Path(images),
+    }
+    wanted = index_settings(index) if isinstance(index, str) else index
+    with writable_collection(folder, dtype=dtype, shard=shard, **given) as collection:
+        synced = sync(collection, lambda: _load(collection.model), checksum=checksum)
+        if when_synced is not None:
+            when_synced(synced)
+        if not synced.num_images:
+            raise InputError(f"{collection.settings.root}: none of its images can be searched")
+        updated, recall = update_index(
+            collection, wanted=wanted, clusters=clusters, probes=probes, target_recall=target_recall
+        )
+    return IndexReport(collection, synced, updated, recall)
+
+
+def _load(model: Path) -> Any:
+    from deep_ranking.model.file import load_model
+
+    return load_model(model)
 
 
 @contextmanager

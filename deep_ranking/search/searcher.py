@@ -1,8 +1,9 @@
 """Search a collection: query embeddings -> the nearest images, with distance, path and class."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +11,16 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
-from deep_ranking.metrics import cosine_at, pair_distances
+from deep_ranking.images import list_images, read_image
+from deep_ranking.metrics import pair_distances
 from deep_ranking.model.calibration import probability_of_same
 from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.kinds import open_index
+from deep_ranking.search.results import Result, SearchResults
 
-
-@dataclass(frozen=True)
-class Result:
-    """One image found by a search.
-
-    Attributes:
-        rank: 1 for the nearest.
-        distance: Euclidean, 0 (alike) to 2.
-        path: the image file, absolute.
-        label: its class, the first folder below the collection's root; "" for none.
-        probability: probability that it is of the query's class; None if the model is not
-            calibrated.
-    """
-
-    rank: int
-    distance: float
-    path: str
-    label: str
-    probability: float | None
-
-    @property
-    def cosine(self) -> float:
-        """Cosine of the two embeddings, 1 (alike) to -1."""
-        return cosine_at(self.distance)
+PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+SMALL = 32  # pixels; enough to learn why an image cannot be read
 
 
 class Searcher:
@@ -49,6 +30,11 @@ class Searcher:
         collection: the collection.
         index: the collection's index; None to open it.
 
+    Example:
+        >>> searcher = Searcher(Collection.open("photos.index"))
+        >>> searcher.search_images("photos/cat", top=2).queries
+        ['photos/cat/0.png', 'photos/cat/1.png', 'photos/cat/2.png', 'photos/cat/3.png']
+
     Raises:
         InputError: the index is damaged, or its server does not answer.
     """
@@ -57,6 +43,52 @@ class Searcher:
         self.collection = collection
         self.index = open_index(collection) if index is None else index
         self._embeddings = collection.embeddings()
+
+    @cached_property
+    def _model(self) -> Any:
+        from deep_ranking.model.file import load_model
+
+        return load_model(self.collection.model)
+
+    def search_images(
+        self, images: PathOrPaths, top: int = 20, *, probes: int | None = None
+    ) -> SearchResults:
+        """Find the images that are most similar to query images.
+
+        Args:
+            images: an image file, a folder of images, or several of either. Images of a folder that
+                cannot be read are left out.
+            top: images to find for each query.
+            probes: as for `search`.
+
+        Example:
+            >>> searcher = Searcher(Collection.open("photos.index"))
+            >>> searcher.search_images("photos/cat/0.png", top=1)[0][0].label
+            'cat'
+
+        Raises:
+            InputError: a query is missing or cannot be read, or as for `search`.
+        """
+        return self.search_listed(list_queries(images), top, probes=probes)
+
+    def search_listed(
+        self, queries: Mapping[str, bool], top: int = 20, *, probes: int | None = None
+    ) -> SearchResults:
+        """Search with the images of `list_queries`, as `search_images` does."""
+        from deep_ranking.embedding.embed import embed_images
+
+        paths = list(queries)
+        rows = embed_images(self._model, paths, skip_broken=True, progress=len(paths) > 1)
+        broken = np.isnan(rows[:, 0])
+        left_out = [paths[number] for number in np.flatnonzero(broken)]
+        for path in left_out:
+            if not queries[path]:
+                read_image(path, SMALL)  # raises an error that tells why
+        if broken.all():
+            raise InputError("none of the query images can be read")
+        kept = [path for path, bad in zip(paths, broken, strict=True) if not bad]
+        results = self.search(rows[~broken], top, probes=probes)
+        return SearchResults(kept, results, left_out, rows[~broken])
 
     def search(
         self, queries: Float32Array, count: int, *, probes: int | None = None
@@ -131,26 +163,21 @@ class Searcher:
             wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
 
 
-def mean_recall(results: Sequence[Sequence[Result]], exact: Sequence[Sequence[Result]]) -> float:
-    """Return the share of the exact results that a search found, as a mean over the queries."""
-    shares = [
-        np.isin([each.path for each in wanted], [each.path for each in found]).mean()
-        for wanted, found in zip(exact, results, strict=True)
-    ]
-    return float(np.mean(shares))
+def list_queries(images: PathOrPaths) -> dict[str, bool]:
+    """Return the query images of files and folders; True for those left out if they are broken.
 
-
-def as_rows(query: str, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return the results of a query as plain values, for JSON and CSV."""
-    return [
-        {
-            "query": query,
-            "rank": each.rank,
-            "distance": each.distance,
-            "cosine": each.cosine,
-            "probability": each.probability,
-            "class": each.label,
-            "path": each.path,
-        }
-        for each in results
-    ]
+    Raises:
+        InputError: there is no such file, or a folder has no images.
+    """
+    given = [images] if isinstance(images, str | os.PathLike) else images
+    queries: dict[str, bool] = {}
+    for each in map(Path, given):
+        if each.is_dir():
+            queries |= {str(each / path): True for path in list_images(each)[0]}
+        elif each.exists():
+            queries[str(each)] = False
+        else:
+            raise InputError(f"{each}: no such image; check --image")
+    if not queries:
+        raise InputError("no query images")
+    return queries

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from deep_ranking.files import InputError, make_folder, open_regular
+from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.duplicates import DuplicateGroup
 from deep_ranking.search.keeper import DuplicateImage
 
@@ -39,12 +40,22 @@ class MoveReport:
         num_bytes: their total size.
         in_place: images that were back in their old place already.
         left: path and reason of each image that was not moved.
+
+    Example:
+        >>> MoveReport(num_images=3, num_bytes=2048)
+        3 images moved, 2.0 KiB; 0 already in place, 0 not moved
     """
 
     num_images: int = 0
     num_bytes: int = 0
     in_place: int = 0
     left: list[tuple[str, str]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return (
+            f"{counted(self.num_images, 'image')} moved, {byte_size(self.num_bytes)}; "
+            f"{self.in_place:,} already in place, {len(self.left):,} not moved"
+        )
 
 
 def check_folder(folder: Path, root: Path, index: Path) -> None:
@@ -121,7 +132,7 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
     return moved
 
 
-def move_back(file: Path) -> MoveReport:
+def move_back(file: str | os.PathLike[str]) -> MoveReport:
     """Move all images of an undo file back to their old places.
 
     Images that are in their old place already are skipped, so this may run again, also after it was
@@ -135,9 +146,15 @@ def move_back(file: Path) -> MoveReport:
         The numbers of images and bytes moved; `left` has images that are in neither place, and
         images whose old place holds another file.
 
+    Example:
+        >>> _ = find_duplicates("photos.index", threshold=0).move_aside("copies")
+        >>> move_back("copies/undo.jsonl")
+        1 image moved, ...
+
     Raises:
         InputError: it is not an undo file.
     """
+    file = Path(file)
     lines = list(_read_undo(file))
     _remove_unfinished_copies(file.parent, lines)
     moved = MoveReport()

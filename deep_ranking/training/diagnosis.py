@@ -23,7 +23,7 @@ EASIER = {"hard": "semi-hard", "semi-hard": "all"}
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class TrainingDiagnosis:
     """What is wrong, and what may fix it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Diagnosis:
     spoilt: bool = False
 
 
-def diagnose(history: list[Row], config: TrainConfig) -> Diagnosis | None:
+def diagnose_training(history: list[Row], config: TrainConfig) -> TrainingDiagnosis | None:
     """Return the worst problem of a run, given its settings and history; None if it has none."""
     row = history[-1]
     trained = [row for row in history if "loss" in row]
@@ -54,7 +54,7 @@ def diagnose(history: list[Row], config: TrainConfig) -> Diagnosis | None:
             return _stuck(config)
     losses = [row["loss"] for row in trained[-SWINGS - 1 :]]
     if _swings(losses):
-        return Diagnosis(
+        return TrainingDiagnosis(
             f"The loss swings up and down ({', '.join(f'{loss:.3g}' for loss in losses)}): steps "
             "are too long. Try a lower --learning_rate or a larger --batch_size.",
             _lower_rate(config),
@@ -62,9 +62,9 @@ def diagnose(history: list[Row], config: TrainConfig) -> Diagnosis | None:
     return None
 
 
-def not_finite(epoch: int, loss: float, config: TrainConfig) -> Diagnosis:
+def not_finite(epoch: int, loss: float, config: TrainConfig) -> TrainingDiagnosis:
     """Return the diagnosis for an epoch, from 1, after which weights are NaN or infinite."""
-    return Diagnosis(
+    return TrainingDiagnosis(
         f"weights became NaN or infinite in epoch {epoch} (loss {loss}); start anew with a lower "
         "--learning_rate and --overwrite",
         _lower_rate(config),
@@ -72,13 +72,13 @@ def not_finite(epoch: int, loss: float, config: TrainConfig) -> Diagnosis:
     )
 
 
-def _collapse(row: Row, config: TrainConfig) -> Diagnosis:
+def _collapse(row: Row, config: TrainConfig) -> TrainingDiagnosis:
     easier = _easier_mining(config)
     flag = f", --mining {easier['mining']}" if easier else ""
     sticks = (
         f", so the loss sticks at the gap of {config.gap:g}" if config.loss == "ranking" else ""
     )
-    return Diagnosis(
+    return TrainingDiagnosis(
         f"Collapse: all embeddings are alike (mean distance {row['negative_distance']:.2g})"
         f"{sticks}. Try a lower --learning_rate{flag}, a smaller --gap, or pre-trained --weights.",
         _lower_rate(config) | easier,
@@ -86,7 +86,7 @@ def _collapse(row: Row, config: TrainConfig) -> Diagnosis:
     )
 
 
-def _inactive(row: Row, config: TrainConfig) -> Diagnosis:
+def _inactive(row: Row, config: TrainConfig) -> TrainingDiagnosis:
     seen = "No triplet is" if row["active_triplets"] == 0 else "Hardly any triplet is"
     why = (
         f"{seen} active: every negative is already further away than its positive by the gap of "
@@ -94,14 +94,16 @@ def _inactive(row: Row, config: TrainConfig) -> Diagnosis:
     )
     if config.batches == "classes" and config.mining in HARDER:
         mining = HARDER[config.mining]
-        return Diagnosis(f"{why} Try --mining {mining} or a larger --gap.", {"mining": mining})
-    return Diagnosis(f"{why} Try a larger --gap or sample new triplets.")
+        return TrainingDiagnosis(
+            f"{why} Try --mining {mining} or a larger --gap.", {"mining": mining}
+        )
+    return TrainingDiagnosis(f"{why} Try a larger --gap or sample new triplets.")
 
 
-def _stuck(config: TrainConfig) -> Diagnosis:
+def _stuck(config: TrainConfig) -> TrainingDiagnosis:
     easier = _easier_mining(config)
     flag = f" --mining {easier['mining']}," if easier else ""
-    return Diagnosis(
+    return TrainingDiagnosis(
         f"The loss sticks at the gap of {config.gap:g}: positives come no nearer than negatives. "
         f"Try{flag} --optimizer adam with --learning_rate 0.0001, a smaller --gap, or "
         "pre-trained --weights.",

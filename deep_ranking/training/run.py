@@ -31,7 +31,7 @@ from deep_ranking.training.batches import ClassSource, FeatureSource
 from deep_ranking.training.checkpoint import save_checkpoint
 from deep_ranking.training.data import image_source
 from deep_ranking.training.devices import Devices
-from deep_ranking.training.diagnosis import Diagnosis, diagnose, not_finite
+from deep_ranking.training.diagnosis import TrainingDiagnosis, diagnose_training, not_finite
 from deep_ranking.training.early_stopping import EarlyStopping
 from deep_ranking.training.history import Row, draw_history, write_history
 from deep_ranking.training.resuming import CHECKPOINT, SETTINGS, RunState, is_resumed
@@ -65,6 +65,19 @@ def train(
 
     Returns:
         The model after the last epoch, as in the model file.
+
+    Example:
+        >>> network = NetworkConfig(image_size=32, weights=None, hidden_layers=0, embedding_size=8)
+        >>> config = TrainConfig(
+        ...     triplets=Path("triplets.txt"),
+        ...     output=Path("trained.h5"),
+        ...     network=network,
+        ...     epochs=1,
+        ...     steps_per_epoch=1,
+        ... )
+        >>> train(config, verbose=0).output_shape
+        48 triplets of 12 images, 1 batches an epoch; ...
+        (None, 8)
 
     Raises:
         InputError: a setting, a file or an image cannot be used; an earlier run is in the way; or
@@ -229,20 +242,20 @@ class TrainingRun:
         factor = self.config.plateau_factor**self.state.num_rate_drops
         print(f"On a plateau: the learning rate is now {factor:g} times what it was at first.")
 
-    def _diagnose(self, row: Row) -> Diagnosis | None:
+    def _diagnose(self, row: Row) -> TrainingDiagnosis | None:
         """Return what is wrong after an epoch.
 
         Raises:
             InputError: weights are not finite, and no change of settings is allowed.
         """
         if math.isfinite(row["loss"]) and self.trainer.weights_are_finite():
-            return diagnose([*self.state.history, row], self.config)
+            return diagnose_training([*self.state.history, row], self.config)
         diagnosis = not_finite(int(row["epoch"]), row["loss"], self.config)
         if not self.config.auto_fix or len(self.state.fixed_epochs) == MAX_FIXES:
             raise InputError(diagnosis.text)
         return diagnosis
 
-    def _fix(self, diagnosis: Diagnosis) -> bool:
+    def _fix(self, diagnosis: TrainingDiagnosis) -> bool:
         """Print what is wrong, change the settings if wanted, and return whether they changed."""
         print(diagnosis.text)
         fixes = diagnosis.fixes

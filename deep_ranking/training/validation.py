@@ -12,8 +12,8 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, IntArray
 from deep_ranking.losses import RankingLoss, make_metrics
 from deep_ranking.metrics import triplet_distances
-from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate
-from deep_ranking.model.calibration import MIN_PAIRS, Calibration, calibrate
+from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
+from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import FileTriplets
 from deep_ranking.training.data import held_back_images
@@ -58,7 +58,7 @@ class Validation(ABC):
         found = {f"val_{name}": value for name, value in found.items()}
         if len(triplets) < MIN_PAIRS:
             return found, None
-        return found, calibrate(*triplet_distances(rows, triplets))
+        return found, fit_calibration(*triplet_distances(rows, triplets))
 
     @abstractmethod
     def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
@@ -111,7 +111,9 @@ class ClassValidation(Validation):
         paths = [self.paths[number] for number in whole]
         # Without broken images, this is the memory-mapped file itself rather than a copy.
         embeddings = rows if len(whole) == len(rows) else rows[whole]
-        found = evaluate(EmbeddedImages(paths, labels, embeddings), seed=self.config.seed)
+        found = evaluate_embeddings(
+            EmbeddedImages(paths, labels, embeddings), seed=self.config.seed
+        )
         names = ("similarity_precision", "recall_at_1", "map_at_r")
         triplets = whole[draw_triplets(labels, seed=self.config.seed)]
         return {name: found.intervals[name].mean for name in names}, triplets

@@ -37,6 +37,10 @@ def write_digits(root: str | os.PathLike[str], *, seed: int = 0) -> Splits:
     Returns:
         The `Splits`: three quarters of the digits 0 to 6, the other quarter, and the digits 7 to 9.
 
+    Example:
+        >>> write_digits("digits").train.name
+        'train'
+
     Raises:
         InputError: the folder cannot be written to.
     """

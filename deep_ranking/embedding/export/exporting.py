@@ -17,6 +17,8 @@ from deep_ranking import __version__
 from deep_ranking.embedding.export.formats import FORMATS, Runtime
 from deep_ranking.files import InputError, atomic_folder, atomic_path, disk_failure
 from deep_ranking.files.array_types import Float32Array
+from deep_ranking.files.html import paragraph
+from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images import read_image
 from deep_ranking.model.keras_settings import default_settings
 
@@ -46,6 +48,14 @@ class Export:
         num_images: images of the check.
         usage: Python code from `pixels`, float32 (batch, size, size, 3), RGB in [0, 255], to
             `embeddings`.
+        tolerance: largest difference that was allowed.
+
+    Example:
+        >>> done = Export("onnx", Path("m.onnx"), 2048, 1e-7, 8, "import onnxruntime; ...")
+        >>> print(done)
+        greatest difference to the model 1e-07, on 8 images (allowed: 0.0001)
+        from Python: import onnxruntime; ...
+        onnx in m.onnx, 2.0 KiB.
     """
 
     format: str
@@ -54,11 +64,23 @@ class Export:
     difference: float
     num_images: int
     usage: str
+    tolerance: float = DEFAULT_TOLERANCE
+
+    def __repr__(self) -> str:
+        return (
+            f"greatest difference to the model {self.difference:.2g}, on "
+            f"{counted(self.num_images, 'image')} (allowed: {self.tolerance:g})\n"
+            f"from Python: {self.usage}\n"
+            f"{self.format} in {self.path}, {byte_size(self.num_bytes)}."
+        )
+
+    def _repr_html_(self) -> str:
+        return "\n".join(paragraph(line) for line in repr(self).splitlines())
 
 
 @default_settings()
 def export_model(
-    model: "keras.Model",
+    model: "keras.Model | str | os.PathLike[str]",
     path: str | os.PathLike[str],
     *,
     format: str,
@@ -70,8 +92,8 @@ def export_model(
     """Export a model, and check the export in its own runtime before it appears under its name.
 
     Args:
-        model: a network of `build_network` or `load_model`, or any functional Keras model from
-            images, float32 (batch, size, size, 3), to embeddings, float32 (batch, dim).
+        model: model file; a network of `build_network` or `load_model`; or any functional Keras
+            model from images, float32 (batch, size, size, 3), to embeddings, float32 (batch, dim).
         path: file to write, ending in .onnx or .tflite; for a SavedModel, a folder.
         format: "savedmodel", "onnx" or "tflite".
         images: image files to check the export on, besides random images.
@@ -82,6 +104,11 @@ def export_model(
     Returns:
         The `Export`.
 
+    Example:
+        >>> done = export_model(model, "photos_model", format="savedmodel")
+        >>> done.difference < 1e-4
+        True
+
     Raises:
         InputError: the path cannot be written or exists; a package is missing; the model cannot be
             converted; an image cannot be read; or the export returns other embeddings. Then
@@ -91,6 +118,10 @@ def export_model(
     check_output(path, format, overwrite=overwrite)
     if not 0 <= tolerance < float("inf"):
         raise InputError(f"tolerance must be 0 or more. Received: {tolerance}")
+    if isinstance(model, str | os.PathLike):
+        from deep_ranking.model.file import load_model
+
+        model = load_model(model)
     kind = FORMATS[format]
     size = _image_size(model)
     report = progress or (lambda _: None)
@@ -113,7 +144,7 @@ def export_model(
         num_bytes = sum(each.stat().st_size for each in files)
     quoted_path = json.dumps(str(path), ensure_ascii=False)
     usage = kind.usage.format(path=quoted_path, name=model.inputs[0].name)
-    return Export(format, path, num_bytes, difference, count, usage)
+    return Export(format, path, num_bytes, difference, count, usage, tolerance)
 
 
 def check_output(path: Path, format: str, *, overwrite: bool) -> None:

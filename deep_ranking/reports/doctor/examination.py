@@ -1,5 +1,6 @@
 """All checks of a data set in turn, and their conclusion in one line."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from deep_ranking.config import SamplingConfig, TrainConfig
+from deep_ranking.files import InputError
+from deep_ranking.files.html import paragraph, table
 from deep_ranking.files.words import counted
+from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.reports.doctor.classes import (
     check_classes,
     check_folders,
@@ -25,7 +29,10 @@ from deep_ranking.reports.doctor.estimate import (
 )
 from deep_ranking.reports.doctor.findings import FAILS, NOTE, SEVERITIES, WARNING, Finding
 from deep_ranking.reports.doctor.images import check_colour_modes, check_files, check_sizes
-from deep_ranking.reports.doctor.survey import Survey
+from deep_ranking.reports.doctor.survey import Survey, find_parts, survey_images
+from deep_ranking.reports.doctor.text import estimate_lines, finding_lines, survey_lines
+
+MOST_GROUPS_SHOWN = 3  # groups of images of a finding, in a notebook
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,10 @@ class Examination:
         survey: its images.
         findings: what is wrong, the worst first.
         estimates: what training would take; empty where it would have nothing to learn from.
+
+    Example:
+        >>> diagnose("photos", estimate=False).conclusion
+        'nothing stops training; ...'
     """
 
     survey: Survey
@@ -56,6 +67,30 @@ class Examination:
             problems = counted(found[FAILS], "problem")
             return f"training would fail: {problems}" + (rest and f", {rest}")
         return f"nothing stops training; {rest}" if rest else "nothing stops training, no findings"
+
+    def text(self) -> str:
+        """Return the parts, the findings and the estimates as text."""
+        lines = list(survey_lines(self.survey))
+        for finding in self.findings:
+            lines += finding_lines(finding)
+        if self.estimates:
+            lines += estimate_lines(self.estimates)
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"{self.text()}\n{self.conclusion[0].upper()}{self.conclusion[1:]}."
+
+    def _repr_html_(self) -> str:
+        parts = [paragraph(f"{self.conclusion[0].upper()}{self.conclusion[1:]}.")]
+        for each in self.findings:
+            parts.append(paragraph(f"{each.severity.upper()} {each.what} → {each.suggestion}"))
+            groups = each.groups[:MOST_GROUPS_SHOWN]
+            rows = [[(item.file, item.detail or item.path) for item in group] for group in groups]
+            parts.append(image_rows(rows))
+        if self.estimates:
+            estimates = [(each.kind, each.what, each.suggestion) for each in self.estimates]
+            parts.append(table(("training", "about", "what makes it less"), estimates, text=[1, 2]))
+        return "\n".join(parts)
 
     def as_json(self) -> dict[str, Any]:
         """Return the examination as a JSON object."""
@@ -112,3 +147,48 @@ def examine(
         estimates = [*make_estimates(workload, cost, config, sampling)]
     findings.sort(key=lambda each: SEVERITIES.index(each.severity))
     return Examination(survey, findings, estimates)
+
+
+def diagnose(
+    dataset: str | os.PathLike[str],
+    config: TrainConfig | None = None,
+    *,
+    sampling: SamplingConfig | None = None,
+    model: str | os.PathLike[str] | None = None,
+    estimate: bool = True,
+    progress: bool = False,
+) -> Examination:
+    """Find what is wrong with a data set, and estimate what training on it takes.
+
+    Args:
+        dataset: folder with one folder for each class; or with train, val, unseen ... of such
+            folders, which are compared with each other.
+        config: the planned run; None for the usual settings.
+        sampling: how triplets are drawn; None for the usual settings.
+        model: model file that finds images that are likely mislabelled; None skips this check,
+            which is the slowest.
+        estimate: build the network and time a few steps, to estimate what training takes.
+        progress: whether to show a progress bar on standard error, if that is a terminal.
+
+    Example:
+        >>> found = diagnose("photos", estimate=False)
+        >>> found.fails
+        False
+
+    Raises:
+        InputError: the data set, the model, or a layer that the config names, is missing.
+    """
+    root, config = Path(dataset), config or TrainConfig()
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; check --dataset")
+    parts = find_parts(
+        root, validation=config.validation_dataset, validation_share=config.validation_share
+    )
+    survey = survey_images(root, parts, progress=progress)
+    return examine(
+        survey,
+        config,
+        sampling or SamplingConfig(),
+        model=None if model is None else Path(model),
+        measured=estimate,
+    )

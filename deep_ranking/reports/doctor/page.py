@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from deep_ranking.files.html import paragraph, table
+from deep_ranking.images.thumbnails import thumbnail
 from deep_ranking.reports.doctor.examination import Examination
 from deep_ranking.reports.doctor.findings import FAILS, Finding, Item
 from deep_ranking.reports.page.duplicate_groups import proportional_pixels
-from deep_ranking.reports.page.html import contents, page, paragraph, section, table, thumbnail
+from deep_ranking.reports.page.html import contents, page, section
 
 WIDTH = "7.5rem"  # of a thumbnail
 MOST_GROUPS, MOST_IMAGES = 24, 6  # groups of a finding, and images of each, that a page shows

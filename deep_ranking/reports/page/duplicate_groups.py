@@ -8,9 +8,11 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import UInt8Array
+from deep_ranking.files.html import escaped, paragraph
 from deep_ranking.files.words import byte_size
 from deep_ranking.images import decode_image, open_header, upright_size
-from deep_ranking.reports.page.html import escaped, page, paragraph, thumbnail
+from deep_ranking.images.thumbnails import thumbnail
+from deep_ranking.reports.page.html import page
 from deep_ranking.search.duplicates import DuplicateGroup
 from deep_ranking.search.keeper import DuplicateImage
 

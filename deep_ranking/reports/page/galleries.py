@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from deep_ranking.files.array_types import UInt8Array
-from deep_ranking.metrics.evaluation import EmbeddedImages, Evaluation
-from deep_ranking.reports.page.html import escaped, paragraph, picture, readable, thumbnail
+from deep_ranking.files.html import escaped, paragraph, readable
+from deep_ranking.images.thumbnails import thumbnail
+from deep_ranking.metrics.evaluation import EmbeddedImages, EmbeddingMetrics
+from deep_ranking.reports.page.html import picture
 from deep_ranking.reports.page.label_errors import LabelErrors
 from deep_ranking.reports.plots import Neighbours, embedding_map, neighbours_figure
 
@@ -38,7 +40,7 @@ def map_of_images(images: EmbeddedImages, read: ReadPixels, seed: int) -> list[s
 
 
 def examples(
-    evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels, seed: int
+    evaluation: EmbeddingMetrics, images: EmbeddedImages, read: ReadPixels, seed: int
 ) -> list[str]:
     """Show queries drawn at random, with their nearest images."""
     defined = np.flatnonzero(evaluation.retrieval.num_positives)
@@ -66,7 +68,7 @@ def examples(
     ]
 
 
-def extremes(evaluation: Evaluation, images: EmbeddedImages, read: ReadPixels) -> list[str]:
+def extremes(evaluation: EmbeddingMetrics, images: EmbeddedImages, read: ReadPixels) -> list[str]:
     """Show the worst and the best queries, with their nearest images."""
     values = evaluation.per_query["mean_average_precision"]
     order = sorted(np.flatnonzero(~np.isnan(values)), key=lambda row: (values[row], row))

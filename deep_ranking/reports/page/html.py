@@ -1,18 +1,14 @@
 """Pieces of a self-contained HTML page: no script, no request, pictures as data."""
 
-import base64
-import html
 import io
 import warnings
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
-from deep_ranking.files.array_types import UInt8Array
+from deep_ranking.files.html import data_uri, escaped
 
-JPEG_QUALITY = 85
 DOTS_PER_INCH = 120
 
 # The policy makes the browser refuse every request.
@@ -88,19 +84,6 @@ def page(title: str, body: str) -> str:
     return PAGE.format(title=escaped(title), style=STYLE, body=body)
 
 
-def escaped(text: str) -> str:
-    """Return plain text as HTML that is safe inside quotes too."""
-    return html.escape(readable(text))
-
-
-def readable(text: str) -> str:
-    r"""Return text with `\xNN` or `\uNNNN` for what cannot be shown, such as bytes not UTF-8."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
 def section(title: str, *parts: str) -> str:
     """Return a section of HTML parts, below a heading in plain text that `contents` links to."""
     heading = f'<section id="{_anchor(title)}">\n<h2>{escaped(title)}</h2>'
@@ -111,33 +94,6 @@ def contents(titles: Sequence[str]) -> str:
     """Return a list of links to sections."""
     links = [f'<a href="#{_anchor(title)}">{escaped(title)}</a>' for title in titles]
     return "<nav>" + "\n".join(links) + "</nav>"
-
-
-def paragraph(text: str) -> str:
-    """Return a paragraph of plain text."""
-    return f"<p>{escaped(text)}</p>"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence[int] = ()) -> str:
-    """Return a table of plain text that scrolls if it is too wide; its first column is text.
-
-    Args:
-        header: names of the columns.
-        rows: cells.
-        text: numbers, from 0, of the other columns that hold text.
-    """
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        kinds = [' class="text"' if column in text else "" for column in range(len(cells))]
-        return "".join(
-            f"<{tag}{kind}>{escaped(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
-        )
-
-    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return (
-        f'<div class="scroll"><table>\n<thead><tr>{line(header, "th")}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
 
 
 def picture(drawn: Axes | Figure, description: str, *, wide: bool = False) -> str:
@@ -167,38 +123,10 @@ def picture(drawn: Axes | Figure, description: str, *, wide: bool = False) -> st
             bbox_inches="tight",
             metadata={"Software": None},
         )
-    source = _data_uri(buffer.getvalue(), "image/png")
+    source = data_uri(buffer.getvalue(), "image/png")
     kind = "picture wide" if wide else "picture"
     return f'<figure class="{kind}"><img src="{source}" alt="{escaped(description)}"></figure>'
 
 
-def thumbnail(
-    pixels: UInt8Array, caption: str, *, kind: str = "", description: str = "", width: str = ""
-) -> str:
-    """Return a small image with a caption.
-
-    Args:
-        pixels: uint8 (height, width, 3), RGB.
-        caption: plain text below it.
-        kind: "hit" or "miss" for a frame.
-        description: what it is, such as its path; also shown when pointed at.
-        width: width in CSS units; that of the page's other thumbnails by default.
-    """
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    source = _data_uri(buffer.getvalue(), "image/jpeg")
-    text = escaped(description)
-    frame = f' class="{kind}"' if kind else ""
-    style = f' style="width: {width}"' if width else ""
-    return (
-        f'<figure{style}><img{frame} src="{source}" alt="{text}" title="{text}">'
-        f"<figcaption>{escaped(caption)}</figcaption></figure>"
-    )
-
-
 def _anchor(title: str) -> str:
     return "".join(character if character.isalnum() else "-" for character in title.lower())
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

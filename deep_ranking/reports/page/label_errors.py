@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from deep_ranking.files.array_types import FloatArray, IntArray
 from deep_ranking.images.near_copies import EQUAL_ERROR_SHARE
-from deep_ranking.metrics.evaluation import EmbeddedImages, Evaluation
+from deep_ranking.metrics.evaluation import EmbeddedImages, EmbeddingMetrics
 
 NUM_NEIGHBOURS = 30
 LARGEST_VOTE = 10  # times the vote of the farthest image: no image votes with more
@@ -80,13 +80,13 @@ class LabelErrors:
     duplicate_distance: float
 
 
-def find_label_errors(evaluation: Evaluation, images: EmbeddedImages) -> LabelErrors:
+def find_label_errors(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> LabelErrors:
     """Find possible label errors among images that were searched for in themselves.
 
     Near-duplicates are nearer than a tenth of the distance at equal error.
 
     Args:
-        evaluation: `evaluate(images)`, without another gallery.
+        evaluation: `evaluate_embeddings(images)`, without another gallery.
         images: those images.
     """
     below = EQUAL_ERROR_SHARE * evaluation.whole["equal_error_threshold"]

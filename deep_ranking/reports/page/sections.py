@@ -7,25 +7,18 @@ import os
 import numpy as np
 
 from deep_ranking.files import atomic_path
+from deep_ranking.files.html import paragraph, readable, table
 from deep_ranking.images import read_image
 from deep_ranking.metrics import triplet_distances
 from deep_ranking.metrics.evaluation import (
     EmbeddedImages,
-    Evaluation,
+    EmbeddingMetrics,
     draw_triplets,
     means_by_class,
 )
 from deep_ranking.reports.page import galleries
 from deep_ranking.reports.page.hard_negatives import in_class_negatives, precision_over_shares
-from deep_ranking.reports.page.html import (
-    contents,
-    page,
-    paragraph,
-    picture,
-    readable,
-    section,
-    table,
-)
+from deep_ranking.reports.page.html import contents, page, picture, section
 from deep_ranking.reports.page.label_errors import LabelErrors, find_label_errors
 from deep_ranking.reports.plots import plot_confusions, plot_distances, plot_negatives, plot_recall
 from deep_ranking.training.history import History, plot_history
@@ -68,7 +61,7 @@ HISTORY_PICTURES = {
 
 def write_report(
     path: str | os.PathLike[str],
-    evaluation: Evaluation,
+    evaluation: EmbeddingMetrics,
     images: EmbeddedImages,
     *,
     title: str = "Visual similarity",
@@ -79,7 +72,7 @@ def write_report(
 
     Args:
         path: file to write.
-        evaluation: `evaluate(images, seed=seed)`, without another gallery.
+        evaluation: `evaluate_embeddings(images, seed=seed)`, without another gallery.
         images: those images; some are read again for the page.
         title: plain text.
         history: rows of the training run, if known.
@@ -118,7 +111,7 @@ def write_report(
     return errors
 
 
-def _summary(evaluation: Evaluation, images: EmbeddedImages) -> list[str]:
+def _summary(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> list[str]:
     rows = [
         (
             _metric_name(name),
@@ -155,8 +148,8 @@ def _training(history: History) -> list[str]:
     return [f'<div class="pictures">{"".join(parts)}</div>'] if parts else []
 
 
-def _distances(evaluation: Evaluation, images: EmbeddedImages, seed: int) -> list[str]:
-    # `evaluate` draws the same triplets, so the threshold is of these pairs.
+def _distances(evaluation: EmbeddingMetrics, images: EmbeddedImages, seed: int) -> list[str]:
+    # `evaluate_embeddings` draws the same triplets, so the threshold is of these pairs.
     triplets = draw_triplets(images.labels, seed=seed)
     distances = triplet_distances(images.embeddings, triplets)
     ax = plot_distances(*distances, evaluation.whole["equal_error_threshold"])
@@ -170,7 +163,7 @@ def _distances(evaluation: Evaluation, images: EmbeddedImages, seed: int) -> lis
     ]
 
 
-def _recall(evaluation: Evaluation) -> list[str]:
+def _recall(evaluation: EmbeddingMetrics) -> list[str]:
     ax = plot_recall(evaluation.retrieval.first_positive_rank)
     text = "Share of the queries with an image of their class among the k nearest."
     return [paragraph(text), picture(ax, "Recall at k over k")]
@@ -198,7 +191,7 @@ def _negatives(images: EmbeddedImages, seed: int) -> list[str]:
     ]
 
 
-def _classes(evaluation: Evaluation, images: EmbeddedImages) -> list[str]:
+def _classes(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> list[str]:
     by_class = means_by_class(evaluation, images.labels)
     ordered = sorted(
         by_class.items(), key=lambda item: (math.isnan(item[1]["map_at_r"]), item[1]["map_at_r"])

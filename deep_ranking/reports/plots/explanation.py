@@ -19,7 +19,7 @@ def explanation_figure(
     """Draw each image, a heatmap of each part over it, and bars of the parts.
 
     Args:
-        explanation: result of `explain`.
+        explanation: result of `explain_pixels`.
         names: names of the two images.
 
     Returns:

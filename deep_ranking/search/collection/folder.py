@@ -15,106 +15,34 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
-from deep_ranking.files import InputError, atomic_path, make_folder, open_regular, read_text_file
+from deep_ranking.files import InputError, atomic_path, make_folder, open_regular
 from deep_ranking.files.array_types import Int64Array
+from deep_ranking.files.html import paragraph
 from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
+from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration
 from deep_ranking.search.collection.image_table import ImageTable
+from deep_ranking.search.collection.settings import Settings
 
-VERSION = 1
+if TYPE_CHECKING:
+    from deep_ranking.search.results import SearchResults
+    from deep_ranking.search.searcher import PathOrPaths, Searcher
+
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
 LOCK, HOLDER = "lock", "holder"
 STORE = ("embeddings.bin", "keys.bin", "blocks.bin")
 OWN_FILES = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, *STORE}
-DTYPES = ("float32", "float16")
 REMEDY = "run `index --checksum` again, which embeds those images anew"
-# The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
-MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The settings that a collection was made with.
-
-    Attributes:
-        fingerprint: of the model.
-        dimension: floats an embedding.
-        image_size: side in pixels of the images that the model takes.
-        dtype: type of the embeddings on disk.
-        batch_size: images that are embedded at once. An image gets the same bytes in every batch
-            of one size.
-        root: folder of the images, absolute.
-        shard: (i, n) for the i-th of n parts of the images, counted from 1; or None.
-        index: kind and options of the index.
-        version: version of the folder's format.
-    """
-
-    fingerprint: str
-    dimension: int
-    image_size: int
-    dtype: str
-    batch_size: int
-    root: str
-    shard: tuple[int, int] | None = None
-    index: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
-    version: int = VERSION
-
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        """Read the settings that `Collection` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            InputError: the file is something else, or of a newer version.
-        """
-        text = read_text_file(file, hint="index the images anew")
-        try:
-            values = json.loads(text)
-            version = int(values["version"])
-            if version <= VERSION:
-                shard = values.pop("shard")
-                settings = cls(shard=shard and (int(shard[0]), int(shard[1])), **values)
-                if settings._is_sane():
-                    return settings
-        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
-            version = 0
-        if version > VERSION:
-            raise InputError(
-                f"{file}: made by a newer version of deep ranking (format {version}, this one "
-                f"reads up to {VERSION}); update deep ranking, or index the images anew"
-            )
-        raise InputError(f"{file}: not what `index` wrote; index the images anew")
-
-    def _is_sane(self) -> bool:
-        numbers = (
-            (self.dimension, MAX_DIMENSION),
-            (self.image_size, MAX_IMAGE_SIZE),
-            (self.batch_size, MAX_BATCH_SIZE),
-        )
-        texts = (self.fingerprint, self.root, self.index["kind"])
-        return (
-            self.dtype in DTYPES
-            and all(type(number) is int and 0 < number <= most for number, most in numbers)
-            and all(type(text) is str for text in texts)
-            and b"\0" not in os.fsencode(self.root)
-            and all(type(self.index.get(name, 1)) is int for name in ("probes", "clusters"))
-            and self.index.get("probes", 1) >= 1
-            and self.index.get("clusters", 0) >= 0
-            and 0 < self.index.get("target_recall", 1) <= 1
-            and all(type(self.index.get(name, "")) is str for name in ("uri", "name"))
-            and (self.index["kind"] != "milvus" or "uri" in self.index)
-            and (self.shard is None or 1 <= self.shard[0] <= self.shard[1])
-        )
 
 
 class Collection:
@@ -127,6 +55,10 @@ class Collection:
     Attributes:
         folder: as given.
         settings: the settings, as on disk.
+
+    Example:
+        >>> Collection.open("photos.index").settings.image_size
+        32
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
@@ -136,6 +68,10 @@ class Collection:
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
         """Open a collection.
+
+        Example:
+            >>> Collection.open("photos.index")
+            photos.index: 12 images of ...photos in index exact
 
         Raises:
             InputError: there is none, it is damaged, or of a newer version.
@@ -189,6 +125,47 @@ class Collection:
         with atomic_path(self.folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
         self.settings = settings
+
+    def __repr__(self) -> str:
+        with closing(self.images()) as images:
+            count = len(images)
+        return (
+            f"{self.folder}: {counted(count, 'image')} of {self.settings.root} in index "
+            f"{self.settings.index['kind']}"
+        )
+
+    def _repr_html_(self) -> str:
+        return paragraph(repr(self))
+
+    def search(
+        self,
+        images: "PathOrPaths",
+        top: int = 20,
+        *,
+        probes: int | None = None,
+    ) -> "SearchResults":
+        """Find the images of the collection that are most similar to query images.
+
+        Args:
+            images: an image file, a folder of images, or several of either.
+            top: images to find for each query.
+            probes: clusters that a query visits; None for the index's own.
+
+        Example:
+            >>> found = Collection.open("photos.index").search("photos/cat/0.png", top=3)
+            >>> [each.rank for each in found[0]]
+            [1, 2, 3]
+
+        Raises:
+            InputError: a query is missing or cannot be read, or the collection is damaged.
+        """
+        return self._searcher.search_images(images, top, probes=probes)
+
+    @cached_property
+    def _searcher(self) -> "Searcher":
+        from deep_ranking.search.searcher import Searcher
+
+        return Searcher(self)
 
     @property
     def model(self) -> Path:

@@ -22,9 +22,11 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import KnownContents, content_digests
 from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.files.words import broken_lines, counted
 from deep_ranking.images import class_of, decode_image, list_images, open_image
-from deep_ranking.search.collection.folder import Collection, Settings
+from deep_ranking.search.collection.folder import Collection
 from deep_ranking.search.collection.image_table import FoundFile, ImageTable
+from deep_ranking.search.collection.settings import Settings
 
 if TYPE_CHECKING:
     import keras
@@ -58,6 +60,24 @@ class SyncReport:
     num_unlistable: int
     num_damaged: int
     broken: list[tuple[str, str]]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{counted(self.num_images, 'image')}: {self.num_embedded:,} embedded now, "
+            f"{self.num_known:,} new or changed files with content known before, "
+            f"{self.num_removed:,} gone."
+        ]
+        if self.num_damaged:
+            damaged = counted(self.num_damaged, "embedding")
+            lines.append(f"{damaged} damaged on the disk: embedded again.")
+        if self.num_unlistable:
+            unlistable = counted(self.num_unlistable, "file")
+            lines.append(f"{unlistable} left out: a line break in the path.")
+        if self.broken:
+            broken = counted(len(self.broken), "image")
+            lines.append(f"{broken} left out because they cannot be read:")
+            lines += broken_lines(self.broken, indent="  ")
+        return "\n".join(lines)
 
 
 def sync(

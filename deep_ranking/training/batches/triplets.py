@@ -56,6 +56,11 @@ def triplet_dataset(
         Dataset of (images, roles): float32 (rows, image_size, image_size, 3), RGB in [0, 255], and
         int32 (rows,): 0 query, 1 positive, 2 negative, in turn.
 
+    Example:
+        >>> images, roles = next(iter(triplet_dataset("triplets.txt", image_size=32, batch_size=6)))
+        >>> images.shape, roles.numpy().tolist()
+        (TensorShape([6, 32, 32, 3]), [0, 1, 2, 0, 1, 2])
+
     Raises:
         InputError: the file or an image of it cannot be used, or the batch size is not a multiple
             of 3. A broken image is found while iterating: a `tf.errors.OpError` with that text.

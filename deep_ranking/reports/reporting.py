@@ -1,0 +1,126 @@
+"""A model and labelled images -> the report, one HTML file."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deep_ranking.datasets import class_folders
+from deep_ranking.files.html import paragraph
+from deep_ranking.files.words import counted
+from deep_ranking.images.thumbnails import image_rows
+from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
+from deep_ranking.reports.page import write_report
+from deep_ranking.reports.page.label_errors import LabelErrors
+from deep_ranking.training.history import read_history
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        path: the HTML file.
+        num_classes: classes of the images.
+        errors: what is odd in the images: likely wrong labels, and copies across classes.
+        paths: the images; rows of `errors` are places in this list.
+
+    Example:
+        >>> report(model, "photos", "found.html")
+        12 images of 3 classes: ... likely mislabelled, ...
+    """
+
+    path: Path
+    num_classes: int
+    errors: LabelErrors
+    paths: list[str] = field(repr=False)
+
+    def __repr__(self) -> str:
+        size = self.path.stat().st_size / 2**20 if self.path.exists() else 0.0
+        return (
+            f"{counted(len(self.paths), 'image')} of {counted(self.num_classes, 'class')}: "
+            f"{len(self.errors.suspects)} likely mislabelled, "
+            f"{counted(len(self.errors.duplicates), 'near-duplicate')} across classes (30 of each "
+            f"at most).\nReport in {self.path}, {size:.1f} MiB."
+        )
+
+    def _repr_html_(self) -> str:
+        parts = [paragraph(line) for line in repr(self).splitlines()]
+        return "\n".join([*parts, *self._pictures()])
+
+    def _pictures(self) -> Iterator[str]:
+        if suspects := self.errors.suspects:
+            yield paragraph("Likely mislabelled:")
+            yield image_rows(
+                [
+                    [
+                        (self.paths[each.row], f"{each.label}, not {each.proposed}?")
+                        for each in suspects
+                    ]
+                ]
+            )
+        if duplicates := self.errors.duplicates:
+            yield paragraph("Near-duplicates across classes:")
+            yield image_rows(
+                [
+                    [(self.paths[row], f"{each.distance:.3f}") for row in (each.first, each.second)]
+                    for each in duplicates
+                ]
+            )
+
+
+def report(
+    model: "keras.Model | str | os.PathLike[str]",
+    dataset: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    history: str | os.PathLike[str] | None = None,
+    title: str | None = None,
+    seed: int = 0,
+) -> Report:
+    """Write all that is known of a model to one HTML file, which has its pictures in it.
+
+    Args:
+        model: model file, or a model from `build_network` or `load_model`.
+        dataset: folder with one folder for each class; best with classes not trained on.
+        output: file to write, such as report.html.
+        history: history.csv of the training run; None for the one beside the model file, if any.
+        title: heading; None for the names of model and data set.
+        seed: seed of everything drawn at random; the same seed gives the same page.
+
+    Example:
+        >>> report(model, "photos", "report.html").path.exists()
+        True
+
+    Raises:
+        InputError: a file or an image cannot be read, the images are of a single class, or the
+            page cannot be written.
+    """
+    data = class_folders(dataset)
+    paths, labels = data.files(), np.array(data.items.names)[data.items.codes]
+    name = "the model"
+    if isinstance(model, str | os.PathLike):
+        name, beside = Path(model).name, Path(model).with_suffix(".run") / "history.csv"
+        history = beside if history is None and beside.exists() else history
+    rows = [] if history is None else read_history(Path(history))
+    draw_triplets(labels)  # refuses a single class before the long work
+    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.model.file import opened_model
+
+    with embedded_images(opened_model(model), paths) as embeddings:
+        images = EmbeddedImages(paths, labels, embeddings)
+        errors = write_report(
+            output,
+            evaluate_embeddings(images, seed=seed),
+            images,
+            title=title or f"{name} on {dataset}",
+            history=rows,
+            seed=seed,
+        )
+    return Report(Path(output), data.items.num_names, errors, paths)

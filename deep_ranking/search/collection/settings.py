@@ -1,0 +1,89 @@
+"""What a collection was made with: the contents of its `collection.json`."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from deep_ranking.files import InputError, read_text_file
+
+VERSION = 1
+DTYPES = ("float32", "float16")
+# The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
+MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings that a collection was made with.
+
+    Attributes:
+        fingerprint: of the model.
+        dimension: floats an embedding.
+        image_size: side in pixels of the images that the model takes.
+        dtype: type of the embeddings on disk.
+        batch_size: images that are embedded at once. An image gets the same bytes in every batch
+            of one size.
+        root: folder of the images, absolute.
+        shard: (i, n) for the i-th of n parts of the images, counted from 1; or None.
+        index: kind and options of the index.
+        version: version of the folder's format.
+    """
+
+    fingerprint: str
+    dimension: int
+    image_size: int
+    dtype: str
+    batch_size: int
+    root: str
+    shard: tuple[int, int] | None = None
+    index: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
+    version: int = VERSION
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read the settings that `Collection` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            InputError: the file is something else, or of a newer version.
+        """
+        text = read_text_file(file, hint="index the images anew")
+        try:
+            values = json.loads(text)
+            version = int(values["version"])
+            if version <= VERSION:
+                shard = values.pop("shard")
+                settings = cls(shard=shard and (int(shard[0]), int(shard[1])), **values)
+                if settings._is_sane():
+                    return settings
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            version = 0
+        if version > VERSION:
+            raise InputError(
+                f"{file}: made by a newer version of deep ranking (format {version}, this one "
+                f"reads up to {VERSION}); update deep ranking, or index the images anew"
+            )
+        raise InputError(f"{file}: not what `index` wrote; index the images anew")
+
+    def _is_sane(self) -> bool:
+        numbers = (
+            (self.dimension, MAX_DIMENSION),
+            (self.image_size, MAX_IMAGE_SIZE),
+            (self.batch_size, MAX_BATCH_SIZE),
+        )
+        texts = (self.fingerprint, self.root, self.index["kind"])
+        return (
+            self.dtype in DTYPES
+            and all(type(number) is int and 0 < number <= most for number, most in numbers)
+            and all(type(text) is str for text in texts)
+            and b"\0" not in os.fsencode(self.root)
+            and all(type(self.index.get(name, 1)) is int for name in ("probes", "clusters"))
+            and self.index.get("probes", 1) >= 1
+            and self.index.get("clusters", 0) >= 0
+            and 0 < self.index.get("target_recall", 1) <= 1
+            and all(type(self.index.get(name, "")) is str for name in ("uri", "name"))
+            and (self.index["kind"] != "milvus" or "uri" in self.index)
+            and (self.shard is None or 1 <= self.shard[0] <= self.shard[1])
+        )

@@ -1,0 +1,139 @@
+"""What a search finds: images with their distance, and how they are shown."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deep_ranking.files.array_types import Float32Array
+from deep_ranking.images.thumbnails import image_rows
+from deep_ranking.metrics import METRICS, cosine_at
+
+
+@dataclass(frozen=True)
+class Result:
+    """One image found by a search.
+
+    Attributes:
+        rank: 1 for the nearest.
+        distance: Euclidean, 0 (alike) to 2.
+        path: the image file, absolute.
+        label: its class, the first folder below the collection's root; "" for none.
+        probability: probability that it is of the query's class; None if the model is not
+            calibrated.
+
+    Example:
+        >>> Result(1, 0.5, "photos/cat/0.png", "cat", None).cosine
+        0.875
+    """
+
+    rank: int
+    distance: float
+    path: str
+    label: str
+    probability: float | None
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the two embeddings, 1 (alike) to -1."""
+        return cosine_at(self.distance)
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """The results of several queries: `results[i]` are those of query i, nearest first.
+
+    Printed, it is the text of the command `search`; a notebook shows the images, each query before
+    its results.
+
+    Attributes:
+        queries: the image files that were searched with.
+        results: for each query its results.
+        left_out: images of folders that cannot be read.
+        embeddings: float32 (queries, dim), unit rows.
+
+    Example:
+        >>> queries = ["photos/cat/1.png", "photos/dog/1.png"]
+        >>> found = Collection.open("photos.index").search(queries, top=3)
+        >>> [results[0].label for results in found]
+        ['cat', 'dog']
+    """
+
+    queries: list[str]
+    results: list[list[Result]]
+    left_out: list[str]
+    embeddings: Float32Array = field(repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of queries."""
+        return len(self.queries)
+
+    def __iter__(self) -> Iterator[list[Result]]:
+        """Yield the results of each query."""
+        return iter(self.results)
+
+    def __getitem__(self, number: int) -> list[Result]:
+        """Return the results of a query."""
+        return self.results[number]
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def text(self, *, metric: str = METRICS[0]) -> str:
+        """Return a line for each result: rank, distance (or cosine), probability, path."""
+        lines = []
+        for query, found in zip(self.queries, self.results, strict=True):
+            if len(self.queries) > 1:
+                lines.append(f"{query}:")
+            width = len(str(len(found)))
+            for each in found:
+                value = each.cosine if metric == "cosine" else each.distance
+                chance = "" if each.probability is None else f"  p(same) {each.probability:.3f}"
+                lines.append(f"{each.rank:{width}}  {value:.6f}{chance}  {each.path}")
+        return "\n".join(lines)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all results as plain values, for JSON and CSV."""
+        pairs = zip(self.queries, self.results, strict=True)
+        return [row for query, found in pairs for row in as_rows(query, found)]
+
+    def _repr_html_(self) -> str:
+        return image_rows(
+            [
+                [(query, f"query {Path(query).name}"), *(_captioned(each) for each in found)]
+                for query, found in zip(self.queries, self.results, strict=True)
+            ]
+        )
+
+
+def _captioned(found: Result) -> tuple[str, str]:
+    chance = "" if found.probability is None else f", p(same) {found.probability:.2f}"
+    label = found.label and f"{found.label}: "
+    return found.path, f"{label}{found.distance:.3f}{chance}"
+
+
+def mean_recall(results: Sequence[Sequence[Result]], exact: Sequence[Sequence[Result]]) -> float:
+    """Return the share of the exact results that a search found, as a mean over the queries."""
+    shares = [
+        np.isin([each.path for each in wanted], [each.path for each in found]).mean()
+        for wanted, found in zip(exact, results, strict=True)
+    ]
+    return float(np.mean(shares))
+
+
+def as_rows(query: str, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the results of a query as plain values, for JSON and CSV."""
+    return [
+        {
+            "query": query,
+            "rank": each.rank,
+            "distance": each.distance,
+            "cosine": each.cosine,
+            "probability": each.probability,
+            "class": each.label,
+            "path": each.path,
+        }
+        for each in results
+    ]

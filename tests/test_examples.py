@@ -1,0 +1,96 @@
+"""The example in the docstring of every public class and function, run."""
+
+import doctest
+import inspect
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+import deep_ranking
+
+CLASSES = ("cat", "dog", "owl")
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+# Public methods of these have an example of their own.
+METHODS = (
+    deep_ranking.Collection.open,
+    deep_ranking.Collection.search,
+    deep_ranking.Searcher.search_images,
+    deep_ranking.Duplicates.move_aside,
+)
+PUBLIC = {
+    name: value
+    for name in deep_ranking.__all__
+    if inspect.isclass(value := getattr(deep_ranking, name)) or inspect.isfunction(value)
+}
+
+
+def _save_one_pixel(figure, file, **options):
+    Image.new("RGB", (1, 1)).save(file, options.get("format", "png"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What the examples use: images, class files, triplets, a model and an index."""
+    import keras
+    import tensorflow as tf
+    from stubs import build_thin_vgg16
+
+    root = tmp_path_factory.mktemp("examples")
+    rng = np.random.default_rng(0)
+    lines = []
+    for channel, name in enumerate(CLASSES):
+        (root / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 160, (32, 32, 3), dtype=np.uint8)
+            pixels[:, :, channel] += 90
+            Image.fromarray(pixels).save(root / "photos" / name / f"{number}.png")
+            split = "test" if name == "owl" else "train"
+            lines.append(f"photos/{name}/{number}.png,{name},{name},{split}\n")
+    shutil.copy(root / "photos/cat/0.png", root / "photos/cat/3.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr(keras.applications, "VGG16", build_thin_vgg16)
+        patch.setattr(Figure, "savefig", _save_one_pixel)  # drawing takes most of the time
+        tf.config.run_functions_eagerly(True)
+        Path("classes.csv").write_text("path,label,category,split\n" + "".join(lines))
+        Path("positives.csv").write_text(
+            "query,positive,item\nphotos/cat/0.png,photos/cat/1.png,cat\n"
+        )
+        few = deep_ranking.SamplingConfig(num_pos_images=2, num_neg_images=2)
+        deep_ranking.sample("photos", ".", few)
+        network = deep_ranking.NetworkConfig(
+            image_size=32, weights=None, hidden_layers=0, embedding_size=8
+        )
+        model = deep_ranking.build_network(network, seed=0)
+        model.calibration = None
+        deep_ranking.save_model(model, "model.h5")
+        deep_ranking.index_images("photos.index", model="model.h5", images="photos")
+        yield root
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def names(folder):
+    """What is defined where the examples run."""
+    return {
+        **PUBLIC,
+        "Path": Path,
+        "np": np,
+        "model": deep_ranking.load_model("model.h5"),
+    }
+
+
+@pytest.mark.parametrize("value", [*PUBLIC.values(), *METHODS], ids=lambda each: each.__qualname__)
+def test_its_example(value, names):
+    text = inspect.cleandoc(value.__doc__)
+    globs = {**names}
+    example = doctest.DocTestParser().get_doctest(text, globs, value.__qualname__, None, None)
+    assert example.examples, "no example in its docstring"
+    said = io.StringIO()
+    doctest.DocTestRunner(optionflags=FLAGS).run(example, out=said.write)
+    assert said.getvalue() == ""
