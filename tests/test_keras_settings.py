@@ -198,7 +198,7 @@ def test_explanations_and_exports_are_the_same(under, settings, tmp_path):
     expected = explain(model, *images)
     under(settings)
     np.testing.assert_allclose(explain(model, *images).cosine, expected.cosine, rtol=1e-6)
-    export_model(model, tmp_path / "exported")
+    export_model(model, tmp_path / "exported", format="savedmodel")
 
 
 def test_settings_come_back_after_an_error(under):
