@@ -57,31 +57,54 @@ DATA = (
 SAMPLING = ("num_pos_images", "num_neg_images", "strategy", "num_neighbours", "balance")
 SCHEDULE = ("train_from", "epochs", "optimizer")
 VALIDATION = ("validation_dataset", "validation_share")
+EXAMPLES = (
+    (
+        "Check a folder of classes, and look at the findings",
+        "python -m deep_ranking doctor --dataset photos --html doctor.html",
+    ),
+    (
+        "Estimate what training takes, by the settings of a recipe",
+        "python -m deep_ranking doctor --dataset photos --recipe laptop",
+    ),
+)
+BASIC_FLAGS = (
+    "model",
+    "json",
+    "html",
+    "estimate",
+    "recipe",
+    "batch_size",
+    "epochs",
+    "validation_dataset",
+    "validation_share",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, and the flags of sampler and training that it respects."""
+    group = parser.add_argument_group("images and checks")
     add_dataset(
-        parser,
+        group,
         "; or with train, val, unseen ... of such folders, which are compared with each other",
     )
     add_model(
-        parser,
+        group,
         "model file of train.py, to find images that are likely mislabelled; this embeds all "
         "images, which is the slowest check",
         required=False,
     )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    group.add_argument("--json", action="store_true", help="print everything as JSON")
     help_text = "write an HTML page with thumbnails of the findings"
-    add_path(parser, "--html", metavar="FILE", help_text=help_text)
-    parser.add_argument(
+    add_path(group, "--html", metavar="FILE", help_text=help_text)
+    group = parser.add_argument_group("training that is planned")
+    group.add_argument(
         "--estimate",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="build the network and time a few steps, to estimate the time and memory of training",
     )
     help_text = "use the settings of train.py --recipe"
-    parser.add_argument("--recipe", choices=RECIPES, help=help_text)
+    group.add_argument("--recipe", choices=RECIPES, help=help_text)
     for config, title, names in (
         (SamplingConfig, "triplets, as in the sampler", SAMPLING),
         (DrawnTripletsConfig, "folders of in-class triplets", ("level",)),

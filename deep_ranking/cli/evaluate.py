@@ -24,13 +24,24 @@ DESCRIPTION = (
     "bootstrap intervals. Use classes that the model was not trained on."
 )
 NUM_CLASSES_SHOWN = 10
+EXAMPLES = (
+    (
+        "Was training worth it, on classes never seen?",
+        "python -m deep_ranking evaluate -m m.h5 --dataset unseen --baselines",
+    ),
+    (
+        "Search for the images of one folder in another",
+        "python -m deep_ranking evaluate -m m.h5 --queries street --gallery shop",
+    ),
+)
 WHOLE = ("nmi", "roc_auc", "equal_error_rate", "equal_error_threshold", "score_at_top_30")
 CLASS_COLUMNS = ("similarity_precision", "recall_at_1", "map_at_r")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_model(parser)
+    group = parser.add_argument_group("model and images")
+    add_model(group)
     for name, help_text in (
         ("dataset", "folder with one folder for each class; each image is a query to the others"),
         ("queries", "folder of the query images, one folder for each class"),
@@ -38,20 +49,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("triplets", "triplet file to evaluate on instead, such as one that people labelled"),
     ):
         metavar = "FILE" if name == "triplets" else "DIR"
-        add_path(parser, f"--{name}", metavar=metavar, help_text=help_text)
-    parser.add_argument(
+        add_path(group, f"--{name}", metavar=metavar, help_text=help_text)
+    group = parser.add_argument_group("baselines")
+    group.add_argument(
         "--baselines",
         action="store_true",
         help="also evaluate features without training, and print whether training was worth it",
     )
-    parser.add_argument(
+    group.add_argument(
         "--weights",
         default="imagenet",
         metavar="imagenet|none|PATH",
-        help="weights of the untrained backbone, one of the baselines",
+        help="weights of the untrained backbone, one of the --baselines",
     )
-    add_path(parser, "--json", metavar="FILE", help_text="write everything as JSON")
-    add_seed(parser)
+    group = parser.add_argument_group("output")
+    add_path(group, "--json", metavar="FILE", help_text="write everything as JSON")
+    add_seed(group)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:

@@ -24,18 +24,41 @@ DESCRIPTION = (
     "weights."
 )
 TABLE_WIDTH = 128  # where there is no terminal; a narrower table cuts names
+EXAMPLES = (
+    (
+        "Show the layers of a model",
+        "python -m deep_ranking summary --model m.h5",
+    ),
+    (
+        "Show the network that train.py would build",
+        "python -m deep_ranking summary --backbone resnet50 --hidden_layers 0",
+    ),
+)
+BASIC_FLAGS = (
+    "model",
+    "train_from",
+    "json",
+    "image_size",
+    "backbone_size",
+    "pooling",
+    "hidden_layers",
+    "hidden_size",
+    "embedding_size",
+    "multiscale",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags: a model, or the settings of a network."""
-    add_model(parser, required=False)
-    parser.add_argument(
+    group = parser.add_argument_group("model and output")
+    add_model(group, required=False)
+    group.add_argument(
         "--train_from",
         metavar="LAYER",
         help="show as frozen what train.py --train_from LAYER freezes (default: nothing; a model "
         "file does not record what was frozen)",
     )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    group.add_argument("--json", action="store_true", help="print everything as JSON")
     add_config_arguments(parser, NetworkConfig, "network, without --model")
 
 
