@@ -15,6 +15,7 @@ from deep_ranking.cli.arguments import (
     positive_int,
     share,
 )
+from deep_ranking.cli.conflicts import dataset_rules, refuse_flags_without_effect
 from deep_ranking.cli.output import print_broken
 from deep_ranking.datasets.public import CATALOGUE, Dataset
 from deep_ranking.files.words import byte_size, counted
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Write a data set, or describe one."""
     args = parser.parse_args(argv)
+    refuse_flags_without_effect(parser, argv, dataset_rules(args))
     if args.dataset == "stats":
         _run_stats(args)
     elif args.dataset == "digits":

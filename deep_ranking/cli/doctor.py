@@ -13,6 +13,7 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     config_from,
 )
+from deep_ranking.cli.conflicts import doctor_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.output import check_output_file, write_page
 from deep_ranking.cli.train import set_recipe_as_defaults, train_config
@@ -131,6 +132,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         set_recipe_as_defaults(parser, RECIPES[args.recipe], argv)
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
+    refuse_flags_without_effect(parser, argv, doctor_rules(args))
     parts = find_parts(
         args.dataset, validation=config.validation_dataset, validation_share=config.validation_share
     )

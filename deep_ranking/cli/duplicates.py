@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_path, check_files_exist, checked_number
+from deep_ranking.cli.conflicts import duplicates_rules, refuse_flags_without_effect
 from deep_ranking.cli.output import check_output_file, write_json, write_page
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
@@ -62,10 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Find, print, write and move duplicates; or move them back."""
     args = parser.parse_args(argv)
-    outputs = [name for name in ("json", "html", "move") if getattr(args, name)]
+    refuse_flags_without_effect(parser, argv, duplicates_rules(args))
     if args.undo:
-        if outputs:
-            parser.error(f"--undo cannot be used with --{outputs[0]}")
         check_files_exist(args, "undo")
         _undo(args.undo)
         return

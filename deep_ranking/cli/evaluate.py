@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from deep_ranking.cli.arguments import add_model, add_path, add_seed, check_files_exist
+from deep_ranking.cli.conflicts import evaluate_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import write_json
 from deep_ranking.files.words import counted
@@ -75,6 +76,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error("give --dataset, or --queries and --gallery, or --triplets")
     if args.baselines and given == ["triplets"]:
         parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
+    refuse_flags_without_effect(parser, argv, evaluate_rules(args))
     check_files_exist(args, "model")
     result = _evaluate_triplets(args) if given == ["triplets"] else _evaluate_classes(args, given)
     if args.json:

@@ -14,6 +14,7 @@ from deep_ranking.cli.arguments import (
     non_negative_int,
     positive_int,
 )
+from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import print_broken
 from deep_ranking.cli.signals import resume_hint
@@ -95,6 +96,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     is_new = not (args.output / SETTINGS).exists()
     if is_new and not (args.model and args.images):
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
+    wanted = args.index
+    if wanted is None and not is_new:
+        wanted = Collection.open(args.output).settings.index
+    refuse_flags_without_effect(parser, argv, index_rules(wanted["kind"] if wanted else "exact"))
     flags = ("model", "images", "dtype", "shard")
     given = {name: getattr(args, name) for name in flags if getattr(args, name)}
     from deep_ranking.search.indexing import update_index, writable_collection

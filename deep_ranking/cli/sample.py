@@ -21,6 +21,7 @@ from deep_ranking.cli.arguments import (
     positive_int,
     share,
 )
+from deep_ranking.cli.conflicts import refuse_flags_without_effect, sample_rules
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import HARD, IN_CLASS, RELEVANCE, DrawnTripletsConfig, SamplingConfig
 from deep_ranking.datasets import (
@@ -193,6 +194,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     except InputError as error:
         parser.error(str(error))
     _check(parser, args, config)
+    rules = sample_rules(args, by_shares=_shares(args) is not None)
+    refuse_flags_without_effect(parser, argv, rules)
     start = time.monotonic()
     data = read_data(args, nested=config.has_nested_folders)
     output_dir = make_folder(args.output_directory)

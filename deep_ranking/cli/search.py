@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deep_ranking.cli.arguments import add_metric, add_path, positive_int
+from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import open_model
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import InputError, atomic_path
@@ -92,6 +93,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.picture:
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
+    kind = collection.settings.index["kind"]
+    refuse_flags_without_effect(parser, argv, index_rules(kind))
     given = _query_paths(args.image)
     from deep_ranking.search.searcher import Searcher
 

@@ -14,6 +14,7 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     config_from,
 )
+from deep_ranking.cli.conflicts import refuse_flags_without_effect, summary_rules
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -65,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Build or load the network, and print it."""
     args = parser.parse_args(argv)
-    config = _config(parser, args)
+    refuse_flags_without_effect(parser, argv, summary_rules(args))
+    config = None if args.model else _config(parser, args)
     check_files_exist(args, "model")
     start_tensorflow()
     from deep_ranking.model.file import load_model
@@ -84,14 +86,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     _print_text(summary, "random weights" if config is not None else str(args.model))
 
 
-def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> NetworkConfig | None:
-    """Return the network that the flags describe, with random weights; None if --model is given."""
-    if args.model:
-        names = [name for name in NetworkConfig.__dataclass_fields__ if hasattr(args, name)]
-        given = [name for name in names if getattr(args, name) != parser.get_default(name)]
-        if given:
-            parser.error(f"--{given[0]}: --model fixes the network already; give one of the two")
-        return None
+def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> NetworkConfig:
+    """Return the network that the flags describe, with random weights."""
     if args.weights == "none":
         args.weights = None
     try:

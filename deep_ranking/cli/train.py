@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 from deep_ranking.cli.arguments import add_config_arguments, config_from
+from deep_ranking.cli.conflicts import refuse_flags_without_effect, train_rules
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import (
@@ -119,11 +120,13 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if not resumed and args.recipe:
         print(set_recipe_as_defaults(parser, RECIPES[args.recipe], argv))
     try:
-        config = train_config(parser, parser.parse_args(argv))
+        args = parser.parse_args(argv)
+        config = train_config(parser, args)
     except (TypeError, AttributeError):
         if not resumed:
             raise
         raise not_settings(settings_path) from None
+    refuse_flags_without_effect(parser, argv, train_rules(args))
 
     start_tensorflow()
     from deep_ranking.training.run import train
