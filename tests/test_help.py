@@ -162,6 +162,15 @@ def test_help_all_prints_more_and_ends(capsys):
     assert "--plateau_factor" not in make_parser("train").format_help()
 
 
+def test_a_single_hidden_flag_is_one_flag():
+    parser = Parser(prog="paint", basic_flags=("gloss",))
+    group = parser.add_argument_group("paint")
+    for flag in ("--gloss", "--matt"):
+        group.add_argument(flag, action="store_true", help="how it shines")
+    assert parser.format_help().endswith("\n\n--help-all shows 1 more flag.\n")
+    assert "--matt" in parser.format_help_all() and "--matt" not in parser.format_help()
+
+
 def test_defaults_and_twins_are_short():
     parser = Parser(prog="paint")
     group = parser.add_argument_group("paint")
