@@ -25,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deep_ranking.config.recipes import RECIPES
+
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("recall_at_1", "map_at_r", "similarity_precision")
 HEADER = "recall@1 | mAP@R | similarity precision"
@@ -78,10 +80,12 @@ def train(args: argparse.Namespace, output: Path, flags: str, seed: int) -> floa
     command = [
         *(sys.executable, str(ROOT / "train.py"), "--recipe", args.recipe),
         *("--dataset", args.train, "--weights", args.weights, "--seed", str(seed)),
-        *("--output", str(output), "--cache_dir", str(output.parent / "features")),
+        *("--output", str(output)),
         *args.flags.split(),
         *flags.split(),
     ]
+    if RECIPES[args.recipe].settings.get("cache_features"):
+        command += ["--cache_dir", str(output.parent / "features")]
     start = time.monotonic()
     subprocess.run([str(each) for each in command], check=True, stdout=sys.stderr)
     return time.monotonic() - start

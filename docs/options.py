@@ -5,16 +5,17 @@
 
 import argparse
 import sys
-from importlib import import_module
 from pathlib import Path
 
-from deep_ranking.cli.main import COMMANDS
+from deep_ranking.cli.main import COMMANDS, make_parser
+from deep_ranking.cli.parser import Parser
 
 PAGE = Path(__file__).parent / "options.md"
 INTRODUCTION = """# All options
 
-The flags of each command, as in its `--help`; `make options` writes this page. Every command also
-takes `--verbose`, which shows messages of libraries and the traceback of an error."""
+The flags of each command, in groups as in its `--help-all`; `--help` shows those that most people
+need. `make options` writes this page. Every command also takes `--verbose`, which shows messages of
+libraries and the traceback of an error."""
 SCRIPTS = {"sample": "triplet_sampler.py", "train": "train.py", "compare": "compare.py"}
 
 
@@ -24,27 +25,34 @@ def page() -> str:
 
 
 def _table(name: str) -> str:
-    command = import_module(f"deep_ranking.cli.{name}")
-    parser = argparse.ArgumentParser(add_help=False)
-    command.add_arguments(parser)
+    parser = make_parser(name)
     lines = [f"| `{SCRIPTS.get(name, name)}` | default | what |", "| --- | --- | --- |"]
-    for title, action in _actions(parser):
-        flags = ", ".join(f"`{flag}`" for flag in action.option_strings) or f"`{action.dest}`"
-        values = " ".join(_values(action))
-        text = _cell(action.help or "").replace("%%", "%")
-        lines.append(f"| {title}{flags}{values and ' ' + values} | {_default(action)} | {text} |")
+    lines += _rows(parser)
+    if parser.epilog:
+        lines += ["", *parser.epilog.splitlines()]
     return "\n".join(lines)
 
 
-def _actions(parser: argparse.ArgumentParser) -> list[tuple[str, argparse.Action]]:
-    found = []
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, subparser in action.choices.items():
-                found += [(f"`{name}` ", each) for _, each in _actions(subparser)]
-        elif not isinstance(action, argparse._HelpAction):
-            found.append(("", action))
-    return found
+def _rows(parser: Parser, subcommand: str = "") -> list[str]:
+    rows = []
+    for group in parser._action_groups:
+        if group is parser._optionals:  # --help and the like
+            continue
+        title = f"| {subcommand}*{group.title}* | | |"
+        actions = group._group_actions
+        if actions and isinstance(actions[0], argparse._SubParsersAction):
+            for name, subparser in actions[0].choices.items():
+                rows += _rows(subparser, f"`{name}` ")
+        elif actions:
+            rows += [title, *map(_row, actions)]
+    return rows
+
+
+def _row(action: argparse.Action) -> str:
+    flags = ", ".join(f"`{flag}`" for flag in action.option_strings) or f"`{action.dest}`"
+    values = " ".join(_values(action))
+    text = _cell(action.help or "").replace("%%", "%")
+    return f"| {flags}{values and ' ' + values} | {_default(action)} | {text} |"
 
 
 def _values(action: argparse.Action) -> list[str]:

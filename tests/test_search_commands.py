@@ -269,6 +269,20 @@ def test_a_wrong_call_is_one_line_and_exit_2(capsys, command, arguments, named):
     assert named in line and line.endswith("; see --help\n") and line.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [("index", "--target_recall"), ("index", "--probes"), ("search", "--probes")],
+)
+def test_an_exact_index_has_no_clusters_to_visit(index, photos, capsys, command, flag):
+    before = (index / "collection.json").read_bytes()
+    arguments = {"index": ["--output", index], "search": ["--index", index, "--image", photos]}
+    with pytest.raises(SystemExit) as end:
+        run_command(command, [*map(str, arguments[command]), flag, "1"])
+    assert end.value.code == 2
+    assert f"{flag} has no effect with an exact index" in capsys.readouterr().err
+    assert (index / "collection.json").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_probes_are_chosen_given_and_kept(tmp_path, model_path, capsys):
     root = tmp_path / "many"

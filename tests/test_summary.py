@@ -121,7 +121,7 @@ def test_flags_in_the_place_of_a_model(capsys):
         (
             ["--model", "m.h5", "--pooling", "gem"],
             2,
-            "--model fixes the network already",
+            "--pooling has no effect with --model, which fixes the network",
         ),
     ],
 )

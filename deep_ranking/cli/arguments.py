@@ -13,13 +13,7 @@ from deep_ranking.files import InputError
 
 ConfigType = TypeVar("ConfigType")
 T = TypeVar("T", int, float)
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that shows the defaults of flags, except None."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+METAVARS = {Path: "PATH", str: "NAME", int: "N", float: "X"}  # of fields that name none
 
 
 def checked_number(
@@ -45,7 +39,7 @@ def add_path(
     parser: "argparse._ActionsContainer",
     *flags: str,
     help_text: str,
-    metavar: str = "PATH",
+    metavar: str,
     required: bool = False,
 ) -> None:
     """Add a flag that names a file or a folder."""
@@ -53,44 +47,46 @@ def add_path(
 
 
 def add_model(
-    parser: argparse.ArgumentParser,
+    parser: "argparse._ActionsContainer",
     help_text: str = "model file of train.py",
     required: bool = True,
 ) -> None:
     """Add the blog's flag for a model."""
-    add_path(parser, "--model", "-m", help_text=help_text, required=required)
+    add_path(parser, "--model", "-m", metavar="FILE.h5", help_text=help_text, required=required)
 
 
-def add_output(parser: argparse.ArgumentParser, metavar: str, help_text: str) -> None:
+def add_output(parser: "argparse._ActionsContainer", metavar: str, help_text: str) -> None:
     """Add the required flag for the file or folder that the command writes."""
     add_path(parser, "--output", "-o", metavar=metavar, help_text=help_text, required=True)
 
 
-def add_dataset(parser: argparse.ArgumentParser, more: str = "") -> None:
+def add_dataset(parser: "argparse._ActionsContainer", more: str = "") -> None:
     """Add the flag for a folder of classes; `more` follows the help text."""
     help_text = f"folder with one folder for each class{more}"
     add_path(parser, "--dataset", metavar="DIR", help_text=help_text, required=True)
 
 
-def add_metric(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that chooses what is printed about two images."""
+def add_metric(parser: "argparse._ActionsContainer", more: str = "") -> None:
+    """Add the flag that chooses what is printed about two images; `more` follows its help."""
     from deep_ranking.metrics import METRICS
 
     parser.add_argument(
         "--metric",
         choices=METRICS,
         default=METRICS[0],
-        help="what to print: the distance (0: alike) or the cosine (1: alike); the order is the "
-        "same",
+        help=f"what to print: the distance (0: alike) or the cosine (1: alike); the order is "
+        f"the same{more}",
     )
 
 
-def add_seed(parser: argparse.ArgumentParser, help_text: str = "seed of the random draws") -> None:
+def add_seed(
+    parser: "argparse._ActionsContainer", help_text: str = "seed of the random draws"
+) -> None:
     """Add the flag for the seed."""
     parser.add_argument("--seed", type=non_negative_int, default=0, metavar="N", help=help_text)
 
 
-def add_index_kind(parser: argparse.ArgumentParser) -> None:
+def add_index_kind(parser: "argparse._ActionsContainer") -> None:
     """Add the flag for the kind of index; its value is the settings of the index."""
     from deep_ranking.search.index.kinds import KINDS, index_settings
 
@@ -123,7 +119,7 @@ def check_files_exist(args: argparse.Namespace, *names: str) -> None:
 
 def add_config_arguments(
     parser: argparse.ArgumentParser, config: type, title: str, *, only: Container[str] | None = None
-) -> None:
+) -> "argparse._ArgumentGroup":
     """Add a flag for each field with a help text that the dataclass itself declares.
 
     Booleans get --FLAG and --no-FLAG. Optional fields take their type, and default to None.
@@ -133,6 +129,9 @@ def add_config_arguments(
         config: dataclass; the metadata of a field has "help", and may have "choices" and "metavar".
         title: heading of the flags in --help.
         only: names of the fields to add; None for all.
+
+    Returns:
+        The group of the flags.
     """
     group = parser.add_argument_group(title)
     kinds = typing.get_type_hints(config)
@@ -150,8 +149,9 @@ def add_config_arguments(
         else:
             options["type"] = kind
             if "choices" not in options:
-                options.setdefault("metavar", {Path: "PATH", str: "NAME"}.get(kind, "N"))
+                options.setdefault("metavar", METAVARS[kind])
         group.add_argument(f"--{each.name}", **options)
+    return group
 
 
 def config_from(args: argparse.Namespace, config: type[ConfigType], **others: Any) -> ConfigType:

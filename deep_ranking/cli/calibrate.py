@@ -17,19 +17,32 @@ DESCRIPTION = (
     "compare.py then prints a probability. Use classes that the model was not trained on."
 )
 
+EXAMPLES = (
+    (
+        "Learn from classes held back from training",
+        "python -m deep_ranking calibrate --model m.h5 --dataset unseen",
+    ),
+    (
+        "Measure more pairs, for a smoother curve",
+        "python -m deep_ranking calibrate -m m.h5 --dataset unseen --num_pairs 99999",
+    ),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_model(parser, "model file of train.py; the calibration is stored in it")
-    add_dataset(parser)
-    parser.add_argument(
+    group = parser.add_argument_group("model and images")
+    add_model(group, "model file of train.py; the calibration is stored in it")
+    add_dataset(group)
+    group = parser.add_argument_group("pairs")
+    group.add_argument(
         "--num_pairs",
         type=positive_int,
         default=20_000,
         metavar="N",
         help="at most so many pairs of each kind, same and different",
     )
-    add_seed(parser, "seed of the draw of pairs")
+    add_seed(group, "seed of the draw of pairs")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:

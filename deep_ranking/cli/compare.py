@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from deep_ranking.cli.arguments import add_metric, add_model, add_path, check_files_exist
+from deep_ranking.cli.conflicts import compare_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import open_model, quieten_tensorflow
 from deep_ranking.files import atomic_path
 
@@ -22,28 +23,48 @@ DESCRIPTION = (
     "one line for each pair."
 )
 
+EXAMPLES = (
+    (
+        "Print the distance of two images",
+        "python compare.py --model m.h5 --image1 a.jpg --image2 b.jpg",
+    ),
+    (
+        "Compare many pairs, and write a line for each",
+        "python compare.py --model m.h5 --pairs pairs.csv --output distances.csv",
+    ),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags; the blog has the same ones for model and images."""
-    add_model(parser)
-    add_path(parser, "--image1", "-i1", help_text="an image, or a folder of them")
-    add_path(parser, "--image2", "-i2", help_text="another image, or a folder of them")
+    group = parser.add_argument_group("model and images")
+    add_model(group)
+    for number, which in (("1", "an image"), ("2", "another image")):
+        add_path(
+            group,
+            f"--image{number}",
+            f"-i{number}",
+            metavar="IMAGE|DIR",
+            help_text=f"{which}, or a folder of them",
+        )
     add_path(
-        parser,
+        group,
         "--pairs",
         metavar="FILE",
         help_text="instead of two images, a CSV file (or .csv.gz) with two paths in each line "
         "and, if known, whether their class is the same: 1 or same, 0 or different",
     )
-    add_metric(parser)
-    help_text = "file to write the lines to (default: standard output)"
-    add_path(parser, "--output", "-o", metavar="FILE", help_text=help_text)
-    parser.add_argument("--json", action="store_true", help="print JSON, including the settings")
-    parser.add_argument(
+    group.add_argument(
         "--skip_broken",
         action="store_true",
-        help="leave out the pairs of --pairs with a missing or broken image",
+        help="leave out the pairs of --pairs with a missing or broken image (of folders, broken "
+        "images are always left out)",
     )
+    group = parser.add_argument_group("output")
+    add_metric(group)
+    help_text = "file to write the lines to (default: standard output)"
+    add_path(group, "--output", "-o", metavar="FILE", help_text=help_text)
+    group.add_argument("--json", action="store_true", help="print JSON, including the settings")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
@@ -56,6 +77,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error(f"--pairs and --{given[0]} exclude each other; give one of them")
     if not args.pairs and missing:
         parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
+    refuse_flags_without_effect(parser, argv, compare_rules(args))
     check_files_exist(args, "model", *images)
     if args.pairs or args.output or args.image1.is_dir() or args.image2.is_dir():
         _compare_many(args)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
-    HelpFormatter,
     add_output,
     add_path,
     add_seed,
     positive_int,
     share,
 )
+from deep_ranking.cli.conflicts import dataset_rules, refuse_flags_without_effect
 from deep_ranking.datasets.public import CATALOGUE, Dataset
 from deep_ranking.files.words import broken_lines, byte_size, counted
 
@@ -28,38 +28,53 @@ DESCRIPTION = (
     "resumes where it was; existing files are kept."
 )
 OUTPUT_HELP = "folder to write, with SPLIT/CLASS/IMAGE"
+EXAMPLES = (
+    (
+        "Download a data set, and hold back a fifth of its classes",
+        "python -m deep_ranking dataset caltech101 --output caltech101",
+    ),
+    (
+        "Count and describe the images of any folder",
+        "python -m deep_ranking dataset stats photos",
+    ),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands: one for each data set, and `stats`."""
-    commands = parser.add_subparsers(dest="dataset", metavar="NAME", required=True)
+    commands = parser.add_subparsers(
+        title="data sets", dest="dataset", metavar="NAME", required=True
+    )
     for dataset in CATALOGUE.values():
         text = f"download and unpack {dataset.title}"
         _add_dataset_arguments(_command(commands, dataset.name, text), dataset)
     digits = _command(commands, "digits", "write scikit-learn's handwritten digits, offline")
-    add_output(digits, "DIR", OUTPUT_HELP)
-    add_seed(digits, "seed of the draw of the quarter of digits 0 to 6 that is held back")
+    group = digits.add_argument_group("output")
+    add_output(group, "DIR", OUTPUT_HELP)
+    add_seed(group, "seed of the draw of the quarter of digits 0 to 6 that is held back")
     stats = _command(commands, "stats", "count the images of a data set, and describe them")
-    stats.add_argument(
+    group = stats.add_argument_group("data set and statistics")
+    group.add_argument(
         "root",
         type=Path,
         metavar="DIR",
         help="folder with one folder for each class, or with train, val, unseen ... of such "
         "folders",
     )
-    stats.add_argument(
+    group.add_argument(
         "--image_size",
         type=positive_int,
-        metavar="N",
+        metavar="PIXELS",
         help="compute mean and std over images scaled to squares of this side, as a network sees "
         "them, instead of over all pixels",
     )
-    stats.add_argument("--json", action="store_true", help="print everything as JSON")
+    group.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Write a data set, or describe one."""
     args = parser.parse_args(argv)
+    refuse_flags_without_effect(parser, argv, dataset_rules(args))
     if args.dataset == "stats":
         _run_stats(args)
     elif args.dataset == "digits":
@@ -74,17 +89,22 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}.",
-        formatter_class=HelpFormatter,
-    )
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
 
 def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) -> None:
-    add_output(parser, "DIR", OUTPUT_HELP)
-    source = parser.add_mutually_exclusive_group()
+    group = parser.add_argument_group("output")
+    add_output(group, "DIR", OUTPUT_HELP)
+    group.add_argument(
+        "--unseen_share",
+        type=share,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the classes to hold back as unseen, if the archive has no split of its own",
+    )
+    add_seed(group, "seed of the draw of unseen classes")
+    group = parser.add_argument_group("archive")
+    source = group.add_mutually_exclusive_group()
     add_path(
         source,
         "--archive",
@@ -94,26 +114,18 @@ def _add_dataset_arguments(parser: argparse.ArgumentParser, dataset: Dataset) ->
     )
     help_text = f"another address of the same archive (default: {dataset.url})"
     source.add_argument("--url", metavar="URL", help=help_text)
-    parser.add_argument(
+    group.add_argument(
         "--sha256",
         type=_digest,
         metavar="HEX",
         help="SHA-256 of the archive, if it is not the original",
     )
-    parser.add_argument(
+    group.add_argument(
         "--keep_archive",
         action=argparse.BooleanOptionalAction,
         default=False,
         help="keep the downloaded archive, beside the folder",
     )
-    parser.add_argument(
-        "--unseen_share",
-        type=share,
-        default=0.2,
-        metavar="SHARE",
-        help="share of the classes to hold back as unseen, if the archive has no split of its own",
-    )
-    add_seed(parser, "seed of the draw of unseen classes")
 
 
 def _prepare(dataset: Dataset, args: argparse.Namespace) -> "Contents":

@@ -12,6 +12,7 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     config_from,
 )
+from deep_ranking.cli.conflicts import doctor_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file, write_page
 from deep_ranking.cli.train import set_recipe_as_defaults, train_config
@@ -51,31 +52,54 @@ DATA = (
 SAMPLING = ("num_pos_images", "num_neg_images", "strategy", "num_neighbours", "balance")
 SCHEDULE = ("train_from", "epochs", "optimizer")
 VALIDATION = ("validation_dataset", "validation_share")
+EXAMPLES = (
+    (
+        "Check a folder of classes, and look at the findings",
+        "python -m deep_ranking doctor --dataset photos --html doctor.html",
+    ),
+    (
+        "Estimate what training takes, by the settings of a recipe",
+        "python -m deep_ranking doctor --dataset photos --recipe laptop",
+    ),
+)
+BASIC_FLAGS = (
+    "model",
+    "json",
+    "html",
+    "estimate",
+    "recipe",
+    "batch_size",
+    "epochs",
+    "validation_dataset",
+    "validation_share",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, and the flags of sampler and training that it respects."""
+    group = parser.add_argument_group("images and checks")
     add_dataset(
-        parser,
+        group,
         "; or with train, val, unseen ... of such folders, which are compared with each other",
     )
     add_model(
-        parser,
+        group,
         "model file of train.py, to find images that are likely mislabelled; this embeds all "
         "images, which is the slowest check",
         required=False,
     )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    group.add_argument("--json", action="store_true", help="print everything as JSON")
     help_text = "write an HTML page with thumbnails of the findings"
-    add_path(parser, "--html", metavar="FILE", help_text=help_text)
-    parser.add_argument(
+    add_path(group, "--html", metavar="FILE", help_text=help_text)
+    group = parser.add_argument_group("training that is planned")
+    group.add_argument(
         "--estimate",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="build the network and time a few steps, to estimate the time and memory of training",
     )
     help_text = "use the settings of train.py --recipe"
-    parser.add_argument("--recipe", choices=RECIPES, help=help_text)
+    group.add_argument("--recipe", choices=RECIPES, help=help_text)
     for config, title, names in (
         (SamplingConfig, "triplets, as in the sampler", SAMPLING),
         (DrawnTripletsConfig, "folders of in-class triplets", ("level",)),
@@ -102,6 +126,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         set_recipe_as_defaults(parser, RECIPES[args.recipe], argv)
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
+    refuse_flags_without_effect(parser, argv, doctor_rules(args))
     quieten_tensorflow()
     examination = diagnose(
         args.dataset,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_path, check_files_exist, checked_number
+from deep_ranking.cli.conflicts import duplicates_rules, refuse_flags_without_effect
 from deep_ranking.cli.output import check_output_file, write_json, write_page
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
@@ -22,38 +23,48 @@ DESCRIPTION = (
     "--undo puts them back. Nothing is ever deleted."
 )
 MOST_LEFT_OUT = 5
+EXAMPLES = (
+    (
+        "Look at the duplicates",
+        "python -m deep_ranking duplicates --index photos.index --html page.html",
+    ),
+    (
+        "Set aside all images except those to keep",
+        "python -m deep_ranking duplicates --index photos.index --move set_aside",
+    ),
+)
 distance = checked_number(float, lambda value: 0 <= value <= 2, "be 0 to 2")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    which = parser.add_mutually_exclusive_group(required=True)
+    group = parser.add_argument_group("images")
+    which = group.add_mutually_exclusive_group(required=True)
     add_path(which, "--index", metavar="INDEX", help_text="folder that `index` wrote")
     help_text = "put back all that --move moved, by its undo file"
     add_path(which, "--undo", metavar="FILE", help_text=help_text)
-    parser.add_argument(
+    group.add_argument(
         "--threshold",
         type=distance,
         default=MAX_EMBEDDING_DISTANCE,
-        metavar="T",
+        metavar="DISTANCE",
         help="images nearer than this are duplicates, 0 (only equal files) to 2; 0.3 finds copies "
         "that were compressed or resized, 0.5 also cropped ones, and some that are only similar",
     )
+    group = parser.add_argument_group("what to do with the groups, without --undo")
     for name, metavar, help_text in (
         ("json", "FILE", "write all groups as JSON"),
         ("html", "FILE", "write a page that shows the groups"),
         ("move", "DIR", "move all images except those to keep into a folder, with an undo file"),
     ):
-        add_path(parser, f"--{name}", metavar=metavar, help_text=help_text)
+        add_path(group, f"--{name}", metavar=metavar, help_text=help_text)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Find, print, write and move duplicates; or move them back."""
     args = parser.parse_args(argv)
-    outputs = [name for name in ("json", "html", "move") if getattr(args, name)]
+    refuse_flags_without_effect(parser, argv, duplicates_rules(args))
     if args.undo:
-        if outputs:
-            parser.error(f"--undo cannot be used with --{outputs[0]}")
         check_files_exist(args, "undo")
         _undo(args.undo)
         return

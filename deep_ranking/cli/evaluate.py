@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_model, add_path, add_seed, check_files_exist
+from deep_ranking.cli.conflicts import evaluate_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import write_json
 
@@ -15,11 +16,22 @@ DESCRIPTION = (
     "Evaluate a model on images of known classes, or on given triplets: print a table with 95 % "
     "bootstrap intervals. Use classes that the model was not trained on."
 )
+EXAMPLES = (
+    (
+        "Was training worth it, on classes never seen?",
+        "python -m deep_ranking evaluate -m m.h5 --dataset unseen --baselines",
+    ),
+    (
+        "Search for the images of one folder in another",
+        "python -m deep_ranking evaluate -m m.h5 --queries street --gallery shop",
+    ),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_model(parser)
+    group = parser.add_argument_group("model and images")
+    add_model(group)
     for name, help_text in (
         ("dataset", "folder with one folder for each class; each image is a query to the others"),
         ("queries", "folder of the query images, one folder for each class"),
@@ -27,20 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("triplets", "triplet file to evaluate on instead, such as one that people labelled"),
     ):
         metavar = "FILE" if name == "triplets" else "DIR"
-        add_path(parser, f"--{name}", metavar=metavar, help_text=help_text)
-    parser.add_argument(
+        add_path(group, f"--{name}", metavar=metavar, help_text=help_text)
+    group = parser.add_argument_group("baselines")
+    group.add_argument(
         "--baselines",
         action="store_true",
         help="also evaluate features without training, and print whether training was worth it",
     )
-    parser.add_argument(
+    group.add_argument(
         "--weights",
         default="imagenet",
         metavar="imagenet|none|PATH",
-        help="weights of the untrained backbone, one of the baselines",
+        help="weights of the untrained backbone, one of the --baselines",
     )
-    add_path(parser, "--json", metavar="FILE", help_text="write everything as JSON")
-    add_seed(parser)
+    group = parser.add_argument_group("output")
+    add_path(group, "--json", metavar="FILE", help_text="write everything as JSON")
+    add_seed(group)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
@@ -51,6 +65,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error("give --dataset, or --queries and --gallery, or --triplets")
     if args.baselines and given == ["triplets"]:
         parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
+    refuse_flags_without_effect(parser, argv, evaluate_rules(args))
     check_files_exist(args, "model")
     quieten_tensorflow()
     from deep_ranking.reports.evaluating import evaluate, evaluate_on_triplets

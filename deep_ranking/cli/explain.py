@@ -19,21 +19,34 @@ DESCRIPTION = (
     "branch contribute, and heatmaps of the contributing places."
 )
 
+EXAMPLES = (
+    (
+        "Draw heatmaps into explanation.png",
+        "python -m deep_ranking explain --model m.h5 --image1 a.jpg --image2 b.jpg",
+    ),
+    (
+        "Print the contribution of each part as JSON",
+        "python -m deep_ranking explain -m m.h5 -i1 a.jpg -i2 b.jpg --json",
+    ),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, the same as those of `compare`."""
-    add_model(parser)
-    add_path(parser, "--image1", "-i1", help_text="an image", required=True)
-    add_path(parser, "--image2", "-i2", help_text="another image", required=True)
-    parser.add_argument(
+    group = parser.add_argument_group("model and images")
+    add_model(group)
+    add_path(group, "--image1", "-i1", metavar="IMAGE", help_text="an image", required=True)
+    add_path(group, "--image2", "-i2", metavar="IMAGE", help_text="another image", required=True)
+    group = parser.add_argument_group("output")
+    group.add_argument(
         "--output",
         "-o",
         type=Path,
         default=Path("explanation.png"),
-        metavar="PATH",
+        metavar="PICTURE",
         help=f"picture to write, one of {', '.join(PICTURE_SUFFIXES)}",
     )
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    group.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:

@@ -16,40 +16,54 @@ DESCRIPTION = (
     "under its name only if it computes the model's embeddings there."
 )
 
+EXAMPLES = (
+    (
+        "Write an ONNX file, and check it on an image too",
+        "python -m deep_ranking export -m m.h5 --format onnx -o m.onnx --images a.jpg",
+    ),
+    (
+        "Write a SavedModel, a folder",
+        "python -m deep_ranking export --model m.h5 --format savedmodel --output m",
+    ),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_model(parser)
-    parser.add_argument(
+    group = parser.add_argument_group("model and output")
+    add_model(group)
+    group.add_argument(
         "--format",
         choices=FORMATS,
+        metavar="FORMAT",
         required=True,
         help="savedmodel: a folder for TensorFlow and its servers; onnx: a file for ONNX Runtime "
         'and others; tflite: a file for LiteRT on phones (the last two: pip install "deep-ranking'
         '[export]")',
     )
     add_output(
-        parser,
-        "PATH",
+        group,
+        "FILE|DIR",
         "what to write: the folder of a SavedModel, or a file NAME.onnx or NAME.tflite",
     )
-    parser.add_argument(
+    group.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    group = parser.add_argument_group("check of the export")
+    group.add_argument(
         "--images",
         action="extend",
         nargs="+",
         type=Path,
-        metavar="PATH",
+        metavar="IMAGE|DIR",
         help="images, or folders of them, on which to compare the embeddings; random images are "
         "always compared",
     )
-    parser.add_argument(
+    group.add_argument(
         "--tolerance",
         type=float,
         default=DEFAULT_TOLERANCE,
-        metavar="X",
+        metavar="DIFFERENCE",
         help="greatest allowed difference of a number in the embeddings",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:

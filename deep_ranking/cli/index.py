@@ -14,6 +14,7 @@ from deep_ranking.cli.arguments import (
     non_negative_int,
     positive_int,
 )
+from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.files.words import byte_size, counted
@@ -26,48 +27,61 @@ DESCRIPTION = (
     "new and changed images, or to resume after it was stopped."
 )
 HEADINGS = ("probes", "recall@1", "recall@10", "recall@100", "p50 ms", "p99 ms", "compared")
+EXAMPLES = (
+    (
+        "Embed a folder of images, to search them",
+        "python -m deep_ranking index -m m.h5 --images photos -o photos.index",
+    ),
+    (
+        "Embed only what is new, and visit only some clusters in a search",
+        "python -m deep_ranking index -o photos.index --index clusters --measure",
+    ),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_output(parser, "INDEX", "folder of the index; made if missing")
-    add_model(parser, "model file from train.py; needed only the first time", required=False)
+    group = parser.add_argument_group("model and images")
+    add_output(group, "INDEX", "folder of the index; made if missing")
+    add_model(group, "model file from train.py; needed only the first time", required=False)
     help_text = "folder of images, with or without subfolders; needed only the first time"
-    add_path(parser, "--images", metavar="DIR", help_text=help_text)
-    add_index_kind(parser)
-    parser.add_argument(
+    add_path(group, "--images", metavar="DIR", help_text=help_text)
+    group.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="embed only part I of N of the images, divided by content; `merge` joins the parts",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="type of the embeddings on disk; float16 takes half the space (default: float32)",
+    )
+    group.add_argument(
+        "--checksum",
+        action="store_true",
+        help="read every file again instead of trusting its size and modification time",
+    )
+    group = parser.add_argument_group("kind of index, and how thoroughly a search looks")
+    add_index_kind(group)
+    group.add_argument(
         "--clusters",
         type=non_negative_int,
         metavar="N",
         help="clusters to make, for clusters and hierarchy; 0 to choose by the number of images",
     )
-    choice = parser.add_mutually_exclusive_group()
-    help_text = "clusters that a search visits"
+    choice = group.add_mutually_exclusive_group()
+    help_text = "clusters that a search visits; for Milvus, its effort (exact: not allowed)"
     choice.add_argument("--probes", type=positive_int, metavar="N", help=help_text)
     choice.add_argument(
         "--target_recall",
         type=checked_number(float, lambda value: 0 < value <= 1, "be above 0 and at most 1"),
         metavar="SHARE",
         help="share of the 20 nearest images that a search must find, instead of --probes; the "
-        "smallest sufficient number of clusters is measured and stored (default: 0.95)",
+        "smallest sufficient number of clusters is measured and stored (clusters and hierarchy; "
+        "default: 0.95)",
     )
-    parser.add_argument(
-        "--shard",
-        type=_shard,
-        metavar="I/N",
-        help="embed only part I of N of the images, divided by content; `merge` joins the parts",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="type of the embeddings on disk; float16 takes half the space (default: float32)",
-    )
-    parser.add_argument(
-        "--checksum",
-        action="store_true",
-        help="read every file again instead of trusting its size and modification time",
-    )
-    parser.add_argument(
+    group.add_argument(
         "--measure",
         action="store_true",
         help="measure and print the recall and the time of searches for each number of probes",
@@ -80,6 +94,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     is_new = not (args.output / SETTINGS).exists()
     if is_new and not (args.model and args.images):
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
+    wanted = args.index
+    if wanted is None and not is_new:
+        wanted = Collection.open(args.output).settings.index
+    refuse_flags_without_effect(parser, argv, index_rules(wanted["kind"] if wanted else "exact"))
     quieten_tensorflow()
     from deep_ranking.search.indexing import index_images
 

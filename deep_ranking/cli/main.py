@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from deep_ranking import __version__
 from deep_ranking.cli import library_messages
-from deep_ranking.cli.arguments import HelpFormatter
+from deep_ranking.cli.parser import Parser
 from deep_ranking.cli.signals import EXIT_CODE, interruptible, run_as_program
 from deep_ranking.files import InputError
 
@@ -39,12 +39,16 @@ COMMANDS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose usage errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the program with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message}; see --help\n")
+EXAMPLES = (
+    (
+        "Train on a folder of classes, in minutes",
+        "python -m deep_ranking train --recipe laptop --dataset photos --output m.h5",
+    ),
+    (
+        "Print the distance of two images",
+        "python -m deep_ranking compare -m m.h5 -i1 a.jpg -i2 b.jpg",
+    ),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,10 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; usage errors raise `SystemExit` with 2.
     """
     parser = Parser(
-        prog="deep-ranking", description="Learn visual similarity from folders of images."
+        prog="deep-ranking",
+        description="Learn visual similarity from folders of images. COMMAND --help tells more.",
+        examples=EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True
+    )
     argv = list(sys.argv[1:] if argv is None else argv)
     for name, help_text in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=help_text, add_help=False)
@@ -121,8 +129,18 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
 
 
 def _run(name: str, argv: Sequence[str] | None, prog: str | None) -> None:
+    import_module(f"deep_ranking.cli.{name}").run(make_parser(name, prog), argv)
+
+
+def make_parser(name: str, prog: str | None = None) -> Parser:
+    """Return the parser of one of `COMMANDS`; `prog` is what its messages call the program."""
     command = import_module(f"deep_ranking.cli.{name}")
-    parser = Parser(prog=prog, description=command.DESCRIPTION, formatter_class=HelpFormatter)
+    parser = Parser(
+        prog=prog,
+        description=command.DESCRIPTION,
+        examples=command.EXAMPLES,
+        basic_flags=getattr(command, "BASIC_FLAGS", None),
+    )
     command.add_arguments(parser)
     parser.add_argument(
         "--verbose",
@@ -131,7 +149,7 @@ def _run(name: str, argv: Sequence[str] | None, prog: str | None) -> None:
         default=argparse.SUPPRESS,
         help="show messages of libraries, and the traceback of an error",
     )
-    command.run(parser, argv)
+    return parser
 
 
 class _Verbose(argparse.Action):

@@ -14,14 +14,26 @@ DESCRIPTION = (
     "the shards do not change."
 )
 
+EXAMPLES = (
+    (
+        "Join two shards",
+        "python -m deep_ranking merge part1 part2 --output whole",
+    ),
+    (
+        "Join them into an index of clusters",
+        "python -m deep_ranking merge part1 part2 --output whole --index clusters",
+    ),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument(
+    group = parser.add_argument_group("shards and their index")
+    group.add_argument(
         "shards", nargs="+", type=Path, metavar="SHARD", help="folder that index --shard wrote"
     )
-    add_output(parser, "INDEX", "folder of the result; made if missing")
-    add_index_kind(parser)
+    add_output(group, "INDEX", "folder of the result; made if missing")
+    add_index_kind(group)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:

@@ -19,21 +19,34 @@ DESCRIPTION = (
     "labels and near-duplicates. The file is self-contained: opening it loads nothing else."
 )
 
+EXAMPLES = (
+    (
+        "Write a page about classes that training did not see",
+        "python -m deep_ranking report -m m.h5 --dataset unseen -o unseen.html",
+    ),
+    (
+        "Give it a heading of your own",
+        "python -m deep_ranking report -m m.h5 --dataset bags -o r.html --title Bags",
+    ),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    add_model(parser)
-    add_dataset(parser, "; best with classes not trained on")
-    add_output(parser, "FILE", "file to write, such as report.html")
+    group = parser.add_argument_group("model and images")
+    add_model(group)
+    add_dataset(group, "; best with classes not trained on")
     add_path(
-        parser,
+        group,
         "--history",
         metavar="FILE",
         help_text="history.csv of the training run (default: the one in NAME.run beside the model)",
     )
+    group = parser.add_argument_group("output")
+    add_output(group, "FILE", "file to write, such as report.html")
     help_text = "heading (default: model and data set)"
-    parser.add_argument("--title", metavar="TEXT", help=help_text)
-    add_seed(parser)
+    group.add_argument("--title", metavar="TEXT", help=help_text)
+    add_seed(group)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:

@@ -18,6 +18,7 @@ from deep_ranking.cli.arguments import (
     positive_int,
     share,
 )
+from deep_ranking.cli.conflicts import refuse_flags_without_effect, sample_rules
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.config import HARD, RELEVANCE, DrawnTripletsConfig, SamplingConfig
 from deep_ranking.datasets import (
@@ -38,13 +39,38 @@ DESCRIPTION = (
     "Draw triplets (query, positive, negative) from folders of images, one folder for each class, "
     "or from lists of images, and write them to triplets.txt."
 )
+EXAMPLES = (
+    (
+        "Draw triplets from folders of classes",
+        "python triplet_sampler.py --input_directory photos",
+    ),
+    (
+        "The same, and hold back a fifth of the classes to validate on",
+        "python triplet_sampler.py --input_directory photos --validation_share 0.2",
+    ),
+)
+BASIC_FLAGS = (
+    "input_directory",
+    "classes",
+    "pairs",
+    "partition",
+    "validation_share",
+    "split",
+    "max_images_per_class",
+    "num_pos_images",
+    "num_neg_images",
+    "balance",
+    "output_directory",
+    "compress",
+    "seed",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags, among them the blog's four."""
     add_data_arguments(parser)
     add_config_arguments(parser, SamplingConfig, "triplets")
-    group = parser.add_argument_group("relevance and neighbours")
+    group = parser.add_argument_group("relevance and neighbours of a strategy")
     relevance = DrawnTripletsConfig.__dataclass_fields__["relevance"]
     group.add_argument("--relevance", **relevance.metadata)
     group.add_argument(
@@ -54,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of the backbone, with --relevance backbone",
     )
     for name, metavar, help_text in (
-        ("model", "PATH", "hard: model file of train.py that finds the nearest images"),
-        ("index", "DIR", "hard: folder of an index of these images, instead of --model"),
+        ("model", "FILE.h5", "hard: model file of train.py that finds the nearest images"),
+        ("index", "INDEX", "hard: folder of an index of these images, instead of --model"),
     ):
         add_path(group, f"--{name}", metavar=metavar, help_text=help_text)
     group = parser.add_argument_group("output")
@@ -76,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write N files instead, triplets-00000-of-0000N.txt.gz and so on; train.py reads all "
         "of them when given the name of one",
     )
-    add_seed(parser, "the same seed gives the same file")
+    add_seed(group, "the same seed gives the same file")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,13 +157,15 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--by",
         choices=("class", "item"),
         default="class",
-        help="what a split keeps whole: classes (categories, where there are items), or items",
+        help="what --validation_share or the shares of --split keep whole: classes (categories, "
+        "where there are items), or items",
     )
     group.add_argument(
         "--keep_together",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="with shares, keep copies and near-copies of an image in one part; reads all images",
+        help="with shares in --split, keep copies and near-copies of an image in one part; reads "
+        "all images",
     )
 
 
@@ -149,6 +177,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     except InputError as error:
         parser.error(str(error))
     _check(parser, args, config)
+    rules = sample_rules(args, by_shares=shares_in(args.split) is not None)
+    refuse_flags_without_effect(parser, argv, rules)
     start = time.monotonic()
     data = read_data(args, nested=config.has_nested_folders)
     quieten_tensorflow()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_metric, add_path, positive_int
+from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import InputError, atomic_path
@@ -25,6 +26,16 @@ DESCRIPTION = (
     "distance and path of each, nearest first."
 )
 STANDARD_INPUT = "-"
+EXAMPLES = (
+    (
+        "Find the images most like one, and draw them",
+        "python -m deep_ranking search --index photos.index -i a.jpg --picture a.png",
+    ),
+    (
+        "Search for every image of a folder, and write CSV",
+        "python -m deep_ranking search --index photos.index -i queries --csv",
+    ),
+)
 THUMBNAIL_SIZE = 128
 MOST_PICTURED = 20  # queries, and results of each
 FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path")
@@ -32,9 +43,10 @@ FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
+    group = parser.add_argument_group("index and queries")
     help_text = "folder that `index` wrote"
-    add_path(parser, "--index", metavar="INDEX", help_text=help_text, required=True)
-    parser.add_argument(
+    add_path(group, "--index", metavar="INDEX", help_text=help_text, required=True)
+    group.add_argument(
         "--image",
         "-i",
         action="extend",
@@ -43,29 +55,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="QUERY",
         help="query images, folders of them, or - for paths on standard input; any number",
     )
-    parser.add_argument(
+    group.add_argument(
         "--top", type=positive_int, default=20, metavar="N", help="images to find for each query"
     )
-    add_metric(parser)
-    parser.add_argument(
+    group.add_argument(
         "--probes",
         type=positive_int,
         metavar="N",
-        help="clusters that a query visits (default: the index's own number)",
+        help="clusters that a query visits, in an index that has clusters; for Milvus, its effort "
+        "(default: the index's own number)",
     )
+    group = parser.add_argument_group("output")
+    add_metric(group, "; JSON and CSV have both")
     add_path(
-        parser,
+        group,
         "--picture",
+        metavar="PICTURE",
         help_text="write a picture of queries and results; its name must end in one of "
         f"{', '.join(PICTURE_SUFFIXES)}",
     )
-    parser.add_argument(
+    group.add_argument(
         "--explain_cost",
         action="store_true",
         help="print the clusters visited, the share of images compared, and the recall against "
         "exact search",
     )
-    output = parser.add_mutually_exclusive_group()
+    output = group.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the results as JSON")
     output.add_argument("--csv", action="store_true", help="print the results as CSV")
 
@@ -76,6 +91,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.picture:
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
+    kind = collection.settings.index["kind"]
+    refuse_flags_without_effect(parser, argv, index_rules(kind))
     given = _query_paths(args.image)
     quieten_tensorflow()
     from deep_ranking.search.searcher import Searcher

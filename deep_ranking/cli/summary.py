@@ -14,6 +14,7 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     config_from,
 )
+from deep_ranking.cli.conflicts import refuse_flags_without_effect, summary_rules
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -24,25 +25,49 @@ DESCRIPTION = (
     "weights."
 )
 TABLE_WIDTH = 128  # where there is no terminal; a narrower table cuts names
+EXAMPLES = (
+    (
+        "Show the layers of a model",
+        "python -m deep_ranking summary --model m.h5",
+    ),
+    (
+        "Show the network that train.py would build",
+        "python -m deep_ranking summary --backbone resnet50 --hidden_layers 0",
+    ),
+)
+BASIC_FLAGS = (
+    "model",
+    "train_from",
+    "json",
+    "image_size",
+    "backbone_size",
+    "pooling",
+    "hidden_layers",
+    "hidden_size",
+    "embedding_size",
+    "multiscale",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags: a model, or the settings of a network."""
-    add_model(parser, required=False)
-    parser.add_argument(
+    group = parser.add_argument_group("model and output")
+    add_model(group, required=False)
+    group.add_argument(
         "--train_from",
         metavar="LAYER",
         help="show as frozen what train.py --train_from LAYER freezes (default: nothing; a model "
         "file does not record what was frozen)",
     )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    group.add_argument("--json", action="store_true", help="print everything as JSON")
     add_config_arguments(parser, NetworkConfig, "network, without --model")
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Build or load the network, and print it."""
     args = parser.parse_args(argv)
-    config = _config(parser, args)
+    refuse_flags_without_effect(parser, argv, summary_rules(args))
+    config = None if args.model else _config(parser, args)
     check_files_exist(args, "model")
     start_tensorflow()
     from deep_ranking.model.file import load_model
@@ -61,14 +86,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     _print_text(summary, "random weights" if config is not None else str(args.model))
 
 
-def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> NetworkConfig | None:
-    """Return the network that the flags describe, with random weights; None if --model is given."""
-    if args.model:
-        names = [name for name in NetworkConfig.__dataclass_fields__ if hasattr(args, name)]
-        given = [name for name in names if getattr(args, name) != parser.get_default(name)]
-        if given:
-            parser.error(f"--{given[0]}: --model fixes the network already; give one of the two")
-        return None
+def _config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> NetworkConfig:
+    """Return the network that the flags describe, with random weights."""
     if args.weights == "none":
         args.weights = None
     try:

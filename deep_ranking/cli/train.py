@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 
 from deep_ranking.cli.arguments import add_config_arguments, config_from
+from deep_ranking.cli.conflicts import refuse_flags_without_effect, train_rules
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import (
@@ -23,23 +24,51 @@ from deep_ranking.images.augmentation import Augmentation
 
 DESCRIPTION = (
     "Train a network on a triplet file or on folders of classes, and write it as an .h5 file. "
-    "Settings, history, best model and checkpoint go to the folder NAME.run beside it. To start "
-    "quickly: --recipe laptop --dataset DIR --output m.h5."
+    "Settings, history and checkpoint go to the folder NAME.run beside it."
+)
+
+EXAMPLES = (
+    (
+        "Train on a folder of classes, in minutes",
+        "python train.py --recipe laptop --dataset photos --output m.h5",
+    ),
+    (
+        "Train on a triplet file, as in the article",
+        "python train.py --recipe blog --triplets triplets.txt --output m.h5",
+    ),
+)
+BASIC_FLAGS = (
+    "recipe",
+    "dataset",
+    "triplets",
+    "output",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "train_from",
+    "validation_dataset",
+    "validation_share",
+    "patience",
+    "resume",
+    "overwrite",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags: the recipe, all settings, and what to do with an earlier run."""
-    parser.add_argument(
+    group = parser.add_argument_group("recipe")
+    group.add_argument(
         "--recipe",
         choices=RECIPES,
-        help="; ".join(f"{each.name}: {each.summary}" for each in RECIPES.values())
-        + "; other flags override single settings of it",
+        help="settings that belong together: laptop for a folder of classes; --help-all describes "
+        "the others. Other flags override single settings",
     )
-    parser.epilog = "Recipes. " + " ".join(
-        f"{each.name}: python {each.command} (takes {each.takes}; {each.gives})."
+    parser.epilog = "Recipes:\n" + "\n".join(
+        f"- {each.name}: {each.summary}. Takes {each.takes}; {each.gives}. Run: python "
+        f"{each.command}"
         for each in RECIPES.values()
     )
+    groups = {}
     for config, title in (
         (DataConfig, "data"),
         (SamplingConfig, "triplets drawn from the folders of --dataset, by --strategy"),
@@ -49,22 +78,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         (ValidationConfig, "validation"),
         (TrainConfig, "run"),
     ):
-        add_config_arguments(parser, config, title)
+        groups[config] = add_config_arguments(parser, config, title)
     add_config_arguments(parser, NetworkConfig, "network")
-    add_config_arguments(parser, Augmentation, "augmentation")
-    parser.add_argument(
+    group = add_config_arguments(parser, Augmentation, "augmentation")
+    group.add_argument(
         "--augment",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="change each image at random, within the ranges of the flags above",
+        help="change each image at random, as the other flags of this group say",
     )
-    earlier = parser.add_argument_group("an earlier run of the same name")
-    choice = earlier.add_mutually_exclusive_group()
+    choice = groups[TrainConfig].add_mutually_exclusive_group()
     choice.add_argument(
         "--resume",
         action="store_true",
         default=None,
-        help="resume an earlier run of the same name; flags not given keep its values",
+        help="resume an earlier run of the same name; flags not given keep its values, and "
+        "--recipe has no effect",
     )
     choice.add_argument(
         "--overwrite",
@@ -90,11 +119,13 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if not resumed and args.recipe:
         print(set_recipe_as_defaults(parser, RECIPES[args.recipe], argv))
     try:
-        config = train_config(parser, parser.parse_args(argv))
+        args = parser.parse_args(argv)
+        config = train_config(parser, args)
     except (TypeError, AttributeError):
         if not resumed:
             raise
         raise not_settings(settings_path) from None
+    refuse_flags_without_effect(parser, argv, train_rules(args))
 
     start_tensorflow()
     from deep_ranking.training.run import train

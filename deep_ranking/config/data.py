@@ -27,14 +27,15 @@ class DataConfig(Config):
     )
     triplets: Path | None = setting(
         None,
-        "triplet file to train on, with --batches triplets; any file of a set stands "
-        f"for the whole set (default: {TRIPLETS})",
+        "triplet file to train on, with --batches triplets; or any file of a set "
+        f"(default: {TRIPLETS})",
+        metavar="FILE",
     )
     dataset: Path | None = setting(
         None,
-        "with --batches classes or --strategy, the folder of classes to train on; otherwise the "
-        "folder that the paths in the triplet files start from (default: the triplet file's folder "
-        "or, if no image is there, the working folder)",
+        "folder of classes to train on, with --batches classes or --strategy; otherwise the folder "
+        "that paths in triplet files start from (default: the file's own, or the working folder)",
+        metavar="DIR",
     )
     batch_size: int = setting(
         24,
@@ -52,12 +53,15 @@ class DataConfig(Config):
         "batches in an epoch; a checkpoint follows each epoch (default: one pass over the triplets "
         "or the images)",
     )
-    shuffle: bool = setting(True, "shuffle all triplets in each epoch")
+    shuffle: bool = setting(
+        True, "shuffle all triplets in each epoch (batches of classes are always drawn anew)"
+    )
     skip_broken: bool = setting(False, "leave out missing and broken images, and their triplets")
     save_augmented: Path | None = setting(
         None,
         "save the first 100 triplets of an epoch in this folder as PNG, as the network sees them; "
         "with --batches classes, its first 300 images",
+        metavar="DIR",
     )
     cache_features: bool = setting(
         False,
@@ -66,12 +70,15 @@ class DataConfig(Config):
         "--train_from)",
     )
     cached_views: int = setting(
-        1, "cached versions of each image: the image itself, and augmented ones"
+        1,
+        "cached versions of each image, with --cache_features: 1 for the image itself, which no "
+        "augmentation changes; more for augmented ones too",
     )
     cache_dir: Path | None = setting(
         None,
         "folder of the cached features, which later runs use again (default: deep_ranking_features "
         "beside the model)",
+        metavar="DIR",
     )
 
     def __post_init__(self) -> None:
@@ -135,6 +142,7 @@ class DrawnTripletsConfig(DataConfig):
         None,
         "hard: model file, or folder of an index of these images, that finds the first nearest "
         "images (default: the network as it starts)",
+        metavar="FILE.h5|INDEX",
     )
     resample_every: int | None = setting(
         None,

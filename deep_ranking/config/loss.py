@@ -34,6 +34,7 @@ class LossConfig(Config):
         DEFAULT_GAP,
         "how much farther than the positive the negative must be, in units of the distance "
         "(ranking)",
+        metavar="GAP",
     )
     distance: str = setting(
         "euclidean", "distance in the ranking loss; squared is the paper's", choices=DISTANCES
@@ -42,18 +43,22 @@ class LossConfig(Config):
         2.0,
         "degree P of the distance in the ranking loss, 1 or more: the P-th root of the sum of the "
         "differences to the power P; 2 is Euclidean",
+        metavar="P",
     )
     hinge: str = setting(
         "triplet",
         "triplet: the formula, a hinge for each triplet; batch: the blog's code, one hinge for the "
-        "mean of the batch",
+        "mean of the batch (with --loss ranking)",
         choices=HINGES,
     )
-    clip: bool = setting(False, "clip embeddings to [eps, 1 - eps], as the blog's code does")
+    clip: bool = setting(
+        False, "clip embeddings to [eps, 1 - eps], as the blog's code does (with --loss ranking)"
+    )
     weight_penalty: float = setting(
         0.0,
         "add the sum of the squares of all trained kernels, times this number, to the loss (the "
         "paper's lambda is 0.001)",
+        metavar="LAMBDA",
     )
     mining: str = setting(
         "all",
@@ -67,6 +72,7 @@ class LossConfig(Config):
         0.1,
         "divide cosine similarities by this in the losses other than ranking (multi_similarity: "
         "those of negatives)",
+        metavar="T",
     )
     memory: int = setting(
         0,

@@ -27,7 +27,9 @@ class NetworkConfig(Config):
         InputError: a value is out of its range.
     """
 
-    image_size: int = setting(224, "side of the network's input in pixels, 32 to 1024")
+    image_size: int = setting(
+        224, "side of the network's input in pixels, 32 to 1024", metavar="PIXELS"
+    )
     backbone: str = setting(
         "vgg16",
         f"convolutional network to start from, one of keras.applications: {', '.join(BACKBONES)}",
@@ -50,6 +52,7 @@ class NetworkConfig(Config):
         "enlarge the image to this side in pixels for the backbone, which learned objects at 224 "
         "pixels and sees little in small images; time grows with its square (default: "
         "--image_size)",
+        metavar="PIXELS",
     )
     pooling: str = setting(
         "average",
@@ -59,11 +62,12 @@ class NetworkConfig(Config):
     )
     pooled_blocks: int = setting(1, "number of the backbone's last blocks to pool, each by itself")
     hidden_layers: int = setting(2, "number of dense layers after the backbone, 0 to 4")
-    hidden_size: int = setting(4096, "units of each hidden layer")
+    hidden_size: int = setting(4096, "units of each of the --hidden_layers")
     dropout: float = setting(
         0.6,
         "share of the units dropped after each hidden layer or, without hidden layers, of the "
         "pooled features",
+        metavar="SHARE",
     )
     multiscale: str = setting(
         "blog",

@@ -44,12 +44,12 @@ class SamplingConfig(Config):
         metavar="SHARE",
     )
     relevance_cap: float = setting(
-        1.0, "T_p: relevance above it makes a positive no more likely", metavar="T"
+        1.0, "T_p: more relevance than this makes a positive no more likely", metavar="RELEVANCE"
     )
     relevance_gap: float = setting(
         0.05,
         "T_r: a positive is at least this much more relevant than an in-class negative",
-        metavar="T",
+        metavar="RELEVANCE",
     )
     buffer: int = setting(256, "relevance: images of each category to draw from at a time")
     num_neighbours: int = setting(50, "hard: nearest images of other classes to draw from")

@@ -25,13 +25,13 @@ class ScheduleConfig(Config):
     )
     train_from: str | None = setting(
         None,
-        "train this layer or block of the backbone and what follows it, such as block4_conv1 of "
-        "VGG16 or conv5 of ResNet50; head: all but the backbone (default: everything)",
+        "first layer or block of the backbone to train, such as block4_conv1 of VGG16 or conv5 of "
+        "ResNet50; head: train none of it (default: train all)",
         metavar="LAYER",
     )
     head_epochs: int = setting(0, "freeze the whole backbone in this many first epochs")
     head_learning_rate: float | None = setting(
-        None, "learning rate in --head_epochs (default: --learning_rate)"
+        None, "learning rate in --head_epochs (default: --learning_rate)", metavar="RATE"
     )
     embedding_start: str = setting(
         "random",
@@ -41,9 +41,12 @@ class ScheduleConfig(Config):
         choices=STARTS,
     )
     optimizer: str = setting("sgd", "sgd: with Nesterov momentum 0.9", choices=OPTIMIZERS)
-    learning_rate: float = setting(0.001, "step size of the optimizer")
+    learning_rate: float = setting(0.001, "step size of the optimizer", metavar="RATE")
     backbone_rate: float = setting(
-        1.0, "learning rate of the backbone, as a multiple of the other layers'"
+        1.0,
+        "learning rate of the backbone, as a multiple of the other layers' (not with --train_from "
+        "head)",
+        metavar="FACTOR",
     )
     warmup_steps: int = setting(0, "batches over which the learning rate rises from 0")
     decay: str = setting(
@@ -55,15 +58,19 @@ class ScheduleConfig(Config):
     plateau_patience: int = setting(
         10, "validations in a row without improvement, with --decay plateau"
     )
-    plateau_factor: float = setting(0.1, "factor on the learning rate, with --decay plateau")
+    plateau_factor: float = setting(
+        0.1, "factor on the learning rate, with --decay plateau", metavar="FACTOR"
+    )
     clip_norm: float | None = setting(
         None,
         "largest length of the gradient of all weights together; a longer one is shortened to it "
         "(default: no limit)",
+        metavar="LENGTH",
     )
     weight_decay: float = setting(
         0.0,
         "share of each weight that a step subtracts, times the learning rate, outside of the loss",
+        metavar="SHARE",
     )
 
     def __post_init__(self) -> None:

@@ -35,7 +35,9 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
     """
 
     output: Path = setting(
-        Path("deepranking.h5"), "model file to write; the run's folder, NAME.run, is beside it"
+        Path("deepranking.h5"),
+        "model file to write; the run's folder, NAME.run, is beside it",
+        metavar="FILE.h5",
     )
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augmentation: Augmentation | None = field(default_factory=Augmentation)

@@ -18,19 +18,20 @@ class ValidationConfig(Config):
     """
 
     validation_triplets: Path | None = setting(
-        None, "triplet file to validate on, before and during training"
+        None, "triplet file to validate on, before and during training", metavar="FILE"
     )
     validation_dataset: Path | None = setting(
         None,
-        "folder of classes to validate on instead, by recall@1, mAP@R and similarity precision; "
-        "training must not see these classes",
+        "folder of other classes to validate on, by recall@1, mAP@R and similarity precision",
+        metavar="DIR",
     )
     validation_share: float | None = setting(
         None,
-        "share of the classes of --dataset to leave out of training and validate on (with "
-        "--batches classes or --strategy)",
+        "share of the classes of --dataset to leave out and validate on (with --batches classes or "
+        "--strategy)",
+        metavar="SHARE",
     )
-    validate_every: int = setting(1, "epochs from one validation to the next")
+    validate_every: int = setting(1, "epochs from one validation to the next, with validation data")
     monitor: str | None = setting(
         None,
         "figure that picks the best model and that --patience watches (default: similarity "

@@ -40,31 +40,45 @@ class Augmentation:
         default=True, metadata={"help": "mirror top and bottom, half of the time"}
     )
     rotation: float = field(
-        default=30.0, metadata={"help": "rotate by up to so many degrees either way"}
+        default=30.0,
+        metadata={"help": "rotate by up to so many degrees either way", "metavar": "DEGREES"},
     )
     zoom: float = field(
-        default=0.2, metadata={"help": "scale each axis by its own factor, 1 - ZOOM to 1 + ZOOM"}
+        default=0.2,
+        metadata={
+            "help": "scale each axis by its own factor, 1 - ZOOM to 1 + ZOOM",
+            "metavar": "ZOOM",
+        },
     )
     shear: float = field(
-        default=0.2, metadata={"help": "shear by up to so many degrees either way"}
+        default=0.2,
+        metadata={"help": "shear by up to so many degrees either way", "metavar": "DEGREES"},
     )
     shift: float = field(
         default=0.0,
-        metadata={"help": "shift each axis by up to so many pixels of the input (the paper's)"},
+        metadata={
+            "help": "shift each axis by up to so many pixels of the input (the paper's)",
+            "metavar": "PIXELS",
+        },
     )
     random_crop: float = field(
         default=1.0,
-        metadata={"help": "cut out a square at a random place, its side this share of the image's"},
+        metadata={
+            "help": "cut out a square at a random place, its side this share of the image's",
+            "metavar": "SHARE",
+        },
     )
     resized_crop: float = field(
         default=1.0,
         metadata={
             "help": "cut out a rectangle of at least this share of the area, with sides as 3 to 4 "
-            "up to 4 to 3, at a random place, and scale it to the input; 1 for none"
+            "up to 4 to 3, at a random place, and scale it to the input; 1 for none",
+            "metavar": "SHARE",
         },
     )
     grayscale: float = field(
-        default=0.0, metadata={"help": "share of the images that lose their colours"}
+        default=0.0,
+        metadata={"help": "share of the images that lose their colours", "metavar": "SHARE"},
     )
 
     def __post_init__(self) -> None:
