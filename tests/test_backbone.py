@@ -179,6 +179,7 @@ def test_block_1_is_not_block_16():
     assert len(blocks) == 16
 
 
+@pytest.mark.slow
 def test_frozen_layers_give_the_same_in_training():
     """Frozen statistics of batches are not those of this batch."""
     model = shaken(build_network(config_of("mobilenet", dropout=0.0), seed=2), random_images(32))

@@ -57,6 +57,7 @@ def test_pixels_and_classes_are_scikit_learns(digits):
             assert (read_image(getattr(digits, name) / path, 8)[..., 0] == pixels).all()
 
 
+@pytest.mark.slow
 def test_seed_decides_what_is_held_back(digits, tmp_path):
     same, other = write_digits(tmp_path / "0", seed=0), write_digits(tmp_path / "1", seed=1)
     assert files_of(same) == files_of(digits)

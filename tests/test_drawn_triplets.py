@@ -235,6 +235,7 @@ def assert_negatives_are_near(triplets, near):
     assert len(triplets) == 48
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_hard_negatives_are_the_nearest_by_the_network_as_it_is(flat, tmp_path, monkeypatch):
     changes = {"resample_every": 2, "learning_rate": 1.0, "batch_size": 24}

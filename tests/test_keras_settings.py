@@ -111,6 +111,7 @@ def test_networks_and_embeddings_are_the_same(under, settings, paths, tmp_path):
     set_keras(*settings)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network", "no_pictures")
 def test_training_is_the_same(under, colors, tmp_path):  # noqa: F811
     checked = {"validation_triplets": colors / "triplets.txt", "optimizer": "adam"}

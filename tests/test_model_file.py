@@ -130,6 +130,7 @@ def test_a_file_from_before_there_was_a_choice_of_branches(tmp_path, branches):
     np.testing.assert_array_equal(loaded.predict_on_batch(images), model.predict_on_batch(images))
 
 
+@pytest.mark.slow
 def test_the_papers_branches_come_back(tmp_path):
     model = build_network(replace(SMALL, hidden_layers=0, multiscale="paper"), seed=3)
     path = tmp_path / "model.h5"

@@ -219,6 +219,7 @@ def test_settings_become_an_optimizer():
     assert RankingAdam().backbone_rate == 1  # of this one alone
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_fit(optimizer):

@@ -48,7 +48,7 @@ def test_says_what_it_gives_takes_and_how_to_run_it(name):
 
 
 FLAGS = {
-    "laptop": {"image_size": 48, "epochs": 5, "rotation": 3.0},
+    "laptop": {"image_size": 48, "epochs": 5, "cached_views": 3, "rotation": 3.0},
     "paper": {"triplets": "t.txt", "weights": "none", "gap": 0.5},
     "fine-tune": {"backbone_size": 256, "validation_share": 0.5, "augment": False},
     "blog": {},

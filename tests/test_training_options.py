@@ -183,8 +183,9 @@ def rate_of(run):
     return float(run.trainer.optimizer.learning_rate)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
-@pytest.mark.parametrize("decay", ["plateau", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("decay", ["plateau", "none"])
 def test_plateau_lowers_the_rate(colors, tmp_path, monkeypatch, capsys, decay):
     # Epoch 1 is the best so far; 2 and 3 are no better; 4 is; 5 to 8 are not.
     judged = [0.5, 0.6, 0.6, 0.5, 0.7, 0.6, 0.6, 0.6, 0.6]
@@ -284,6 +285,7 @@ def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monke
 # Start epoch.
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_start_epoch_is_the_later_epoch_of_an_undisturbed_run(colors, tmp_path, monkeypatch):
     seen, dropout = {}, {}
@@ -473,6 +475,7 @@ def test_a_damaged_model_of_ours_is_refused(own_model, tmp_path, damage):
         taken(path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_the_command_goes_on_from_a_model_of_ours(own_model, colors, tmp_path, capsys):
     path, model = own_model

@@ -113,7 +113,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         )
     _compare(files["held_back"], after)
     print(f"\nModel in {config.output}; compare any two images with it:")
-    print(f"  python compare.py --model {config.output} --image1 A.png --image2 B.png")
+    print(f"  python -m deep_ranking compare --model {config.output} --image1 A.png --image2 B.png")
 
 
 def _empty_folder(root: Path) -> Path:

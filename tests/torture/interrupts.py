@@ -1,10 +1,12 @@
 """Every command stopped at a random moment, by Ctrl-C or SIGTERM: one line, exit code 130."""
 
 import random
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -71,8 +73,17 @@ def stop(case):
         path.parent.mkdir(parents=True, exist_ok=True)
     process = start(case.arguments)
     time.sleep(case.moment)
+    while process.poll() is None and not catches(process.pid, case.number):
+        time.sleep(0.01)  # on a busy machine Python itself is still starting
     process.send_signal(case.number)
     return wait(process, SECONDS_TO_END)
+
+
+def catches(pid, number):
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    return bool(caught >> (number - 1) & 1)
 
 
 def judge(tally, case, ended):
