@@ -133,6 +133,7 @@ def model_path(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_is_kept_in_the_model_file(model_path):
     assert load_model(model_path).calibration is None
     for seed in (0, 1):

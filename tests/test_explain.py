@@ -119,32 +119,28 @@ def test_parts_equal_the_formula_on_the_layers_outputs():
         np.testing.assert_allclose(parts[name], expected[name], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "options", "layer"),
     [
         (32, {"multiscale": "none"}, "block3_conv3"),
         (64, {"hidden_layers": 0}, "block4_conv3"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (
-                (
-                    64,
-                    {
-                        "hidden_layers": 0,
-                        "pooling": "average+max",
-                        "pooled_blocks": 2,
-                        "multiscale": "none",
-                    },
-                    "block4_conv3",
-                ),
-                (32, {"hidden_layers": 0, "pooling": "gem", "pooled_blocks": 4}, "block2_conv2"),
-                (32, {"hidden_layers": 1, "pooling": "gem"}, "block3_conv3"),
-                (32, {"hidden_layers": 4, "pooled_blocks": 5}, "block1_conv2"),
-                (32, {"backbone_size": 64}, "block4_conv3"),
-                # A place is 2 / 3 of a pixel wide.
-                (32, {"backbone_size": 96, "pooled_blocks": 4, "pooling": "max"}, "block2_conv2"),
-            )
+        (
+            64,
+            {
+                "hidden_layers": 0,
+                "pooling": "average+max",
+                "pooled_blocks": 2,
+                "multiscale": "none",
+            },
+            "block4_conv3",
         ),
+        (32, {"hidden_layers": 0, "pooling": "gem", "pooled_blocks": 4}, "block2_conv2"),
+        (32, {"hidden_layers": 1, "pooling": "gem"}, "block3_conv3"),
+        (32, {"hidden_layers": 4, "pooled_blocks": 5}, "block1_conv2"),
+        (32, {"backbone_size": 64}, "block4_conv3"),
+        # A place is 2 / 3 of a pixel wide.
+        (32, {"backbone_size": 96, "pooled_blocks": 4, "pooling": "max"}, "block2_conv2"),
     ],
 )
 def test_every_choice_of_layers_is_explained(size, options, layer):

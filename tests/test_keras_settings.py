@@ -87,12 +87,9 @@ def check_same(model, plain):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager", "thin_vgg16")
-@pytest.mark.parametrize(
-    "settings",
-    [*(pytest.param(each, marks=pytest.mark.slow) for each in SETTINGS[:-1]), SETTINGS[-1]],
-    ids="-".join,
-)
+@pytest.mark.parametrize("settings", SETTINGS, ids="-".join)
 def test_networks_and_embeddings_are_the_same(under, settings, paths, tmp_path):
     plain = build_network(SMALL, seed=0)
     expected = embed_images(plain, paths)

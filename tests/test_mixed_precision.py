@@ -55,6 +55,7 @@ def test_which_layers_compute_in_halves():
     np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_for_a_while():
     model = build_network(replace(SMALL, multiscale="none"), seed=0)
     whole = model.predict_on_batch(images())
@@ -136,6 +137,7 @@ def test_training_in_halves(colors, full_run, tmp_path, monkeypatch, precision):
     np.testing.assert_allclose(model.predict_on_batch(images()), opened(images()), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dense_network")
 def test_a_model_that_was_judged_in_halves_is_returned_in_float32(colors, tmp_path):  # noqa: F811
     config = config_for(

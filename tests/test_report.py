@@ -406,6 +406,7 @@ def report_of(folder, *more, model="model.h5", dataset="images", output="report.
     return run_command("report", [*arguments, *more], prog="report")
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_report_and_says_where(folder, capsys, monkeypatch):
     keras = pytest.importorskip("keras")
     network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])

@@ -429,7 +429,8 @@ def test_equal_relevance_makes_no_in_class_triplet():
     assert len(triplets) < strategy.num_triplets
 
 
-@pytest.mark.parametrize("buffer", [12, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("buffer", [12, 60])
 def test_small_buffers_draw_by_the_same_formulas(buffer):
     """One pass through buffers that hold a fraction, over many seeds: shares by r_i and r_ij."""
     rng = np.random.default_rng(3)

@@ -65,16 +65,10 @@ def kernel_of(model):
     return model.get_layer("embedding").get_weights()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 @pytest.mark.usefixtures("stub_network")
-@pytest.mark.parametrize(
-    "loss",
-    [
-        "ranking",
-        pytest.param("soft_margin", marks=pytest.mark.slow),
-        pytest.param("multi_similarity", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("loss", ["ranking", "soft_margin", "multi_similarity"])
 def test_training_on_classes_pays(colors, tmp_path, loss):
     changes = {"gap": 0.5, "batch_size": 10, "learning_rate": 1e-3, "steps_per_epoch": 10}
     changes["network"] = replace(SMALL, embedding_size=2)
