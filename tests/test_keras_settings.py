@@ -27,7 +27,7 @@ from deep_ranking.images import find_images
 from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.keras_settings import check_backend, default_settings
 from deep_ranking.model.network import build_network, untrained_backbone
-from deep_ranking.reports.explain import explain
+from deep_ranking.reports.explain import explain_pixels
 from deep_ranking.training.run import train
 
 SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size=4)
@@ -193,9 +193,9 @@ def test_real_backbones_are_the_same(under, settings, paths, backbone):
 def test_explanations_and_exports_are_the_same(under, settings, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
     model = build_network(replace(SMALL, image_size=128), seed=0)
-    expected = explain(model, *images)
+    expected = explain_pixels(model, *images)
     under(settings)
-    np.testing.assert_allclose(explain(model, *images).cosine, expected.cosine, rtol=1e-6)
+    np.testing.assert_allclose(explain_pixels(model, *images).cosine, expected.cosine, rtol=1e-6)
     export_model(model, tmp_path / "exported", format="savedmodel")
 
 
