@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 # Tests start many programs: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-slow test-real test-milvus milvus-server torture options docs wheel release lint types \
-	layers check clean
+.PHONY: install demo test test-slow test-real test-milvus milvus-server torture torture-files \
+	torture-endings options docs wheel release lint types layers check clean
 
 install: $(VENV)/installed
 
@@ -45,9 +45,13 @@ milvus-server: .venv-milvus/installed
 	.venv-milvus/bin/python -m pip install --quiet --disable-pip-version-check 'milvus==2.3.5' 'setuptools<81'
 	touch $@
 
-# Hostile files, kills, full disks: tried and counted, in under 20 minutes.
+# Hostile files, kills, full disks: tried and counted, in two halves at a time.
 torture: install
-	cd tests && ../$(BIN)/python -m torture
+	$(MAKE) --no-print-directory -j2 torture-files torture-endings
+
+torture-files torture-endings: PARTS = $(if $(findstring files,$@),readers loaders flips fuzz,kills interrupts faults)
+torture-files torture-endings:
+	cd tests && ../$(BIN)/python -m torture --parts $(PARTS)
 
 # The tables of flags in docs/options.md.
 options: install
