@@ -46,7 +46,7 @@ def explanation_figure(
             ax.imshow(heatmap, cmap=COLORMAP, vmin=0, vmax=1, alpha=0.7 * np.sqrt(heatmap))
             if row == 0:
                 ax.set_title(PART_NAMES[part])
-            ax.set_xlabel(f"adds {adds:+.3f}" + ("" if heatmap.any() else ", no place for it"))
+            ax.set_xlabel(f"adds {adds:+z.3f}" + ("" if heatmap.any() else ", no place for it"))
             overlays.append(ax)
     figure.colorbar(
         ScalarMappable(cmap=COLORMAP),
@@ -61,7 +61,7 @@ def explanation_figure(
 
 
 def _draw_parts(parts: Mapping[str, float], ax: Axes) -> None:
-    labels = [f"{PART_NAMES[name]}\n{value:+.3f}" for name, value in parts.items()]
+    labels = [f"{PART_NAMES[name]}\n{value:+z.3f}" for name, value in parts.items()]
     ax.barh(labels, list(parts.values()), color="C0")
     ax.invert_yaxis()
     ax.axvline(0, color="black", linewidth=0.8)
