@@ -1,6 +1,7 @@
 """A flag that cannot act beside the others is refused, if the command line itself gives it."""
 
 import pytest
+from test_cli import usage_error
 
 from deep_ranking.cli.conflicts import given_flags
 from deep_ranking.cli.main import make_parser, run_command
@@ -19,15 +20,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     return tmp_path
-
-
-def refusal(capsys, command, *arguments):
-    with pytest.raises(SystemExit) as end:
-        run_command(command, list(map(str, arguments)))
-    assert end.value.code == 2
-    line = capsys.readouterr().err
-    assert line.endswith("; see --help\n") and line.count("\n") == 1
-    return line
 
 
 @pytest.mark.parametrize(
@@ -94,7 +86,7 @@ def refusal(capsys, command, *arguments):
     ],
 )  # fmt: skip
 def test_a_flag_without_effect_is_refused(capsys, command, flag, others, blamed):
-    line = refusal(capsys, *command.split(), *others, *flag.split())
+    line = usage_error(capsys, *command.split(), *others, *flag.split())
     assert f"error: {flag.split()[0]} has no effect with" in line
     assert blamed in line.partition("no effect")[2]
 
@@ -135,7 +127,7 @@ def test_what_an_earlier_run_had_is_not_given(folder, monkeypatch, capsys):
     (folder / "m.run" / "config.json").write_text(config.to_json())
     with pytest.raises(ZeroDivisionError):
         run_command("train", ["--output", "m.h5", "--resume"])
-    line = refusal(capsys, "train", "--output", "m.h5", "--resume", "--zoom", "0.1")
+    line = usage_error(capsys, "train", "--output", "m.h5", "--resume", "--zoom", "0.1")
     assert "--zoom has no effect with --no-augment" in line
 
 
