@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deep_ranking.datasets import (
         LabelledImages,
         read_classes,
+        read_folder,
         read_partition,
         read_positive_pairs,
     )
@@ -108,6 +109,7 @@ _HOMES = {
     "load_model": "model.file",
     "move_back": "search.set_aside",
     "read_classes": "datasets",
+    "read_folder": "datasets",
     "read_image": "images",
     "read_partition": "datasets",
     "read_positive_pairs": "datasets",
@@ -173,6 +175,7 @@ __all__ = [
     "load_model",
     "move_back",
     "read_classes",
+    "read_folder",
     "read_image",
     "read_partition",
     "read_positive_pairs",

@@ -1,13 +1,13 @@
 """A collection made of given embeddings, so that its tests need no network."""
 
 import hashlib
+import os
 from contextlib import closing
 
 import h5py
 import numpy as np
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.images import class_of
 from deep_ranking.model.header import CONFIG_ATTRIBUTE, read_header
 from deep_ranking.search.collection import Collection, Settings
 from deep_ranking.search.collection.image_table import FoundFile
@@ -51,8 +51,8 @@ def make_collection(folder, root, embeddings_by_path, index=None):
     with closing(collection.images(writable=True)) as images, images.change():
         for path, content in contents.items():
             status = (root / path).stat()
-            file = FoundFile(path, status.st_size, status.st_mtime_ns)
-            images.record(file, class_of(path), content)
+            file = FoundFile(path, status.st_size, status.st_mtime_ns, os.path.dirname(path))
+            images.record(file, content)
         for content, row in collection.store.find().items():
             images.set_row(content, row)
     built = open_index(collection)

@@ -4,11 +4,13 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deep_ranking.config import FolderConfig
+from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 
 ConfigType = TypeVar("ConfigType")
@@ -152,6 +154,38 @@ def add_config_arguments(
                 options.setdefault("metavar", METAVARS[kind])
         group.add_argument(f"--{each.name}", **options)
     return group
+
+
+def add_folder_arguments(parser: argparse.ArgumentParser, *, takes_split: bool = False) -> None:
+    """Add the flags that say what the classes of a folder are.
+
+    Args:
+        parser: parser to add to.
+        takes_split: whether the command takes one split of the images, which --split chooses.
+    """
+    names = {each.name for each in dataclasses.fields(FolderConfig)}
+    only = names if takes_split else names - {"split"}
+    add_config_arguments(parser, FolderConfig, "classes of the images", only=only)
+
+
+def read_dataset(
+    args: argparse.Namespace, folder: Path, kinds: Sequence[str], *, with_class_file: bool = True
+) -> LabelledImages:
+    """Read a folder as the flags of `add_folder_arguments` say, and print what was read.
+
+    Args:
+        args: parsed flags.
+        folder: the folder.
+        kinds: kinds of splits to take one of.
+        with_class_file: whether --classes is about this folder.
+
+    Raises:
+        InputError: as `read_folder`.
+    """
+    config = config_from(args, FolderConfig)
+    data = config.read(folder, kinds=kinds, with_class_file=with_class_file)
+    print("\n".join(data.describe()))
+    return data
 
 
 def config_from(args: argparse.Namespace, config: type[ConfigType], **others: Any) -> ConfigType:

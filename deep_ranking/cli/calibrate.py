@@ -5,12 +5,15 @@ from collections.abc import Sequence
 
 from deep_ranking.cli.arguments import (
     add_dataset,
+    add_folder_arguments,
     add_model,
     add_seed,
     check_files_exist,
     positive_int,
+    read_dataset,
 )
 from deep_ranking.cli.library_messages import quieten_tensorflow
+from deep_ranking.datasets.splits import TO_CALIBRATE
 
 DESCRIPTION = (
     "Learn from pairs of images what a model's distances mean, and store it in the model file: "
@@ -34,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model and images")
     add_model(group, "model file of train.py; the calibration is stored in it")
     add_dataset(group)
+    add_folder_arguments(parser, takes_split=True)
     group = parser.add_argument_group("pairs")
     group.add_argument(
         "--num_pairs",
@@ -49,7 +53,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed the images, measure pairs, fit the calibration and store it."""
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
+    data = read_dataset(args, args.dataset, TO_CALIBRATE)
     quieten_tensorflow()
     from deep_ranking.embedding.calibrating import calibrate
 
-    print(calibrate(args.model, args.dataset, num_pairs=args.num_pairs, seed=args.seed))
+    print(calibrate(args.model, data, num_pairs=args.num_pairs, seed=args.seed))

@@ -103,7 +103,12 @@ CHANGES = (
 def train_rules(args: argparse.Namespace) -> list[Rule]:
     """Return the rules of `train`."""
     classes, ranking = args.batches == "classes", args.loss == "ranking"
-    validation = (args.validation_triplets, args.validation_dataset, args.validation_share)
+    validation = (
+        args.validation_triplets,
+        args.validation_dataset,
+        args.validation_share,
+        args.validation_split,
+    )
     validates = any(each is not None for each in validation)
     by_hinge = ranking or args.validation_triplets is not None  # validation measures the hinge too
     plateau = ("--plateau_patience", "--plateau_factor")
@@ -134,11 +139,17 @@ def doctor_rules(args: argparse.Namespace) -> list[Rule]:
 def sample_rules(args: argparse.Namespace, *, by_shares: bool) -> list[Rule]:
     """Return the rules of `sample`; `by_shares`: whether --split holds shares, not names."""
     splits = by_shares or args.validation_share is not None
+    listed = args.classes or args.pairs or args.partition
     return [
         *_strategy_rules(args.strategy),
         Rule(("--weights",), args.relevance == "backbone", "without --relevance backbone"),
         Rule(("--by",), splits, "without --validation_share or shares in --split"),
         Rule(("--keep_together",), by_shares, "without shares in --split"),
+        Rule(
+            ("--label", "--splits", "--no-splits", "--by_content"),
+            listed is None,
+            "with a file of images",
+        ),
     ]
 
 
@@ -150,7 +161,12 @@ def compare_rules(args: argparse.Namespace) -> list[Rule]:
 
 def evaluate_rules(args: argparse.Namespace) -> list[Rule]:
     """Return the rules of `evaluate`."""
-    return [Rule(("--weights",), args.baselines, "without --baselines")]
+    folders = ("--label", "--splits", "--no-splits", "--split", "--by_content")
+    return [
+        Rule(("--weights",), args.baselines, "without --baselines"),
+        Rule(folders, args.triplets is None, "with --triplets, which know no classes"),
+        Rule(("--classes",), args.dataset is not None, "without --dataset"),
+    ]
 
 
 def index_rules(kind: str) -> list[Rule]:

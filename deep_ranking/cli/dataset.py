@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
+    add_folder_arguments,
     add_output,
     add_path,
     add_seed,
+    config_from,
     positive_int,
     share,
 )
 from deep_ranking.cli.conflicts import dataset_rules, refuse_flags_without_effect
+from deep_ranking.config import FolderConfig
 from deep_ranking.datasets.public import CATALOGUE, Dataset
 from deep_ranking.files.words import broken_lines, byte_size, counted
 
@@ -69,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "them, instead of over all pixels",
     )
     group.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_folder_arguments(stats)
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
@@ -183,15 +187,19 @@ def _run_stats(args: argparse.Namespace) -> None:
     from deep_ranking.files import InputError
 
     image_size = args.image_size
-    splits = dataset_statistics(args.root, image_size=image_size, progress=True)
+    data = config_from(args, FolderConfig).read(args.root)
+    splits = dataset_statistics(data, image_size=image_size, progress=True)
     if args.json:
         report = {
             "root": str(args.root),
             "image_size": image_size,
+            "labelled_by": data.labelled_by,
+            "notes": data.notes,
             "splits": [each.as_json() for each in splits],
         }
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
+        print("\n".join(data.describe()))
         for each in splits:
             _print_statistics(args.root, each)
     num_images = sum(each.num_images for each in splits)
@@ -222,10 +230,6 @@ def _print_statistics(root: Path, found: "Statistics") -> None:
         ]
     for title, text in rows:
         print(f"  {title:16}{text}")
-    if found.num_outside:
-        print(f"  {counted(found.num_outside, 'image')} left out: in no folder of a class")
-    if found.num_unlistable:
-        print(f"  {counted(found.num_unlistable, 'file')} left out: a line break in the path")
     if found.broken:
         print(f"  {counted(len(found.broken), 'image')} cannot be read:")
         print(*broken_lines(found.broken, indent="    ", more=", which --json lists"), sep="\n")

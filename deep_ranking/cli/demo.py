@@ -11,8 +11,9 @@ import numpy as np
 from deep_ranking.cli.arguments import add_seed, positive_int
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.datasets import read_folder
 from deep_ranking.files import InputError, make_folder
-from deep_ranking.images import find_images, read_image
+from deep_ranking.images import read_image
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.sampling.triplet_file import (
     Triplets,
@@ -129,10 +130,10 @@ def _empty_folder(root: Path) -> Path:
 
 
 def _sample(images: Path, path: Path, seed: int) -> Path:
-    listing = find_images(images)
+    data = read_folder(images)
     prefix = images.relative_to(path.parent).as_posix()
-    blocks = sample_triplets(listing.labels, num_positives=2, num_negatives=2, seed=seed)
-    write_triplets(path, [f"{prefix}/{name}" for name in listing.paths], blocks)
+    blocks = sample_triplets(data.items.codes, num_positives=2, num_negatives=2, seed=seed)
+    write_triplets(path, [f"{prefix}/{name}" for name in data.paths], blocks)
     return path
 
 

@@ -21,6 +21,7 @@ from deep_ranking.config import (
     STRATEGIES,
     DataConfig,
     DrawnTripletsConfig,
+    FolderConfig,
     NetworkConfig,
     SamplingConfig,
     ScheduleConfig,
@@ -39,6 +40,7 @@ DESCRIPTION = (
 )
 
 # The flags of train.py that decide which images it reads, and how much time and memory it takes.
+FOLDERS = ("label", "classes", "splits", "split", "by_content")
 DATA = (
     "batches",
     "batch_size",
@@ -51,7 +53,7 @@ DATA = (
 )
 SAMPLING = ("num_pos_images", "num_neg_images", "strategy", "num_neighbours", "balance")
 SCHEDULE = ("train_from", "epochs", "optimizer")
-VALIDATION = ("validation_dataset", "validation_share")
+VALIDATION = ("validation_dataset", "validation_share", "validation_split")
 EXAMPLES = (
     (
         "Check a folder of classes, and look at the findings",
@@ -101,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_text = "use the settings of train.py --recipe"
     group.add_argument("--recipe", choices=RECIPES, help=help_text)
     for config, title, names in (
+        (FolderConfig, "classes of the images", FOLDERS),
         (SamplingConfig, "triplets, as in the sampler", SAMPLING),
         (DrawnTripletsConfig, "folders of in-class triplets", ("level",)),
         (DataConfig, "training: data", DATA),
@@ -127,9 +130,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
     refuse_flags_without_effect(parser, argv, doctor_rules(args))
+    level = sampling.category_level(args.level)
+    data = config_from(args, FolderConfig).read(args.dataset, level=level)
     quieten_tensorflow()
     examination = diagnose(
-        args.dataset,
+        data,
         config,
         sampling=sampling,
         model=args.model,
@@ -139,7 +144,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.json:
         print(json.dumps(examination.as_json(), indent=2, allow_nan=False))
     else:
-        print(examination.text())
+        print("\n".join([*data.describe(), examination.text()]))
     if args.html:
         from deep_ranking.reports.doctor.page import doctor_page
 
@@ -164,6 +169,7 @@ def _settings(
         parser.error(str(error))
     args.augment = True
     if sampling.strategy is None:  # the sampler draws a file first; training has no such flags
-        given = {name: getattr(args, name) for name in vars(args) if name not in SAMPLING}
+        not_trained = SAMPLING + FOLDERS if args.batches == "triplets" else SAMPLING
+        given = {name: getattr(args, name) for name in vars(args) if name not in not_trained}
         args = argparse.Namespace(**given)
     return train_config(parser, args), sampling

@@ -4,10 +4,18 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_model, add_path, add_seed, check_files_exist
+from deep_ranking.cli.arguments import (
+    add_folder_arguments,
+    add_model,
+    add_path,
+    add_seed,
+    check_files_exist,
+    read_dataset,
+)
 from deep_ranking.cli.conflicts import evaluate_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import write_json
+from deep_ranking.datasets.splits import TO_JUDGE
 
 if TYPE_CHECKING:
     from deep_ranking.reports.evaluating import Evaluation, TripletEvaluation
@@ -40,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         metavar = "FILE" if name == "triplets" else "DIR"
         add_path(group, f"--{name}", metavar=metavar, help_text=help_text)
+    add_folder_arguments(parser, takes_split=True)
     group = parser.add_argument_group("baselines")
     group.add_argument(
         "--baselines",
@@ -74,10 +83,15 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if given == ["triplets"]:
         found = evaluate_on_triplets(args.model, args.triplets, seed=args.seed)
     else:
+        data, *gallery = [
+            read_dataset(args, folder, TO_JUDGE)
+            for folder in (args.dataset or args.queries, args.gallery)
+            if folder is not None
+        ]
         found = evaluate(
             args.model,
-            args.dataset or args.queries,
-            gallery=args.gallery,
+            data,
+            gallery=gallery[0] if gallery else None,
             baselines=args.baselines,
             weights=None if args.weights == "none" else args.weights,
             seed=args.seed,

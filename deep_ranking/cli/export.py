@@ -8,7 +8,7 @@ from deep_ranking.cli.arguments import add_model, add_output, check_files_exist
 from deep_ranking.cli.library_messages import open_model, shown_on_failure
 from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
 from deep_ranking.files import InputError
-from deep_ranking.images import list_images
+from deep_ranking.images import find_images
 
 DESCRIPTION = (
     "Write a model for other programs. Its input is that of the model: RGB pixels, float32 in "
@@ -92,7 +92,7 @@ def _images(given: list[Path]) -> list[Path]:
     images: list[Path] = []
     for path in given:
         if path.is_dir():
-            images += [path / name for name in list_images(path)[0]]
+            images += map(Path, find_images(path).files())
         elif path.exists():
             images.append(path)
         else:

@@ -6,17 +6,20 @@ import re
 from collections.abc import Sequence
 
 from deep_ranking.cli.arguments import (
+    add_folder_arguments,
     add_index_kind,
     add_model,
     add_output,
     add_path,
     checked_number,
+    config_from,
     non_negative_int,
     positive_int,
 )
-from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import given_flags, index_rules, refuse_flags_without_effect
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.signals import resume_hint
+from deep_ranking.config import FolderConfig
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection
 from deep_ranking.search.collection.folder import SETTINGS
@@ -27,6 +30,8 @@ DESCRIPTION = (
     "new and changed images, or to resume after it was stopped."
 )
 HEADINGS = ("probes", "recall@1", "recall@10", "recall@100", "p50 ms", "p99 ms", "compared")
+FOLDER_NAMES = ("label", "classes", "splits", "by_content")
+FOLDER_FLAGS = {f"--{no}{name}" for name in FOLDER_NAMES for no in ("", "no-")}
 EXAMPLES = (
     (
         "Embed a folder of images, to search them",
@@ -62,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read every file again instead of trusting its size and modification time",
     )
+    add_folder_arguments(parser)
     group = parser.add_argument_group("kind of index, and how thoroughly a search looks")
     add_index_kind(group)
     group.add_argument(
@@ -98,6 +104,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if wanted is None and not is_new:
         wanted = Collection.open(args.output).settings.index
     refuse_flags_without_effect(parser, argv, index_rules(wanted["kind"] if wanted else "exact"))
+    folders = None  # as they were
+    if not FOLDER_FLAGS.isdisjoint(given_flags(parser, argv)):
+        folders = config_from(args, FolderConfig)
     quieten_tensorflow()
     from deep_ranking.search.indexing import index_images
 
@@ -112,6 +121,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             target_recall=args.target_recall,
             dtype=args.dtype,
             shard=args.shard,
+            folders=folders,
             checksum=args.checksum,
             when_synced=print,
         )

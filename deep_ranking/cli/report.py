@@ -5,14 +5,17 @@ from collections.abc import Sequence
 
 from deep_ranking.cli.arguments import (
     add_dataset,
+    add_folder_arguments,
     add_model,
     add_output,
     add_path,
     add_seed,
     check_files_exist,
+    read_dataset,
 )
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file
+from deep_ranking.datasets.splits import TO_JUDGE
 
 DESCRIPTION = (
     "Write one HTML file about a model on images of known classes: metrics, pictures, likely wrong "
@@ -42,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help_text="history.csv of the training run (default: the one in NAME.run beside the model)",
     )
+    add_folder_arguments(parser, takes_split=True)
     group = parser.add_argument_group("output")
     add_output(group, "FILE", "file to write, such as report.html")
     help_text = "heading (default: model and data set)"
@@ -54,13 +58,14 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     check_files_exist(args, "model")
     check_output_file(args.output, "--output")
+    data = read_dataset(args, args.dataset, TO_JUDGE)
     quieten_tensorflow()
     from deep_ranking.reports.reporting import report
 
     print(
         report(
             args.model,
-            args.dataset,
+            data,
             args.output,
             history=args.history,
             title=args.title,

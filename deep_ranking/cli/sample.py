@@ -20,12 +20,10 @@ from deep_ranking.cli.arguments import (
 )
 from deep_ranking.cli.conflicts import refuse_flags_without_effect, sample_rules
 from deep_ranking.cli.library_messages import quieten_tensorflow
-from deep_ranking.config import HARD, RELEVANCE, DrawnTripletsConfig, SamplingConfig
+from deep_ranking.config import HARD, RELEVANCE, DrawnTripletsConfig, FolderConfig, SamplingConfig
 from deep_ranking.datasets import (
     LabelledImages,
-    class_folders,
     limit_classes,
-    nested_folders,
     read_classes,
     read_partition,
     read_positive_pairs,
@@ -139,6 +137,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         flag = f"--{name}_images_per_class"
         group.add_argument(flag, type=positive_int, metavar="N", help=help_text)
+    names = ("label", "splits", "by_content")
+    add_config_arguments(parser, FolderConfig, "classes of the images", only=names)
     group = parser.add_argument_group("parts")
     group.add_argument(
         "--validation_share",
@@ -151,7 +151,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="SHARE|NAME",
         help="shares of the images for train, validation and test, such as 0.8 0.1 0.1; or names "
-        "of the splits to take from a --partition (default: all, each to its own file)",
+        "of splits to take, of folders or of a --partition (default: all, each to its own file)",
     )
     group.add_argument(
         "--by",
@@ -180,7 +180,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     rules = sample_rules(args, by_shares=shares_in(args.split) is not None)
     refuse_flags_without_effect(parser, argv, rules)
     start = time.monotonic()
-    data = read_data(args, nested=config.has_nested_folders)
+    data = read_data(args, config)
     quieten_tensorflow()
     sample(
         data,
@@ -223,8 +223,8 @@ def _check(
         raise InputError(f"{args.index}: not a folder; --index expects the folder of an index")
 
 
-def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
-    """Read the images that the flags name; `nested`: folders are category/.../item, not classes."""
+def read_data(args: argparse.Namespace, config: SamplingConfig) -> LabelledImages:
+    """Read the images that the flags name."""
     root: Path | None = args.input_directory
     if root is not None and not root.is_dir():
         raise InputError(f"{root}: no such folder; check --input_directory")
@@ -236,7 +236,8 @@ def read_data(args: argparse.Namespace, *, nested: bool) -> LabelledImages:
         data = read_positive_pairs(args.pairs, root)
     else:
         assert root is not None  # `_check` checks it
-        data = nested_folders(root, args.level or 1) if nested else class_folders(root)
+        folders = config_from(args, FolderConfig, classes=None, split=None)
+        data = folders.read(root, level=config.category_level(args.level))
     if args.level is not None and data.categories is None:
         data = with_folder_categories(data, args.level)
     return limit_classes(data, fewest=args.min_images_per_class, most=args.max_images_per_class)

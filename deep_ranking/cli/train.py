@@ -4,7 +4,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from deep_ranking.cli.arguments import add_config_arguments, config_from
+from deep_ranking.cli.arguments import add_config_arguments, add_folder_arguments, config_from
 from deep_ranking.cli.conflicts import refuse_flags_without_effect, train_rules
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.signals import resume_hint
@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{each.command}"
         for each in RECIPES.values()
     )
+    add_folder_arguments(parser, takes_split=True)
     groups = {}
     for config, title in (
         (DataConfig, "data"),

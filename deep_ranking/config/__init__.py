@@ -6,6 +6,7 @@ of these classes. No module here imports TensorFlow.
 
 from deep_ranking.config.backbones import BACKBONES, RANGES, Backbone, find_backbone
 from deep_ranking.config.data import DataConfig, DrawnTripletsConfig
+from deep_ranking.config.folders import FolderConfig
 from deep_ranking.config.loss import DEFAULT_GAP, DISTANCES, HINGES, MININGS, LossConfig
 from deep_ranking.config.network import HEAD, NetworkConfig
 from deep_ranking.config.sampling import (
@@ -36,6 +37,7 @@ __all__ = [
     "Backbone",
     "DataConfig",
     "DrawnTripletsConfig",
+    "FolderConfig",
     "LossConfig",
     "NetworkConfig",
     "SamplingConfig",

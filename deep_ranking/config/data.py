@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from deep_ranking.config.base import Config, setting
+from deep_ranking.config.base import setting
+from deep_ranking.config.folders import FolderConfig
 from deep_ranking.config.sampling import HARD, RELEVANCE, SamplingConfig
 from deep_ranking.files import InputError
 
@@ -12,7 +13,7 @@ TRIPLETS = Path("triplets.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(Config):
+class DataConfig(FolderConfig):
     """What to train on: the blog's triplet file by default.
 
     Raises:
@@ -152,6 +153,11 @@ class DrawnTripletsConfig(DataConfig):
     )
 
     @property
+    def reads_folders(self) -> bool:
+        """Whether the run learns from the images of `dataset`, instead of a triplet file."""
+        return self.batches == "classes" or self.draws_triplets
+
+    @property
     def draws_triplets(self) -> bool:
         """Whether a strategy draws the triplets while training, instead of reading a file."""
         return self.sampling.strategy is not None
@@ -190,5 +196,9 @@ class DrawnTripletsConfig(DataConfig):
         ]
         own = ("level", "relevance", "neighbours_of", "resample_every")
         names += [name for name in own if getattr(self, name) is not None]
+        if self.batches == "triplets":  # read from a file, which knows no classes
+            folders = ("label", "classes", "splits", "split")
+            names += [name for name in folders if getattr(self, name) is not None]
+            names += ["by_content"] if self.by_content else []
         if names:
-            raise InputError(f"{names[0]} needs --strategy, which draws triplets")
+            raise InputError(f"{names[0]} needs --strategy, which draws triplets from --dataset")

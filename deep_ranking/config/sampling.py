@@ -73,6 +73,10 @@ class SamplingConfig(Config):
         """Whether the strategy reads folders as category/.../item, not as one class each."""
         return self.strategy in (IN_CLASS, RELEVANCE)
 
+    def category_level(self, level: int | None) -> int | None:
+        """Return the number of leading folders that make the category; None for no categories."""
+        return (level or 1) if self.has_nested_folders else None
+
     @property
     def share(self) -> float:
         """Share of negatives of other categories, the strategy's default filled in."""

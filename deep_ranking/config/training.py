@@ -94,7 +94,9 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         needed = dict.fromkeys(("loss", "mining", "memory", "embedding_start"), classes)
         if not self.draws_triplets:
             folders = "folders of classes: --batches classes, or --strategy"
-            needed |= dict.fromkeys(("validation_share", "max_images_per_class"), folders)
+            needed |= dict.fromkeys(
+                ("validation_share", "validation_split", "max_images_per_class"), folders
+            )
         for name, what in needed.items():
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(f"{name} {getattr(self, name)} needs {what}")

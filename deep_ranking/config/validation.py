@@ -31,6 +31,11 @@ class ValidationConfig(Config):
         "--strategy)",
         metavar="SHARE",
     )
+    validation_split: str | None = setting(
+        None,
+        "split of --dataset to validate on (default: val if it has such a split and no other "
+        "validation data is given)",
+    )
     validate_every: int = setting(1, "epochs from one validation to the next, with validation data")
     monitor: str | None = setting(
         None,
@@ -71,5 +76,7 @@ class ValidationConfig(Config):
 
     def _validation_data(self) -> list[str]:
         """Return the names of the settings that give validation data."""
-        names = ("validation_triplets", "validation_dataset", "validation_share")
+        names = (
+            "validation_triplets", "validation_dataset", "validation_share", "validation_split"
+        )  # fmt: skip
         return [name for name in names if getattr(self, name) is not None]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking.datasets.labelled import LabelledImages, Labels
+from deep_ranking.datasets.labels import join_numbers, normal_label
 from deep_ranking.files import InputError
 
 
@@ -39,6 +40,7 @@ class ImageCollector:
             InputError: there is no such file, it has no item, or an earlier line gives it another
                 item or split.
         """
+        item, split = normal_label(item), split.strip()
         if not path or not item:
             raise self.error(line, f"the {'item' if path else 'path'} is empty")
         if "\n" in path or "\r" in path:
@@ -86,6 +88,7 @@ class ImageCollector:
         Raises:
             InputError: the item has another category already.
         """
+        item, category = normal_label(item), normal_label(category)
         before = self.categories.setdefault(item, category)
         if before != category:
             raise self.error(line, f"item {item} has two categories: {before} and {category}")
@@ -108,11 +111,21 @@ class ImageCollector:
             if without is not None:
                 raise InputError(f"{self._file}: item {without} has no category, and others have")
             categories = Labels.of([self.categories[item] for item in self._items])
+        items, replaced = join_numbers(self._items)
+        for item in replaced:
+            if self.categories.get(item) != self.categories.get(item.partition(".")[0]):
+                raise InputError(
+                    f"{self._file}: items {item} and {item.partition('.')[0]} are one "
+                    "number, with two categories"
+                )
+        notes = f"Labels taken as whole numbers: {', '.join(replaced)}." if replaced else ""
         return LabelledImages(
             self._root,
             list(self._numbers),
-            Labels.of(self._items),
+            Labels.of(items),
             categories,
             np.array(self._splits) if any(self._splits) else None,
             np.array(self.pairs, np.int32) if self.pairs else None,
+            (notes,) if notes else (),
+            str(self._file),
         )

@@ -1,7 +1,7 @@
 """`LabelledImages`: the one description of labelled images, whatever they were read from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import BoolArray, Int32Array
+from deep_ranking.files.words import counted
+from deep_ranking.images import LeftOut
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class LabelledImages:
         splits: str (images,), the split of each image; None if there are no splits.
         pairs: int32 (pairs, 2), queries and their positives; None if the positives of a query are
             all images of its item.
-        notes: a sentence for each kind of file that was left out.
+        notes: a sentence for each guess about the images, and each kind of file left out.
+        labelled_by: what makes an image's class, in words.
+        left_out: what was left out of the listing of a folder.
 
     Example:
         >>> data = read_classes("classes.csv")
@@ -76,6 +80,8 @@ class LabelledImages:
     splits: npt.NDArray[np.str_] | None = None
     pairs: Int32Array | None = None
     notes: tuple[str, ...] = ()
+    labelled_by: str = "as given"
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -96,6 +102,26 @@ class LabelledImages:
             splits=None if self.splits is None else self.splits[numbers],
             pairs=pairs if pairs is not None and len(pairs) else None,
         )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes (items) that any image has, not counting images without one."""
+        sizes = self.items.sizes().tolist()
+        return sum(bool(name and size) for name, size in zip(self.items.names, sizes, strict=True))
+
+    def describe(self) -> list[str]:
+        """Return what was read in words: the number of images and classes, then all notes."""
+        images, by = counted(len(self), "image"), f"({self.labelled_by})"
+        if self.categories is None:
+            first = f"{images}, {counted(self.num_classes, 'class')} {by}."
+        else:
+            categories = counted(self.categories.num_names, "category")
+            first = f"{images}, {counted(self.num_classes, 'item')} {by}, {categories}."
+        return [first, *self.notes]
+
+    def classes_of_images(self) -> npt.NDArray[np.str_]:
+        """Return the class of each image: str (images,)."""
+        return np.array(self.items.names)[self.items.codes]
 
     def files(self) -> list[str]:
         """Return the paths with `root` before them."""

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from deep_ranking.datasets.folders import read_folder
+from deep_ranking.datasets.splits import ordered_splits, split_kind
 from deep_ranking.datasets.splitting import FEWEST_CLASSES
 from deep_ranking.files import InputError, read_text_file
 from deep_ranking.files.csv_lines import read_lines, write_lines
-from deep_ranking.images import find_images, is_image_name
+from deep_ranking.images import is_image_name
 
 SPLIT_FILE = "split.csv"
 COLUMNS = ["path", "label", "split"]
-SPLITS = ("train", "val", "held_back", "test", "unseen")
 ANNOTATIONS = "val_annotations.txt"
 MAX_ANNOTATION_BYTES = 1 << 28
 
@@ -40,9 +41,9 @@ def is_dataset_file(name: str) -> bool:
 
 
 def split_folders(root: Path) -> list[str]:
-    """Return the splits of a folder, in the order of `SPLITS`; none if it holds classes."""
+    """Return the splits of a folder, training first; none if it holds classes."""
     names = _folders(root)
-    return [name for name in SPLITS if name in names] if set(names) <= set(SPLITS) else []
+    return ordered_splits(names) if all(map(split_kind, names)) else []
 
 
 def arrange_splits(
@@ -95,12 +96,12 @@ def write_split_file(folder: Path) -> dict[str, SplitSize]:
         yield COLUMNS
         for split in split_folders(folder):
             try:
-                listing = find_images(folder / split)
+                data = read_folder(folder / split, splits=False)
             except InputError:
                 raise InputError(f"{split}: expected one folder of images a class") from None
-            for path, label in zip(listing.paths, listing.labels.tolist(), strict=True):
-                yield [f"{split}/{path}", listing.classes[label], split]
-            counts[split] = SplitSize(len(listing.paths), len(listing.classes))
+            for path, label in zip(data.paths, data.items.of_images(), strict=True):
+                yield [f"{split}/{path}", label, split]
+            counts[split] = SplitSize(len(data), data.items.num_names)
 
     write_lines(folder / SPLIT_FILE, lines())
     return counts
@@ -154,7 +155,7 @@ def _root(folder: Path) -> Path:
     """Descend through folders that hold only one folder; stop above a split or a class."""
     while True:
         inner = list(folder.iterdir())
-        if len(inner) != 1 or inner[0].name in SPLITS or not inner[0].is_dir():
+        if len(inner) != 1 or split_kind(inner[0].name) or not inner[0].is_dir():
             return folder
         if not _folders(inner[0]):
             return folder

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking.datasets.folders import leading_folders
 from deep_ranking.datasets.image_collector import ImageCollector
 from deep_ranking.datasets.labelled import LabelledImages
+from deep_ranking.datasets.labels import leading_folders
 from deep_ranking.datasets.tables import read_classes
 from deep_ranking.files import InputError, open_regular
 

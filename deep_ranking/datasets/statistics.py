@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.datasets.layout import split_folders
+from deep_ranking.datasets.folders import read_folder
+from deep_ranking.datasets.labelled import LabelledImages
+from deep_ranking.datasets.splits import ordered_splits
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images import (
     decode_image,
-    find_images,
     open_header,
     read_image,
     read_with_threads,
@@ -43,8 +44,6 @@ class Statistics:
         modes: images of each colour mode, by Pillow's names.
         num_pixels: pixels that went into mean and standard deviation.
         broken: path and problem of each image that cannot be read.
-        num_outside: images left out because they are in no class.
-        num_unlistable: images left out for a line break in their path.
     """
 
     split: str | None
@@ -56,8 +55,6 @@ class Statistics:
     modes: Counter[str] = field(default_factory=Counter)
     num_pixels: int = 0
     broken: list[tuple[str, str]] = field(default_factory=list)
-    num_outside: int = 0
-    num_unlistable: int = 0
     # Python's integers, so that the sums are exact for any number of images.
     _sums: list[int] = field(default_factory=lambda: [0, 0, 0])
     _squares: list[int] = field(default_factory=lambda: [0, 0, 0])
@@ -118,19 +115,20 @@ class Statistics:
             "std": self.std,
             "num_broken": len(self.broken),
             "broken": [{"path": path, "problem": problem} for path, problem in self.broken],
-            "num_outside": self.num_outside,
-            "num_unlistable": self.num_unlistable,
         }
 
 
 def dataset_statistics(
-    root: str | os.PathLike[str], *, image_size: int | None = None, progress: bool = False
+    dataset: str | os.PathLike[str] | LabelledImages,
+    *,
+    image_size: int | None = None,
+    progress: bool = False,
 ) -> list[Statistics]:
     """Read all images of a data set, and return their statistics.
 
     Args:
-        root: folder with one folder a class, or with one folder a split (train, val, held_back,
-            test, unseen) and nothing else.
+        dataset: folder with one folder a class, or with one folder a split (train, val, held_back,
+            test, unseen) of such folders; or the images of `read_folder`.
         image_size: compute mean and standard deviation from each image as a square of this side, as
             a network sees it. By default, from the image's own pixels, so large images count more.
         progress: whether to show a progress bar on standard error, if that is a terminal.
@@ -141,28 +139,24 @@ def dataset_statistics(
     Raises:
         InputError: there are no images.
     """
-    root = Path(root)
-    splits: Sequence[str | None] = (split_folders(root) if root.is_dir() else []) or [None]
+    data = dataset if isinstance(dataset, LabelledImages) else read_folder(dataset)
+    parts: dict[str | None, LabelledImages] = {None: data}
+    if data.splits is not None:
+        names = ordered_splits(set(data.splits.tolist()))
+        parts = {name: data.select(data.splits == name) for name in names}
     found: list[Statistics] = []
-    images: list[tuple[Statistics, Path, str]] = []
-    for split in splits:
-        listing = find_images(root / split if split else root)
-        counts = np.bincount(listing.labels, minlength=len(listing.classes)).tolist()
-        statistics = Statistics(
-            split,
-            dict(zip(listing.classes, counts, strict=True)),
-            num_outside=listing.num_outside,
-            num_unlistable=listing.num_unlistable,
-        )
-        found.append(statistics)
-        images += [(statistics, listing.root, path) for path in listing.paths]
+    images: list[tuple[Statistics, str]] = []
+    for split, part in parts.items():
+        sizes = zip(part.items.names, part.items.sizes().tolist(), strict=True)
+        found.append(Statistics(split, {name: size for name, size in sizes if size}))
+        images += [(found[-1], path) for path in part.paths]
     measured = read_with_threads(
         partial(_measure_image, image_size=image_size),
-        (root / path for _, root, path in images),
+        (data.root / path for _, path in images),
         len(images),
         progress=progress,
     )
-    for (statistics, _, path), each in zip(images, measured, strict=True):
+    for (statistics, path), each in zip(images, measured, strict=True):
         statistics.add(path, each)
     return found
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.datasets import class_folders
+from deep_ranking.datasets import LabelledImages, read_folder, take_split
+from deep_ranking.datasets.splits import TO_CALIBRATE
 from deep_ranking.files import InputError
 from deep_ranking.files.html import paragraph, table
 from deep_ranking.files.words import counted
@@ -57,7 +58,7 @@ class CalibrationResult:
 
 def calibrate(
     model: "keras.Model | str | os.PathLike[str]",
-    dataset: str | os.PathLike[str],
+    dataset: str | os.PathLike[str] | LabelledImages,
     *,
     num_pairs: int = 20_000,
     seed: int = 0,
@@ -67,7 +68,7 @@ def calibrate(
     Args:
         model: model file, which the calibration is stored in; or a model, whose attribute
             `calibration` it becomes.
-        dataset: folder with one folder for each class.
+        dataset: folder with one folder for each class; or the images of `read_folder`.
         num_pairs: at most so many pairs of each kind, same and different.
         seed: seed of the draw of pairs.
 
@@ -80,11 +81,13 @@ def calibrate(
         InputError: a file or an image cannot be read, there are too few pairs, or the model file
             cannot be written.
     """
-    data = class_folders(dataset)
+    if not isinstance(dataset, LabelledImages):
+        dataset = take_split(read_folder(dataset), TO_CALIBRATE)
+    data = dataset
     try:
         pairs = sample_pairs(data.items.codes, num_pairs, seed=seed)
     except ValueError as error:
-        raise InputError(f"{dataset}: {error}") from None
+        raise InputError(f"{data.root}: {error}") from None
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.model.file import opened_model, store_calibration
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 NUM_BROKEN_SHOWN = 10
+MOST_NAMES = 5  # in a line
 UNITS_OF_TIME = ((86_400 * 365.25, "year"), (86_400, "day"), (3600, "hour"), (60, "minute"))
 UNITS_OF_SIZE = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -57,3 +58,9 @@ def broken_lines(
         yield f"{indent}{path}: {problem}"
     if len(broken) > NUM_BROKEN_SHOWN:
         yield f"{indent}and {len(broken) - NUM_BROKEN_SHOWN:,} more{more}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others: "a, b, c, d, e and 2 more"."""
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more

@@ -8,28 +8,22 @@ from deep_ranking.images.decoding import (
     open_image,
     read_file,
 )
-from deep_ranking.images.finding import (
-    ImageListing,
-    class_of,
-    find_images,
-    is_image_name,
-    list_images,
-    resolve_image_paths,
-)
+from deep_ranking.images.finding import ImageListing, find_images, resolve_image_paths
+from deep_ranking.images.formats import is_image_name
+from deep_ranking.images.left_out import LeftOut
 from deep_ranking.images.orientation import upright_size
 from deep_ranking.images.reading import PLAIN, View, read_image, read_with_threads, resample
 
 __all__ = [
     "PLAIN",
     "ImageListing",
+    "LeftOut",
     "View",
-    "class_of",
     "decode_bytes",
     "decode_image",
     "find_images",
     "fitting_size",
     "is_image_name",
-    "list_images",
     "open_header",
     "open_image",
     "read_file",

@@ -1,37 +1,30 @@
-"""Find the images of a folder tree, sorted, and their classes, which are folders."""
+"""Find the images of a folder tree, sorted, and count all that is left out."""
 
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Int32Array
-
-# The blog's five, and others that are common. Compared in lower case.
-IMAGE_EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".bmp", ".png", ".ppm", ".gif", ".tif", ".tiff", ".webp")
+from deep_ranking.files import InputError, open_regular
+from deep_ranking.images.formats import (
+    SIGNATURE_BYTES,
+    format_of_bytes,
+    format_of_name,
+    missing_extra,
 )
+from deep_ranking.images.left_out import SYSTEM_FILES, LeftOut, is_system_folder
 
 
 @dataclass(frozen=True)
 class ImageListing:
-    """The images of a folder tree, class by class, in sorted order.
+    """The images of a folder tree, sorted by their first folder, then by path.
 
     Attributes:
         root: the folder that was listed.
-        paths: image paths relative to `root`, with "/" between folders; those of one class are next
-            to each other.
-        labels: int32 (images,), not decreasing, indices into `classes`.
-        classes: names of the folders directly below `root` that hold images, sorted.
-        num_unlistable: files left out because a line break in their path would break a text file.
-        num_outside: images left out because they are directly in `root`, and so in no class.
-        num_seen_again: links left out because their folder, of the same class or `root`, was listed
-            already.
+        paths: image paths relative to `root`, with "/" between folders.
+        left_out: what was left out.
 
     Example:
         >>> find_images("photos").files()[0]
@@ -40,86 +33,147 @@ class ImageListing:
 
     root: Path
     paths: list[str]
-    labels: Int32Array
-    classes: list[str]
-    num_unlistable: int = 0
-    num_outside: int = 0
-    num_seen_again: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def files(self) -> list[str]:
         """Return the paths with `root` before them."""
         return [str(self.root / path) for path in self.paths]
 
 
-def find_images(root: str | os.PathLike[str]) -> ImageListing:
-    """List the images below each folder of `root`, by name alone: no image is opened.
+def find_images(root: str | os.PathLike[str], *, by_content: bool = False) -> ImageListing:
+    """List all images below a folder, and those directly in it.
 
-    A class is a folder directly below `root`; its images may be in folders of its own. Hidden files
-    and folders are skipped. Links are followed, but no folder is entered twice, so that a cycle of
-    links ends.
+    Hidden files and folders are left out, and folders of systems, such as recycle bins. Links are
+    followed, but within one folder of `root` no folder is entered twice, so that a cycle of links
+    ends. Images of a format whose reader is not installed are left out.
 
     Args:
-        root: folder with one folder a class.
+        root: the folder.
+        by_content: open files whose extension is no image's, and take those whose first bytes are.
+            Otherwise names alone decide, and no file is opened.
 
     Returns:
         An `ImageListing`; the same tree gives the same listing on every machine.
 
     Example:
-        >>> find_images("photos").classes
-        ['cat', 'dog', 'owl']
+        >>> find_images("photos").paths[:2]
+        ['cat/0.png', 'cat/1.png']
 
     Raises:
-        InputError: `root` is not a folder, or none of its folders holds an image.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected a folder with one folder a class")
-    paths: list[str] = []
-    labels: list[int] = []
-    classes: list[str] = []
-    num_unlistable = num_seen_again = 0
-    files, folders = _scan(root)
-    num_outside = sum(map(is_image_name, files))
-    for name in folders:
-        visits = Counter([_identity(root)])  # a class that links to the root must not hold all
-        found, num_left_out = _listable(f"{name}/{path}" for path in _walk(root / name, visits))
-        num_seen_again += visits.total() - len(visits)
-        num_unlistable += num_left_out
-        if found:
-            labels.extend([len(classes)] * len(found))
-            paths.extend(found)
-            classes.append(name)
-    if not classes:
-        where = "only directly in it" if num_outside else "none below it"
-        raise InputError(
-            f"{root}: no classes: expected one folder of images a class, found images {where}"
-        )
-    codes, left_out = np.array(labels, np.int32), (num_unlistable, num_outside, num_seen_again)
-    return ImageListing(root, paths, codes, classes, *left_out)
-
-
-def list_images(root: str | os.PathLike[str]) -> tuple[list[str], int]:
-    """List all images of a folder tree, including those directly in it; no image is opened.
-
-    Hidden files and folders and links are treated as by `find_images`.
-
-    Args:
-        root: the folder.
-
-    Returns:
-        Sorted paths relative to `root`, and how many were left out for a line break in their path.
-
-    Raises:
-        InputError: `root` is not a folder, or holds no image.
+        InputError: `root` is not a folder, may not be read, or holds no image.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected a folder of images")
-    paths, num_unlistable = _listable(_walk(root, Counter()))
+    walk = _Walk(root, by_content=by_content)
+    try:
+        paths = walk.images()
+    except PermissionError:
+        raise InputError(f"{root}: may not be read; check the folder's permissions") from None
+    left_out = walk.left_out()
     if not paths:
-        endings = ", ".join(sorted(IMAGE_EXTENSIONS))
-        raise InputError(f"{root}: no image in it; looked for files that end in {endings}")
-    return paths, num_unlistable
+        notes = " ".join(left_out.notes())
+        raise InputError(f"{root}: no image in it" + (f". {notes}" if notes else ""))
+    return ImageListing(root, paths, left_out)
+
+
+class _Walk:
+    """One walk through a folder tree."""
+
+    def __init__(self, root: Path, *, by_content: bool) -> None:
+        self._root = root
+        self._by_content = by_content
+        self._others: Counter[str] = Counter()
+        self._without_reader: Counter[str] = Counter()
+        self._system_folders: Counter[str] = Counter()
+        self._num_hidden = self._num_unlistable = self._num_seen_again = 0
+        self._unreadable: list[str] = []
+        self._empty: list[str] = []
+
+    def images(self) -> list[str]:
+        """Return the images, sorted by their first folder, then by path.
+
+        Raises:
+            PermissionError: the root may not be read.
+        """
+        files, folders = self._scan(self._root)
+        paths = sorted(filter(self._is_listed, files))
+        for name in folders:
+            # A folder that links to the root must not hold all.
+            visits = Counter([_identity(self._root)])
+            paths += sorted(self._below(name, visits))
+            self._num_seen_again += visits.total() - len(visits)
+        return paths
+
+    def left_out(self) -> LeftOut:
+        """Return what the walk left out."""
+        return LeftOut(
+            self._others,
+            self._without_reader,
+            self._system_folders,
+            self._num_hidden,
+            self._num_unlistable,
+            self._num_seen_again,
+            tuple(self._unreadable),
+            tuple(self._empty),
+        )
+
+    def _below(self, folder: str, visits: Counter[tuple[int, int]]) -> list[str]:
+        """Return all images below a folder; `visits` counts how often a folder is met."""
+        try:
+            identity = _identity(self._root / folder)
+            visits[identity] += 1
+            if visits[identity] > 1:
+                return []
+            files, folders = self._scan(self._root / folder)
+        except OSError:
+            self._unreadable.append(folder)
+            return []
+        num_unread, num_empty = self._num_unread, len(self._empty)
+        images = [path for name in files if self._is_listed(path := f"{folder}/{name}")]
+        for name in folders:
+            images += self._below(f"{folder}/{name}", visits)
+        if not images and self._num_unread == num_unread:
+            self._empty[num_empty:] = [folder]  # stands for the empty folders in it
+        return images
+
+    @property
+    def _num_unread(self) -> int:
+        """Number of things so far that may be, or hold, images that cannot be listed."""
+        return self._without_reader.total() + self._num_unlistable + len(self._unreadable)
+
+    def _scan(self, folder: Path) -> tuple[list[str], list[str]]:
+        """Return the names of the files and of the folders that count, sorted."""
+        files: list[str] = []
+        folders: list[str] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    self._num_hidden += 1
+                elif not _is_folder(entry):
+                    files.append(entry.name)
+                elif is_system_folder(entry.name):
+                    self._system_folders[entry.name] += 1
+                else:
+                    folders.append(entry.name)
+        return sorted(files), sorted(folders)
+
+    def _is_listed(self, path: str) -> bool:
+        """Return whether a file is an image that can be listed; if not, count it."""
+        format_name = format_of_name(path)
+        if format_name is None and self._by_content:
+            format_name = _format_by_content(self._root / path)
+        if format_name is None:
+            name = path.rpartition("/")[2].lower()
+            kind = name if name in SYSTEM_FILES else os.path.splitext(name)[1]
+            self._others[kind] += 1
+        elif missing_extra(format_name) is not None:
+            self._without_reader[format_name] += 1
+        elif "\n" in path or "\r" in path:
+            self._num_unlistable += 1
+        else:
+            return True
+        return False
 
 
 def resolve_image_paths(
@@ -148,32 +202,13 @@ def resolve_image_paths(
     raise InputError(f"{file}:1: image {paths[0]} not found in any of: {tried}; {hint}")
 
 
-def class_of(path: str) -> str:
-    """Return the class of an image by its path relative to the root: its first folder, or ""."""
-    return path.split("/", 1)[0] if "/" in path else ""
-
-
-def _listable(paths: Iterable[str]) -> tuple[list[str], int]:
-    """Return the images without a line break in their path, sorted, and how many have one."""
-    images = [path for path in paths if is_image_name(path)]
-    listable = sorted(path for path in images if "\n" not in path and "\r" not in path)
-    return listable, len(images) - len(listable)
-
-
-def is_image_name(path: str) -> bool:
-    """Return whether a file's extension, in any letter case, is one of `IMAGE_EXTENSIONS`."""
-    return os.path.splitext(path)[1].lower() in IMAGE_EXTENSIONS
-
-
-def _scan(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the files and of the folders in `folder`, sorted, without hidden ones."""
-    files: list[str] = []
-    folders: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.startswith("."):
-                (folders if _is_folder(entry) else files).append(entry.name)
-    return sorted(files), sorted(folders)
+def _format_by_content(file: Path) -> str | None:
+    """Return the format that a file's first bytes say; None for no image, or no regular file."""
+    try:
+        with open_regular(file) as handle:
+            return format_of_bytes(handle.read(SIGNATURE_BYTES))
+    except (OSError, ValueError):
+        return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -188,16 +223,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
-
-
-def _walk(folder: Path, visits: Counter[tuple[int, int]]) -> Iterator[str]:
-    """Yield all files below `folder`, relative to it; `visits` counts how often a folder is met."""
-    identity = _identity(folder)
-    visits[identity] += 1
-    if visits[identity] > 1:
-        return
-    files, folders = _scan(folder)
-    yield from files
-    for name in folders:
-        for path in _walk(folder / name, visits):
-            yield f"{name}/{path}"

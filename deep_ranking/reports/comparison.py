@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from deep_ranking.config import DEFAULT_GAP
 from deep_ranking.files import InputError
 from deep_ranking.files.html import paragraph
-from deep_ranking.images import list_images, read_image
+from deep_ranking.images import find_images, read_image
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import METRICS, cosine_at, row_distances
 from deep_ranking.model.calibration import Calibration, probability_of_same
@@ -208,7 +208,7 @@ def _images(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
     images: list[str] = []
     for path in map(Path, [given] if isinstance(given, str | os.PathLike) else given):
         if path.is_dir():
-            images += [str(path / name) for name in list_images(path)[0]]
+            images += find_images(path).files()
         else:
             read_image(path, SMALL)  # raises the error of a broken image
             images.append(str(path))

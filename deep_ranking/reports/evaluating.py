@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deep_ranking.datasets import LabelledImages, read_folder, take_split
+from deep_ranking.datasets.splits import TO_JUDGE
+from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.html import paragraph, table
-from deep_ranking.files.words import counted
-from deep_ranking.images import find_images
+from deep_ranking.files.words import counted, listed
 from deep_ranking.images.hand_made_features import BASELINES, baseline_features
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import Interval, bootstrap_interval
@@ -180,9 +182,9 @@ class TripletEvaluation:
 
 def evaluate(
     model: "keras.Model | str | os.PathLike[str]",
-    dataset: str | os.PathLike[str],
+    dataset: str | os.PathLike[str] | LabelledImages,
     *,
-    gallery: str | os.PathLike[str] | None = None,
+    gallery: str | os.PathLike[str] | LabelledImages | None = None,
     baselines: bool = False,
     weights: str | None = "imagenet",
     seed: int = 0,
@@ -191,9 +193,10 @@ def evaluate(
 
     Args:
         model: model file, or a model from `build_network` or `load_model`.
-        dataset: folder with one folder for each class; each image is a query.
-        gallery: folder of the images to search, in the same way; None searches the queries, each
-            for the others.
+        dataset: folder with one folder for each class, or the images of `read_folder`; each image
+            is a query.
+        gallery: the images to search, in the same way; None searches the queries, each for the
+            others.
         baselines: evaluate features without training as well.
         weights: of the untrained backbones, as in `NetworkConfig.weights`.
         seed: decides the triplets and the bootstrap samples.
@@ -206,10 +209,14 @@ def evaluate(
     Raises:
         InputError: a file or an image cannot be read, or the images are of a single class.
     """
-    folders = [dataset] if gallery is None else [dataset, gallery]
-    listings = [find_images(folder) for folder in folders]
-    paths = [listing.files() for listing in listings]
-    labels = [np.array(listing.classes)[listing.labels] for listing in listings]
+    given = [dataset] if gallery is None else [dataset, gallery]
+    images = [
+        each if isinstance(each, LabelledImages) else take_split(read_folder(each), TO_JUDGE)
+        for each in given
+    ]
+    paths = [each.files() for each in images]
+    labels = [each.classes_of_images() for each in images]
+    _check_shared_classes(images)
     draw_triplets(*labels)  # refuses a single class before the long work
     from deep_ranking.model.file import opened_model
 
@@ -218,8 +225,8 @@ def evaluate(
     for name, embed in _embedders(network, weights, baselines=baselines).items():
         with ExitStack() as held:
             sets = [
-                EmbeddedImages(images, of, held.enter_context(embed(images)))
-                for images, of in zip(paths, labels, strict=True)
+                EmbeddedImages(files, of, held.enter_context(embed(files)))
+                for files, of in zip(paths, labels, strict=True)
             ]
             methods[name] = evaluate_embeddings(*sets, seed=seed)
     gain = None
@@ -267,6 +274,20 @@ def evaluate_on_triplets(
         images = EmbeddedImages(paths, np.full(len(paths), ""), embeddings)
         precision, score = evaluate_triplets(images, given.rows, seed=seed)
     return TripletEvaluation(len(given), len(paths), precision, score)
+
+
+def _check_shared_classes(images: list[LabelledImages]) -> None:
+    """Refuse queries and a gallery without a class in common, and name some of each."""
+    names = [np.array(each.items.names)[each.items.sizes() > 0].tolist() for each in images]
+    if set.intersection(*map(set, names)):
+        return
+    queries, gallery = (
+        f"{each.root} has {listed(of)}" for each, of in zip(images, names, strict=True)
+    )
+    raise InputError(
+        f"queries and gallery have no class in common: {queries}; {gallery}; --label says which "
+        "folder is the class"
+    )
 
 
 def _extreme_queries(

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from deep_ranking.datasets import class_folders
+from deep_ranking.datasets import LabelledImages, read_folder, take_split
+from deep_ranking.datasets.splits import TO_JUDGE
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted
 from deep_ranking.images.thumbnails import image_rows
@@ -77,7 +76,7 @@ class Report:
 
 def report(
     model: "keras.Model | str | os.PathLike[str]",
-    dataset: str | os.PathLike[str],
+    dataset: str | os.PathLike[str] | LabelledImages,
     output: str | os.PathLike[str],
     *,
     history: str | os.PathLike[str] | None = None,
@@ -88,7 +87,8 @@ def report(
 
     Args:
         model: model file, or a model from `build_network` or `load_model`.
-        dataset: folder with one folder for each class; best with classes not trained on.
+        dataset: folder with one folder for each class, or the images of `read_folder`; best with
+            classes not trained on.
         output: file to write, such as report.html.
         history: history.csv of the training run; None for the one beside the model file, if any.
         title: heading; None for the names of model and data set.
@@ -102,8 +102,10 @@ def report(
         InputError: a file or an image cannot be read, the images are of a single class, or the
             page cannot be written.
     """
-    data = class_folders(dataset)
-    paths, labels = data.files(), np.array(data.items.names)[data.items.codes]
+    if not isinstance(dataset, LabelledImages):
+        dataset = take_split(read_folder(dataset), TO_JUDGE)
+    data = dataset
+    paths, labels = data.files(), data.classes_of_images()
     name = "the model"
     if isinstance(model, str | os.PathLike):
         name, beside = Path(model).name, Path(model).with_suffix(".run") / "history.csv"
@@ -119,7 +121,7 @@ def report(
             output,
             evaluate_embeddings(images, seed=seed),
             images,
-            title=title or f"{name} on {dataset}",
+            title=title or f"{name} on {data.root}",
             history=rows,
             seed=seed,
         )

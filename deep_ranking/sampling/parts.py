@@ -13,6 +13,7 @@ from deep_ranking.datasets import (
     relative_prefix,
     split_classes,
 )
+from deep_ranking.datasets.splits import split_kind
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int32Array
 from deep_ranking.files.progress_bar import progress_bar
@@ -21,7 +22,7 @@ from deep_ranking.sampling.strategy import Strategy
 from deep_ranking.sampling.triplet_file import write_triplets
 
 TRAIN, VALIDATION, TEST = PARTS = ("train", "validation", "test")
-STEMS = {TRAIN: "triplets", "val": "validation_triplets"}
+STEMS = {"train": "triplets", "val": "validation_triplets"}  # of kinds of splits
 
 
 def hold_back_validation(
@@ -103,7 +104,7 @@ def triplet_parts(
                 "split: the images have no splits; give shares, such as 0.8 0.1 0.1, or a "
                 "--partition"
             )
-        return {STEMS[TRAIN]: data}
+        return {STEMS["train"]: data}
     there = [name for name in dict.fromkeys(data.splits.tolist()) if name]
     for name in there if names is None else names:
         if name not in there:
@@ -112,7 +113,9 @@ def triplet_parts(
             raise InputError(f"split {name}: a slash cannot be part of a file's name")
     by_stem: dict[str, str] = {}
     for name in there if names is None else names:
-        stem = STEMS.get(name, f"{name}_triplets")
+        kind = split_kind(name) or ""
+        alone = sum(split_kind(other) == kind for other in there) == 1
+        stem = STEMS.get(kind if alone else name, f"{name}_triplets")
         if by_stem.setdefault(stem, name) != name:
             raise InputError(
                 f"split: {by_stem[stem]} and {name} would both be written to {stem}.txt; rename "
@@ -144,10 +147,16 @@ def split_parts(
     Raises:
         InputError: the images cannot be split in this way.
     """
+    shares = shares_in(split)
+    if data.splits is not None and (validation_share or shares is not None):
+        there = ", ".join(name for name in dict.fromkeys(data.splits.tolist()) if name)
+        raise InputError(
+            f"the images are split already: {there}; take some of these by --split NAME, or read "
+            "the folders as classes by --no-splits"
+        )
     if validation_share:
         data = hold_back_validation(data, validation_share, seed, by=by)
         return triplet_parts(data, [VALIDATION, TRAIN]), data
-    shares = shares_in(split)
     if shares is not None:
         data = split_by_shares(data, shares, seed, by=by, keep_together=keep_together)
         return triplet_parts(data, PARTS[: len(shares)]), data

@@ -12,8 +12,7 @@ import numpy as np
 from deep_ranking.config import IN_CLASS, SamplingConfig
 from deep_ranking.datasets import (
     LabelledImages,
-    class_folders,
-    nested_folders,
+    read_folder,
     relative_prefix,
     write_classes,
 )
@@ -40,7 +39,7 @@ class SampledTriplets:
 
     Example:
         >>> sample("photos", "few", SamplingConfig(num_pos_images=1, num_neg_images=1))
-        12 images in 3 classes.
+        12 images, 3 classes (the first folder).
         12 triplets in few/triplets.txt.
     """
 
@@ -86,8 +85,8 @@ def sample(
 
     Args:
         dataset: folder with one folder for each class (category/.../item, if the strategy is
-            in-class or relevance); or the images of `read_classes`, `read_partition` or
-            `read_positive_pairs`.
+            in-class or relevance); or the images of `read_folder`, `read_classes`,
+            `read_partition` or `read_positive_pairs`.
         output_directory: folder for triplets.txt; made if missing.
         config: which triplets, and how many; None for the usual settings.
         split: as for `split_parts`: shares for train, validation and test, or names of splits. Each
@@ -121,8 +120,7 @@ def sample(
             progress(line)
 
     if not isinstance(dataset, LabelledImages):
-        nested = config.has_nested_folders
-        dataset = nested_folders(dataset) if nested else class_folders(dataset)
+        dataset = read_folder(dataset, level=config.category_level(None))
     output_dir = make_folder(output_directory)
     for line in _description(dataset, config):
         say(line)
@@ -176,12 +174,7 @@ def sample(
 
 def _description(data: LabelledImages, config: SamplingConfig) -> Iterator[str]:
     """Yield the numbers of images and classes, and which of them cannot be queries."""
-    images, num_items = counted(len(data), "image"), data.items.num_names
-    if data.categories is None:
-        yield f"{images} in {counted(num_items, 'class')}."
-    else:
-        categories = counted(data.categories.num_names, "category")
-        yield f"{images} of {counted(num_items, 'item')} in {categories}."
+    yield from data.describe()
     if data.pairs is not None:
         yield f"{counted(len(data.pairs), 'pair')} of query and positive."
     elif singles := int((data.items.sizes() == 1).sum()):
@@ -195,4 +188,3 @@ def _description(data: LabelledImages, config: SamplingConfig) -> Iterator[str]:
             verb, whose = ("has", "its") if alone == 1 else ("have", "their")
             images = f"none of {whose} images is a query"
             yield f"{counted(alone, 'category')} {verb} one item only: {images}."
-    yield from data.notes

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deep_ranking.config import FolderConfig
 from deep_ranking.files import InputError
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted
@@ -88,6 +89,7 @@ def index_images(
     target_recall: float | None = None,
     dtype: str | None = None,
     shard: tuple[int, int] | None = None,
+    folders: FolderConfig | None = None,
     checksum: bool = False,
     when_synced: Callable[[SyncReport], None] | None = None,
 ) -> IndexReport:
@@ -104,6 +106,8 @@ def index_images(
         target_recall: share of the 20 nearest images that a search must find, instead of `probes`.
         dtype: type of the embeddings on disk, "float32" or "float16".
         shard: (i, n) to embed only the i-th of n parts of the images, from 1.
+        folders: what the classes of the images are; None for what they were, the first folder at
+            first.
         checksum: read every file again instead of trusting its size and modification time.
         when_synced: called with the `SyncReport` before the index is updated.
 
@@ -122,7 +126,9 @@ def index_images(
         "images": None if images is None else Path(images),
     }
     wanted = index_settings(index) if isinstance(index, str) else index
-    with writable_collection(folder, dtype=dtype, shard=shard, **given) as collection:
+    with writable_collection(
+        folder, dtype=dtype, shard=shard, folders=folders, **given
+    ) as collection:
         synced = sync(collection, lambda: _load(collection.model), checksum=checksum)
         if when_synced is not None:
             when_synced(synced)
@@ -148,6 +154,7 @@ def writable_collection(
     images: Path | None = None,
     dtype: str | None = None,
     shard: tuple[int, int] | None = None,
+    folders: FolderConfig | None = None,
 ) -> Iterator[Collection]:
     """Open a collection as its only writer; make it if it does not exist.
 
@@ -158,6 +165,7 @@ def writable_collection(
             where the images are now.
         dtype: type of the embeddings on disk, one of `DTYPES`; None for the first of these.
         shard: (i, n) to embed only the i-th of n parts of the images, from 1.
+        folders: what the classes of the images are; None for what they were.
 
     Yields:
         The collection.
@@ -185,6 +193,10 @@ def writable_collection(
                 collection.take_calibration(model)
             if images is not None and str(images.absolute()) != collection.settings.root:
                 collection.change(root=str(images.absolute()))
+            if folders is not None and (given := _as_settings(folders)) != _as_settings(
+                collection.settings.folder_config()
+            ):
+                collection.change(folders=given)
         elif model is None or header is None or images is None:
             raise InputError(f"{folder}: no index here; give --model and --images to make one")
         else:
@@ -196,9 +208,22 @@ def writable_collection(
                 batch_size=fitting_batch_size(header.network.seen_size),
                 root=str(images.absolute()),
                 shard=shard,
+                folders=_as_settings(folders or FolderConfig()),
             )
             collection = Collection.make(folder, settings, model)
         yield collection
+
+
+def _as_settings(folders: FolderConfig) -> dict[str, Any]:
+    """Return settings that differ from the defaults, as JSON can hold them."""
+    values = {each.name: getattr(folders, each.name) for each in fields(FolderConfig)}
+    if folders.classes is not None:
+        values["classes"] = str(folders.classes.absolute())
+    return {
+        name: value
+        for name, value in values.items()
+        if value not in (None, False) or (name == "splits" and value is False)
+    }
 
 
 def update_index(

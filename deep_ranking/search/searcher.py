@@ -11,7 +11,7 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
-from deep_ranking.images import list_images, read_image
+from deep_ranking.images import find_images, read_image
 from deep_ranking.metrics import pair_distances
 from deep_ranking.model.calibration import probability_of_same
 from deep_ranking.search.collection import Collection, GalleryImage
@@ -173,7 +173,7 @@ def list_queries(images: PathOrPaths) -> dict[str, bool]:
     queries: dict[str, bool] = {}
     for each in map(Path, given):
         if each.is_dir():
-            queries |= {str(each / path): True for path in list_images(each)[0]}
+            queries |= dict.fromkeys(find_images(each).files(), True)
         elif each.exists():
             queries[str(each)] = False
         else:

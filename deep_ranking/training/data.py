@@ -1,18 +1,16 @@
 """TrainConfig -> the training data of a run: which images or triplets, and in which batches."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from deep_ranking.config import HARD, TrainConfig
-from deep_ranking.datasets import (
-    LabelledImages,
-    class_folders,
-    hold_back_classes,
-    limit_classes,
-    nested_folders,
-)
+from deep_ranking.datasets import LabelledImages, hold_back_classes, limit_classes, take_split
+from deep_ranking.datasets.splits import TO_TRAIN, TO_VALIDATE, VAL, split_kind
+from deep_ranking.files.words import counted
 from deep_ranking.sampling import ClassBatches, open_strategy
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import ClassSource, EpochTriplets, FileTriplets, TripletSource
@@ -20,8 +18,75 @@ from deep_ranking.training.batches.epoch_triplets import DrawnTriplets
 from deep_ranking.training.hard_triplets import HardTriplets
 
 
-def image_source(config: TrainConfig) -> TripletSource | ClassSource:
+@dataclass(frozen=True)
+class RunImages:
+    """The labelled images of a run.
+
+    Attributes:
+        trained: the images to train on; None if a triplet file names them.
+        validated: labelled images to validate on; None for none, or for triplets.
+        validation_split: the split that is validated on, if it is one of `dataset`.
+        lines: what was read, in words.
+    """
+
+    trained: LabelledImages | None = None
+    validated: LabelledImages | None = None
+    validation_split: str | None = None
+    lines: Sequence[str] = ()
+
+
+def read_run_images(config: TrainConfig) -> RunImages:
+    """Read the images that a run trains and validates on, with their classes and categories.
+
+    Raises:
+        InputError: there are no images, or too few classes to hold some back.
+    """
+    trained, validated, split, lines = None, None, None, []
+    if config.reads_folders:
+        assert config.dataset is not None  # the config checks it
+        data = config.read(config.dataset, level=config.sampling.category_level(config.level))
+        lines += data.describe()
+        trained = take_split(data, TO_TRAIN, config.split)
+        lines += trained.notes[len(data.notes) :]
+        if (split := _validation_split(config, data)) is not None:
+            validated = take_split(data, (), split)
+            lines.append(
+                f"Validation: split {split}, {counted(len(validated), 'image')}, "
+                f"{counted(validated.items.num_names, 'class')}."
+            )
+        if config.validation_share is not None:
+            # Always seed 0: runs that are compared hold back the same classes.
+            classes = trained.items if trained.categories is None else trained.categories
+            held = hold_back_classes(classes.codes, config.validation_share, seed=0)
+            trained, validated = trained.select(~held), trained.select(held)
+        num_images = len(trained)
+        trained = limit_classes(trained, most=config.max_images_per_class)
+        if len(trained) < num_images:
+            lines.append(
+                f"{len(trained):,} of {counted(num_images, 'image')} used: at most "
+                f"{config.max_images_per_class} of each class (--max_images_per_class)."
+            )
+    if config.validation_dataset is not None:
+        validated = config.read(config.validation_dataset, with_class_file=False)
+        lines += [f"{config.validation_dataset}: {line}" for line in validated.describe()]
+        validated = take_split(validated, TO_VALIDATE)
+    return RunImages(trained, validated, split, lines)
+
+
+def _validation_split(config: TrainConfig, data: LabelledImages) -> str | None:
+    """Return the split to validate on: the one that is named, or `val` if nothing else is given."""
+    if config.validation_split is not None or data.splits is None or config.validates:
+        return config.validation_split
+    names = sorted(set(data.splits.tolist()) - {config.split})
+    return next((name for name in names if split_kind(name) == VAL), None)
+
+
+def image_source(config: TrainConfig, images: RunImages) -> TripletSource | ClassSource:
     """Return the batches of images that a run trains on, checked.
+
+    Args:
+        config: the run's settings.
+        images: as `read_run_images` returns them.
 
     Raises:
         InputError: the data cannot be used.
@@ -35,12 +100,13 @@ def image_source(config: TrainConfig) -> TripletSource | ClassSource:
         "save_dir": config.save_augmented,
     }
     if config.batches == "triplets":
-        triplets = epoch_triplets(config)
+        triplets = epoch_triplets(config, images)
         return TripletSource(
             triplets, batch_size=config.batch_size, shuffle=config.shuffle, **options
         )
-    data = training_images(config)
-    _, labels = np.unique(np.array(data.items.names)[data.items.codes], return_inverse=True)
+    data = images.trained
+    assert data is not None  # the config checks that it reads folders
+    _, labels = np.unique(data.classes_of_images(), return_inverse=True)
     batches = ClassBatches(
         labels,
         batch_size=config.batch_size,
@@ -50,15 +116,19 @@ def image_source(config: TrainConfig) -> TripletSource | ClassSource:
     return ClassSource(data.files(), labels, batches=batches, **options)
 
 
-def epoch_triplets(config: TrainConfig) -> EpochTriplets:
+def epoch_triplets(config: TrainConfig, images: RunImages) -> EpochTriplets:
     """Return the triplets that a run trains on, checked; relevance is computed here if needed.
+
+    Args:
+        config: the run's settings.
+        images: as `read_run_images` returns them.
 
     Raises:
         InputError: the file or the folders cannot be used.
     """
-    if not config.draws_triplets:
+    data = images.trained
+    if data is None:
         return FileTriplets(read_triplets(config.triplet_file), config.dataset)
-    data = training_images(config)
     if config.sampling.strategy == HARD:
         return HardTriplets(config, data)
     opened = ExitStack()
@@ -77,36 +147,3 @@ def epoch_triplets(config: TrainConfig) -> EpochTriplets:
         repeats=config.resample_every or 1,
         opened=opened,
     )
-
-
-def training_images(config: TrainConfig) -> LabelledImages:
-    """Return the images that a run trains on, with their items and categories.
-
-    Raises:
-        InputError: there are no images, or too few classes to hold some back.
-    """
-    return limit_classes(_split(config)[0], most=config.max_images_per_class)
-
-
-def held_back_images(config: TrainConfig) -> LabelledImages:
-    """Return the images of the classes that a run holds back, by its `validation_share`.
-
-    Raises:
-        InputError: as `training_images`.
-    """
-    return _split(config)[1]
-
-
-def _split(config: TrainConfig) -> tuple[LabelledImages, LabelledImages]:
-    """Return images to train on, and images of held back classes (categories, if there are any)."""
-    assert config.dataset is not None  # the config checks it
-    if config.sampling.has_nested_folders:
-        data = nested_folders(config.dataset, config.level or 1)
-    else:
-        data = class_folders(config.dataset)
-    held = np.zeros(len(data), bool)
-    if config.validation_share is not None:
-        # Always seed 0: runs that are compared hold back the same classes.
-        classes = data.items if data.categories is None else data.categories
-        held = hold_back_classes(classes.codes, config.validation_share, seed=0)
-    return data.select(~held), data.select(held)

@@ -29,7 +29,7 @@ from deep_ranking.model.keras_settings import default_settings
 from deep_ranking.model.mixed_precision import FULL, set_precision
 from deep_ranking.training.batches import ClassSource, FeatureSource
 from deep_ranking.training.checkpoint import save_checkpoint
-from deep_ranking.training.data import image_source
+from deep_ranking.training.data import image_source, read_run_images
 from deep_ranking.training.devices import Devices
 from deep_ranking.training.diagnosis import TrainingDiagnosis, diagnose_training, not_finite
 from deep_ranking.training.early_stopping import EarlyStopping
@@ -108,12 +108,14 @@ class TrainingRun:
     validation_features: CachedFeatures | None = None
 
     def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
-        self.config = config
+        images = read_run_images(config)
+        self.config = config = dataclasses.replace(config, validation_split=images.validation_split)
         self.folder = config.run_dir
         self.checkpoint = self.folder / CHECKPOINT
         self.resumed = is_resumed(config, resume=resume, overwrite=overwrite)
-        self.images = self.source = image_source(config)
-        self.validation = make_validation(config)
+        self._lines = images.lines
+        self.images = self.source = image_source(config, images)
+        self.validation = make_validation(config, images)
         self.tensorboard = TensorBoardWriter(config, self.images, self.validation)
         if self.resumed:
             self.state = RunState.read(self.checkpoint, config)
@@ -143,6 +145,8 @@ class TrainingRun:
             make_folder(self.folder)
         with atomic_path(self.folder / SETTINGS) as temporary:
             temporary.write_text(config.to_json(), encoding="utf-8")
+        for line in self._lines:
+            print(line)
         print(
             f"{self.source.description}, {self.source.num_batches:,} batches an epoch; "
             f"{self.trainer.description()}."

@@ -21,12 +21,13 @@ import tensorflow as tf
 from PIL import Image
 
 from deep_ranking.config import TrainConfig
+from deep_ranking.datasets.labels import leading_folders
 from deep_ranking.embedding.cached_features import cached_view
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError, atomic_path, make_folder
 from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.files.content_digest import content_digest
-from deep_ranking.images import class_of, read_image
+from deep_ranking.images import read_image
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource, split_by_class
 from deep_ranking.training.history import Row
 from deep_ranking.training.validation import Validation
@@ -176,7 +177,8 @@ def image_grid(
 def class_names(paths: list[str]) -> list[str]:
     """Return the class of each image: the first folder below the folder that all share, or ""."""
     root = os.path.commonpath([os.path.abspath(os.path.dirname(path)) for path in paths])
-    names = [class_of(os.path.relpath(path, root)) for path in paths]
+    relative = [os.path.relpath(path, root) for path in paths]
+    names = [leading_folders(os.path.dirname(path), 1) for path in relative]
     return [os.path.basename(root) if not any(names) else name for name in names]
 
 

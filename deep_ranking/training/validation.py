@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.datasets import LabelledImages, class_folders
+from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, IntArray
 from deep_ranking.losses import RankingLoss, make_metrics
@@ -16,7 +16,7 @@ from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evalu
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import FileTriplets
-from deep_ranking.training.data import held_back_images
+from deep_ranking.training.data import RunImages
 from deep_ranking.training.history import Row
 
 MEASURED_TRIPLETS = 1024
@@ -103,7 +103,7 @@ class ClassValidation(Validation):
 
     def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
         super().__init__(config, data.files())
-        self.labels = np.array(data.items.names)[data.items.codes]
+        self.labels = data.classes_of_images()
         draw_triplets(self.labels)  # raises an error for a single class, before the long work
 
     def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
@@ -119,19 +119,19 @@ class ClassValidation(Validation):
         return {name: found.intervals[name].mean for name in names}, triplets
 
 
-def make_validation(config: TrainConfig) -> Validation | None:
+def make_validation(config: TrainConfig, images: RunImages) -> Validation | None:
     """Return the validation data of a run, checked; None if it has none.
+
+    Args:
+        config: the run's settings.
+        images: as `read_run_images` returns them.
 
     Raises:
         InputError: the data cannot be used.
     """
     if config.validation_triplets is not None:
         return TripletValidation(config, config.validation_triplets)
-    if config.validation_dataset is not None:
-        return ClassValidation(config, class_folders(config.validation_dataset))
-    if config.validation_share is not None:
-        return ClassValidation(config, held_back_images(config))
-    return None
+    return None if images.validated is None else ClassValidation(config, images.validated)
 
 
 def validation_summary(found: Row) -> str:

@@ -1,6 +1,5 @@
 """Checks of the classes: too few, too small, imbalanced, not unseen, likely mislabelled images."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,12 +7,13 @@ import numpy as np
 
 from deep_ranking.config import SamplingConfig, TrainConfig
 from deep_ranking.datasets import hold_back_classes
+from deep_ranking.datasets.labels import near_equal_labels
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
-from deep_ranking.files.words import counted
+from deep_ranking.files.words import counted, listed
 from deep_ranking.metrics import retrieval_metrics
 from deep_ranking.reports.doctor.estimate import make_sampler, planned_images
-from deep_ranking.reports.doctor.findings import Finding, listed, make_finding
+from deep_ranking.reports.doctor.findings import Finding, make_finding
 from deep_ranking.reports.doctor.survey import Part, Survey
 from deep_ranking.reports.page.label_errors import NUM_NEIGHBOURS, likely_mislabelled
 
@@ -57,7 +57,7 @@ def check_classes(
 def _few_classes(
     survey: Survey, config: TrainConfig, sampling: SamplingConfig
 ) -> Iterator[Finding]:
-    images = planned_images(survey, config, sampling)
+    images = planned_images(survey)
     try:
         make_sampler(images.select(survey.readable[survey.is_trained]), config, sampling)
     except InputError as error:
@@ -120,42 +120,27 @@ def check_shared_classes(survey: Survey) -> Iterator[Finding]:
             )
 
 
+def check_names(survey: Survey) -> Iterator[Finding]:
+    """Check for classes whose names are nearly equal, such as Cup and cup."""
+    if groups := near_equal_labels(survey.classes):
+        named = [" and ".join(map(repr, group)) for group in groups]
+        yield make_finding(
+            "near_equal_names",
+            f"{counted(len(groups), 'group')} of classes with nearly equal names: {listed(named)}",
+            "rename the folders if they are one class: as it is, their images are negatives of "
+            "each other",
+        )
+
+
 def check_folders(survey: Survey) -> Iterator[Finding]:
     """Check for files that listing left out, and for folders without images."""
-    first: dict[Path, Part] = {}  # of each folder; classes held back are a further part of theirs
+    first: dict[Path, Part] = {}  # of each folder; splits and held back classes share one
     for part in survey.parts:
         first.setdefault(part.images.root, part)
-    for part in first.values():
-        listing, within = part.listing, f" in {part.name}" if part.name else ""
-        if listing.num_outside:
-            yield make_finding(
-                "outside_classes",
-                f"{counted(listing.num_outside, 'image')} in no folder of a class{within}, left "
-                "out",
-                "move them into the folders of their classes",
-            )
-        if listing.num_unlistable:
-            yield make_finding(
-                "unlistable",
-                f"{counted(listing.num_unlistable, 'file')} left out{within}: a line break in the "
-                "path",
-                "rename them; a triplet file has a line for each triplet",
-            )
-        if listing.num_seen_again:
-            yield make_finding(
-                "links_seen_again",
-                f"{counted(listing.num_seen_again, 'link')} left out{within}: they lead to a "
-                "folder that is listed already",
-                "delete them, or link to another folder",
-            )
     for root, part in first.items():
-        if empty := [name for name in _folders(root) if name not in part.listing.classes]:
-            within = f" in {part.name}" if part.name else ""
-            yield make_finding(
-                "empty_folders",
-                f"{counted(len(empty), 'folder')} without images{within}: {listed(empty)}",
-                "add images, or delete them; they are no classes",
-            )
+        left_out, within = part.images.left_out, "" if root == survey.root else f" in {root}"
+        for kind in left_out.kinds():
+            yield make_finding(kind.name, kind.what + within, kind.remedy)
 
 
 def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
@@ -200,14 +185,4 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
             f"{counted(len(groups), 'image')} likely mislabelled, as {model_path.name} sees it",
             "look at each beside its witness, and move it to the class proposed if that is right",
             groups,
-        )
-
-
-def _folders(root: Path) -> list[str]:
-    # os.path.isdir, unlike entry.is_dir, tolerates symlink loops.
-    with os.scandir(root) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and os.path.isdir(entry.path)
         )

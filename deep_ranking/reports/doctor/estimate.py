@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deep_ranking.config import HARD, IN_CLASS, SamplingConfig, TrainConfig
-from deep_ranking.datasets import LabelledImages, limit_classes, relative_prefix, with_folder_items
+from deep_ranking.config import HARD, SamplingConfig, TrainConfig
+from deep_ranking.datasets import LabelledImages, limit_classes, relative_prefix
 from deep_ranking.files.words import byte_size, duration
 from deep_ranking.reports.doctor.findings import Finding, make_finding
 from deep_ranking.reports.doctor.survey import Survey
@@ -79,10 +79,9 @@ class Estimate(NamedTuple):
     suggestion: str
 
 
-def planned_images(survey: Survey, config: TrainConfig, sampling: SamplingConfig) -> LabelledImages:
-    """Return the images to train on, broken ones included, with the labels that sampling needs."""
-    images = next(part.images for part in survey.parts if part.is_trained)
-    return with_folder_items(images, config.level or 1) if sampling.strategy == IN_CLASS else images
+def planned_images(survey: Survey) -> LabelledImages:
+    """Return the images to train on, broken ones included."""
+    return next(part.images for part in survey.parts if part.is_trained)
 
 
 def make_sampler(
@@ -113,9 +112,7 @@ def estimate_workload(survey: Survey, config: TrainConfig, sampling: SamplingCon
     Raises:
         InputError: there is nothing to draw from.
     """
-    images = limit_classes(
-        planned_images(survey, config, sampling), most=config.max_images_per_class
-    )
+    images = limit_classes(planned_images(survey), most=config.max_images_per_class)
     sampler = make_sampler(images, config, sampling)
     if isinstance(sampler, ClassBatches):
         classes, each = sampler.num_classes, sampler.images_per_class

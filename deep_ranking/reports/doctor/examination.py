@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deep_ranking.config import SamplingConfig, TrainConfig
-from deep_ranking.files import InputError
+from deep_ranking.datasets import LabelledImages
 from deep_ranking.files.html import paragraph, table
 from deep_ranking.files.words import counted
 from deep_ranking.images.thumbnails import image_rows
@@ -18,6 +18,7 @@ from deep_ranking.reports.doctor.classes import (
     check_classes,
     check_folders,
     check_labels,
+    check_names,
     check_shared_classes,
 )
 from deep_ranking.reports.doctor.copies import check_copies
@@ -130,6 +131,7 @@ def examine(
         *check_copies(survey),
         *check_shared_classes(survey),
         *check_folders(survey),
+        *check_names(survey),
         *check_sizes(survey, config.network.image_size),
         *check_colour_modes(survey),
     ]
@@ -150,7 +152,7 @@ def examine(
 
 
 def diagnose(
-    dataset: str | os.PathLike[str],
+    dataset: str | os.PathLike[str] | LabelledImages,
     config: TrainConfig | None = None,
     *,
     sampling: SamplingConfig | None = None,
@@ -162,7 +164,7 @@ def diagnose(
 
     Args:
         dataset: folder with one folder for each class; or with train, val, unseen ... of such
-            folders, which are compared with each other.
+            folders, which are compared with each other; or the images of `read_folder`.
         config: the planned run; None for the usual settings.
         sampling: how triplets are drawn; None for the usual settings.
         model: model file that finds images that are likely mislabelled; None skips this check,
@@ -178,17 +180,16 @@ def diagnose(
     Raises:
         InputError: the data set, the model, or a layer that the config names, is missing.
     """
-    root, config = Path(dataset), config or TrainConfig()
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; check --dataset")
-    parts = find_parts(
-        root, validation=config.validation_dataset, validation_share=config.validation_share
-    )
-    survey = survey_images(root, parts, progress=progress)
+    config, sampling = config or TrainConfig(), sampling or SamplingConfig()
+    if isinstance(dataset, LabelledImages):
+        data = dataset
+    else:
+        data = config.read(dataset, level=sampling.category_level(config.level))
+    survey = survey_images(data.root, find_parts(data, config), progress=progress)
     return examine(
         survey,
         config,
-        sampling or SamplingConfig(),
+        sampling,
         model=None if model is None else Path(model),
         measured=estimate,
     )

@@ -11,7 +11,6 @@ from typing import Any
 FAILS, WARNING, NOTE = "fails", "warning", "note"
 SEVERITIES = (FAILS, WARNING, NOTE)
 MOST_KEPT = 1000  # groups of images that a finding keeps; it counts all
-MOST_NAMES = 5  # names in a line
 KINDS = {  # severity of each kind of finding, and its title on the page
     "broken": (WARNING, "Broken images"),  # or FAILS: training would stop there
     "wrong_extension": (NOTE, "Wrong file extensions"),
@@ -23,6 +22,12 @@ KINDS = {  # severity of each kind of finding, and its title on the page
     "outside_classes": (NOTE, "Images in no class"),
     "unlistable": (NOTE, "Files that cannot be listed"),
     "links_seen_again": (NOTE, "Links to folders already listed"),
+    "unreadable_folders": (WARNING, "Folders that may not be read"),
+    "without_reader": (WARNING, "Images without a reader"),
+    "system_folders": (NOTE, "Folders of the system"),
+    "other_files": (NOTE, "Other files"),
+    "hidden": (NOTE, "Hidden files"),
+    "near_equal_names": (WARNING, "Nearly equal names of classes"),
     "empty_folders": (NOTE, "Folders without images"),
     "validation_share": (FAILS, "Too few classes to hold back"),
     "copies_across_splits": (WARNING, "Copies across splits"),
@@ -118,9 +123,3 @@ def make_finding(
             kept.append(tuple(group))
         count += 1
     return Finding(kind, severity or KINDS[kind][0], what, suggestion, tuple(kept), count)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and the number of the others: "a, b, c, d, e and 2 more"."""
-    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more

@@ -9,6 +9,7 @@ import numpy as np
 from deep_ranking.config import TrainConfig
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.words import counted
+from deep_ranking.images.formats import EXTENSIONS
 from deep_ranking.reports.doctor.findings import FAILS, Finding, Item, make_finding
 from deep_ranking.reports.doctor.survey import Survey
 
@@ -16,17 +17,7 @@ SMALL = 0.5  # of the network's input: images with a shorter side are small
 LONG = 4  # times the shorter side: images with a longer side are long
 MOST = 0.95  # share of the images that must agree for the others to be odd
 
-EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "DIB": (".bmp",),
-    "PPM": (".ppm",),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-}
+CONTAINERS = {"MPO": "JPEG", "DIB": "BMP"}  # formats that share the extensions of others
 MODES = {
     "1": "black and white",
     "L": "gray",
@@ -53,7 +44,7 @@ def check_files(survey: Survey, config: TrainConfig) -> Iterator[Finding]:
         number
         for number in np.flatnonzero(survey.readable).tolist()
         if os.path.splitext(survey.path(number))[1].lower()
-        not in EXTENSIONS.get(survey.format_of(number), ())
+        not in EXTENSIONS.get(CONTAINERS.get(name := survey.format_of(number), name), ())
     ]
     if wrong:
         yield make_finding(

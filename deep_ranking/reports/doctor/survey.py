@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deep_ranking.datasets import LabelledImages, Labels, hold_back_classes, listed_images
-from deep_ranking.datasets.layout import split_folders
+from deep_ranking.config import TrainConfig
+from deep_ranking.datasets import LabelledImages, Labels, hold_back_classes
+from deep_ranking.datasets.splits import TRAIN, UNSEEN, ordered_splits, split_kind
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import BoolArray, Int64Array, UInt8Array
 from deep_ranking.files.content_digest import data_digest
+from deep_ranking.files.words import listed
 from deep_ranking.images import (
-    ImageListing,
     decode_bytes,
-    find_images,
     open_header,
     read_file,
     read_with_threads,
@@ -28,7 +28,7 @@ from deep_ranking.images import (
 )
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE
 from deep_ranking.images.near_copies import GLANCE, hash_and_glance
-from deep_ranking.reports.doctor.findings import Item, listed
+from deep_ranking.reports.doctor.findings import Item
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Part:
     Attributes:
         name: name of the split; "" for a data set without splits.
         images: the images of the part, labelled by class.
-        listing: all images of the folder, with counts of the files left out.
         prefix: text before the paths of the part where they are shown.
         is_trained: whether training learns from it.
         is_judged: whether training is judged on it.
@@ -47,7 +46,6 @@ class Part:
 
     name: str
     images: LabelledImages
-    listing: ImageListing
     prefix: str = ""
     is_trained: bool = False
     is_judged: bool = False
@@ -194,51 +192,50 @@ class Survey:
         return part, part.images.paths[number - begin]
 
 
-def find_parts(
-    root: Path, *, validation: Path | None = None, validation_share: float | None = None
-) -> list[Part]:
+def find_parts(data: LabelledImages, config: TrainConfig) -> list[Part]:
     """List the images of each part of a data set.
 
     Args:
-        root: folder with one folder a class, or one a split. Training learns from the split
-            `train`, or from the first if there is none of that name.
-        validation: another folder of classes, to judge on.
-        validation_share: share of the classes that training holds back to judge on. With too few
-            classes for that, no part is held back.
+        data: its images. Of splits, training learns from the one that the settings name, from
+            that of a name such as `train`, or from the first.
+        config: the planned run, which says which images training holds back or validates on. With
+            too few classes for `validation_share`, none is held back.
 
     Returns:
         The parts, exactly one of them trained on.
 
     Raises:
-        InputError: a folder is missing, or has no images of classes.
+        InputError: there is no such split; or the folder to validate on has no images of classes.
     """
-    if splits := split_folders(root) if root.is_dir() else []:
-        trained = "train" if "train" in splits else splits[0]
-        parts = [
-            _listed_part(
-                name,
-                root / name,
-                f"{name}/",
-                is_trained=name == trained,
-                must_be_unseen=name == "unseen",
-            )
-            for name in splits
-        ]
-    else:
-        parts = [_listed_part("", root, is_trained=True)]
-    if validation_share is not None:
-        parts = [each for part in parts for each in _hold_back(part, validation_share)]
-    if validation is not None:
-        prefix = f"{validation}/"
+    whole = [Part("", data, is_trained=True)]
+    parts = whole if data.splits is None else _split_parts(data, config)
+    if config.validation_share is not None:
+        parts = [each for part in parts for each in _hold_back(part, config.validation_share)]
+    if (validation := config.validation_dataset) is not None:
+        images = config.read(validation, with_class_file=False)
         parts.append(
-            _listed_part("validation", validation, prefix, is_judged=True, must_be_unseen=True)
+            Part("validation", images, f"{validation}/", is_judged=True, must_be_unseen=True)
         )
     return parts
 
 
-def _listed_part(name: str, folder: Path, prefix: str = "", **uses: bool) -> Part:
-    listing = find_images(folder)
-    return Part(name, listed_images(listing), listing, prefix, **uses)
+def _split_parts(data: LabelledImages, config: TrainConfig) -> list[Part]:
+    split_of = np.asarray(data.splits)
+    names = ordered_splits(set(split_of.tolist()))
+    trained = config.split or next((each for each in names if split_kind(each) == TRAIN), names[0])
+    for name in (trained, config.validation_split):
+        if name is not None and name not in names:
+            raise InputError(f"{data.root}: no split {name} among {', '.join(names)}")
+    return [
+        Part(
+            name,
+            data.select(split_of == name),
+            is_trained=name == trained,
+            is_judged=name == config.validation_split,
+            must_be_unseen=split_kind(name) == UNSEEN,
+        )
+        for name in names
+    ]
 
 
 def _hold_back(part: Part, share: float) -> list[Part]:

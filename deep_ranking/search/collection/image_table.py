@@ -16,7 +16,7 @@ from deep_ranking.files.array_types import Int64Array
 TABLE = """
 CREATE TABLE IF NOT EXISTS images (
     path BLOB PRIMARY KEY,   -- relative to the root, as the file system's bytes
-    class BLOB NOT NULL,     -- the first folder of the path; empty for none
+    class BLOB NOT NULL,     -- as `read_folder` labels it; empty for none
     size INTEGER NOT NULL,   -- bytes and time of change of the file whose content is known:
     changed INTEGER NOT NULL,  -- while both are the same, so is the content
     content BLOB NOT NULL,   -- SHA-256 of the file
@@ -38,11 +38,12 @@ MAX_PARAMETERS = 500  # of one query; SQLite takes more, but not everywhere
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file as a folder lists it: path relative to the root, bytes, time of change (ns)."""
+    """A file as a folder lists it: path relative to the root, bytes, time of change (ns), class."""
 
     path: str
     size: int
     changed: int
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,16 +165,23 @@ class ImageTable:
             raise InputError(f"{self.file}: cannot be written ({error})") from None
 
     def record_found(self, files: Iterable[FoundFile]) -> None:
-        """Record what the folder holds now, for `changed` and `remove_others`."""
+        """Record what the folder holds now, for `changed` and `remove_others`, and its classes."""
         with self.change():
             self._base.execute(
                 "CREATE TEMP TABLE IF NOT EXISTS found"
-                " (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER) WITHOUT ROWID"
+                " (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, class BLOB) WITHOUT ROWID"
             )
             self._base.execute("DELETE FROM found")
             self._base.executemany(
-                "INSERT INTO found VALUES (?, ?, ?)",
-                ((os.fsencode(each.path), each.size, each.changed) for each in files),
+                "INSERT INTO found VALUES (?, ?, ?, ?)",
+                (
+                    (os.fsencode(each.path), each.size, each.changed, os.fsencode(each.label))
+                    for each in files
+                ),
+            )
+            self._base.execute(
+                "UPDATE images SET class = found.class FROM found"
+                " WHERE images.path = found.path AND images.class IS NOT found.class"
             )
 
     def changed(self, *, every: bool = False) -> list[FoundFile]:
@@ -190,9 +198,9 @@ class ImageTable:
             "DELETE FROM images WHERE path NOT IN (SELECT path FROM found)"
         ).rowcount
 
-    def record(self, file: FoundFile, label: str, content: bytes) -> None:
+    def record(self, file: FoundFile, content: bytes) -> None:
         """Record the content of a file, in place of what its path held before."""
-        path, label_bytes = os.fsencode(file.path), os.fsencode(label)
+        path, label_bytes = os.fsencode(file.path), os.fsencode(file.label)
         # A file with a known content gets its row; one that could not be read is tried again.
         known = self._base.execute(
             "SELECT row FROM images WHERE content = ? AND row IS NOT NULL LIMIT 1", (content,)
@@ -275,9 +283,9 @@ class ImageTable:
             yield GalleryImage(self._name(path), self._name(label), row)
 
     def _files(self, source: str) -> Iterator[FoundFile]:
-        query = f"SELECT path, size, changed FROM {source} ORDER BY path"
-        for path, size, changed in self._select(query):
-            yield FoundFile(self._name(path), size, changed)
+        query = f"SELECT path, size, changed, class FROM {source} ORDER BY path"
+        for path, size, changed, label in self._select(query):
+            yield FoundFile(self._name(path), size, changed, self._name(label))
 
     def _select(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
         """Yield the results of a query.

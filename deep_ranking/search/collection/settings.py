@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from deep_ranking.config import FolderConfig
 from deep_ranking.files import InputError, read_text_file
 
-VERSION = 1
+VERSION = 2
 DTYPES = ("float32", "float16")
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
@@ -28,6 +29,8 @@ class Settings:
         root: folder of the images, absolute.
         shard: (i, n) for the i-th of n parts of the images, counted from 1; or None.
         index: kind and options of the index.
+        folders: what the classes of the images are: settings of `FolderConfig`, the class file as
+            an absolute path.
         version: version of the folder's format.
     """
 
@@ -39,6 +42,7 @@ class Settings:
     root: str
     shard: tuple[int, int] | None = None
     index: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
+    folders: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
 
     @classmethod
@@ -67,6 +71,17 @@ class Settings:
             )
         raise InputError(f"{file}: not what `index` wrote; index the images anew")
 
+    def folder_config(self) -> FolderConfig:
+        """Return what the classes of the images are."""
+        return FolderConfig(**self.folders)
+
+    def _has_sane_folders(self) -> bool:
+        try:
+            config = self.folder_config()
+        except InputError:
+            return False
+        return config.classes is None or b"\0" not in os.fsencode(config.classes)
+
     def _is_sane(self) -> bool:
         numbers = (
             (self.dimension, MAX_DIMENSION),
@@ -85,5 +100,6 @@ class Settings:
             and 0 < self.index.get("target_recall", 1) <= 1
             and all(type(self.index.get(name, "")) is str for name in ("uri", "name"))
             and (self.index["kind"] != "milvus" or "uri" in self.index)
+            and self._has_sane_folders()
             and (self.shard is None or 1 <= self.shard[0] <= self.shard[1])
         )

@@ -9,7 +9,7 @@ again what this one did.
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Collection as Container
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import KnownContents, content_digests
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.words import broken_lines, counted
-from deep_ranking.images import class_of, decode_image, list_images, open_image
+from deep_ranking.images import decode_image, open_image
 from deep_ranking.search.collection.folder import Collection
 from deep_ranking.search.collection.image_table import FoundFile, ImageTable
 from deep_ranking.search.collection.settings import Settings
@@ -47,7 +48,7 @@ class SyncReport:
         num_embedded: embeddings that were computed.
         num_known: new or changed files with a known content: renamed, copied, touched.
         num_removed: images that are gone.
-        num_unlistable: files left out because of a line break in their name.
+        lines: what was listed, in words: images, classes, and what was left out.
         num_damaged: embeddings that were damaged on disk, found with `checksum`; they are computed
             again.
         broken: path and problem of each image that cannot be read.
@@ -57,22 +58,20 @@ class SyncReport:
     num_embedded: int
     num_known: int
     num_removed: int
-    num_unlistable: int
+    lines: Sequence[str]
     num_damaged: int
     broken: list[tuple[str, str]]
 
     def __repr__(self) -> str:
         lines = [
+            *self.lines,
             f"{counted(self.num_images, 'image')}: {self.num_embedded:,} embedded now, "
             f"{self.num_known:,} new or changed files with content known before, "
-            f"{self.num_removed:,} gone."
+            f"{self.num_removed:,} gone.",
         ]
         if self.num_damaged:
             damaged = counted(self.num_damaged, "embedding")
             lines.append(f"{damaged} damaged on the disk: embedded again.")
-        if self.num_unlistable:
-            unlistable = counted(self.num_unlistable, "file")
-            lines.append(f"{unlistable} left out: a line break in the path.")
         if self.broken:
             broken = counted(len(self.broken), "image")
             lines.append(f"{broken} left out because they cannot be read:")
@@ -98,10 +97,15 @@ def sync(
             is full.
     """
     root = Path(collection.settings.root)
-    paths, num_unlistable = list_images(root)
+    data = collection.settings.folder_config().read(root, keep_outside=True)
+    if data.left_out.unreadable:
+        raise InputError(
+            f"{root / data.left_out.unreadable[0]}: may not be read, so its images would be lost "
+            "from the index; allow reading it, or move it away"
+        )
     damaged = collection.store.rows().damaged() if checksum else np.empty(0, np.int64)
     with closing(collection.images(writable=True)) as images:
-        images.record_found(_files(root, paths))
+        images.record_found(_files(data))
         changed, found = images.changed(), images.changed(every=True)
         if not checksum:
             skipped = set(changed)
@@ -126,21 +130,22 @@ def sync(
             num_embedded=num_embedded,
             num_known=num_known,
             num_removed=num_removed,
-            num_unlistable=num_unlistable,
+            lines=data.describe(),
             num_damaged=num_damaged,
             broken=images.broken(),
         )
 
 
-def _files(root: Path, paths: list[str]) -> Iterator[FoundFile]:
-    for path in paths:
+def _files(data: LabelledImages) -> Iterator[FoundFile]:
+    for path, code in zip(data.paths, data.items.codes.tolist(), strict=True):
+        label = data.items.names[code]
         try:
-            status = (root / path).stat()
+            status = (data.root / path).stat()
         except OSError:
-            yield FoundFile(path, UNREADABLE, 0)
+            yield FoundFile(path, UNREADABLE, 0, label)
             continue
         size = status.st_size if stat.S_ISREG(status.st_mode) else UNREADABLE
-        yield FoundFile(path, size, status.st_mtime_ns)
+        yield FoundFile(path, size, status.st_mtime_ns, label)
 
 
 def _record_contents(
@@ -153,10 +158,10 @@ def _record_contents(
         with images.change():
             for file, content in zip(files[begin : begin + FILES_AT_ONCE], contents, strict=False):
                 if isinstance(content, bytes):
-                    images.record(file, class_of(file.path), content)
+                    images.record(file, content)
                     continue
                 name = hashlib.sha256(file.path.encode(errors="surrogateescape")).digest()
-                images.record(FoundFile(file.path, UNREADABLE, 0), class_of(file.path), name)
+                images.record(FoundFile(file.path, UNREADABLE, 0, file.label), name)
                 images.set_problem(name, _without_path(content, root / file.path))
 
 
