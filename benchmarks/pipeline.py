@@ -42,7 +42,7 @@ from deep_ranking import (
     Augmentation,
     InputError,
     __version__,
-    find_images,
+    read_folder,
     read_triplets,
     sample_triplets,
     write_triplets,
@@ -150,9 +150,9 @@ def make_images(folder, count):
 
 def write_random_triplets(folder, path, count):
     """Write `count` triplets of the images below `folder`, in random order, with a fixed seed."""
-    listing = find_images(folder)
+    listing = read_folder(folder)
     negatives = -(-count // len(listing.paths))
-    blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=negatives, seed=0)
+    blocks = sample_triplets(listing.items.codes, num_positives=1, num_negatives=negatives, seed=0)
     rows = np.random.default_rng(0).permutation(np.concatenate(list(blocks)))[:count]
     write_triplets(path, listing.paths, [rows])
     return listing

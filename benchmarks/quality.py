@@ -126,21 +126,21 @@ def choose(args: argparse.Namespace, folder: Path) -> list[str]:
 def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     """Train the recipe once for each seed, and return tables of it beside the references."""
     from deep_ranking.cli.library_messages import start_tensorflow
-    from deep_ranking.images import find_images
+    from deep_ranking.datasets import read_folder
     from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 
     start_tensorflow()
     seconds = {seed: train_once(args, folder, seed) for seed in args.seeds}
-    listing = find_images(args.judge)
-    paths = listing.files()
-    labels = np.array(listing.classes)[listing.labels]
+    data = read_folder(args.judge)
+    paths = data.files()
+    labels = data.classes_of_images()
     rows = embeddings_of(args, folder, paths)
     found = {
         name: [evaluate_embeddings(EmbeddedImages(paths, labels, one)) for one in each]
         for name, each in (rows | references(args, paths)).items()
     }
     trained = {seed: found.pop(f"seed {seed}")[0] for seed in args.seeds}
-    return tables(args, listing.root.name, trained, found, seconds)
+    return tables(args, data.root.name, trained, found, seconds)
 
 
 def train_once(args: argparse.Namespace, folder: Path, seed: int) -> float:

@@ -56,12 +56,12 @@ BATCH_TRIPLETS = 256
 def read_features(args: argparse.Namespace):
     """Return labels, the backbone's features, and features of colour and texture."""
     from deep_ranking.config import NetworkConfig
-    from deep_ranking.datasets import class_folders, limit_classes
+    from deep_ranking.datasets import limit_classes, read_folder
     from deep_ranking.embedding.embed import embed_images
     from deep_ranking.images.hand_made_features import baseline_features
     from deep_ranking.model.network import untrained_backbone
 
-    data = class_folders(args.dataset)
+    data = read_folder(args.dataset)
     names = np.array(data.items.names)[data.items.codes]
     data = limit_classes(data.select(~np.isin(names, args.leave_out)), most=args.images_per_class)
     made_of = [str(args.image_size), str(args.weights), *data.paths]

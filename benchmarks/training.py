@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking import Augmentation, InputError, find_images, sample_triplets, write_triplets
+from deep_ranking import Augmentation, InputError, read_folder, sample_triplets, write_triplets
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig, TrainConfig
 
@@ -54,10 +54,10 @@ def our_step(size, precision, dataset, folder):
     from deep_ranking.training.batches import FileTriplets, TripletSource
     from deep_ranking.training.optimizers import make_optimizer
 
-    listing = find_images(dataset)
-    blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=0)
+    data = read_folder(dataset)
+    blocks = sample_triplets(data.items.codes, num_positives=1, num_negatives=1, seed=0)
     triplets = folder / "triplets.txt"
-    write_triplets(triplets, listing.files(), blocks)
+    write_triplets(triplets, data.files(), blocks)
     config = TrainConfig(
         triplets=triplets,
         network=NetworkConfig(image_size=size, weights=None),

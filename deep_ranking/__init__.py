@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from deep_ranking.config import NetworkConfig, SamplingConfig, TrainConfig
+    from deep_ranking.config import FolderConfig, NetworkConfig, SamplingConfig, TrainConfig
     from deep_ranking.config.recipes import RECIPES
     from deep_ranking.datasets import (
         LabelledImages,
@@ -77,6 +77,7 @@ _HOMES = {
     "LabelledImages": "datasets",
     "MoveReport": "search.set_aside",
     "MultiSimilarityLoss": "losses",
+    "FolderConfig": "config",
     "NetworkConfig": "config",
     "PairComparison": "reports.comparing",
     "RECIPES": "config.recipes",
@@ -137,6 +138,7 @@ __all__ = [
     "Examination",
     "Explanation",
     "Export",
+    "FolderConfig",
     "ImageListing",
     "IndexReport",
     "InputError",

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from deep_ranking.datasets import read_folder
 from deep_ranking.embedding.batches import ImageSource
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images, read_image
+from deep_ranking.images import read_image
 from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.sampling.triplet_file import read_triplets, write_triplets
@@ -180,12 +181,12 @@ def test_more_steps_than_one_pass_has(colors):
 @pytest.fixture(scope="module")
 def tree_triplets(image_tree, tmp_path_factory):
     """Triplet file of conftest's tree, with a photograph-sized JPEG more than it has."""
-    listing = find_images(image_tree)
+    data = read_folder(image_tree)
     folder = tmp_path_factory.mktemp("tree_triplets")
     large = np.random.default_rng(0).integers(0, 256, (90, 140, 3), np.uint8)
     Image.fromarray(large).save(folder / "large.jpg")
-    paths = [*(str(image_tree / path) for path in listing.paths), "large.jpg"]
-    blocks = [*sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=0)]
+    paths = [*(str(image_tree / path) for path in data.paths), "large.jpg"]
+    blocks = [*sample_triplets(data.items.codes, num_positives=1, num_negatives=1, seed=0)]
     blocks.append(np.array([[len(paths) - 1, 0, 1]]))
     write_triplets(folder / "triplets.txt", paths, blocks)
     return folder / "triplets.txt"

@@ -61,7 +61,7 @@ def test_three_commands_from_folders_to_a_distance(photos, tmp_path):
         cwd=tmp_path,
     )
     assert sampled.returncode == 0, sampled.stderr
-    assert "6 images in 2 classes" in sampled.stdout
+    assert "6 images, 2 classes" in sampled.stdout
     assert "6 triplets in triplets.txt" in sampled.stdout
     trained = python(
         *(ROOT / "train.py", "--weights", "none", "--image_size", 32, "--hidden_size", 8),
@@ -153,6 +153,7 @@ def test_public_names():
         "Examination",
         "Explanation",
         "Export",
+        "FolderConfig",
         "ImageListing",
         "IndexReport",
         "InputError",
@@ -191,6 +192,7 @@ def test_public_names():
         "load_model",
         "move_back",
         "read_classes",
+        "read_folder",
         "read_image",
         "read_partition",
         "read_positive_pairs",
@@ -261,18 +263,20 @@ def test_sampling_names_what_is_wrong_with_a_folder(capsys, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no such folder" in data_error(capsys, "sample", "--input_directory", tmp_path / "no")
-    assert "no classes" in data_error(capsys, "sample", "--input_directory", empty)
+    assert "no image in it" in data_error(capsys, "sample", "--input_directory", empty)
     (empty / "class").mkdir()
-    assert "no classes" in data_error(capsys, "sample", "--input_directory", empty)
+    assert "without images (class)" in data_error(capsys, "sample", "--input_directory", empty)
     (empty / "loose.jpg").touch()
-    assert "directly in it" in data_error(capsys, "sample", "--input_directory", empty)
+    assert "no classes: expected folders of images, found 1 image in no folder" in data_error(
+        capsys, "sample", "--input_directory", empty
+    )
     (empty / "class" / "1.jpg").touch()
     arguments = ("--input_directory", empty, "--output_directory", tmp_path / "out")
     assert "two classes" in data_error(capsys, "sample", *arguments)
     (empty / "other").mkdir()
     (empty / "other" / "1.jpg").touch()
     assert "no class has two images" in data_error(capsys, "sample", *arguments)
-    assert os.listdir(tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_sampling_counts_what_it_leaves_out(capsys, tmp_path):
@@ -283,7 +287,7 @@ def test_sampling_counts_what_it_leaves_out(capsys, tmp_path):
     arguments = ["--input_directory", tmp_path / "images", "--output_directory", tmp_path / "out"]
     assert run_command("sample", list(map(str, arguments))) == 0
     said = capsys.readouterr().out
-    assert "3 images in 2 classes" in said
+    assert "3 images, 2 classes" in said
     assert "1 class has one image only" in said
     assert "1 image left out: a line break" in said
     assert "1 image left out: in no folder" in said

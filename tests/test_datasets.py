@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from deep_ranking.datasets import read_folder
 from deep_ranking.datasets.public import write_digits
 from deep_ranking.files import InputError
 from deep_ranking.images import find_images, read_image
@@ -30,9 +31,9 @@ def test_folders(digits):
 
 
 def test_digits_7_to_9_are_the_unseen_classes(digits):
-    assert find_images(digits.train).classes == list("0123456")
-    assert find_images(digits.held_back).classes == list("0123456")
-    assert find_images(digits.unseen).classes == list("789")
+    assert read_folder(digits.train, splits=False).items.names == list("0123456")
+    assert read_folder(digits.held_back, splits=False).items.names == list("0123456")
+    assert read_folder(digits.unseen, splits=False).items.names == list("789")
 
 
 def test_every_digit_is_in_one_split(digits):

@@ -17,9 +17,9 @@ from archives import (
 from sklearn.datasets import load_digits
 
 from deep_ranking.cli.main import main
+from deep_ranking.datasets import read_folder
 from deep_ranking.datasets.public import CATALOGUE, download, folder, prepare
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images
 
 TINY = make_zip(tiny_imagenet())
 CLASSES = {f"class {number}": number + 1 for number in range(10)}
@@ -115,8 +115,8 @@ def test_caltech101_is_split_by_class(tmp_path, original, capsys):
             seed=seed,
             unseen_share=share,
         )
-        train = set(find_images(tmp_path / name / "train").classes)
-        drawn[name] = set(find_images(tmp_path / name / "unseen").classes)
+        train = set(read_folder(tmp_path / name / "train", splits=False).items.names)
+        drawn[name] = set(read_folder(tmp_path / name / "unseen", splits=False).items.names)
         assert train | drawn[name] == set(CLASSES) and not train & drawn[name]
         assert contents.splits["unseen"].num_classes == len(drawn[name]) == round(10 * share)
         images = sum(CLASSES[label] for label in drawn[name])
@@ -150,7 +150,9 @@ def test_archives_of_other_layouts(tmp_path, layout, capsys):
     command = ["dataset", "tiny-imagenet", "--archive", str(archive), "--output", str(output)]
     assert main(command) == 0
     assert "The archive is not the original" in capsys.readouterr().out
-    assert {split: len(find_images(output / split).classes) for split in splits} == splits
+    assert {
+        split: len(read_folder(output / split, splits=False).items.names) for split in splits
+    } == splits
     assert len(rows(output)) == 1 + len(folders)
     assert {path for path, *_ in rows(output)[1:]} == set(files(output)) - {
         "split.csv",

@@ -36,7 +36,7 @@ def test_names_with_a_line_break_are_left_out_and_counted(tmp_path):
         path.write_bytes(b"")
     listing = find_images(tmp_path)
     assert listing.paths == ["class/ab.png"]
-    assert listing.num_unlistable == 2
+    assert listing.left_out.num_unlistable == 2
 
 
 @pytest.mark.parametrize(

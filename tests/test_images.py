@@ -12,7 +12,6 @@ from itertools import islice
 import cv2
 import numpy as np
 import pytest
-from conftest import IMAGE_TREE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -20,9 +19,7 @@ from PIL import Image, ImageOps
 from deep_ranking.files import InputError
 from deep_ranking.images import (
     decode_image,
-    find_images,
     fitting_size,
-    is_image_name,
     open_header,
     read_image,
     resample,
@@ -641,163 +638,6 @@ def test_broken_bytes_give_pixels_or_one_line(fuzz_dir, extension, changes, end)
     except InputError as error:
         assert str(error).startswith(f"{path}: ")
         assert "\n" not in str(error)
-
-
-# Folders
-
-
-def test_listing_of_a_tree(image_tree):
-    listing = find_images(str(image_tree))
-    assert listing.root == image_tree
-    assert listing.classes == sorted(IMAGE_TREE)
-    expected = [f"{folder}/{name}" for folder in sorted(IMAGE_TREE) for name in IMAGE_TREE[folder]]
-    assert listing.paths == expected
-    assert listing.labels.dtype == np.int32
-    assert [listing.classes[label] for label in listing.labels] == [
-        path.split("/")[0] for path in expected
-    ]
-    assert listing.num_outside == 1
-    assert listing.num_unlistable == 0
-    for path in listing.paths:
-        assert read_image(image_tree / path, 8).shape == (8, 8, 3)
-
-
-def touch(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def test_no_image_is_opened(tmp_path):
-    touch(tmp_path, "a/1.jpg", "b/2.jpg")  # no image at all
-    (tmp_path / "a" / "broken.jpg").symlink_to(tmp_path / "nowhere")
-    assert find_images(tmp_path).paths == ["a/1.jpg", "a/broken.jpg", "b/2.jpg"]
-
-
-def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
-    names = [f"{folder}/{name}.jpg" for folder in "bca" for name in ("z", "A", "m/x", "10", "9")]
-    touch(tmp_path, *names)
-    scandir = os.scandir
-
-    class Reversed:
-        def __init__(self, path):
-            with scandir(path) as entries:
-                self.entries = sorted(entries, key=lambda entry: entry.name, reverse=True)
-
-        def __enter__(self):
-            return iter(self.entries)
-
-        def __exit__(self, *details):
-            pass
-
-    monkeypatch.setattr(os, "scandir", Reversed)
-    assert find_images(tmp_path).paths == sorted(names)
-
-
-@pytest.mark.parametrize(
-    "name", ["x.jpg", "x.JPG", "x.Jpeg", "x.bmp", "x.PNG", "x.ppm", "x.GIF", "x.tIff", "x.webp"]
-)
-def test_image_names(name):
-    assert is_image_name(name)
-    assert is_image_name(f"a.b/c d/{name}")
-
-
-@pytest.mark.parametrize("name", ["x", "jpg", "x.txt", "x.jpg.txt", "x.jpg~", "a.jpg/x", "x.jpgg"])
-def test_names_of_other_files(name):
-    assert not is_image_name(name)
-
-
-def test_folders_below_a_class_belong_to_it(tmp_path):
-    touch(tmp_path, "a/1.jpg", "a/x/2.jpg", "a/x/y/3.jpg", "b/only/deep/4.jpg", "c/none/x.txt")
-    listing = find_images(tmp_path)
-    assert listing.paths == ["a/1.jpg", "a/x/2.jpg", "a/x/y/3.jpg", "b/only/deep/4.jpg"]
-    assert listing.labels.tolist() == [0, 0, 0, 1]
-    assert listing.classes == ["a", "b"]
-
-
-def test_folder_named_like_an_image_is_a_folder(tmp_path):
-    touch(tmp_path, "a/x.jpg/1.png", "b.jpg/2.png")
-    listing = find_images(tmp_path)
-    assert listing.paths == ["a/x.jpg/1.png", "b.jpg/2.png"]
-    assert listing.num_outside == 0
-
-
-def test_hidden_files_and_folders_are_passed_over(tmp_path):
-    touch(tmp_path, "a/1.jpg", "a/.2.jpg", "a/.x/3.jpg", ".b/4.jpg", ".5.jpg", "c/6.jpg")
-    listing = find_images(tmp_path)
-    assert listing.paths == ["a/1.jpg", "c/6.jpg"]
-    assert listing.num_outside == 0
-
-
-def test_links_are_followed_and_cycles_end(tmp_path, time_limit):
-    root = tmp_path / "root"
-    touch(root, "a/1.jpg", "b/2.jpg")
-    touch(tmp_path, "elsewhere/3.jpg", "elsewhere/x/4.jpg")
-    (root / "a" / "self").symlink_to(root / "a")
-    (root / "a" / "there").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "x" / "back").symlink_to(tmp_path / "elsewhere")
-    (root / "b" / "link.jpg").symlink_to(root / "a" / "1.jpg")
-    (root / "c").symlink_to(root / "b")  # a class by another name
-    assert find_images(root).paths == [
-        "a/1.jpg",
-        "a/there/3.jpg",
-        "a/there/x/4.jpg",
-        "b/2.jpg",
-        "b/link.jpg",
-        "c/2.jpg",
-        "c/link.jpg",
-    ]
-
-
-def test_names_with_a_line_break_are_left_out_and_counted(tmp_path):
-    touch(tmp_path, "a/1.jpg", "a/2\n.jpg", "a/3\r.jpg", "a/x\ny/4.jpg", "a/n\n.txt", "b/5.jpg")
-    touch(tmp_path, "c\n/6.jpg", "c\n/7.jpg")  # a whole class
-    listing = find_images(tmp_path)
-    assert listing.paths == ["a/1.jpg", "b/5.jpg"]
-    assert listing.classes == ["a", "b"]
-    assert listing.num_unlistable == 5
-
-
-def test_names_that_are_no_unicode(tmp_path):
-    (tmp_path / "a").mkdir()
-    try:
-        (tmp_path / "a" / os.fsdecode(b"\xff\xfe.jpg")).touch()
-    except OSError:
-        pytest.skip("this file system takes names of Unicode only")
-    (path,) = find_images(tmp_path).paths
-    assert os.fsencode(path) == b"a/\xff\xfe.jpg"
-    assert (tmp_path / path).exists()
-
-
-def test_loose_images_belong_to_no_class(tmp_path):
-    touch(tmp_path, "1.jpg", "2.PNG", "3.txt", "a/4.jpg")
-    listing = find_images(tmp_path)
-    assert listing.paths == ["a/4.jpg"]
-    assert listing.num_outside == 2
-
-
-def listing_error(root):
-    with pytest.raises(InputError) as caught:
-        find_images(root)
-    message = str(caught.value)
-    assert message.startswith(f"{root}: ")
-    assert "\n" not in message
-    return message
-
-
-def test_no_such_folder(tmp_path):
-    assert "no such folder" in listing_error(tmp_path / "x")
-    touch(tmp_path, "file.jpg")
-    assert "no such folder" in listing_error(tmp_path / "file.jpg")
-
-
-def test_folder_without_classes(tmp_path):
-    assert "no classes" in listing_error(tmp_path)
-    touch(tmp_path, "a/notes.txt", "b/x/.hidden.jpg")
-    assert "none below it" in listing_error(tmp_path)
-    touch(tmp_path, "1.jpg")
-    assert "only directly in it" in listing_error(tmp_path)
 
 
 # Sizes

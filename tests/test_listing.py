@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deep_ranking.datasets import (
-    class_folders,
     limit_classes,
-    nested_folders,
     read_classes,
+    read_folder,
     read_partition,
     read_positive_pairs,
     relative_prefix,
@@ -49,18 +48,26 @@ def pairs_of(data):
 
 
 def test_class_folders_are_what_was_found(image_tree):
-    data = class_folders(image_tree)
+    data = read_folder(image_tree)
     assert {path: path.split("/")[0] for path in data.paths} == items_of(data)
     assert data.categories is None and data.pairs is None
-    assert data.notes == ("1 image left out: in no folder of a class.",)
+    assert data.notes == (
+        "Folders lie deeper than these 4 classes: --label parent takes the folder that holds each "
+        "image (5 classes).",
+        "1 image left out: in no folder of a class.",
+        "5 files left out: no image by the name (2 .txt, 1 without extension, 1 .part, 1 .md); "
+        "--by_content takes those that are images all the same.",
+        "1 folder without images (empty).",
+        "3 hidden files and folders left out.",
+    )
     assert len(data) == 11
 
 
-def test_items_and_categories_of_nested_folders(tmp_path):
+def test_items_and_categories_of_read_folder(tmp_path, level=1):
     touch(
         tmp_path, "a/x/1/p.jpg", "a/x/1/q.jpg", "a/x/2/p.jpg", "a/y/p.jpg", "b/p.jpg", "b/1/x/r.png"
     )
-    data = nested_folders(tmp_path)
+    data = read_folder(tmp_path, level=1)
     assert items_of(data) == {
         "a/x/1/p.jpg": "a/x/1",
         "a/x/1/q.jpg": "a/x/1",
@@ -70,24 +77,24 @@ def test_items_and_categories_of_nested_folders(tmp_path):
         "b/p.jpg": "b",
     }
     assert set(categories_of(data).values()) == {"a", "b"}
-    deeper = categories_of(nested_folders(tmp_path, 2))
+    deeper = categories_of(read_folder(tmp_path, level=2))
     assert deeper["a/x/2/p.jpg"] == "a/x" and deeper["a/y/p.jpg"] == "a/y"
     assert deeper["b/p.jpg"] == "b" and deeper["b/1/x/r.png"] == "b/1"
     with pytest.raises(InputError, match="level must be 1 or more"):
-        nested_folders(tmp_path, 0)
+        read_folder(tmp_path, level=0)
 
 
 def test_a_cycle_of_links_ends_and_is_told(tmp_path):
     touch(tmp_path, "a/x/1.jpg", "b/1.jpg")
     os.symlink("..", tmp_path / "a" / "x" / "up")
     os.symlink("../..", tmp_path / "a" / "x" / "root")
-    data = nested_folders(tmp_path)
+    data = read_folder(tmp_path, level=1)
     assert data.paths == ["a/x/1.jpg", "b/1.jpg"]
-    assert data.notes == ("2 links left out: leads to a folder that is listed already.",)
+    assert data.notes == ("2 links left out: to a folder that is listed already.",)
     os.symlink("self", tmp_path / "b" / "self")  # not even a folder can be found behind it
     os.symlink("there.jpg", tmp_path / "b" / "here.jpg")
     os.symlink("here.jpg", tmp_path / "b" / "there.jpg")
-    assert nested_folders(tmp_path).paths[:2] == data.paths
+    assert read_folder(tmp_path, level=1).paths[:2] == data.paths
 
 
 # Class files

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deep_ranking.datasets import nested_folders
+from deep_ranking.datasets import read_folder
 from deep_ranking.files import InputError
 from deep_ranking.sampling import relevance as relevance_module
 from deep_ranking.sampling.relevance import (
@@ -106,7 +106,7 @@ def test_hand_made_features_reserve_their_room(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with (
         pytest.raises(InputError, match=r"no room .* 1 images \(No space.*TMPDIR") as caught,
-        open_relevance("features", nested_folders(tmp_path)),
+        open_relevance("features", read_folder(tmp_path, level=1)),
     ):
         pytest.fail("the block was entered")
     assert str(caught.value).startswith(f"{tempfile.gettempdir()}: ")
@@ -127,7 +127,7 @@ def test_hand_made_features_see_colour_and_texture(tmp_path):
     for name, pixels in pictures.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / name)
-    data = nested_folders(tmp_path)
+    data = read_folder(tmp_path, level=1)
     with open_relevance("features", data) as relevance:
         scores = relevance.scores(EVERY, EVERY)
     number = {path: place for place, path in enumerate(data.paths)}
@@ -140,7 +140,7 @@ def test_hand_made_features_see_colour_and_texture(tmp_path):
 
 
 def test_relevance_by_what_is_none(tmp_path, image_tree):
-    data = nested_folders(image_tree)
+    data = read_folder(image_tree, level=1)
     message = "expected tree, features, backbone, a file of"
     with pytest.raises(InputError, match=message), open_relevance("golden", data):
         pass

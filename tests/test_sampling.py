@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from deep_ranking.datasets import hold_back_classes
+from deep_ranking.datasets import hold_back_classes, read_folder
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images
 from deep_ranking.sampling import sample_triplets, strategy
 from deep_ranking.sampling.drawing import draw_distinct
 from deep_ranking.sampling.triplet_file import write_triplets
@@ -126,9 +125,9 @@ def test_global_randomness_plays_no_part():
 
 
 def test_bytes_of_the_triplets_of_a_tree(image_tree, tmp_path):
-    listing = find_images(image_tree)
-    blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=7)
-    assert write_triplets(tmp_path / "triplets.txt", listing.paths, blocks) == 10
+    data = read_folder(image_tree)
+    blocks = sample_triplets(data.items.codes, num_positives=1, num_negatives=1, seed=7)
+    assert write_triplets(tmp_path / "triplets.txt", data.paths, blocks) == 10
     assert (tmp_path / "triplets.txt").read_bytes() == GOLDEN.encode()
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from deep_ranking.config import TrainConfig
 from deep_ranking.files import InputError
-from deep_ranking.training.data import held_back_images, training_images
+from deep_ranking.training.data import read_run_images
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +23,15 @@ def config(dataset, **options):
 
 
 def paths_and_classes(data):
-    return data.files(), np.array(data.items.names)[data.items.codes]
+    return ([], []) if data is None else (data.files(), data.classes_of_images())
 
 
 def trained_on(config):
-    return paths_and_classes(training_images(config))
+    return paths_and_classes(read_run_images(config).trained)
 
 
 def held_back(config):
-    return paths_and_classes(held_back_images(config))
+    return paths_and_classes(read_run_images(config).validated)
 
 
 def test_all_images_train_where_nothing_is_held_back(folders):

@@ -15,10 +15,11 @@ from tensorboard.util import tensor_util
 from werkzeug.test import Client
 
 from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.datasets import read_folder
 from deep_ranking.embedding.cached_features import cache_features
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images, read_image
+from deep_ranking.images import read_image
 from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.sampling.triplet_file import write_triplets
@@ -38,9 +39,9 @@ def folder(tmp_path_factory, write_colors):
     root = tmp_path_factory.mktemp("colors")
     write_colors(root / "images")
     write_colors(root / "others", classes=("r", "g", "b"), images=3)
-    listing = find_images(root / "images")
-    blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=0)
-    write_triplets(root / "triplets.txt", [f"images/{path}" for path in listing.paths], blocks)
+    data = read_folder(root / "images")
+    blocks = sample_triplets(data.items.codes, num_positives=1, num_negatives=1, seed=0)
+    write_triplets(root / "triplets.txt", [f"images/{path}" for path in data.paths], blocks)
     return root
 
 
@@ -225,8 +226,8 @@ def test_projector_shows_the_validation_images(trained):
     projector = Projector(config.run_dir / "tensorboard")
     (info,) = projector.get("/info").json["embeddings"]
     assert info["tensorShape"] == [9, 8]
-    listing = find_images(config.validation_dataset)
-    paths = listing.files()
+    data = read_folder(config.validation_dataset)
+    paths = data.files()
     header, *rows = projector.metadata()
     assert header == ["class", "path"]
     assert rows == [[path.split("/")[-2], path] for path in paths]

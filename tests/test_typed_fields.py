@@ -5,6 +5,7 @@ import decimal
 import enum
 import json
 import re
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ VALUES = [
     ("", [decimal.Decimal(1), np.array([True]), np.array([[0.5]]), 1 + 0j, slice(1), print]),
 ]
 TAKE_PATHS = {"weights", "relevance"}  # text that may be a path
+TAKE_NUMBERS = {"label"}  # text that may be a number
 TAKE_INFINITY = {"relevance_cap", "relevance_gap"}
 
 IN_CLASSES = {"batches": "classes", "dataset": "d"}
@@ -65,6 +67,11 @@ def drawn(strategy, **others):
 GIVEN = {
     "triplets": (Path("a/t.txt"), {}),
     "dataset": (Path("a/d"), {}),
+    "label": ("parent", IN_CLASSES),
+    "classes": (Path("c.csv"), IN_CLASSES),
+    "splits": (True, IN_CLASSES),
+    "split": ("train", IN_CLASSES),
+    "validation_split": ("val", IN_CLASSES),
     "max_images_per_class": (5, IN_CLASSES),
     "steps_per_epoch": (3, {}),
     "save_augmented": (Path("a"), {}),
@@ -124,6 +131,10 @@ def test_values_of_another_type_are_refused(config, field):
     wrong = [value for kinds, values in VALUES if kind not in kinds.split() for value in values]
     if field.name in TAKE_PATHS:
         wrong = [value for value in wrong if not isinstance(value, Path)]
+    if field.name in TAKE_NUMBERS:
+        wrong = [
+            value for value in wrong if isinstance(value, bool) or not isinstance(value, Integral)
+        ]
     assert len(wrong) > 25
     for value in wrong:
         with pytest.raises(InputError) as caught:

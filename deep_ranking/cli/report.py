@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed, evaluate, find oddities and write the page."""
     args = parser.parse_args(argv)
-    check_files_exist(args, "model")
+    check_files_exist(args, "model", "history")
     check_output_file(args.output, "--output")
     data = read_dataset(args, args.dataset, TO_JUDGE)
     quieten_tensorflow()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 from deep_ranking.config.base import Config, setting
@@ -51,7 +52,7 @@ class FolderConfig(Config):
 
     def __post_init__(self) -> None:
         """Check the label."""
-        if isinstance(self.label, int) and not isinstance(self.label, bool):
+        if isinstance(self.label, Integral) and not isinstance(self.label, bool):
             object.__setattr__(self, "label", str(self.label))
         super().__post_init__()
         if self.label is not None:

@@ -158,4 +158,10 @@ def limit_classes(
         # Of `size` images, the numbers k * size // most stay: those where the division steps up.
         size = np.maximum(sizes[codes], most)
         kept &= rank == -(-rank * most // size) * size // most
-    return data if kept.all() else data.select(kept)
+    if kept.all():
+        return data
+    left = data.select(kept)
+    limits = [(words, limit) for words, limit in (("at least", fewest), ("at most", most)) if limit]
+    said = " and ".join(f"{words} {limit}" for words, limit in limits)
+    note = f"{len(left):,} of {counted(len(data), 'image')} used: {said} of each class."
+    return replace(left, notes=(*left.notes, note))

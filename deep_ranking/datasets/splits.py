@@ -100,5 +100,5 @@ def take_split(
     part = replace(data.select(data.splits == taken), splits=None)
     if len(there) == 1:
         return part
-    note = f"Taken: split {taken} of {', '.join(there)}."
+    note = f"Taken: split {taken} of {', '.join(there)} (--split takes another)."
     return replace(part, notes=(*part.notes, note))

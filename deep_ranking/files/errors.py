@@ -16,7 +16,7 @@ class InputError(ValueError):
     Example:
         >>> find_images("nowhere")
         Traceback (most recent call last):
-        deep_ranking.files.errors.InputError: nowhere: no such folder; expected a folder with ...
+        deep_ranking.files.errors.InputError: nowhere: no such folder; expected a folder of images
     """
 
     def __init__(self, message: str) -> None:

@@ -121,7 +121,6 @@ def sample(
 
     if not isinstance(dataset, LabelledImages):
         dataset = read_folder(dataset, level=config.category_level(None))
-    output_dir = make_folder(output_directory)
     for line in _description(dataset, config):
         say(line)
     parts, data = split_parts(
@@ -150,6 +149,7 @@ def sample(
                 strategies[stem] = opened.enter_context(strategy)
             except InputError as error:
                 raise InputError(f"{stem}: {error}" if len(parts) > 1 else str(error)) from None
+        output_dir = make_folder(output_directory)
         if not validation_share and shares_in(split) is not None:
             write_classes(output_dir / PARTITION, data, relative_prefix(data.root, output_dir))
             say(f"The part of each image is in {output_dir / PARTITION}.")

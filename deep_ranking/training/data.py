@@ -47,7 +47,6 @@ def read_run_images(config: TrainConfig) -> RunImages:
         data = config.read(config.dataset, level=config.sampling.category_level(config.level))
         lines += data.describe()
         trained = take_split(data, TO_TRAIN, config.split)
-        lines += trained.notes[len(data.notes) :]
         if (split := _validation_split(config, data)) is not None:
             validated = take_split(data, (), split)
             lines.append(
@@ -59,13 +58,8 @@ def read_run_images(config: TrainConfig) -> RunImages:
             classes = trained.items if trained.categories is None else trained.categories
             held = hold_back_classes(classes.codes, config.validation_share, seed=0)
             trained, validated = trained.select(~held), trained.select(held)
-        num_images = len(trained)
         trained = limit_classes(trained, most=config.max_images_per_class)
-        if len(trained) < num_images:
-            lines.append(
-                f"{len(trained):,} of {counted(num_images, 'image')} used: at most "
-                f"{config.max_images_per_class} of each class (--max_images_per_class)."
-            )
+        lines += trained.notes[len(data.notes) :]
     if config.validation_dataset is not None:
         validated = config.read(config.validation_dataset, with_class_file=False)
         lines += [f"{config.validation_dataset}: {line}" for line in validated.describe()]
@@ -81,16 +75,19 @@ def _validation_split(config: TrainConfig, data: LabelledImages) -> str | None:
     return next((name for name in names if split_kind(name) == VAL), None)
 
 
-def image_source(config: TrainConfig, images: RunImages) -> TripletSource | ClassSource:
+def image_source(
+    config: TrainConfig, images: RunImages | None = None
+) -> TripletSource | ClassSource:
     """Return the batches of images that a run trains on, checked.
 
     Args:
         config: the run's settings.
-        images: as `read_run_images` returns them.
+        images: as `read_run_images` returns them; None to read them.
 
     Raises:
         InputError: the data cannot be used.
     """
+    images = images or read_run_images(config)
     options: dict[str, Any] = {
         "image_size": config.network.image_size,
         "augmentation": config.augmentation,
@@ -116,17 +113,17 @@ def image_source(config: TrainConfig, images: RunImages) -> TripletSource | Clas
     return ClassSource(data.files(), labels, batches=batches, **options)
 
 
-def epoch_triplets(config: TrainConfig, images: RunImages) -> EpochTriplets:
+def epoch_triplets(config: TrainConfig, images: RunImages | None = None) -> EpochTriplets:
     """Return the triplets that a run trains on, checked; relevance is computed here if needed.
 
     Args:
         config: the run's settings.
-        images: as `read_run_images` returns them.
+        images: as `read_run_images` returns them; None to read them.
 
     Raises:
         InputError: the file or the folders cannot be used.
     """
-    data = images.trained
+    data = (images or read_run_images(config)).trained
     if data is None:
         return FileTriplets(read_triplets(config.triplet_file), config.dataset)
     if config.sampling.strategy == HARD:

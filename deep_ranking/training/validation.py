@@ -16,7 +16,7 @@ from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evalu
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import FileTriplets
-from deep_ranking.training.data import RunImages
+from deep_ranking.training.data import RunImages, read_run_images
 from deep_ranking.training.history import Row
 
 MEASURED_TRIPLETS = 1024
@@ -119,19 +119,20 @@ class ClassValidation(Validation):
         return {name: found.intervals[name].mean for name in names}, triplets
 
 
-def make_validation(config: TrainConfig, images: RunImages) -> Validation | None:
+def make_validation(config: TrainConfig, images: RunImages | None = None) -> Validation | None:
     """Return the validation data of a run, checked; None if it has none.
 
     Args:
         config: the run's settings.
-        images: as `read_run_images` returns them.
+        images: as `read_run_images` returns them; None to read them.
 
     Raises:
         InputError: the data cannot be used.
     """
     if config.validation_triplets is not None:
         return TripletValidation(config, config.validation_triplets)
-    return None if images.validated is None else ClassValidation(config, images.validated)
+    data = (images or read_run_images(config)).validated
+    return None if data is None else ClassValidation(config, data)
 
 
 def validation_summary(found: Row) -> str:
