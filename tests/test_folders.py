@@ -203,7 +203,7 @@ def test_the_split_that_a_command_takes(tmp_path):
     data = read_folder(tmp_path)
     assert take_split(data, TO_TRAIN).paths == ["train/a/1.jpg"]
     judged = take_split(data, TO_JUDGE)
-    assert judged.paths == ["test/c/1.jpg"] and judged.splits is None
+    assert judged.paths == ["test/c/1.jpg"] and judged.folders() == ["c"]
     assert judged.notes[-1] == "Taken: split test of train, val, test (--split takes another)."
     assert take_split(data, TO_JUDGE, "val").paths == ["val/b/1.jpg"]
     with pytest.raises(InputError, match="none named dev among the splits train, val, test"):

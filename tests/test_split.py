@@ -82,3 +82,75 @@ def test_images_held_back_are_not_thinned_out(folders):
     thinned = config(folders, max_images_per_class=2, **options)
     assert held_back(thinned)[0] == whole[0]
     assert set(trained_on(thinned)[1]) == set(trained_on(config(folders, **options))[1])
+
+
+# Splits, labels and class files of a run
+
+
+@pytest.fixture(scope="module")
+def products(tmp_path_factory):
+    """Train, Val and a folder beside them, of two kinds of products, two images each."""
+    root = tmp_path_factory.mktemp("products")
+    for split in ("train", "Val", "shop"):
+        for product in ("Fruit/Apple", "Fruit/Pear", "Roots/Beet"):
+            for number in range(2):
+                path = root / split / product / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+    return root
+
+
+def test_a_run_trains_on_the_training_split_and_validates_on_val(products):
+    images = read_run_images(config(products, label="parent"))
+    assert {path.split("/")[0] for path in images.trained.paths} == {"train"}
+    assert {path.split("/")[0] for path in images.validated.paths} == {"Val"}
+    assert sorted(set(images.trained.items.of_images())) == [
+        "Fruit/Apple",
+        "Fruit/Pear",
+        "Roots/Beet",
+    ]
+    assert images.validation_split == "Val"
+    assert images.lines[0] == "18 images, 3 classes (the folder that holds the image)."
+    assert "train 6, Val 6, shop 6 (--no-splits" in images.lines[1]
+    assert "Validation: split Val, 6 images, 3 classes." in images.lines
+    assert images.lines[-1].startswith("Taken: split train of train, Val, shop")
+
+
+def test_settings_choose_other_splits(products):
+    images = read_run_images(config(products, split="shop", validation_split="train"))
+    assert {path.split("/")[0] for path in images.trained.paths} == {"shop"}
+    assert {path.split("/")[0] for path in images.validated.paths} == {"train"}
+    other = read_run_images(config(products, validation_dataset=products))
+    assert {path.split("/")[0] for path in other.validated.paths} == {"Val"}
+    with pytest.raises(InputError, match="none named dev among the splits train, Val, shop"):
+        read_run_images(config(products, validation_split="dev"))
+
+
+def test_classes_are_held_back_of_the_training_split_alone(folders, tmp_path):
+    for name in ("train", "val"):
+        (tmp_path / name).symlink_to(folders)
+    images = read_run_images(config(tmp_path, validation_share=0.3))
+    assert images.validation_split is None
+    assert {path.split("/")[0] for path in images.validated.paths} == {"train"}
+    assert len(set(images.validated.items.of_images())) == 3
+
+
+def test_a_run_reads_the_classes_of_a_file(products, tmp_path):
+    lines = [f"train/Fruit/{name}/{n}.png,{name},train" for name in ("Apple", "Pear") for n in "01"]
+    lines += ["Val/Roots/Beet/0.png,Beet,val", "Val/Fruit/Apple/0.png,Apple,val"]
+    (tmp_path / "classes.csv").write_text("\n".join(["path,label,split", *lines]))
+    images = read_run_images(config(products, classes=tmp_path / "classes.csv"))
+    assert images.trained.items.of_images() == ["Apple", "Apple", "Pear", "Pear"]
+    assert images.validated.items.of_images() == ["Beet", "Apple"]
+    assert any("12 images of " in line and "not in" in line for line in images.lines)
+
+
+def test_what_a_limit_leaves_is_said(products):
+    images = read_run_images(config(products / "train", max_images_per_class=3))
+    assert "5 of 6 images used: at most 3 of each class." in images.lines
+
+
+def test_flags_of_folders_need_folders_to_train_on():
+    for name, value in (("label", "parent"), ("splits", True), ("by_content", True)):
+        with pytest.raises(InputError, match=f"{name} needs --strategy, which draws triplets"):
+            TrainConfig(dataset="d", **{name: value})

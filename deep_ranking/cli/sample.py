@@ -230,14 +230,13 @@ def read_data(args: argparse.Namespace, config: SamplingConfig) -> LabelledImage
         raise InputError(f"{root}: no such folder; check --input_directory")
     if args.partition:
         data = read_partition(args.partition, root, level=args.level)
-    elif args.classes:
-        data = read_classes(args.classes, root)
     elif args.pairs:
         data = read_positive_pairs(args.pairs, root)
+    elif root is None:
+        data = read_classes(args.classes)
     else:
-        assert root is not None  # `_check` checks it
-        folders = config_from(args, FolderConfig, classes=None, split=None)
-        data = folders.read(root, level=config.category_level(args.level))
+        level = args.level if args.classes else config.category_level(args.level)
+        data = config_from(args, FolderConfig, split=None).read(root, level=level)
     if args.level is not None and data.categories is None:
         data = with_folder_categories(data, args.level)
     return limit_classes(data, fewest=args.min_images_per_class, most=args.max_images_per_class)

@@ -73,7 +73,9 @@ def read_folder(
         data = _read_class_file(
             Path(classes), root, by_content=by_content, keep_outside=keep_outside
         )
-        return data if level is None else with_folder_categories(data, level)
+        if level is None or data.categories is not None:
+            return data
+        return with_folder_categories(data, level)
     listing = find_images(root, by_content=by_content)
     return _label_listing(
         listing, label=label, splits=splits, level=level, keep_outside=keep_outside
@@ -136,7 +138,8 @@ def with_folder_categories(data: LabelledImages, level: int) -> LabelledImages:
     first = np.full(len(data.items.names), len(data))
     numbers = np.arange(len(data)) if data.pairs is None else data.pairs[:, 1]
     np.minimum.at(first, data.items.codes[numbers], numbers)
-    folders = [data.paths[number].rpartition("/")[0] for number in first[data.items.codes]]
+    of_images = data.folders()
+    folders = [of_images[number] for number in first[data.items.codes]]
     return replace(data, categories=Labels.of([leading_folders(each, level) for each in folders]))
 
 

@@ -1,5 +1,6 @@
 """`LabelledImages`: the one description of labelled images, whatever they were read from."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,6 +123,19 @@ class LabelledImages:
     def classes_of_images(self) -> npt.NDArray[np.str_]:
         """Return the class of each image: str (images,)."""
         return np.array(self.items.names)[self.items.codes]
+
+    def folders(self) -> list[str]:
+        """Return the folders of each image, without its split: "Fruit/Apple", "" for none."""
+        found = []
+        for path, split in zip(
+            self.paths,
+            itertools.repeat("") if self.splits is None else self.splits.tolist(),
+            strict=False,
+        ):
+            folder = path.rpartition("/")[0]
+            first, _, rest = folder.partition("/")
+            found.append(rest if split and first == split else folder)
+        return found
 
     def files(self) -> list[str]:
         """Return the paths with `root` before them."""

@@ -97,7 +97,7 @@ def take_split(
         raise InputError(
             f"{data.root}: {wanted} among the splits {', '.join(there)}; choose one by --split"
         )
-    part = replace(data.select(data.splits == taken), splits=None)
+    part = data.select(data.splits == taken)
     if len(there) == 1:
         return part
     note = f"Taken: split {taken} of {', '.join(there)} (--split takes another)."

@@ -105,11 +105,11 @@ class FolderTree(Relevance):
     one: 1 in the same folder, 2/3 for a/b/c and a/b/d, 0 where the first folders differ.
 
     Args:
-        paths: image paths relative to the root, with "/" between folders.
+        folder_paths: the folders of each image, with "/" between them; "" for none.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        folders = [path.split("/")[:-1] for path in paths]
+    def __init__(self, folder_paths: Sequence[str]) -> None:
+        folders = [path.split("/") if path else [] for path in folder_paths]
         depth = max(map(len, folders), default=0)
         self._depths = np.array([max(1, len(each)) for each in folders])
         # The number of each image's folder at each depth; -1 below its own folder.
@@ -230,7 +230,7 @@ def open_relevance(
         InputError: the name is none of these, or an image cannot be read.
     """
     if name == TREE:
-        yield FolderTree(data.paths)
+        yield FolderTree(data.folders())
     elif name == FEATURES:
         with _hand_made_features(data, skip_broken) as relevance:
             yield relevance
