@@ -58,6 +58,10 @@ def read_run_images(config: TrainConfig) -> RunImages:
             classes = trained.items if trained.categories is None else trained.categories
             held = hold_back_classes(classes.codes, config.validation_share, seed=0)
             trained, validated = trained.select(~held), trained.select(held)
+            lines.append(
+                f"Validation: {counted(len(validated), 'image')} of "
+                f"{counted(validated.items.num_names, 'class')} held back."
+            )
         trained = limit_classes(trained, most=config.max_images_per_class)
         lines += trained.notes[len(data.notes) :]
     if config.validation_dataset is not None:

@@ -129,6 +129,8 @@ class TrainingRun:
     def begin(self) -> None:
         """Build or restore the network, and write the folder."""
         config = self.config  # as given, without fixes of an earlier part of the run
+        for line in self._lines:
+            print(line)
         self.trainer = Trainer(config, self.devices, read_weights=not self.resumed)
         if self.resumed:
             self.config = dataclasses.replace(config, **self.state.fixes)
@@ -145,8 +147,6 @@ class TrainingRun:
             make_folder(self.folder)
         with atomic_path(self.folder / SETTINGS) as temporary:
             temporary.write_text(config.to_json(), encoding="utf-8")
-        for line in self._lines:
-            print(line)
         print(
             f"{self.source.description}, {self.source.num_batches:,} batches an epoch; "
             f"{self.trainer.description()}."
