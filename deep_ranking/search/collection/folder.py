@@ -32,7 +32,7 @@ from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration
 from deep_ranking.search.collection.image_table import ImageTable
-from deep_ranking.search.collection.settings import Settings
+from deep_ranking.search.collection.settings import VERSION, Settings
 
 if TYPE_CHECKING:
     from deep_ranking.search.results import SearchResults
@@ -121,7 +121,7 @@ class Collection:
 
     def change(self, **changes: Any) -> None:
         """Replace some of the settings, and write them all to the disk."""
-        settings = replace(self.settings, **changes)
+        settings = replace(self.settings, **changes, version=VERSION)
         with atomic_path(self.folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
         self.settings = settings
@@ -232,6 +232,14 @@ class Collection:
     def _copy_model(self, model: Path) -> None:
         with atomic_path(self.model) as temporary:
             shutil.copyfile(model, temporary)
+
+
+def moved_hint(collection: Collection) -> str:
+    """Return what to do if the folder of the images is gone, as part of a sentence."""
+    return (
+        f"if the images were moved, run `index --output {collection.folder} --images DIR` with the "
+        "folder where they are now: no image is embedded again"
+    )
 
 
 def _check_vacant(folder: Path) -> None:
