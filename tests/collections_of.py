@@ -12,7 +12,7 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.files.content_digest import file_status
 from deep_ranking.model.header import CONFIG_ATTRIBUTE, read_header
 from deep_ranking.search.collection import Collection, Settings
-from deep_ranking.search.collection.image_table import FoundFile
+from deep_ranking.search.collection.records import FoundFile
 from deep_ranking.search.index.kinds import open_index
 
 OLD_TABLE = """

@@ -18,7 +18,7 @@ import pytest
 from collections_of import make_table_old
 from PIL import Image
 
-from deep_ranking.config import NetworkConfig
+from deep_ranking.config import FolderConfig, NetworkConfig
 from deep_ranking.files import InputError, content_digest, open_regular
 from deep_ranking.files.content_digest import file_status
 from deep_ranking.images import decoding, read_image
@@ -853,6 +853,29 @@ def test_a_mended_collection_is_merged_and_not_mended_again(tmp_path, root):
     assert_right(whole, root)
     assert whole.rows().tolist() == list(range(7))
     assert not len(whole.store.rows().damaged())
+
+
+def test_shards_with_other_classes_are_not_merged(tmp_path, root):
+    deep = {"folders": {"label": "parent"}}
+    one = collection_of(tmp_path / "one", root, shard=(1, 2), **deep)
+    other = collection_of(tmp_path / "other", root, shard=(2, 2))
+    for part in (one, other):
+        synced(part)
+    with pytest.raises(InputError, match="label first, not label parent; run `index` again"):
+        merge([one, other], tmp_path / "whole")
+    with writable_collection(other.folder, folders=FolderConfig(label="parent")) as opened:
+        assert synced(opened).num_embedded == 0
+    whole = merge([one, opened], tmp_path / "whole")
+    assert Collection.open(whole.folder).settings.folders == deep["folders"]
+    with contextlib.closing(whole.images()) as images:
+        labels = {image.path: image.label for image in images.images()}
+    assert labels["cat/in/3.png"] == "cat/in" and labels["cat/1.png"] == "cat"
+    for part in (one, opened):  # merged again, it takes the classes of the shards
+        part.change(folders={})
+        synced(part)
+    whole = merge([one, opened], tmp_path / "whole")
+    assert whole.settings.folders == {}
+    assert_right(whole, root)
 
 
 def test_nothing_is_hashed_twice(collection, root, monkeypatch):

@@ -12,7 +12,7 @@ from collections_of import OLD_TABLE
 
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import GalleryImage, ImageTable
-from deep_ranking.search.collection.image_table import FoundFile
+from deep_ranking.search.collection.records import FoundFile
 
 A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -248,7 +248,8 @@ def test_readers_mend_what_a_killed_writer_left(table, file):
     code = """if True:
         import os, signal, sys
         from pathlib import Path
-        from deep_ranking.search.collection.image_table import FoundFile, ImageTable
+        from deep_ranking.search.collection.image_table import ImageTable
+from deep_ranking.search.collection.records import FoundFile
         table = ImageTable(Path(sys.argv[1]), writable=True)
         with table.change():
             for number in range(20_000):  # more than stays in memory

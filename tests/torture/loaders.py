@@ -218,7 +218,7 @@ def _make(folder):
     from deep_ranking.model.file import save_model
     from deep_ranking.model.network import build_network
     from deep_ranking.search.collection import ImageTable
-    from deep_ranking.search.collection.image_table import FoundFile
+    from deep_ranking.search.collection.records import FoundFile
     from deep_ranking.search.index.clusters import ENDING, ClusterIndex, HierarchyIndex
 
     network = NetworkConfig(weights=None, backbone="mobilenet", **SETTINGS)

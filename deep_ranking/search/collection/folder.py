@@ -137,19 +137,13 @@ class Collection:
     def _repr_html_(self) -> str:
         return paragraph(repr(self))
 
-    def search(
-        self,
-        images: "PathOrPaths",
-        top: int = 20,
-        *,
-        probes: int | None = None,
-    ) -> "SearchResults":
+    def search(self, images: "PathOrPaths", top: int = 20, **options: Any) -> "SearchResults":
         """Find the images of the collection that are most similar to query images.
 
         Args:
             images: an image file, a folder of images, or several of either.
             top: images to find for each query.
-            probes: clusters that a query visits; None for the index's own.
+            **options: `probes`, `label`, `folder`, `like` and `unlike` of `Searcher.search_images`.
 
         Example:
             >>> found = Collection.open("photos.index").search("photos/cat/0.png", top=3)
@@ -159,7 +153,7 @@ class Collection:
         Raises:
             InputError: a query is missing or cannot be read, or the collection is damaged.
         """
-        return self._searcher.search_images(images, top, probes=probes)
+        return self._searcher.search_images(images, top, **options)
 
     @cached_property
     def _searcher(self) -> "Searcher":

@@ -4,7 +4,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
-from deep_ranking.files.content_digest import Status
+from deep_ranking.search.collection.records import FoundFile, GalleryImage
 from deep_ranking.search.collection.table_schema import (
     check_journals,
     create,
@@ -24,40 +23,6 @@ SECONDS_TO_WAIT = 60  # for another process to finish a change
 MAX_ROWS = 1 << 40
 MAX_VALUE_BYTES = 1 << 20  # of a path, the longest of what there is
 MAX_PARAMETERS = 500  # of one query; SQLite takes more, but not everywhere
-
-
-@dataclass(frozen=True)
-class FoundFile:
-    """A file as a folder lists it.
-
-    Attributes:
-        path: relative to the root.
-        size: bytes.
-        changed: time of change (ns).
-        label: its class.
-        inode: number of the file; None if an earlier version recorded it.
-        inode_changed: time of change of the inode (ns), also of its name and permissions.
-    """
-
-    path: str
-    size: int
-    changed: int
-    label: str = ""
-    inode: int | None = None
-    inode_changed: int | None = None
-
-    def has_status(self, status: Status) -> bool:
-        """Return whether a file with this status has the content that was recorded."""
-        return (self.size, self.changed, self.inode, self.inode_changed) == status
-
-
-@dataclass(frozen=True)
-class GalleryImage:
-    """An image that can be found: path relative to the root, class, row of its embedding."""
-
-    path: str
-    label: str
-    row: int
 
 
 class ImageTable:
@@ -114,6 +79,41 @@ class ImageTable:
             raise
         except (TypeError, ValueError, OverflowError):  # a damaged index may give NULL all the same
             raise self._damaged("an invalid row number") from None
+
+    def classes(self) -> dict[str, int]:
+        """Return the number of images of each class that can be found, by name; "" for none."""
+        query = "SELECT class, COUNT(row) FROM images WHERE row IS NOT NULL GROUP BY class"
+        return {
+            self._name(label): count for label, count in self._select(f"{query} ORDER BY class")
+        }
+
+    def rows_of(self, labels: Sequence[str] | None, folder: str) -> Int64Array:
+        """Return the rows of some images, each once, in rising order: int64 (rows,).
+
+        Args:
+            labels: their classes; None for all.
+            folder: they lie below it, relative to the root; "" for all.
+        """
+        where, begin = "row IS NOT NULL", os.fsencode(f"{folder}/")
+        below = [begin, begin[:-1] + b"0"] if folder else []  # "0" follows "/"
+        if folder:
+            where += " AND path >= ? AND path < ?"
+        if labels is None:
+            return self._distinct_rows([(where, below)])
+        names = list(map(os.fsencode, labels))
+        parts = [names[i : i + MAX_PARAMETERS] for i in range(0, len(names), MAX_PARAMETERS)]
+        return self._distinct_rows(
+            (f"{where} AND class IN ({', '.join('?' * len(part))})", [*below, *part])
+            for part in parts
+        )
+
+    def _distinct_rows(self, queries: Iterable[tuple[str, list[bytes]]]) -> Int64Array:
+        self.num_rows_needed()  # checks them
+        rows: set[int] = set()
+        for where, parameters in queries:
+            query = f"SELECT DISTINCT row FROM images WHERE {where}"
+            rows.update(row for (row,) in self._select(query, parameters))
+        return np.sort(np.fromiter(rows, np.int64))
 
     def images(self) -> Iterator[GalleryImage]:
         """Yield all images that can be found, by path."""

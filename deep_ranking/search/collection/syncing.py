@@ -26,7 +26,8 @@ from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.words import broken_lines, counted
 from deep_ranking.images import decode_image, open_image
 from deep_ranking.search.collection.folder import Collection, moved_hint
-from deep_ranking.search.collection.image_table import FoundFile, ImageTable
+from deep_ranking.search.collection.image_table import ImageTable
+from deep_ranking.search.collection.records import FoundFile
 from deep_ranking.search.collection.settings import Settings
 
 if TYPE_CHECKING:
