@@ -6,7 +6,7 @@ from collections_of import make_collection
 from stubs import build_stub
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.datasets import class_folders
+from deep_ranking.datasets import read_folder
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError
 from deep_ranking.search.index.clusters import ClusterIndex
@@ -44,7 +44,7 @@ def test_nearest_are_those_by_hand(count):
 
 
 def test_neighbours_by_an_index_folder(tmp_path, image_tree):
-    data = class_folders(image_tree)
+    data = read_folder(image_tree)
     rows = unit(np.random.default_rng(1).standard_normal((len(data), 4)))
     order = np.random.default_rng(2).permutation(len(data))  # rows of the index are in another
     make_collection(
@@ -57,7 +57,7 @@ def test_neighbours_by_an_index_folder(tmp_path, image_tree):
 
 
 def test_images_that_the_index_lacks(tmp_path, image_tree):
-    data = class_folders(image_tree)
+    data = read_folder(image_tree)
     make_collection(tmp_path / "index", image_tree, {data.paths[0]: np.eye(4, dtype=np.float32)[0]})
     with pytest.raises(
         InputError, match=r"10 of 11 images are not in this index, such as .*--model"
@@ -73,7 +73,7 @@ def model():
 def test_neighbours_by_a_model_leave_broken_images_out(tmp_path, write_colors, model):
     write_colors(tmp_path / "images")
     (tmp_path / "images" / "green" / "2.png").write_bytes(b"no image")
-    data = class_folders(tmp_path / "images")
+    data = read_folder(tmp_path / "images")
     broken = data.paths.index("green/2.png")
     with pytest.raises(InputError, match=r"green/2\.png"):
         find_neighbours(data, 3, model)
@@ -87,7 +87,7 @@ def test_neighbours_by_a_model_leave_broken_images_out(tmp_path, write_colors, m
 
 def test_many_images_are_compared_by_clusters(tmp_path, write_colors, model, monkeypatch):
     write_colors(tmp_path / "images", images=40)
-    data = class_folders(tmp_path / "images")
+    data = read_folder(tmp_path / "images")
     exact = find_neighbours(data, 5, model)
     monkeypatch.setattr("deep_ranking.search.neighbours.MOST_COMPARED", 100)
     monkeypatch.setattr("deep_ranking.search.neighbours.NUM_MEASURED", 50)

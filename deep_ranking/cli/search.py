@@ -73,11 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--class",
         dest="label",
         metavar="NAME",
-        help="only images of this class, or of the classes below it: Fruit, Fruit/Apple, or a "
+        help="only images of this class, or of its inner classes: Fruit, Fruit/Apple, or a "
         "folder of their names, as Apple",
     )
     group.add_argument(
-        "--folder", metavar="DIR", help="only images below this folder of the collection"
+        "--folder", metavar="DIR", help="only images in this folder of the collection"
     )
     for name, what in (("like", "more like these images"), ("unlike", "less like these images")):
         group.add_argument(

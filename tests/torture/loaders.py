@@ -236,7 +236,7 @@ def _make(folder):
     with table.change():
         for number in range(50):
             content = number.to_bytes(32)
-            table.record(FoundFile(f"{number}.png", 1, 1), "", content)
+            table.record(FoundFile(f"{number}.png", 1, 1), content)
             table.set_row(content, number)
     table.close()
 
