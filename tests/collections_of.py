@@ -2,16 +2,30 @@
 
 import hashlib
 import os
+import sqlite3
 from contextlib import closing
 
 import h5py
 import numpy as np
 
 from deep_ranking.config import NetworkConfig
+from deep_ranking.files.content_digest import file_status
 from deep_ranking.model.header import CONFIG_ATTRIBUTE, read_header
 from deep_ranking.search.collection import Collection, Settings
-from deep_ranking.search.collection.image_table import FoundFile
+from deep_ranking.search.collection.records import FoundFile
 from deep_ranking.search.index.kinds import open_index
+
+OLD_TABLE = """
+CREATE TABLE IF NOT EXISTS images (
+    path BLOB PRIMARY KEY,   -- relative to the root, as the file system's bytes
+    class BLOB NOT NULL,     -- the first folder of the path, likewise; empty for none
+    size INTEGER NOT NULL,   -- bytes and time of change of the file whose content is known:
+    changed INTEGER NOT NULL,  -- while both are the same, so is the content
+    content BLOB NOT NULL,   -- SHA-256 of the file
+    row INTEGER,             -- of the embedding; NULL until there is one
+    problem TEXT             -- why there is none, for a broken image
+) WITHOUT ROWID
+"""
 
 
 def make_model(path):
@@ -50,8 +64,8 @@ def make_collection(folder, root, embeddings_by_path, index=None):
     collection.store.extend([(list(rows), np.array(list(rows.values()), np.float32))])
     with closing(collection.images(writable=True)) as images, images.change():
         for path, content in contents.items():
-            status = (root / path).stat()
-            file = FoundFile(path, status.st_size, status.st_mtime_ns, os.path.dirname(path))
+            size, changed, *identity = file_status((root / path).stat())
+            file = FoundFile(path, size, changed, os.path.dirname(path), *identity)
             images.record(file, content)
         for content, row in collection.store.find().items():
             images.set_row(content, row)
@@ -59,3 +73,15 @@ def make_collection(folder, root, embeddings_by_path, index=None):
     added = np.setdiff1d(collection.rows(), built.rows())
     built.update(collection.embeddings(), added, np.empty(0, np.int64))
     return collection
+
+
+def make_table_old(file):
+    """Turn the table of a collection into one of versions 1 and 2 of `collection.json`."""
+    with closing(sqlite3.connect(file)) as base:
+        rows = base.execute(
+            "SELECT path, class, size, changed, content, row, problem FROM images"
+        ).fetchall()
+        base.execute("DROP TABLE images")
+        base.execute(OLD_TABLE)
+        base.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        base.commit()

@@ -16,14 +16,16 @@ from PIL import Image
 
 from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
+from deep_ranking.files.words import byte_size
 from deep_ranking.reports.page.duplicate_groups import proportional_pixels
+from deep_ranking.search.detail import measured_sharpness
 from deep_ranking.search.duplicates import find_duplicates
 from deep_ranking.search.index import near_groups
 from deep_ranking.search.index.base import RowsWithin
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.near_groups import group_near_rows
-from deep_ranking.search.keeper import sharpness
+from deep_ranking.search.links import freed_bytes
 
 
 def unit(rows):
@@ -176,21 +178,46 @@ def paths_of(found):
     return [[image.path for image in group.images] for group in found.groups]
 
 
-def test_chains_are_one_group(make):
-    pictures = dict.fromkeys(["a/1.png", "a/2.png", "b/3.png", "b/far.png"])
-    collection = make(pictures, at_angles(0.0, 0.1, 0.2, 1.0))
+def test_images_near_the_one_to_keep_are_its_group(make):
+    pictures = dict.fromkeys(["a/1.png", "a/3.png", "b/far.png"]) | {"b/2.png": scene(0, 90, 60)}
+    collection = make(pictures, at_angles(0.0, 0.2, 1.0, 0.1))
     (group,) = find_duplicates(collection, 0.11).groups
-    assert {image.path for image in group.images} == {"a/1.png", "a/2.png", "b/3.png"}
-    assert [image.label for image in sorted(group.images, key=lambda each: each.path)] == [
-        "a",
-        "a",
-        "b",
-    ]
-    angles = {"a/1.png": 0.0, "a/2.png": 0.1, "b/3.png": 0.2}
-    for image in group.images:
-        apart = abs(angles[image.path] - angles[group.keeper.path])
-        assert image.distance == pytest.approx(2 * np.sin(apart / 2), abs=1e-6)
+    assert [image.path for image in group.images] == ["b/2.png", "a/1.png", "a/3.png"]
+    assert [image.label for image in group.images] == ["b", "a", "a"]
+    assert group.labels == ["a", "b"]
+    assert [image.distance for image in group.others] == pytest.approx(
+        [2 * np.sin(0.05)] * 2, abs=1e-6
+    )
     assert find_duplicates(collection, 0.09).groups == []
+
+
+@pytest.mark.parametrize("best", range(9))
+def test_in_a_chain_each_image_is_near_the_one_kept_in_its_place(make, best):
+    """Nine images, each 0.1 from the next: with a limit of 0.25, groups of five at most."""
+    names = [f"{number}.png" for number in range(9)]
+    pictures = {
+        name: scene(0, 96, 64) if number == best else scene(number)
+        for number, name in enumerate(names)
+    }
+    step = 2 * np.arcsin(0.05)
+    collection = make(pictures, at_angles(*np.arange(9) * step))
+    found = find_duplicates(collection, 0.25)
+    places = {name: number for number, name in enumerate(names)}
+    seen = []
+    for group in found.groups:
+        for image in group.images:
+            apart = abs(places[image.path] - places[group.keeper.path])
+            assert apart <= 2
+            assert image.distance < 0.25
+            seen.append(image.path)
+    assert len(seen) == len(set(seen))
+    (largest,) = [group for group in found.groups if group.keeper.path == f"{best}.png"]
+    assert {places[image.path] for image in largest.images} == {
+        place for place in range(9) if abs(place - best) <= 2
+    }
+    kept = {each.keeper.path for each in found.groups} | (set(names) - set(seen))
+    for name in names:  # nothing would be lost that has no near one left
+        assert any(abs(places[name] - places[other]) <= 2 for other in kept)
 
 
 def test_equal_files_are_duplicates_at_any_threshold(make):
@@ -211,29 +238,107 @@ def test_groups_are_ordered_by_size_and_path(make):
     assert find_duplicates(collection, 0.05) == find_duplicates(collection, 0.05)
 
 
-def test_the_image_with_the_most_pixels_is_kept(make):
-    large = scene(0, 60, 40)
-    blurred = cv2.GaussianBlur(large, (0, 0), 3)
-    pictures = {"a.png": scene(0), "b.png": blurred, "c.png": scene(0, 90, 20)}
-    (group,) = find_duplicates(make(pictures, at_angles(0, 0.02, 0.03)), 0.1).groups
-    assert group.keeper.path == "b.png" and group.keeper.is_keeper
-    assert (group.keeper.width, group.keeper.height, group.keeper.distance) == (60, 40, 0)
-    assert [image.path for image in group.others] == ["c.png", "a.png"]  # 0.01 and 0.02 away
+def photograph(seed, width, height):
+    """Noise with as much energy in each octave of frequencies, as photographs have."""
+    rng = np.random.default_rng(seed)
+    frequencies = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequencies[0, 0] = np.inf
+    layers = []
+    for _ in range(3):
+        spectrum = np.fft.rfft2(rng.normal(size=(height, width))) / frequencies
+        plane = np.fft.irfft2(spectrum, s=(height, width))
+        layers.append(128 + 40 * plane / plane.std())
+    return np.clip(np.stack(layers, axis=2), 0, 255).astype(np.uint8)
+
+
+def resized(pixels, factor, blur=0.0, how=cv2.INTER_CUBIC):
+    size = round(pixels.shape[1] * factor), round(pixels.shape[0] * factor)
+    result = cv2.resize(pixels, size, interpolation=how)
+    return cv2.GaussianBlur(result, (0, 0), blur) if blur else result
+
+
+def jpeg(pixels, quality):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+ORIGINAL = photograph(0, 192, 128)
+WORSE = {
+    "enlarged": resized(ORIGINAL, 2),
+    "enlarged by four": resized(ORIGINAL, 4),
+    "enlarged and blurred": resized(ORIGINAL, 2, blur=2),
+    "enlarged with steps, then blurred": resized(ORIGINAL, 3, 2.0, cv2.INTER_NEAREST),
+    "enlarged and compressed": jpeg(resized(ORIGINAL, 2), 85),
+    "blurred": resized(ORIGINAL, 1, blur=1),
+    "reduced": resized(ORIGINAL, 0.5, how=cv2.INTER_AREA),
+    "reduced and enlarged": resized(resized(ORIGINAL, 0.5, how=cv2.INTER_AREA), 2),
+    "compressed": jpeg(ORIGINAL, 60),
+    "cut": ORIGINAL[20:-20, 30:-30],
+}
+
+
+@pytest.mark.parametrize("kind", WORSE)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_image_with_the_most_detail_is_kept(make, kind, first):
+    names = ["a.png", "b.png"] if first else ["b.png", "a.png"]
+    pictures = {names[0]: png(ORIGINAL, 9), names[1]: WORSE[kind]}
+    (group,) = find_duplicates(make(pictures, at_angles(0, 0.02)), 0.1).groups
+    assert group.keeper.path == names[0]
+
+
+def test_a_large_photograph_is_kept_over_all_that_was_made_of_it(make):
+    pictures = {"original.png": ORIGINAL} | {f"{kind}.png": each for kind, each in WORSE.items()}
+    (group,) = find_duplicates(make(pictures, at_angles(*np.linspace(0, 0.01, 11))), 0.1).groups
+    assert group.keeper.path == "original.png"
+    assert group.keeper.width == 192 and group.keeper.is_keeper and group.keeper.distance == 0
     assert not any(image.is_keeper for image in group.others)
 
 
-def test_of_equal_pixels_the_sharpest_is_kept(make):
-    sharp = scene(0)
+def test_a_soft_original_is_kept_over_its_copy_of_half_the_size(make):
+    rng = np.random.default_rng(3)
+    soft = cv2.GaussianBlur(photograph(2, 400, 300), (0, 0), 0.8).astype(float)
+    soft = np.clip(soft + rng.normal(0, 2, soft.shape), 0, 255).astype(np.uint8)
+    half = resized(soft, 0.5, how=cv2.INTER_AREA)
+    pictures = {"a.jpg": jpeg(half, 95), "b.jpg": jpeg(soft, 90)}
+    (group,) = find_duplicates(make(pictures, at_angles(0, 0)), 0.1).groups
+    assert group.keeper.path == "b.jpg"
+
+
+def test_of_equal_detail_more_pixels_then_no_loss_then_bytes_count(make):
+    larger = photograph(0, 211, 141)
     pictures = {
-        "a.png": png(cv2.GaussianBlur(sharp, (0, 0), 2), level=0),
-        "b.png": png(sharp, level=9),
-        "c.png": png(cv2.GaussianBlur(sharp, (0, 0), 1), level=0),
+        "a.jpg": jpeg(larger, 100),
+        "b.png": png(larger, 9),
+        "c.png": png(larger, 0),
+        "d.bmp": ORIGINAL,
     }
-    assert len(pictures["b.png"]) < len(pictures["c.png"])
-    (group,) = find_duplicates(make(pictures, at_angles(0, 0, 0)), 0.1).groups
-    assert group.keeper.path == "b.png"
-    by_path = {image.path: image.sharpness for image in group.images}
-    assert by_path["b.png"] > by_path["c.png"] > by_path["a.png"] > 0
+    embeddings = at_angles(0, 0, 0, 0)
+    collection = make(pictures, embeddings)
+    (group,) = find_duplicates(collection, 0.1).groups
+    assert group.keeper.path == "c.png"
+    for name, following in (("c.png", "b.png"), ("b.png", "a.jpg")):
+        os.unlink(os.path.join(collection.settings.root, name))
+        (group,) = find_duplicates(collection, 0.1).groups
+        assert group.keeper.path == following
+
+
+def test_sharpness_is_the_share_of_the_frequencies_in_use():
+    """Level weighted energy up to a limit: its roll-off is at 0.9 of the limit."""
+    for limit in (0.25, 0.5, 1.0):
+        rng = np.random.default_rng(0)
+        frequencies = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512))
+        frequencies[0, 0] = np.inf
+        spectrum = np.fft.rfft2(rng.normal(size=(512, 512))) / frequencies**1
+        # Equal energy of each ring of frequencies times the frequency: amplitude as its inverse.
+        spectrum[frequencies > limit / 2] = 0
+        plane = np.fft.irfft2(spectrum)
+        gray = np.clip(128 + 30 * plane / plane.std(), 0, 255).astype(np.uint8)
+        pixels = np.repeat(gray[:, :, None], 3, axis=2)
+        assert measured_sharpness(pixels) == pytest.approx(0.9 * limit, abs=0.04)
+        assert measured_sharpness(255 - pixels // 2) == pytest.approx(0.9 * limit, abs=0.05)
+    assert measured_sharpness(np.full((9, 5, 3), 7, np.uint8)) == 1
+    assert 0 < measured_sharpness(ORIGINAL[:1, :1]) <= 1
 
 
 def test_what_compression_makes_seem_sharper_is_no_reason_to_keep_it(make):
@@ -241,8 +346,6 @@ def test_what_compression_makes_seem_sharper_is_no_reason_to_keep_it(make):
     blocks = png(np.clip((plain.astype(int) - 128) * 1.2 + 128, 0, 255).astype(np.uint8), level=9)
     pictures = {"a.png": blocks, "b.png": png(plain, level=0)}
     (group,) = find_duplicates(make(pictures, at_angles(0, 0)), 0.1).groups
-    sharp = {image.path: image.sharpness for image in group.images}
-    assert 1 < sharp["a.png"] / sharp["b.png"] < 2
     assert group.keeper.path == "b.png"
 
 
@@ -254,14 +357,6 @@ def test_of_equal_sharpness_the_largest_file_is_kept_and_then_the_first_path(mak
     assert len(buffers[0]) > len(buffers[9])
     assert [image.path for image in group.images] == ["b.png", "c.png", "a.png"]
     assert group.keeper.num_bytes == len(buffers[0])
-
-
-def test_sharpness_is_the_variance_of_the_laplacian():
-    gray = np.zeros((8, 8), np.uint8)
-    gray[4, 4] = 100
-    # The Laplacian is -400 at the point and 100 at its 4 neighbours: mean 0.
-    expected = (400**2 + 4 * 100**2) / 64
-    assert sharpness(np.repeat(gray[:, :, None], 3, axis=2)) == pytest.approx(expected)
 
 
 def test_what_is_gone_changed_or_broken_is_left_out(make, tmp_path):
@@ -303,6 +398,121 @@ def test_a_link_is_no_duplicate_of_its_file(make, tmp_path):
     assert (root / "z.png").read_bytes() == data
 
 
+def linked(tmp_path, angles, links=()):
+    """A collection of files and links in the folder of images, by their angles."""
+    root = tmp_path / "images"
+    for name, target in links:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).symlink_to(target)
+    embeddings = {name: at_angles(angle)[0] for name, angle in angles.items()}
+    return make_collection(tmp_path / "index", root, embeddings)
+
+
+def test_a_file_that_a_link_leads_to_is_never_moved(tmp_path):
+    root = tmp_path / "images"
+    save(root / "large.png", scene(0, 96, 64))
+    save(root / "target.png", scene(0))
+    save(root / "other.png", scene(1))
+    angles = {"large.png": 0, "target.png": 0.02, "other.png": 0.03, "a/link.png": 0.02}
+    collection = linked(tmp_path, angles, [("a/link.png", "../target.png")])
+    found = find_duplicates(collection, 0.1)
+    (group,) = found.groups
+    assert group.keeper.path == "large.png"
+    assert [image.path for image in group.movable] == ["other.png"]
+    assert "1 could go" in found.summary
+    assert "target.png  (stays: the link a/link.png leads to it)" in found.text()
+    moved = found.move_aside(tmp_path / "aside")
+    assert moved.left == [("target.png", "the link a/link.png leads to it")]
+    assert moved.num_images == 1
+    assert (root / "a/link.png").read_bytes() == (root / "target.png").read_bytes()
+
+
+@pytest.mark.parametrize("through", ["file", "folder"])
+def test_nothing_is_moved_through_a_link(tmp_path, through):
+    root, outside = tmp_path / "images", tmp_path / "outside"
+    save(root / "large.png", scene(0, 96, 64))
+    save(outside / "x.png", scene(0))
+    link = ("x.png", outside / "x.png") if through == "file" else ("in", outside)
+    name = "x.png" if through == "file" else "in/x.png"
+    collection = linked(tmp_path, {"large.png": 0, name: 0.02}, [link])
+    found = find_duplicates(collection, 0.1)
+    assert found.groups[0].movable == ()
+    moved = found.move_aside(tmp_path / "aside")
+    assert moved.left == [(name, "reached through a link")]
+    assert (outside / "x.png").is_file() and (root / name).is_file()
+
+
+def test_a_folder_that_became_a_link_since_is_not_moved_through(tmp_path):
+    root = tmp_path / "images"
+    save(root / "large.png", scene(0, 96, 64))
+    save(root / "in/x.png", scene(0))
+    found = find_duplicates(linked(tmp_path, {"large.png": 0, "in/x.png": 0.02}), 0.1)
+    (root / "in").rename(tmp_path / "outside")
+    (root / "in").symlink_to(tmp_path / "outside")
+    moved = found.move_aside(tmp_path / "aside")
+    assert moved.left == [("in/x.png", "in/x.png is reached through a link")]
+    assert (tmp_path / "outside/x.png").is_file()
+
+
+def test_hard_links_free_no_space_before_the_last_name_goes(tmp_path):
+    root = tmp_path / "images"
+    save(root / "a.png", scene(0, 96, 64))
+    os.link(root / "a.png", root / "b.png")
+    save(root / "c.png", scene(0))
+    for name in ("d.png", "e.png"):
+        os.link(root / "c.png", root / name)
+    save(root / "f.png", scene(1))
+    os.link(root / "f.png", tmp_path / "elsewhere.png")
+    angles = {"a.png": 0, "b.png": 0, "c.png": 0.01, "d.png": 0.01, "e.png": 0.01, "f.png": 0.02}
+    found = find_duplicates(linked(tmp_path, angles), 0.1)
+    size = (root / "c.png").stat().st_size
+    assert freed_bytes(found.groups[0].movable) == size
+    assert f"1 group, 6 images, 5 could go, {byte_size(size)}" == found.summary
+    assert "b.png  (a file with 2 names (hard links): frees no space" in found.text()
+    moved = found.move_aside(tmp_path / "aside")
+    assert (moved.num_images, moved.num_bytes) == (5, size)
+
+
+def disguise(path, pixels):
+    """Another picture in the place of a file, of equal size and time of change."""
+    status = path.stat()
+    save(path, pixels)
+    assert path.stat().st_size == status.st_size
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("when", ["before it looks", "before it moves"])
+@pytest.mark.parametrize("which", ["a.bmp", "b.bmp"])
+def test_a_picture_replaced_unseen_is_not_taken_for_a_copy(make, tmp_path, when, which):
+    collection = make({"a.bmp": scene(0), "b.bmp": scene(0)}, at_angles(0, 0))
+    root = tmp_path / "images"
+    (root / "b.bmp").write_bytes((root / "a.bmp").read_bytes())
+    if when == "before it looks":
+        disguise(root / which, scene(5))
+        found = find_duplicates(collection, 0)
+        assert found.groups == []
+        assert [path for path, _ in found.left_out] == [which]
+        assert "run `index` again" in found.left_out[0][1]
+        return
+    found = find_duplicates(collection, 0)
+    (group,) = found.groups
+    assert group.keeper.path == "a.bmp"
+    disguise(root / which, scene(5))
+    moved = found.move_aside(tmp_path / "aside")
+    assert moved.num_images == 0
+    assert moved.left == [("b.bmp", f"{which} has changed since it was embedded")]
+    assert sorted(each.name for each in root.iterdir()) == ["a.bmp", "b.bmp"]
+
+
+def test_a_copy_of_the_folder_has_the_same_duplicates(make, tmp_path):
+    collection = make({"a.png": scene(0), "b.png": scene(0, 60, 40)}, at_angles(0, 0.01))
+    shutil.copytree(tmp_path / "images", tmp_path / "moved", copy_function=shutil.copy)
+    collection.change(root=str(tmp_path / "moved"))
+    found = find_duplicates(collection, 0.1)
+    assert found.left_out == []
+    assert paths_of(found) == [["b.png", "a.png"]]
+
+
 def test_bad_thresholds_and_a_folder_that_is_gone_are_named(make, tmp_path):
     collection = make({"a.png": None}, at_angles(0))
     for threshold in (-0.1, 2.1, float("nan")):
@@ -328,7 +538,8 @@ def test_the_command_prints_groups_and_a_last_line(odd, tmp_path, capsys):
     assert main(["duplicates", "--index", str(odd), "--threshold", "0.1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert str(tmp_path / "images") in lines[0]
-    assert lines[2] == "Group 1: 2 images"
+    assert lines[0].startswith("Each group: the image to keep, and those nearer than 0.1 to it")
+    assert lines[2] == "Group 1: 2 images of 2 classes (a&b, b)"
     assert lines[3].split()[:2] == ["keep", "60x40"] and lines[3].endswith(ODD)
     assert lines[4].split()[:2] == ["0.0200", "48x32"] and lines[4].endswith("b/2.png")
     assert lines[6] == "Group 2: 2 images"

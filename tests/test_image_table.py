@@ -4,13 +4,15 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from collections_of import OLD_TABLE
 
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import GalleryImage, ImageTable
-from deep_ranking.search.collection.image_table import FoundFile
+from deep_ranking.search.collection.records import FoundFile
 
 A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
 
@@ -29,7 +31,7 @@ def table(file):
 
 def put(table, path, content, label="", *, size=1, changed=1):
     with table.change():
-        table.record(FoundFile(path, size, changed), label, content)
+        table.record(FoundFile(path, size, changed, label), content)
 
 
 def dump(file):
@@ -87,7 +89,7 @@ def test_more_rows_than_a_query_takes(table):
     with table.change():
         for number in range(1203):
             content = number.to_bytes(32)
-            table.record(FoundFile(f"{number:04}.jpg", 1, 1), "", content)
+            table.record(FoundFile(f"{number:04}.jpg", 1, 1), content)
             table.set_row(content, number)
     found = table.of_rows(np.arange(1203))  # NumPy's integers too
     assert {row: [image.path for image in images] for row, images in found.items()} == {
@@ -198,7 +200,7 @@ def test_a_change_that_raises_is_none(table, file):
     put(table, "a.jpg", A)
     before = dump(file)
     with pytest.raises(KeyboardInterrupt), table.change():
-        table.record(FoundFile("b.jpg", 1, 1), "", B)
+        table.record(FoundFile("b.jpg", 1, 1), B)
         table.set_row(A, 5)
         raise KeyboardInterrupt
     assert dump(file) == before
@@ -223,7 +225,7 @@ def test_readers_do_not_write(table, file):
         pytest.raises(InputError, match="cannot be written"),
         reader.change(),
     ):
-        reader.put(FoundFile("a.jpg", 1, 1), "", A)
+        reader.record(FoundFile("a.jpg", 1, 1), A)
     assert dump(file) == []
 
 
@@ -246,11 +248,12 @@ def test_readers_mend_what_a_killed_writer_left(table, file):
     code = """if True:
         import os, signal, sys
         from pathlib import Path
-        from deep_ranking.search.collection.image_table import FoundFile, ImageTable
+        from deep_ranking.search.collection.image_table import ImageTable
+from deep_ranking.search.collection.records import FoundFile
         table = ImageTable(Path(sys.argv[1]), writable=True)
         with table.change():
             for number in range(20_000):  # more than stays in memory
-                table.record(FoundFile(f"{number}.jpg", 1, 1), "", os.urandom(32))
+                table.record(FoundFile(f"{number}.jpg", 1, 1), os.urandom(32))
             os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", code, str(file)], check=False)
@@ -290,7 +293,7 @@ def test_a_damaged_table_is_an_error_in_one_line(table, file):
     with table.change():
         for number in range(2000):
             content = number.to_bytes(32)
-            table.record(FoundFile(f"{number:04}.jpg", 1, 1), "", content)
+            table.record(FoundFile(f"{number:04}.jpg", 1, 1), content)
             table.set_row(content, number)
     table.close()
     content = file.read_bytes()
@@ -321,3 +324,83 @@ def test_a_row_that_a_damaged_index_gives_is_refused(tmp_path, monkeypatch, valu
     with pytest.raises(InputError, match="an invalid row number"):
         table.rows()
     table.close()
+
+
+@pytest.fixture
+def old_file(tmp_path):
+    """A table as versions 1 and 2 of `collection.json` had it."""
+    file = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(file)) as base:
+        base.execute(OLD_TABLE)
+        base.execute("CREATE INDEX IF NOT EXISTS images_by_row ON images (row)")
+        base.execute("CREATE INDEX IF NOT EXISTS images_by_content ON images (content)")
+        row = (b"k/a.jpg", b"k", 5, 7, A, 3, None)
+        base.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        base.commit()
+    return file
+
+
+def columns(file):
+    with closing(sqlite3.connect(file)) as base:
+        return [row[1] for row in base.execute("PRAGMA table_info(images)")]
+
+
+def test_readers_take_an_old_table_as_it_is(old_file):
+    before = old_file.read_bytes()
+    with closing(ImageTable(old_file)) as table:
+        assert list(table.images()) == [GalleryImage("k/a.jpg", "k", 3)]
+        assert list(table.files()) == [FoundFile("k/a.jpg", 5, 7, "k", None, None)]
+        assert table.rows().tolist() == [3]
+    assert old_file.read_bytes() == before
+
+
+def test_a_writer_adds_the_columns_and_keeps_the_rows(old_file):
+    with closing(ImageTable(old_file)) as reader:
+        for _ in range(2):
+            with closing(ImageTable(old_file, writable=True)) as table:
+                assert list(table.images()) == [GalleryImage("k/a.jpg", "k", 3)]
+        assert list(reader.files()) == [FoundFile("k/a.jpg", 5, 7, "k")]  # opened before
+    assert columns(old_file)[-2:] == ["inode", "inode_changed"]
+    file = FoundFile("k/a.jpg", 5, 7, "k", 11, 13)
+    with closing(ImageTable(old_file, writable=True)) as table:
+        table.record_found([file])
+        assert table.changed() == [file]  # hashed once more, because its inode is not known
+        with table.change():
+            table.record(file, A)
+        assert table.changed() == []
+        assert table.rows().tolist() == [3]
+    with closing(ImageTable(old_file)) as table:
+        assert list(table.files()) == [file]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE VIEW other AS SELECT 1",
+        "CREATE TRIGGER t AFTER INSERT ON images BEGIN DELETE FROM images; END",
+        "CREATE TABLE others (path)",
+        "ALTER TABLE images ADD COLUMN inode INTEGER",
+        "ALTER TABLE images ADD COLUMN inode INTEGER DEFAULT 5",
+        "CREATE INDEX odd ON images (abs(size))",
+    ],
+)
+@pytest.mark.parametrize("writable", [False, True])
+def test_an_old_table_with_anything_else_is_refused(old_file, statement, writable):
+    with closing(sqlite3.connect(old_file)) as base:
+        base.execute(statement)
+        base.commit()
+    before = old_file.read_bytes()
+    with pytest.raises(InputError, match="not the list of images"):
+        ImageTable(old_file, writable=writable)
+    assert old_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("changes", [{"inode": 9}, {"inode_changed": 9}, {"inode": None}])
+def test_another_inode_or_its_change_counts(table, changes):
+    file = FoundFile("a.jpg", 1, 2, "", 3, 4)
+    with table.change():
+        table.record(file, A)
+    table.record_found([file])
+    assert table.changed() == []
+    table.record_found([replace(file, **changes)])
+    assert table.changed() == [replace(file, **changes)]

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -9,6 +11,7 @@ from deep_ranking.reports.plots import (
     Neighbours,
     embedding_map,
     map_points,
+    missing_image,
     neighbours_figure,
     new_axes,
     plot_confusions,
@@ -32,6 +35,7 @@ def test_public_names():
         "Neighbours",
         "embedding_map",
         "map_points",
+        "missing_image",
         "neighbours_figure",
         "new_axes",
         "plot_confusions",
@@ -272,3 +276,46 @@ def test_the_middle_of_a_long_name_is_cut():
     assert shortened("short") == "short"
     assert shortened("abcdefghij", 10) == "abcdefghij"
     assert shortened("abcdefghijk", 10) == "abcde…hijk"
+
+
+def test_details_of_neighbours_are_written_below_them():
+    def image(value):
+        return np.full((4, 4, 3), value, np.uint8)
+
+    figure = neighbours_figure(
+        [
+            Neighbours(
+                "a long name of a file 012.jpg",
+                image(1),
+                [image(2), image(3)],
+                [True, False],
+                [0.25, 0.5],
+                [["Fruit/Apple/Golden-Delicious", "p(same) 0.91"], ["$dog", "gone: 7.jpg"]],
+                "Fruit/Apple/Golden-Delicious",
+            )
+        ]
+    )
+    (ax,) = figure.axes
+    texts = {text.get_text(): text.get_position() for text in ax.texts}
+    cut = "Fruit/App…elicious"
+    assert (
+        list(texts)
+        == [
+            *("a long na… 012.jpg", cut, "✓ 0.250"),
+            *("p(same) 0.91", "✗ 0.500", "$dog", "gone: 7.jpg"),
+        ]
+        or len(ax.texts) == 8
+    )
+    columns = [(text.get_text(), round(text.get_position()[0], 1)) for text in ax.texts]
+    assert (cut, 0.5) in columns and (cut, 1.5) in columns  # of the query, and of the first
+    assert ("p(same) 0.91", 1.5) in columns and ("gone: 7.jpg", 2.5) in columns
+    heights = [texts["✓ 0.250"][1], texts["p(same) 0.91"][1]]
+    assert heights[0] < heights[1] < ax.get_ylim()[0]  # downwards, and within the picture
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def test_the_picture_of_a_missing_image_is_a_cross():
+    pixels = missing_image(32)
+    assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
+    assert (pixels[[0, 31, 0, 31], [0, 31, 31, 0]] == 140).all()
+    assert (pixels[16, [2, 29]] == 225).all()

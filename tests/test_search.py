@@ -12,11 +12,15 @@ from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
+from deep_ranking.search import searcher as searcher_module
 from deep_ranking.search.collection import Collection
+from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.indexing import update_index
+from deep_ranking.search.query_classes import classes_of_queries
 from deep_ranking.search.results import as_rows
 from deep_ranking.search.searcher import Searcher
+from deep_ranking.search.subset import matching_labels
 
 DIM = 8
 EVERY = [{"kind": "exact"}, {"kind": "clusters", "probes": 99}, {"kind": "hierarchy", "probes": 99}]
@@ -149,6 +153,7 @@ def test_cosine_and_probability(tmp_path):
         "probability": found[1].probability,
         "class": found[1].label,
         "path": found[1].path,
+        "problem": "",
     }
     assert len(as_rows("q.jpg", found)) == 122
 
@@ -223,3 +228,198 @@ def test_a_merge_into_an_index_of_the_same_kind_keeps_its_clusters(tmp_path):
     update_index(Collection.open(output), clusters=2, probes=1)
     assert main(command) == 0
     assert Collection.open(output).settings.index == kept
+
+
+def of_part(embeddings, folder="", labels=None):
+    """What a subset holds of the images of `gallery`, whose classes are their folders."""
+    return {
+        path: row
+        for path, row in embeddings.items()
+        if path.startswith(folder) and (labels is None or path.rpartition("/")[0] in labels)
+    }
+
+
+@every_index
+@pytest.mark.parametrize("deeper", [False, True])
+@pytest.mark.parametrize("count", [1, 20, 500])
+def test_a_class_or_a_folder_alone_is_searched_wholly(tmp_path, index, deeper, count, monkeypatch):
+    """Also where another class is nearer: 40 of 122 images are of each."""
+    if deeper:
+        monkeypatch.setattr(searcher_module, "MOST_COMPARED", 0)
+    collection, embeddings = gallery(tmp_path, index)
+    searcher = Searcher(collection)
+    for limits, wanted in (
+        ({"label": "y"}, of_part(embeddings, labels={"y"})),
+        ({"folder": "x"}, of_part(embeddings, "x/")),
+        ({"label": "z", "folder": "z"}, of_part(embeddings, "z/")),
+        ({"folder": tmp_path / "photos"}, embeddings),
+    ):
+        results = searcher.search(QUERIES, count, **limits)
+        for query, found in zip(QUERIES, results, strict=True):
+            assert len(found) == min(count, len(wanted))
+            assert_are(found, nearest(query, wanted)[:count], tmp_path / "photos")
+
+
+def test_a_deeper_search_goes_on_until_there_are_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr(searcher_module, "MOST_COMPARED", 0)
+    collection, embeddings = gallery(tmp_path, {"kind": "clusters", "probes": 99})
+    searcher = Searcher(collection)
+    asked, search = [], searcher.index.search
+    monkeypatch.setattr(
+        searcher.index,
+        "search",
+        lambda queries, count, **rest: asked.append(count) or search(queries, count, **rest),
+    )
+    (found,) = searcher.search(QUERIES[:1], 10, label="y")
+    assert asked == [10, 40, 160]
+    assert_are(
+        found, nearest(QUERIES[0], of_part(embeddings, labels={"y"}))[:10], tmp_path / "photos"
+    )
+    monkeypatch.setattr(searcher_module, "DEEPEST", 20)  # then all are compared
+    asked.clear()
+    again = searcher.search(QUERIES[:1], 10, label="y")
+    assert asked == [10] and again == [found]
+
+
+def test_copies_of_another_class_are_not_found_with_it(tmp_path):
+    collection, embeddings = gallery(tmp_path, EVERY[0], copies=[("w/copy.jpg", "x/000.jpg")])
+    query = embeddings["x/000.jpg"][None]
+    for limits, path in (({"label": "w"}, "w/copy.jpg"), ({"folder": "x"}, "x/000.jpg")):
+        (found,) = Searcher(collection).search(query, 3, **limits)
+        assert found[0].path == str(tmp_path / "photos" / path)
+        assert found[0].distance == 0 and "w/copy.jpg" not in found[1:]
+        assert {each.label for each in found} == {path[0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("Fruit/Apple/Golden-Delicious", ["Fruit/Apple/Golden-Delicious"]),
+        ("Fruit", ["Fruit/Apple/Golden-Delicious", "Fruit/Apple/Royal-Gala", "Fruit/Kiwi"]),
+        ("Fruit/Apple/", ["Fruit/Apple/Golden-Delicious", "Fruit/Apple/Royal-Gala"]),
+        ("Golden-Delicious", ["Fruit/Apple/Golden-Delicious"]),
+        ("Apple", ["Fruit/Apple/Golden-Delicious", "Fruit/Apple/Royal-Gala"]),
+        ("Kiwi", ["Kiwi"]),  # rather than Fruit/Kiwi
+        (" Cafe\u0301 ", ["Caf\u00e9"]),
+    ],
+)
+def test_the_classes_that_a_name_stands_for(name, labels):
+    known = [
+        *("", "Fruit/Apple/Golden-Delicious", "Fruit/Apple/Royal-Gala", "Fruit/Kiwi", "Kiwi"),
+        *("Fruits", "Caf\u00e9"),
+    ]
+    assert matching_labels(name, known) == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("golden-delicous", "did you mean Fruit/Apple/Golden-Delicious?"),
+        ("fruit/kiwi", "did you mean Fruit/Kiwi"),
+        ("zzz", "its classes are Fruit/Apple/Golden-Delicious, Fruit/Kiwi"),
+        ("", "its classes are"),
+        ("pple", "did you mean Fruit/Apple/Golden-Delicious?"),
+    ],
+)
+def test_a_class_that_is_not_there_is_an_error_with_near_ones(name, said):
+    with pytest.raises(InputError, match="no class of the collection") as caught:
+        matching_labels(name, ["Fruit/Apple/Golden-Delicious", "Fruit/Kiwi"])
+    assert said in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path, monkeypatch):
+    collection, _ = gallery(tmp_path, EVERY[0])
+    searcher = Searcher(collection)
+    (tmp_path / "photos" / "empty").mkdir()
+    for folder in ("nowhere", "empty", "x/y", ".."):
+        with pytest.raises(InputError, match=r"no image of the collection in it|not below"):
+            searcher.search(QUERIES, 3, folder=folder)
+    with pytest.raises(InputError, match="no image of the class y in it"):
+        searcher.search(QUERIES, 3, folder="x", label="y")
+    monkeypatch.chdir(tmp_path / "photos" / "x")
+    for folder in (".", tmp_path / "photos" / "x", "../x"):
+        (found, *_) = searcher.search(QUERIES, 3, folder=folder)
+        assert all("/x/" in each.path for each in found)
+
+
+def test_feedback_moves_the_query_by_the_formula(tmp_path):
+    collection, embeddings = gallery(tmp_path, EVERY[0])
+    like = np.stack([embeddings["x/000.jpg"], embeddings["y/001.jpg"]])
+    unlike = embeddings["z/002.jpg"][None]
+    (found,) = Searcher(collection).search(QUERIES[:1], 9, like=like, unlike=unlike)
+    moved = []
+    for number, value in enumerate(QUERIES[0]):
+        mean = (float(like[0][number]) + float(like[1][number])) / 2
+        moved.append(float(value) + 0.75 * mean - 0.15 * float(unlike[0][number]))
+    length = math.sqrt(sum(value * value for value in moved))
+    moved = np.array([value / length for value in moved], np.float32)
+    wanted = nearest(moved, embeddings)[:9]
+    assert [each.path for each in found] == [str(tmp_path / "photos" / path) for _, path in wanted]
+    for each, (distance, _) in zip(found, wanted, strict=True):
+        assert each.distance == pytest.approx(distance, abs=1e-6)
+
+
+def test_feedback_of_nothing_changes_nothing_and_may_not_cancel_a_query():
+    assert moved_queries(QUERIES) is QUERIES
+    assert moved_queries(QUERIES, np.empty((0, DIM), np.float32)) is QUERIES
+    with pytest.raises(InputError, match="cancel the query"):
+        moved_queries(QUERIES[:1], None, QUERIES[:1], unlike_weight=1)
+    moved = moved_queries(QUERIES, QUERIES[:1], QUERIES[1:])
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-6)
+
+
+def test_classes_of_queries(tmp_path):
+    collection, _ = gallery(tmp_path, EVERY[0])
+    with closing(collection.images(writable=True)) as table, table.change():
+        table._base.execute("UPDATE images SET class = ? WHERE class = ?", (b"Fruit/Apple", b"x"))
+        table._base.execute("UPDATE images SET class = ? WHERE class = ?", (b"Fruit/Kiwi", b"y"))
+    root = tmp_path / "photos"
+    (tmp_path / "link").symlink_to(root)
+    labels = {
+        root / "x/000.jpg": "Fruit/Apple",  # as it is stored, not as its folder is called
+        root / "a.jpg": "",
+        root / "z/new.jpg": "z",
+        tmp_path / "link/x/000.jpg": "Fruit/Apple",
+        tmp_path / "queries/Fruit/Kiwi/1.jpg": "Fruit/Kiwi",
+        tmp_path / "queries/Kiwi/1.jpg": "Fruit/Kiwi",
+        tmp_path / "queries/Fruit/1.jpg": "",
+        tmp_path / "queries/kiwi/1.jpg": "",
+    }
+    assert classes_of_queries(collection, list(map(str, labels))) == list(labels.values())
+
+
+def looked_at(collection, embeddings):
+    """Search for all images, with the files looked at."""
+    query = embeddings["x/000.jpg"][None]
+    return Searcher(collection).search_embedded(["q.jpg"], query, 200)
+
+
+def test_files_that_are_gone_or_changed_are_marked(tmp_path):
+    collection, embeddings = gallery(tmp_path, EVERY[0])
+    root = tmp_path / "photos"
+    assert looked_at(collection, embeddings).note == ""
+    (root / "x/000.jpg").unlink()
+    (root / "y/001.jpg").chmod(0o600)  # with the same content
+    status = (root / "y/004.jpg").stat()
+    (root / "y/004.jpg").write_bytes(b"y/999.jpg")
+    os.utime(root / "y/004.jpg", ns=(status.st_atime_ns, status.st_mtime_ns))
+    found = looked_at(collection, embeddings)
+    problems = {each.path: each.problem for each in found[0] if each.problem}
+    assert problems == {str(root / "x/000.jpg"): "gone", str(root / "y/004.jpg"): "changed"}
+    assert found[0][0].problem == "gone"
+    assert "1 gone and 1 changed since the index was made" in found.note
+    assert f"index --output {collection.folder}" in found.note
+    assert found.text().splitlines()[0].endswith("x/000.jpg  (gone)")
+    assert repr(found).endswith(found.note)
+    assert found.rows()[0]["problem"] == "gone"
+
+
+def test_a_folder_that_was_moved_is_told(tmp_path):
+    collection, embeddings = gallery(tmp_path, EVERY[0])
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    found = looked_at(collection, embeddings)
+    assert {each.problem for each in found[0]} == {"gone"}
+    assert "the folder of the images is gone; if the images were moved" in found.note
+    assert f"index --output {collection.folder} --images DIR" in found.note
+    collection.change(root=str(tmp_path / "elsewhere"))
+    assert looked_at(collection, embeddings).note == ""

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
+from deep_ranking.reports import plots
 from deep_ranking.search.collection import Collection, locked
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
@@ -161,6 +163,161 @@ def test_picture_and_cost(tmp_path, index, photos, capsys):
         assert image.format == "PNG" and image.width > image.height > 100
 
 
+def test_a_picture_shows_classes_and_what_is_gone(tmp_path, index, photos, capsys, monkeypatch):
+    drawn = []
+    real = plots.neighbours_figure
+    monkeypatch.setattr(plots, "neighbours_figure", lambda rows: drawn.extend(rows) or real(rows))
+    (photos / "b/4.png").unlink()
+    other = tmp_path / "elsewhere" / "q.png"
+    other.parent.mkdir()
+    shutil.copy(photos / "a/1.png", other)
+    picture = tmp_path / "found.png"
+    flags = ("--index", index, "--image", photos / "a/1.png", other, "--top", 7)
+    assert run_command("search", list(map(str, [*flags, "--picture", picture]))) == 0
+    printed = capsys.readouterr()
+    gone = [line for line in printed.out.splitlines() if line.endswith("b/4.png  (gone)")]
+    assert len(gone) == 2
+    assert printed.err.splitlines()[-1].startswith("Of the files that were found, 1 gone since")
+    assert picture.stat().st_size > 1000
+    first, second = drawn
+    assert first.caption == "1.png" and first.about_query == "a"
+    assert second.hits is None and second.about_query == ""
+    labels = [lines[0] for lines in first.details]
+    assert sorted(labels) == ["a", "a", "b", "b", "b", "b", "loose.png"]  # loose is of no class
+    assert first.hits == [label == "a" for label in labels]
+    (place,) = [i for i, lines in enumerate(first.details) if lines[-1] == "gone: 4.png"]
+    assert (first.images[place] == plots.missing_image(128)).all()
+
+
+def test_after_the_images_were_moved_search_says_what_to_do(index, photos, capsys):
+    new = photos.with_name("new")
+    photos.rename(new)
+    flags = ("--index", index, "--image", new / "a/1.png", "--top", 2)
+    assert run_command("search", list(map(str, flags))) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("(gone)") == 2
+    assert f"if the images were moved, run `index --output {index} --images DIR`" in printed.err
+    for command, *rest in (("duplicates", "--index", index), ("index", "--output", index)):
+        said = call(capsys, command, *rest, code=1)
+        assert f"run `index --output {index} --images DIR`" in said
+        assert "no image is embedded again" in said
+    out = call(capsys, "index", "--output", index, "--images", new)
+    assert "7 images: 0 embedded now, 0 new or changed" in out
+    found = searched(capsys, index, *flags[2:])
+    assert [each["problem"] for each in found] == ["", ""]
+    assert found[0]["path"] == str(new / "a/1.png")
+
+
+def test_search_in_a_class_or_folder_and_with_feedback(index, photos, capsys):
+    query = ("--image", photos / "a/1.png")
+    found = searched(capsys, index, *query, "--class", "b", "--top", 3)
+    assert [each["class"] for each in found] == ["b"] * 3
+    found = searched(capsys, index, *query, "--folder", "b/deep")
+    assert [each["path"] for each in found] == [str(photos / "b/deep/3.png")]
+    plain = searched(capsys, index, *query)
+    moved = searched(capsys, index, *query, "--like", photos / "b/4.png", "--unlike", photos / "a")
+    distance = {each["path"]: each["distance"] for each in plain}
+    nearer = {each["path"]: each["distance"] for each in moved}
+    assert nearer[str(photos / "b/4.png")] < distance[str(photos / "b/4.png")]
+    assert nearer[str(photos / "a/1.png")] > distance[str(photos / "a/1.png")]
+    error = call(capsys, "search", "--index", index, *query, "--class", "B", code=1)
+    assert error == "error: B: no class of the collection; did you mean b?\n"
+    error = call(capsys, "search", "--index", index, *query, "--like", "nowhere.png", code=1)
+    assert error == "error: nowhere.png: no such image; check --like\n"
+
+
+def test_names_in_another_normal_form_and_a_byte_order_mark(index, photos, capsys, monkeypatch):
+    stored = photos / unicodedata.normalize("NFD", "Äpfel/é.png")
+    stored.parent.mkdir()
+    shutil.copy(photos / "b/4.png", stored)
+    composed = unicodedata.normalize("NFC", str(stored))
+    assert composed != str(stored)
+    found = searched(capsys, index, "--image", composed, "--top", 1)
+    assert found[0]["query"] == str(stored)
+    binary = f"\ufeff{composed}\r\n{photos / 'loose.png'}\n\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(binary)))
+    found = searched(capsys, index, "--image", "-", "--top", 1)
+    assert [each["query"] for each in found] == [str(stored), str(photos / "loose.png")]
+
+
+def dataset_of(tmp_path):
+    """Images of two depths: three kinds of two groups."""
+    root = tmp_path / "products"
+    rng = np.random.default_rng(1)
+    for name in ("Fruit/Apple/Red", "Fruit/Apple/Green", "Vegetables/Garlic"):
+        (root / name).mkdir(parents=True)
+        for number in range(2):
+            coarse = rng.integers(0, 255, (4, 4, 3), np.uint8)
+            Image.fromarray(coarse).resize((40, 40)).save(root / name / f"{number}.png")
+    return root
+
+
+def classes_of(capsys, folder, root):
+    found = searched(capsys, folder, "--image", root / "Fruit/Apple/Red/0.png", "--top", 9)
+    return {os.path.relpath(each["path"], root): each["class"] for each in found}
+
+
+def test_classes_are_stored_shown_changed_and_kept(tmp_path, model_path, capsys):
+    root, folder = dataset_of(tmp_path), tmp_path / "products.index"
+    index_it = ("index", "--output", folder)
+    out = call(capsys, *index_it, "--model", model_path, "--images", root)
+    first, second, *_ = out.splitlines()
+    assert first == "6 images, 2 classes (the first folder)."
+    assert "--label parent takes the folder that holds each image (3 classes)" in second
+    assert set(classes_of(capsys, folder, root).values()) == {"Fruit", "Vegetables"}
+    out = call(capsys, *index_it, "--label", "parent")
+    assert out.splitlines()[0] == "6 images, 3 classes (the folder that holds the image)."
+    assert "6 images: 0 embedded now, 0 new or changed" in out
+    parents = {path: path.rpartition("/")[0] for path in classes_of(capsys, folder, root)}
+    assert classes_of(capsys, folder, root) == parents
+    assert "(the folder that holds the image)" in call(capsys, *index_it)  # it is kept
+    assert classes_of(capsys, folder, root) == parents
+    found = searched(capsys, folder, "--image", root / "Fruit/Apple/Red/0.png", "--class", "Apple")
+    assert {each["class"] for each in found} == {"Fruit/Apple/Red", "Fruit/Apple/Green"}
+    call(capsys, *index_it, "--by_content")  # what is not given stays
+    assert classes_of(capsys, folder, root) == parents
+    settings = json.loads((folder / "collection.json").read_text())
+    assert settings["folders"] == {"label": "parent", "by_content": True}
+    call(capsys, *index_it, "--no-by_content", "--label", "2")
+    assert set(classes_of(capsys, folder, root).values()) == {"Fruit/Apple", "Vegetables/Garlic"}
+
+
+def test_a_class_file_names_the_classes_of_an_index(tmp_path, model_path, capsys):
+    root, folder = dataset_of(tmp_path), tmp_path / "products.index"
+    file = tmp_path / "classes.csv"
+    file.write_text("path,label\nFruit/Apple/Red/0.png,best\nVegetables/Garlic/1.png,worst\n")
+    flags = ("--model", model_path, "--images", root, "--output", folder)
+    out = call(capsys, "index", *flags, "--classes", file)
+    assert out.splitlines()[0] == f"6 images, 2 classes ({file})."
+    assert "4 images without a class" in out
+    classes = classes_of(capsys, folder, root)
+    assert {path: label for path, label in classes.items() if label} == {
+        "Fruit/Apple/Red/0.png": "best",
+        "Vegetables/Garlic/1.png": "worst",
+    }
+    with pytest.raises(SystemExit):
+        run_command("index", ["--output", str(folder), "--classes", str(file), "--label", "parent"])
+    assert "--label has no effect with --classes" in capsys.readouterr().err
+    call(capsys, "index", "--output", folder, "--label", "parent")  # instead of the file
+    assert "best" not in classes_of(capsys, folder, root).values()
+    assert "worst" not in (folder / "collection.json").read_text()
+
+
+def test_splits_are_no_part_of_a_class_unless_it_is_said(tmp_path, model_path, capsys):
+    root, folder = tmp_path / "data", tmp_path / "data.index"
+    products = dataset_of(tmp_path)
+    for split in ("train", "val"):
+        shutil.copytree(products, root / split)
+    flags = ("--model", model_path, "--images", root, "--output", folder)
+    out = call(capsys, "index", *flags)
+    assert out.splitlines()[0] == "12 images, 2 classes (the first folder)."
+    assert "Splits, by the names of the first folders: train 6, val 6" in out
+    out = call(capsys, "index", "--output", folder, "--no-splits")
+    assert out.splitlines()[0] == "12 images, 2 classes (the first folder)."
+    found = searched(capsys, folder, "--image", products / "Fruit/Apple/Red/0.png")
+    assert {each["class"] for each in found} == {"train", "val"}
+
+
 @pytest.mark.slow
 def test_measure(index, capsys):
     out = call(capsys, "index", "--output", index, "--index", "clusters", "--measure")
@@ -232,7 +389,7 @@ def test_bad_input_is_one_line(tmp_path, index, photos, model_path, capsys):
     with locked(index):
         held = error("index", "--output", index)
     assert f"being written to by process {os.getpid()} on" in held
-    settings["version"] = 2
+    settings["version"] = 4
     (index / "collection.json").write_text(json.dumps(settings))
     assert "made by a newer version" in error("search", "--index", index, "--image", query)
 

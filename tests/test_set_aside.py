@@ -11,7 +11,7 @@ from PIL import Image
 
 from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
-from deep_ranking.search import set_aside
+from deep_ranking.search import set_aside, verified_files
 from deep_ranking.search.duplicates import find_duplicates
 from deep_ranking.search.set_aside import check_folder, move_aside, move_back
 
@@ -357,12 +357,16 @@ def test_stopped_when_there_are_two_copies(goes_on, collection, aside, monkeypat
 
 
 def test_what_changed_since_is_not_moved(groups, root, aside):
-    touched = (root / "a/2.png").stat().st_mtime_ns + 1
-    os.utime(root / "a/2.png", ns=(touched, touched))
+    touched = (root / "b/3.png").stat().st_mtime_ns + 1
+    os.utime(root / "b/3.png", ns=(touched, touched))  # with the same content
+    status = (root / "a/2.png").stat()
+    data = (root / "a/2.png").read_bytes()
+    (root / "a/2.png").write_bytes(data[:-1] + b"x")
+    os.utime(root / "a/2.png", ns=(status.st_atime_ns, status.st_mtime_ns))
     (root / ODD).unlink()
     moved = move_aside(groups, root, aside)
     assert moved.num_images == 1 and not (root / "b/3.png").exists()
-    assert moved.left[0] == ("a/2.png", "a/2.png has changed")
+    assert moved.left[0] == ("a/2.png", "a/2.png has changed since it was embedded")
     assert moved.left[1][0] == ODD and "is gone" in moved.left[1][1]
     assert (root / "a/2.png").exists()
 
@@ -469,3 +473,32 @@ def test_nothing_to_move_makes_no_folder(collection, aside, capsys):
     assert main(["duplicates", "--index", index, "--threshold", "0", "--move", str(aside)]) == 0
     assert not aside.exists()
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 groups")
+
+
+def test_each_file_is_hashed_once_before_the_moves(groups, root, aside, monkeypatch):
+    hashed, real = [], verified_files.content_digest
+    monkeypatch.setattr(
+        verified_files, "content_digest", lambda path: hashed.append(path) or real(path)
+    )
+    move_aside(groups, root, aside)
+    assert sorted(hashed) == sorted(root / path for path in PATHS[:4])
+
+
+def test_the_command_says_what_to_do_about_images_that_were_not_moved(
+    collection, root, aside, capsys, monkeypatch
+):
+    real = set_aside.move_aside
+
+    def replaced(groups, *rest):
+        (root / "a/1.png").write_bytes(b"new")
+        return real(groups, *rest)
+
+    monkeypatch.setattr(set_aside, "move_aside", replaced)
+    index = str(collection.folder)
+    assert main(["duplicates", "--index", index, "--move", str(aside)]) == 0
+    printed = capsys.readouterr()
+    assert "a/1.png has changed since it was embedded" in printed.err
+    assert (
+        "3 images were not moved. If files have changed, bring the index up to date by "
+        f"`index --output {index}`, then run this command again." in printed.out.splitlines()
+    )

@@ -1,6 +1,7 @@
 import csv
 import gzip
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,58 @@ def test_files_of_other_systems(tmp_path, data):
     assert names_of(triplets) == [["a b", "c-d", "e.JPG"], ["f", "g", "h"]]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"query,positive,negative\na,b,c\nd,e,f\n",
+        b"\xef\xbb\xbfquery,positive,negative\r\na,b,c\r\nd,e,f\r\n\r\n",
+        b"Query, Positive ,NEGATIVE\na,b,c\nd,e,f\n\n\n\n",
+        b'"query","positive","negative"\n"a","b","c"\nd,e,f',
+    ],
+)
+def test_header_and_empty_last_lines_are_passed_over(tmp_path, data):
+    triplets = read(tmp_path, data)
+    assert names_of(triplets) == [["a", "b", "c"], ["d", "e", "f"]]
+    assert triplets.place(1) == f"{tmp_path / 'triplets.txt'}:3"
+
+
+def test_a_header_counts_only_in_the_first_line(tmp_path):
+    line = b"query,positive,negative\n"
+    triplets = read(tmp_path, b"a,b,c\n" + line)
+    assert names_of(triplets)[1] == ["query", "positive", "negative"]
+    assert triplets.place(1).endswith(":2")
+    with pytest.raises(InputError, match="no triplets in this file"):
+        read(tmp_path, line)
+
+
+def test_each_file_of_a_set_may_have_a_header(tmp_path):
+    for number, header in enumerate(("", "query,positive,negative\n")):
+        (tmp_path / f"t-0000{number}-of-00002.txt").write_text(f"{header}{number},b,c\n\n")
+    triplets = read_triplets(tmp_path / "t-00000-of-00002.txt")
+    assert [each[0] for each in names_of(triplets)] == ["0", "1"]
+    assert triplets.place(0) == f"{tmp_path}/t-00000-of-00002.txt:1"
+    assert triplets.place(1) == f"{tmp_path}/t-00001-of-00002.txt:2"
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("others", [False, True])
+def test_names_in_another_normal_form_find_the_images(tmp_path, written, others):
+    stored = {"NFC": "NFD", "NFD": "NFC"}[written]
+    names = [f"Gr\u00fcn/{letter}.jpg" for letter in "\u00e9\u00e4"]
+    for name in names:
+        path = tmp_path / "photos" / unicodedata.normalize(stored, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    third = "plain.jpg" if others else "gone.jpg"
+    if others:
+        (tmp_path / "photos" / third).write_bytes(b"")
+    line = unicodedata.normalize(written, ",".join(names)) + f",{third}\n"
+    triplets = read(tmp_path, line.encode())
+    found = resolve_paths(triplets, tmp_path / "photos")
+    assert [os.path.exists(path) for path in found] == [True, True, others]
+    assert found[0] == str(tmp_path / "photos" / unicodedata.normalize(stored, names[0]))
+
+
 def test_quote_inside_an_unquoted_name_is_a_quote(tmp_path):
     assert names_of(read(tmp_path, b'a"b".jpg,5"x7",c\n')) == [['a"b".jpg', '5"x7"', "c"]]
 
@@ -225,7 +278,7 @@ GOOD = b"a,b,c\n"
         (b"\n" + GOOD, 1, "an empty line"),
         (GOOD + b"\n" + GOOD, 2, "an empty line"),
         (GOOD + b"\r\n" + GOOD, 2, "an empty line"),
-        (GOOD + b"\n", 2, "an empty line"),
+        (GOOD + b"\n\n" + GOOD + b"\n", 2, "an empty line"),
         (b",b,c\n", 1, "the query is empty"),
         (b"a,,c\n", 1, "the positive is empty"),
         (GOOD + b"a,b,\n", 2, "the negative is empty"),

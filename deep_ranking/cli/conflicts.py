@@ -183,6 +183,19 @@ def index_rules(kind: str) -> list[Rule]:
     ]
 
 
+def folder_rules(args: argparse.Namespace) -> list[Rule]:
+    """Return the rules of the flags that say what the classes of an index are."""
+    flags = ("--label", "--splits", "--no-splits")
+    return [Rule(flags, args.classes is None, "with --classes, which names the classes")]
+
+
+def search_rules(args: argparse.Namespace) -> list[Rule]:
+    """Return the rules of `search`, beside those of the kind of the index."""
+    whole = args.label is None and args.folder is None
+    limited = "with --class or --folder, whose images are compared one by one"
+    return [Rule(("--explain_cost", "--probes"), whole, limited)]
+
+
 def duplicates_rules(args: argparse.Namespace) -> list[Rule]:
     """Return the rules of `duplicates`."""
     flags = ("--threshold", "--json", "--html", "--move")

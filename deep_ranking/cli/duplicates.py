@@ -15,14 +15,16 @@ from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
 
 if TYPE_CHECKING:
     from deep_ranking.search.collection import Collection
-    from deep_ranking.search.duplicates import DuplicateGroup, Duplicates
+    from deep_ranking.search.duplicates import Duplicates
 
 DESCRIPTION = (
     "Find groups of near-duplicates among the images of an index, and suggest which one of each to "
-    "keep: most pixels first, then sharpness, then file size. --move sets the others aside, and "
-    "--undo puts them back. Nothing is ever deleted."
+    "keep: the one with the most detail, which a blurred or enlarged copy has not, then pixels and "
+    "bytes. Each image is near the one that is kept in its place. --move sets the others aside, "
+    "and --undo puts them back. Nothing is ever deleted."
 )
 MOST_LEFT_OUT = 5
+MOST_NOT_MOVED = 50
 EXAMPLES = (
     (
         "Look at the duplicates",
@@ -107,7 +109,7 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
         write_page(args.html, html)
     if found.groups:
         if args.move:
-            _move(args, found.groups, root)
+            _move(args, found)
         elif args.html:
             print("To set aside all images except those to keep, add --move DIR.")
         else:
@@ -118,18 +120,28 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
     print(found.summary)
 
 
-def _move(args: argparse.Namespace, groups: Sequence["DuplicateGroup"], root: Path) -> None:
-    from deep_ranking.search.set_aside import UNDO_FILE, move_aside
+def _move(args: argparse.Namespace, found: "Duplicates") -> None:
+    from deep_ranking.search import set_aside
 
-    moved = move_aside(groups, root, args.move)
-    for path, reason in moved.left:
+    moved = set_aside.move_aside(found.groups, found.root, args.move)
+    for path, reason in moved.left[:MOST_NOT_MOVED]:
         print(f"not moved: {path}: {reason}", file=sys.stderr)
-    print(
-        f"Moved {counted(moved.num_images, 'image')}, {byte_size(moved.num_bytes)}, into "
-        f"{args.move}. To put them back:\n"
-        f"  python -m deep_ranking duplicates --undo {shlex.quote(str(args.move / UNDO_FILE))}\n"
-        "Run `index` again to remove them from the index."
-    )
+    if len(moved.left) > MOST_NOT_MOVED:
+        print(f"not moved: {len(moved.left):,} images in all", file=sys.stderr)
+    if moved.num_images:
+        undo = shlex.quote(str(args.move / set_aside.UNDO_FILE))
+        print(
+            f"Moved {counted(moved.num_images, 'image')}, {byte_size(moved.num_bytes)}, into "
+            f"{args.move}. To put them back:\n"
+            f"  python -m deep_ranking duplicates --undo {undo}\n"
+            "Run `index` again to remove them from the index."
+        )
+    if moved.left:
+        print(
+            f"{counted(len(moved.left), 'image')} {'was' if len(moved.left) == 1 else 'were'} not "
+            "moved. If files have changed, bring the index up to date by `index --output "
+            f"{found.index}`, then run this command again."
+        )
 
 
 def _undo(file: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from deep_ranking.cli.arguments import (
     add_folder_arguments,
@@ -16,7 +17,12 @@ from deep_ranking.cli.arguments import (
     non_negative_int,
     positive_int,
 )
-from deep_ranking.cli.conflicts import given_flags, index_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import (
+    folder_rules,
+    given_flags,
+    index_rules,
+    refuse_flags_without_effect,
+)
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import FolderConfig
@@ -31,7 +37,6 @@ DESCRIPTION = (
 )
 HEADINGS = ("probes", "recall@1", "recall@10", "recall@100", "p50 ms", "p99 ms", "compared")
 FOLDER_NAMES = ("label", "classes", "splits", "by_content")
-FOLDER_FLAGS = {f"--{no}{name}" for name in FOLDER_NAMES for no in ("", "no-")}
 EXAMPLES = (
     (
         "Embed a folder of images, to search them",
@@ -103,10 +108,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     wanted = args.index
     if wanted is None and not is_new:
         wanted = Collection.open(args.output).settings.index
-    refuse_flags_without_effect(parser, argv, index_rules(wanted["kind"] if wanted else "exact"))
-    folders = None  # as they were
-    if not FOLDER_FLAGS.isdisjoint(given_flags(parser, argv)):
-        folders = config_from(args, FolderConfig)
+    rules = [*index_rules(wanted["kind"] if wanted else "exact"), *folder_rules(args)]
+    refuse_flags_without_effect(parser, argv, rules)
+    folders = _folders(args, given_flags(parser, argv), is_new=is_new)
     quieten_tensorflow()
     from deep_ranking.search.indexing import index_images
 
@@ -131,6 +135,27 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         f"{done.conclusion} "
         f"Search: python -m deep_ranking search --index {done.collection.folder} --image QUERY"
     )
+
+
+def _folders(
+    args: argparse.Namespace, given: Sequence[str], *, is_new: bool
+) -> FolderConfig | None:
+    """Return what the classes are by the flags that are given; None for what they were.
+
+    Of an index that there is, what no flag says stays; a class file and --label replace each other.
+    """
+    names = [name for name in FOLDER_NAMES if {f"--{name}", f"--no-{name}"} & set(given)]
+    if not names:
+        return None
+    if is_new:
+        return config_from(args, FolderConfig)
+    before = Collection.open(args.output).settings.folder_config()
+    changes = {name: getattr(args, name) for name in names}
+    if "classes" in names:
+        changes |= {"label": None, "splits": None}
+    elif {"label", "splits"} & set(names):
+        changes["classes"] = None
+    return replace(before, **changes)
 
 
 def _print_measurements(collection: Collection, index: Index) -> None:

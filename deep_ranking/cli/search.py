@@ -4,21 +4,24 @@ import argparse
 import csv
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_metric, add_path, positive_int
-from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect, search_rules
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
 from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.csv_lines import BYTE_ORDER_MARK
 from deep_ranking.files.words import counted
 from deep_ranking.images import read_image
 from deep_ranking.search.collection import Collection
 
 if TYPE_CHECKING:
-    from deep_ranking.search.results import SearchResults
+    from deep_ranking.files.array_types import UInt8Array
+    from deep_ranking.search.results import Result, SearchResults
     from deep_ranking.search.searcher import Searcher
 
 DESCRIPTION = (
@@ -38,7 +41,7 @@ EXAMPLES = (
 )
 THUMBNAIL_SIZE = 128
 MOST_PICTURED = 20  # queries, and results of each
-FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path")
+FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path", "problem")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +68,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="clusters that a query visits, in an index that has clusters; for Milvus, its effort "
         "(default: the index's own number)",
     )
+    group = parser.add_argument_group("which images to find")
+    group.add_argument(
+        "--class",
+        dest="label",
+        metavar="NAME",
+        help="only images of this class, or of its inner classes: Fruit, Fruit/Apple, or a "
+        "folder of their names, as Apple",
+    )
+    group.add_argument(
+        "--folder", metavar="DIR", help="only images in this folder of the collection"
+    )
+    for name, what in (("like", "more like these images"), ("unlike", "less like these images")):
+        group.add_argument(
+            f"--{name}",
+            action="extend",
+            nargs="+",
+            default=[],
+            metavar="IMAGE",
+            help=f"find images that are {what} too: files or folders",
+        )
     group = parser.add_argument_group("output")
     add_metric(group, "; JSON and CSV have both")
     add_path(
@@ -72,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--picture",
         metavar="PICTURE",
         help_text="write a picture of queries and results; its name must end in one of "
-        f"{', '.join(PICTURE_SUFFIXES)}",
+        f"{', '.join(PICTURE_SUFFIXES)}; if the class of a query is known, results of it have a "
+        "green frame (✓), others a red one (✗)",
     )
     group.add_argument(
         "--explain_cost",
@@ -92,40 +116,49 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
     kind = collection.settings.index["kind"]
-    refuse_flags_without_effect(parser, argv, index_rules(kind))
+    refuse_flags_without_effect(parser, argv, [*index_rules(kind), *search_rules(args)])
     given = _query_paths(args.image)
     quieten_tensorflow()
     from deep_ranking.search.searcher import Searcher
 
     searcher = Searcher(collection)
-    found = searcher.search_listed(given, args.top, probes=args.probes)
+    found = searcher.search_images(
+        given,
+        args.top,
+        probes=args.probes,
+        label=args.label,
+        folder=args.folder,
+        like=args.like,
+        unlike=args.unlike,
+    )
     for path in found.left_out:
         print(f"{path}: left out, cannot be read", file=sys.stderr)
+    _print(args, found)
+    if found.note:
+        print(found.note, file=sys.stderr)
     if args.picture:
         _write_picture(args.picture, found)
-    _print(args, found)
     if args.explain_cost:
         text = _explain_cost(searcher, found, args)
         print(text, file=sys.stderr if args.json or args.csv else None)
 
 
-def _query_paths(given: list[str]) -> dict[str, bool]:
-    """Return the paths of the queries; True for those that are left out if they are broken."""
-    from deep_ranking.search.searcher import list_queries
-
-    queries: dict[str, bool] = {}
+def _query_paths(given: list[str]) -> list[str]:
+    """Return the paths of queries, with those on standard input."""
+    paths: list[str] = []
     for each in given:
-        if each == STANDARD_INPUT:
-            lines = [line.rstrip("\r\n") for line in sys.stdin]
-            queries |= {line: False for line in lines if line}
-        else:
-            queries |= list_queries(each)
-    if not queries:
+        paths += _paths_on_standard_input() if each == STANDARD_INPUT else [each]
+    if not paths:
         raise InputError("standard input: no paths of query images in it")
-    for query in queries:
-        if not Path(query).exists():
-            raise InputError(f"{query}: no such image; check --image")
-    return queries
+    return paths
+
+
+def _paths_on_standard_input() -> list[str]:
+    """Return the lines of standard input; some editors begin them with a byte order mark."""
+    binary = getattr(sys.stdin, "buffer", None)
+    text = sys.stdin.read() if binary is None else binary.read().decode("utf-8", "surrogateescape")
+    lines = [line.rstrip("\r") for line in text.removeprefix(BYTE_ORDER_MARK).split("\n")]
+    return [line for line in lines if line]
 
 
 def _print(args: argparse.Namespace, found: "SearchResults") -> None:
@@ -165,17 +198,50 @@ def _write_picture(path: Path, found: "SearchResults") -> None:
     from deep_ranking.reports.plots import Neighbours, neighbours_figure
 
     rows = []
-    for query, results in list(zip(found.queries, found, strict=True))[:MOST_PICTURED]:
-        shown = results[:MOST_PICTURED]
+    queries = list(zip(found.queries, found.labels, found, strict=True))[:MOST_PICTURED]
+    for query, label, of_query in queries:
+        results = of_query[:MOST_PICTURED]
         rows.append(
             Neighbours(
                 readable(Path(query).name),
-                read_image(query, THUMBNAIL_SIZE),
-                [read_image(each.path, THUMBNAIL_SIZE) for each in shown],
-                None,
-                [each.distance for each in shown],
+                _thumbnail(query),
+                [_thumbnail(each.path) for each in results],
+                [each.label == label for each in results] if label else None,
+                [each.distance for each in results],
+                [_details(each) for each in results],
+                readable(label),
             )
         )
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # The font draws names in scripts that it lacks as boxes; the text has them in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = neighbours_figure(rows)
         figure.savefig(temporary, format=picture_format(path), dpi=120)
+    if len(found.queries) > MOST_PICTURED or any(len(each) > MOST_PICTURED for each in found):
+        print(
+            f"{path}: shows the first {MOST_PICTURED} queries, and results of each.",
+            file=sys.stderr,
+        )
+
+
+def _thumbnail(path: str) -> "UInt8Array":
+    from deep_ranking.reports.plots import missing_image
+
+    try:
+        return read_image(path, THUMBNAIL_SIZE)
+    except InputError:
+        return missing_image(THUMBNAIL_SIZE)
+
+
+def _details(result: "Result") -> list[str]:
+    """Return lines about a result: class, probability that it is of the query's, file."""
+    from deep_ranking.files.html import readable
+
+    chance = "" if result.probability is None else f"p(same) {result.probability:.2f}"
+    name = readable(Path(result.path).name)
+    lines = [
+        readable(result.label),
+        chance,
+        f"{result.problem}: {name}" if result.problem else name,
+    ]
+    return [line for line in lines if line]

@@ -9,6 +9,7 @@ import numpy as np
 from deep_ranking.datasets.labelled import LabelledImages, Labels
 from deep_ranking.datasets.labels import join_numbers, normal_label
 from deep_ranking.files import InputError
+from deep_ranking.files.path_forms import existing_form
 
 
 class ImageCollector:
@@ -48,6 +49,9 @@ class ImageCollector:
         if os.path.isabs(path):
             path = os.path.relpath(path, self._root).replace(os.sep, "/")
         path = self._plain(path)
+        if not path.isascii():  # the file may have it in another Unicode normal form
+            found = existing_form(os.path.join(self._root, path))
+            path = found.removeprefix(os.path.join(self._root, ""))
         number = self._numbers.get(path)
         if number is None:
             if not os.path.isfile(os.path.join(self._root, path)):

@@ -88,9 +88,9 @@ def content_digests(
     def hashed(path: PathLike) -> tuple[bytes | InputError, Status | None]:
         try:
             with open_file(path) as file:
-                before = _status(os.fstat(file.fileno()))
+                before = file_status(os.fstat(file.fileno()))
                 digest = hashlib.file_digest(file, "sha256").digest()
-                after = _status(os.fstat(file.fileno()))
+                after = file_status(os.fstat(file.fileno()))
         except InputError as error:
             return error, None
         except OSError as error:
@@ -173,14 +173,14 @@ class KnownContents:
             self._base = None
 
     def find(self, path: PathLike) -> bytes | None:
-        """Return the content of a file if it is known: its SHA-256."""
-        content, is_unchanged = self._entry(path)
-        is_digest = isinstance(content, bytes) and len(content) == 32
-        return content if is_digest and is_unchanged else None
-
-    def contradicts(self, path: PathLike) -> bool:
-        """Return whether a file is known, and was replaced or changed since."""
-        return not self._entry(path)[1]
+        """Return the content of a file if it is known, and unchanged since: its SHA-256."""
+        if self._base is not None:
+            with suppress(OSError, ValueError, sqlite3.Error):
+                status = file_status(os.stat(path))
+                entry = self._base.execute(FIND, (_key(path),)).fetchone()
+                if entry and entry[:4] == status and _is_digest(entry[4]):
+                    return bytes(entry[4])
+        return None
 
     def add(self, files: Iterable[tuple[PathLike, Status, bytes]]) -> None:
         """Remember the contents of files, by their path and their status when they were read."""
@@ -206,20 +206,20 @@ class KnownContents:
                 if self._base.in_transaction:
                     self._base.execute("ROLLBACK")
 
-    def _entry(self, path: PathLike) -> tuple[Any, bool]:
-        """Return the known content of a file, None if unknown; False if the file changed since."""
-        if self._base is not None:
-            with suppress(OSError, ValueError, sqlite3.Error):
-                status = _status(os.stat(path))
-                if entry := self._base.execute(FIND, (_key(path),)).fetchone():
-                    return entry[4], entry[:4] == status
-        return None, True
+
+def _is_digest(content: Any) -> bool:
+    return isinstance(content, bytes) and len(content) == 32
 
 
 def _key(path: PathLike) -> bytes:
     return os.fsencode(os.path.abspath(path))
 
 
-def _status(status: os.stat_result) -> Status:
+def file_status(status: os.stat_result) -> Status:
+    """Return size, time of change, inode and time of change of the inode: what `Status` holds.
+
+    While all of them are the same, so is the content, except for changes within one tick of the
+    file system's clock.
+    """
     inode = status.st_ino & MAX_INTEGER
     return status.st_size, status.st_mtime_ns, inode, status.st_ctime_ns

@@ -1,4 +1,7 @@
-"""The triplet file: `query,positive,negative`, one triplet a line, no header.
+"""The triplet file: `query,positive,negative`, one triplet a line.
+
+Files are written without a header. One that reads "query,positive,negative" is passed over, as are
+a byte order mark and empty lines at the end: spreadsheets and editors write them.
 
 Fields are image paths. As in CSV, quotes surround only a path that needs them (for a comma or a
 quote), so that files of earlier systems stay readable. Written paths are relative to the file's
@@ -28,9 +31,11 @@ import numpy.typing as npt
 from deep_ranking.files import InputError, atomic_paths
 from deep_ranking.files.array_types import Int32Array
 from deep_ranking.files.csv_lines import BYTE_ORDER_MARK, read_lines
+from deep_ranking.files.path_forms import existing_form
 from deep_ranking.images import resolve_image_paths
 
 COLUMNS = ("query", "positive", "negative")
+EXPECTED, QUOTE = "expected query,positive,negative, received", "quote a path that has commas"
 COMPRESSED = ".gz"
 LINES_AT_ONCE = 1 << 13  # fits into a processor's cache: twice as fast as whole blocks
 MAX_PADDING = 4  # limit on the bytes of all paths padded to the longest, over those not padded
@@ -46,6 +51,7 @@ class Triplets:
         paths: image paths as in the file, each once, in order of appearance.
         rows: int32 (triplets, 3), indices into `paths`: query, positive, negative.
         further: for each further file of a set, the number of its first triplet, and the file.
+        with_header: the files whose first line names the columns.
 
     Example:
         >>> triplets = read_triplets("triplets.txt")
@@ -57,6 +63,7 @@ class Triplets:
     paths: list[str]
     rows: Int32Array
     further: tuple[tuple[int, Path], ...] = ()
+    with_header: frozenset[Path] = frozenset()
 
     def __len__(self) -> int:
         """Return the number of triplets."""
@@ -66,7 +73,7 @@ class Triplets:
         """Return file and line of a triplet, as PATH:LINE."""
         begun = [each for each in ((0, self.file), *self.further) if each[0] <= triplet]
         start, file = begun[-1]
-        return f"{file}:{triplet - start + 1}"
+        return f"{file}:{triplet - start + 1 + (file in self.with_header)}"
 
 
 def write_triplets(
@@ -232,14 +239,15 @@ def read_triplets(path: str | os.PathLike[str]) -> Triplets:
     files = triplet_files(Path(path))
     indices: dict[str, int] = {}
     rows = array("i")
-    starts = []
+    starts, with_header = [], set()
     for file in files:
         starts.append((len(rows) // len(COLUMNS), file))
-        _read_file(file, indices, rows)
+        if _read_file(file, indices, rows):
+            with_header.add(file)
     if not rows:
         raise InputError(f"{path}: no triplets in this file; sample some with triplet_sampler.py")
     table = np.frombuffer(rows, np.int32).reshape(-1, len(COLUMNS))  # (triplets, 3)
-    return Triplets(files[0], list(indices), table, tuple(starts[1:]))
+    return Triplets(files[0], list(indices), table, tuple(starts[1:]), frozenset(with_header))
 
 
 def triplet_files(path: Path) -> list[Path]:
@@ -269,17 +277,25 @@ def triplet_files(path: Path) -> list[Path]:
     return whole
 
 
-def _read_file(path: Path, indices: dict[str, int], rows: "array[int]") -> None:
+def _read_file(path: Path, indices: dict[str, int], rows: "array[int]") -> bool:
+    """Add the triplets of a file; return whether its first line names the columns."""
+    has_header, empty = False, 0
     for line, fields in read_lines(path, kind="triplet", hint="make it with triplet_sampler.py"):
+        if not fields:
+            empty = empty or line  # right only if no other line follows
+            continue
+        if empty:
+            raise InputError(f"{path}:{empty}: {EXPECTED} an empty line; {QUOTE}")
         if len(fields) != len(COLUMNS):
-            found = f"{len(fields)} field{'s' * (len(fields) != 1)}" if fields else "an empty line"
-            raise InputError(
-                f"{path}:{line}: expected query,positive,negative, received {found}; "
-                "quote a path that has commas"
-            )
+            found = f"{len(fields)} field{'s' * (len(fields) != 1)}"
+            raise InputError(f"{path}:{line}: {EXPECTED} {found}; {QUOTE}")
+        if line == 1 and tuple(field.strip().lower() for field in fields) == COLUMNS:
+            has_header = True
+            continue
         if not all(fields):
             raise InputError(f"{path}:{line}: the {COLUMNS[fields.index('')]} is empty")
         rows.extend(indices.setdefault(field, len(indices)) for field in fields)
+    return has_header
 
 
 def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None) -> list[str]:
@@ -293,7 +309,8 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         dataset_dir: folder to try first.
 
     Returns:
-        A path for each of `triplets.paths`. It is not checked that every image exists.
+        A path for each of `triplets.paths`; that of the image where the file has it in another
+        Unicode normal form. It is not checked that every image exists.
 
     Raises:
         InputError: no image is in any of the folders, or `dataset_dir` is not a folder.
@@ -303,9 +320,23 @@ def resolve_paths(triplets: Triplets, dataset_dir: str | os.PathLike[str] | None
         if not Path(dataset_dir).is_dir():
             raise InputError(f"{dataset_dir}: no such folder; check --dataset")
         folders.insert(0, Path(dataset_dir))
-    return resolve_image_paths(
-        triplets.file,
-        triplets.paths,
-        folders,
-        "move the file to the folder that its paths start from, or train with --dataset FOLDER",
-    )
+    hint = "move the file to the folder that its paths start from, or train with --dataset FOLDER"
+    try:
+        resolved = resolve_image_paths(triplets.file, triplets.paths, folders, hint)
+    except InputError:
+        others = [_first_existing(path, folders) for path in triplets.paths]
+        if others == triplets.paths:
+            raise
+        resolved = resolve_image_paths(triplets.file, others, folders, hint)
+    return [existing_form(path) for path in resolved]
+
+
+def _first_existing(path: str, folders: Sequence[Path]) -> str:
+    """Return a path in the normal form in which an image is in one of the folders."""
+    if path.isascii():
+        return path
+    for folder in folders:
+        found = existing_form(os.path.join(folder, path))
+        if os.path.lexists(found):
+            return os.path.relpath(found, folder) if not os.path.isabs(path) else found
+    return path

@@ -1,7 +1,7 @@
 """Find groups of near-duplicates in a collection."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,15 +14,17 @@ from deep_ranking.files import InputError
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.stored_rows import Rows
-from deep_ranking.files.words import byte_size, counted
+from deep_ranking.files.words import byte_size, counted, listed
 from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import pair_distances
-from deep_ranking.search.collection import Collection, GalleryImage, ImageTable
+from deep_ranking.search.collection import Collection, GalleryImage, moved_hint
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.index.near_groups import group_near_rows
 from deep_ranking.search.keeper import DuplicateImage, choose_keeper, measure_image
+from deep_ranking.search.links import Links, freed_bytes
+from deep_ranking.search.out_of_date import out_of_date
 
 if TYPE_CHECKING:
     from deep_ranking.search.set_aside import MoveReport
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
 MAX_DISTANCE = 2.0
 """The largest distance of two unit rows."""
 
+MAX_THREADS = 4  # each holds a whole image in memory
+
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Two or more images that are duplicates of each other.
+    """An image to keep, and its duplicates: one or more images that are near it.
 
     Attributes:
         images: the one to keep, then the others, by their distance to it and by path.
@@ -48,8 +52,18 @@ class DuplicateGroup:
 
     @property
     def others(self) -> tuple[DuplicateImage, ...]:
-        """The images that could go."""
+        """The other images."""
         return self.images[1:]
+
+    @property
+    def movable(self) -> tuple[DuplicateImage, ...]:
+        """The images that could go: the others, except those that a link leads to or through."""
+        return tuple(image for image in self.others if not image.why_it_stays)
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes of the images, sorted; not that of images without one."""
+        return sorted({image.label for image in self.images if image.label})
 
 
 @dataclass(frozen=True)
@@ -77,26 +91,30 @@ class Duplicates:
 
     @property
     def summary(self) -> str:
-        """One line: the numbers of groups and images, and what the others take on the disk."""
+        """One line: the numbers of groups and images, and what space could be freed."""
         images = sum(len(group.images) for group in self.groups)
-        others = [image for group in self.groups for image in group.others]
-        size = byte_size(sum(image.num_bytes for image in others))
+        movable = [image for group in self.groups for image in group.movable]
         return (
             f"{counted(len(self.groups), 'group')}, {counted(images, 'image')}, "
-            f"{len(others):,} could go, {size}"
+            f"{len(movable):,} could go, {byte_size(freed_bytes(movable))}"
         )
 
     def text(self) -> str:
         """Return the groups as text: what to keep, and the distance of the others to it."""
         if not self.groups:
             return ""
-        lines = [f"Images nearer than {self.threshold:g}; paths are below {self.root}.", ""]
+        lines = [
+            f"Each group: the image to keep, and those nearer than {self.threshold:g} to it, or "
+            f"equal; paths are below {self.root}.",
+            "",
+        ]
         for number, group in enumerate(self.groups, start=1):
-            lines.append(f"Group {number}: {counted(len(group.images), 'image')}")
+            lines.append(f"Group {number}: {group_title(group)}")
             for image in group.images:
                 what = "keep" if image.is_keeper else f"{image.distance:.4f}"
                 sides, size = f"{image.width}x{image.height}", byte_size(image.num_bytes)
-                lines.append(f"  {what:>6}  {sides:>11}  {size:>10}  {image.path}")
+                remark = f"  ({'; '.join(remarks)})" if (remarks := remarks_about(image)) else ""
+                lines.append(f"  {what:>6}  {sides:>11}  {size:>10}  {image.path}{remark}")
             lines.append("")
         return "\n".join(lines)
 
@@ -147,8 +165,11 @@ class Duplicates:
                     "width": image.width,
                     "height": image.height,
                     "sharpness": image.sharpness,
+                    "effective_side": image.effective_side,
                     "bytes": image.num_bytes,
                     "is_keeper": image.is_keeper,
+                    "why_it_stays": image.why_it_stays or None,
+                    "num_links": image.num_links,
                 }
                 for image in group.images
             ]
@@ -156,6 +177,26 @@ class Duplicates:
         ]
         left_out = [{"path": str(root / path), "problem": text} for path, text in self.left_out]
         return {"groups": groups, "left_out": left_out}
+
+
+def group_title(group: DuplicateGroup) -> str:
+    """Return the number of images of a group and, if they differ, of their classes."""
+    title = counted(len(group.images), "image")
+    if len(group.labels) < 2:
+        return title
+    return f"{title} of {counted(len(group.labels), 'class')} ({listed(group.labels)})"
+
+
+def remarks_about(image: DuplicateImage) -> list[str]:
+    """Return what a person must know before an image is moved."""
+    remarks = []
+    if image.why_it_stays and not image.is_keeper:
+        remarks.append(f"stays: {image.why_it_stays}")
+    if image.num_links > 1:
+        remarks.append(
+            f"a file with {image.num_links} names (hard links): frees no space before the last goes"
+        )
+    return remarks
 
 
 def find_duplicates(
@@ -168,16 +209,15 @@ def find_duplicates(
     """Find groups of near-duplicates.
 
     Two images are duplicates if their embeddings are nearer than the threshold, or if their files
-    are equal. Duplicates of duplicates are in one group: if A is near B and B is near C, all three
-    are one group, however far A is from C. So a threshold that is too large makes chains of images
-    that have little in common.
+    are equal. Chains are split: if A is near B and B is near C, but not A near C, then of the three
+    the best is kept, with those near it as its group; the rest is grouped likewise. So each image
+    is near the one that is kept in its place.
 
-    The image to keep is one with the most pixels. Among several of these it is a sharp one: at
-    least half as sharp as the sharpest, because compression may seem to sharpen. Among several
-    sharp ones it is the largest file, and among equally large files the first path.
+    The best image is the one with the most detail, by its spectrum; see `choose_keeper`.
 
     Images whose files are gone, changed or became unreadable since the last sync are left out. If
-    several paths lead to one file, all but one of them are left out.
+    several paths lead to one file, all but one of them are left out. A file that a link leads to
+    may be kept, and is never moved.
 
     Args:
         collection: an open collection, or its folder.
@@ -203,12 +243,16 @@ def find_duplicates(
         collection = Collection.open(collection)
     root = Path(collection.settings.root)
     if not root.is_dir():
-        raise InputError(
-            f"{root}: the folder of the images is gone; run `index` with --images where it is now"
-        )
+        raise InputError(f"{root}: the folder of the images is gone; {moved_hint(collection)}")
     with closing(collection.images()) as table:
-        left_out = _out_of_date(table, root)
-        images = [image for image in table.images() if image.path not in left_out]
+        images = list(table.images())
+    paths = [image.path for image in images]
+    links = Links(paths, root)
+    left_out = {
+        path: f"{problem} since the collection was synced; run `index` again"
+        for path, problem in out_of_date(collection, paths).items()
+    }
+    images = [image for image in images if image.path not in left_out]
     rows, owners = np.unique([image.row for image in images], return_inverse=True)
     rows = rows.astype(np.int64)
     embeddings = collection.embeddings()
@@ -220,71 +264,74 @@ def find_duplicates(
     for image, number in zip(images, numbers[owners].tolist(), strict=True):
         near.setdefault(number, []).append(image)
     candidates = [each for each in near.values() if len(each) > 1]
-    total = sum(map(len, candidates))
-    groups = []
+    paths = [image.path for each in candidates for image in each]
+    with closing(collection.images()) as table:
+        contents = {file.path: content for file, content in table.recorded(paths)}
+
+    def measure(image: GalleryImage) -> DuplicateImage | str:
+        return measure_image(image, contents[image.path], root, links.why_it_stays(image.path))
+
+    groups: list[DuplicateGroup] = []
     with (
-        ThreadPoolExecutor() as pool,
-        progress_bar(total=total, title="measuring", unit="images", shown=progress) as bar,
+        ThreadPoolExecutor(MAX_THREADS) as pool,
+        progress_bar(total=len(paths), title="measuring", unit="images", shown=progress) as bar,
     ):
         for candidate in candidates:
-            files = _without_links(candidate, root, left_out)
-            measured = pool.map(lambda image: measure_image(image, root), files)
-            members = []
-            for image, result in zip(files, measured, strict=True):
-                if isinstance(result, str):
-                    left_out[image.path] = result
-                else:
-                    members.append(result)
-            if len(members) > 1:
-                groups.append(_make_group(members, embeddings))
+            files = _one_for_each_file(candidate, links, left_out)
+            members = _measured(files, measure, left_out, pool)
+            groups += _split_chain(members, embeddings, threshold)
             bar.update(len(candidate))
     groups.sort(key=lambda group: (-len(group.images), min(each.path for each in group.images)))
     return Duplicates(groups, sorted(left_out.items()), root, threshold, collection.folder)
 
 
-def _out_of_date(table: ImageTable, root: Path) -> dict[str, str]:
-    """Return path and problem of each image whose file changed since it was embedded."""
-    problems: dict[str, str] = {}
-    for file in table.files():
-        try:
-            status = (root / file.path).stat()
-        except OSError as error:
-            problems[file.path] = f"gone since the collection was synced ({error.strerror})"
-            continue
-        if (status.st_size, status.st_mtime_ns) != (file.size, file.changed):
-            problems[file.path] = "changed since the collection was synced"
-    return problems
+def _measured(
+    files: Sequence[GalleryImage],
+    measure: Callable[[GalleryImage], DuplicateImage | str],
+    left_out: dict[str, str],
+    pool: ThreadPoolExecutor,
+) -> list[DuplicateImage]:
+    """Measure images; add those that cannot be read to `left_out`."""
+    members = []
+    for image, result in zip(files, pool.map(measure, files), strict=True):
+        if isinstance(result, str):
+            left_out[image.path] = result
+        else:
+            members.append(result)
+    return members
 
 
-def _without_links(
-    images: Sequence[GalleryImage], root: Path, left_out: dict[str, str]
+def _one_for_each_file(
+    images: Sequence[GalleryImage], links: Links, left_out: dict[str, str]
 ) -> list[GalleryImage]:
     """Return one image for each file; add the other paths of the file to `left_out`.
 
     Otherwise the file could be moved, and a link to it be kept.
     """
-    real_root = os.path.realpath(root)
-    real = {image.path: os.path.realpath(root / image.path) for image in images}
-
-    def is_link(image: GalleryImage) -> bool:
-        return real[image.path] != os.path.join(real_root, image.path)
-
     found: dict[str, GalleryImage] = {}
-    for image in sorted(images, key=lambda each: (is_link(each), each.path)):
-        first = found.setdefault(real[image.path], image)
+    for image in sorted(images, key=lambda each: (links.is_link(each.path), each.path)):
+        first = found.setdefault(links.real(image.path), image)
         if first is not image:
             left_out[image.path] = f"a link that leads to {first.path}"
     return list(found.values())
 
 
-def _make_group(members: Sequence[DuplicateImage], embeddings: Rows) -> DuplicateGroup:
-    """Choose the image to keep, and sort the others by their distance to it."""
-    keeper = choose_keeper(members)
-    rows = np.array([image.row for image in members], np.int64)
-    distances = pair_distances(embeddings, embeddings, rows, np.full_like(rows, keeper.row))
-    images = [
-        replace(image, distance=distance, is_keeper=image is keeper)
-        for image, distance in zip(members, distances.tolist(), strict=True)
-    ]
-    images.sort(key=lambda image: (not image.is_keeper, image.distance, image.path))
-    return DuplicateGroup(tuple(images))
+def _split_chain(
+    members: Sequence[DuplicateImage], embeddings: Rows, threshold: float
+) -> Iterator[DuplicateGroup]:
+    """Split images that a chain connects into groups, each of images near its own keeper."""
+    left = list(members)
+    while len(left) > 1:
+        keeper = choose_keeper(left)
+        rows = np.array([image.row for image in left], np.int64)
+        distances = pair_distances(embeddings, embeddings, rows, np.full_like(rows, keeper.row))
+        near = (distances < threshold) | (rows == keeper.row)  # equal files share a row
+        images = [
+            replace(image, distance=distance, is_keeper=image is keeper)
+            for image, distance, is_near in zip(left, distances.tolist(), near, strict=True)
+            if is_near
+        ]
+        images.sort(key=lambda image: (not image.is_keeper, image.distance, image.path))
+        if len(images) > 1:
+            yield DuplicateGroup(tuple(images))
+        left = [image for image, is_near in zip(left, near, strict=True) if not is_near]

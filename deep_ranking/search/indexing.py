@@ -24,6 +24,7 @@ from deep_ranking.search.collection import (
     sync,
 )
 from deep_ranking.search.collection.folder import SETTINGS
+from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.kinds import KINDS, index_settings, open_index
@@ -198,6 +199,8 @@ def writable_collection(
                 collection.settings.folder_config()
             ):
                 collection.change(folders=given)
+            if collection.settings.version < VERSION:
+                collection.change()  # before its table gets the columns of this version
         elif model is None or header is None or images is None:
             raise InputError(f"{folder}: no index here; give --model and --images to make one")
         else:

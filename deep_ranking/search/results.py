@@ -20,9 +20,11 @@ class Result:
         rank: 1 for the nearest.
         distance: Euclidean, 0 (alike) to 2.
         path: the image file, absolute.
-        label: its class, the first folder below the collection's root; "" for none.
+        label: its class, as the collection stores it; "" for none.
         probability: probability that it is of the query's class; None if the model is not
             calibrated.
+        problem: "gone" or "changed" if the file is not what was embedded; "" if it is, or if nobody
+            looked.
 
     Example:
         >>> Result(1, 0.5, "photos/cat/0.png", "cat", None).cosine
@@ -34,6 +36,7 @@ class Result:
     path: str
     label: str
     probability: float | None
+    problem: str = ""
 
     @property
     def cosine(self) -> float:
@@ -52,7 +55,9 @@ class SearchResults:
         queries: the image files that were searched with.
         results: for each query its results.
         left_out: images of folders that cannot be read.
-        embeddings: float32 (queries, dim), unit rows.
+        embeddings: float32 (queries, dim), unit rows: what was searched with, after feedback.
+        labels: the class of each query; "" where it is not known.
+        note: what to do about results whose files are gone or changed; "" if all are there.
 
     Example:
         >>> queries = ["photos/cat/1.png", "photos/dog/1.png"]
@@ -65,6 +70,8 @@ class SearchResults:
     results: list[list[Result]]
     left_out: list[str]
     embeddings: Float32Array = field(repr=False)
+    labels: list[str] = field(default_factory=list)
+    note: str = ""
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -79,10 +86,13 @@ class SearchResults:
         return self.results[number]
 
     def __repr__(self) -> str:
-        return self.text()
+        return f"{self.text()}\n{self.note}" if self.note else self.text()
 
     def text(self, *, metric: str = METRICS[0]) -> str:
-        """Return a line for each result: rank, distance (or cosine), probability, path."""
+        """Return a line for each result: rank, distance (or cosine), probability, path.
+
+        A mark follows the path of a file that is gone, or not what was embedded.
+        """
         lines = []
         for query, found in zip(self.queries, self.results, strict=True):
             if len(self.queries) > 1:
@@ -91,7 +101,8 @@ class SearchResults:
             for each in found:
                 value = each.cosine if metric == "cosine" else each.distance
                 chance = "" if each.probability is None else f"  p(same) {each.probability:.3f}"
-                lines.append(f"{each.rank:{width}}  {value:.6f}{chance}  {each.path}")
+                mark = f"  ({each.problem})" if each.problem else ""
+                lines.append(f"{each.rank:{width}}  {value:.6f}{chance}  {each.path}{mark}")
         return "\n".join(lines)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -111,7 +122,8 @@ class SearchResults:
 def _captioned(found: Result) -> tuple[str, str]:
     chance = "" if found.probability is None else f", p(same) {found.probability:.2f}"
     label = found.label and f"{found.label}: "
-    return found.path, f"{label}{found.distance:.3f}{chance}"
+    problem = found.problem and f", {found.problem}"
+    return found.path, f"{label}{found.distance:.3f}{chance}{problem}"
 
 
 def mean_recall(results: Sequence[Sequence[Result]], exact: Sequence[Sequence[Result]]) -> float:
@@ -134,6 +146,7 @@ def as_rows(query: str, results: Sequence[Result]) -> list[dict[str, Any]]:
             "probability": each.probability,
             "class": each.label,
             "path": each.path,
+            "problem": each.problem,
         }
         for each in results
     ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,27 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
+from deep_ranking.files.path_forms import existing_form
 from deep_ranking.images import find_images, read_image
 from deep_ranking.metrics import pair_distances
 from deep_ranking.model.calibration import probability_of_same
-from deep_ranking.search.collection import Collection, GalleryImage
+from deep_ranking.search.collection import Collection, GalleryImage, moved_hint
+from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.index.base import Index
+from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.kinds import open_index
+from deep_ranking.search.out_of_date import CHANGED, GONE, out_of_date
+from deep_ranking.search.query_classes import classes_of_queries
 from deep_ranking.search.results import Result, SearchResults
+from deep_ranking.search.subset import Subset, find_subset
 
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SMALL = 32  # pixels; enough to learn why an image cannot be read
+MOST_COMPARED = 100_000
+"""Embeddings of a class or folder that are compared one by one, whatever the index."""
+
+DEEPEST = 16_384
+"""Results that an index is asked for, for those of a class or folder among them: Milvus' limit."""
 
 
 class Searcher:
@@ -51,7 +63,15 @@ class Searcher:
         return load_model(self.collection.model)
 
     def search_images(
-        self, images: PathOrPaths, top: int = 20, *, probes: int | None = None
+        self,
+        images: PathOrPaths,
+        top: int = 20,
+        *,
+        probes: int | None = None,
+        label: str | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        like: PathOrPaths = (),
+        unlike: PathOrPaths = (),
     ) -> SearchResults:
         """Find the images that are most similar to query images.
 
@@ -60,21 +80,69 @@ class Searcher:
                 cannot be read are left out.
             top: images to find for each query.
             probes: as for `search`.
+            label: as for `search`.
+            folder: as for `search`.
+            like: images that the results shall be more like, files or folders.
+            unlike: images that they shall be less like.
 
         Example:
             >>> searcher = Searcher(Collection.open("photos.index"))
             >>> searcher.search_images("photos/cat/0.png", top=1)[0][0].label
             'cat'
+            >>> found = searcher.search_images("photos/cat/0.png", label="dog")
+            >>> {result.label for result in found[0]}
+            {'dog'}
 
         Raises:
             InputError: a query is missing or cannot be read, or as for `search`.
         """
-        return self.search_listed(list_queries(images), top, probes=probes)
+        queries, rows, left_out = self._embed(list_queries(images))
+        feedback = [
+            self._embed(list_queries(each, flag=flag))[1] if _are_given(each) else None
+            for each, flag in ((like, "--like"), (unlike, "--unlike"))
+        ]
+        return self.search_embedded(
+            queries,
+            moved_queries(rows, *feedback),
+            top,
+            left_out=left_out,
+            probes=probes,
+            label=label,
+            folder=folder,
+        )
 
-    def search_listed(
-        self, queries: Mapping[str, bool], top: int = 20, *, probes: int | None = None
+    def search_embedded(
+        self,
+        queries: list[str],
+        embeddings: Float32Array,
+        top: int,
+        *,
+        left_out: Sequence[str] = (),
+        **options: Any,
     ) -> SearchResults:
-        """Search with the images of `list_queries`, as `search_images` does."""
+        """Search with queries that are embedded; look at the files that are found.
+
+        Args:
+            queries: their image files.
+            embeddings: float32 (queries, dim), unit rows.
+            top: images to find for each query.
+            left_out: queries that cannot be read.
+            **options: of `search`.
+        """
+        results = self.search(embeddings, top, **options)
+        root = self.collection.settings.root
+        inner = {each.path: os.path.relpath(each.path, root) for found in results for each in found}
+        problems = out_of_date(self.collection, inner.values())
+        results = [
+            [replace(each, problem=problems.get(inner[each.path], "")) for each in found]
+            for found in results
+        ]
+        labels = classes_of_queries(self.collection, queries)
+        note = _note(self.collection, list(problems.values()))
+        return SearchResults(queries, results, list(left_out), embeddings, labels, note)
+
+    def _embed(self, queries: Mapping[str, bool]) -> tuple[list[str], Float32Array, list[str]]:
+        """Return the images that can be read, their embeddings, and those that cannot be read."""
         from deep_ranking.embedding.embed import embed_images
 
         paths = list(queries)
@@ -87,18 +155,35 @@ class Searcher:
         if broken.all():
             raise InputError("none of the query images can be read")
         kept = [path for path, bad in zip(paths, broken, strict=True) if not bad]
-        results = self.search(rows[~broken], top, probes=probes)
-        return SearchResults(kept, results, left_out, rows[~broken])
+        return kept, rows[~broken], left_out
 
     def search(
-        self, queries: Float32Array, count: int, *, probes: int | None = None
+        self,
+        queries: Float32Array,
+        count: int,
+        *,
+        probes: int | None = None,
+        label: str | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        like: Float32Array | None = None,
+        unlike: Float32Array | None = None,
     ) -> list[list[Result]]:
         """Find the nearest images of each query.
+
+        A search that is limited to a class or a folder compares the query with each of its images,
+        straight from the disk, whatever the index: the results are exact, and as many as there are.
+        If the limits leave more than 100,000 embeddings, it searches the index deeper and deeper
+        instead, and compares all of them only if that does not find enough.
 
         Args:
             queries: float32 (queries, dim), unit rows of the collection's model.
             count: how many images to find, at least 1.
             probes: clusters that a query visits; None for the index's own.
+            label: find only images of this class, or below it, as for `matching_labels`.
+            folder: find only images below this folder, relative to the collection's root or to the
+                working folder.
+            like: float32 (images, dim): move the queries towards these, as `moved_queries` does.
+            unlike: likewise, away from these.
 
         Returns:
             For each query its results, nearest first, ties by path; all images if there are fewer
@@ -106,7 +191,8 @@ class Searcher:
             the same ones.
 
         Raises:
-            InputError: the queries come from another model, or the index is empty.
+            InputError: the queries come from another model, the index is empty, or no image is of
+                the class or below the folder.
         """
         width = self.collection.settings.dimension
         if queries.shape[1] != width:
@@ -114,7 +200,12 @@ class Searcher:
                 f"{self.collection.folder}: its embeddings have {width} numbers, and those of its "
                 f"model {queries.shape[1]}; index the images again into a new folder"
             )
-        nearest, known = self._nearest(queries, count, probes)
+        queries = moved_queries(queries, like, unlike)
+        subset = find_subset(self.collection, label=label, folder=folder)
+        if subset is None:
+            nearest, known = self._nearest(queries, count, probes)
+        else:
+            nearest, known = self._nearest_of_subset(queries, count, probes, subset)
         root, calibration = Path(self.collection.settings.root), self.collection.calibration
         results = []
         for query, found in zip(queries, nearest, strict=True):
@@ -128,18 +219,48 @@ class Searcher:
                 for image in known[row]
             )
             of_query = []
-            for rank, (distance, path, label) in enumerate(pairs[:count], start=1):
+            for rank, (distance, path, its_label) in enumerate(pairs[:count], start=1):
                 probability = probability_of_same(distance, calibration)
-                of_query.append(Result(rank, distance, str(root / path), label, probability))
+                of_query.append(Result(rank, distance, str(root / path), its_label, probability))
             results.append(of_query)
         return results
 
-    def search_exactly(self, queries: Float32Array, count: int) -> list[list[Result]]:
+    def search_exactly(
+        self, queries: Float32Array, count: int, **limits: Any
+    ) -> list[list[Result]]:
         """Find the nearest images of each query by comparing all embeddings, as for `search`."""
-        from deep_ranking.search.index.exact import ExactIndex
-
         exact = ExactIndex(self._embeddings, self.collection.rows())
-        return Searcher(self.collection, exact).search(queries, count)
+        return Searcher(self.collection, exact).search(queries, count, **limits)
+
+    def _nearest_of_subset(
+        self, queries: Float32Array, count: int, probes: int | None, subset: Subset
+    ) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
+        """Return what `_nearest` does, of a part of the collection."""
+        with closing(self.collection.images()) as table:
+            labels = None if subset.labels is None else sorted(subset.labels)
+            allowed = table.rows_of(labels, subset.folder)
+            rows = None
+            if self.index.kind != ExactIndex.kind and len(allowed) > MOST_COMPARED:
+                rows = self._search_deeper(queries, count, probes, allowed)
+            if rows is None:
+                rows = ExactIndex(self._embeddings, allowed).search(queries, count).rows
+            known = table.of_rows(np.unique(rows[rows >= 0]).tolist())
+        return rows, {row: list(filter(subset.has, images)) for row, images in known.items()}
+
+    def _search_deeper(
+        self, queries: Float32Array, count: int, probes: int | None, allowed: Int64Array
+    ) -> Int64Array | None:
+        """Search the index until each query has `count` of the allowed rows; None if it cannot."""
+        wanted = count
+        while wanted <= DEEPEST:
+            rows = self.index.search(queries, wanted, probes=probes).rows
+            rows = np.where(np.isin(rows, allowed), rows, -1)
+            if ((rows >= 0).sum(axis=1) >= count).all():
+                return rows
+            if rows.shape[1] < wanted:
+                break
+            wanted *= 4
+        return None
 
     def _nearest(
         self, queries: Float32Array, count: int, probes: int | None
@@ -163,21 +284,50 @@ class Searcher:
             wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
 
 
-def list_queries(images: PathOrPaths) -> dict[str, bool]:
+def _note(collection: Collection, problems: Sequence[str]) -> str:
+    """Return what to do about files that are gone or changed, in a line; "" if there are none."""
+    if not problems:
+        return ""
+    root, folder = collection.settings.root, collection.folder
+    if not os.path.isdir(root):
+        return f"{root}: the folder of the images is gone; {moved_hint(collection)}."
+    said = [
+        f"{problems.count(kind):,} {words}"
+        for kind, words in ((GONE, "gone"), (CHANGED, "changed"))
+        if kind in problems
+    ]
+    return (
+        f"Of the files that were found, {' and '.join(said)} since the index was made: run "
+        f"`index --output {folder}` again, which embeds only what is new."
+    )
+
+
+def _are_given(images: PathOrPaths) -> bool:
+    return isinstance(images, str | os.PathLike) or bool(len(images))
+
+
+def list_queries(images: PathOrPaths, *, flag: str = "--image") -> dict[str, bool]:
     """Return the query images of files and folders; True for those left out if they are broken.
+
+    A path in another Unicode normal form than the file's finds it.
+
+    Args:
+        images: files and folders.
+        flag: the flag that names them, for errors.
 
     Raises:
         InputError: there is no such file, or a folder has no images.
     """
     given = [images] if isinstance(images, str | os.PathLike) else images
     queries: dict[str, bool] = {}
-    for each in map(Path, given):
-        if each.is_dir():
-            queries |= dict.fromkeys(find_images(each).files(), True)
-        elif each.exists():
-            queries[str(each)] = False
+    for each in given:
+        path = Path(existing_form(os.fspath(each)))
+        if path.is_dir():
+            queries |= dict.fromkeys(find_images(path).files(), True)
+        elif path.exists():
+            queries[str(path)] = False
         else:
-            raise InputError(f"{each}: no such image; check --image")
+            raise InputError(f"{each}: no such image; check {flag}")
     if not queries:
         raise InputError("no query images")
     return queries

@@ -11,7 +11,6 @@ import filecmp
 import json
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +22,8 @@ from deep_ranking.files import InputError, make_folder, open_regular
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.duplicates import DuplicateGroup
 from deep_ranking.search.keeper import DuplicateImage
+from deep_ranking.search.links import freed_bytes
+from deep_ranking.search.verified_files import VerifiedFiles
 
 UNDO_FILE = "undo.jsonl"
 LINE_START = b'{"from": '
@@ -37,7 +38,8 @@ class MoveReport:
 
     Attributes:
         num_images: images moved.
-        num_bytes: their total size.
+        num_bytes: the space that they take; a file with several names (hard links) takes none
+            before all of them are moved.
         in_place: images that were back in their old place already.
         left: path and reason of each image that was not moved.
 
@@ -90,8 +92,9 @@ def check_folder(folder: Path, root: Path, index: Path) -> None:
 def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> MoveReport:
     """Move all images except the keepers into a folder; keep their paths relative to the root.
 
-    An image stays in place if its file, or the keeper's file, has changed since they were
-    compared. If the target name is taken, the image gets a new one: "name (2).jpg".
+    Before an image is moved, its file and the keeper's are hashed again: it stays in place if
+    either is not what was embedded, or if a link leads to it. If the target name is taken, the
+    image gets a new one: "name (2).jpg".
 
     Args:
         groups: groups from `find_duplicates`.
@@ -109,7 +112,8 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
     lines = list(_read_undo(file)) if file.exists() else []
     _remove_unfinished_copies(folder, lines)
     promised = {to: source for source, to in lines}
-    moved = MoveReport()
+    moved, gone = MoveReport(), []
+    files = VerifiedFiles(root)
     try:
         with file.open("a+b") as undo:
             if undo.tell():  # end a last line that was cut off
@@ -119,16 +123,17 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
             _sync_folder(folder)
             for group in groups:
                 for image in group.others:
-                    problem = _change(image, root) or _change(group.keeper, root)
-                    if problem is None:
+                    problem = image.why_it_stays or files.problem(image, group.keeper)
+                    if not problem:
                         problem = _move_aside_one(image, root, folder, undo, promised)
-                    if problem is None:
+                    if not problem:
                         moved.num_images += 1
-                        moved.num_bytes += image.num_bytes
+                        gone.append(image)
                     else:
                         moved.left.append((image.path, problem))
     except OSError as error:
         raise InputError(f"{file}: cannot be written ({error.strerror})") from None
+    moved.num_bytes = freed_bytes(gone)
     return moved
 
 
@@ -182,24 +187,10 @@ def move_back(file: str | os.PathLike[str]) -> MoveReport:
     return moved
 
 
-def _change(image: DuplicateImage, root: Path) -> str | None:
-    """Return how the file differs from the one that was compared; None if it does not."""
-    try:
-        status = (root / image.path).lstat()
-    except OSError as error:
-        return f"{image.path} is gone ({error.strerror})"
-    if stat.S_ISLNK(status.st_mode):
-        # If the link moves, it may lead nowhere; if it is kept, its target may be moved.
-        return f"{image.path} is a link"
-    if (status.st_size, status.st_mtime_ns) != (image.num_bytes, image.changed):
-        return f"{image.path} has changed"
-    return None
-
-
 def _move_aside_one(
     image: DuplicateImage, root: Path, folder: Path, undo: IO[bytes], promised: dict[str, str]
-) -> str | None:
-    """Write a move to the undo file, then make it; return the reason if it fails."""
+) -> str:
+    """Write a move to the undo file, then make it; return the reason if it fails, or ""."""
     source = os.path.abspath(root / image.path)
     to = _free_name(folder, image.path, source, promised)
     line = json.dumps({"from": source, "to": to}) + "\n"
@@ -212,7 +203,7 @@ def _move_aside_one(
         _move(Path(source), folder / to)
     except OSError as error:
         return str(error.strerror or error)
-    return None
+    return ""
 
 
 def _free_name(folder: Path, path: str, source: str, promised: dict[str, str]) -> str:

@@ -218,7 +218,7 @@ def _make(folder):
     from deep_ranking.model.file import save_model
     from deep_ranking.model.network import build_network
     from deep_ranking.search.collection import ImageTable
-    from deep_ranking.search.collection.image_table import FoundFile
+    from deep_ranking.search.collection.records import FoundFile
     from deep_ranking.search.index.clusters import ENDING, ClusterIndex, HierarchyIndex
 
     network = NetworkConfig(weights=None, backbone="mobilenet", **SETTINGS)
@@ -236,7 +236,7 @@ def _make(folder):
     with table.change():
         for number in range(50):
             content = number.to_bytes(32)
-            table.record(FoundFile(f"{number}.png", 1, 1), "", content)
+            table.record(FoundFile(f"{number}.png", 1, 1), content)
             table.set_row(content, number)
     table.close()
 

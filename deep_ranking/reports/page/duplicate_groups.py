@@ -13,8 +13,9 @@ from deep_ranking.files.words import byte_size
 from deep_ranking.images import decode_image, open_header, upright_size
 from deep_ranking.images.thumbnails import thumbnail
 from deep_ranking.reports.page.html import page
-from deep_ranking.search.duplicates import DuplicateGroup
+from deep_ranking.search.duplicates import DuplicateGroup, group_title, remarks_about
 from deep_ranking.search.keeper import DuplicateImage
+from deep_ranking.search.links import freed_bytes
 
 MOST_GROUPS, MOST_IMAGES = 200, 24  # groups, and images of each, that a page shows
 PROPORTIONAL_SIZE = 224  # pixels of the longer side
@@ -35,10 +36,11 @@ def duplicates_page(
     parts = [
         paragraph(f"{summary}."),
         paragraph(
-            f"Images whose embeddings are nearer than {threshold:g}, and equal files. A group also "
-            "has the duplicates of its duplicates, so check large groups with care. A green frame "
-            "marks the image to keep: the one with the most pixels, not blurred, and the largest "
-            "file of these. The others follow by their distance to it."
+            "A green frame marks the image to keep of each group: the one with the most detail, "
+            "which is not that of a blurred or enlarged image, whatever its pixels; then more "
+            "pixels, a format without loss, and the larger file count. The others follow: they are "
+            f"nearer than {threshold:g} to it, or equal files. Of a chain of near images, the best "
+            "takes those near it, and the rest makes groups of its own."
         ),
     ]
     if len(groups) > MOST_GROUPS:
@@ -49,8 +51,8 @@ def duplicates_page(
             )
         )
     for number, group in enumerate(groups[:MOST_GROUPS], start=1):
-        size = sum(image.num_bytes for image in group.others)
-        title = f"Group {number}: {len(group.images):,} images, {byte_size(size)} could go"
+        size = byte_size(freed_bytes(group.movable))
+        title = f"Group {number}: {group_title(group)}, {size} could go"
         figures = [_figure(image, root) for image in group.images[:MOST_IMAGES]]
         parts.append(f'<h3>{escaped(title)}</h3>\n<div class="row">{"".join(figures)}</div>')
         if len(group.images) > MOST_IMAGES:
@@ -60,7 +62,8 @@ def duplicates_page(
 
 def _figure(image: DuplicateImage, root: Path) -> str:
     first = "✓ keep" if image.is_keeper else f"{image.distance:.3f}"
-    caption = f"{first}, {image.width}x{image.height}, {byte_size(image.num_bytes)}, {image.path}"
+    sides, size = f"{image.width}x{image.height}", byte_size(image.num_bytes)
+    caption = ", ".join([first, sides, size, *remarks_about(image), image.path])
     kind = "hit" if image.is_keeper else ""
     path = root / image.path
     pixels = proportional_pixels(path)

@@ -16,6 +16,7 @@ from deep_ranking.reports.plots.thumbnails import (
     Neighbours,
     embedding_map,
     map_points,
+    missing_image,
     neighbours_figure,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "Neighbours",
     "embedding_map",
     "map_points",
+    "missing_image",
     "neighbours_figure",
     "new_axes",
     "plot_confusions",

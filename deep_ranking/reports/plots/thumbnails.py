@@ -13,7 +13,8 @@ from deep_ranking.files.array_types import Float64Array, FloatArray, UInt8Array
 from deep_ranking.reports.plots.metrics import new_axes, shortened
 
 HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
-ROW_HEIGHT = 1.4
+ROW_HEIGHT, LINE_HEIGHT = 1.4, 0.16
+LONGEST_LINE = 18
 NUM_COMPONENTS = 50
 PERPLEXITY = 30
 THUMBNAIL_SHARE = 0.045
@@ -30,6 +31,8 @@ class Neighbours(NamedTuple):
         images: the nearest images, likewise, nearest first.
         hits: whether each of them is of the query's class; None if that is not known.
         distances: distance of each from the query.
+        details: more about each, such as its class, a line of text each; or none.
+        about_query: a line of text below the query.
     """
 
     caption: str
@@ -37,6 +40,8 @@ class Neighbours(NamedTuple):
     images: Sequence[UInt8Array]
     hits: Sequence[bool] | None
     distances: Sequence[float]
+    details: Sequence[Sequence[str]] = ()
+    about_query: str = ""
 
 
 def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
@@ -52,13 +57,15 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
         The figure, with one row a query.
     """
     columns = 1 + max(len(row.images) for row in rows)
-    figure = Figure(figsize=(1.1 * columns, 1.4 * len(rows)), layout="constrained")
+    num_lines = max(len(lines) for row in rows for lines in ((), *row.details))
+    height = ROW_HEIGHT + LINE_HEIGHT * max(num_lines, *(bool(row.about_query) for row in rows))
+    figure = Figure(figsize=(1.1 * columns, height * len(rows)), layout="constrained")
     ax = figure.subplots()  # separate axes for each image would take seconds
     for number, row in enumerate(rows):
-        top = number * ROW_HEIGHT
+        top = number * height
         _draw_framed(ax, row.query, 0, top, QUERY)
-        caption = shortened(row.caption, 18)
-        ax.text(0.5, top - 0.04, caption, fontsize=7, ha="center", va="bottom", parse_math=False)
+        _write(ax, 0, top - 0.04, row.caption, "bottom")
+        _write(ax, 0, top + 1.04, row.about_query)
         marks = [("", QUERY)] * len(row.images)
         if row.hits is not None:
             marks = [("✓ ", HIT) if hit else ("✗ ", MISS) for hit in row.hits]
@@ -67,10 +74,30 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
             _draw_framed(ax, image, column, top, color)
             words = f"{mark}{distance:.3f}"
             ax.text(column + 0.5, top + 1.04, words, fontsize=8, ha="center", va="top")
-    downwards = len(rows) * ROW_HEIGHT - 0.08, -0.2
+            lines = row.details[column - 1] if row.details else ()
+            for line, text in enumerate(lines, start=1):
+                _write(ax, column, top + 1.04 + LINE_HEIGHT * line, text)
+    downwards = len(rows) * height - 0.08, -0.2
     ax.set(xlim=(0, columns), ylim=downwards, aspect="equal")
     ax.set_axis_off()
     return figure
+
+
+def missing_image(size: int) -> UInt8Array:
+    """Return the picture of an image that is gone or cannot be read: a cross on grey.
+
+    Args:
+        size: side of the square in pixels.
+
+    Returns:
+        uint8 (size, size, 3), RGB.
+    """
+    pixels = np.full((size, size, 3), 225, np.uint8)
+    steps = np.arange(size)
+    for thickness in (0, 1):
+        pixels[steps, np.minimum(steps + thickness, size - 1)] = 140
+        pixels[steps, np.maximum(size - 1 - steps - thickness, 0)] = 140
+    return pixels
 
 
 def embedding_map(
@@ -166,6 +193,12 @@ def _without_overlap(centers: Float64Array, size: FloatArray) -> Float64Array:
         while (np.abs(placed[:number] - placed[number]) < size).all(axis=1).any():
             placed[number, 1] -= size[1] / 2
     return placed
+
+
+def _write(ax: Axes, column: int, height: float, text: str, align: str = "top") -> None:
+    """Write a line in the middle of a column, cut to its width; nothing if it is empty."""
+    if words := shortened(text, LONGEST_LINE):
+        ax.text(column + 0.5, height, words, fontsize=7, ha="center", va=align, parse_math=False)
 
 
 def _draw_framed(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:

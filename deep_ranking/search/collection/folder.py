@@ -32,7 +32,7 @@ from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration
 from deep_ranking.search.collection.image_table import ImageTable
-from deep_ranking.search.collection.settings import Settings
+from deep_ranking.search.collection.settings import VERSION, Settings
 
 if TYPE_CHECKING:
     from deep_ranking.search.results import SearchResults
@@ -121,7 +121,7 @@ class Collection:
 
     def change(self, **changes: Any) -> None:
         """Replace some of the settings, and write them all to the disk."""
-        settings = replace(self.settings, **changes)
+        settings = replace(self.settings, **changes, version=VERSION)
         with atomic_path(self.folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
         self.settings = settings
@@ -137,19 +137,13 @@ class Collection:
     def _repr_html_(self) -> str:
         return paragraph(repr(self))
 
-    def search(
-        self,
-        images: "PathOrPaths",
-        top: int = 20,
-        *,
-        probes: int | None = None,
-    ) -> "SearchResults":
+    def search(self, images: "PathOrPaths", top: int = 20, **options: Any) -> "SearchResults":
         """Find the images of the collection that are most similar to query images.
 
         Args:
             images: an image file, a folder of images, or several of either.
             top: images to find for each query.
-            probes: clusters that a query visits; None for the index's own.
+            **options: `probes`, `label`, `folder`, `like` and `unlike` of `Searcher.search_images`.
 
         Example:
             >>> found = Collection.open("photos.index").search("photos/cat/0.png", top=3)
@@ -159,7 +153,7 @@ class Collection:
         Raises:
             InputError: a query is missing or cannot be read, or the collection is damaged.
         """
-        return self._searcher.search_images(images, top, probes=probes)
+        return self._searcher.search_images(images, top, **options)
 
     @cached_property
     def _searcher(self) -> "Searcher":
@@ -232,6 +226,14 @@ class Collection:
     def _copy_model(self, model: Path) -> None:
         with atomic_path(self.model) as temporary:
             shutil.copyfile(model, temporary)
+
+
+def moved_hint(collection: Collection) -> str:
+    """Return what to do if the folder of the images is gone, as part of a sentence."""
+    return (
+        f"if the images were moved, run `index --output {collection.folder} --images DIR` with the "
+        "folder where they are now: no image is embedded again"
+    )
 
 
 def _check_vacant(folder: Path) -> None:

@@ -4,55 +4,25 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deep_ranking.files import InputError, open_regular
+from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
-
-TABLE = """
-CREATE TABLE IF NOT EXISTS images (
-    path BLOB PRIMARY KEY,   -- relative to the root, as the file system's bytes
-    class BLOB NOT NULL,     -- as `read_folder` labels it; empty for none
-    size INTEGER NOT NULL,   -- bytes and time of change of the file whose content is known:
-    changed INTEGER NOT NULL,  -- while both are the same, so is the content
-    content BLOB NOT NULL,   -- SHA-256 of the file
-    row INTEGER,             -- of the embedding; NULL until there is one
-    problem TEXT             -- why there is none, for a broken image
-) WITHOUT ROWID
-"""
-SCHEMA = (
-    TABLE,
-    "CREATE INDEX IF NOT EXISTS images_by_row ON images (row)",
-    "CREATE INDEX IF NOT EXISTS images_by_content ON images (content)",
+from deep_ranking.search.collection.records import FoundFile, GalleryImage
+from deep_ranking.search.collection.table_schema import (
+    check_journals,
+    create,
+    has_identity,
+    refusal,
 )
+
 SECONDS_TO_WAIT = 60  # for another process to finish a change
 MAX_ROWS = 1 << 40
 MAX_VALUE_BYTES = 1 << 20  # of a path, the longest of what there is
-JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 MAX_PARAMETERS = 500  # of one query; SQLite takes more, but not everywhere
-
-
-@dataclass(frozen=True)
-class FoundFile:
-    """A file as a folder lists it: path relative to the root, bytes, time of change (ns), class."""
-
-    path: str
-    size: int
-    changed: int
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class GalleryImage:
-    """An image that can be found: path relative to the root, class, row of its embedding."""
-
-    path: str
-    label: str
-    row: int
 
 
 class ImageTable:
@@ -68,7 +38,7 @@ class ImageTable:
 
     def __init__(self, file: Path, *, writable: bool = False) -> None:
         self.file = file
-        _check_journals(file)
+        check_journals(file)
         # A reader must be able to roll back what a killed writer left half done.
         mode = "rwc" if writable else "rw" if os.access(file.parent, os.W_OK) else "ro"
         try:
@@ -80,26 +50,16 @@ class ImageTable:
             )
             self._base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
             self._base.execute("PRAGMA trusted_schema = 0")
-            self._check_schema(may_lack=writable)
+            self._has_identity = has_identity(self._base, file, may_lack=writable)
             if writable:
-                for statement in SCHEMA:
-                    self._base.execute(statement)
+                create(self._base, add_identity=not self._has_identity)
+                self._has_identity = True
             self._base.execute(f"PRAGMA query_only = {int(not writable)}")
         except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may not be UTF-8
-            raise _refusal(file, f" ({error})") from None
-
-    def _check_schema(self, *, may_lack: bool) -> None:
-        """Refuse a database with anything but our table, such as views and triggers.
-
-        Their expressions run at every reading or change, and may never end. A table whose creation
-        was stopped `may_lack`.
-        """
-        ours = {_normal(sql) for sql in SCHEMA}
-        found = self._base.execute("SELECT sql FROM sqlite_master").fetchmany(len(ours) + 1)
-        statements = {_normal(sql) for (sql,) in found}
-        if not statements <= ours or (not may_lack and _normal(TABLE) not in statements):
+            raise refusal(file, f" ({error})") from None
+        except InputError:
             self._base.close()
-            raise _refusal(self.file)
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -120,6 +80,41 @@ class ImageTable:
         except (TypeError, ValueError, OverflowError):  # a damaged index may give NULL all the same
             raise self._damaged("an invalid row number") from None
 
+    def classes(self) -> dict[str, int]:
+        """Return the number of images of each class that can be found, by name; "" for none."""
+        query = "SELECT class, COUNT(row) FROM images WHERE row IS NOT NULL GROUP BY class"
+        return {
+            self._name(label): count for label, count in self._select(f"{query} ORDER BY class")
+        }
+
+    def rows_of(self, labels: Sequence[str] | None, folder: str) -> Int64Array:
+        """Return the rows of some images, each once, in rising order: int64 (rows,).
+
+        Args:
+            labels: their classes; None for all.
+            folder: they lie below it, relative to the root; "" for all.
+        """
+        where, begin = "row IS NOT NULL", os.fsencode(f"{folder}/")
+        below = [begin, begin[:-1] + b"0"] if folder else []  # "0" follows "/"
+        if folder:
+            where += " AND path >= ? AND path < ?"
+        if labels is None:
+            return self._distinct_rows([(where, below)])
+        names = list(map(os.fsencode, labels))
+        parts = [names[i : i + MAX_PARAMETERS] for i in range(0, len(names), MAX_PARAMETERS)]
+        return self._distinct_rows(
+            (f"{where} AND class IN ({', '.join('?' * len(part))})", [*below, *part])
+            for part in parts
+        )
+
+    def _distinct_rows(self, queries: Iterable[tuple[str, list[bytes]]]) -> Int64Array:
+        self.num_rows_needed()  # checks them
+        rows: set[int] = set()
+        for where, parameters in queries:
+            query = f"SELECT DISTINCT row FROM images WHERE {where}"
+            rows.update(row for (row,) in self._select(query, parameters))
+        return np.sort(np.fromiter(rows, np.int64))
+
     def images(self) -> Iterator[GalleryImage]:
         """Yield all images that can be found, by path."""
         return self._images("row IS NOT NULL")
@@ -127,6 +122,15 @@ class ImageTable:
     def files(self) -> Iterator[FoundFile]:
         """Yield the files of all images that can be found, as they were recorded, by path."""
         return self._files("images WHERE row IS NOT NULL")
+
+    def recorded(self, paths: Iterable[str]) -> Iterator[tuple[FoundFile, bytes]]:
+        """Yield the file of each path, as it was recorded, and its content; not unknown paths."""
+        query = f"SELECT size, changed, class, {self._identity}, content FROM images WHERE path = ?"
+        for path in paths:
+            for size, changed, label, *identity, content in self._select(
+                query, (os.fsencode(path),)
+            ):
+                yield FoundFile(path, size, changed, self._name(label), *identity), content
 
     def of_rows(self, rows: Sequence[int]) -> dict[int, list[GalleryImage]]:
         """Return the images of each of some rows, by path; equal contents share a row."""
@@ -169,13 +173,21 @@ class ImageTable:
         with self.change():
             self._base.execute(
                 "CREATE TEMP TABLE IF NOT EXISTS found"
-                " (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, class BLOB) WITHOUT ROWID"
+                " (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, class BLOB,"
+                " inode INTEGER, inode_changed INTEGER) WITHOUT ROWID"
             )
             self._base.execute("DELETE FROM found")
             self._base.executemany(
-                "INSERT INTO found VALUES (?, ?, ?, ?)",
+                "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)",
                 (
-                    (os.fsencode(each.path), each.size, each.changed, os.fsencode(each.label))
+                    (
+                        os.fsencode(each.path),
+                        each.size,
+                        each.changed,
+                        os.fsencode(each.label),
+                        each.inode,
+                        each.inode_changed,
+                    )
                     for each in files
                 ),
             )
@@ -189,6 +201,7 @@ class ImageTable:
         same = (
             "SELECT 1 FROM images WHERE images.path = found.path"
             " AND images.size = found.size AND images.changed = found.changed"
+            " AND images.inode IS found.inode AND images.inode_changed IS found.inode_changed"
         )
         return list(self._files("found" if every else f"found WHERE NOT EXISTS ({same})"))
 
@@ -206,8 +219,17 @@ class ImageTable:
             "SELECT row FROM images WHERE content = ? AND row IS NOT NULL LIMIT 1", (content,)
         ).fetchone()
         self._base.execute(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, NULL)",
-            (path, label_bytes, file.size, file.changed, content, known and known[0]),
+            "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?)",
+            (
+                path,
+                label_bytes,
+                file.size,
+                file.changed,
+                content,
+                known and known[0],
+                file.inode,
+                file.inode_changed,
+            ),
         )
 
     def clear(self) -> None:
@@ -220,9 +242,12 @@ class ImageTable:
         Where both have an image, a problem that either knows is kept.
         """
         self._base.executemany(
-            "INSERT INTO images VALUES (?, ?, ?, ?, ?, NULL, ?) ON CONFLICT (path) DO UPDATE"
+            "INSERT INTO images VALUES (?, ?, ?, ?, ?, NULL, ?, ?, ?) ON CONFLICT (path) DO UPDATE"
             " SET problem = COALESCE(problem, excluded.problem)",
-            other._select("SELECT path, class, size, changed, content, problem FROM images"),
+            other._select(
+                f"SELECT path, class, size, changed, content, problem, {other._identity}"
+                " FROM images"
+            ),
         )
 
     def pending(self) -> list[tuple[bytes, str]]:
@@ -282,10 +307,14 @@ class ImageTable:
         for path, label, row in self._select(query, parameters):
             yield GalleryImage(self._name(path), self._name(label), row)
 
+    @property
+    def _identity(self) -> str:
+        return "inode, inode_changed" if self._has_identity else "NULL, NULL"
+
     def _files(self, source: str) -> Iterator[FoundFile]:
-        query = f"SELECT path, size, changed, class FROM {source} ORDER BY path"
-        for path, size, changed, label in self._select(query):
-            yield FoundFile(self._name(path), size, changed, self._name(label))
+        query = f"SELECT path, size, changed, class, {self._identity} FROM {source} ORDER BY path"
+        for path, size, changed, label, *identity in self._select(query):
+            yield FoundFile(self._name(path), size, changed, self._name(label), *identity)
 
     def _select(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
         """Yield the results of a query.
@@ -299,39 +328,3 @@ class ImageTable:
             raise InputError(
                 f"{self.file}: cannot be read ({error}); if it is damaged, index the images anew"
             ) from None
-
-
-def _normal(sql: str | None) -> str:
-    """Return a statement without IF NOT EXISTS, comments and line breaks, to compare it."""
-    lines = [line.split("--")[0] for line in (sql or "").splitlines()]
-    return " ".join(" ".join(lines).split()).replace(" IF NOT EXISTS", "")
-
-
-def _check_journals(file: Path) -> None:
-    """Refuse what would let SQLite touch other files when it opens this one.
-
-    SQLite plays back a journal that was left behind, as it must after a killed sync. The journal
-    of several databases ends with the path of a file that SQLite then removes, anywhere on the
-    disk; ours never does. Nor does our database have a write-ahead log.
-    """
-    journal = file.with_name(f"{file.name}-journal")
-    try:
-        if journal.is_file():
-            with open_regular(journal) as handle:
-                size = handle.seek(0, os.SEEK_END)
-                handle.seek(max(0, size - len(JOURNAL_MAGIC)))
-                if size > len(JOURNAL_MAGIC) and handle.read() == JOURNAL_MAGIC:
-                    raise _refusal(file)
-        if file.is_file():
-            with open_regular(file) as handle:
-                handle.seek(18)
-                if handle.read(2) not in (b"", b"\1\1"):
-                    raise _refusal(file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-
-
-def _refusal(file: Path, reason: str = "") -> InputError:
-    return InputError(
-        f"{file}: not the list of images of a collection{reason}; index the images anew"
-    )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
                 with closing(part.images()) as others:
                     images.add_from(others)
         assign_rows(images, whole)
-    whole.change()
+    whole.change(folders=settings.folders)
     return whole
 
 
@@ -72,6 +73,12 @@ def check_shards(parts: Sequence[Collection]) -> None:
                     f"{part.folder}: has {name} {mine}, and {first.folder} {other}; shards must be "
                     "made with the same settings"
                 )
+        if _labelling(part) != _labelling(first):
+            raise InputError(
+                f"{part.folder}: takes other classes than {first.folder}: {_in_words(part)}, not "
+                f"{_in_words(first)}; run `index` again on one of them with the same --label, "
+                "--classes and --splits"
+            )
         if part.settings.shard is None:
             raise InputError(f"{part.folder}: is not a shard; make shards with index --shard I/N")
         with closing(part.images()) as images:
@@ -88,6 +95,19 @@ def check_shards(parts: Sequence[Collection]) -> None:
         raise InputError(
             f"expected each of the shards 1/{count} to {count}/{count} once, got {given}"
         )
+
+
+def _labelling(part: Collection) -> dict[str, Any]:
+    """Return what decides the classes; class files by name: each machine has its own copy."""
+    folders = dict(part.settings.folders)
+    if "classes" in folders:
+        folders["classes"] = Path(folders["classes"]).name
+    return folders
+
+
+def _in_words(part: Collection) -> str:
+    settings = _labelling(part)
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "label first"
 
 
 def _missing(part: Collection, known: set[bytes]) -> Iterator[tuple[list[bytes], FloatArray]]:

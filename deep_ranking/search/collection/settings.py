@@ -9,7 +9,7 @@ from typing import Any, Self
 from deep_ranking.config import FolderConfig
 from deep_ranking.files import InputError, read_text_file
 
-VERSION = 2
+VERSION = 3
 DTYPES = ("float32", "float16")
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024

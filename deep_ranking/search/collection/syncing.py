@@ -1,9 +1,9 @@
 """Bring a collection up to date with its folder of images: embed only new contents.
 
-A file keeps its embedding while its size and time of change are the same, unless the table of
-known contents says that it was replaced. Other files are hashed: one that was renamed or copied is
-not embedded again. A sync can be stopped at any instant: the next one neither hashes nor embeds
-again what this one did.
+A file keeps its embedding while its size, time of change, inode and time of change of the inode
+are the same. Other files are hashed, and only new contents are embedded: not those of files that
+were renamed, copied, or given other permissions. A sync can be stopped at any instant: the next one
+neither hashes nor embeds again what this one did.
 """
 
 import hashlib
@@ -21,12 +21,13 @@ import numpy as np
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
-from deep_ranking.files.content_digest import KnownContents, content_digests
+from deep_ranking.files.content_digest import content_digests, file_status
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.words import broken_lines, counted
 from deep_ranking.images import decode_image, open_image
-from deep_ranking.search.collection.folder import Collection
-from deep_ranking.search.collection.image_table import FoundFile, ImageTable
+from deep_ranking.search.collection.folder import Collection, moved_hint
+from deep_ranking.search.collection.image_table import ImageTable
+from deep_ranking.search.collection.records import FoundFile
 from deep_ranking.search.collection.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def sync(
             is full.
     """
     root = Path(collection.settings.root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; {moved_hint(collection)}")
     data = collection.settings.folder_config().read(root, keep_outside=True)
     if data.left_out.unreadable:
         raise InputError(
@@ -106,16 +109,9 @@ def sync(
     damaged = collection.store.rows().damaged() if checksum else np.empty(0, np.int64)
     with closing(collection.images(writable=True)) as images:
         images.record_found(_files(data))
-        changed, found = images.changed(), images.changed(every=True)
-        if not checksum:
-            skipped = set(changed)
-            with KnownContents() as known:  # replaced, with the same size and time of change
-                changed += [
-                    file
-                    for file in found
-                    if file not in skipped and known.contradicts(root / file.path)
-                ]
-        _record_contents(images, root, found if checksum else changed, trust_table=not checksum)
+        changed = images.changed()
+        found = images.changed(every=True) if checksum else changed
+        _record_contents(images, root, found, trust_table=not checksum)
         with images.change():
             num_removed = images.remove_others()
             # A row that no image uses any more stays damaged, and nothing is embedded for it.
@@ -144,8 +140,10 @@ def _files(data: LabelledImages) -> Iterator[FoundFile]:
         except OSError:
             yield FoundFile(path, UNREADABLE, 0, label)
             continue
-        size = status.st_size if stat.S_ISREG(status.st_mode) else UNREADABLE
-        yield FoundFile(path, size, status.st_mtime_ns, label)
+        size, changed, *identity = file_status(status)
+        if not stat.S_ISREG(status.st_mode):
+            size = UNREADABLE
+        yield FoundFile(path, size, changed, label, *identity)
 
 
 def _record_contents(

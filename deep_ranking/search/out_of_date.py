@@ -1,0 +1,42 @@
+"""Which files of a collection are gone, or hold something else than what was embedded."""
+
+import os
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from deep_ranking.files.content_digest import content_digests, file_status
+from deep_ranking.search.collection import Collection
+
+GONE, CHANGED = "gone", "changed"
+
+
+def out_of_date(collection: Collection, paths: Iterable[str]) -> dict[str, str]:
+    """Return `GONE` or `CHANGED` for each file that is not what was embedded.
+
+    A file counts as unchanged while its size, times and inode are. Where any of these differs, the
+    content decides: new permissions, a new name or a copy of the whole folder change nothing.
+
+    Args:
+        collection: the collection.
+        paths: of its images, relative to its root.
+    """
+    root = Path(collection.settings.root)
+    problems: dict[str, str] = {}
+    unsure: dict[str, bytes] = {}
+    with closing(collection.images()) as table:
+        for file, content in table.recorded(paths):
+            try:
+                status = file_status(os.stat(root / file.path))
+            except OSError:
+                problems[file.path] = GONE
+                continue
+            if status[0] != file.size:
+                problems[file.path] = CHANGED
+            elif not file.has_status(status):
+                unsure[file.path] = content
+    digests = content_digests([root / path for path in unsure]) if unsure else ()
+    for (path, content), digest in zip(unsure.items(), digests, strict=True):
+        if digest != content:
+            problems[path] = CHANGED
+    return problems
