@@ -17,15 +17,16 @@ from stubs import build_stub, training_stubs
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.datasets import read_folder
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images
 from deep_ranking.images.augmentation import Augmentation
 from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 from deep_ranking.model.file import load_model
 from deep_ranking.model.network import build_network
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.sampling.triplet_file import write_triplets
+from deep_ranking.training.data import RunImages
 from deep_ranking.training.run import train
 from deep_ranking.training.validation import make_validation
 
@@ -35,9 +36,9 @@ SMALL = NetworkConfig(image_size=32, weights=None, hidden_size=8, embedding_size
 
 
 def write_sampled(root, path, seed=0):
-    listing = find_images(root)
+    listing = read_folder(root)
     paths = [f"{root.name}/{name}" for name in listing.paths]
-    blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=1, seed=seed)
+    blocks = sample_triplets(listing.items.codes, num_positives=1, num_negatives=1, seed=seed)
     write_triplets(path, paths, blocks)
 
 
@@ -343,11 +344,9 @@ def test_judges_on_classes_every_other_epoch_and_at_the_end(judged_on_classes):
 
 def test_what_training_finds_is_what_evaluate_finds(judged_on_classes):
     config, model = judged_on_classes
-    listing = find_images(config.validation_dataset)
+    listing = read_folder(config.validation_dataset)
     paths = listing.files()
-    images = EmbeddedImages(
-        paths, np.array(listing.classes)[listing.labels], embed_images(model, paths)
-    )
+    images = EmbeddedImages(paths, listing.classes_of_images(), embed_images(model, paths))
     found = evaluate_embeddings(images, seed=config.seed)
     last = read_history(config)[-1]
     for name in ("similarity_precision", "recall_at_1", "map_at_r"):
@@ -440,7 +439,9 @@ def test_a_model_of_nan_is_refused_on_few_triplets_too(folder, tmp_path):
     lines = (folder / "triplets.txt").read_text().splitlines()
     few = folder / "few.txt"
     few.write_text(lines[0] + "\n")
-    validation = make_validation(config_for(folder, tmp_path / "m.h5", validation_triplets=few))
+    validation = make_validation(
+        config_for(folder, tmp_path / "m.h5", validation_triplets=few), RunImages()
+    )
     rows = np.eye(len(validation.paths), dtype=np.float32)
     found, calibration = validation.measure(rows)
     assert np.isfinite(found["val_loss"]) and calibration is None

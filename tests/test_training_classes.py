@@ -9,8 +9,9 @@ from stubs import build_stub
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.datasets import read_folder
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images, read_image
+from deep_ranking.images import read_image
 from deep_ranking.model.network import build_network
 from deep_ranking.model.whitening import whitening_axes
 from deep_ranking.training.diagnosis import TrainingDiagnosis
@@ -169,10 +170,10 @@ def test_the_embedding_starts_from_the_training_images(colors, tmp_path, monkeyp
         train_from="head",
     )
     model = train(config, verbose=0)
-    listing = find_images(colors)
+    listing = read_folder(colors)
     images = np.stack([read_image(listing.root / path, 32) for path in listing.paths])
     features = images.reshape(20, 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(20, -1)
-    kernel, bias = whitening_axes(features, listing.labels, 4)
+    kernel, bias = whitening_axes(features, listing.items.codes, 4)
     rows = features @ kernel + bias
     wanted = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     np.testing.assert_allclose(model(images.astype(np.float32)), wanted, atol=0.05)
