@@ -17,7 +17,7 @@ from deep_ranking import __version__
 from deep_ranking.cli import library_messages
 from deep_ranking.cli.parser import Parser
 from deep_ranking.cli.signals import EXIT_CODE, interruptible, run_as_program
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, progress_bar
 
 COMMANDS = {
     "dataset": "get a public data set as class folders, or describe a data set",
@@ -101,7 +101,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may be invalid UTF-8
             stream.reconfigure(errors="backslashreplace")
-    library_messages.verbose = False
+    library_messages.verbose = progress_bar.quiet = False
     hint = ""
     with interruptible() as interruption:
         try:
@@ -149,12 +149,24 @@ def make_parser(name: str, prog: str | None = None) -> Parser:
         default=argparse.SUPPRESS,
         help="show messages of libraries, and the traceback of an error",
     )
+    parser.add_argument(
+        "--quiet",
+        action=_Quiet,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show no progress of long work, neither bars nor lines",
+    )
     return parser
 
 
 class _Verbose(argparse.Action):
     def __call__(self, *_: Any) -> None:
         library_messages.show()
+
+
+class _Quiet(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        progress_bar.quiet = True
 
 
 def _message_of(error: Exception) -> str | None:
