@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--baselines",
         action="store_true",
-        help="also evaluate features without training, and print whether training was worth it",
+        help="also evaluate features without training, and print whether training was worth it; "
+        "what was computed is kept, so a run that was stopped goes on from there",
     )
     group.add_argument(
         "--weights",
@@ -95,7 +97,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             baselines=args.baselines,
             weights=None if args.weights == "none" else args.weights,
             seed=args.seed,
+            progress=partial(print, flush=True) if args.baselines else None,
         )
+        if args.baselines:
+            print()
     print(found)
     if args.json:
         write_json(args.json, found.as_json())

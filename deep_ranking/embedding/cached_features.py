@@ -125,7 +125,7 @@ def cache_features(
     """
     precision = resolved_precision(precision)
     shapes = tuple(tuple(each.shape[1:]) for each in frozen.outputs)
-    store = feature_store(folder / _network_key(frozen, precision), shapes)
+    store = feature_store(folder / network_key(frozen, precision), shapes)
     contents = _known_contents(paths, skip_broken)
     views = [
         cached_view(content, number, augmentation, frozen.input_shape[1])
@@ -182,8 +182,13 @@ def _blocks(
             bar.update(len(images))
 
 
-def _network_key(frozen: keras.Model, precision: str) -> str:
-    """Return a name for everything that decides a feature, besides the image."""
+def network_key(frozen: keras.Model, precision: str) -> str:
+    """Return a name for everything that decides a feature, besides the image.
+
+    Args:
+        frozen: the network.
+        precision: the arithmetic of its layers.
+    """
     layers = [layer.get_config() for layer in frozen.layers]
     described = {
         "layers": [
