@@ -16,6 +16,7 @@ from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import ClassSource, EpochTriplets, FileTriplets, TripletSource
 from deep_ranking.training.batches.epoch_triplets import DrawnTriplets
 from deep_ranking.training.hard_triplets import HardTriplets
+from deep_ranking.training.notes import limited_images_line
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,8 @@ def read_run_images(config: TrainConfig) -> RunImages:
         num_images = len(trained)
         trained = limit_classes(trained, most=config.max_images_per_class)
         if len(trained) < num_images:
-            lines.append(
-                f"{len(trained):,} of {counted(num_images, 'image')} used: at most "
-                f"{config.max_images_per_class} of each class (--max_images_per_class)."
-            )
+            most = config.max_images_per_class
+            lines.append(f"{limited_images_line(len(trained), num_images, most)}.")
     if config.validation_dataset is not None:
         validated = config.read(config.validation_dataset, with_class_file=False)
         lines += [f"{config.validation_dataset}: {line}" for line in validated.describe()]

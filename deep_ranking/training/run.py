@@ -34,7 +34,14 @@ from deep_ranking.training.devices import Devices
 from deep_ranking.training.diagnosis import TrainingDiagnosis, diagnose_training, not_finite
 from deep_ranking.training.early_stopping import EarlyStopping
 from deep_ranking.training.history import Row, draw_history, write_history
-from deep_ranking.training.resuming import CHECKPOINT, SETTINGS, RunState, is_resumed
+from deep_ranking.training.notes import resumed_line, schedule_notes
+from deep_ranking.training.resuming import (
+    CHECKPOINT,
+    SETTINGS,
+    RunState,
+    is_resumed,
+    planned_epochs,
+)
 from deep_ranking.training.tensorboard import TensorBoardWriter
 from deep_ranking.training.trainer import Trainer
 from deep_ranking.training.validation import make_validation, validation_summary
@@ -101,6 +108,7 @@ class TrainingRun:
     Attributes:
         source: the batches to train on: of images, or of cached features.
         validation_features: cached features of the validation images; None without a cache.
+        planned_epochs: the total of epochs before the run was resumed; None for a new run.
     """
 
     trainer: Trainer
@@ -113,6 +121,7 @@ class TrainingRun:
         self.folder = config.run_dir
         self.checkpoint = self.folder / CHECKPOINT
         self.resumed = is_resumed(config, resume=resume, overwrite=overwrite)
+        self.planned_epochs = planned_epochs(self.folder / SETTINGS) if self.resumed else None
         self._lines = images.lines
         self.images = self.source = image_source(config, images)
         self.validation = make_validation(config, images)
@@ -129,11 +138,12 @@ class TrainingRun:
     def begin(self) -> None:
         """Build or restore the network, and write the folder."""
         config = self.config  # as given, without fixes of an earlier part of the run
+        print("\n".join(self._lines), end="\n" if self._lines else "")
         self.trainer = Trainer(config, self.devices, read_weights=not self.resumed)
         if self.resumed:
             self.config = dataclasses.replace(config, **self.state.fixes)
             self._restore()
-            print(f"Going on after epoch {self.state.num_epochs} of {config.epochs}.")
+            print(resumed_line(self.state.num_epochs, config.epochs))
         if self.trainer.frozen is not None:
             self._cache_features(self.devices.on_one(self.trainer.frozen))
         if not self.resumed:
@@ -145,12 +155,17 @@ class TrainingRun:
             make_folder(self.folder)
         with atomic_path(self.folder / SETTINGS) as temporary:
             temporary.write_text(config.to_json(), encoding="utf-8")
-        for line in self._lines:
-            print(line)
         print(
             f"{self.source.description}, {self.source.num_batches:,} batches an epoch; "
             f"{self.trainer.description()}."
         )
+        for line in schedule_notes(
+            config,
+            self.source.num_batches,
+            num_epochs=self.state.num_epochs,
+            planned_epochs=self.planned_epochs,
+        ):
+            print(line)
         if self.validation is not None and not self.state.history:
             start = config.start_epoch
             self.state.history.append(self._validate(start, {"epoch": start}))

@@ -20,6 +20,7 @@ from deep_ranking.reports.doctor.findings import Finding, make_finding
 from deep_ranking.reports.doctor.survey import Survey
 from deep_ranking.sampling import ClassBatches, Strategy, any_negatives, make_strategy
 from deep_ranking.sampling.triplet_file import field_bytes
+from deep_ranking.training.notes import limited_images_line
 
 BYTES_A_TRIPLET = 16  # three image numbers, and its place in the order of an epoch
 MUCH_MEMORY = 0.9  # share of the machine's
@@ -53,12 +54,14 @@ class Workload:
         num_triplets: at most, in an epoch; with batches of classes, in one batch.
         num_steps: batches an epoch.
         file_bytes: size of the triplet file; None if the run needs none.
+        num_given: images before --max_images_per_class left some out; None if it did not.
     """
 
     num_images: int
     num_triplets: int
     num_steps: int
     file_bytes: int | None
+    num_given: int | None = None
 
 
 class Estimate(NamedTuple):
@@ -112,25 +115,32 @@ def estimate_workload(survey: Survey, config: TrainConfig, sampling: SamplingCon
     Raises:
         InputError: there is nothing to draw from.
     """
-    images = limit_classes(planned_images(survey), most=config.max_images_per_class)
+    planned = planned_images(survey)
+    images = limit_classes(planned, most=config.max_images_per_class)
+    num_given = len(planned) if len(images) < len(planned) else None
     sampler = make_sampler(images, config, sampling)
     if isinstance(sampler, ClassBatches):
         classes, each = sampler.num_classes, sampler.images_per_class
         triplets = classes * each * (each - 1) * (classes - 1) * each
         num_steps = config.steps_per_epoch or -(-len(images) // sampler.num_images)
-        return Workload(len(images), triplets, num_steps, None)
+        return Workload(len(images), triplets, num_steps, None, num_given)
     triplets = sampler.num_triplets
     num_steps = config.steps_per_epoch or -(-triplets // (config.batch_size // 3))
     file_bytes = None
     if not config.draws_triplets:
         file_bytes = round(triplets * _mean_line_bytes(images, sampling))
-    return Workload(len(images), triplets, num_steps, file_bytes)
+    return Workload(len(images), triplets, num_steps, file_bytes, num_given)
 
 
 def make_estimates(
     workload: Workload, cost: TrainingCost | None, config: TrainConfig, sampling: SamplingConfig
 ) -> Iterator[Estimate]:
     """Yield the estimates of a run; those of time and memory need its cost."""
+    if workload.num_given is not None:
+        most = config.max_images_per_class
+        what = limited_images_line(workload.num_images, workload.num_given, most)
+        suggestion = "a higher --max_images_per_class uses more of them"
+        yield Estimate("images", workload.num_images, "images", what, suggestion)
     if config.batches == "classes":
         what = (
             f"{workload.num_triplets:,} at most in each of {workload.num_steps:,} batches an "
