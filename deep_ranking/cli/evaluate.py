@@ -13,7 +13,8 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     read_dataset,
 )
-from deep_ranking.cli.conflicts import evaluate_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import write_json
 from deep_ranking.datasets.splits import TO_JUDGE
@@ -76,7 +77,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error("give --dataset, or --queries and --gallery, or --triplets")
     if args.baselines and given == ["triplets"]:
         parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
-    refuse_flags_without_effect(parser, argv, evaluate_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("evaluate", args))
     check_files_exist(args, "model")
     quieten_tensorflow()
     from deep_ranking.reports.evaluating import evaluate, evaluate_on_triplets

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 
 from deep_ranking.cli.arguments import add_config_arguments, add_folder_arguments, config_from
-from deep_ranking.cli.conflicts import refuse_flags_without_effect, train_rules
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import (
@@ -108,7 +109,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and print where the model is."""
     args = parser.parse_args(argv)
     resume = bool(args.resume)
-    settings_path = args.output.with_suffix(".run") / "config.json"
+    settings_path = args.output.parent / f"{args.output.stem}.run" / "config.json"
     resumed = resume and settings_path.exists()
     if resumed:
         from deep_ranking.training.resuming import not_settings, read_settings
@@ -126,7 +127,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         if not resumed:
             raise
         raise not_settings(settings_path) from None
-    refuse_flags_without_effect(parser, argv, train_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("train", args), recipe=args.recipe)
 
     start_tensorflow()
     from deep_ranking.training.run import train
