@@ -143,6 +143,19 @@ def test_what_an_earlier_run_had_is_not_given(folder, monkeypatch, capsys):
     assert "--zoom has no effect with --no-augment" in line
 
 
+def test_a_recipe_that_an_earlier_run_did_not_begin_with_is_refused(folder, monkeypatch, capsys):
+    monkeypatch.setattr("deep_ranking.cli.train.start_tensorflow", lambda: 1 / 0)
+    config = TrainConfig.from_recipe("fine-tune", epochs=40, dataset=folder / "photos",
+                                     image_size=32)  # fmt: skip
+    (folder / "m.run").mkdir()
+    (folder / "m.run" / "config.json").write_text(config.to_json())
+    resume = ["--output", "m.h5", "--resume", "--recipe"]
+    with pytest.raises(ZeroDivisionError):
+        run_command("train", [*resume, "fine-tune"])
+    line = usage_error(capsys, "train", *resume, "laptop")
+    assert "--recipe laptop has no effect with --resume" in line
+
+
 def test_given_are_the_flags_of_the_line_and_not_their_defaults():
     parser = make_parser("train")
     parser.set_defaults(epochs=9)

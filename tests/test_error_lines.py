@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_cli import usage_error
 
 from deep_ranking.cli import evaluate, train
 from deep_ranking.cli.error_lines import is_out_of_memory, message_of
@@ -69,3 +70,14 @@ def test_other_errors_are_no_lack_of_memory():
     assert message_of(ValueError("odd")) is None
     assert message_of(InputError("a.jpg: out of memory")) == "a.jpg: out of memory"
     assert message_of(FileNotFoundError(2, "No such file", "a.jpg")) == "a.jpg: No such file"
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "é", "a.h5/"])
+def test_an_odd_name_of_a_model_file_is_a_usage_error(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("deep_ranking.cli.train.start_tensorflow", lambda: 1 / 0)
+    if name == "a.h5/":  # pathlib drops the slash
+        with pytest.raises(ZeroDivisionError):
+            run_command("train", ["--output", name])
+    else:
+        assert "output must end in .h5" in usage_error(capsys, "train", "--output", name)

@@ -8,6 +8,7 @@ from stubs import training_stubs
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, TrainConfig
+from deep_ranking.files import progress_bar
 from deep_ranking.training.notes import schedule_notes
 from deep_ranking.training.run import train
 
@@ -87,3 +88,14 @@ def test_train_and_doctor_say_how_many_images_are_used(capsys, config):
     assert next(each["value"] for each in estimates if each["kind"] == "images") == 9
     run_command("doctor", doctor)
     assert "images used" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verbose", [0, 2])
+def test_a_long_epoch_says_in_a_log_how_far_it_is(capsys, config, monkeypatch, verbose):
+    monkeypatch.setattr(progress_bar, "SECONDS_BETWEEN_LINES", 0.0)
+    with training_stubs():
+        train(replace(config, epochs=2, steps_per_epoch=2), verbose=verbose)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
+    said = [line.partition(",")[0] for line in lines]
+    wanted = [f"epoch {epoch} of 2: {batch} of 2 batches" for epoch in (1, 2) for batch in (1, 2)]
+    assert said == (wanted if verbose else [])

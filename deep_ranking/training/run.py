@@ -22,7 +22,7 @@ import keras
 from deep_ranking.config import TrainConfig
 from deep_ranking.embedding.cached_features import CachedFeatures, cache_features
 from deep_ranking.embedding.embed import embedded_features, embedded_images
-from deep_ranking.files import InputError, atomic_path, make_folder
+from deep_ranking.files import InputError, atomic_path, make_folder, progress_bar
 from deep_ranking.files.words import counted
 from deep_ranking.model.file import save_model
 from deep_ranking.model.keras_settings import default_settings
@@ -68,7 +68,7 @@ def train(
             stopped; without such a run, start one.
         overwrite: replace an earlier run.
         verbose: Keras' progress: 0 none, 1 bars, 2 a line an epoch; None chooses bars for a
-            terminal and lines for a log.
+            terminal and lines for a log; a long epoch says in a log how far it is.
 
     Returns:
         The model after the last epoch, as in the model file.
@@ -91,7 +91,7 @@ def train(
             weights became NaN or infinite.
     """
     if verbose is None:
-        verbose = 1 if sys.stdout.isatty() else 2
+        verbose = 1 if sys.stdout.isatty() and not progress_bar.quiet else 2
     run = TrainingRun(config, resume=resume, overwrite=overwrite)
     run.begin()
     try:

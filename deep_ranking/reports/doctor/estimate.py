@@ -136,11 +136,6 @@ def make_estimates(
     workload: Workload, cost: TrainingCost | None, config: TrainConfig, sampling: SamplingConfig
 ) -> Iterator[Estimate]:
     """Yield the estimates of a run; those of time and memory need its cost."""
-    if workload.num_given is not None:
-        most = config.max_images_per_class
-        what = limited_images_line(workload.num_images, workload.num_given, most)
-        suggestion = "a higher --max_images_per_class uses more of them"
-        yield Estimate("images", workload.num_images, "images", what, suggestion)
     if config.batches == "classes":
         what = (
             f"{workload.num_triplets:,} at most in each of {workload.num_steps:,} batches an "
@@ -167,6 +162,11 @@ def make_estimates(
             "--compress of triplet_sampler.py takes a fifth or less; train.py --strategy "
             "out-of-class draws triplets without a file",
         )
+    if workload.num_given is not None:
+        most = config.max_images_per_class
+        what = limited_images_line(workload.num_images, workload.num_given, most)
+        suggestion = "a higher --max_images_per_class uses more of them"
+        yield Estimate("images", workload.num_images, "images", what, suggestion)
     if cost is None:
         return
     seconds_per_epoch, once = training_seconds(workload, cost, config)
