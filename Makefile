@@ -49,7 +49,7 @@ milvus-server: .venv-milvus/installed
 torture: install
 	$(MAKE) --no-print-directory -j2 torture-files torture-endings
 
-torture-files torture-endings: PARTS = $(if $(findstring files,$@),readers loaders flips fuzz,kills interrupts faults)
+torture-files torture-endings: PARTS = $(if $(findstring files,$@),readers loaders flips fuzz commands,kills interrupts faults)
 torture-files torture-endings:
 	cd tests && ../$(BIN)/python -m torture --parts $(PARTS)
 

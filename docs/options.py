@@ -15,7 +15,7 @@ INTRODUCTION = """# All options
 
 The flags of each command, in groups as in its `--help-all`; `--help` shows those that most people
 need. `make options` writes this page. Every command also takes `--verbose`, which shows messages of
-libraries and the traceback of an error."""
+libraries and the traceback of an error, and `--quiet`, which shows no progress of long work."""
 SCRIPTS = {"sample": "triplet_sampler.py", "train": "train.py", "compare": "compare.py"}
 
 

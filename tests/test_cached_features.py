@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from deep_ranking.embedding import cached_features as feature_cache
+from deep_ranking.embedding import embed
 from deep_ranking.embedding.cached_features import cache_features, cached_view
 from deep_ranking.files import InputError
 from deep_ranking.images import decode_image, read_image, resample
@@ -97,7 +98,7 @@ def test_features_are_those_of_the_plain_image(frozen, images, tmp_path):
 def test_batches_are_put_together_in_order(frozen, images, tmp_path, monkeypatch, computed):
     monkeypatch.setattr(feature_cache, "BATCH_SIZE", 2)
     features = cache_features(frozen, images, tmp_path / "cache")
-    assert computed == [2, 2, 1]
+    assert computed == [2, 2, 2]  # filled up
     assert_close(views(features), direct(frozen, [read_image(path, SIZE) for path in images]))
 
 
@@ -318,7 +319,7 @@ def test_interrupted_run_is_gone_on_with(frozen, images, tmp_path, monkeypatch, 
             cache_features(frozen, images, tmp_path / "cache")
     assert computed == [2]
     features = cache_features(frozen, images, tmp_path / "cache")
-    assert computed == [2, 2, 1]
+    assert computed == [2, 2, 2]  # filled up
     assert_close(views(features), direct(frozen, [read_image(path, SIZE) for path in images]))
 
 
@@ -369,3 +370,29 @@ def test_precision_of_the_layers_is_put_back(images, tmp_path, monkeypatch, fail
     assert set(during) == {"mixed_bfloat16", "float32"}  # float32 for what ends in unit lengths
     assert [layer.dtype_policy for layer in frozen.layers] == before
     assert [each.name for each in before].count("mixed_float16") == 1
+
+
+def test_networks_are_traced_once_whatever_the_last_batch_holds(images, tmp_path, monkeypatch):
+    """TensorFlow warns of retracing in the log, and each trace of a real network takes seconds."""
+    monkeypatch.setattr(feature_cache, "BATCH_SIZE", 2)
+    monkeypatch.setattr(embed, "FEATURES_AT_ONCE", 3)
+    traced = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, x):
+            traced.append(x.shape)
+            return x + 0.0
+
+    frozen = network(seed=2)
+    frozen = keras.Model(frozen.inputs, [Counting()(each) for each in frozen.outputs])
+    traced.clear()
+    features = cache_features(frozen, images, tmp_path / "kept")
+    assert len(traced) == len(frozen.outputs)
+    inputs = [keras.Input(shape) for shape in features.shapes]
+    whole = keras.layers.Concatenate()([keras.layers.Flatten()(each) for each in inputs])
+    head = keras.Model(inputs, keras.layers.Dense(3)(Counting()(whole)))
+    traced.clear()
+    with embed.embedded_features(head, features) as rows:
+        assert len(traced) == 1
+        expected = head([np.float32(each) for each in views(features)])
+        np.testing.assert_allclose(rows, expected, atol=1e-5)

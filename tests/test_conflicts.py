@@ -56,6 +56,11 @@ def folder(tmp_path, monkeypatch):
         ("train", "--zoom 0.1", LAPTOP, "--cached_views 1"),
         ("train", "--hidden_size 64", LAPTOP, "--hidden_layers 0"),
         ("train", "--mining all", LAPTOP, "--loss supervised_contrastive"),
+        ("train", "--triplets t.txt", LAPTOP, "--batches classes, as --recipe laptop has it"),
+        ("train", "--label parent", (*CLASSES, "--classes", "c.csv"), "--classes"),
+        ("train", "--no-splits", (*CLASSES, "--classes", "c.csv"), "--classes"),
+        ("doctor", "--pooling gem", ("--dataset", ".", "--no-estimate"), "--no-estimate"),
+        ("doctor", "--label 2", ("--dataset", ".", *CLASSES[2:], "--classes", "c"), "--classes"),
         ("doctor", "--images_per_class 3", ("--dataset", "."), "--batches classes"),
         ("doctor", "--cached_views 3", ("--dataset", "."), "--cache_features"),
         ("doctor", "--num_neighbours 3", ("--dataset", "."), "--strategy hard"),
@@ -71,6 +76,13 @@ def folder(tmp_path, monkeypatch):
         ("sample", "--keep_together", (*FOLDERS, "--validation_share", "0.1"), "--split"),
         ("compare", "--skip_broken", ("-m", "m.h5", "-i1", "a.jpg", "-i2", "b.jpg"), "--pairs"),
         ("evaluate", "--weights none", ("-m", "m.h5", "--dataset", "d"), "--baselines"),
+        ("evaluate", "--label 2", ("-m", "m.h5", "--dataset", "d", "--classes", "c"), "--classes"),
+        ("calibrate", "--label 2", ("-m", "m.h5", "--dataset", "d", "--classes", "c"), "--classes"),
+        ("report", "--splits", ("-m", "m.h5", "--dataset", "d", "--classes", "c", "-o", "r"),
+         "--classes"),
+        ("dataset stats", "--splits", (".", "--classes", "c"), "--classes"),
+        ("sample", "--level 2", FOLDERS, "--strategy in-class or relevance"),
+        ("sample", "--label 2", (*FOLDERS, "--classes", "c.csv"), "a file of images"),
         ("index", "--clusters 9", ("-o", "i", "-m", "m.h5", "--images", "."), "--index exact"),
         ("index", "--probes 9", ("-o", "i", "-m", "m.h5", "--images", "."), "--index"),
         ("index", "--target_recall 0.9", ("-o", "i", "--index", "exact", "-m", "m.h5",
@@ -131,14 +143,27 @@ def test_what_an_earlier_run_had_is_not_given(folder, monkeypatch, capsys):
     assert "--zoom has no effect with --no-augment" in line
 
 
+def test_a_recipe_that_an_earlier_run_did_not_begin_with_is_refused(folder, monkeypatch, capsys):
+    monkeypatch.setattr("deep_ranking.cli.train.start_tensorflow", lambda: 1 / 0)
+    config = TrainConfig.from_recipe("fine-tune", epochs=40, dataset=folder / "photos",
+                                     image_size=32)  # fmt: skip
+    (folder / "m.run").mkdir()
+    (folder / "m.run" / "config.json").write_text(config.to_json())
+    resume = ["--output", "m.h5", "--resume", "--recipe"]
+    with pytest.raises(ZeroDivisionError):
+        run_command("train", [*resume, "fine-tune"])
+    line = usage_error(capsys, "train", *resume, "laptop")
+    assert "--recipe laptop has no effect with --resume" in line
+
+
 def test_given_are_the_flags_of_the_line_and_not_their_defaults():
     parser = make_parser("train")
     parser.set_defaults(epochs=9)
     argv = ["--seed", "0", "--no-shuffle", "--augm", "-h"][:-1]
-    assert given_flags(parser, argv) == ["--seed", "--no-shuffle", "--augment"]
+    assert given_flags(parser, argv) == {"--seed", "--no-shuffle", "--augment"}
     assert parser.parse_args(argv).epochs == 9
     search = ["--index", "i", "-i", "a", "--image", "b"]
-    assert given_flags(make_parser("search"), search) == ["--index", "--image"]
+    assert given_flags(make_parser("search"), search) == {"--index", "--image"}
     dataset = ["digits", "-o", "o", "--seed", "0"]
     assert set(given_flags(make_parser("dataset"), dataset)) >= {"--output", "--seed"}
     assert "--seed" not in given_flags(make_parser("dataset"), dataset[:3])

@@ -21,8 +21,9 @@ from deep_ranking.metrics.evaluation import (
 from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
+from deep_ranking.reports import evaluating
 from deep_ranking.reports.evaluating import without_nan
-from deep_ranking.reports.evaluation_text import describe_gain
+from deep_ranking.reports.evaluation_text import MAX_WIDTH, describe_gain, figures, method_lines
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
 
@@ -173,6 +174,35 @@ def test_json_has_no_nan():
     }
 
 
+METHODS = (
+    *("model", "untrained backbone", "untrained backbone, 1,024 px"),
+    *("LAB histogram", "perceptual hash", "HOG"),
+)
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_a_table_of_methods_is_100_columns_wide_at_most_and_nothing_is_cut(count):
+    found = evaluate_embeddings(images(sizes=(300, 20)))
+    lines = list(method_lines(dict.fromkeys(METHODS[:count], found)))
+    assert max(map(len, lines)) <= MAX_WIDTH == 100
+    text = "\n".join(lines)
+    words = text.replace("\n", " ").split()
+    for metric in (*found.intervals, *found.whole.keys() - {"triplets"}):
+        assert words.count(metric) == 1
+    mean, low, high = found.intervals["map_at_r"]
+    assert text.count(f"{mean:.3f} [{low:.3f}, {high:.3f}]") >= count
+    assert all(name in text for name in METHODS[:count])
+
+
+def test_figures_of_a_method_are_all_there():
+    found = evaluate_embeddings(images())
+    lines = figures(METHODS[2], found).splitlines()
+    assert max(map(len, lines)) <= 100
+    text = " ".join(" ".join(lines).split())
+    assert text.startswith("untrained backbone, 1,024 px: similarity_precision 0.")
+    assert all(f" {metric} " in text for metric in (*found.intervals, "nmi", "score_at_top_30"))
+
+
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("judged") / "model.h5"
@@ -197,6 +227,30 @@ def test_the_command_prints_a_table_and_writes_json(
     assert "Whether training was worth it" in printed or "Training was" in printed
     assert len(result["classes"]) == 3
     assert all(name in printed for name in (*methods, "map_at_r", "Worst queries"))
+
+
+def test_figures_come_when_they_are_known_and_the_rest_follows_in_a_second_run(
+    model_path, image_tree_of_colors, monkeypatch, capsys
+):
+    arguments = ["--model", model_path, "--dataset", image_tree_of_colors, "--baselines"]
+    arguments = list(map(str, [*arguments, "--weights", "none"]))
+    whole, seen = evaluating.evaluate_embeddings, []
+
+    def cut(*given, **options):
+        seen.append(capsys.readouterr().out)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return whole(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluating, "evaluate_embeddings", cut)
+        assert run_command("evaluate", arguments) == 130
+    assert [each.partition(":")[0] for each in seen[1:]] == [
+        *("model", "untrained backbone", "LAB histogram")
+    ]
+    monkeypatch.setattr("deep_ranking.embedding.kept_rows.embed_batches", lambda *_: 1 / 0)
+    assert run_command("evaluate", arguments) == 0
+    assert "HOG: similarity_precision" in capsys.readouterr().out
 
 
 def test_the_command_takes_queries_and_gallery_or_triplets(

@@ -147,7 +147,7 @@ def test_a_run_reads_the_classes_of_a_file(products, tmp_path):
 
 def test_what_a_limit_leaves_is_said(products):
     images = read_run_images(config(products / "train", max_images_per_class=3))
-    assert "5 of 6 images used: at most 3 of each class." in images.lines
+    assert "5 of 6 images used: at most 3 of each class (--max_images_per_class)." in images.lines
 
 
 def test_flags_of_folders_need_folders_to_train_on():

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: one line, exit code 130, what is complete stays complete."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -252,3 +253,12 @@ def test_verbose_shows_where_an_error_arose(monkeypatch, capsys):
     assert lines[-1] == "error: x.jpg: broken"
     assert run_command("summary", []) == 1
     assert capsys.readouterr().err == "error: x.jpg: broken\n"
+
+
+def test_advice_of_tensorflow_stays_out_of_the_log(monkeypatch):
+    tensorflow = logging.getLogger("tensorflow")
+    monkeypatch.setattr(tensorflow, "level", logging.NOTSET)
+    monkeypatch.setattr(logging.getLogger("absl"), "level", logging.NOTSET)
+    library_messages.quieten_tensorflow()
+    assert not tensorflow.isEnabledFor(logging.WARNING)
+    assert tensorflow.isEnabledFor(logging.ERROR)

@@ -26,6 +26,7 @@ from deep_ranking.model.file import load_model
 from deep_ranking.model.network import build_network
 from deep_ranking.sampling import sample_triplets
 from deep_ranking.sampling.triplet_file import write_triplets
+from deep_ranking.training.data import RunImages
 from deep_ranking.training.run import train
 from deep_ranking.training.validation import make_validation
 
@@ -438,7 +439,9 @@ def test_a_model_of_nan_is_refused_on_few_triplets_too(folder, tmp_path):
     lines = (folder / "triplets.txt").read_text().splitlines()
     few = folder / "few.txt"
     few.write_text(lines[0] + "\n")
-    validation = make_validation(config_for(folder, tmp_path / "m.h5", validation_triplets=few))
+    validation = make_validation(
+        config_for(folder, tmp_path / "m.h5", validation_triplets=few), RunImages()
+    )
     rows = np.eye(len(validation.paths), dtype=np.float32)
     found, calibration = validation.measure(rows)
     assert np.isfinite(found["val_loss"]) and calibration is None

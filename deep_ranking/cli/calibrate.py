@@ -12,6 +12,8 @@ from deep_ranking.cli.arguments import (
     positive_int,
     read_dataset,
 )
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.datasets.splits import TO_CALIBRATE
 
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed the images, measure pairs, fit the calibration and store it."""
     args = parser.parse_args(argv)
+    refuse_flags_without_effect(parser, argv, rules_of("calibrate", args))
     check_files_exist(args, "model")
     data = read_dataset(args, args.dataset, TO_CALIBRATE)
     quieten_tensorflow()

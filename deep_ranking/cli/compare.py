@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from deep_ranking.cli.arguments import add_metric, add_model, add_path, check_files_exist
-from deep_ranking.cli.conflicts import compare_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import open_model, quieten_tensorflow
 from deep_ranking.files import atomic_path
 
@@ -77,7 +78,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error(f"--pairs and --{given[0]} exclude each other; give one of them")
     if not args.pairs and missing:
         parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
-    refuse_flags_without_effect(parser, argv, compare_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("compare", args))
     check_files_exist(args, "model", *images)
     if args.pairs or args.output or args.image1.is_dir() or args.image2.is_dir():
         _compare_many(args)

@@ -17,7 +17,8 @@ from deep_ranking.cli.arguments import (
     positive_int,
     share,
 )
-from deep_ranking.cli.conflicts import dataset_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.config import FolderConfig
 from deep_ranking.datasets.public import CATALOGUE, Dataset
 from deep_ranking.files.words import broken_lines, byte_size, counted
@@ -78,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Write a data set, or describe one."""
     args = parser.parse_args(argv)
-    refuse_flags_without_effect(parser, argv, dataset_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("dataset", args))
     if args.dataset == "stats":
         _run_stats(args)
     elif args.dataset == "digits":

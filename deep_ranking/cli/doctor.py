@@ -12,7 +12,8 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     config_from,
 )
-from deep_ranking.cli.conflicts import doctor_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file, write_page
 from deep_ranking.cli.train import set_recipe_as_defaults, train_config
@@ -129,7 +130,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         set_recipe_as_defaults(parser, RECIPES[args.recipe], argv)
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
-    refuse_flags_without_effect(parser, argv, doctor_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("doctor", args), recipe=args.recipe)
     level = sampling.category_level(args.level)
     data = config_from(args, FolderConfig).read(args.dataset, level=level)
     quieten_tensorflow()

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
@@ -12,7 +13,8 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     read_dataset,
 )
-from deep_ranking.cli.conflicts import evaluate_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import write_json
 from deep_ranking.datasets.splits import TO_JUDGE
@@ -53,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--baselines",
         action="store_true",
-        help="also evaluate features without training, and print whether training was worth it",
+        help="also evaluate features without training, and print whether training was worth it; "
+        "what was computed is kept, so a run that was stopped goes on from there",
     )
     group.add_argument(
         "--weights",
@@ -74,7 +77,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error("give --dataset, or --queries and --gallery, or --triplets")
     if args.baselines and given == ["triplets"]:
         parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
-    refuse_flags_without_effect(parser, argv, evaluate_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("evaluate", args))
     check_files_exist(args, "model")
     quieten_tensorflow()
     from deep_ranking.reports.evaluating import evaluate, evaluate_on_triplets
@@ -95,7 +98,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             baselines=args.baselines,
             weights=None if args.weights == "none" else args.weights,
             seed=args.seed,
+            progress=partial(print, flush=True) if args.baselines else None,
         )
+        if args.baselines:
+            print()
     print(found)
     if args.json:
         write_json(args.json, found.as_json())

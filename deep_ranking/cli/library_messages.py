@@ -52,6 +52,7 @@ def quieten_tensorflow() -> None:
     if not verbose:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         logging.getLogger("absl").setLevel(logging.ERROR)  # Keras' advice on the .h5 format
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice on tracing
 
 
 def start_tensorflow() -> None:

@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 
 from deep_ranking import __version__
 from deep_ranking.cli import library_messages
+from deep_ranking.cli.error_lines import message_of
 from deep_ranking.cli.parser import Parser
 from deep_ranking.cli.signals import EXIT_CODE, interruptible, run_as_program
-from deep_ranking.files import InputError
+from deep_ranking.files import progress_bar
 
 COMMANDS = {
     "dataset": "get a public data set as class folders, or describe a data set",
@@ -101,11 +102,12 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may be invalid UTF-8
             stream.reconfigure(errors="backslashreplace")
-    library_messages.verbose = False
-    hint = ""
+    library_messages.verbose = progress_bar.quiet = False
+    hint, parser = "", None
     with interruptible() as interruption:
         try:
-            _run(name, argv, prog)
+            parser = make_parser(name, prog)
+            import_module(f"deep_ranking.cli.{name}").run(parser, argv)
         except BrokenPipeError:  # the reader of our output, such as head, has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
@@ -113,7 +115,7 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
             interruption.requested = True
             hint = f": {interrupt}" if interrupt.args else ""
         except Exception as error:
-            message = _message_of(error)
+            message = message_of(error, parser)
             if message is not None and library_messages.verbose:
                 traceback.print_exc()
             if not interruption.requested:  # else a library has turned the interrupt into this
@@ -126,10 +128,6 @@ def run_command(name: str, argv: Sequence[str] | None = None, *, prog: str | Non
         print(f"{begin}interrupted{hint}", file=sys.stderr)
         return EXIT_CODE
     return 0
-
-
-def _run(name: str, argv: Sequence[str] | None, prog: str | None) -> None:
-    import_module(f"deep_ranking.cli.{name}").run(make_parser(name, prog), argv)
 
 
 def make_parser(name: str, prog: str | None = None) -> Parser:
@@ -149,6 +147,13 @@ def make_parser(name: str, prog: str | None = None) -> Parser:
         default=argparse.SUPPRESS,
         help="show messages of libraries, and the traceback of an error",
     )
+    parser.add_argument(
+        "--quiet",
+        action=_Quiet,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="show no progress of long work, neither bars nor lines",
+    )
     return parser
 
 
@@ -157,11 +162,6 @@ class _Verbose(argparse.Action):
         library_messages.show()
 
 
-def _message_of(error: Exception) -> str | None:
-    """Return the line about an error that the user can mend, or None for any other error."""
-    if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}"
-    return None
+class _Quiet(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        progress_bar.quiet = True

@@ -13,6 +13,8 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     read_dataset,
 )
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file
 from deep_ranking.datasets.splits import TO_JUDGE
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Embed, evaluate, find oddities and write the page."""
     args = parser.parse_args(argv)
+    refuse_flags_without_effect(parser, argv, rules_of("report", args))
     check_files_exist(args, "model", "history")
     check_output_file(args.output, "--output")
     data = read_dataset(args, args.dataset, TO_JUDGE)

@@ -18,7 +18,8 @@ from deep_ranking.cli.arguments import (
     positive_int,
     share,
 )
-from deep_ranking.cli.conflicts import refuse_flags_without_effect, sample_rules
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.config import HARD, RELEVANCE, DrawnTripletsConfig, FolderConfig, SamplingConfig
 from deep_ranking.datasets import (
@@ -177,8 +178,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     except InputError as error:
         parser.error(str(error))
     _check(parser, args, config)
-    rules = sample_rules(args, by_shares=shares_in(args.split) is not None)
-    refuse_flags_without_effect(parser, argv, rules)
+    refuse_flags_without_effect(parser, argv, rules_of("sample", args))
     start = time.monotonic()
     data = read_data(args, config)
     quieten_tensorflow()

@@ -14,7 +14,8 @@ from deep_ranking.cli.arguments import (
     check_files_exist,
     config_from,
 )
-from deep_ranking.cli.conflicts import refuse_flags_without_effect, summary_rules
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Build or load the network, and print it."""
     args = parser.parse_args(argv)
-    refuse_flags_without_effect(parser, argv, summary_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("summary", args))
     config = None if args.model else _config(parser, args)
     check_files_exist(args, "model")
     start_tensorflow()

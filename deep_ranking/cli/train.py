@@ -2,10 +2,12 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 from deep_ranking.cli.arguments import add_config_arguments, add_folder_arguments, config_from
-from deep_ranking.cli.conflicts import refuse_flags_without_effect, train_rules
+from deep_ranking.cli.conflicts import given_flags, refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import (
@@ -93,8 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         action="store_true",
         default=None,
-        help="resume an earlier run of the same name; flags not given keep its values, and "
-        "--recipe has no effect",
+        help="resume an earlier run of the same name; flags not given keep its values, and a "
+        "--recipe must be the run's own",
     )
     choice.add_argument(
         "--overwrite",
@@ -108,13 +110,15 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and print where the model is."""
     args = parser.parse_args(argv)
     resume = bool(args.resume)
-    settings_path = args.output.with_suffix(".run") / "config.json"
+    settings_path = args.output.parent / f"{args.output.stem}.run" / "config.json"
     resumed = resume and settings_path.exists()
     if resumed:
         from deep_ranking.training.resuming import not_settings, read_settings
 
         settings = read_settings(settings_path)
         parser.set_defaults(**{name: each for name, each in settings.items() if each is not None})
+        if args.recipe:
+            _check_recipe_of_run(parser, RECIPES[args.recipe], settings, given_flags(parser, argv))
     elif resume:
         print(f"Nothing to resume in {settings_path.parent}: starting.")
     if not resumed and args.recipe:
@@ -126,7 +130,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         if not resumed:
             raise
         raise not_settings(settings_path) from None
-    refuse_flags_without_effect(parser, argv, train_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("train", args), recipe=args.recipe)
 
     start_tensorflow()
     from deep_ranking.training.run import train
@@ -138,6 +142,25 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         f"Model in {config.output}, history and best model in {config.run_dir}, "
         f"{time.monotonic() - start:.0f} seconds."
     )
+
+
+def _check_recipe_of_run(
+    parser: argparse.ArgumentParser,
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    given: Container[str],
+) -> None:
+    """Refuse a recipe that an earlier run did not begin with: it would change nothing."""
+    from deep_ranking.training.resuming import FREE_TO_CHANGE
+
+    for name, value in recipe.settings.items():
+        known = name in settings and name not in FREE_TO_CHANGE and f"--{name}" not in given
+        if known and settings[name] != value:
+            parser.error(
+                f"--recipe {recipe.name} has no effect with --resume: the run began with {name} "
+                f"{settings[name]}, and the recipe has {value}; leave it out, or start anew by "
+                "--overwrite"
+            )
 
 
 def train_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> TrainConfig:

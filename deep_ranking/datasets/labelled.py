@@ -175,7 +175,11 @@ def limit_classes(
     if kept.all():
         return data
     left = data.select(kept)
-    limits = [(words, limit) for words, limit in (("at least", fewest), ("at most", most)) if limit]
-    said = " and ".join(f"{words} {limit}" for words, limit in limits)
-    note = f"{len(left):,} of {counted(len(data), 'image')} used: {said} of each class."
+    limits = (("at least", fewest, "min"), ("at most", most, "max"))
+    said = " and ".join(
+        f"{words} {limit} of each class (--{name}_images_per_class)"
+        for words, limit, name in limits
+        if limit is not None
+    )
+    note = f"{len(left):,} of {counted(len(data), 'image')} used: {said}."
     return replace(left, notes=(*left.notes, note))

@@ -31,6 +31,11 @@ def image_spec(size: int) -> tf.TensorSpec:
     return tf.TensorSpec((None, size, size, 3), tf.uint8)
 
 
+def padded(rows: Any, count: int) -> Array:
+    """Return a batch, (rows, ...), with zeros after it, (count, ...): a network sees one shape."""
+    return np.pad(rows, [(0, count - len(rows)), *[(0, 0)] * (np.ndim(rows) - 1)])
+
+
 class _ReadingThreads:
     """Counts the threads of TensorFlow that read batches, and waits for them at exit.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from deep_ranking.embedding.batches import ImageSource
+from deep_ranking.embedding.batches import ImageSource, padded
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float16Array, Float32Array, Int64Array, IntArray
 from deep_ranking.files.content_digest import content_digests
@@ -125,7 +125,7 @@ def cache_features(
     """
     precision = resolved_precision(precision)
     shapes = tuple(tuple(each.shape[1:]) for each in frozen.outputs)
-    store = feature_store(folder / _network_key(frozen, precision), shapes)
+    store = feature_store(folder / network_key(frozen, precision), shapes)
     contents = _known_contents(paths, skip_broken)
     views = [
         cached_view(content, number, augmentation, frozen.input_shape[1])
@@ -148,7 +148,7 @@ def cache_features(
             source = ImageSource(
                 [files[number] for number in numbers],
                 image_size=frozen.input_shape[1],
-                batch_size=BATCH_SIZE,
+                batch_size=min(BATCH_SIZE, len(numbers)),
                 views=[views[number][1] for number in numbers],
                 skip_broken=skip_broken,
             )
@@ -166,24 +166,34 @@ def cache_features(
 def _blocks(
     frozen: keras.Model, source: ImageSource, keys: list[bytes]
 ) -> Iterator[tuple[list[bytes], Float32Array]]:
-    """Compute features batch after batch; images that turn out to be broken are left out."""
+    """Compute features batch after batch; images that turn out to be broken are left out.
+
+    Black images fill up the last batch, so that the network is traced once.
+    """
     begin = 0
     with progress_bar(total=len(keys), title="features", unit="views") as bar:
         for images in source.dataset():
             with default_settings():
-                outputs = keras.tree.flatten(frozen.predict_on_batch(images))
+                filled = padded(images, source.batch_size)
+                outputs = keras.tree.flatten(frozen.predict_on_batch(filled))
+            outputs = [np.asarray(each[: len(images)], np.float32) for each in outputs]
             numbers = np.arange(begin, begin + len(images))
             whole = ~np.isin(numbers, list(source.broken))
             yield (
                 [keys[number] for number in numbers[whole]],
-                flattened([np.asarray(each, np.float32)[whole] for each in outputs]),
+                flattened([each[whole] for each in outputs]),
             )
             begin += len(images)
             bar.update(len(images))
 
 
-def _network_key(frozen: keras.Model, precision: str) -> str:
-    """Return a name for everything that decides a feature, besides the image."""
+def network_key(frozen: keras.Model, precision: str) -> str:
+    """Return a name for everything that decides a feature, besides the image.
+
+    Args:
+        frozen: the network.
+        precision: the arithmetic of its layers.
+    """
     layers = [layer.get_config() for layer in frozen.layers]
     described = {
         "layers": [

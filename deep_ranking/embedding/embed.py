@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
-from deep_ranking.embedding.batches import ImageSource
+from deep_ranking.embedding.batches import ImageSource, padded
 from deep_ranking.embedding.cached_features import CachedFeatures
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.progress_bar import progress_bar
@@ -83,9 +83,9 @@ def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[Float32Ar
     """
     for images in source.dataset():
         count = len(images)
-        full = np.pad(images, ((0, source.batch_size - count), (0, 0), (0, 0), (0, 0)))
         with default_settings():
-            rows = np.array(model.predict_on_batch(full)[:count], np.float32)
+            rows = model.predict_on_batch(padded(images, source.batch_size))[:count]
+            rows = np.array(rows, np.float32)
         yield rows
 
 
@@ -124,8 +124,10 @@ def embedded_features(model: keras.Model, features: CachedFeatures) -> Iterator[
     with temporary_rows(len(features.rows), model.output_shape[-1]) as rows:
         rows[:] = np.nan
         whole = np.flatnonzero(features.rows[:, 0] >= 0)
-        for begin in range(0, len(whole), FEATURES_AT_ONCE):
-            part = whole[begin : begin + FEATURES_AT_ONCE]
+        count = max(1, min(FEATURES_AT_ONCE, len(whole)))
+        for begin in range(0, len(whole), count):
+            part = whole[begin : begin + count]
+            inputs = [padded(each, count) for each in features.read(part, 0 * part)]
             with default_settings():
-                rows[part] = model.predict_on_batch(features.read(part, 0 * part))
+                rows[part] = model.predict_on_batch(inputs)[: len(part)]
         yield rows

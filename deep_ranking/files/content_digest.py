@@ -18,8 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from deep_ranking.files.cache_folder import cache_folder
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.opening import open_regular
 from deep_ranking.files.progress_bar import progress_bar
@@ -128,14 +127,10 @@ class KnownContents:
     def __init__(self) -> None:
         self._base: sqlite3.Connection | None = None
         self._has_forgotten = False
-        named = os.environ.get("DEEP_RANKING_CACHE")
-        # Asking for a file in a folder that may not be entered is an error. Without a home,
-        # platformdirs raises one, or leaves a ~, at which `expanduser` does.
-        with suppress(OSError, RuntimeError):
-            folder = Path(named or platformdirs.user_cache_dir("deep_ranking", appauthor=False))
-            folder = folder.expanduser()
-            folder.mkdir(parents=True, exist_ok=True)
-            self._open(folder / TABLE)
+        # Asking for a file in a folder that may not be entered is an error.
+        with suppress(OSError):
+            if (folder := cache_folder()) is not None:
+                self._open(folder / TABLE)
 
     def _open(self, file: Path) -> None:
         """Open the table; begin it anew where it is damaged or of another version."""

@@ -7,7 +7,7 @@ from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
 import math
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.html import paragraph, table
 from deep_ranking.files.words import counted, listed
-from deep_ranking.images.hand_made_features import BASELINES, baseline_features
+from deep_ranking.images.hand_made_features import BASELINES
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import Interval, bootstrap_interval
 from deep_ranking.metrics.evaluation import (
@@ -35,6 +35,7 @@ from deep_ranking.reports.evaluation_text import (
     WHOLE,
     class_lines,
     describe_gain,
+    figures,
     format_interval,
     format_metric,
     method_lines,
@@ -188,8 +189,12 @@ def evaluate(
     baselines: bool = False,
     weights: str | None = "imagenet",
     seed: int = 0,
+    progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Evaluate a model on images of known classes, best of classes that it was not trained on.
+
+    The rows of each method are kept by the content of the images, see `embedding.kept_rows`: a call
+    that was cut goes on from there when it is made again.
 
     Args:
         model: model file, or a model from `build_network` or `load_model`.
@@ -200,6 +205,7 @@ def evaluate(
         baselines: evaluate features without training as well.
         weights: of the untrained backbones, as in `NetworkConfig.weights`.
         seed: decides the triplets and the bootstrap samples.
+        progress: called with the figures of each method as soon as it is done.
 
     Example:
         >>> found = evaluate(model, "photos")
@@ -229,6 +235,8 @@ def evaluate(
                 for files, of in zip(paths, labels, strict=True)
             ]
             methods[name] = evaluate_embeddings(*sets, seed=seed)
+        if progress is not None:
+            progress(figures(name, methods[name]))
     gain = None
     if baselines:
         backbones = [each for name, each in methods.items() if name.startswith(BACKBONE)]
@@ -315,20 +323,16 @@ def _embedders(
     model: "keras.Model", weights: str | None, *, baselines: bool
 ) -> dict[str, Embedder]:
     """Return for each method a function from image paths to embeddings, open for a `with` block."""
-    from deep_ranking.embedding.embed import embedded_images
+    from deep_ranking.embedding.kept_rows import kept_baseline_features, kept_embeddings
     from deep_ranking.model.network import untrained_backbone
 
-    embedders: dict[str, Embedder] = {MODEL: partial(embedded_images, model)}
+    embedders: dict[str, Embedder] = {MODEL: partial(kept_embeddings, model)}
     if baselines:
         config = model.network_config
         network = untrained_backbone(config, weights)
-        embedders[BACKBONE] = partial(embedded_images, network)
+        embedders[BACKBONE] = partial(kept_embeddings, network)
         if config.seen_size != config.image_size:
             network = untrained_backbone(config, weights, enlarged=True)
-            embedders[f"{BACKBONE}, {config.seen_size} px"] = partial(embedded_images, network)
-        embedders |= {name: partial(_baseline, name) for name in BASELINES}
+            embedders[f"{BACKBONE}, {config.seen_size} px"] = partial(kept_embeddings, network)
+        embedders |= {name: partial(kept_baseline_features, name) for name in BASELINES}
     return embedders
-
-
-def _baseline(name: str, paths: list[str]) -> AbstractContextManager[Float32Array]:
-    return nullcontext(baseline_features(name, paths, progress=True))

@@ -1,6 +1,7 @@
 """The figures of an evaluation in words and columns."""
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from deep_ranking.metrics import Interval
 from deep_ranking.metrics.evaluation import EmbeddingMetrics
 
+MAX_WIDTH = 100
+BETWEEN = "   "  # two columns of a table
 NUM_CLASSES_SHOWN = 10
 WHOLE = ("nmi", "roc_auc", "equal_error_rate", "equal_error_threshold", "score_at_top_30")
 CLASS_COLUMNS = ("similarity_precision", "recall_at_1", "map_at_r")
@@ -19,13 +22,63 @@ def format_interval(interval: Interval) -> str:
 
 
 def method_lines(evaluations: dict[str, EmbeddingMetrics]) -> Iterator[str]:
-    """Yield the lines of a table: one column for each method and one row for each metric."""
-    yield " " * 24 + "".join(f"{name:>24s}" for name in evaluations)
+    """Yield the lines of a table of at most `MAX_WIDTH` columns.
+
+    Few methods have a column each. More have a row each, in several blocks of metrics.
+    """
     first = next(iter(evaluations.values()))
-    for metric in (*first.intervals, *WHOLE):
-        cells = (format_metric(each, metric) for each in evaluations.values())
-        yield f"{metric:24s}" + "".join(f"{cell:>24s}" for cell in cells)
+    metrics = (*first.intervals, *WHOLE)
+    by_method = [
+        ["", *metrics],
+        *(
+            [name, *(format_metric(each, metric) for metric in metrics)]
+            for name, each in evaluations.items()
+        ),
+    ]
+    by_metric = [list(row) for row in zip(*by_method, strict=True)]
+    if _width(by_metric) <= MAX_WIDTH:
+        yield from _aligned(by_metric)
+    else:
+        for number, block in enumerate(_blocks(by_method)):
+            yield from ["", *_aligned(block)] if number else _aligned(block)
     yield f"({first.whole['triplets']:,} triplets drawn; thresholds are distances)"
+
+
+def figures(name: str, evaluation: EmbeddingMetrics) -> str:
+    """Return all metrics of one method in a few lines of at most `MAX_WIDTH` columns."""
+    metrics = (*evaluation.intervals, *WHOLE)
+    text = ", ".join(f"{metric} {format_metric(evaluation, metric)}" for metric in metrics)
+    return textwrap.fill(f"{name}: {text}.", MAX_WIDTH, subsequent_indent="  ")
+
+
+def _blocks(rows: list[list[str]]) -> Iterator[list[list[str]]]:
+    """Yield the table in parts of as many columns as fit, each with the first column."""
+    names, *columns = ([*column] for column in zip(*rows, strict=True))
+    shown = [names]
+    for column in columns:
+        wider = [*shown, column]
+        if len(shown) > 1 and _width(list(zip(*wider, strict=True))) > MAX_WIDTH:
+            yield [list(row) for row in zip(*shown, strict=True)]
+            wider = [names, column]
+        shown = wider
+    yield [list(row) for row in zip(*shown, strict=True)]
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    widths = _widths(rows)
+    return sum(widths) + len(BETWEEN) * (len(widths) - 1)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table: the first column to the left, the others to the right."""
+    first, *others = _widths(rows)
+    for name, *cells in rows:
+        line = (f"{cell:>{width}}" for cell, width in zip(cells, others, strict=True))
+        yield BETWEEN.join((f"{name:{first}}", *line))
 
 
 def format_metric(evaluation: EmbeddingMetrics, metric: str) -> str:
@@ -47,11 +100,11 @@ def class_lines(by_class: dict[str, dict[str, float]]) -> Iterator[str]:
     )
     shown = ordered[:NUM_CLASSES_SHOWN]
     yield f"\nWorst {len(shown)} of {len(by_class)} classes"
-    width = max(len(name) for name, _ in shown)
-    yield " " * width + "".join(f"{column:>22s}" for column in ("queries", *CLASS_COLUMNS))
+    rows = [["", "queries", *CLASS_COLUMNS]]
     for name, values in shown:
-        cells = "".join(f"{values[column]:22.3f}" for column in CLASS_COLUMNS)
-        yield f"{name:{width}s}{values['queries']:22,.0f}{cells}"
+        cells = (f"{values[column]:.3f}" for column in CLASS_COLUMNS)
+        rows.append([name, f"{values['queries']:,.0f}", *cells])
+    yield from _aligned(rows)
 
 
 def query_lines(extremes: dict[str, list[dict[str, Any]]]) -> Iterator[str]:

@@ -175,6 +175,14 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise not_settings(path) from None
 
 
+def planned_epochs(path: Path) -> int | None:
+    """Return the total of epochs in `config.json`; None without such a file."""
+    try:
+        return int(read_settings(path)["epochs"])
+    except FileNotFoundError:
+        return None
+
+
 def not_settings(path: Path) -> InputError:
     """Return the error for a `config.json` that does not hold the settings of a run."""
     return InputError(f"{path}: not the settings of a run; start anew by --overwrite")

@@ -22,7 +22,7 @@ import keras
 from deep_ranking.config import TrainConfig
 from deep_ranking.embedding.cached_features import CachedFeatures, cache_features
 from deep_ranking.embedding.embed import embedded_features, embedded_images
-from deep_ranking.files import InputError, atomic_path, make_folder
+from deep_ranking.files import InputError, atomic_path, make_folder, progress_bar
 from deep_ranking.files.words import counted
 from deep_ranking.model.file import save_model
 from deep_ranking.model.keras_settings import default_settings
@@ -34,7 +34,14 @@ from deep_ranking.training.devices import Devices
 from deep_ranking.training.diagnosis import TrainingDiagnosis, diagnose_training, not_finite
 from deep_ranking.training.early_stopping import EarlyStopping
 from deep_ranking.training.history import Row, draw_history, write_history
-from deep_ranking.training.resuming import CHECKPOINT, SETTINGS, RunState, is_resumed
+from deep_ranking.training.notes import resumed_line, schedule_notes
+from deep_ranking.training.resuming import (
+    CHECKPOINT,
+    SETTINGS,
+    RunState,
+    is_resumed,
+    planned_epochs,
+)
 from deep_ranking.training.tensorboard import TensorBoardWriter
 from deep_ranking.training.trainer import Trainer
 from deep_ranking.training.validation import make_validation, validation_summary
@@ -61,7 +68,7 @@ def train(
             stopped; without such a run, start one.
         overwrite: replace an earlier run.
         verbose: Keras' progress: 0 none, 1 bars, 2 a line an epoch; None chooses bars for a
-            terminal and lines for a log.
+            terminal and lines for a log; a long epoch says in a log how far it is.
 
     Returns:
         The model after the last epoch, as in the model file.
@@ -84,7 +91,7 @@ def train(
             weights became NaN or infinite.
     """
     if verbose is None:
-        verbose = 1 if sys.stdout.isatty() else 2
+        verbose = 1 if sys.stdout.isatty() and not progress_bar.quiet else 2
     run = TrainingRun(config, resume=resume, overwrite=overwrite)
     run.begin()
     try:
@@ -101,6 +108,7 @@ class TrainingRun:
     Attributes:
         source: the batches to train on: of images, or of cached features.
         validation_features: cached features of the validation images; None without a cache.
+        planned_epochs: the total of epochs before the run was resumed; None for a new run.
     """
 
     trainer: Trainer
@@ -113,6 +121,7 @@ class TrainingRun:
         self.folder = config.run_dir
         self.checkpoint = self.folder / CHECKPOINT
         self.resumed = is_resumed(config, resume=resume, overwrite=overwrite)
+        self.planned_epochs = planned_epochs(self.folder / SETTINGS) if self.resumed else None
         self._lines = images.lines
         self.images = self.source = image_source(config, images)
         self.validation = make_validation(config, images)
@@ -135,7 +144,7 @@ class TrainingRun:
         if self.resumed:
             self.config = dataclasses.replace(config, **self.state.fixes)
             self._restore()
-            print(f"Going on after epoch {self.state.num_epochs} of {config.epochs}.")
+            print(resumed_line(self.state.num_epochs, config.epochs))
         if self.trainer.frozen is not None:
             self._cache_features(self.devices.on_one(self.trainer.frozen))
         if not self.resumed:
@@ -151,6 +160,13 @@ class TrainingRun:
             f"{self.source.description}, {self.source.num_batches:,} batches an epoch; "
             f"{self.trainer.description()}."
         )
+        for line in schedule_notes(
+            config,
+            self.source.num_batches,
+            num_epochs=self.state.num_epochs,
+            planned_epochs=self.planned_epochs,
+        ):
+            print(line)
         if self.validation is not None and not self.state.history:
             start = config.start_epoch
             self.state.history.append(self._validate(start, {"epoch": start}))

@@ -9,6 +9,7 @@ import numpy as np
 
 from deep_ranking.config import HEAD, TrainConfig
 from deep_ranking.embedding.embed import embed_images, embedded_features
+from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.losses import BatchLoss, kernel_penalty, make_loss, make_metrics, penalise_kernels
 from deep_ranking.model.mixed_precision import resolved_precision, set_precision
 from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
@@ -18,6 +19,7 @@ from deep_ranking.training.devices import Devices
 from deep_ranking.training.history import Row
 from deep_ranking.training.optimizers import make_optimizer
 
+LINES = 2  # a value of Keras' `verbose`: a line an epoch
 # The first weights of the embedding layer are computed from at most so many images.
 MAX_START_IMAGES = 20_000
 
@@ -158,7 +160,7 @@ class Trainer:
                 initial_epoch=epoch,
                 epochs=self._config.epochs,
                 shuffle=False,
-                callbacks=[_StopAfterEpoch()],
+                callbacks=[_StopAfterEpoch(), *self._progress(source.num_batches, epoch, verbose)],
                 verbose=verbose,
             ).history
         row: Row = {"epoch": epoch + 1} | {
@@ -167,6 +169,11 @@ class Trainer:
         if self._config.weight_penalty:
             row["weight_penalty"] = kernel_penalty(self.trained, self._config.weight_penalty)
         return row
+
+    def _progress(self, num_batches: int, epoch: int, verbose: int) -> list[Any]:
+        """Return what tells of a long epoch in a log; Keras draws a bar on a terminal itself."""
+        title = f"epoch {epoch + 1} of {self._config.epochs}"
+        return [_Progress(num_batches, title)] if verbose == LINES else []
 
     def weights_are_finite(self) -> bool:
         """Return whether no weight is NaN or infinite.
@@ -189,6 +196,20 @@ class _StopAfterEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.model.stop_training = True
+
+
+class _Progress(keras.callbacks.Callback):
+    """Counts the batches of an epoch."""
+
+    def __init__(self, num_batches: int, title: str) -> None:
+        super().__init__()
+        self._bar = progress_bar(total=num_batches, title=title, unit="batches")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._bar.update()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._bar.close()
 
 
 def _seed_dropout(model: keras.Model, seed: int, epoch: int) -> None:

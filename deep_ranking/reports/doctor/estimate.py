@@ -53,12 +53,14 @@ class Workload:
         num_triplets: at most, in an epoch; with batches of classes, in one batch.
         num_steps: batches an epoch.
         file_bytes: size of the triplet file; None if the run needs none.
+        limit: what --max_images_per_class leaves out, in words; "" for nothing.
     """
 
     num_images: int
     num_triplets: int
     num_steps: int
     file_bytes: int | None
+    limit: str = ""
 
 
 class Estimate(NamedTuple):
@@ -112,19 +114,21 @@ def estimate_workload(survey: Survey, config: TrainConfig, sampling: SamplingCon
     Raises:
         InputError: there is nothing to draw from.
     """
-    images = limit_classes(planned_images(survey), most=config.max_images_per_class)
+    planned = planned_images(survey)
+    images = limit_classes(planned, most=config.max_images_per_class)
+    limit = " ".join(images.notes[len(planned.notes) :]).removesuffix(".")
     sampler = make_sampler(images, config, sampling)
     if isinstance(sampler, ClassBatches):
         classes, each = sampler.num_classes, sampler.images_per_class
         triplets = classes * each * (each - 1) * (classes - 1) * each
         num_steps = config.steps_per_epoch or -(-len(images) // sampler.num_images)
-        return Workload(len(images), triplets, num_steps, None)
+        return Workload(len(images), triplets, num_steps, None, limit)
     triplets = sampler.num_triplets
     num_steps = config.steps_per_epoch or -(-triplets // (config.batch_size // 3))
     file_bytes = None
     if not config.draws_triplets:
         file_bytes = round(triplets * _mean_line_bytes(images, sampling))
-    return Workload(len(images), triplets, num_steps, file_bytes)
+    return Workload(len(images), triplets, num_steps, file_bytes, limit)
 
 
 def make_estimates(
@@ -157,6 +161,9 @@ def make_estimates(
             "--compress of triplet_sampler.py takes a fifth or less; train.py --strategy "
             "out-of-class draws triplets without a file",
         )
+    if workload.limit:
+        suggestion = "a higher --max_images_per_class uses more of them"
+        yield Estimate("images", workload.num_images, "images", workload.limit, suggestion)
     if cost is None:
         return
     seconds_per_epoch, once = training_seconds(workload, cost, config)

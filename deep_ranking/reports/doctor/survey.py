@@ -209,6 +209,9 @@ def find_parts(data: LabelledImages, config: TrainConfig) -> list[Part]:
     """
     whole = [Part("", data, is_trained=True)]
     parts = whole if data.splits is None else _split_parts(data, config)
+    for flag, name in (("split", config.split), ("validation_split", config.validation_split)):
+        if data.splits is None and name is not None:
+            raise InputError(f"{data.root}: has no splits; leave out --{flag} {name}")
     if config.validation_share is not None:
         parts = [each for part in parts for each in _hold_back(part, config.validation_share)]
     if (validation := config.validation_dataset) is not None:
