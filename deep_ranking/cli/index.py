@@ -137,9 +137,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     )
 
 
-def _folders(
-    args: argparse.Namespace, given: set[str], *, is_new: bool
-) -> FolderConfig | None:
+def _folders(args: argparse.Namespace, given: set[str], *, is_new: bool) -> FolderConfig | None:
     """Return what the classes are by the flags that are given; None for what they were.
 
     Of an index that there is, what no flag says stays; a class file and --label replace each other.
