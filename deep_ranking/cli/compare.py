@@ -13,6 +13,7 @@ from deep_ranking.cli.arguments import add_metric, add_model, add_path, check_fi
 from deep_ranking.cli.conflicts import refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import open_model, quieten_tensorflow
+from deep_ranking.cli.output import csv_output
 from deep_ranking.files import atomic_path
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def _compare_many(args: argparse.Namespace) -> None:
 def _output(args: argparse.Namespace) -> Iterator[TextIO]:
     """Yield standard output, or the file to write, which appears when it is complete."""
     if not args.output:
-        yield sys.stdout
+        with csv_output() as handle:
+            yield handle
         return
     with (
         atomic_path(args.output) as temporary,

@@ -1,9 +1,13 @@
 """What several commands print and write in the same way."""
 
+import io
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from deep_ranking.files import InputError, atomic_path
 
@@ -23,6 +27,25 @@ def picture_format(path: Path) -> str:
             f"{path}: the name of a picture must end in one of {', '.join(PICTURE_SUFFIXES)}"
         )
     return suffix[1:]
+
+
+@contextmanager
+def csv_output() -> Iterator[TextIO]:
+    """Yield standard output for CSV: file names that are not Unicode keep their bytes.
+
+    Other output escapes such bytes, which leads to no file.
+    """
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:  # a notebook's
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    stream = io.TextIOWrapper(buffer, "utf-8", errors="surrogateescape", newline="")
+    try:
+        yield stream
+        stream.flush()
+    finally:
+        stream.detach()
 
 
 def check_output_file(path: Path, flag: str) -> None:

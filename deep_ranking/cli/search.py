@@ -165,9 +165,10 @@ def _print(args: argparse.Namespace, found: "SearchResults") -> None:
     if args.json:
         print(json.dumps(found.rows(), indent=2))
     elif args.csv:
-        writer = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found.rows())
+        with csv_output() as handle:
+            writer = csv.DictWriter(handle, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found.rows())
     else:
         print(found.text(metric=args.metric))
 

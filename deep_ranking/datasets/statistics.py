@@ -15,7 +15,7 @@ import numpy.typing as npt
 from deep_ranking.datasets.folders import read_folder
 from deep_ranking.datasets.labelled import LabelledImages
 from deep_ranking.datasets.splits import ordered_splits
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, without_path
 from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images import (
     decode_image,
@@ -192,7 +192,7 @@ def _measure_image(file: Path, image_size: int | None) -> _Measured:
                 sums=_sums(pixels),
             )
     except InputError as error:
-        return _Measured(problem=str(error).removeprefix(f"{file}: "))
+        return _Measured(problem=without_path(error, file))
     except OSError as error:  # it was removed meanwhile
         return _Measured(problem=error.strerror or str(error))
 

@@ -95,6 +95,8 @@ def read_table(
     expected = ",".join(required) + "".join(f"[,{name}]" for name in columns[num_required:])
     names: Sequence[str] | None = None
     for line, fields in read_lines(file, kind="table", hint=f"expected lines of {expected}"):
+        if not fields:  # an empty line
+            continue
         if names is None:
             header = [field.strip().lower() for field in fields]
             if set(required) <= set(header):

@@ -1,6 +1,6 @@
 """Files: errors, safe opening, atomic writing, CSV lines, rows on disk, HDF5."""
 
-from deep_ranking.files.errors import InputError
+from deep_ranking.files.errors import InputError, printable, without_path
 from deep_ranking.files.opening import open_regular, read_text_file
 from deep_ranking.files.writing import (
     atomic_folder,
@@ -18,5 +18,7 @@ __all__ = [
     "disk_failure",
     "make_folder",
     "open_regular",
+    "printable",
     "read_text_file",
+    "without_path",
 ]

@@ -42,6 +42,8 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
             for line, fields in enumerate(reader, start=1):
                 if any("\0" in field for field in fields):
                     raise InputError(f"{path}:{line}: not a text file")
+                if any(field.lstrip().startswith('"') and field[0] in " \t" for field in fields):
+                    raise InputError(f"{path}:{line}: a blank before a quote; remove the blank")
                 if reader.line_num != line:
                     raise InputError(f"{path}:{line}: a quote is opened and not closed")
                 yield line, fields

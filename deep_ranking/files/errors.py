@@ -25,6 +25,11 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
+def without_path(error: InputError, path: object) -> str:
+    """Return an error's message without the path of the file that it begins with."""
+    return str(error).removeprefix(f"{printable(str(path))}: ")
+
+
 def printable(text: str) -> str:
     """Return a text with its control characters escaped as `repr` writes them."""
     return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)

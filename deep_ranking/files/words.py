@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from deep_ranking.files.errors import printable
+
 NUM_BROKEN_SHOWN = 10
 MOST_NAMES = 5  # in a line
 UNITS_OF_TIME = ((86_400 * 365.25, "year"), (86_400, "day"), (3600, "hour"), (60, "minute"))
@@ -55,7 +57,7 @@ def broken_lines(
         more: follows the number of the others, such as ", which --json lists".
     """
     for path, problem in broken[:NUM_BROKEN_SHOWN]:
-        yield f"{indent}{path}: {problem}"
+        yield f"{indent}{printable(path)}: {printable(problem)}"
     if len(broken) > NUM_BROKEN_SHOWN:
         yield f"{indent}and {len(broken) - NUM_BROKEN_SHOWN:,} more{more}"
 
@@ -63,4 +65,4 @@ def broken_lines(
 def listed(names: Sequence[str]) -> str:
     """Return the first names, and the number of the others: "a, b, c, d, e and 2 more"."""
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    return printable(", ".join(names[:MOST_NAMES])) + more

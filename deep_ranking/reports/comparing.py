@@ -129,10 +129,12 @@ def read_image_pairs(path: str | os.PathLike[str]) -> ListedPairs:
     rows, same = array("i"), array("b")
     width = None
     for line, fields in read_lines(path, kind="pairs", hint="check --pairs"):
+        if not fields:  # an empty line
+            continue
         width = width or len(fields)
         if width not in FORMS or len(fields) != width:
             expected = FORMS.get(width, " or ".join(FORMS.values()))
-            found = counted(len(fields), "field") if fields else "an empty line"
+            found = counted(len(fields), "field")
             raise InputError(
                 f"{path}:{line}: expected {expected}, received {found}; quote a path that has "
                 "commas in it"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, without_path
 from deep_ranking.images import decode_image, open_header
 from deep_ranking.search.collection import GalleryImage
 from deep_ranking.search.detail import measured_sharpness
@@ -87,7 +87,7 @@ def measure_image(
         with open_header(path) as header:
             (width, height), file_format = header.size, header.format or ""
     except InputError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return without_path(error, path)
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
     sharpness = measured_sharpness(pixels)

@@ -15,7 +15,7 @@ import numpy as np
 from deep_ranking.config import TrainConfig
 from deep_ranking.datasets import LabelledImages, Labels, hold_back_classes
 from deep_ranking.datasets.splits import TRAIN, UNSEEN, ordered_splits, split_kind
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, without_path
 from deep_ranking.files.array_types import BoolArray, Int64Array, UInt8Array
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.files.words import listed
@@ -291,6 +291,6 @@ def _inspect_image(file: Path) -> ImageFacts | str:
             width, height = header.size
             kind, mode = header.format or "unknown", header.mode
     except InputError as error:
-        return str(error).removeprefix(f"{file}: ")
+        return without_path(error, file)
     look = hash_and_glance(resample(pixels, HASH_IMAGE_SIZE))
     return ImageFacts(width, height, kind, mode, data_digest(data), *look)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deep_ranking.datasets import LabelledImages
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, without_path
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import content_digests, file_status
 from deep_ranking.files.progress_bar import progress_bar
@@ -208,7 +208,7 @@ def _problem(path: Path) -> str | None:
 
 
 def _without_path(error: InputError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
+    return without_path(error, path)
 
 
 def _embed(
