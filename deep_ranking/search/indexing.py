@@ -47,6 +47,7 @@ class IndexReport:
 
     Example:
         >>> index_images("photos.index")
+        12 images, 3 classes (the first folder).
         12 images: 0 embedded now, 0 new or changed files with content known before, 0 gone.
         photos.index: 12 images in index exact.
     """
