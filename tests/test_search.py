@@ -319,6 +319,8 @@ def test_the_classes_that_a_name_stands_for(name, labels):
         ("zzz", "its classes are Fruit/Apple/Golden-Delicious, Fruit/Kiwi"),
         ("", "its classes are"),
         ("pple", "did you mean Fruit/Apple/Golden-Delicious?"),
+        ("kiw", "did you mean Fruit/Kiwi?"),
+        ("FRUIT", "did you mean Fruit/Apple/Golden-Delicious, Fruit/Kiwi?"),
     ],
 )
 def test_a_class_that_is_not_there_is_an_error_with_near_ones(name, said):
