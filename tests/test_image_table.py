@@ -249,7 +249,7 @@ def test_readers_mend_what_a_killed_writer_left(table, file):
         import os, signal, sys
         from pathlib import Path
         from deep_ranking.search.collection.image_table import ImageTable
-from deep_ranking.search.collection.records import FoundFile
+        from deep_ranking.search.collection.records import FoundFile
         table = ImageTable(Path(sys.argv[1]), writable=True)
         with table.change():
             for number in range(20_000):  # more than stays in memory

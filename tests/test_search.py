@@ -409,7 +409,7 @@ def test_files_that_are_gone_or_changed_are_marked(tmp_path):
     problems = {each.path: each.problem for each in found[0] if each.problem}
     assert problems == {str(root / "x/000.jpg"): "gone", str(root / "y/004.jpg"): "changed"}
     assert found[0][0].problem == "gone"
-    assert "1 gone and 1 changed since the index was made" in found.note
+    assert "1 is gone and 1 has changed since the index was made" in found.note
     assert f"index --output {collection.folder}" in found.note
     assert found.text().splitlines()[0].endswith("x/000.jpg  (gone)")
     assert repr(found).endswith(found.note)

@@ -177,7 +177,7 @@ def test_a_picture_shows_classes_and_what_is_gone(tmp_path, index, photos, capsy
     printed = capsys.readouterr()
     gone = [line for line in printed.out.splitlines() if line.endswith("b/4.png  (gone)")]
     assert len(gone) == 2
-    assert printed.err.splitlines()[-1].startswith("Of the files that were found, 1 gone since")
+    assert printed.err.splitlines()[-1].startswith("Of the files that were found, 1 is gone since")
     assert picture.stat().st_size > 1000
     first, second = drawn
     assert first.caption == "1.png" and first.about_query == "a"
