@@ -305,6 +305,17 @@ def test_a_soft_original_is_kept_over_its_copy_of_half_the_size(make):
     assert group.keeper.path == "b.jpg"
 
 
+@pytest.mark.parametrize("factor", [1 / 3, 1 / 8])
+def test_a_soft_original_is_kept_over_a_sharp_thumbnail(make, factor):
+    """The thumbnail is several times as sharp by its own pixels, and has little detail."""
+    soft = cv2.GaussianBlur(photograph(2, 400, 300), (0, 0), 1.0)
+    small = resized(soft, factor, how=cv2.INTER_AREA)
+    assert measured_sharpness(soft) < 0.5 * measured_sharpness(small)
+    pictures = {"a.png": small, "b.png": soft}
+    (group,) = find_duplicates(make(pictures, at_angles(0, 0)), 0.1).groups
+    assert group.keeper.path == "b.png"
+
+
 def test_of_equal_detail_more_pixels_then_no_loss_then_bytes_count(make):
     larger = photograph(0, 211, 141)
     pictures = {

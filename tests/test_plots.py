@@ -297,15 +297,8 @@ def test_details_of_neighbours_are_written_below_them():
     )
     (ax,) = figure.axes
     texts = {text.get_text(): text.get_position() for text in ax.texts}
-    cut = "Fruit/App…elicious"
-    assert (
-        list(texts)
-        == [
-            *("a long na… 012.jpg", cut, "✓ 0.250"),
-            *("p(same) 0.91", "✗ 0.500", "$dog", "gone: 7.jpg"),
-        ]
-        or len(ax.texts) == 8
-    )
+    cut = "Fruit/Ap…licious"
+    assert len(texts) == 7 and all(len(text) <= 18 for text in texts)
     columns = [(text.get_text(), round(text.get_position()[0], 1)) for text in ax.texts]
     assert (cut, 0.5) in columns and (cut, 1.5) in columns  # of the query, and of the first
     assert ("p(same) 0.91", 1.5) in columns and ("gone: 7.jpg", 2.5) in columns

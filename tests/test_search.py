@@ -319,6 +319,8 @@ def test_the_classes_that_a_name_stands_for(name, labels):
         ("zzz", "its classes are Fruit/Apple/Golden-Delicious, Fruit/Kiwi"),
         ("", "its classes are"),
         ("pple", "did you mean Fruit/Apple/Golden-Delicious?"),
+        ("kiw", "did you mean Fruit/Kiwi?"),
+        ("FRUIT", "did you mean Fruit/Apple/Golden-Delicious, Fruit/Kiwi?"),
     ],
 )
 def test_a_class_that_is_not_there_is_an_error_with_near_ones(name, said):
@@ -407,7 +409,7 @@ def test_files_that_are_gone_or_changed_are_marked(tmp_path):
     problems = {each.path: each.problem for each in found[0] if each.problem}
     assert problems == {str(root / "x/000.jpg"): "gone", str(root / "y/004.jpg"): "changed"}
     assert found[0][0].problem == "gone"
-    assert "1 gone and 1 changed since the index was made" in found.note
+    assert "1 is gone and 1 has changed since the index was made" in found.note
     assert f"index --output {collection.folder}" in found.note
     assert found.text().splitlines()[0].endswith("x/000.jpg  (gone)")
     assert repr(found).endswith(found.note)

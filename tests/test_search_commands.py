@@ -8,18 +8,21 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from deep_ranking.cli.main import run_command
+from deep_ranking.cli.search import _details
 from deep_ranking.config import NetworkConfig
 from deep_ranking.embedding.embed import embed_images
 from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
 from deep_ranking.reports import plots
 from deep_ranking.search.collection import Collection, locked
+from deep_ranking.search.results import Result
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
 
@@ -177,7 +180,7 @@ def test_a_picture_shows_classes_and_what_is_gone(tmp_path, index, photos, capsy
     printed = capsys.readouterr()
     gone = [line for line in printed.out.splitlines() if line.endswith("b/4.png  (gone)")]
     assert len(gone) == 2
-    assert printed.err.splitlines()[-1].startswith("Of the files that were found, 1 gone since")
+    assert printed.err.splitlines()[-1].startswith("Of the files that were found, 1 is gone since")
     assert picture.stat().st_size > 1000
     first, second = drawn
     assert first.caption == "1.png" and first.about_query == "a"
@@ -187,6 +190,13 @@ def test_a_picture_shows_classes_and_what_is_gone(tmp_path, index, photos, capsy
     assert first.hits == [label == "a" for label in labels]
     (place,) = [i for i, lines in enumerate(first.details) if lines[-1] == "gone: 4.png"]
     assert (first.images[place] == plots.missing_image(128)).all()
+
+
+def test_what_a_picture_says_of_a_result():
+    result = Result(1, 0.5, "photos/b/4\n.png", "Fruit/Apple", 0.914)
+    assert _details(result) == ["Fruit/Apple", "p(same) 0.91", "4\\n.png"]
+    bare = replace(result, label="", probability=None, problem="changed")
+    assert _details(bare) == ["changed: 4\\n.png"]
 
 
 def test_after_the_images_were_moved_search_says_what_to_do(index, photos, capsys):

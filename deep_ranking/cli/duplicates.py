@@ -50,8 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=distance,
         default=MAX_EMBEDDING_DISTANCE,
         metavar="DISTANCE",
-        help="images nearer than this are duplicates, 0 (only equal files) to 2; 0.3 finds copies "
-        "that were compressed or resized, 0.5 also cropped ones, and some that are only similar",
+        help="images nearer than this to the one to keep are duplicates, 0 (only equal files) to "
+        "2; 0.3 finds copies that were compressed or resized, 0.5 also cropped ones, and some that "
+        "are only similar",
     )
     group = parser.add_argument_group("what to do with the groups, without --undo")
     for name, metavar, help_text in (

@@ -291,11 +291,10 @@ def _note(collection: Collection, problems: Sequence[str]) -> str:
     root, folder = collection.settings.root, collection.folder
     if not os.path.isdir(root):
         return f"{root}: the folder of the images is gone; {moved_hint(collection)}."
-    said = [
-        f"{problems.count(kind):,} {words}"
-        for kind, words in ((GONE, "gone"), (CHANGED, "changed"))
-        if kind in problems
-    ]
+    said = []
+    for kind, one, several in ((GONE, "is gone", "are gone"), (CHANGED, "has changed", "changed")):
+        if number := problems.count(kind):
+            said.append(f"{number:,} {one if number == 1 else several}")
     return (
         f"Of the files that were found, {' and '.join(said)} since the index was made: run "
         f"`index --output {folder}` again, which embeds only what is new."

@@ -80,8 +80,10 @@ def matching_labels(name: str, labels: Iterable[str]) -> list[str]:
         return found
     words = {part.casefold(): label for label in reversed(labels) for part in label.split("/")}
     words |= {label.casefold(): label for label in labels}
-    near = difflib.get_close_matches(wanted.casefold(), words, NUM_NEAR, LEAST_LIKENESS)
-    hint = f"did you mean {listed(list(dict.fromkeys(words[each] for each in near)))}?"
+    holding = [label for label in labels if wanted and wanted.casefold() in label.casefold()]
+    close = difflib.get_close_matches(wanted.casefold(), words, NUM_NEAR, LEAST_LIKENESS)
+    near = holding or list(dict.fromkeys(words[each] for each in close))
+    hint = f"did you mean {listed(near)}?"
     if not near:
         hint = f"its classes are {listed(labels)}" if labels else "its images have no classes"
     raise InputError(f"{name}: no class of the collection; {hint}")

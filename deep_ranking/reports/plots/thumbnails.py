@@ -14,7 +14,8 @@ from deep_ranking.reports.plots.metrics import new_axes, shortened
 
 HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
 ROW_HEIGHT, LINE_HEIGHT = 1.4, 0.16
-LONGEST_LINE = 18
+LONGEST_CAPTION = 18  # characters, with room on both sides
+LONGEST_LINE = 16  # beside others
 NUM_COMPONENTS = 50
 PERPLEXITY = 30
 THUMBNAIL_SHARE = 0.045
@@ -64,7 +65,8 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
     for number, row in enumerate(rows):
         top = number * height
         _draw_framed(ax, row.query, 0, top, QUERY)
-        _write(ax, 0, top - 0.04, row.caption, "bottom")
+        caption = shortened(row.caption, LONGEST_CAPTION)
+        ax.text(0.5, top - 0.04, caption, fontsize=7, ha="center", va="bottom", parse_math=False)
         _write(ax, 0, top + 1.04, row.about_query)
         marks = [("", QUERY)] * len(row.images)
         if row.hits is not None:
@@ -195,10 +197,10 @@ def _without_overlap(centers: Float64Array, size: FloatArray) -> Float64Array:
     return placed
 
 
-def _write(ax: Axes, column: int, height: float, text: str, align: str = "top") -> None:
+def _write(ax: Axes, column: int, height: float, text: str) -> None:
     """Write a line in the middle of a column, cut to its width; nothing if it is empty."""
     if words := shortened(text, LONGEST_LINE):
-        ax.text(column + 0.5, height, words, fontsize=7, ha="center", va=align, parse_math=False)
+        ax.text(column + 0.5, height, words, fontsize=6, ha="center", va="top", parse_math=False)
 
 
 def _draw_framed(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:

@@ -137,23 +137,42 @@ class Collection:
     def _repr_html_(self) -> str:
         return paragraph(repr(self))
 
-    def search(self, images: "PathOrPaths", top: int = 20, **options: Any) -> "SearchResults":
+    def search(
+        self,
+        images: "PathOrPaths",
+        top: int = 20,
+        *,
+        probes: int | None = None,
+        label: str | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        like: "PathOrPaths" = (),
+        unlike: "PathOrPaths" = (),
+    ) -> "SearchResults":
         """Find the images of the collection that are most similar to query images.
 
         Args:
             images: an image file, a folder of images, or several of either.
             top: images to find for each query.
-            **options: `probes`, `label`, `folder`, `like` and `unlike` of `Searcher.search_images`.
+            probes: clusters that a query visits; None for the index's own.
+            label: find only images of this class.
+            folder: find only images below this folder.
+            like: image files or folders that the results shall be more like.
+            unlike: image files or folders that they shall be less like.
 
         Example:
             >>> found = Collection.open("photos.index").search("photos/cat/0.png", top=3)
             >>> [each.rank for each in found[0]]
             [1, 2, 3]
+            >>> found = Collection.open("photos.index").search("photos/cat/0.png", label="owl")
+            >>> {each.label for each in found[0]}
+            {'owl'}
 
         Raises:
             InputError: a query is missing or cannot be read, or the collection is damaged.
         """
-        return self._searcher.search_images(images, top, **options)
+        return self._searcher.search_images(
+            images, top, probes=probes, label=label, folder=folder, like=like, unlike=unlike
+        )
 
     @cached_property
     def _searcher(self) -> "Searcher":
