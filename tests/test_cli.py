@@ -11,6 +11,7 @@ from PIL import Image
 
 import deep_ranking
 from deep_ranking.cli.main import COMMANDS, main, run_command
+from deep_ranking.cli.output import csv_output
 from deep_ranking.config import NetworkConfig
 from deep_ranking.images import read_image
 from deep_ranking.model.file import save_model
@@ -346,3 +347,10 @@ def test_no_permission_is_one_line(capsys, tmp_path, photos, monkeypatch):
     arguments = ("--input_directory", photos, "--output_directory", tmp_path)
     assert "no permission" in data_error(capsys, "sample", *arguments)
     assert os.listdir(tmp_path) == []
+
+
+def test_csv_on_standard_output_keeps_the_bytes_of_names(capfdbinary):
+    with csv_output() as handle:
+        handle.write(os.fsdecode(b"a\xff.jpg") + ",\u00e9\n")
+    print("after")
+    assert capfdbinary.readouterr().out == b"a\xff.jpg,\xc3\xa9\nafter\n"

@@ -84,7 +84,6 @@ def test_paths_from_the_working_folder(folder, monkeypatch):
         (b"a.jpg\n", 1, "expected image1,image2 or image1,image2,label, received 1 field"),
         (b"a.jpg,a.jpg\na.jpg,a.jpg,1\n", 2, "expected image1,image2, received 3 fields"),
         (b"a.jpg,a.jpg,1\na.jpg,a.jpg\n", 2, "expected image1,image2,label, received 2 fields"),
-        (b"a.jpg,a.jpg\n\n", 2, "an empty line"),
         (b"a.jpg,\n", 1, "a field is empty"),
         (b"a.jpg,com,ma.png\n", 1, "Received: ma.png; quote a path"),
         (b'a.jpg,a.jpg\n"a.jpg,b\n', 2, "quote"),

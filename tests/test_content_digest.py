@@ -4,11 +4,12 @@ import pwd
 import sqlite3
 import threading
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
 from deep_ranking.files import InputError, content_digest, open_regular
-from deep_ranking.files.content_digest import TABLE, content_digests
+from deep_ranking.files.content_digest import TABLE, content_digests, file_status
 
 
 @pytest.fixture(autouse=True)
@@ -234,3 +235,11 @@ def test_a_path_that_no_file_can_have_is_returned_as_an_error(files):
     found, _ = digests([files[0], files[0].with_name("a\0b.png"), files[1]])
     assert isinstance(found[1], InputError) and "null byte" in str(found[1])
     assert [found[0], found[2]] == expected(files[:2])
+
+
+def test_times_beyond_what_a_table_holds_are_bounded():
+    """ext4 dates files up to 2446; SQLite holds 63 bits of nanoseconds, up to 2262."""
+    status = SimpleNamespace(st_size=5, st_mtime_ns=2**64, st_ino=7, st_ctime_ns=2**65)
+    assert file_status(status) == (5, 2**63 - 1, 7, 2**63 - 1)
+    status = SimpleNamespace(st_size=5, st_mtime_ns=-(10**18), st_ino=7, st_ctime_ns=3)
+    assert file_status(status) == (5, -(10**18), 7, 3)

@@ -18,6 +18,7 @@ from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size
 from deep_ranking.reports.page.duplicate_groups import proportional_pixels
+from deep_ranking.search import links
 from deep_ranking.search.detail import measured_sharpness
 from deep_ranking.search.duplicates import find_duplicates
 from deep_ranking.search.index import near_groups
@@ -436,6 +437,31 @@ def test_a_file_that_a_link_leads_to_is_never_moved(tmp_path):
     assert moved.left == [("target.png", "the link a/link.png leads to it")]
     assert moved.num_images == 1
     assert (root / "a/link.png").read_bytes() == (root / "target.png").read_bytes()
+
+
+def test_a_folder_mounted_twice_is_one(tmp_path, monkeypatch):
+    """Its files have one inode each, and go from both places at once."""
+    root = tmp_path / "images"
+    save(root / "a/x.png", scene(0))
+    save(root / "b/x.png", scene(0))
+    plain = links.folder_id
+    same = {str(root / name): (1, 2) for name in "ab"}
+    monkeypatch.setattr(links, "folder_id", lambda folder: same.get(folder) or plain(folder))
+    collection = linked(tmp_path, {"a/x.png": 0, "b/x.png": 0})
+    found = find_duplicates(collection, 0.1)
+    assert found.groups == []
+    assert found.left_out == [("b/x.png", "a link that leads to a/x.png")]
+
+
+def test_one_name_of_one_file_is_not_moved(tmp_path, monkeypatch):
+    root = tmp_path / "images"
+    for name in ("x.png", "y.png"):
+        save(root / name, scene(0))
+    found = find_duplicates(linked(tmp_path, {"x.png": 0, "y.png": 0}), 0.1)
+    monkeypatch.setattr(os.path, "samefile", lambda *_: True)
+    moved = found.move_aside(tmp_path / "aside")
+    assert moved.left == [("y.png", "y.png is x.png under another name")]
+    assert (root / "x.png").is_file() and (root / "y.png").is_file()
 
 
 @pytest.mark.parametrize("through", ["file", "folder"])

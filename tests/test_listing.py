@@ -120,6 +120,14 @@ def test_class_file_with_and_without_a_line_of_names(tmp_path):
     assert data.paths == ["c.jpg", "in/d.jpg"]
 
 
+def test_empty_lines_and_blanks_before_quotes(tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg")
+    text = "path,label\n\na.jpg,x\n\nb.jpg,y\n\n\n"
+    assert items_of(read_classes(write(tmp_path / "l.csv", text))) == {"a.jpg": "x", "b.jpg": "y"}
+    with pytest.raises(InputError, match=r"l.csv:2: a blank before a quote; remove the blank"):
+        read_classes(write(tmp_path / "l.csv", 'a.jpg,x\nb.jpg, "x"\n'))
+
+
 def test_written_class_files_are_read_again(tmp_path):
     touch(tmp_path, "images/a, b.jpg", "images/c.jpg", "images/e.jpg")
     text = 'path,label,category,split\n"a, b.jpg",r,w,train\nc.jpg,r,w,test\ne.jpg,b,k,train\n'

@@ -1,6 +1,6 @@
 import pytest
 
-from deep_ranking.files.words import byte_size, counted, duration
+from deep_ranking.files.words import broken_lines, byte_size, counted, duration, listed
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,11 @@ def test_sizes(number, text):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_names_in_lists_show_no_control_characters():
+    """A name may hold codes that change what a terminal shows."""
+    assert listed(["a\x1b[31m", "b"]) == r"a\x1b[31m, b"
+    assert listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    (line,) = broken_lines([("x\x1b.png", "broken\n")], indent="  ")
+    assert line == r"  x\x1b.png: broken\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from deep_ranking.cli.arguments import add_metric, add_path, positive_int
 from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect, search_rules
 from deep_ranking.cli.library_messages import quieten_tensorflow
-from deep_ranking.cli.output import PICTURE_SUFFIXES, picture_format
+from deep_ranking.cli.output import PICTURE_SUFFIXES, csv_output, picture_format
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.csv_lines import BYTE_ORDER_MARK
 from deep_ranking.files.words import counted

@@ -217,4 +217,5 @@ def file_status(status: os.stat_result) -> Status:
     file system's clock.
     """
     inode = status.st_ino & MAX_INTEGER
-    return status.st_size, status.st_mtime_ns, inode, status.st_ctime_ns
+    changed = min(status.st_mtime_ns, MAX_INTEGER)  # a file system may date files after 2262
+    return status.st_size, changed, inode, min(status.st_ctime_ns, MAX_INTEGER)

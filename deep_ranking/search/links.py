@@ -1,4 +1,4 @@
-"""Symbolic and hard links among the images of a collection: what they keep from being moved."""
+"""Several paths of one image, by links or mounts: what keeps an image from being moved."""
 
 import os
 from collections import Counter
@@ -21,7 +21,14 @@ class Links:
 
     def __init__(self, paths: Iterable[str], root: Path) -> None:
         real_root = os.path.realpath(root)
-        real_folder = cache(lambda folder: os.path.realpath(os.path.join(real_root, folder)))
+        names: dict[tuple[int, int], str] = {}
+
+        @cache
+        def real_folder(folder: str) -> str:
+            real = os.path.realpath(os.path.join(real_root, folder))
+            # A folder may be mounted at two places, or have names that differ in case alone.
+            return names.setdefault(identity, real) if (identity := folder_id(real)) else real
+
         self._real_root = real_root
         self._links: dict[str, str] = {}
         self._leading_to: dict[str, str] = {}
@@ -51,6 +58,15 @@ class Links:
             return THROUGH_A_LINK
         link = self._leading_to.get(self.real(path))
         return "" if link is None else f"the link {link} leads to it"
+
+
+def folder_id(folder: str) -> tuple[int, int] | None:
+    """Return device and inode of a folder, which all its names share; None if it is gone."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def freed_bytes(moved: Iterable[DuplicateImage]) -> int:

@@ -22,7 +22,17 @@ class VerifiedFiles:
 
     def problem(self, image: DuplicateImage, keeper: DuplicateImage) -> str:
         """Return why an image must not be moved now; "" if it may be."""
-        return self._change(image) or self._change(keeper)
+        return self._change(image) or self._change(keeper) or self._sameness(image, keeper)
+
+    def _sameness(self, image: DuplicateImage, keeper: DuplicateImage) -> str:
+        """Return whether both are one name of one file, by which both would go; "" if not."""
+        path, kept = self._root / image.path, self._root / keeper.path
+        try:
+            if os.path.samefile(path, kept) and path.stat().st_nlink < 2:
+                return f"{image.path} is {keeper.path} under another name"
+        except OSError as error:
+            return f"{image.path} is gone ({error.strerror})"
+        return ""
 
     def _change(self, image: DuplicateImage) -> str:
         """Return how a file differs from the one that was embedded; "" if it does not."""
