@@ -160,7 +160,15 @@ def lines_of(seed):
                 for value in _values(action):
                     lines.append((command, action.dest, _changed(base, action, value)))
     random.Random(seed).shuffle(lines)
-    return lines
+    # Odd inputs get further than odd values, which parsers refuse at once: two for each of these.
+    odd = set(ODD_PATHS) - set(USUAL_PATHS)
+    inputs = [each for each in lines if odd & {part.partition("=")[2] or part for part in each[2]}]
+    values = [each for each in lines if each not in inputs]
+    mixed = []
+    while inputs or values:
+        mixed += [inputs.pop() for _ in range(min(2, len(inputs)))]
+        mixed += [values.pop() for _ in range(min(1, len(values)))]
+    return mixed
 
 
 def _values(action):
@@ -170,7 +178,7 @@ def _values(action):
         return [*ODD_PATHS, *TEXTS]
     if action.choices:
         return [*map(str, action.choices), "x", ""]
-    return [*NUMBERS, *TEXTS]
+    return TEXTS if action.type in (None, str) else [*NUMBERS, "é"]
 
 
 def _changed(base, action, value):
@@ -201,6 +209,8 @@ ODD_PATHS = (
     ),
     *("empty.index", "undo.json", "missing/a/b", "text.txt/a", "out", "Ü \n"),
 )
+# Which the lines name anyway.
+USUAL_PATHS = ("photos", "m.h5", "whole.index", "photos/a/0.png", "triplets.txt", "pairs.csv")
 
 
 def make_inputs(folder):
