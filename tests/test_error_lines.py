@@ -98,3 +98,12 @@ def test_an_odd_name_of_a_model_file_is_a_usage_error(name, capsys, tmp_path, mo
 def test_a_number_that_no_library_can_hold_is_a_usage_error(arguments, capsys):
     line = usage_error(capsys, *arguments)
     assert re.search(r"must be ([\d,]+ or less|1 to 99,999)\. Received: [19]", line)
+
+
+def test_no_name_of_a_model_is_one_line(write_colors, tmp_path, monkeypatch, capsys):
+    write_colors(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--model", "", "--dataset", "photos", "--output", "r.html"]
+    assert run_command("report", arguments) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: .: ") and line.count("\n") == 1
