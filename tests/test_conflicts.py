@@ -42,6 +42,8 @@ def folder(tmp_path, monkeypatch):
         ("train", "--clip", (*CLASSES, "--loss", "multi_similarity"), "--loss multi_similarity"),
         ("train", "--temperature 0.2", (), "--loss ranking"),
         ("train", "--head_learning_rate 0.1", (), "--head_epochs"),
+        ("train", "--learning_rate 0.1", ("--epochs", "2", "--head_epochs", "2",
+         "--head_learning_rate", "0.1"), "--head_learning_rate in all"),
         ("train", "--backbone_rate 0.1", ("--train_from", "head"), "--train_from head"),
         ("train", "--plateau_patience 3", (), "--decay plateau"),
         ("train", "--plateau_factor 0.5", ("--decay", "cosine"), "--decay plateau"),
@@ -118,6 +120,8 @@ def test_a_flag_without_effect_is_refused(capsys, command, flag, others, blamed)
         "--recipe laptop --dataset photos --image_size 32",
         "--strategy hard --dataset photos --num_neighbours 9 --num_pos_images 2",
         "--patience 3",
+        "--epochs 3 --head_epochs 2 --head_learning_rate 0.1 --learning_rate 0.1",
+        "--batches classes --dataset photos --label 2 --validate_every 2 --validation_share 0.5",
     ],
 )
 def test_flags_that_act_are_let_through(flags, monkeypatch):
@@ -167,3 +171,15 @@ def test_given_are_the_flags_of_the_line_and_not_their_defaults():
     dataset = ["digits", "-o", "o", "--seed", "0"]
     assert set(given_flags(make_parser("dataset"), dataset)) >= {"--output", "--seed"}
     assert "--seed" not in given_flags(make_parser("dataset"), dataset[:3])
+
+
+def test_a_split_to_validate_on_counts_as_validation_data(folder, monkeypatch, capsys):
+    """It is found by its name: `train` validates on it though no flag says so."""
+    monkeypatch.setattr("deep_ranking.cli.train.start_tensorflow", lambda: 1 / 0)
+    every = ["--batches", "classes", "--dataset", "photos", "--validate_every", "2"]
+    assert "--validate_every has no effect" in usage_error(capsys, "train", *every)
+    for name in ("train", "val"):
+        (folder / "photos" / name).mkdir()
+    with pytest.raises(ZeroDivisionError):
+        run_command("train", every)
+    assert "no effect" in usage_error(capsys, "train", *every, "--no-splits")

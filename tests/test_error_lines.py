@@ -1,5 +1,7 @@
 """Out of memory is one line that names the flags to lower."""
 
+import re
+
 import numpy as np
 import pytest
 from test_cli import usage_error
@@ -17,7 +19,7 @@ def too_large_array():
 def exhausted():
     import tensorflow as tf
 
-    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nwith shape ...")
+    tf.zeros((1 << 23, 1 << 23)) + 1.0  # 256 TiB
 
 
 def in_a_batch():
@@ -81,3 +83,27 @@ def test_an_odd_name_of_a_model_file_is_a_usage_error(name, capsys, tmp_path, mo
             run_command("train", ["--output", name])
     else:
         assert "output must end in .h5" in usage_error(capsys, "train", "--output", name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sample", "--input_directory", ".", "--max_images_per_class", "9" * 25],
+        ["sample", "--input_directory", ".", "--num_pos_images", "9" * 25],
+        ["sample", "--input_directory", ".", "--shards", "100000"],
+        ["train", "--steps_per_epoch", "9" * 25],
+        ["search", "--index", "i", "--image", "a", "--top", "9" * 25],
+    ],
+)
+def test_a_number_that_no_library_can_hold_is_a_usage_error(arguments, capsys):
+    line = usage_error(capsys, *arguments)
+    assert re.search(r"must be ([\d,]+ or less|1 to 99,999)\. Received: [19]", line)
+
+
+def test_no_name_of_a_model_is_one_line(write_colors, tmp_path, monkeypatch, capsys):
+    write_colors(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--model", "", "--dataset", "photos", "--output", "r.html"]
+    assert run_command("report", arguments) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: .: ") and line.count("\n") == 1

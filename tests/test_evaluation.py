@@ -198,6 +198,8 @@ def test_figures_of_a_method_are_all_there():
     found = evaluate_embeddings(images())
     lines = figures(METHODS[2], found).splitlines()
     assert max(map(len, lines)) <= 100
+    assert all(line.endswith(("],", "].", ",")) for line in lines)  # no figure is broken
+    assert not any(line.strip().startswith("0.") for line in lines)
     text = " ".join(" ".join(lines).split())
     assert text.startswith("untrained backbone, 1,024 px: similarity_precision 0.")
     assert all(f" {metric} " in text for metric in (*found.intervals, "nmi", "score_at_top_30"))

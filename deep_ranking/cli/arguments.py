@@ -15,6 +15,7 @@ from deep_ranking.files import InputError
 
 ConfigType = TypeVar("ConfigType")
 T = TypeVar("T", int, float)
+MAX_NUMBER = 2**32 - 1  # whole numbers beyond it overflow in libraries
 METAVARS = {Path: "PATH", str: "NAME", int: "N", float: "X"}  # of fields that name none
 
 
@@ -25,7 +26,12 @@ def checked_number(
 
     def parse(text: str) -> T:
         with suppress(ValueError):
-            if is_allowed(value := kind(text)):
+            value = kind(text)
+            if isinstance(value, int) and abs(value) > MAX_NUMBER:
+                raise argparse.ArgumentTypeError(
+                    f"must be {MAX_NUMBER:,} or less. Received: {text}"
+                )
+            if is_allowed(value):
                 return value
         raise argparse.ArgumentTypeError(f"must {wanted}. Received: {text}")
 

@@ -97,6 +97,10 @@ HINGE = When(
     lambda args: args.loss == "ranking" or args.validation_triplets is not None,
     "with --loss {loss}",
 )
+NOT_ALL_HEAD = When(
+    lambda args: args.head_epochs < args.epochs or args.head_learning_rate is None,
+    "with --head_learning_rate in all of --epochs",
+)
 PLATEAU = When(_is("decay", "plateau"), "without --decay plateau")
 NO_CLASS_FILE = When(_is("classes", None), "with --classes, which names each image's class")
 # --validation_dataset is read without the class file.
@@ -143,6 +147,7 @@ TABLE: Mapping[str, Table] = {
             ("--backbone_rate",),
             (When(_is_not("train_from", HEAD), f"with --train_from {HEAD}"),),
         ),
+        (("--learning_rate",), (NOT_ALL_HEAD,)),
         (("--plateau_patience", "--plateau_factor"), (PLATEAU,)),
         (
             ("--validate_every",),

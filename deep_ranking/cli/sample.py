@@ -14,6 +14,7 @@ from deep_ranking.cli.arguments import (
     add_path,
     add_seed,
     check_files_exist,
+    checked_number,
     config_from,
     positive_int,
     share,
@@ -96,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--shards",
-        type=positive_int,
+        type=checked_number(int, lambda value: 1 <= value <= 99_999, "be 1 to 99,999"),
         metavar="N",
         help="write N files instead, triplets-00000-of-0000N.txt.gz and so on; train.py reads all "
         "of them when given the name of one",

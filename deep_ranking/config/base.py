@@ -9,6 +9,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.typed_fields import convert_fields
 
 Value = TypeVar("Value")
+MAX_COUNT = 2**31 - 1  # the product of two counts fits into NumPy's integers
 
 
 def setting(default: Value, help_text: str, **options: Any) -> Value:
@@ -24,14 +25,16 @@ def setting(default: Value, help_text: str, **options: Any) -> Value:
 
 
 def check_counts(*, low: int = 1, **counts: int | None) -> None:
-    """Check that each count is `low` or more, or None.
+    """Check that each count is `low` to `MAX_COUNT`, or None.
 
     Raises:
-        InputError: a count is smaller; the message names it.
+        InputError: a count is not; the message names it.
     """
     for name, count in counts.items():
         if count is not None and count < low:
             raise InputError(f"{name} must be {low} or more. Received: {count}")
+        if count is not None and count > MAX_COUNT:
+            raise InputError(f"{name} must be {MAX_COUNT:,} or less. Received: {count}")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

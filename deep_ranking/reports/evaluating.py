@@ -6,6 +6,7 @@ from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
 
 import math
 import os
+import textwrap
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from deep_ranking.metrics.evaluation import (
     means_by_class,
 )
 from deep_ranking.reports.evaluation_text import (
+    MAX_WIDTH,
     WHOLE,
     class_lines,
     describe_gain,
@@ -84,7 +86,12 @@ class Evaluation:
     num_gallery: int | None
 
     def __repr__(self) -> str:
-        parts = [self._heading(), "", *method_lines(self.methods), *class_lines(self.classes)]
+        parts = [
+            textwrap.fill(self._heading(), MAX_WIDTH),
+            "",
+            *method_lines(self.methods),
+            *class_lines(self.classes),
+        ]
         parts += query_lines(self.queries)
         if self.gain is not None:
             parts += ["", describe_gain(self.gain, GAIN_METRIC)]

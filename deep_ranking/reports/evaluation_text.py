@@ -1,6 +1,5 @@
 """The figures of an evaluation in words and columns."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,8 +46,15 @@ def method_lines(evaluations: dict[str, EmbeddingMetrics]) -> Iterator[str]:
 def figures(name: str, evaluation: EmbeddingMetrics) -> str:
     """Return all metrics of one method in a few lines of at most `MAX_WIDTH` columns."""
     metrics = (*evaluation.intervals, *WHOLE)
-    text = ", ".join(f"{metric} {format_metric(evaluation, metric)}" for metric in metrics)
-    return textwrap.fill(f"{name}: {text}.", MAX_WIDTH, subsequent_indent="  ")
+    lines = [f"{name}:"]
+    for metric in metrics:
+        item = (
+            f" {metric} {format_metric(evaluation, metric)}{',' if metric != metrics[-1] else '.'}"
+        )
+        if len(lines[-1] + item) > MAX_WIDTH:
+            lines.append(" ")
+        lines[-1] += item
+    return "\n".join(lines)
 
 
 def _blocks(rows: list[list[str]]) -> Iterator[list[list[str]]]:

@@ -108,7 +108,8 @@ def report(
     paths, labels = data.files(), data.classes_of_images()
     name = "the model"
     if isinstance(model, str | os.PathLike):
-        name, beside = Path(model).name, Path(model).with_suffix(".run") / "history.csv"
+        file = Path(model)  # which may be ".", that has no name
+        name, beside = file.name, file.parent / f"{file.stem}.run" / "history.csv"
         history = beside if history is None and beside.exists() else history
     rows = [] if history is None else read_history(Path(history))
     draw_triplets(labels)  # refuses a single class before the long work
