@@ -12,6 +12,7 @@ from itertools import islice
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from conftest import IMAGE_TREE
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -359,44 +360,45 @@ def test_jpeg_and_png_of_one_picture_look_alike_at_any_size(tmp_path):
         assert largest_difference(read_image(jpg, size), read_image(png, size)) <= tolerance
 
 
+@pytest.fixture
+def decoded_shapes(monkeypatch):
+    """Height and width of what the decoders of JPEG and PNG return, as a list that grows."""
+    shapes = []
+
+    def noting(decoder):
+        def decode(*args, **options):
+            pixels = decoder(*args, **options)
+            shapes.append(pixels.shape[:2])
+            return pixels
+
+        return decode
+
+    monkeypatch.setattr(cv2, "imdecode", noting(cv2.imdecode))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", noting(simplejpeg.decode_jpeg))
+    return shapes
+
+
 @pytest.mark.parametrize("extension", ["jpg", "png"])
 @pytest.mark.parametrize("shape", [(100, 100), (331, 200), (97, 640), (800, 800), (1, 900)])
-def test_decoding_keeps_twice_the_target_or_every_pixel(tmp_path, monkeypatch, extension, shape):
+def test_decoding_keeps_twice_the_target_or_every_pixel(tmp_path, decoded_shapes, extension, shape):
     path = save(tmp_path / f"x.{extension}", smooth(*shape))
-    decoded = []
-    opencv = cv2.imdecode
-
-    def imdecode(data, flags):
-        pixels = opencv(data, flags)
-        decoded.append(pixels.shape[:2])
-        return pixels
-
-    monkeypatch.setattr(cv2, "imdecode", imdecode)
     for size in (10, 24, 25, 26, 50, 99, 101):
         got = decode_image(path, size).shape[:2]
         least = [min(side, 2 * size) for side in shape]
-        whole = decoded.pop()
+        whole = decoded_shapes.pop()
         assert all(side >= needed for side, needed in zip(whole, least, strict=True))
         # No more than sampling needs, and nothing is made up: 2 to 2.5 times the target.
         assert got == tuple(2 * size if side > 2.5 * size else side for side in whole)
         assert all(side >= needed for side, needed in zip(got, least, strict=True))
 
 
-def test_large_jpeg_is_decoded_reduced(tmp_path, monkeypatch):
+def test_large_jpeg_is_decoded_reduced(tmp_path, decoded_shapes):
     path = save(tmp_path / "x.jpg", smooth(640, 800))
-    shapes = []
-    opencv = cv2.imdecode
-
-    def imdecode(data, flags):
-        pixels = opencv(data, flags)
-        shapes.append(pixels.shape[:2])
-        return pixels
-
-    monkeypatch.setattr(cv2, "imdecode", imdecode)
     for size in (40, 41, 80, 81, 160, 161):
         decode_image(path, size)
     # 640 / 8 = 80 = 2 * 40; one pixel more needs the next factor, and so on.
-    assert shapes == [(80, 100), (160, 200), (160, 200), (320, 400), (320, 400), (640, 800)]
+    expected = [(80, 100), (160, 200), (160, 200), (320, 400), (320, 400), (640, 800)]
+    assert decoded_shapes == expected
 
 
 def test_enlarging_is_bilinear_between_pixel_centers(tmp_path):
@@ -649,15 +651,9 @@ def test_broken_bytes_give_pixels_or_one_line(fuzz_dir, extension, changes, end)
 def test_listing_of_a_tree(image_tree):
     listing = find_images(str(image_tree))
     assert listing.root == image_tree
-    assert listing.classes == sorted(IMAGE_TREE)
     expected = [f"{folder}/{name}" for folder in sorted(IMAGE_TREE) for name in IMAGE_TREE[folder]]
-    assert listing.paths == expected
-    assert listing.labels.dtype == np.int32
-    assert [listing.classes[label] for label in listing.labels] == [
-        path.split("/")[0] for path in expected
-    ]
-    assert listing.num_outside == 1
-    assert listing.num_unlistable == 0
+    assert listing.paths == ["loose.jpg", *expected]
+    assert listing.left_out.num_unlistable == 0
     for path in listing.paths:
         assert read_image(image_tree / path, 8).shape == (8, 8, 3)
 
@@ -712,22 +708,19 @@ def test_folders_below_a_class_belong_to_it(tmp_path):
     touch(tmp_path, "a/1.jpg", "a/x/2.jpg", "a/x/y/3.jpg", "b/only/deep/4.jpg", "c/none/x.txt")
     listing = find_images(tmp_path)
     assert listing.paths == ["a/1.jpg", "a/x/2.jpg", "a/x/y/3.jpg", "b/only/deep/4.jpg"]
-    assert listing.labels.tolist() == [0, 0, 0, 1]
-    assert listing.classes == ["a", "b"]
 
 
 def test_folder_named_like_an_image_is_a_folder(tmp_path):
     touch(tmp_path, "a/x.jpg/1.png", "b.jpg/2.png")
     listing = find_images(tmp_path)
     assert listing.paths == ["a/x.jpg/1.png", "b.jpg/2.png"]
-    assert listing.num_outside == 0
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path):
     touch(tmp_path, "a/1.jpg", "a/.2.jpg", "a/.x/3.jpg", ".b/4.jpg", ".5.jpg", "c/6.jpg")
     listing = find_images(tmp_path)
     assert listing.paths == ["a/1.jpg", "c/6.jpg"]
-    assert listing.num_outside == 0
+    assert listing.left_out.num_hidden == 4
 
 
 def test_links_are_followed_and_cycles_end(tmp_path, time_limit):
@@ -755,8 +748,7 @@ def test_names_with_a_line_break_are_left_out_and_counted(tmp_path):
     touch(tmp_path, "c\n/6.jpg", "c\n/7.jpg")  # a whole class
     listing = find_images(tmp_path)
     assert listing.paths == ["a/1.jpg", "b/5.jpg"]
-    assert listing.classes == ["a", "b"]
-    assert listing.num_unlistable == 5
+    assert listing.left_out.num_unlistable == 5
 
 
 def test_names_that_are_no_unicode(tmp_path):
@@ -770,11 +762,9 @@ def test_names_that_are_no_unicode(tmp_path):
     assert (tmp_path / path).exists()
 
 
-def test_loose_images_belong_to_no_class(tmp_path):
+def test_loose_images_are_listed_first(tmp_path):
     touch(tmp_path, "1.jpg", "2.PNG", "3.txt", "a/4.jpg")
-    listing = find_images(tmp_path)
-    assert listing.paths == ["a/4.jpg"]
-    assert listing.num_outside == 2
+    assert find_images(tmp_path).paths == ["1.jpg", "2.PNG", "a/4.jpg"]
 
 
 def listing_error(root):
@@ -792,12 +782,12 @@ def test_no_such_folder(tmp_path):
     assert "no such folder" in listing_error(tmp_path / "file.jpg")
 
 
-def test_folder_without_classes(tmp_path):
-    assert "no classes" in listing_error(tmp_path)
+def test_folder_without_images(tmp_path):
+    assert "no image in it" in listing_error(tmp_path)
     touch(tmp_path, "a/notes.txt", "b/x/.hidden.jpg")
-    assert "none below it" in listing_error(tmp_path)
-    touch(tmp_path, "1.jpg")
-    assert "only directly in it" in listing_error(tmp_path)
+    message = listing_error(tmp_path)
+    assert "1 .txt" in message
+    assert "1 hidden file or folder" in message
 
 
 # Sizes

@@ -21,7 +21,7 @@ EXTENSIONS = {
     "JPEG XL": (".jxl",),
 }
 FORMAT_OF = {extension: name for name, each in EXTENSIONS.items() for extension in each}
-EXTRAS = {"HEIF": ("heif", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # the extra, its module
+EXTRAS = {"HEIF": ("heif", "pi_heif"), "JPEG XL": ("jxl", "imagecodecs")}  # the extra, its module
 
 # Each signature is the bytes at an offset.
 SIGNATURES = (
