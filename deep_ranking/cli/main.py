@@ -38,6 +38,7 @@ COMMANDS = {
     "demo": "learn handwritten digits in a few minutes, to see how it works",
 }
 
+WITHOUT_IMAGES = ("merge", "summary", "export", "demo")  # commands that read no image files
 
 EXAMPLES = (
     (
@@ -142,6 +143,16 @@ def make_parser(name: str, prog: str | None = None) -> Parser:
         basic_flags=getattr(command, "BASIC_FLAGS", None),
     )
     command.add_arguments(parser)
+    if name not in WITHOUT_IMAGES:
+        parser.add_argument(
+            "--max_megapixels",
+            action=_MaxMegapixels,
+            type=int,
+            default=argparse.SUPPRESS,
+            metavar="N",
+            help="read images of up to N million pixels, whatever memory it takes; by default up "
+            "to 178, in 1 GiB",
+        )
     parser.add_argument(
         "--verbose",
         action=_Verbose,
@@ -150,6 +161,18 @@ def make_parser(name: str, prog: str | None = None) -> Parser:
         help="show messages of libraries, and the traceback of an error",
     )
     return parser
+
+
+class _MaxMegapixels(argparse.Action):
+    """Sets the limit of the process itself: readers in all modules and threads go by it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, value: Any, *__: Any) -> None:
+        from deep_ranking.images.limits import allow_megapixels
+
+        try:
+            allow_megapixels(value)
+        except InputError as error:
+            parser.error(f"argument --max_megapixels: {error}")
 
 
 class _Verbose(argparse.Action):

@@ -119,6 +119,6 @@ def _allowed_pixels() -> int | None:
 def _check(number: float, text: str | None = None) -> None:
     if not 1 <= number <= MOST_MEGAPIXELS:
         raise InputError(
-            f"{VARIABLE} must be a number of megapixels between 1 and {MOST_MEGAPIXELS:,}. "
-            f"Received: {number if text is None else text}"
+            f"{'the limit' if text is None else VARIABLE} must be a number of megapixels between 1 "
+            f"and {MOST_MEGAPIXELS:,}. Received: {f'{number:g}' if text is None else text}"
         )

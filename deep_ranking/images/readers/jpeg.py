@@ -7,6 +7,7 @@ marker, which some cameras write, is no damage.
 """
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -94,11 +95,8 @@ def _decode_strictly(data: bytes, header: Image.Image, reduction: int) -> UInt8A
 
 def _decode(data: bytes, header: Image.Image, reduction: int, *, strict: bool) -> UInt8Array:
     width, height = (-(-side // reduction) for side in header.size)
-    return np.asarray(
-        simplejpeg.decode_jpeg(  # type: ignore[no-untyped-call]
-            data, MODES[header.mode], min_height=height, min_width=width, strict=strict
-        )
-    )
+    decode: Callable[..., UInt8Array] = simplejpeg.decode_jpeg
+    return decode(data, MODES[header.mode], min_height=height, min_width=width, strict=strict)
 
 
 def _is_filler(reason: str, data: bytes) -> bool:

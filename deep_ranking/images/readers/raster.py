@@ -6,10 +6,10 @@ from deep_ranking.files.array_types import UInt8Array
 
 # Notes: what was decided about an image that does not say how it is to be shown. `doctor` counts
 # the images of each.
-STRETCHED = "16-bit stretched from its used range"
-FIRST_BANDS = "read as RGB from its first three bands"
-FIRST_BAND = "read as gray from its first band"
-ON_BLACK = "nearly white on a transparent background, shown on black"
+STRETCHED = "of 16 bits stretched from the range in use"
+FIRST_BANDS = "of many bands read as RGB from the first three"
+FIRST_BAND = "of two bands read as gray from the first"
+ON_BLACK = "nearly white on a transparent background put on black"
 
 
 @dataclass(frozen=True, kw_only=True)
