@@ -49,11 +49,11 @@ def most_pixels() -> int:
         InputError: the environment variable is no number, or out of range.
     """
     allowed = _allowed_pixels()
-    pixels = MAX_PIXELS if allowed is None else allowed
-    # Pillow, which opens the headers, has a limit of its own.
-    if Image.MAX_IMAGE_PIXELS is None or pixels != 2 * Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = -(-pixels // 2)
-    return pixels
+    if allowed is None:
+        return MAX_PIXELS
+    if Image.MAX_IMAGE_PIXELS is not None and allowed > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = allowed  # Pillow has a limit of its own
+    return allowed
 
 
 def check_pixels(width: int, height: int) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from deep_ranking.files import InputError
 from deep_ranking.images.formats import SIGNATURE_BYTES, format_of_bytes, missing_extra
-from deep_ranking.images.limits import most_pixels, too_many_pixels
+from deep_ranking.images.limits import check_pixels, most_pixels, too_many_pixels
 from deep_ranking.images.readers.jpeg_xl import JpegXlHeader
 from deep_ranking.images.readers.metadata import WITHOUT_METADATA
 from deep_ranking.images.readers.tiff import TiffHeader
@@ -42,6 +42,7 @@ def opened(handle: IO[bytes]) -> Iterator[Image.Image]:
     if kind is not None and (extra := missing_extra(kind)) is not None:
         raise InputError(f"{kind} image; install {extra} to read it")
     with _open(handle, kind) as header:
+        check_pixels(*header.size)
         yield header
 
 
@@ -54,12 +55,12 @@ def _open(handle: IO[bytes], kind: str | None) -> Image.Image:
         return Image.open(handle, formats=FORMATS)
     except Image.DecompressionBombError:
         raise InputError(too_many_pixels()) from None
-    except Exception as error:  # Pillow's format plug-ins raise errors of any type
+    except Exception:  # Pillow's format plug-ins raise errors of any type
         handle.seek(0)
         if kind in WITHOUT_METADATA:
             plain = WITHOUT_METADATA[kind](handle.read())
             return Image.open(io.BytesIO(plain), formats=FORMATS)
-        if kind == "TIFF" and isinstance(error, UnidentifiedImageError):
+        if kind == "TIFF":
             return TiffHeader(handle)
         raise
 

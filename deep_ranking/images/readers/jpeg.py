@@ -7,7 +7,7 @@ marker, which some cameras write, is no damage.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -79,8 +79,7 @@ def read_jpeg(data: bytes, header: Image.Image, size: int) -> Raster | None:
 
 def _decode_strictly(data: bytes, header: Image.Image, reduction: int) -> UInt8Array | None:
     """Return the pixels; None for a kind that TurboJPEG does not decode."""
-    for get in (lambda: data, lambda: without_jpeg_metadata(data)):
-        content = get()
+    for content in _with_and_without_metadata(data):
         try:
             return _decode(content, header, reduction, strict=True)
         except ValueError as error:
@@ -91,6 +90,11 @@ def _decode_strictly(data: bytes, header: Image.Image, reduction: int) -> UInt8A
             with suppress(ValueError):
                 return _decode(content, header, reduction, strict=False)
     return None
+
+
+def _with_and_without_metadata(data: bytes) -> Iterator[bytes]:
+    yield data
+    yield without_jpeg_metadata(data)
 
 
 def _decode(data: bytes, header: Image.Image, reduction: int, *, strict: bool) -> UInt8Array:

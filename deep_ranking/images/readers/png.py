@@ -90,16 +90,18 @@ def _read_samples(
         return Raster(pixels=samples.astype(np.uint8, copy=False))
     if samples.ndim == 2:
         samples = samples[..., None]
-    alpha = None
+    alpha, limits = None, None
+    if depth == 16:
+        limits = _range_of(samples, contents.get(b"sBIT"))
     if color_type in (GRAY_ALPHA, RGBA):
-        alpha, samples = (samples[..., 3] >> 8).astype(np.uint8), samples[..., :3]
+        alpha, samples = samples[..., 3], samples[..., :3]
+        alpha = to_bytes(alpha, limits if limits and limits.is_guessed else SampleRange(0, 65535))
     if depth == 16 and color_type in (RGB, RGBA, GRAY_ALPHA):
         samples = samples[..., ::-1]  # OpenCV has blue first
     if with_color is not None:
         alpha = _alpha_of(samples, with_color, depth)
     notes: tuple[str, ...] = ()
-    if depth == 16:
-        limits = _range_of(samples, contents.get(b"sBIT"))
+    if limits is not None:
         samples = to_bytes(samples, limits)
         notes = (STRETCHED,) if limits.is_guessed else ()
     pixels = np.broadcast_to(samples, (*samples.shape[:2], 3))

@@ -172,6 +172,7 @@ def _shown(
     alpha = samples[..., -1] if has_alpha else None
     colors = samples[..., :-1] if has_alpha else samples
     notes: tuple[str, ...] = ()
+    limits = SampleRange(0, 255)
     if photometric in LAB:
         pixels = lab_to_rgb(_unsigned(colors), int(photometric or 0), _white_of(page))
     elif photometric == PALETTE:
@@ -179,13 +180,15 @@ def _shown(
     elif photometric == CMYK:
         return to_bytes(colors, SampleRange(0, (1 << bits) - 1)), ()
     else:
-        limits = _stated_range(page, bits) or used_range(colors, bits)
+        stated = _stated_range(page, bits)
+        limits = used_range(samples, bits) if stated is None else stated
         gray = to_bytes(colors, limits, inverted=photometric == WHITE_IS_ZERO)
         pixels = gray if gray.shape[2] == 3 else gray.repeat(3, axis=2)
         notes = (STRETCHED,) if limits.is_guessed else ()
     if alpha is None:
         return pixels, notes
-    opacity = to_bytes(alpha, SampleRange(0, np.iinfo(alpha.dtype).max))
+    whole = SampleRange(0, np.iinfo(alpha.dtype).max)
+    opacity = to_bytes(alpha, limits if notes else whole)
     extra = page.tags.valueof(EXTRA_SAMPLES)
     if PREMULTIPLIED in (extra if isinstance(extra, tuple) else (extra,))[:1]:
         weight = np.maximum(opacity, 1)[..., None]
@@ -203,8 +206,11 @@ def _white_of(page: TiffPage) -> str:
     if page.tags.valueof(PHOTOMETRIC) != CIELAB:
         return "D50"
     tags = page.tags
-    if len(point := _numbers(page, WHITE_POINT)) == 4 and point[1]:  # two fractions: x and y
-        return "D50" if point[0] / point[1] > (0.3457 + 0.3127) / 2 else "D65"
+    point = _numbers(page, WHITE_POINT)
+    if len(point) == 4 and point[1]:  # fractions
+        point = [point[0] / point[1], 0]
+    if len(point) == 2:  # x and y
+        return "D50" if point[0] > (0.3457 + 0.3127) / 2 else "D65"
     is_adapted = any(tags.valueof(tag, None) is not None for tag in (PHOTOSHOP, PROFILE))
     return "D50" if is_adapted else "D65"
 
