@@ -27,7 +27,7 @@ def png(samples, depth, color_type, *, before=(), transparency=b""):
     return b"\x89PNG\r\n\x1a\n" + b"".join([*parts, chunk(b"IEND", b"")])
 
 
-TYPES = {"H": 3, "I": 4, "Q": 16, "b": 2, "f": 11}
+TYPES = {"H": 3, "I": 4, "Q": 16, "b": 2, "B": 7, "f": 11}
 
 
 def lzw(data):
@@ -150,3 +150,37 @@ def bmp(colors, alpha, *, header_size=124, masks=(0xFF0000, 0xFF00, 0xFF, 0xFF00
     info = info.ljust(header_size, b"\0")
     begin = 14 + len(info)
     return b"BM" + struct.pack("<IHHI", begin + len(pixels), 0, 0, begin) + info + pixels
+
+
+def cmyk_profile(corners):
+    """An ICC profile of a printer: a table of L*a*b* at D50 for no ink and full ink of each kind.
+
+    `corners` maps (cyan, magenta, yellow, black), 0 or 1 each, to L*a*b*; others are white.
+    """
+    table = bytearray()
+    for number in range(16):
+        inks = tuple(number >> 3 - place & 1 for place in range(4))
+        lightness, a, b = corners.get(inks, (100, 0, 0))
+        table += bytes([round(lightness * 2.55), round(a) + 128, round(b) + 128])
+    identity = bytes(range(256))
+    matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    lut = (
+        b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + identity * 4 + bytes(table) + identity * 3
+    )
+    name = b"inks of a test"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name + bytes(79),
+        b"cprt": b"text\0\0\0\0none\0",
+        b"wtpt": b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061),
+        b"A2B0": lut,
+    }
+    offset, directory, body = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for tag, content in tags.items():
+        directory += tag + struct.pack(">II", offset + len(body), len(content))
+        body += content + b"\0" * (-len(content) % 4)
+    head = struct.pack(
+        ">I4sI4s4s4s", offset + len(body), b"test", 0x02400000, b"prtr", b"CMYK", b"Lab "
+    )
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    head += struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + directory + body

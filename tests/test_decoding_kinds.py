@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from image_bytes import ascii_tag, bmp, chunk, lzw, packbits, png, tiff
+from image_bytes import ascii_tag, bmp, chunk, cmyk_profile, lzw, packbits, png, tiff
 from PIL import Image, ImageCms
 
 from deep_ranking.files import InputError
@@ -403,6 +403,53 @@ def test_profile_of_another_rgb_is_used(kind):
     damaged = stream.getvalue().replace(b"bXYZ", b"\xff\xff\xff\xff")
     if kind in ("JPEG", "TIFF"):  # elsewhere packed, or with a checksum
         assert_shows(damaged, colors, tolerance=4)
+
+
+INKS = {
+    (0, 0, 0, 0): (255, 255, 255),
+    (1, 0, 0, 0): (0, 0, 255),
+    (0, 1, 0, 0): (0, 255, 0),
+    (0, 0, 1, 0): (255, 0, 0),
+    (0, 0, 0, 1): (119, 119, 119),
+}
+
+
+def ink_tiles(kind=np.uint8):
+    """A tile of each of the inks, with full ink as the largest value; and the colours due."""
+    inks = np.array(list(INKS), kind)[None] * np.iinfo(kind).max
+    tiles = inks.repeat(16, axis=0).repeat(16, axis=1)
+    return tiles, np.array(list(INKS.values()))[None].repeat(16, axis=0).repeat(16, axis=1)
+
+
+@pytest.fixture(scope="module")
+def inks_profile():
+    return cmyk_profile({inks: LAB_COLORS[color][1] for inks, color in INKS.items()})
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_profile_of_a_cmyk_tiff_is_used(inks_profile, kind, planar, compression):
+    tiles, due = ink_tiles(kind)
+    profile = [(34675, "B", list(inks_profile))]
+    options = {"planar": planar, "compression": compression}
+    assert_shows(tiff(tiles, CMYK, **options, tags=profile), due, tolerance=30)
+    plain = decoded(tiff(tiles, CMYK, **options)).pixels
+    assert plain[8, 24].tolist() == [0, 255, 255]  # cyan, without a profile
+    damaged = [(34675, "B", profile[0][2][:200])]
+    np.testing.assert_array_equal(decoded(tiff(tiles, CMYK, **options, tags=damaged)).pixels, plain)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_profile_of_a_cmyk_jpeg_is_used(inks_profile, progressive):
+    tiles, due = ink_tiles()
+    stream = io.BytesIO()
+    options = {"quality": 100, "subsampling": 0, "progressive": progressive}
+    Image.fromarray(tiles, "CMYK").save(stream, "JPEG", icc_profile=inks_profile, **options)
+    assert_shows(stream.getvalue(), due, tolerance=30)
+    data = stream.getvalue()
+    half = data.index(b"\xff\xda") + (len(data) - data.index(b"\xff\xda")) // 2
+    assert "broken image" in message_of(data[:half] + b"\xff\xd9")
 
 
 # Metadata
