@@ -131,6 +131,14 @@ def test_signed_samples_are_shifted_into_range():
         assert_shows(tiff(data, BLACK_IS_ZERO, compression=5), expected(data[..., 0]))
 
 
+def test_signed_color():
+    for kind, low, high in ((np.int8, -128, 127), (np.int16, -32768, 32767)):
+        rgb = ramp(low, high, kind, channels=3)
+        expected = (rgb.astype(float) - low) * (255 / (high - low))
+        for planar in (False, True):
+            assert_shows(tiff(rgb, RGB, planar=planar), expected)
+
+
 def test_signed_12_bits_are_stretched_and_noted():
     for low, lowest, highest in ((-1500, -2048, 2047), (0, 0, 4095)):
         values = ramp(low, 2000 if low else 3000, np.int16)
@@ -694,6 +702,19 @@ def test_jpeg_counts_as_what_is_decoded(monkeypatch):
     assert decode_with_notes(whole, 40, "x").pixels.shape == (80, 80, 3)
     with pytest.raises(InputError, match="would take more memory"):
         decode_with_notes(whole, 41, "x")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_jpeg_2000_of_more_than_8_bits(bits, channels):
+    writer = pytest.importorskip("imagecodecs")
+    largest = (1 << bits) - 1
+    samples = ramp(0, largest, channels=channels)
+    if channels == 4:
+        samples[..., 3] = largest
+    shown = samples[..., 0] if channels == 1 else samples
+    data = writer.jpeg2k_encode(shown, level=0, reversible=True, bitspersample=bits)
+    assert_shows(data, samples[..., :3].repeat(3 // min(channels, 3), 2) * (255 / largest))
 
 
 def test_large_jpeg_2000_is_reduced(monkeypatch):

@@ -23,7 +23,7 @@ from deep_ranking.images.orientation import upright_pixels
 from deep_ranking.images.readers.colour_profiles import to_srgb
 from deep_ranking.images.readers.headers import opened
 from deep_ranking.images.readers.jpeg import read_jpeg
-from deep_ranking.images.readers.jpeg_2000 import reduce_jpeg_2000
+from deep_ranking.images.readers.jpeg_2000 import read_deep_jpeg_2000, reduce_jpeg_2000
 from deep_ranking.images.readers.jpeg_xl import read_jpeg_xl
 from deep_ranking.images.readers.metadata import WITHOUT_METADATA
 from deep_ranking.images.readers.png import read_png
@@ -117,21 +117,27 @@ def decode_with_notes(data: bytes, size: int, path: str | os.PathLike[str]) -> D
 def _read(data: bytes, header: Image.Image, size: int) -> Raster:
     """Decode an image with the reader of its format."""
     kind = header.format or ""
+    raster = None
     if kind in ("JPEG", "MPO"):  # MPO: a phone's JPEG with more pictures after it
         raster = read_jpeg(data, header, size)
-        if raster is not None:
-            return raster
     elif kind == "PNG":
-        return read_png(data, header)
+        raster = read_png(data, header)
     elif kind == "JPEG XL":
-        return read_jpeg_xl(data)
+        raster = read_jpeg_xl(data)
+    elif kind == "JPEG2000":
+        raster = read_deep_jpeg_2000(data, header)
     elif kind == "TIFF" and not is_plain(header):
-        return read_tiff(data)
-    reduction = 1
+        raster = read_tiff(data)
+    return _read_with_pillow(data, header, size) if raster is None else raster
+
+
+def _read_with_pillow(data: bytes, header: Image.Image, size: int) -> Raster:
+    """Decode an image with Pillow; once more without its metadata, if Pillow stumbles over it."""
+    kind = header.format or ""
+    per_pixel, reduction = BYTES_PER_PIXEL[kind], 1
     if kind == "JPEG2000":
-        reduction = reduce_jpeg_2000(data, header, size, BYTES_PER_PIXEL[kind])
-    width, height = header.size
-    with enough_memory(width, height, BYTES_PER_PIXEL[kind], reduction):
+        reduction = reduce_jpeg_2000(data, header, size, per_pixel)
+    with enough_memory(header.width, header.height, per_pixel, reduction):
         try:
             return read_with_pillow(header)
         except InputError:

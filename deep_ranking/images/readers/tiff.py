@@ -121,8 +121,7 @@ def _first_page(file: TiffFile) -> TiffPage:
 
 def _checked_bits(page: TiffPage, photometric: int | None) -> int:
     """Return the bits of a sample, if samples of the page have a fixed range."""
-    bits, kinds = bits_per_sample(page), page.tags.valueof(SAMPLE_FORMAT, UNSIGNED)
-    kinds = set(kinds) if isinstance(kinds, tuple) else {kinds}
+    bits, kinds = bits_per_sample(page), _formats(page)
     if photometric == SENSOR:
         raise InputError("raw sensor data; develop the image and save it as TIFF or JPEG")
     if not kinds <= {UNSIGNED, SIGNED, UNDEFINED} or bits > 16 or len(kinds) > 1:
@@ -133,6 +132,12 @@ def _checked_bits(page: TiffPage, photometric: int | None) -> int:
             kind = "float" if kinds == {FLOAT} else "complex"
         raise InputError(f"{kind} pixels have no fixed range; convert the image to 8 or 16 bits")
     return bits
+
+
+def _formats(page: TiffPage) -> set[int]:
+    """Return the formats that the samples have, each once."""
+    value = page.tags.valueof(SAMPLE_FORMAT, UNSIGNED)
+    return set(value) if isinstance(value, tuple) else {value}
 
 
 def _meaning(page: TiffPage, photometric: int | None) -> tuple[int, bool, tuple[str, ...]]:
@@ -228,7 +233,7 @@ def _from_palette(indices: Samples, page: TiffPage) -> UInt8Array:
 
 def _stated_range(page: TiffPage, bits: int) -> SampleRange | None:
     """Return the range that the file states; None if it states none."""
-    is_signed = page.tags.valueof(SAMPLE_FORMAT, UNSIGNED) in (SIGNED, (SIGNED,))
+    is_signed = SIGNED in _formats(page)
     if bits <= 8 and not is_signed:
         return SampleRange(0, (1 << bits) - 1)
     description = page.tags.valueof(DESCRIPTION, "")
