@@ -42,12 +42,12 @@ from deep_ranking import (
     Augmentation,
     InputError,
     __version__,
-    find_images,
     read_triplets,
     sample_triplets,
     write_triplets,
 )
 from deep_ranking.cli.library_messages import start_tensorflow
+from deep_ranking.datasets import read_folder
 
 SIZE = 224
 BATCH_SIZE = 24
@@ -150,9 +150,9 @@ def make_images(folder, count):
 
 def write_random_triplets(folder, path, count):
     """Write `count` triplets of the images below `folder`, in random order, with a fixed seed."""
-    listing = find_images(folder)
+    listing = read_folder(folder)
     negatives = -(-count // len(listing.paths))
-    blocks = sample_triplets(listing.labels, num_positives=1, num_negatives=negatives, seed=0)
+    blocks = sample_triplets(listing.items.codes, num_positives=1, num_negatives=negatives, seed=0)
     rows = np.random.default_rng(0).permutation(np.concatenate(list(blocks)))[:count]
     write_triplets(path, listing.paths, [rows])
     return listing
@@ -251,7 +251,7 @@ def compare(folder, triplet_path, blog_triplets, repeats):
 def main():
     """Measure and print."""
     args = parse_arguments()
-    libraries = ("TensorFlow", "opencv-python-headless", "NumPy", "Pillow", "SciPy")
+    libraries = ("TensorFlow", "opencv-python-headless", "simplejpeg", "NumPy", "Pillow", "SciPy")
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, "
         + ", ".join(f"{library} {version(library)}" for library in libraries)
