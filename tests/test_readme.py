@@ -25,7 +25,10 @@ PROGRAM = re.compile(
     r"deep-ranking |python -m deep_ranking |python (?=(?:triplet_sampler|train|compare)\.py\b)"
 )
 # In prose, of programs other than the commands: every parser's own, benchmarks and the torture.
-OTHER_FLAGS = {"--help", "--help-all", "--verbose", "--version", "--reference", "--logdir"}
+OTHER_FLAGS = {
+    *("--help", "--help-all", "--verbose", "--max_megapixels", "--version"),
+    *("--reference", "--logdir"),
+}
 
 
 def relative(path):
