@@ -17,7 +17,13 @@ from image_bytes import ascii_tag, bmp, chunk, cmyk_profile, lzw, packbits, png,
 from PIL import Image, ImageCms
 
 from deep_ranking.files import InputError
-from deep_ranking.images import allow_megapixels, decode_with_notes, open_header, read_image
+from deep_ranking.images import (
+    allow_megapixels,
+    decode_with_notes,
+    open_header,
+    read_image,
+    upright_size,
+)
 from deep_ranking.images.limits import VARIABLE
 from deep_ranking.images.readers.jpeg_xl import size_of
 from deep_ranking.images.readers.raster import FIRST_BAND, FIRST_BANDS, ON_BLACK, STRETCHED
@@ -250,7 +256,9 @@ def test_cut_off_strips_are_refused():
         size = length or len({5: lzw, 8: zlib.compress}[compression](gray.tobytes()))
         count = data.rindex(struct.pack("<HHII", 279, 4, 1, size)) + 8
         short = data[:count] + struct.pack("<I", size // 2) + data[count + 4 :]
-        assert "broken image" in message_of(short)
+        message = message_of(short)
+        assert "broken image" in message
+        assert compression == 5 or "cut off" in message
 
 
 def test_packers_of_the_tests_are_right():
@@ -298,6 +306,7 @@ def test_lab(encoding, white, bits, planar):
     data = tiff(lab_samples(bits, encoding, white), encoding, planar=planar, tags=point)
     expected = np.stack([list(LAB_COLORS)] * 5)
     assert_shows(data, expected, tolerance=12 if bits == 8 else 6)
+    assert (decoded(data).pixels[:, 3] == 255).all()  # white
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -509,6 +518,8 @@ def test_bad_metadata_of_a_webp(kind, content):
     before, behind = (riff(kind, content), b"") if kind == b"ICCP" else (b"", riff(kind, content))
     body = b"WEBP" + riff(b"VP8X", head) + before + pixels + behind
     assert_shows(riff(b"RIFF", body), good(), tolerance=0)
+    with open_header("x", riff(b"RIFF", body)) as header:
+        assert upright_size(header) == SIDES[::-1]
 
 
 def jpeg(pixels=None, *, options=()):
@@ -702,6 +713,10 @@ def test_jpeg_counts_as_what_is_decoded(monkeypatch):
     assert decode_with_notes(whole, 40, "x").pixels.shape == (80, 80, 3)
     with pytest.raises(InputError, match="would take more memory"):
         decode_with_notes(whole, 41, "x")
+    # Of a progressive one, the coefficients of the whole image are in memory.
+    progressive = jpeg(busy(), options=[cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    with pytest.raises(InputError, match="would take more memory"):
+        decode_with_notes(progressive, 40, "x")
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
