@@ -251,7 +251,7 @@ def compare(folder, triplet_path, blog_triplets, repeats):
 def main():
     """Measure and print."""
     args = parse_arguments()
-    libraries = ("TensorFlow", "opencv-python-headless", "NumPy", "Pillow", "SciPy")
+    libraries = ("TensorFlow", "opencv-python-headless", "simplejpeg", "NumPy", "Pillow", "SciPy")
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, "
         + ", ".join(f"{library} {version(library)}" for library in libraries)

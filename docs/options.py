@@ -15,7 +15,10 @@ INTRODUCTION = """# All options
 
 The flags of each command, in groups as in its `--help-all`; `--help` shows those that most people
 need. `make options` writes this page. Every command also takes `--verbose`, which shows messages of
-libraries and the traceback of an error, and `--quiet`, which shows no progress of long work."""
+libraries and the traceback of an error, and `--quiet`, which shows no progress of long work. Every
+command that reads images takes `--max_megapixels N`, which allows images of up to N million pixels,
+whatever memory it takes to read them; by default an image has up to 178 million, and takes up to
+1 GiB."""
 SCRIPTS = {"sample": "triplet_sampler.py", "train": "train.py", "compare": "compare.py"}
 
 

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from image_bytes import tiff
 from PIL import Image
 from stubs import build_stub
 
@@ -127,6 +128,25 @@ def gray_image(root):
     return {"ant/gray.png"}
 
 
+def deep_gray(root):
+    pixels = np.asarray(picture(99).convert("L"), np.uint16) << 4  # 12 of 16 bits
+    Image.fromarray(pixels).save(root / "ant" / "deep.png")
+    return {"ant/deep.png"}
+
+
+def many_bands(root):
+    bands = np.asarray(picture(99))[..., [0, 1, 2, 0, 1]]
+    (root / "ant" / "bands.tif").write_bytes(tiff(bands, 1))
+    return {"ant/bands.tif"}
+
+
+def white_drawing(root):
+    pixels = np.asarray(picture(99).convert("L")) // 128 * 255
+    white = np.full_like(pixels, 255)
+    Image.fromarray(np.dstack([white] * 3 + [pixels])).save(root / "ant" / "drawing.png")
+    return {"ant/drawing.png"}
+
+
 def wrong_name(root):
     (root / "ant" / "0.png").rename(root / "ant" / "0.jpg")
     return {"ant/0.jpg"}
@@ -146,6 +166,9 @@ def wrong_name(root):
         (small_image, ("small", "note"), {"odd_size"}),
         (other_size, ("odd_size", "note"), set()),
         (gray_image, ("colour_modes", "note"), set()),
+        (deep_gray, ("stretched_range", "note"), {"colour_modes"}),
+        (many_bands, ("first_bands", "note"), set()),
+        (white_drawing, ("on_black", "note"), {"colour_modes"}),
         (wrong_name, ("wrong_extension", "note"), set()),
     ],
 )

@@ -124,7 +124,7 @@ VALUES["calibrate"] = VALUES["report"] = VALUES["evaluate"]
 
 REFUSED = "no effect|need|not both|exclude|not allowed|give |measured|counts triplets|split"
 ALWAYS = {
-    "help", "help_all", "verbose", "quiet", "command",
+    "help", "help_all", "verbose", "quiet", "max_megapixels", "command",
     "resume", "overwrite", "recipe",  # about what was there before, and other flags' defaults
     "dataset",  # of `dataset`: the subcommand
 }  # fmt: skip

@@ -104,7 +104,7 @@ def test_texts_are_worth_their_lines(parser):
 @every_parser
 def test_every_flag_is_in_a_group_with_a_title_of_its_own(parser):
     loose = {each.dest for each in parser._optionals._group_actions}
-    assert loose <= {"help", "help_all", "verbose", "quiet"}
+    assert loose <= {"help", "help_all", "verbose", "quiet", "max_megapixels"}
     assert not parser._positionals._group_actions
     titles = [group.title for group in parser._action_groups if group._group_actions]
     assert len(set(titles)) == len(titles) and "options" not in titles

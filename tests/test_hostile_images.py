@@ -6,7 +6,8 @@ from torture import images
 
 from deep_ranking.files import InputError
 from deep_ranking.files.errors import printable
-from deep_ranking.images import decoding, find_images, open_header, read_image
+from deep_ranking.images import find_images, limits, open_header, read_image
+from deep_ranking.images.readers import sample_range
 
 CASES = list(images.cases(0, num_flips=45, parts=5, bombs=False))
 
@@ -47,11 +48,12 @@ def test_names_with_a_line_break_are_left_out_and_counted(tmp_path):
 def test_image_that_would_take_too_much_memory(tmp_path, monkeypatch, name, mode, per_pixel):
     path = tmp_path / name
     Image.new(mode, (50, 40)).save(path)
-    monkeypatch.setattr(decoding, "MAX_DECODING_BYTES", 2_000 * per_pixel)
-    assert read_image(path, 8).shape == (8, 8, 3)
-    monkeypatch.setattr(decoding, "MAX_DECODING_BYTES", 2_000 * per_pixel - 1)
-    with pytest.raises(InputError, match=r"2,000 pixels.*make it smaller first, to 1,999"):
-        read_image(path, 8)
+    monkeypatch.setattr(limits, "MAX_DECODING_BYTES", 2_000 * per_pixel)
+    assert read_image(path, 40).shape == (40, 40, 3)
+    monkeypatch.setattr(limits, "MAX_DECODING_BYTES", 2_000 * per_pixel - 1)
+    message = r"2,000 pixels.*--max_megapixels 1 .*make it smaller first, to 1,999"
+    with pytest.raises(InputError, match=message):
+        read_image(path, 40)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "I;16"])
@@ -60,7 +62,7 @@ def test_large_image_is_converted_part_by_part_to_the_same_pixels(tmp_path, monk
     image = image.convert("RGB").quantize(9) if mode == "P" else image.convert(mode)
     image.save(tmp_path / "x.tif")
     whole = read_image(tmp_path / "x.tif", 40)
-    monkeypatch.setattr(decoding, "PIXELS_AT_ONCE", 500)
+    monkeypatch.setattr(sample_range, "SAMPLES_AT_ONCE", 500)
     assert (read_image(tmp_path / "x.tif", 40) == whole).all()
 
 

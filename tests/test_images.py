@@ -12,6 +12,7 @@ from itertools import islice
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -356,44 +357,45 @@ def test_jpeg_and_png_of_one_picture_look_alike_at_any_size(tmp_path):
         assert largest_difference(read_image(jpg, size), read_image(png, size)) <= tolerance
 
 
+@pytest.fixture
+def decoded_shapes(monkeypatch):
+    """Height and width of what the decoders of JPEG and PNG return, as a list that grows."""
+    shapes = []
+
+    def noting(decoder):
+        def decode(*args, **options):
+            pixels = decoder(*args, **options)
+            shapes.append(pixels.shape[:2])
+            return pixels
+
+        return decode
+
+    monkeypatch.setattr(cv2, "imdecode", noting(cv2.imdecode))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", noting(simplejpeg.decode_jpeg))
+    return shapes
+
+
 @pytest.mark.parametrize("extension", ["jpg", "png"])
 @pytest.mark.parametrize("shape", [(100, 100), (331, 200), (97, 640), (800, 800), (1, 900)])
-def test_decoding_keeps_twice_the_target_or_every_pixel(tmp_path, monkeypatch, extension, shape):
+def test_decoding_keeps_twice_the_target_or_every_pixel(tmp_path, decoded_shapes, extension, shape):
     path = save(tmp_path / f"x.{extension}", smooth(*shape))
-    decoded = []
-    opencv = cv2.imdecode
-
-    def imdecode(data, flags):
-        pixels = opencv(data, flags)
-        decoded.append(pixels.shape[:2])
-        return pixels
-
-    monkeypatch.setattr(cv2, "imdecode", imdecode)
     for size in (10, 24, 25, 26, 50, 99, 101):
         got = decode_image(path, size).shape[:2]
         least = [min(side, 2 * size) for side in shape]
-        whole = decoded.pop()
+        whole = decoded_shapes.pop()
         assert all(side >= needed for side, needed in zip(whole, least, strict=True))
         # No more than sampling needs, and nothing is made up: 2 to 2.5 times the target.
         assert got == tuple(2 * size if side > 2.5 * size else side for side in whole)
         assert all(side >= needed for side, needed in zip(got, least, strict=True))
 
 
-def test_large_jpeg_is_decoded_reduced(tmp_path, monkeypatch):
+def test_large_jpeg_is_decoded_reduced(tmp_path, decoded_shapes):
     path = save(tmp_path / "x.jpg", smooth(640, 800))
-    shapes = []
-    opencv = cv2.imdecode
-
-    def imdecode(data, flags):
-        pixels = opencv(data, flags)
-        shapes.append(pixels.shape[:2])
-        return pixels
-
-    monkeypatch.setattr(cv2, "imdecode", imdecode)
     for size in (40, 41, 80, 81, 160, 161):
         decode_image(path, size)
     # 640 / 8 = 80 = 2 * 40; one pixel more needs the next factor, and so on.
-    assert shapes == [(80, 100), (160, 200), (160, 200), (320, 400), (320, 400), (640, 800)]
+    expected = [(80, 100), (160, 200), (160, 200), (320, 400), (320, 400), (640, 800)]
+    assert decoded_shapes == expected
 
 
 def test_enlarging_is_bilinear_between_pixel_centers(tmp_path):

@@ -26,13 +26,8 @@ PROGRAM = re.compile(
 )
 # In prose, of programs other than the commands: every parser's own, benchmarks and the torture.
 OTHER_FLAGS = {
-    "--help",
-    "--help-all",
-    "--verbose",
-    "--quiet",
-    "--version",
-    "--reference",
-    "--logdir",
+    *("--help", "--help-all", "--verbose", "--quiet", "--max_megapixels", "--version"),
+    *("--reference", "--logdir"),
 }
 
 

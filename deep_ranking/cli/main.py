@@ -18,7 +18,7 @@ from deep_ranking.cli import library_messages
 from deep_ranking.cli.error_lines import message_of
 from deep_ranking.cli.parser import Parser
 from deep_ranking.cli.signals import EXIT_CODE, interruptible, run_as_program
-from deep_ranking.files import progress_bar
+from deep_ranking.files import InputError, progress_bar
 
 COMMANDS = {
     "dataset": "get a public data set as class folders, or describe a data set",
@@ -39,6 +39,7 @@ COMMANDS = {
     "demo": "learn handwritten digits in a few minutes, to see how it works",
 }
 
+WITHOUT_IMAGES = ("merge", "summary", "export", "demo")  # commands that read no image files
 
 EXAMPLES = (
     (
@@ -140,6 +141,16 @@ def make_parser(name: str, prog: str | None = None) -> Parser:
         basic_flags=getattr(command, "BASIC_FLAGS", None),
     )
     command.add_arguments(parser)
+    if name not in WITHOUT_IMAGES:
+        parser.add_argument(
+            "--max_megapixels",
+            action=_MaxMegapixels,
+            type=int,
+            default=argparse.SUPPRESS,
+            metavar="N",
+            help="read images of up to N million pixels, whatever memory it takes; by default up "
+            "to 178, in 1 GiB",
+        )
     parser.add_argument(
         "--verbose",
         action=_Verbose,
@@ -155,6 +166,18 @@ def make_parser(name: str, prog: str | None = None) -> Parser:
         help="show no progress of long work, neither bars nor lines",
     )
     return parser
+
+
+class _MaxMegapixels(argparse.Action):
+    """Sets the limit of the process itself: readers in all modules and threads go by it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, value: Any, *__: Any) -> None:
+        from deep_ranking.images.limits import allow_megapixels
+
+        try:
+            allow_megapixels(value)
+        except InputError as error:
+            parser.error(f"argument --max_megapixels: {error}")
 
 
 class _Verbose(argparse.Action):

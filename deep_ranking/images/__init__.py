@@ -3,6 +3,7 @@
 from deep_ranking.images.decoding import (
     decode_bytes,
     decode_image,
+    decode_with_notes,
     fitting_size,
     open_header,
     open_image,
@@ -11,6 +12,7 @@ from deep_ranking.images.decoding import (
 from deep_ranking.images.finding import ImageListing, find_images, resolve_image_paths
 from deep_ranking.images.formats import is_image_name
 from deep_ranking.images.left_out import LeftOut
+from deep_ranking.images.limits import allow_megapixels
 from deep_ranking.images.orientation import upright_size
 from deep_ranking.images.reading import PLAIN, View, read_image, read_with_threads, resample
 
@@ -19,8 +21,10 @@ __all__ = [
     "ImageListing",
     "LeftOut",
     "View",
+    "allow_megapixels",
     "decode_bytes",
     "decode_image",
+    "decode_with_notes",
     "find_images",
     "fitting_size",
     "is_image_name",

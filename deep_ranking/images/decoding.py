@@ -1,55 +1,58 @@
 """Decode an image file to pixels, or raise one clear error, whatever the file is.
 
-The decoder is chosen by the file's content: OpenCV for plain 8-bit JPEG and PNG, Pillow for every
-other kind.
+The reader is chosen by the file's content: TurboJPEG for JPEG, OpenCV for plain PNG, tifffile for
+TIFF of more than 8 bits and other kinds that Pillow reads wrongly, Pillow for all others.
 """
 
 import io
 import os
 import statistics
-import threading
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.array_types import UInt8Array
-from deep_ranking.images.orientation import read_orientation, upright_pixels
+from deep_ranking.images.limits import enough_memory, too_many_pixels
+from deep_ranking.images.orientation import upright_pixels
+from deep_ranking.images.readers.colour_profiles import to_srgb
+from deep_ranking.images.readers.headers import opened
+from deep_ranking.images.readers.jpeg import read_jpeg
+from deep_ranking.images.readers.jpeg_2000 import read_deep_jpeg_2000, reduce_jpeg_2000
+from deep_ranking.images.readers.jpeg_xl import read_jpeg_xl
+from deep_ranking.images.readers.metadata import WITHOUT_METADATA
+from deep_ranking.images.readers.png import read_png
+from deep_ranking.images.readers.raster import Raster
+from deep_ranking.images.readers.tiff import is_plain, read_tiff
+from deep_ranking.images.readers.with_pillow import read_with_pillow
 
-# Formats that Pillow may try, whatever the file's name. For others it may run external programs.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
 # Pixels of the image between two sampled points. Bilinear sampling averages 2 pixels, so up to this
 # step it skips little; beyond it, the image is shrunk first.
 MAX_SAMPLING_STEP = 2.5
 NUM_MEASURED = 200  # images that `fitting_size` opens
 MAX_FILE_BYTES = 1 << 30
-PIXELS_AT_ONCE = 1 << 22
-MAX_PIXELS = 178_956_970  # Pillow's own limit, twice its `MAX_IMAGE_PIXELS`
-MAX_DECODING_BYTES = 1 << 30
-# Peak memory of decoding, a pixel, the file included; measured on images of 40 million pixels.
+# Peak memory of decoding with Pillow, a pixel, the file included; measured on images of 40 million
+# pixels. The other readers have their own.
 BYTES_PER_PIXEL = {
-    "GIF": 6, "PNG": 9, "TIFF": 9, "AVIF": 11, "BMP": 12, "DIB": 12, "PPM": 12, "WEBP": 17,
-    "JPEG2000": 20,
+    "JPEG": 13, "MPO": 13, "GIF": 6, "TIFF": 9, "AVIF": 11, "BMP": 12, "DIB": 12, "PPM": 12,
+    "WEBP": 17, "JPEG2000": 20, "HEIF": 17,
 }  # fmt: skip
-BYTES_PER_PLAIN_PIXEL = 6  # 8-bit color and gray PNG and JPEG, which OpenCV decodes
-BYTES_PER_CMYK_PIXEL = 13  # JPEG
-LARGE_BYTES = 1 << 28
-REDUCTIONS = (
-    (8, cv2.IMREAD_REDUCED_COLOR_8),
-    (4, cv2.IMREAD_REDUCED_COLOR_4),
-    (2, cv2.IMREAD_REDUCED_COLOR_2),
-)
-_large = threading.Lock()
 
 # An `InputError` reports a broken file; the decoder must not report it too.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class Decoded(NamedTuple):
+    """Pixels, uint8 (height, width, 3), RGB; and notes of what was decided about the image."""
+
+    pixels: UInt8Array
+    notes: tuple[str, ...]
 
 
 def decode_image(path: str | os.PathLike[str], size: int) -> UInt8Array:
@@ -80,22 +83,71 @@ def decode_bytes(data: bytes, size: int, path: str | os.PathLike[str]) -> UInt8A
     Raises:
         InputError: it is not a complete image of a reasonable size.
     """
-    with (
-        _as_input_error(path),
-        Image.open(io.BytesIO(data), formats=FORMATS) as header,
-        _enough_memory(header, data),
-    ):
-        pixels = _decode_opencv(data, header, size)
-        if pixels is None:
-            pixels = _decode_pillow(header)
-        orientation = read_orientation(header, data)
-    height, width = (
-        2 * size if side > MAX_SAMPLING_STEP * size else side for side in pixels.shape[:2]
-    )
-    if (height, width) != pixels.shape[:2]:
-        shape = (width, height)
-        pixels = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return upright_pixels(pixels, orientation)
+    return decode_with_notes(data, size, path).pixels
+
+
+def decode_with_notes(data: bytes, size: int, path: str | os.PathLike[str]) -> Decoded:
+    """Decode the bytes of an image file, and say what was decided where the file does not.
+
+    Args:
+        data: as for `decode_bytes`.
+        size: as for `decode_bytes`.
+        path: as for `decode_bytes`.
+
+    Returns:
+        The pixels, and notes as in `deep_ranking.images.readers.raster`.
+
+    Raises:
+        InputError: as `decode_bytes`.
+    """
+    with _as_input_error(path):
+        with opened(io.BytesIO(data)) as header:
+            raster = _read(data, header, size)
+        pixels = raster.pixels
+        height, width = (
+            2 * size if side > MAX_SAMPLING_STEP * size else side for side in pixels.shape[:2]
+        )
+        if (height, width) != pixels.shape[:2]:
+            shape = (width, height)
+            pixels = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        pixels = to_srgb(pixels, raster.profile)
+        return Decoded(upright_pixels(pixels, raster.orientation), raster.notes)
+
+
+def _read(data: bytes, header: Image.Image, size: int) -> Raster:
+    """Decode an image with the reader of its format."""
+    kind = header.format or ""
+    raster = None
+    if kind in ("JPEG", "MPO"):  # MPO: a phone's JPEG with more pictures after it
+        raster = read_jpeg(data, header, size)
+    elif kind == "PNG":
+        raster = read_png(data, header)
+    elif kind == "JPEG XL":
+        raster = read_jpeg_xl(data)
+    elif kind == "JPEG2000":
+        raster = read_deep_jpeg_2000(data, header)
+    elif kind == "TIFF" and not is_plain(header):
+        raster = read_tiff(data)
+    return _read_with_pillow(data, header, size) if raster is None else raster
+
+
+def _read_with_pillow(data: bytes, header: Image.Image, size: int) -> Raster:
+    """Decode an image with Pillow; once more without its metadata, if Pillow stumbles over it."""
+    kind = header.format or ""
+    per_pixel, reduction = BYTES_PER_PIXEL[kind], 1
+    if kind == "JPEG2000":
+        reduction = reduce_jpeg_2000(data, header, size, per_pixel)
+    with enough_memory(header.width, header.height, per_pixel, reduction):
+        try:
+            return read_with_pillow(header)
+        except InputError:
+            raise
+        except Exception:  # Pillow's format plug-ins raise errors of any type
+            if kind not in WITHOUT_METADATA:
+                raise
+            plain = io.BytesIO(WITHOUT_METADATA[kind](data))
+            with Image.open(plain, formats=(kind,)) as image:
+                return read_with_pillow(image)
 
 
 def open_image(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -151,118 +203,27 @@ def open_header(path: str | os.PathLike[str], data: bytes | None = None) -> Iter
     with (
         open_image(path) if data is None else io.BytesIO(data) as handle,
         _as_input_error(path),
-        Image.open(handle, formats=FORMATS) as header,
+        opened(handle) as header,
     ):
         yield header
 
 
 @contextmanager
 def _as_input_error(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn any error that Pillow raises into one `InputError` with the path."""
+    """Turn any error of a reader into one `InputError` with the path."""
     try:
         yield
     except Image.DecompressionBombError:
-        raise InputError(
-            f"{path}: image has more than {MAX_PIXELS:,} pixels; make it smaller first"
-        ) from None
+        raise InputError(f"{path}: {too_many_pixels()}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except MemoryError:
         raise InputError(f"{path}: not enough memory to decode this image") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that can be read") from None
-    except Exception as error:  # Pillow's format plug-ins raise errors of any type
+    except Exception as error:  # format plug-ins raise errors of any type
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: broken image ({reason})") from None
-
-
-@contextmanager
-def _enough_memory(header: Image.Image, data: bytes) -> Iterator[None]:
-    """Refuse an image that needs too much memory; decode large images one at a time."""
-    per_pixel = BYTES_PER_PLAIN_PIXEL
-    if header.format == "PNG":
-        per_pixel = per_pixel if _is_plain_png(header, data) else BYTES_PER_PIXEL["PNG"]
-    elif header.format in ("JPEG", "MPO"):
-        per_pixel = BYTES_PER_CMYK_PIXEL if header.mode == "CMYK" else per_pixel
-    else:
-        per_pixel = BYTES_PER_PIXEL[header.format or ""]
-    num_pixels = header.width * header.height
-    most = MAX_DECODING_BYTES // per_pixel
-    if num_pixels > most:
-        raise InputError(
-            f"image has {num_pixels:,} pixels, and would take more memory to decode than an image "
-            f"should; make it smaller first, to {most:,}"
-        )
-    with _large if num_pixels * per_pixel > LARGE_BYTES else nullcontext():
-        yield
-
-
-def _decode_opencv(data: bytes, header: Image.Image, size: int) -> UInt8Array | None:
-    """Decode plain 8-bit JPEG and PNG; return None if Pillow reads or explains the file better."""
-    if header.mode not in ("RGB", "L"):
-        return None
-    flags = cv2.IMREAD_COLOR
-    if header.format in ("JPEG", "MPO"):  # MPO: a phone's JPEG with more pictures after it
-        reduction = min(header.size) // (2 * size)
-        flags = next((flag for factor, flag in REDUCTIONS if reduction >= factor), flags)
-    elif header.format == "PNG":
-        if not (_is_plain_png(header, data) and _is_whole_png(data)):
-            return None
-    else:
-        return None
-    pixels = None
-    with suppress(cv2.error):
-        flags = int(flags) | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if pixels is None:
-        return None
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, pixels).astype(np.uint8, copy=False)
-
-
-def _is_whole_png(data: bytes) -> bool:
-    """Return whether all checksums are right; if not, OpenCV would print to standard error."""
-    view, begin = memoryview(data), 8
-    while begin + 12 <= len(data):
-        end = begin + 12 + int.from_bytes(view[begin : begin + 4])
-        if zlib.crc32(view[begin + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-            return False
-        if bytes(view[begin + 4 : begin + 8]) == b"IEND":
-            return True
-        begin = end
-    return False
-
-
-def _is_plain_png(header: Image.Image, data: bytes) -> bool:
-    """Return whether a PNG is 8-bit color or gray, without transparency and animation."""
-    bit_depth = data[24]
-    is_opaque = header.mode in ("RGB", "L") and "transparency" not in header.info
-    return is_opaque and bit_depth == 8 and not getattr(header, "is_animated", False)
-
-
-def _decode_pillow(image: Image.Image) -> UInt8Array:
-    image.load()
-    # Pillow scales a 16-bit PPM to 0 ... 65,535 in 32 bits; it does not scale others of mode I.
-    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        kind = "float" if image.mode == "F" else "32-bit"
-        raise InputError(f"{kind} pixels have no fixed range; convert the image to 8 or 16 bits")
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
-    rows = max(1, PIXELS_AT_ONCE // image.width)  # a conversion makes several copies
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        pixels[top:bottom] = _rgb_of(image.crop((0, top, image.width, bottom)))
-    return pixels
-
-
-def _rgb_of(image: Image.Image) -> npt.NDArray[np.integer]:
-    """Return (height, width, 3), or (height, width, 1) for 16-bit gray; 0 to 255."""
-    if image.mode.startswith("I"):
-        return np.asarray(image)[:, :, None] >> 8
-    if image.has_transparency_data:
-        color = image.convert("RGBA")
-        white = Image.new("RGBA", color.size, "white")
-        white.alpha_composite(color)
-        image = white
-    return np.asarray(image.convert("RGB"))
 
 
 def fitting_size(paths: Sequence[str | os.PathLike[str]], largest: int) -> int:

@@ -21,7 +21,7 @@ EXTENSIONS = {
     "JPEG XL": (".jxl",),
 }
 FORMAT_OF = {extension: name for name, each in EXTENSIONS.items() for extension in each}
-EXTRAS = {"HEIF": ("heif", "pi_heif"), "JPEG XL": ("jxl", "pillow_jxl")}  # the extra, its module
+EXTRAS = {"HEIF": ("heif", "pi_heif"), "JPEG XL": ("jxl", "imagecodecs")}  # the extra, its module
 
 # Each signature is the bytes at an offset.
 SIGNATURES = (
@@ -39,15 +39,15 @@ SIGNATURES = (
     ("JPEG2000", 0, b"\xff\x4f\xff\x51"),
     ("JPEG XL", 0, b"\0\0\0\x0cJXL \r\n\x87\n"),
     ("JPEG XL", 0, b"\xff\x0a"),
-    *(("AVIF", 4, b"ftyp" + brand) for brand in (b"avif", b"avis")),
-    *(
-        ("HEIF", 4, b"ftyp" + brand)
-        for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-    ),
     *(("PPM", 0, b"P" + number + blank) for number in (b"1", b"2", b"3", b"4", b"5", b"6")
       for blank in (b"\n", b" ", b"\r", b"\t")),
 )  # fmt: skip
-SIGNATURE_BYTES = 32  # that `format_of_bytes` needs
+# AVIF and HEIF share a container, whose first box lists what it may be read as.
+BRANDS = {
+    "AVIF": (b"avif", b"avis"),
+    "HEIF": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+}
+SIGNATURE_BYTES = 64  # that `format_of_bytes` needs
 
 
 def is_image_name(path: str) -> bool:
@@ -65,6 +65,10 @@ def format_of_bytes(begin: bytes) -> str | None:
     for name, offset, signature in SIGNATURES:
         if begin[offset : offset + len(signature)] == signature:
             return name
+    if begin[4:8] == b"ftyp":
+        end = min(int.from_bytes(begin[:4]), len(begin))
+        found = {begin[8:12], *(begin[place : place + 4] for place in range(16, end, 4))}
+        return next((name for name, brands in BRANDS.items() if found & set(brands)), None)
     return None
 
 

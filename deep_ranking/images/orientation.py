@@ -15,18 +15,17 @@ MIRRORS_COLUMNS = (2, 3, 6, 7)  # after the sides are swapped
 MIRRORS_ROWS = (3, 4, 7, 8)
 
 
-def read_orientation(header: Image.Image, data: bytes | None = None) -> int:
-    """Return the EXIF orientation of an image; 1 if it has none.
+def read_orientation(header: Image.Image) -> int:
+    """Return the EXIF orientation of an image; 1 if it has none, or damaged EXIF data.
 
     Args:
-        header: the image, as Pillow opened it.
-        data: all bytes of its file. Pillow decodes a whole PNG in search of EXIF data; with the
-            bytes at hand, a PNG without any is told at once.
+        header: the image, as Pillow opened it. Of a PNG, Pillow reads all pixels.
     """
-    if data is not None and header.format == "PNG" and b"eXIf" not in data:
+    try:
+        orientation = header.getexif().get(ORIENTATION_TAG, 1)
+    except Exception:  # Pillow raises errors of any type
         return 1
-    orientation: int = header.getexif().get(ORIENTATION_TAG, 1)
-    return orientation
+    return orientation if isinstance(orientation, int) else 1
 
 
 def upright_pixels(pixels: UInt8Array, orientation: int) -> UInt8Array:

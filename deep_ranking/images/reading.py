@@ -46,11 +46,14 @@ PLAIN = View()
 def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> UInt8Array:
     """Read an image file as a square of RGB pixels, the way every part of the project does.
 
-    The EXIF orientation is applied; transparency becomes white; 16-bit, CMYK and palette images are
-    converted; an animation gives its first frame. The image is stretched to a square, antialiased.
+    The EXIF orientation is applied. Transparency becomes white, and black behind a drawing that is
+    nearly white itself. Colour profiles, CMYK, L*a*b* and palettes are converted to sRGB. Samples
+    of more than 8 bits are mapped from the range that the file states, or from the smallest of 8,
+    10, 12, 14 and 16 bits that holds them. Of more bands than three, the first three are RGB. An
+    animation gives its first frame. The image is stretched to a square, antialiased.
 
     Args:
-        path: an image file, of any format that OpenCV or Pillow reads, whatever its extension.
+        path: an image file, of any format in `images/formats.py`, whatever its extension.
         size: side of the square in pixels, 1 or more.
         view: how to see it; augmentation draws other views than the plain one.
 
@@ -62,7 +65,8 @@ def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> U
         (32, 32, 3)
 
     Raises:
-        InputError: there is no such file, or it is not a complete image of a reasonable size.
+        InputError: there is no such file, it is not a complete image of a reasonable size, its
+            pixels have no fixed range (float, 32 bits), or its format needs an extra.
     """
     pixels = resample(decode_image(path, size), size, view.affine)
     return _without_color(pixels) if view.grayscale else pixels

@@ -29,7 +29,12 @@ from deep_ranking.reports.doctor.estimate import (
     make_estimates,
 )
 from deep_ranking.reports.doctor.findings import FAILS, NOTE, SEVERITIES, WARNING, Finding
-from deep_ranking.reports.doctor.images import check_colour_modes, check_files, check_sizes
+from deep_ranking.reports.doctor.images import (
+    check_colour_modes,
+    check_decisions,
+    check_files,
+    check_sizes,
+)
 from deep_ranking.reports.doctor.survey import Survey, find_parts, survey_images
 from deep_ranking.reports.doctor.text import estimate_lines, finding_lines, survey_lines
 
@@ -133,6 +138,7 @@ def examine(
         *check_folders(survey),
         *check_names(survey),
         *check_sizes(survey, config.network.image_size),
+        *check_decisions(survey),
         *check_colour_modes(survey),
     ]
     if model is not None:

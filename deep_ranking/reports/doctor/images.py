@@ -10,6 +10,7 @@ from deep_ranking.config import TrainConfig
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.words import counted
 from deep_ranking.images.formats import EXTENSIONS
+from deep_ranking.images.readers.raster import FIRST_BAND, FIRST_BANDS, ON_BLACK, STRETCHED
 from deep_ranking.reports.doctor.findings import FAILS, Finding, Item, make_finding
 from deep_ranking.reports.doctor.survey import Survey
 
@@ -18,6 +19,25 @@ LONG = 4  # times the shorter side: images with a longer side are long
 MOST = 0.95  # share of the images that must agree for the others to be odd
 
 CONTAINERS = {"MPO": "JPEG", "DIB": "BMP"}  # formats that share the extensions of others
+# What a reader decided about an image: the finding's name, and what to do.
+DECISIONS = {
+    STRETCHED: (
+        "stretched_range",
+        "look at them: the smallest of 8, 10, 12 and 14 bits that holds an image's values is its "
+        "range; to fix one range for all, write it into the files (SMinSampleValue, "
+        "SMaxSampleValue) or convert them to 8 bits",
+    ),
+    FIRST_BANDS: (
+        "first_bands",
+        "to choose other bands, convert the images to RGB",
+    ),
+    FIRST_BAND: ("first_bands", "to choose another band, convert the images to gray or RGB"),
+    ON_BLACK: (
+        "on_black",
+        "on white, as other transparent images are shown, they would be blank; put all on one "
+        "background if that tells classes",
+    ),
+}
 MODES = {
     "1": "black and white",
     "L": "gray",
@@ -155,6 +175,19 @@ def check_colour_modes(survey: Survey) -> Iterator[Finding]:
             "add such images, or the network learns the kind of file rather than what it shows "
             "(train.py --grayscale takes colours out at random)",
         )
+
+
+def check_decisions(survey: Survey) -> Iterator[Finding]:
+    """Report what was decided about images that do not say how they are to be shown."""
+    for note, (name, suggestion) in DECISIONS.items():
+        numbers = [number for number, notes in survey.notes.items() if note in notes]
+        if numbers:
+            yield make_finding(
+                name,
+                f"{counted(len(numbers), 'image')} {note}",
+                suggestion,
+                ([survey.item(number)] for number in numbers),
+            )
 
 
 def _sized(survey: Survey, numbers: Int64Array) -> Iterator[list[Item]]:

@@ -20,7 +20,7 @@ from deep_ranking.files.array_types import BoolArray, Int64Array, UInt8Array
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.files.words import listed
 from deep_ranking.images import (
-    decode_bytes,
+    decode_with_notes,
     open_header,
     read_file,
     read_with_threads,
@@ -68,6 +68,7 @@ class ImageFacts(NamedTuple):
     digest: bytes
     hash: UInt8Array
     glance: UInt8Array
+    notes: tuple[str, ...] = ()
 
 
 class PartSummary(NamedTuple):
@@ -99,6 +100,7 @@ class Survey:
         height: int32 (images,).
         format: int32 (images,), number of the file format in `formats`.
         mode: int32 (images,), number of the colour mode in `modes`, by Pillow's names.
+        notes: what was decided about images that do not say how they are to be shown, by number.
         digests: 32 bytes (images,), of the file's content.
         hashes: uint8 (images, 8), perceptual.
         glances: uint8 (images, 48), colours at a glance.
@@ -118,6 +120,7 @@ class Survey:
         labels = Labels.of([each.names[code] for each in items for code in each.codes.tolist()])
         self.label, self.classes = labels.codes, labels.names
         self.problems: dict[int, str] = {}
+        self.notes: dict[int, tuple[str, ...]] = {}
         self.readable = np.zeros(count, bool)
         self.width, self.height, self.format, self.mode = np.zeros((4, count), np.int32)
         self.formats: dict[str, int] = {}
@@ -180,6 +183,8 @@ class Survey:
             self.problems[number] = facts
             return
         self.readable[number] = True
+        if facts.notes:
+            self.notes[number] = facts.notes
         self.width[number], self.height[number] = facts.width, facts.height
         self.format[number] = self.formats.setdefault(facts.format, len(self.formats))
         self.mode[number] = self.modes.setdefault(facts.mode, len(self.modes))
@@ -286,11 +291,11 @@ def _inspect_image(file: Path) -> ImageFacts | str:
     """Read an image file once, and return what it is or what is wrong with it."""
     try:
         data = read_file(file)
-        pixels = decode_bytes(data, HASH_IMAGE_SIZE, file)
+        pixels, notes = decode_with_notes(data, HASH_IMAGE_SIZE, file)
         with open_header(file, data) as header:
             width, height = header.size
             kind, mode = header.format or "unknown", header.mode
     except InputError as error:
         return without_path(error, file)
     look = hash_and_glance(resample(pixels, HASH_IMAGE_SIZE))
-    return ImageFacts(width, height, kind, mode, data_digest(data), *look)
+    return ImageFacts(width, height, kind, mode, data_digest(data), *look, notes)
