@@ -20,7 +20,7 @@ from deep_ranking.images.readers.transparency import on_background
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 CODESTREAM = b"\xff\x0a"
 CODESTREAM_BOXES = {b"jxlc": 0, b"jxlp": 4}  # where the codestream begins in the box
-BYTES_PER_PIXEL = 40  # peak memory of decoding; libjxl works in floats
+BYTES_PER_PIXEL = 20  # peak memory of decoding; where libjxl keeps the whole image, it is in floats
 HEADER_BYTES = 1 << 16
 RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width to height
 SIDE_BITS = (9, 13, 18, 30)
