@@ -682,6 +682,7 @@ def no_limit_left(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
+@pytest.mark.slow
 def test_megapixels_that_are_allowed(no_limit_left, tmp_path):
     path = tmp_path / "x.png"
     rows = np.zeros((15_000, 15_000 // 8, 1), np.uint8)

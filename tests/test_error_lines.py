@@ -48,7 +48,10 @@ def python():
     bytearray(1 << 62)
 
 
-@pytest.mark.parametrize("fail", [too_large_array, exhausted, in_a_batch, opencv, wrapped, python])
+@pytest.mark.parametrize("fail", [
+    too_large_array, pytest.param(exhausted, marks=pytest.mark.slow), in_a_batch, opencv, wrapped,
+    python,
+])  # fmt: skip
 def test_every_library_s_lack_of_memory_is_one_line(fail, monkeypatch, capsys):
     monkeypatch.setattr(train, "run", lambda *_: fail())
     assert run_command("train", []) == 1

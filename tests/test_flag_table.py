@@ -231,9 +231,16 @@ BY_THE_DATA = {
 }
 
 
-@pytest.mark.parametrize(
-    ("command", "mode"), [(name, mode) for name, modes in MODES.items() for mode in modes]
-)
+def each_mode():
+    """Default tests run what is quick: one mode of most commands; the others are slow tests."""
+    quick = {modes[0] for name, modes in MODES.items() if name not in ("doctor", "report")}
+    quick |= {MODES["doctor"][1], MODES["train"][3], MODES["train"][11]}
+    for name, modes in MODES.items():
+        for mode in modes:
+            yield pytest.param(name, mode, marks=() if mode in quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("command", "mode"), each_mode())
 def test_every_flag_is_effective_or_refused(folder, monkeypatch, capsys, command, mode):
     monkeypatch.chdir(folder)
     argv = mode.split()[1:]

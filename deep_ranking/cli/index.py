@@ -36,6 +36,17 @@ DESCRIPTION = (
     "new and changed images, or to resume after it was stopped."
 )
 HEADINGS = ("probes", "recall@1", "recall@10", "recall@100", "p50 ms", "p99 ms", "compared")
+BASIC_FLAGS = (
+    "output",
+    "model",
+    "images",
+    "checksum",
+    "label",
+    "classes",
+    "index",
+    "target_recall",
+    "measure",
+)
 FOLDER_NAMES = ("label", "classes", "splits", "by_content")
 EXAMPLES = (
     (

@@ -26,8 +26,8 @@ class FolderConfig(Config):
     label: str | None = setting(
         None,
         "what makes an image's class. first: the first folder of its path; parent: the folder that "
-        "holds it; N: the first N folders (default: first; with --strategy in-class or relevance: "
-        "parent)",
+        "holds it; N: the first N folders (default: first; of items "
+        "in categories: parent)",
         metavar="first|parent|N",
     )
     classes: Path | None = setting(
