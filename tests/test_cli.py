@@ -126,6 +126,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"deep-ranking {deep_ranking.__version__}\n"
 
 
+@pytest.mark.slow
 def test_public_names_load_no_tensorflow_until_used():
     code = (
         "import sys, deep_ranking as d\n"

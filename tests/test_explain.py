@@ -285,6 +285,7 @@ def test_a_network_with_nan_is_named(color_network):
         explain_pixels(model, *random_images())
 
 
+@pytest.mark.slow
 def test_any_file_name_can_stand_in_the_picture():
     names = ("l" * 200 + "$x_{1 日本語 line\nbreak", "Hund-groß $語.png")
     figure = explanation_figure(explain_pixels(network(), *random_images()), names)
@@ -293,6 +294,7 @@ def test_any_file_name_can_stand_in_the_picture():
     assert labels >= {"..." + "l" * 17 + "$x_{1 ??? line?break", "Hund-groß $?.png"}
 
 
+@pytest.mark.slow
 def test_a_picture_without_branches_has_room_for_its_text():
     explanation = explain_pixels(network(multiscale="none"), *random_images())
     figure = explanation_figure(explanation)
@@ -367,6 +369,7 @@ def test_command_writes_the_picture_and_prints_the_parts(files, tmp_path, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
 
+@pytest.mark.slow
 def test_command_prints_json(files, tmp_path, capsys):
     assert call(files, "--json", "-o", tmp_path / "x.JPG") == 0
     numbers = json.loads(capsys.readouterr().out)

@@ -231,16 +231,19 @@ BY_THE_DATA = {
 }
 
 
+LONG = ("doctor", "report", "explain", "export", "evaluate")
+
+
 def each_mode():
     """Default tests run what is quick: one mode of most commands; the others are slow tests."""
-    quick = {modes[0] for name, modes in MODES.items() if name not in ("doctor", "report")}
+    quick = {modes[0] for name, modes in MODES.items() if name not in LONG}
     quick |= {MODES["doctor"][1], MODES["train"][3], MODES["train"][11]}
     for name, modes in MODES.items():
         for mode in modes:
             yield pytest.param(name, mode, marks=() if mode in quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("command", "mode"), each_mode())
+@pytest.mark.parametrize(("command", "mode"), list(each_mode()))
 def test_every_flag_is_effective_or_refused(folder, monkeypatch, capsys, command, mode):
     monkeypatch.chdir(folder)
     argv = mode.split()[1:]

@@ -66,8 +66,9 @@ def commands(folder, model, output):
     }  # fmt: skip
 
 
+LONG = ("report", "evaluate", "calibrate", "train")
 COMMANDS = [
-    pytest.param(name, marks=pytest.mark.slow if name == "report" else ())
+    pytest.param(name, marks=pytest.mark.slow if name in LONG else ())
     for name in commands("", "", Path())
 ]
 pytestmark = pytest.mark.usefixtures("stub_network", "thin_vgg16", "models_loaded_once")

@@ -181,6 +181,7 @@ def test_a_channel_that_is_0_everywhere_has_a_finite_gradient_when_compiled():
     np.testing.assert_allclose(got[..., others], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize("normalisation", ["unit", "backbone"])
 def test_the_backbone_sees_the_enlarged_image(normalisation):

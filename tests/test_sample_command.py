@@ -325,6 +325,7 @@ def pictures():
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [pytest.param("class", marks=pytest.mark.slow), "item"])
 @settings(max_examples=12, deadline=None)
 @given(

@@ -46,6 +46,7 @@ def test_a_run_that_has_more_epochs_already_says_so(capsys, config):
     assert not any("Going on" in line or "cosine" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_epochs_that_change_a_cosine_schedule_are_told(capsys, config):
     printed(capsys, config)
     assert not any("cosine" in line for line in printed(capsys, config, resume=True))
@@ -57,6 +58,7 @@ def test_epochs_that_change_a_cosine_schedule_are_told(capsys, config):
                                                         resume=True))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_warm_up_longer_than_the_run_is_told(capsys, config):
     assert not any("warm-up" in line for line in printed(capsys, replace(config, warmup_steps=3)))
     lines = printed(capsys, replace(config, warmup_steps=12), overwrite=True)
@@ -74,6 +76,7 @@ def test_the_warm_up_of_each_part_of_a_run_counts():
     assert list(schedule_notes(config, 4, num_epochs=5)) == []
 
 
+@pytest.mark.slow
 def test_train_and_doctor_say_how_many_images_are_used(capsys, config):
     said = "9 of 12 images used: at most 3 of each class (--max_images_per_class)"
     assert f"{said}." in printed(capsys, config)
