@@ -192,6 +192,7 @@ def test_frozen_layers_give_the_same_in_training():
     np.testing.assert_allclose(head(frozen(images)), again, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pooled_blocks_are_those_of_the_backbone():
     model = build_network(config_of("mobilenet", pooled_blocks=3))
     widths = [model.get_layer(f"unit_part_{number}").output.shape[1] for number in (1, 2, 3)]

@@ -402,6 +402,7 @@ def test_a_file_that_the_disk_does_not_hold_stops_training(data, examined, monke
     assert code == 0 and [each["kind"] for each in report["estimates"]] == ["triplets"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

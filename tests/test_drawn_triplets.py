@@ -98,6 +98,7 @@ def test_an_epoch_is_a_pass_of_the_strategy(flat, tmp_path):
     np.testing.assert_array_equal(triplets_in(in_order, 1), wanted)
 
 
+@pytest.mark.slow
 def test_steps_go_on_through_the_endless_stream(flat, tmp_path):
     source = source_for(flat, tmp_path, "out-of-class", {"steps_per_epoch": 35})
     strategy = make_strategy(SamplingConfig(num_pos_images=1, num_neg_images=2), CLASSES)
@@ -303,6 +304,7 @@ def test_broken_images_are_named_or_left_out(tmp_path, write_colors, capsys):
     assert "1 image left out: a missing or broken image." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_another_folder_is_another_run(flat, folder, tmp_path, monkeypatch):
     config = config_for(flat, tmp_path / "m.h5", "out-of-class", {"batch_size": 24})

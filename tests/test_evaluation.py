@@ -231,6 +231,7 @@ def test_the_command_prints_a_table_and_writes_json(
     assert all(name in printed for name in (*methods, "map_at_r", "Worst queries"))
 
 
+@pytest.mark.slow
 def test_figures_come_when_they_are_known_and_the_rest_follows_in_a_second_run(
     model_path, image_tree_of_colors, monkeypatch, capsys
 ):

@@ -327,6 +327,7 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_saved_model_explains_the_same(files):
     """Though it was saved after it had explained something."""
     loaded = load_model(files / "model.h5")
@@ -346,6 +347,7 @@ def call(files, *others, image1="a b.png"):
     )
 
 
+@pytest.mark.slow
 def test_command_writes_the_picture_and_prints_the_parts(files, tmp_path, capsys):
     output = tmp_path / "x.png"
     assert call(files, "--output", output) == 0

@@ -95,6 +95,7 @@ def embedded_by(usage, pixels):
     return np.asarray(names["embeddings"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # those of onnxruntime and LiteRT
 @pytest.mark.parametrize(
     "format",

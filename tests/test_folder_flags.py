@@ -108,6 +108,7 @@ def test_splits(capsys, tmp_path, splits, model, name):
     assert said[0] == "24 images, 3 classes (the first folder)."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_class_files(capsys, tmp_path, products, model, name):
     lines = [

@@ -267,6 +267,7 @@ def run_python(code, **environment):
     )
 
 
+@pytest.mark.slow
 def test_no_module_starts_keras_with_another_backend():
     """The backend need not be installed, so Keras' own import would fail with a traceback."""
     root = Path(deep_ranking.__file__).parent

@@ -154,6 +154,7 @@ def test_a_model_that_was_judged_in_halves_is_returned_in_float32(colors, tmp_pa
     np.testing.assert_allclose(embed_images(model, paths), written, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_a_network_trained_in_halves_opens_as_ours(colors, tmp_path):  # noqa: F811
     network = replace(SMALL, multiscale="none", hidden_layers=1)

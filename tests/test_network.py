@@ -240,6 +240,7 @@ def test_network_equals_its_drawing():
     np.testing.assert_allclose(model.predict_on_batch(image)[0], wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("thin")
 def test_the_same_seed_gives_the_same_weights():
     first, second, other = (build_network(SMALL, seed=seed) for seed in (1, 1, 2))

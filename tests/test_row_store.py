@@ -102,6 +102,7 @@ def test_what_the_type_cannot_hold_is_clipped_and_nan_is_kept(tmp_path, dtype):
     np.testing.assert_array_equal(store.rows()[2], np.array([largest, -largest, 0], dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("name", ["vectors.bin", "keys.bin"])
 def test_blocks_are_whole_or_absent_wherever_a_file_ends(tmp_path, name, dtype):

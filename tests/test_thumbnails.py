@@ -32,6 +32,7 @@ def pictures(html):
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(each)))) for each in sources]
 
 
+@pytest.mark.slow
 def test_pictures_are_few_small_and_escaped(image):
     html = image_rows([[(image, f"{NAME} {number}") for number in range(30)]] * 20)
     shown = pictures(html)

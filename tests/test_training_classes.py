@@ -79,6 +79,7 @@ def test_training_on_classes_pays(colors, tmp_path, loss):
     assert last < 0.97 * first
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 def test_cached_features_train_to_the_same_weights(colors, tmp_path):
     plain = train(config_for(colors, tmp_path / "plain.h5"), verbose=0)

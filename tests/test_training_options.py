@@ -342,6 +342,7 @@ def test_a_start_between_judgements_is_judged_and_goes_on(colors, tmp_path, monk
     assert all(row["val_similarity_precision"] for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.parametrize("start_epoch", [2, 3])
 def test_a_start_behind_the_heads_epochs_can_be_mended(colors, tmp_path, monkeypatch, start_epoch):
