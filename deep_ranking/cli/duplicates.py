@@ -88,6 +88,7 @@ def _find(args: argparse.Namespace, collection: "Collection") -> None:
         check_output_file(args.html, "--html")
     if args.move:
         check_folder(args.move, root, collection.folder)
+    print(collection.describe())
     index = open_index(collection)
     found = find_duplicates(collection, args.threshold, index=index, progress=True)
     if found.groups:

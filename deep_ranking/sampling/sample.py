@@ -148,7 +148,8 @@ def sample(
             try:
                 strategies[stem] = opened.enter_context(strategy)
             except InputError as error:
-                raise InputError(f"{stem}: {error}" if len(parts) > 1 else str(error)) from None
+                others = f"{stem}: {error}; --split takes other splits"
+                raise InputError(others if len(parts) > 1 else str(error)) from None
         output_dir = make_folder(output_directory)
         if not validation_share and shares_in(split) is not None:
             write_classes(output_dir / PARTITION, data, relative_prefix(data.root, output_dir))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
+from deep_ranking.datasets.labels import FIRST, label_in_words
 from deep_ranking.files import InputError, atomic_path, make_folder, open_regular
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.html import paragraph
@@ -136,6 +137,15 @@ class Collection:
 
     def _repr_html_(self) -> str:
         return paragraph(repr(self))
+
+    def describe(self) -> str:
+        """Return in words how many images and classes there are, and what makes a class."""
+        with closing(self.images()) as images:
+            count, classes = len(images), images.classes()
+        folders = self.settings.folder_config()
+        labelled_by = folders.classes or label_in_words(folders.label or FIRST)
+        num_classes = counted(sum(map(bool, classes)), "class")
+        return f"{counted(count, 'image')}, {num_classes} ({labelled_by})."
 
     def search(
         self,
