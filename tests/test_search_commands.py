@@ -450,6 +450,15 @@ def test_an_exact_index_has_no_clusters_to_visit(index, photos, capsys, command,
     assert (index / "collection.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_rows_for_programs_have_the_distance_alone(index, photos, capsys, form):
+    given = ["--index", index, "--image", photos, form, "--metric", "cosine"]
+    with pytest.raises(SystemExit) as end:
+        run_command("search", [*map(str, given)])
+    assert end.value.code == 2
+    assert "--metric has no effect with --json and --csv" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_probes_are_chosen_given_and_kept(tmp_path, model_path, capsys):
     root = tmp_path / "many"

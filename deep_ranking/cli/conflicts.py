@@ -94,7 +94,11 @@ def search_rules(args: argparse.Namespace) -> list[Rule]:
     """Return the rules of `search`, beside those of the kind of the index."""
     whole = args.label is None and args.folder is None
     limited = "with --class or --folder, whose images are compared one by one"
-    return [Rule(("--explain_cost", "--probes"), whole, limited)]
+    for_people = not (args.json or args.csv)
+    return [
+        Rule(("--explain_cost", "--probes"), whole, limited),
+        Rule(("--metric",), for_people, "with --json and --csv, which have the distance"),
+    ]
 
 
 def duplicates_rules(args: argparse.Namespace) -> list[Rule]:
