@@ -878,6 +878,22 @@ def test_shards_with_other_classes_are_not_merged(tmp_path, root):
     assert_right(whole, root)
 
 
+def test_shards_are_not_merged_into_other_images_or_a_shard(tmp_path, root):
+    parts = [collection_of(tmp_path / f"{n}", root, shard=(n, 2)) for n in (1, 2)]
+    for part in parts:
+        synced(part)
+    with pytest.raises(InputError, match="is a shard itself; choose another --output"):
+        merge(parts, parts[0].folder)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(root, elsewhere)
+    other = collection_of(tmp_path / "other", elsewhere)
+    synced(other)
+    before = (other.folder / "images.sqlite").read_bytes()
+    with pytest.raises(InputError, match=f"holds the images of {elsewhere}, and the shards those"):
+        merge(parts, other.folder)
+    assert (other.folder / "images.sqlite").read_bytes() == before
+
+
 def test_nothing_is_hashed_twice(collection, root, monkeypatch):
     monkeypatch.setattr(content_digest, "SETTLED_SECONDS", -60.0)
     hashed, file_digest = [], hashlib.file_digest

@@ -439,6 +439,31 @@ def test_a_file_that_a_link_leads_to_is_never_moved(tmp_path):
     assert (root / "a/link.png").read_bytes() == (root / "target.png").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["latest", ".hidden/x.png", "a/other.txt"])
+def test_links_that_the_collection_does_not_hold_count_too(tmp_path, name):
+    root = tmp_path / "images"
+    save(root / "large.png", scene(0, 96, 64))
+    save(root / "target.png", scene(0))
+    collection = linked(tmp_path, {"large.png": 0, "target.png": 0.02})
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).symlink_to(root / "target.png")
+    found = find_duplicates(collection, 0.1)
+    assert found.groups[0].movable == ()
+    assert f"(stays: the link {name} leads to it)" in found.text()
+
+
+def test_a_link_to_elsewhere_is_not_the_one_to_keep(tmp_path):
+    root = tmp_path / "images"
+    save(tmp_path / "outside.png", scene(0))
+    save(root / "m.png", scene(0))
+    save(root / "n.png", scene(0))
+    link = ("a.png", tmp_path / "outside.png")
+    found = find_duplicates(linked(tmp_path, {"a.png": 0, "m.png": 0, "n.png": 0}, [link]), 0.1)
+    assert found.groups[0].keeper.path == "m.png"
+    assert [image.path for image in found.groups[0].movable] == ["n.png"]
+    assert found.move_aside(tmp_path / "aside").num_images == 1
+
+
 def test_a_folder_mounted_twice_is_one(tmp_path, monkeypatch):
     """Its files have one inode each, and go from both places at once."""
     root = tmp_path / "images"

@@ -236,6 +236,34 @@ def test_search_in_a_class_or_folder_and_with_feedback(index, photos, capsys):
     assert error == "error: nowhere.png: no such image; check --like\n"
 
 
+def test_folders_to_search_in_start_from_the_root_or_from_here(index, photos, capsys, monkeypatch):
+    query = ("--image", photos / "a/1.png")
+    deep = [str(photos / "b/deep/3.png")]
+    for here, folder in (
+        (photos.parent, f"{photos.name}/b/deep"),
+        (photos / "b", "deep"),
+        (photos / "b/deep", "."),
+        (photos / "a", "../b/deep"),
+        (photos / "a", "b/deep"),
+        (photos / "a", photos / "b/deep"),
+    ):
+        monkeypatch.chdir(here)
+        found = searched(capsys, index, *query, "--folder", folder)
+        assert [each["path"] for each in found] == deep
+    monkeypatch.chdir(photos.parent)
+    error = call(capsys, "search", "--index", index, *query, "--folder", "..", code=1)
+    assert "not below the folder of the images" in error
+
+
+def test_broken_images_of_the_feedback_are_told(index, photos, capsys, tmp_path):
+    (tmp_path / "like").mkdir()
+    shutil.copy(photos / "b/4.png", tmp_path / "like/1.png")
+    (tmp_path / "like/2.png").write_bytes(b"no image")
+    given = ["--index", index, "--image", photos / "a/1.png", "--like", tmp_path / "like"]
+    assert run_command("search", [*map(str, given)]) == 0
+    assert f"{tmp_path / 'like/2.png'}: left out" in capsys.readouterr().err
+
+
 def test_names_in_another_normal_form_and_a_byte_order_mark(index, photos, capsys, monkeypatch):
     stored = photos / unicodedata.normalize("NFD", "Äpfel/é.png")
     stored.parent.mkdir()

@@ -23,7 +23,7 @@ from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.index.near_groups import group_near_rows
 from deep_ranking.search.keeper import DuplicateImage, choose_keeper, measure_image
-from deep_ranking.search.links import Links, freed_bytes
+from deep_ranking.search.links import THROUGH_A_LINK, Links, freed_bytes
 from deep_ranking.search.out_of_date import out_of_date
 
 if TYPE_CHECKING:
@@ -322,7 +322,9 @@ def _split_chain(
     """Split images that a chain connects into groups, each of images near its own keeper."""
     left = list(members)
     while len(left) > 1:
-        keeper = choose_keeper(left)
+        # What a link leads to cannot be vouched for: better to keep a file of the collection.
+        files = [image for image in left if image.why_it_stays != THROUGH_A_LINK]
+        keeper = choose_keeper(files or left)
         rows = np.array([image.row for image in left], np.int64)
         distances = pair_distances(embeddings, embeddings, rows, np.full_like(rows, keeper.row))
         near = (distances < threshold) | (rows == keeper.row)  # equal files share a row

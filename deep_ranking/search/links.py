@@ -12,7 +12,7 @@ THROUGH_A_LINK = "reached through a link"
 
 
 class Links:
-    """The symbolic links of a collection.
+    """The symbolic links of a collection, and all others below its root that lead to its files.
 
     Args:
         paths: of all its images, relative to its root.
@@ -30,8 +30,8 @@ class Links:
             return names.setdefault(identity, real) if (identity := folder_id(real)) else real
 
         self._real_root = real_root
+        self._leading_to = _links_below(real_root)
         self._links: dict[str, str] = {}
-        self._leading_to: dict[str, str] = {}
         for path in paths:
             folder, _, name = path.rpartition("/")
             real = os.path.join(real_folder(folder), name)
@@ -58,6 +58,18 @@ class Links:
             return THROUGH_A_LINK
         link = self._leading_to.get(self.real(path))
         return "" if link is None else f"the link {link} leads to it"
+
+
+def _links_below(root: str) -> dict[str, str]:
+    """Return target -> a link, relative to the root, for the links to files below a folder."""
+    found: dict[str, str] = {}
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if os.path.islink(path):
+                found.setdefault(os.path.realpath(path), os.path.relpath(path, root))
+    return found
 
 
 def folder_id(folder: str) -> tuple[int, int] | None:

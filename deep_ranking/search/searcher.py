@@ -97,10 +97,11 @@ class Searcher:
             InputError: a query is missing or cannot be read, or as for `search`.
         """
         queries, rows, left_out = self._embed(list_queries(images))
-        feedback = [
-            self._embed(list_queries(each, flag=flag))[1] if _are_given(each) else None
-            for each, flag in ((like, "--like"), (unlike, "--unlike"))
-        ]
+        feedback: list[Float32Array | None] = []
+        for each, flag in ((like, "--like"), (unlike, "--unlike")):
+            given = self._embed(list_queries(each, flag=flag)) if _are_given(each) else None
+            feedback.append(None if given is None else given[1])
+            left_out += [] if given is None else given[2]
         return self.search_embedded(
             queries,
             moved_queries(rows, *feedback),

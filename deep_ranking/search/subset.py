@@ -90,13 +90,30 @@ def matching_labels(name: str, labels: Iterable[str]) -> list[str]:
 
 
 def _relative(root: Path, folder: str) -> str:
-    """Return a folder relative to the root, in the form in which it exists there."""
-    for each in (os.path.join(root, folder), folder):
-        path = os.path.normpath(os.path.abspath(existing_form(each)))
-        for base in (os.path.abspath(root), os.path.realpath(root)):
-            inner = os.path.relpath(path, base).replace(os.sep, "/")
-            if inner == os.curdir:
-                return ""
-            if not inner.startswith("../") and inner != "..":
-                return inner
+    """Return a folder relative to the root, in the form in which it exists there.
+
+    It starts from the root if it exists there, otherwise from the working folder; one that begins
+    with a dot starts from the working folder if that is below the root.
+    """
+    from_root, from_here = os.path.join(root, folder), os.path.abspath(folder)
+    candidates = [from_here, from_root] if folder.startswith(".") else [from_root, from_here]
+    places = [(each, _below(root, each)) for each in map(existing_form, candidates)]
+    for path, inner in places:
+        if inner is not None and os.path.isdir(path):
+            return inner
+    for _, inner in reversed(places) if folder.startswith(".") else places:
+        if inner is not None:  # of an index whose images are elsewhere
+            return inner
     raise InputError(f"{folder}: not below the folder of the images, {root}; check --folder")
+
+
+def _below(root: Path, path: str) -> str | None:
+    """Return a path relative to the root, "" for the root; None if it is not below the root."""
+    path = os.path.normpath(path)
+    for base in (os.path.abspath(root), os.path.realpath(root)):
+        inner = os.path.relpath(path, base).replace(os.sep, "/")
+        if inner == os.curdir:
+            return ""
+        if not inner.startswith("../") and inner != "..":
+            return inner
+    return None

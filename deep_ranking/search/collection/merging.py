@@ -31,13 +31,22 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
 
     Raises:
         InputError: a shard is missing, given twice, not finished, damaged, or made by another
-            model or with other settings; or the disk is full.
+            model or with other settings; the output is a shard, or of other images; or the disk is
+            full.
     """
     check_shards(parts)
     settings = replace(parts[0].settings, shard=None, index={"kind": "exact"})
     if (output / SETTINGS).exists():
         whole = Collection.open(output)
         whole.check_model(settings.fingerprint)
+        if whole.settings.shard is not None:
+            raise InputError(f"{output}: is a shard itself; choose another --output")
+        if whole.settings.root != settings.root:
+            raise InputError(
+                f"{output}: holds the images of {whole.settings.root}, and the shards those of "
+                f"{settings.root}; choose another --output or, if the images were moved, run "
+                f"`index --output {output} --images {settings.root}` first"
+            )
     else:
         whole = Collection.make(output, settings, parts[0].model, is_complete=False)
     store = whole.store
