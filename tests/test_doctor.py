@@ -546,3 +546,15 @@ def test_a_recipe_is_taken_as_train_takes_it(data, examined):
     [triplets] = [each for each in report["estimates"] if each["kind"] == "triplets"]
     # 192 images a batch are 48 classes of 4: of 3 classes, 12 queries x 3 positives x 8 negatives.
     assert triplets["value"] == 12 * 3 * 8
+
+
+def test_the_doctor_takes_the_splits_that_training_takes(tmp_path, examined):
+    for name in ("train", "val"):
+        fill(tmp_path / "data" / name)
+    (tmp_path / "data/val" / CLASSES[0] / "0.png").write_bytes(b"no image")
+    code, report = examined(tmp_path / "data", "--batches", "classes", "--batch_size", "4",
+                            "--images_per_class", "2")  # fmt: skip
+    assert code == 1 and kinds(report)["broken"]["severity"] == "fails"
+    (tmp_path / "data/train").rename(tmp_path / "data/test")
+    arguments = ["--dataset", str(tmp_path / "data"), "--no-estimate", "--batches", "classes"]
+    assert run_command("doctor", arguments) == 1  # as training does

@@ -171,7 +171,16 @@ def test_other_files_are_counted_by_kind(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "System Volume Information", "@Recycle"],
+    [
+        "@eaDir",
+        "#recycle",
+        "$RECYCLE.BIN",
+        "__MACOSX",
+        "System Volume Information",
+        "@Recycle",
+        "Lightroom Previews.lrdata",
+        "found.000",
+    ],
 )
 def test_folders_of_systems_are_left_out_and_counted(tmp_path, name):
     touch(tmp_path, "a/1.jpg", f"a/{name}/1.jpg/thumb.jpg", f"{name}/2.jpg")
@@ -211,13 +220,17 @@ def test_images_by_their_first_bytes(tmp_path):
     (tmp_path / "a").mkdir()
     picture.save(tmp_path / "a" / "IMG_0001", "JPEG")
     picture.save(tmp_path / "a" / "x.dat", "PNG")
-    (tmp_path / "a" / "notes").write_text("no image")
+    for name, text in (("notes", "no image"), ("BMI", "BMI,height"), ("plan", "P6 the plan")):
+        (tmp_path / "a" / name).write_text(text)
     os.mkfifo(tmp_path / "a" / "pipe")  # opening it would wait for ever
     with pytest.raises(InputError, match="no image in it"):
         find_images(tmp_path)
     listing = find_images(tmp_path, by_content=True)
     assert listing.paths == ["a/IMG_0001", "a/x.dat"]
-    assert listing.left_out.others == {"": 2}
+    assert listing.left_out.others == {"": 4}
+    assert list(listing.left_out.notes()) == [
+        "4 files left out: no image by name or content (4 without extension)."
+    ]
 
 
 def test_images_whose_reader_is_not_installed(tmp_path, monkeypatch):

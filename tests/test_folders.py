@@ -149,6 +149,8 @@ def test_images_in_no_class_are_kept_when_asked(tmp_path):
         ("val", "val"), ("valid", "val"), ("Validation", "val"), ("dev", "val"),
         ("test", "test"), ("testing", "test"), ("test_seen", "test"), ("unseen", "unseen"),
         ("held_back", "held_back"), ("holdout", "held_back"),
+        ("Training Set", "train"), ("testset", "test"), ("my_train", "train"), ("fold1", "fold"),
+        ("01_val", "val"), ("train+val", "train"), ("evaluation", "val"), ("queries", "query"),
         ("trainer", None), ("train station", None), ("validity", None), ("cup", None), ("", None),
     ],
 )  # fmt: skip
@@ -166,6 +168,7 @@ def test_kinds_of_splits(name, kind):
         # Another folder beside two splits is a split too, and so is one split alone.
         (["train/cup/1.jpg", "val/cup/1.jpg", "shop/cup/1.jpg"], ["train", "val", "shop"]),
         (["train/cup/1.jpg"], ["train"]),
+        (["train/cup/1.jpg", "test/1.jpg"], ["train", "test"]),
         # One class of such a name, and folders that hold images themselves.
         (["train/steam/1.jpg", "ship/sail/1.jpg", "car/1.jpg"], []),
         (["train/1.jpg", "test/1.jpg"], []),
@@ -192,6 +195,33 @@ def test_splits_are_no_part_of_a_class(tmp_path):
     assert any("taken as a class, but named as a split" in note for note in plain.notes)
 
 
+def test_splits_in_a_folder_of_their_own_are_pointed_out(tmp_path):
+    touch(tmp_path, "photos/train/a/1.jpg", "photos/val/a/1.jpg")
+    note = read_folder(tmp_path).notes[0]
+    assert "train, val in photos are named as splits" in note
+    assert note.endswith(f"give {tmp_path / 'photos'}.")
+
+
+def test_queries_and_a_gallery_are_searched_in_each_other(tmp_path):
+    touch(tmp_path, "query/a/1.jpg", "gallery/a/2.jpg")
+    wanted = f"--queries {tmp_path / 'query'} --gallery {tmp_path / 'gallery'}"
+    with pytest.raises(InputError, match=wanted):
+        take_split(read_folder(tmp_path), TO_JUDGE)
+
+
+def test_a_folder_named_by_a_blank_is_no_class(tmp_path):
+    touch(tmp_path, " /1.jpg", "a/2.jpg")
+    data = read_folder(tmp_path)
+    assert data.paths == ["a/2.jpg"] and data.left_out.num_outside == 1
+
+
+def test_images_without_a_split_in_a_file_are_counted(tmp_path):
+    touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    (tmp_path / "c.csv").write_text("path,label,split\n1.jpg,a,train\n2.jpg,a,val\n3.jpg,b,\n")
+    data = read_folder(tmp_path, classes=tmp_path / "c.csv")
+    assert data.notes == ("Splits, by the file: train 1, val 1; 1 image in no split.",)
+
+
 def test_splits_of_any_names_when_asked(tmp_path):
     touch(tmp_path, "2023/cup/1.jpg", "2024/cup/1.jpg")
     assert read_folder(tmp_path).splits is None
@@ -204,10 +234,13 @@ def test_the_split_that_a_command_takes(tmp_path):
     assert take_split(data, TO_TRAIN).paths == ["train/a/1.jpg"]
     judged = take_split(data, TO_JUDGE)
     assert judged.paths == ["test/c/1.jpg"] and judged.folders() == ["c"]
-    assert judged.notes[-1] == "Taken: split test of train, val, test (--split takes another)."
+    assert (
+        judged.notes[-1]
+        == "Taken: split test of train, val, test, 1 image (--split takes another)."
+    )
     assert take_split(data, TO_JUDGE, "val").paths == ["val/b/1.jpg"]
     with pytest.raises(InputError, match="none named dev among the splits train, val, test"):
         take_split(data, TO_JUDGE, "dev")
-    with pytest.raises(InputError, match="has no splits; leave out --split val"):
+    with pytest.raises(InputError, match="has no splits to take val of"):
         take_split(read_folder(tmp_path / "train"), TO_JUDGE, "val")
     assert FolderConfig(split="val").read(tmp_path, kinds=TO_JUDGE).paths == ["val/b/1.jpg"]

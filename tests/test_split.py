@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from deep_ranking.config import TrainConfig
 from deep_ranking.files import InputError
 from deep_ranking.training.data import read_run_images
+from deep_ranking.training.resuming import read_settings
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,19 @@ def test_a_run_trains_on_the_training_split_and_validates_on_val(products):
     assert images.lines[0] == "18 images, 3 classes (the folder that holds the image)."
     assert "train 6, Val 6, shop 6 (--no-splits" in images.lines[1]
     assert "Validation: split Val, 6 images, 3 classes." in images.lines
-    assert images.lines[-1].startswith("Taken: split train of train, Val, shop")
+    assert images.lines[2].startswith("Taken: split train of train, Val, shop, 6 images")
+
+
+def test_the_split_to_train_on_is_not_validated_on(products):
+    with pytest.raises(InputError, match="validation_split train: is trained on; choose another"):
+        read_run_images(config(products, validation_split="train"))
+
+
+def test_lines_are_said_before_an_error_that_follows(products):
+    said = []
+    with pytest.raises(InputError):
+        read_run_images(config(products, split="dev"), said.append)
+    assert said[0] == "18 images, 2 classes (the first folder)."
 
 
 def test_settings_choose_other_splits(products):
@@ -154,3 +169,13 @@ def test_flags_of_folders_need_folders_to_train_on():
     for name, value in (("label", "parent"), ("splits", True), ("by_content", True)):
         with pytest.raises(InputError, match=f"{name} needs --strategy, which draws triplets"):
             TrainConfig(dataset="d", **{name: value})
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_all_first_folders_as_classes(tmp_path):
+    file = tmp_path / "config.json"
+    for options, expected in ((config("d"), False), (TrainConfig(), None)):
+        settings = json.loads(options.to_json())
+        for name in ("label", "classes", "splits", "split", "by_content", "validation_split"):
+            del settings[name]
+        file.write_text(json.dumps(settings))
+        assert read_settings(file).get("splits") is expected

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deep_ranking.config import FolderConfig
-from deep_ranking.datasets import LabelledImages
+from deep_ranking.datasets import LabelledImages, take_split
 from deep_ranking.files import InputError
 
 ConfigType = TypeVar("ConfigType")
@@ -189,9 +189,12 @@ def read_dataset(
         InputError: as `read_folder`.
     """
     config = config_from(args, FolderConfig)
-    data = config.read(folder, kinds=kinds, with_class_file=with_class_file)
+    data = config.read(folder, with_class_file=with_class_file)
     print("\n".join(data.describe()))
-    return data
+    taken = take_split(data, kinds, config.split)
+    for note in taken.notes[len(data.notes) :]:
+        print(note)
+    return taken
 
 
 def config_from(args: argparse.Namespace, config: type[ConfigType], **others: Any) -> ConfigType:

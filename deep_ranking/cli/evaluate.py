@@ -16,7 +16,7 @@ from deep_ranking.cli.arguments import (
 from deep_ranking.cli.conflicts import refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
-from deep_ranking.cli.output import write_json
+from deep_ranking.cli.output import check_output_file, write_json
 from deep_ranking.datasets.splits import TO_JUDGE
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error("--baselines needs classes: give --dataset, or --queries and --gallery")
     refuse_flags_without_effect(parser, argv, rules_of("evaluate", args))
     check_files_exist(args, "model")
+    if args.json:
+        check_output_file(args.json, "--json")
     quieten_tensorflow()
     from deep_ranking.reports.evaluating import evaluate, evaluate_on_triplets
 

@@ -7,6 +7,7 @@ everywhere.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,9 @@ def read_folder(
     """
     if level is not None and level < 1:
         raise InputError(f"level must be 1 or more. Received: {level}")
-    label = checked_label(label or (FIRST if level is None else PARENT))
+    if label is None:
+        label = FIRST if level is None else PARENT
+    label = checked_label(label)
     root = Path(root)
     if classes is not None:
         data = _read_class_file(
@@ -91,13 +94,14 @@ def _label_listing(
     keep_outside: bool,
 ) -> LabelledImages:
     names = _split_names(listing.paths, splits)
+    label_of = cache(folder_label(label))
     paths, folders, split_of = [], [], []
     for path in listing.paths:
         folder = path.rpartition("/")[0]
         first, _, rest = folder.partition("/")
         if names:
             folder = rest
-        if folder or keep_outside:
+        if label_of(folder) or keep_outside:
             paths.append(path)
             folders.append(folder)
             split_of.append(first)
@@ -108,13 +112,11 @@ def _label_listing(
             f"{listing.root}: no classes: expected folders of images, found "
             f"{counted(num_outside, 'image')} in no {where}"
         )
-    label_of = folder_label(label)
-    known = {folder: label_of(folder) for folder in dict.fromkeys(folders)}
     left_out = replace(listing.left_out, num_outside=num_outside)
     data = LabelledImages(
         listing.root,
         paths,
-        Labels.of([known[folder] for folder in folders]),
+        Labels.of([label_of(folder) for folder in folders]),
         splits=np.array(split_of) if names else None,
         labelled_by=label_in_words(label),
         left_out=left_out,
@@ -154,7 +156,8 @@ def _read_class_file(
     classes: Path, root: Path, *, by_content: bool, keep_outside: bool
 ) -> LabelledImages:
     data = read_classes(classes, root)
-    data = replace(data, notes=(*data.notes, *near_equal_notes(data)))
+    notes = (*data.notes, *_file_split_notes(data), *near_equal_notes(data))
+    data = replace(data, notes=notes)
     listing = find_images(root, by_content=by_content)
     others = sorted(set(listing.paths) - set(data.paths))
     if others and keep_outside:
@@ -184,12 +187,28 @@ def _split_notes(data: LabelledImages) -> Iterator[str]:
         named = ", ".join(f"{name} {sizes[name]:,}" for name in ordered_splits(sizes))
         yield f"Splits, by the names of the first folders: {named} (--no-splits: they are classes)."
         return
+    outer, *others = {path.partition("/")[0] for path in data.paths}
+    if not others and (inner := find_splits([path.partition("/")[2] for path in data.paths])):
+        yield (
+            f"The folders {', '.join(inner)} in {outer} are named as splits; if they are, give "
+            f"{data.root / outer}."
+        )
     first = {path.partition("/")[0] for path in data.paths if path.count("/") > 1}
     if named_so := sorted(name for name in first if split_kind(name)):
         yield (
             f"{', '.join(named_so)}: taken as a class, but named as a split; if it is one, give "
             "its folder, or --splits."
         )
+
+
+def _file_split_notes(data: LabelledImages) -> Iterator[str]:
+    if data.splits is not None:
+        names, counts = np.unique(data.splits, return_counts=True)
+        sizes = dict(zip(names.tolist(), counts.tolist(), strict=True))
+        without = sizes.pop("", 0)
+        named = ", ".join(f"{name} {sizes[name]:,}" for name in ordered_splits(sizes))
+        more = f"; {counted(without, 'image')} in no split" if without else ""
+        yield f"Splits, by the file: {named}{more}."
 
 
 def _depth_notes(data: LabelledImages, folders: list[str], label: str) -> Iterator[str]:

@@ -58,7 +58,7 @@ class ImageCollector:
                 raise self.error(
                     line,
                     f"no such image {path} in {self._root}; name the folder that its paths start "
-                    "from by --input_directory",
+                    "from, by --input_directory or --dataset",
                 )
             number = self._numbers[path] = len(self._items)
             self._lines.append(line)

@@ -6,6 +6,7 @@ from deep_ranking.files.errors import printable
 
 NUM_BROKEN_SHOWN = 10
 MOST_NAMES = 5  # in a line
+LONGEST_NAME = 28
 UNITS_OF_TIME = ((86_400 * 365.25, "year"), (86_400, "day"), (3600, "hour"), (60, "minute"))
 UNITS_OF_SIZE = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -66,3 +67,11 @@ def listed(names: Sequence[str]) -> str:
     """Return the first names, and the number of the others: "a, b, c, d, e and 2 more"."""
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     return printable(", ".join(names[:MOST_NAMES])) + more
+
+
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name, with the middle cut out if it is long: both ends tell more than one."""
+    if len(name) <= longest:
+        return name
+    kept = longest - 1
+    return f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"

@@ -116,6 +116,7 @@ class _Walk:
             self._num_seen_again,
             tuple(self._unreadable),
             tuple(self._empty),
+            self._by_content,
         )
 
     def _below(self, folder: str, visits: Counter[tuple[int, int]]) -> list[str]:

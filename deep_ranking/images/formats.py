@@ -4,18 +4,19 @@ Formats have Pillow's names. A format that only an optional package reads has an
 """
 
 import os
+import re
 from importlib.util import find_spec
 
 # The blog's five extensions, and all others of formats that can be read. Compared in lower case.
 EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo"),
     "PNG": (".png", ".apng"),
     "BMP": (".bmp", ".dib"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
-    "AVIF": (".avif",),
+    "AVIF": (".avif", ".avifs"),
     "JPEG2000": (".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
     "HEIF": (".heic", ".heif", ".hif"),
     "JPEG XL": (".jxl",),
@@ -47,6 +48,7 @@ BRANDS = {
     "AVIF": (b"avif", b"avis"),
     "HEIF": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
 }
+BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
 SIGNATURE_BYTES = 64  # that `format_of_bytes` needs
 
 
@@ -62,6 +64,10 @@ def format_of_name(path: str) -> str | None:
 
 def format_of_bytes(begin: bytes) -> str | None:
     """Return the format that the first `SIGNATURE_BYTES` of a file say, None for no image."""
+    if begin[:2] == b"BM" and int.from_bytes(begin[14:18], "little") not in BMP_HEADER_BYTES:
+        return None  # a text
+    if begin[:1] == b"P" and re.fullmatch(rb"P[1-6]\s+[#\d].*", begin, re.DOTALL) is None:
+        return None
     for name, offset, signature in SIGNATURES:
         if begin[offset : offset + len(signature)] == signature:
             return name

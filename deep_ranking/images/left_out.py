@@ -8,6 +8,7 @@ from typing import NamedTuple
 from deep_ranking.files.words import counted, listed
 from deep_ranking.images.formats import missing_extra
 
+MOST_KINDS = 5  # of other files, in a line
 MENDED = ("without_reader", "other_files")  # kinds whose sentence says what to do
 
 # Folders that systems and programs make beside people's images, and files. In lower case.
@@ -16,21 +17,29 @@ SYSTEM_FOLDERS = frozenset(
         "@eadir",  # Synology's thumbnails
         "#recycle",
         "#snapshot",
+        "#work",
+        "@tmp",
+        "@sharebin",
         "@recently-snapshot",
         "@recycle",
         "$recycle.bin",
         "recycler",
+        "recycled",
+        "found.000",
+        "ipod photo cache",
+        "__pycache__",
         "system volume information",
         "__macosx",
         "lost+found",
     )
 )
+SYSTEM_ENDINGS = (".lrdata", ".photoslibrary")
 SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
 
 
 def is_system_folder(name: str) -> bool:
     """Return whether a folder is made by a system, such as its recycle bin or its thumbnails."""
-    return name.lower() in SYSTEM_FOLDERS
+    return name.lower() in SYSTEM_FOLDERS or name.lower().endswith(SYSTEM_ENDINGS)
 
 
 class LeftOutKind(NamedTuple):
@@ -54,6 +63,7 @@ class LeftOut:
         num_seen_again: links to a folder that is listed already.
         unreadable: folders that may not be read.
         empty_folders: folders without images; one stands for those in it.
+        looked_inside: whether the content of files decided, not their names alone.
         num_outside: images in no folder of a class; known only once there are classes.
     """
 
@@ -65,6 +75,7 @@ class LeftOut:
     num_seen_again: int = 0
     unreadable: tuple[str, ...] = ()
     empty_folders: tuple[str, ...] = ()
+    looked_inside: bool = False
     num_outside: int = 0
 
     def kinds(self) -> Iterator[LeftOutKind]:
@@ -109,15 +120,19 @@ class LeftOut:
                 "rename one that holds images of yours",
             )
         if self.others:
-            named = [
+            kinds = [
                 f"{count:,} {kind or 'without extension'}"
                 for kind, count in Counter(self.others).most_common()
             ]
+            more = f" and {len(kinds) - MOST_KINDS:,} more kinds" if kinds[MOST_KINDS:] else ""
+            by = "name or content" if self.looked_inside else "the name"
+            files = counted(sum(self.others.values()), "file")
             yield LeftOutKind(
                 "other_files",
-                f"{counted(sum(self.others.values()), 'file')} left out: no image by the name "
-                f"({listed(named)})",
-                "--by_content takes those that are images all the same",
+                f"{files} left out: no image by {by} ({listed(kinds[:MOST_KINDS])}{more})",
+                ""
+                if self.looked_inside
+                else "--by_content takes those that are images all the same",
             )
         if self.empty_folders:
             folders = counted(len(self.empty_folders), "folder")
@@ -135,4 +150,5 @@ class LeftOut:
     def notes(self) -> Iterator[str]:
         """Yield a sentence for each kind."""
         for kind in self.kinds():
-            yield f"{kind.what}; {kind.remedy}." if kind.name in MENDED else f"{kind.what}."
+            said = kind.remedy and kind.name in MENDED
+            yield f"{kind.what}; {kind.remedy}." if said else f"{kind.what}."

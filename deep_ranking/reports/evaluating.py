@@ -300,8 +300,8 @@ def _check_shared_classes(images: list[LabelledImages]) -> None:
         f"{each.root} has {listed(of)}" for each, of in zip(images, names, strict=True)
     )
     raise InputError(
-        f"queries and gallery have no class in common: {queries}; {gallery}; --label says which "
-        "folder is the class"
+        f"queries and gallery have no class in common: {queries}; {gallery}; give the folders that "
+        "hold the same classes, or say by --label which folder is the class"
     )
 
 

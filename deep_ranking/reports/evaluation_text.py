@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from deep_ranking.files.words import shortened
 from deep_ranking.metrics import Interval
 from deep_ranking.metrics.evaluation import EmbeddingMetrics
 
 MAX_WIDTH = 100
 BETWEEN = "   "  # two columns of a table
 NUM_CLASSES_SHOWN = 10
+MOST_NAME = 40  # characters of a class in a table
 WHOLE = ("nmi", "roc_auc", "equal_error_rate", "equal_error_threshold", "score_at_top_30")
 CLASS_COLUMNS = ("similarity_precision", "recall_at_1", "map_at_r")
 
@@ -109,7 +111,7 @@ def class_lines(by_class: dict[str, dict[str, float]]) -> Iterator[str]:
     rows = [["", "queries", *CLASS_COLUMNS]]
     for name, values in shown:
         cells = (f"{values[column]:.3f}" for column in CLASS_COLUMNS)
-        rows.append([name, f"{values['queries']:,.0f}", *cells])
+        rows.append([shortened(name, MOST_NAME), f"{values['queries']:,.0f}", *cells])
     yield from _aligned(rows)
 
 

@@ -1,6 +1,6 @@
 """TrainConfig -> the training data of a run: which images or triplets, and in which batches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,8 @@ import numpy as np
 
 from deep_ranking.config import HARD, TrainConfig
 from deep_ranking.datasets import LabelledImages, hold_back_classes, limit_classes, take_split
-from deep_ranking.datasets.splits import TO_TRAIN, TO_VALIDATE, VAL, split_kind
+from deep_ranking.datasets.splits import TO_TRAIN, TO_VALIDATE, VAL, split_kind, split_to_take
+from deep_ranking.files import InputError
 from deep_ranking.files.words import counted
 from deep_ranking.sampling import ClassBatches, open_strategy
 from deep_ranking.sampling.triplet_file import read_triplets
@@ -35,46 +36,67 @@ class RunImages:
     lines: Sequence[str] = ()
 
 
-def read_run_images(config: TrainConfig) -> RunImages:
+def read_run_images(config: TrainConfig, say: Callable[[str], None] | None = None) -> RunImages:
     """Read the images that a run trains and validates on, with their classes and categories.
+
+    Args:
+        config: the run's settings.
+        say: called with each line about them as soon as it is known, before an error that follows.
 
     Raises:
         InputError: there are no images, or too few classes to hold some back.
     """
-    trained, validated, split, lines = None, None, None, []
+    trained, validated, split = None, None, None
+    lines: list[str] = []
+
+    def tell(*told: str) -> None:
+        lines.extend(told)
+        if say is not None:
+            for line in told:
+                say(line)
+
     if config.reads_folders:
         assert config.dataset is not None  # the config checks it
         data = config.read(config.dataset, level=config.sampling.category_level(config.level))
-        lines += data.describe()
+        tell(*data.describe())
         trained = take_split(data, TO_TRAIN, config.split)
-        if (split := _validation_split(config, data)) is not None:
+        tell(*trained.notes[len(data.notes) :])
+        if (split := validation_split(config, data)) is not None:
             validated = take_split(data, (), split)
-            lines.append(
-                f"Validation: split {split}, {counted(len(validated), 'image')}, "
-                f"{counted(validated.items.num_names, 'class')}."
-            )
+            classes = counted(validated.num_classes, "class")
+            tell(f"Validation: split {split}, {counted(len(validated), 'image')}, {classes}.")
         if config.validation_share is not None:
             # Always seed 0: runs that are compared hold back the same classes.
-            classes = trained.items if trained.categories is None else trained.categories
-            held = hold_back_classes(classes.codes, config.validation_share, seed=0)
+            labels = trained.items if trained.categories is None else trained.categories
+            held = hold_back_classes(labels.codes, config.validation_share, seed=0)
             trained, validated = trained.select(~held), trained.select(held)
-            lines.append(
-                f"Validation: {counted(len(validated), 'image')} of "
-                f"{counted(validated.items.num_names, 'class')} held back."
-            )
+            classes = counted(validated.num_classes, "class")
+            tell(f"Validation: {counted(len(validated), 'image')} of {classes} held back.")
+        whole = trained
         trained = limit_classes(trained, most=config.max_images_per_class)
-        lines += trained.notes[len(data.notes) :]
+        tell(*trained.notes[len(whole.notes) :])
     if config.validation_dataset is not None:
-        validated = config.read(config.validation_dataset, with_class_file=False)
-        lines += [f"{config.validation_dataset}: {line}" for line in validated.describe()]
-        validated = take_split(validated, TO_VALIDATE)
+        given = config.read(config.validation_dataset, with_class_file=False)
+        validated = take_split(given, TO_VALIDATE)
+        notes = validated.notes[len(given.notes) :]
+        tell(*(f"{config.validation_dataset}: {line}" for line in (*given.describe(), *notes)))
     return RunImages(trained, validated, split, lines)
 
 
-def _validation_split(config: TrainConfig, data: LabelledImages) -> str | None:
-    """Return the split to validate on: the one that is named, or `val` if nothing else is given."""
-    if config.validation_split is not None or data.splits is None or config.validates:
+def validation_split(config: TrainConfig, data: LabelledImages) -> str | None:
+    """Return the split to validate on: the one that is named, or `val` if nothing else is given.
+
+    Raises:
+        InputError: it is the split to train on.
+    """
+    if config.validation_split is not None:
+        if config.validation_split == split_to_take(data, TO_TRAIN, config.split):
+            raise InputError(
+                f"validation_split {config.validation_split}: is trained on; choose another"
+            )
         return config.validation_split
+    if data.splits is None or config.validates:
+        return None
     names = sorted(set(data.splits.tolist()) - {config.split})
     return next((name for name in names if split_kind(name) == VAL), None)
 

@@ -41,7 +41,7 @@ def schedule_notes(
         (max(head, config.start_epoch), config.epochs, "the run" if head == 0 else "the rest"),
     ):
         steps = (end - begin) * num_batches
-        if end > first and config.warmup_steps > steps:
+        if end > max(first, begin) and config.warmup_steps > steps:
             yield (
                 f"The warm-up of {counted(config.warmup_steps, 'batch')} is longer than {what}, "
                 f"{counted(steps, 'batch')}: the learning rate gets to "

@@ -208,6 +208,8 @@ def _as_flags(text: str) -> dict[str, Any]:
     network["weights"] = network["weights"] or "none"
     sampling = settings.pop("sampling", {})  # missing in runs of earlier versions
     flags: dict[str, Any] = settings | network | sampling | (augmentation or {})
+    if flags["batches"] == "classes" or flags.get("strategy") is not None:
+        flags.setdefault("splits", False)  # earlier versions took all first folders as classes
     return flags | {"augment": augmentation is not None}
 
 

@@ -116,13 +116,12 @@ class TrainingRun:
     validation_features: CachedFeatures | None = None
 
     def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
-        images = read_run_images(config)
+        images = read_run_images(config, print)
         self.config = config = dataclasses.replace(config, validation_split=images.validation_split)
         self.folder = config.run_dir
         self.checkpoint = self.folder / CHECKPOINT
         self.resumed = is_resumed(config, resume=resume, overwrite=overwrite)
         self.planned_epochs = planned_epochs(self.folder / SETTINGS) if self.resumed else None
-        self._lines = images.lines
         self.images = self.source = image_source(config, images)
         self.validation = make_validation(config, images)
         self.tensorboard = TensorBoardWriter(config, self.images, self.validation)
@@ -138,8 +137,6 @@ class TrainingRun:
     def begin(self) -> None:
         """Build or restore the network, and write the folder."""
         config = self.config  # as given, without fixes of an earlier part of the run
-        for line in self._lines:
-            print(line)
         self.trainer = Trainer(config, self.devices, read_weights=not self.resumed)
         if self.resumed:
             self.config = dataclasses.replace(config, **self.state.fixes)

@@ -140,7 +140,8 @@ def check_folders(survey: Survey) -> Iterator[Finding]:
     for root, part in first.items():
         left_out, within = part.images.left_out, "" if root == survey.root else f" in {root}"
         for kind in left_out.kinds():
-            yield make_finding(kind.name, kind.what + within, kind.remedy)
+            remedy = kind.remedy or "nothing need be done"
+            yield make_finding(kind.name, kind.what + within, remedy)
 
 
 def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:

@@ -13,8 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.datasets import LabelledImages, Labels, hold_back_classes
-from deep_ranking.datasets.splits import TRAIN, UNSEEN, ordered_splits, split_kind
+from deep_ranking.datasets import LabelledImages, Labels, hold_back_classes, take_split
+from deep_ranking.datasets.splits import (
+    TO_TRAIN,
+    TO_VALIDATE,
+    TRAIN,
+    UNSEEN,
+    ordered_splits,
+    split_kind,
+    split_to_take,
+)
 from deep_ranking.files import InputError, without_path
 from deep_ranking.files.array_types import BoolArray, Int64Array, UInt8Array
 from deep_ranking.files.content_digest import data_digest
@@ -29,6 +37,7 @@ from deep_ranking.images import (
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE
 from deep_ranking.images.near_copies import GLANCE, hash_and_glance
 from deep_ranking.reports.doctor.findings import Item
+from deep_ranking.training.data import validation_split
 
 
 @dataclass(frozen=True)
@@ -201,8 +210,8 @@ def find_parts(data: LabelledImages, config: TrainConfig) -> list[Part]:
     """List the images of each part of a data set.
 
     Args:
-        data: its images. Of splits, training learns from the one that the settings name, from
-            that of a name such as `train`, or from the first.
+        data: its images. Of splits, training learns from the one that `take_split` takes; a run on
+            a triplet file, drawn before, from any: from the first if none is named train.
         config: the planned run, which says which images training holds back or validates on. With
             too few classes for `validation_share`, none is held back.
 
@@ -220,7 +229,8 @@ def find_parts(data: LabelledImages, config: TrainConfig) -> list[Part]:
     if config.validation_share is not None:
         parts = [each for part in parts for each in _hold_back(part, config.validation_share)]
     if (validation := config.validation_dataset) is not None:
-        images = config.read(validation, with_class_file=False)
+        given = config.read(validation, with_class_file=False)
+        images = take_split(given, TO_VALIDATE)
         parts.append(
             Part("validation", images, f"{validation}/", is_judged=True, must_be_unseen=True)
         )
@@ -229,17 +239,21 @@ def find_parts(data: LabelledImages, config: TrainConfig) -> list[Part]:
 
 def _split_parts(data: LabelledImages, config: TrainConfig) -> list[Part]:
     split_of = np.asarray(data.splits)
-    names = ordered_splits(set(split_of.tolist()))
-    trained = config.split or next((each for each in names if split_kind(each) == TRAIN), names[0])
-    for name in (trained, config.validation_split):
-        if name is not None and name not in names:
-            raise InputError(f"{data.root}: no split {name} among {', '.join(names)}")
+    names = ordered_splits(set(split_of.tolist()) - {""})
+    judged = None
+    if config.reads_folders:
+        trained = split_to_take(data, TO_TRAIN, config.split)
+        judged = validation_split(config, data)
+        if judged is not None:
+            split_to_take(data, (), judged)  # refuses one that is not there
+    else:
+        trained = next((each for each in names if split_kind(each) == TRAIN), names[0])
     return [
         Part(
             name,
             data.select(split_of == name),
             is_trained=name == trained,
-            is_judged=name == config.validation_split,
+            is_judged=name == judged,
             must_be_unseen=split_kind(name) == UNSEEN,
         )
         for name in names

@@ -8,23 +8,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from deep_ranking.files.array_types import FloatArray
+from deep_ranking.files.words import shortened
 from deep_ranking.metrics import Interval
 
 NUM_BINS = 60
-LONGEST_NAME = 28
 
 
 def new_axes(*, width: float = 6.4, height: float = 4.8) -> Axes:
     """Return axes on a figure of their own, of a size in inches; pyplot is not involved."""
     return Figure(figsize=(width, height), layout="constrained").subplots()
-
-
-def shortened(name: str, longest: int = LONGEST_NAME) -> str:
-    """Return a name, with the middle cut out if it is long: both ends tell more than one."""
-    if len(name) <= longest:
-        return name
-    kept = longest - 1
-    return f"{name[: kept - kept // 2]}…{name[len(name) - kept // 2 :]}"
 
 
 def plot_distances(

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from deep_ranking.files.array_types import Float64Array, FloatArray, UInt8Array
-from deep_ranking.reports.plots.metrics import new_axes, shortened
+from deep_ranking.files.words import shortened
+from deep_ranking.reports.plots.metrics import new_axes
 
 HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
 ROW_HEIGHT, LINE_HEIGHT = 1.4, 0.16
