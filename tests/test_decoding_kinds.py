@@ -123,6 +123,42 @@ def test_significant_bits_of_a_png():
     assert_shows(png(spread, 16, 0, before=said), spread[..., 0] / 257)
 
 
+def portable(samples, largest, *, as_text=False):
+    """A PGM or PPM."""
+    height, width, channels = samples.shape
+    kind = {(1, False): 5, (3, False): 6, (1, True): 2, (3, True): 3}[channels, as_text]
+    body = " ".join(map(str, samples.ravel())).encode() if as_text else samples.astype(">u2")
+    return f"P{kind} {width} {height}\n# x\n{largest}\n".encode() + bytes(body)
+
+
+def other_deep_format(kind, samples, bits):
+    if kind.startswith("ppm"):
+        return portable(samples, (1 << bits) - 1, as_text=kind == "ppm-text")
+    writer = pytest.importorskip("imagecodecs")
+    shape = samples[..., 0] if samples.shape[2] == 1 else samples
+    if kind == "jxl":
+        return writer.jpegxl_encode(shape, lossless=True, bitspersample=bits)
+    return writer.jpeg2k_encode(shape, level=0, reversible=True, bitspersample=bits)
+
+
+@pytest.mark.parametrize("kind", ["ppm", "ppm-text", "jp2", "jxl"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_range_in_use_of_other_formats(kind, channels):
+    samples = ramp(7, 3870, channels=channels)
+    expected = samples.repeat(3 // channels, axis=2) * (255 / 4095)
+    assert_shows(other_deep_format(kind, samples, 16), expected, notes=[STRETCHED])
+    if kind != "ppm-text":
+        assert_shows(other_deep_format(kind, samples // 8, 12), expected / 8)  # stated
+        whole = samples * 16
+        assert_shows(other_deep_format(kind, whole, 16), expected * (4095 * 16 / 65535))
+
+
+def test_cut_off_16_bit_colors_of_a_ppm_are_refused():
+    for as_text in (False, True):
+        data = portable(ramp(1000, 3870, channels=3), 65535, as_text=as_text)
+        assert "broken image" in message_of(data[:-9])
+
+
 # Signed samples, and white as zero
 
 
