@@ -159,6 +159,62 @@ def test_cut_off_16_bit_colors_of_a_ppm_are_refused():
         assert "broken image" in message_of(data[:-9])
 
 
+def with_alpha_of_16_bits(kind, samples, tags=(), said=(), bits=16):
+    """A file with gray or colours, and alpha as the last channel."""
+    is_gray = samples.shape[2] == 2
+    if kind == "png":
+        return png(
+            samples, 16, 4 if is_gray else 6, before=[chunk(b"sBIT", bytes(said))][: len(said)]
+        )
+    tags = [(338, "H", [2]), *tags]
+    return tiff(samples, BLACK_IS_ZERO if is_gray else RGB, tags=tags, bits=bits)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("opaque", [4095, 65535])
+def test_full_alpha_does_not_hide_the_range_in_use(kind, channels, opaque):
+    colors = ramp(7, 3870, channels=channels)
+    samples = np.dstack([colors, np.full(SIDES, opaque, np.uint16)])
+    expected = colors.repeat(3 // channels, axis=2) * (255 / 4095)
+    assert_shows(with_alpha_of_16_bits(kind, samples), expected, notes=[STRETCHED])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "opaque", "stated"),
+    [
+        ("tiff", 4095, {"tags": [(341, "H", [4095])]}),
+        ("tiff", 65535, {"tags": [(341, "H", [4095])]}),
+        ("tiff", 4095, {"tags": [(50717, "I", [4095])]}),
+        ("tiff", 4095, {"bits": 12}),
+        ("png", 4095, {"said": [12, 12]}),
+        ("png", 65535, {"said": [12, 16]}),
+    ],
+)
+def test_alpha_beside_colors_of_a_stated_range(kind, channels, opaque, stated):
+    colors = ramp(0, 2000, channels=channels)
+    samples = np.dstack([colors, np.full(SIDES, opaque, np.uint16)])
+    samples[0, 0, -1] = 0
+    if "tags" in stated and stated["tags"][0][0] == 341:  # of each sample
+        stated = {"tags": [(341, "H", [4095] * channels + [opaque])]}
+    if "said" in stated:
+        stated = {"said": stated["said"][:1] * channels + stated["said"][1:]}
+    expected = colors.repeat(3 // channels, axis=2) * (255 / 4095)
+    expected[0, 0] = 255
+    assert_shows(with_alpha_of_16_bits(kind, samples, **stated), expected)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_gray_and_alpha_of_a_jpeg_2000(bits):
+    gray = ramp(0, 3870 if bits == 12 else 65535)
+    samples = np.dstack([gray, np.full(SIDES, (1 << bits) - 1, np.uint16)])
+    samples[0, 0, 1] = 0
+    expected = gray[..., 0] * (255 / ((1 << bits) - 1))
+    expected[0, 0] = 255
+    assert_shows(other_deep_format("jp2", samples, bits), expected)
+
+
 # Signed samples, and white as zero
 
 

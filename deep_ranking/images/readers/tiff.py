@@ -28,7 +28,14 @@ from deep_ranking.images.limits import enough_memory
 from deep_ranking.images.orientation import ORIENTATION_TAG, SWAPS_SIDES
 from deep_ranking.images.readers.lab import CIELAB, ICCLAB, ITULAB, lab_to_rgb
 from deep_ranking.images.readers.raster import FIRST_BAND, FIRST_BANDS, STRETCHED, Raster
-from deep_ranking.images.readers.sample_range import SampleRange, to_bytes, used_range
+from deep_ranking.images.readers.sample_range import (
+    SampleRange,
+    alpha_range,
+    to_bytes,
+    used_range,
+    used_ranges,
+    whole_range,
+)
 from deep_ranking.images.readers.tiff_segments import bits_per_sample, read_samples
 from deep_ranking.images.readers.transparency import on_background
 
@@ -143,8 +150,7 @@ def _formats(page: TiffPage) -> set[int]:
 def _meaning(page: TiffPage, photometric: int | None) -> tuple[int, bool, tuple[str, ...]]:
     """Return how many samples to read, whether the last is alpha, and notes."""
     stored = int(page.samplesperpixel)
-    extra = page.tags.valueof(EXTRA_SAMPLES, ())
-    extra = extra if isinstance(extra, tuple) else (extra,)
+    extra = _extra_samples(page)
     has_alpha = bool(extra) and extra[0] in (PREMULTIPLIED, ALPHA)
     if photometric == PALETTE:
         colors = 1
@@ -177,7 +183,7 @@ def _shown(
     alpha = samples[..., -1] if has_alpha else None
     colors = samples[..., :-1] if has_alpha else samples
     notes: tuple[str, ...] = ()
-    limits = SampleRange(0, 255)
+    opacity_range = whole_range(samples, bits)
     if photometric in LAB:
         pixels = lab_to_rgb(_unsigned(colors), int(photometric or 0), _white_of(page))
     elif photometric == PALETTE:
@@ -185,21 +191,28 @@ def _shown(
     elif photometric == CMYK:
         return to_bytes(colors, SampleRange(0, (1 << bits) - 1)), ()
     else:
-        stated = _stated_range(page, bits)
-        limits = used_range(samples, bits) if stated is None else stated
+        limits, opacity_range = _ranges_of(page, samples, bits, has_alpha)
         gray = to_bytes(colors, limits, inverted=photometric == WHITE_IS_ZERO)
         pixels = gray if gray.shape[2] == 3 else gray.repeat(3, axis=2)
         notes = (STRETCHED,) if limits.is_guessed else ()
     if alpha is None:
         return pixels, notes
-    whole = SampleRange(0, np.iinfo(alpha.dtype).max)
-    opacity = to_bytes(alpha, limits if notes else whole)
-    extra = page.tags.valueof(EXTRA_SAMPLES)
-    if PREMULTIPLIED in (extra if isinstance(extra, tuple) else (extra,))[:1]:
+    opacity = to_bytes(alpha, opacity_range)
+    if _is_premultiplied(page):
         weight = np.maximum(opacity, 1)[..., None]
         pixels = (pixels * np.float32(255) / weight).clip(0, 255).astype(np.uint8)
     result, more = on_background(lambda rows: (pixels[rows], opacity[rows]), *pixels.shape[:2])
     return result, notes + more
+
+
+def _is_premultiplied(page: TiffPage) -> bool:
+    return _extra_samples(page)[:1] == (PREMULTIPLIED,)
+
+
+def _extra_samples(page: TiffPage) -> tuple[int, ...]:
+    """Return the meanings of the samples beyond the colours."""
+    extra = page.tags.valueof(EXTRA_SAMPLES, ())
+    return extra if isinstance(extra, tuple) else (extra,)
 
 
 def _unsigned(samples: Samples) -> Samples:
@@ -231,8 +244,27 @@ def _from_palette(indices: Samples, page: TiffPage) -> UInt8Array:
     return np.asarray((colors >> shift).astype(np.uint8)[indices])
 
 
-def _stated_range(page: TiffPage, bits: int) -> SampleRange | None:
-    """Return the range that the file states; None if it states none."""
+def _ranges_of(
+    page: TiffPage, samples: Samples, bits: int, has_alpha: bool
+) -> tuple[SampleRange, SampleRange]:
+    """Return the range of the colours, and that of the last sample as alpha."""
+    num_colors = samples.shape[2] - has_alpha
+    stated = _stated_range(page, bits, num_colors)
+    if not has_alpha:
+        return stated or used_range(samples, bits), whole_range(samples, bits)
+    if stated is None:
+        colors, opacity = used_ranges(samples, bits)
+        if _is_premultiplied(page) and np.ptp(samples[..., -1]):  # alpha made the colours darker
+            colors = used_range(samples, bits)
+        return colors, opacity
+    of_alpha = _numbers(page, SMAX)[num_colors : num_colors + 1]
+    if of_alpha and of_alpha[0] > 0:
+        return stated, SampleRange(0, of_alpha[0])
+    return stated, alpha_range(samples[..., -1], stated, bits)
+
+
+def _stated_range(page: TiffPage, bits: int, num_colors: int) -> SampleRange | None:
+    """Return the range of the colours that the file states; None if it states none."""
     is_signed = SIGNED in _formats(page)
     if bits <= 8 and not is_signed:
         return SampleRange(0, (1 << bits) - 1)
@@ -241,9 +273,9 @@ def _stated_range(page: TiffPage, bits: int) -> SampleRange | None:
     significant = re.search(r'SignificantBits="(\d{1,2})"', description)
     display = re.search(r"(?s)^ImageJ=.*\nmin=([-\d.e+]+)\nmax=([-\d.e+]+)", description)
     candidates = [
-        (_lowest(page, SMIN), _highest(page, SMAX)),
+        (_lowest(page, SMIN, num_colors), _highest(page, SMAX, num_colors)),
         (0, (1 << bits) - 1) if bits != 16 and not is_signed else None,
-        (_lowest(page, BLACK_LEVEL) or 0, _highest(page, WHITE_LEVEL)),
+        (_lowest(page, BLACK_LEVEL, num_colors) or 0, _highest(page, WHITE_LEVEL, num_colors)),
         (0, (1 << int(significant[1])) - 1) if significant and not is_signed else None,
         (_number(display[1]), _number(display[2])) if display else None,
     ]
@@ -254,12 +286,12 @@ def _stated_range(page: TiffPage, bits: int) -> SampleRange | None:
     return None
 
 
-def _lowest(page: TiffPage, tag: int) -> float | None:
-    return min(_numbers(page, tag), default=None)
+def _lowest(page: TiffPage, tag: int, count: int) -> float | None:
+    return min(_numbers(page, tag)[:count], default=None)
 
 
-def _highest(page: TiffPage, tag: int) -> float | None:
-    return max(_numbers(page, tag), default=None)
+def _highest(page: TiffPage, tag: int, count: int) -> float | None:
+    return max(_numbers(page, tag)[:count], default=None)
 
 
 def _numbers(page: TiffPage, tag: int) -> list[float]:
