@@ -99,6 +99,9 @@ def test_whole_range_of_16_bits_is_no_part():
         ([ascii_tag(270, '<OME><Pixels SignificantBits="13"/></OME>')], 0, 8191),
         ([ascii_tag(270, "ImageJ=1.54\nunit=um\nmin=50.0\nmax=2500.0\n")], 50, 2500),
         ([(340, "H", [0]), (341, "H", [65535])], 0, 65535),
+        ([(281, "H", [3000])], 0, 3000),
+        ([(280, "H", [100]), (281, "H", [3000])], 100, 3000),
+        ([(281, "H", [3000]), (340, "H", [0]), (341, "H", [5000])], 0, 5000),
     ],
 )
 def test_range_that_a_tiff_states(tags, low, high):
@@ -215,6 +218,13 @@ def test_gray_and_alpha_of_a_jpeg_2000(bits):
     assert_shows(other_deep_format("jp2", samples, bits), expected)
 
 
+@pytest.mark.parametrize("largest", [1999, 65535])
+def test_largest_value_of_a_tiff_that_says_nothing(largest):
+    gray = ramp(200, 2000)
+    data = tiff(gray, BLACK_IS_ZERO, tags=[(281, "H", [largest])])
+    assert_shows(data, gray[..., 0] * (255 / 4095), notes=[STRETCHED])
+
+
 # Signed samples, and white as zero
 
 
@@ -325,6 +335,16 @@ def test_alpha_of_16_bits_lies_on_white():
         assert_shows(data, expected, tolerance=2)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_fourth_sample_that_is_not_explained_is_alpha(kind):
+    largest = np.iinfo(kind).max
+    bands = ramp(0, largest, kind, channels=4)
+    colors, alpha = bands[..., :3] * (255 / largest), bands[..., 3:] / largest
+    for planar in (False, True):
+        data = tiff(bands, RGB, planar=planar)
+        assert_shows(data, colors * alpha + 255 * (1 - alpha), tolerance=2)
+
+
 def test_premultiplied_alpha():
     alpha = ramp(9000, 65535)
     bands = np.concatenate([ramp(0, 9000, channels=3), alpha], axis=2)
@@ -338,6 +358,15 @@ def test_palette_of_16_bit_numbers():
     numbers = ramp(0, 65535)
     data = tiff(numbers, PALETTE, tags=[(320, "H", colors.ravel().tolist())])
     assert_shows(data, colors.T[numbers[..., 0]] / 256)
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8, 32773])
+def test_palette_of_8_bit_values(compression):
+    colors = np.random.default_rng(0).integers(0, 256, (3, 256))
+    numbers = ramp(0, 255, np.uint8)
+    tags = [(320, "H", colors.ravel().tolist())]
+    data = tiff(numbers, PALETTE, compression=compression, tags=tags)
+    assert_shows(data, colors.T[numbers[..., 0]], tolerance=0)
 
 
 def test_cut_off_strips_are_refused():

@@ -5,10 +5,11 @@ picture has. What the samples mean is decided here:
 
 - Black and white, by the first of these that the file states: SMinSampleValue and SMaxSampleValue;
   the bits of a sample, where they are not 8 or 16; black and white level; the significant bits of
-  OME; the display range of ImageJ. Otherwise by the rule of `sample_range`, and noted.
+  OME; the display range of ImageJ; MinSampleValue and MaxSampleValue, if the samples are within
+  and they are a part of 16 bits. Otherwise by the rule of `sample_range`, and noted.
 - Bands: of gray or unnamed bands, three or more are read as RGB from the first three, two as gray
   from the first, and noted. Samples beyond the colours are left out, unless the file calls the
-  first of them alpha.
+  first of them alpha, or it is the fourth of RGB and not explained.
 - Float, complex and 32-bit samples have no fixed range and are refused, as are sensor data.
 """
 
@@ -42,6 +43,7 @@ from deep_ranking.images.readers.transparency import on_background
 BITS, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT, SAMPLES = 258, 262, 284, 339, 277
 EXTRA_SAMPLES, COLOR_MAP, PROFILE, DESCRIPTION = 338, 320, 34675, 270
 WHITE_POINT, PHOTOSHOP = 318, 34377
+MIN, MAX = 280, 281
 SMIN, SMAX, BLACK_LEVEL, WHITE_LEVEL = 340, 341, 50714, 50717
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, SENSOR = 0, 1, 2, 3, 5, 6, 32803
 LINEAR_RAW = 34892
@@ -74,7 +76,10 @@ class TiffHeader(ImageFile.ImageFile):
 
 
 def is_plain(header: Image.Image) -> bool:
-    """Return whether Pillow reads a TIFF right: at most 8 bits, unsigned, chunky, no L*a*b*."""
+    """Return whether Pillow reads a TIFF right.
+
+    It has at most 8 bits, is unsigned and chunky, has no L*a*b*, and no palette of 8 bits.
+    """
     if isinstance(header, TiffHeader):
         return False
     tags = header.tag_v2  # type: ignore[attr-defined]
@@ -84,6 +89,7 @@ def is_plain(header: Image.Image) -> bool:
         and all(each in (UNSIGNED, UNDEFINED) for each in formats)
         and (tags.get(PLANAR, 1) != 2 or tags.get(SAMPLES, 1) == 1)
         and tags.get(PHOTOMETRIC) not in LAB
+        and not (tags.get(PHOTOMETRIC) == PALETTE and max(tags.get(COLOR_MAP, (256,))) <= 255)
     )
 
 
@@ -210,8 +216,12 @@ def _is_premultiplied(page: TiffPage) -> bool:
 
 
 def _extra_samples(page: TiffPage) -> tuple[int, ...]:
-    """Return the meanings of the samples beyond the colours."""
-    extra = page.tags.valueof(EXTRA_SAMPLES, ())
+    """Return the meanings of the samples beyond the colours.
+
+    A fourth sample of RGB that the file does not explain is alpha, as Pillow has it.
+    """
+    is_rgba = page.tags.valueof(PHOTOMETRIC, None) == RGB and int(page.samplesperpixel) == 4
+    extra = page.tags.valueof(EXTRA_SAMPLES, (ALPHA,) if is_rgba else ())
     return extra if isinstance(extra, tuple) else (extra,)
 
 
@@ -249,7 +259,9 @@ def _ranges_of(
 ) -> tuple[SampleRange, SampleRange]:
     """Return the range of the colours, and that of the last sample as alpha."""
     num_colors = samples.shape[2] - has_alpha
-    stated = _stated_range(page, bits, num_colors)
+    stated = _stated_range(page, bits, num_colors) or _range_within(
+        page, samples[..., :num_colors], bits
+    )
     if not has_alpha:
         return stated or used_range(samples, bits), whole_range(samples, bits)
     if stated is None:
@@ -284,6 +296,21 @@ def _stated_range(page: TiffPage, bits: int, num_colors: int) -> SampleRange | N
         if high is not None and high > (low or 0):
             return SampleRange(low or 0, high)
     return None
+
+
+def _range_within(page: TiffPage, colors: Samples, bits: int) -> SampleRange | None:
+    """Return MinSampleValue and MaxSampleValue of 16 bits, if they are a part and hold all samples.
+
+    Many programs write them without regard to the samples, so they count last.
+    """
+    if bits != 16 or SIGNED in _formats(page) or not colors.size:
+        return None
+    count = colors.shape[2]
+    low, high = _lowest(page, MIN, count) or 0, _highest(page, MAX, count)
+    if high is None or not low < high < 65535:
+        return None
+    is_held = low <= int(colors.min()) and int(colors.max()) <= high
+    return SampleRange(low, high) if is_held else None
 
 
 def _lowest(page: TiffPage, tag: int, count: int) -> float | None:
