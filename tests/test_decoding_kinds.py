@@ -686,6 +686,63 @@ def test_bad_exif_of_an_avif(exif):
     assert_shows(broken, decoded(plain.getvalue()).pixels, tolerance=0)
 
 
+# Damaged PNG of the kinds that Pillow reads
+
+
+def with_stream(data, change):
+    """A PNG whose packed pixels are changed, in two chunks with the right checksum."""
+    begin = data.index(b"IDAT") + 4
+    end = begin + int.from_bytes(data[begin - 8 : begin - 4])
+    stream = change(data[begin:end])
+    chunks = chunk(b"IDAT", stream[:-6]) + chunk(b"IDAT", stream[-6:])
+    return data[: begin - 8] + chunks + data[end + 4 :]
+
+
+STREAM_DAMAGES = {
+    "rows": lambda stream: zlib.compress(
+        zlib.decompress(stream)[: len(zlib.decompress(stream)) // 2]
+    ),
+    "cut": lambda stream: stream[: len(stream) // 2],
+    "checksum": lambda stream: stream[:-1] + bytes([stream[-1] ^ 1]),
+    "bytes": lambda stream: stream[:-40] + bytes([stream[-40] ^ 16]) + stream[-39:],
+    "none": lambda stream: zlib.compress(b""),
+}
+
+
+@pytest.mark.parametrize("damage", STREAM_DAMAGES)
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1"])
+def test_damaged_pixels_of_a_png_are_refused(mode, damage):
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, SIDES, np.uint8)
+    Image.fromarray(noise).convert(mode).save(stream, "PNG")
+    data = stream.getvalue()
+    assert decoded(with_stream(data, bytes)).pixels.shape == (*SIDES, 3)
+    assert "broken image" in message_of(with_stream(data, STREAM_DAMAGES[damage]))
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (3, 5), (8, 9), (20, 24)])
+@pytest.mark.parametrize("bits", [1, 8])
+def test_interlaced_png_is_complete_or_refused(sides, bits):
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
+    passes += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    indices = (np.arange(sides[0] * sides[1]) % 2).astype(np.uint8).reshape(sides)
+    rows = []
+    for left, top, step, row_step in passes:
+        part = indices[top::row_step, left::step]
+        if part.size:
+            rows += [(np.packbits(row) if bits == 1 else row).tobytes() for row in part]
+    packed = b"".join(b"\0" + row for row in rows)
+    header = struct.pack(">IIBBBBB", sides[1], sides[0], bits, PALETTE, 0, 0, 1)
+
+    def file(content):
+        parts = [(b"IHDR", header), (b"PLTE", bytes([9, 9, 9, 200, 200, 200]))]
+        parts += [(b"IDAT", zlib.compress(content)), (b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+    assert_shows(file(packed), np.where(indices, 200, 9), tolerance=0)
+    assert "pixels are missing" in message_of(file(packed[:-1]))
+
+
 # Damaged JPEG
 
 

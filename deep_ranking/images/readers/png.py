@@ -1,6 +1,7 @@
 """Read PNG: OpenCV decodes gray and colour of 8 and 16 bits, Pillow palettes and the rest.
 
 Both get the file without its ancillary chunks, so neither stumbles over damaged text or profiles.
+Pillow passes over rows that are missing and a wrong checksum of the pixels, so these are checked.
 A colour that the file calls transparent (tRNS) is compared here, before samples lose any bit.
 """
 
@@ -19,6 +20,7 @@ from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images.limits import enough_memory
 from deep_ranking.images.readers.colour_profiles import MAX_PROFILE_BYTES
 from deep_ranking.images.readers.metadata import Chunk, plain_png, png_chunks
+from deep_ranking.images.readers.png_stream import check_stream
 from deep_ranking.images.readers.raster import STRETCHED, Raster
 from deep_ranking.images.readers.sample_range import (
     SampleRange,
@@ -64,11 +66,13 @@ def read_png(data: bytes, header: Image.Image) -> Raster:
     with enough_memory(header.width, header.height, per_pixel):
         if is_plain or is_deep:
             raster = _read_samples(data, chunks, contents, with_color)
-        elif with_color is not None:
-            raster = _read_small_gray(data, chunks, depth, with_color)
         else:
-            with Image.open(io.BytesIO(plain_png(data, chunks)), formats=("PNG",)) as image:
-                raster = read_with_pillow(image)
+            check_stream(data, chunks, contents[b"IHDR"])
+            if with_color is not None:
+                raster = _read_small_gray(data, chunks, depth, with_color)
+            else:
+                with Image.open(io.BytesIO(plain_png(data, chunks)), formats=("PNG",)) as image:
+                    raster = read_with_pillow(image)
     profile = None if color_type in (GRAY, GRAY_ALPHA) else _profile(contents.get(b"iCCP"))
     return Raster(
         pixels=raster.pixels,
