@@ -160,6 +160,9 @@ def test_cut_off_16_bit_colors_of_a_ppm_are_refused():
     for as_text in (False, True):
         data = portable(ramp(1000, 3870, channels=3), 65535, as_text=as_text)
         assert "broken image" in message_of(data[:-9])
+    for number in (65536, 1 << 70):
+        data = portable(ramp(1000, 3870, channels=3), 65535, as_text=True)
+        assert "broken image" in message_of(data.replace(b" 3870 ", f" {number} ".encode(), 1))
 
 
 def with_alpha_of_16_bits(kind, samples, tags=(), said=(), bits=16):
@@ -849,6 +852,40 @@ def test_format_without_its_extra(tmp_path, monkeypatch, begin, line):
         with pytest.raises(InputError) as caught:
             read()
         assert str(caught.value) == f"{path}: {line}"
+
+
+# What a file is that cannot be read
+
+
+def frame(marker, precision):
+    """The begin of a JPEG: a segment of text, and the header of a frame."""
+    text, head = b"\xff\xfe\0\x06text", bytes([0xFF, marker, 0, 11, precision])
+    return b"\xff\xd8" + text + head + b"\0\x10\0\x10\x01\x01\x11\0"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (frame(0xC1, 12), "12-bit JPEG image; this kind cannot be read"),
+        (frame(0xC3, 16), "lossless JPEG image; this kind cannot be read"),
+        (frame(0xF7, 8), "JPEG-LS image; this kind cannot be read"),
+        (b"P7\nWIDTH 1\nHEIGHT 1\n", "PAM image; this kind cannot be read"),
+        (b"\xff\xd8\xff", "broken image, or an unusual one (it begins as JPEG)"),
+        (b"\x89PNG\r\n\x1a\n", "broken image, or an unusual one (it begins as PNG)"),
+        (b"GIF89a", "broken image, or an unusual one (it begins as GIF)"),
+        (b"II*\0", "broken image (no table of tags that can be read)"),
+        (b"II*\0\x08\0\0\0", "broken image (no table of tags that can be read)"),
+        (b"hello", "not an image that can be read"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_what_cannot_be_read_is_named(data, said):
+    assert message_of(data).startswith(f"x: {said}")
+
+
+def test_png_without_its_palette():
+    data = png(ramp(0, 1, np.uint8), 1, 3)
+    assert message_of(data) == "x: broken image (no palette)"
 
 
 # Large images

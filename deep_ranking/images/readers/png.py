@@ -58,6 +58,8 @@ def read_png(data: bytes, header: Image.Image) -> Raster:
         if chunk.kind != b"IDAT"
     }
     depth, color_type = contents[b"IHDR"][8:10]
+    if color_type == PALETTE and b"PLTE" not in contents:
+        raise InputError("broken image (no palette)")
     is_deep, with_color = depth == 16, contents.get(b"tRNS") if color_type in (GRAY, RGB) else None
     is_plain = depth == 8 and color_type in (GRAY, RGB)
     per_pixel = BYTES_PER_DEEP_PIXEL if is_deep else BYTES_PER_PIXEL
