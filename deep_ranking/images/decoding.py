@@ -23,7 +23,11 @@ from deep_ranking.images.orientation import upright_pixels
 from deep_ranking.images.readers.colour_profiles import to_srgb
 from deep_ranking.images.readers.headers import opened
 from deep_ranking.images.readers.jpeg import read_jpeg
-from deep_ranking.images.readers.jpeg_2000 import bits_of, read_deep_jpeg_2000, reduce_jpeg_2000
+from deep_ranking.images.readers.jpeg_2000 import (
+    jpeg_2000_bits,
+    read_deep_jpeg_2000,
+    reduce_jpeg_2000,
+)
 from deep_ranking.images.readers.jpeg_xl import read_jpeg_xl
 from deep_ranking.images.readers.metadata import WITHOUT_METADATA
 from deep_ranking.images.readers.png import read_png
@@ -140,7 +144,7 @@ def _read_with_pillow(data: bytes, header: Image.Image, size: int) -> Raster:
     per_pixel, reduction, is_scaled = BYTES_PER_PIXEL[kind], 1, False
     if kind == "JPEG2000":
         reduction = reduce_jpeg_2000(data, header, size, per_pixel)
-        is_scaled = bits_of(data) != 16
+        is_scaled = jpeg_2000_bits(data) != 16
     elif kind == "PPM":
         is_scaled = largest_of(data) != 65535
     with enough_memory(header.width, header.height, per_pixel, reduction):

@@ -19,7 +19,7 @@ from deep_ranking.files import InputError
 from deep_ranking.images.limits import LARGE_BYTES, enough_memory
 from deep_ranking.images.readers.raster import Raster
 from deep_ranking.images.readers.sample_range import SampleRange
-from deep_ranking.images.readers.shown import shown
+from deep_ranking.images.readers.shown import shown_samples
 
 CODING_STYLE = b"\xff\x52"  # the marker; the number of halvings is 9 bytes behind its begin
 NUM_HALVINGS = 9
@@ -61,7 +61,7 @@ def _halvings_in(data: bytes) -> int:
     return data[place + NUM_HALVINGS] if 0 <= place < len(data) - NUM_HALVINGS else 0
 
 
-def bits_of(data: bytes) -> int | None:
+def jpeg_2000_bits(data: bytes) -> int | None:
     """Return the bits of a sample, as the file states them; None if it does not, or is signed."""
     place = data.find(START) + PRECISION
     if not PRECISION <= place < len(data) or data[place] & IS_SIGNED:
@@ -79,7 +79,7 @@ def read_deep_jpeg_2000(data: bytes, header: Image.Image) -> Raster | None:
     Raises:
         InputError: it takes too much memory, or a package that is not installed.
     """
-    bits = bits_of(data)
+    bits = jpeg_2000_bits(data)
     if header.mode not in ("LA", "RGB", "RGBA") or bits is None or not 8 < bits <= 16:
         return None
     with enough_memory(*header.size, BYTES_PER_DEEP_PIXEL):
@@ -87,7 +87,7 @@ def read_deep_jpeg_2000(data: bytes, header: Image.Image) -> Raster | None:
         if samples is None or samples.ndim != 3 or samples.dtype != np.uint16:
             return None
         stated = None if bits == 16 else SampleRange(0, (1 << bits) - 1)
-        return shown(samples, stated, bits)
+        return shown_samples(samples, stated, bits)
 
 
 def _colors(data: bytes) -> Samples | None:

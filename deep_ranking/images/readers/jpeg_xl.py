@@ -14,7 +14,7 @@ from deep_ranking.files import InputError
 from deep_ranking.images.limits import enough_memory
 from deep_ranking.images.readers.raster import Raster
 from deep_ranking.images.readers.sample_range import SampleRange
-from deep_ranking.images.readers.shown import shown
+from deep_ranking.images.readers.shown import shown_samples
 
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 CODESTREAM = b"\xff\x0a"
@@ -60,7 +60,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     return _size(_Bits(_codestream(data)[2:]))
 
 
-def bits_of(data: bytes) -> int | None:
+def jpeg_xl_bits(data: bytes) -> int | None:
     """Return the bits of a sample, as the file states them; None where they are not found."""
     bits = _Bits(_codestream(data)[2:])
     _size(bits)
@@ -146,6 +146,6 @@ def read_jpeg_xl(data: bytes) -> Raster:
         if samples.shape[2] > 4:
             samples = samples[..., :3]
         whole = 8 * samples.itemsize
-        bits = (bits_of(data) or whole) if whole > 8 else 8
+        bits = (jpeg_xl_bits(data) or whole) if whole > 8 else 8
         stated = None if bits == 16 else SampleRange(0, (1 << bits) - 1)
-        return shown(samples, stated, bits)
+        return shown_samples(samples, stated, bits)

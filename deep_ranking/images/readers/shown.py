@@ -19,7 +19,7 @@ from deep_ranking.images.readers.transparency import on_background
 Samples = npt.NDArray[Any]
 
 
-def shown(samples: Samples, stated: SampleRange | None, bits: int) -> Raster:
+def shown_samples(samples: Samples, stated: SampleRange | None, bits: int) -> Raster:
     """Return the pixels of unsigned samples.
 
     Args:
