@@ -99,6 +99,9 @@ def test_whole_range_of_16_bits_is_no_part():
         ([ascii_tag(270, '<OME><Pixels SignificantBits="13"/></OME>')], 0, 8191),
         ([ascii_tag(270, "ImageJ=1.54\nunit=um\nmin=50.0\nmax=2500.0\n")], 50, 2500),
         ([(340, "H", [0]), (341, "H", [65535])], 0, 65535),
+        ([(281, "H", [3000])], 0, 3000),
+        ([(280, "H", [100]), (281, "H", [3000])], 100, 3000),
+        ([(281, "H", [3000]), (340, "H", [0]), (341, "H", [5000])], 0, 5000),
     ],
 )
 def test_range_that_a_tiff_states(tags, low, high):
@@ -121,6 +124,108 @@ def test_significant_bits_of_a_png():
     assert_shows(png(low, 16, 0, before=said), low[..., 0] * (255 / 4095))  # not spread
     spread = low << 4  # as the standard wants it
     assert_shows(png(spread, 16, 0, before=said), spread[..., 0] / 257)
+
+
+def portable(samples, largest, *, as_text=False):
+    """A PGM or PPM."""
+    height, width, channels = samples.shape
+    kind = {(1, False): 5, (3, False): 6, (1, True): 2, (3, True): 3}[channels, as_text]
+    body = " ".join(map(str, samples.ravel())).encode() if as_text else samples.astype(">u2")
+    return f"P{kind} {width} {height}\n# x\n{largest}\n".encode() + bytes(body)
+
+
+def other_deep_format(kind, samples, bits):
+    if kind.startswith("ppm"):
+        return portable(samples, (1 << bits) - 1, as_text=kind == "ppm-text")
+    writer = pytest.importorskip("imagecodecs")
+    shape = samples[..., 0] if samples.shape[2] == 1 else samples
+    if kind == "jxl":
+        return writer.jpegxl_encode(shape, lossless=True, bitspersample=bits)
+    return writer.jpeg2k_encode(shape, level=0, reversible=True, bitspersample=bits)
+
+
+@pytest.mark.parametrize("kind", ["ppm", "ppm-text", "jp2", "jxl"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_range_in_use_of_other_formats(kind, channels):
+    samples = ramp(7, 3870, channels=channels)
+    expected = samples.repeat(3 // channels, axis=2) * (255 / 4095)
+    assert_shows(other_deep_format(kind, samples, 16), expected, notes=[STRETCHED])
+    if kind != "ppm-text":
+        assert_shows(other_deep_format(kind, samples // 8, 12), expected / 8)  # stated
+        whole = samples * 16
+        assert_shows(other_deep_format(kind, whole, 16), expected * (4095 * 16 / 65535))
+
+
+def test_cut_off_16_bit_colors_of_a_ppm_are_refused():
+    for as_text in (False, True):
+        data = portable(ramp(1000, 3870, channels=3), 65535, as_text=as_text)
+        assert "broken image" in message_of(data[:-9])
+    for number in (65536, 1 << 70):
+        data = portable(ramp(1000, 3870, channels=3), 65535, as_text=True)
+        assert "broken image" in message_of(data.replace(b" 3870 ", f" {number} ".encode(), 1))
+
+
+def with_alpha_of_16_bits(kind, samples, tags=(), said=(), bits=16):
+    """A file with gray or colours, and alpha as the last channel."""
+    is_gray = samples.shape[2] == 2
+    if kind == "png":
+        return png(
+            samples, 16, 4 if is_gray else 6, before=[chunk(b"sBIT", bytes(said))][: len(said)]
+        )
+    tags = [(338, "H", [2]), *tags]
+    return tiff(samples, BLACK_IS_ZERO if is_gray else RGB, tags=tags, bits=bits)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("opaque", [4095, 65535])
+def test_full_alpha_does_not_hide_the_range_in_use(kind, channels, opaque):
+    colors = ramp(7, 3870, channels=channels)
+    samples = np.dstack([colors, np.full(SIDES, opaque, np.uint16)])
+    expected = colors.repeat(3 // channels, axis=2) * (255 / 4095)
+    assert_shows(with_alpha_of_16_bits(kind, samples), expected, notes=[STRETCHED])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "opaque", "stated"),
+    [
+        ("tiff", 4095, {"tags": [(341, "H", [4095])]}),
+        ("tiff", 65535, {"tags": [(341, "H", [4095])]}),
+        ("tiff", 4095, {"tags": [(50717, "I", [4095])]}),
+        ("tiff", 4095, {"bits": 12}),
+        ("png", 4095, {"said": [12, 12]}),
+        ("png", 65535, {"said": [12, 16]}),
+    ],
+)
+def test_alpha_beside_colors_of_a_stated_range(kind, channels, opaque, stated):
+    colors = ramp(0, 2000, channels=channels)
+    samples = np.dstack([colors, np.full(SIDES, opaque, np.uint16)])
+    samples[0, 0, -1] = 0
+    if "tags" in stated and stated["tags"][0][0] == 341:  # of each sample
+        stated = {"tags": [(341, "H", [4095] * channels + [opaque])]}
+    if "said" in stated:
+        stated = {"said": stated["said"][:1] * channels + stated["said"][1:]}
+    expected = colors.repeat(3 // channels, axis=2) * (255 / 4095)
+    expected[0, 0] = 255
+    assert_shows(with_alpha_of_16_bits(kind, samples, **stated), expected)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_gray_and_alpha_of_a_jpeg_2000(bits):
+    gray = ramp(0, 3870 if bits == 12 else 65535)
+    samples = np.dstack([gray, np.full(SIDES, (1 << bits) - 1, np.uint16)])
+    samples[0, 0, 1] = 0
+    expected = gray[..., 0] * (255 / ((1 << bits) - 1))
+    expected[0, 0] = 255
+    assert_shows(other_deep_format("jp2", samples, bits), expected)
+
+
+@pytest.mark.parametrize("largest", [1999, 65535])
+def test_largest_value_of_a_tiff_that_says_nothing(largest):
+    gray = ramp(200, 2000)
+    data = tiff(gray, BLACK_IS_ZERO, tags=[(281, "H", [largest])])
+    assert_shows(data, gray[..., 0] * (255 / 4095), notes=[STRETCHED])
 
 
 # Signed samples, and white as zero
@@ -233,6 +338,16 @@ def test_alpha_of_16_bits_lies_on_white():
         assert_shows(data, expected, tolerance=2)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_fourth_sample_that_is_not_explained_is_alpha(kind):
+    largest = np.iinfo(kind).max
+    bands = ramp(0, largest, kind, channels=4)
+    colors, alpha = bands[..., :3] * (255 / largest), bands[..., 3:] / largest
+    for planar in (False, True):
+        data = tiff(bands, RGB, planar=planar)
+        assert_shows(data, colors * alpha + 255 * (1 - alpha), tolerance=2)
+
+
 def test_premultiplied_alpha():
     alpha = ramp(9000, 65535)
     bands = np.concatenate([ramp(0, 9000, channels=3), alpha], axis=2)
@@ -246,6 +361,15 @@ def test_palette_of_16_bit_numbers():
     numbers = ramp(0, 65535)
     data = tiff(numbers, PALETTE, tags=[(320, "H", colors.ravel().tolist())])
     assert_shows(data, colors.T[numbers[..., 0]] / 256)
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8, 32773])
+def test_palette_of_8_bit_values(compression):
+    colors = np.random.default_rng(0).integers(0, 256, (3, 256))
+    numbers = ramp(0, 255, np.uint8)
+    tags = [(320, "H", colors.ravel().tolist())]
+    data = tiff(numbers, PALETTE, compression=compression, tags=tags)
+    assert_shows(data, colors.T[numbers[..., 0]], tolerance=0)
 
 
 def test_cut_off_strips_are_refused():
@@ -565,6 +689,63 @@ def test_bad_exif_of_an_avif(exif):
     assert_shows(broken, decoded(plain.getvalue()).pixels, tolerance=0)
 
 
+# Damaged PNG of the kinds that Pillow reads
+
+
+def with_stream(data, change):
+    """A PNG whose packed pixels are changed, in two chunks with the right checksum."""
+    begin = data.index(b"IDAT") + 4
+    end = begin + int.from_bytes(data[begin - 8 : begin - 4])
+    stream = change(data[begin:end])
+    chunks = chunk(b"IDAT", stream[:-6]) + chunk(b"IDAT", stream[-6:])
+    return data[: begin - 8] + chunks + data[end + 4 :]
+
+
+STREAM_DAMAGES = {
+    "rows": lambda stream: zlib.compress(
+        zlib.decompress(stream)[: len(zlib.decompress(stream)) // 2]
+    ),
+    "cut": lambda stream: stream[: len(stream) // 2],
+    "checksum": lambda stream: stream[:-1] + bytes([stream[-1] ^ 1]),
+    "bytes": lambda stream: stream[:-40] + bytes([stream[-40] ^ 16]) + stream[-39:],
+    "none": lambda stream: zlib.compress(b""),
+}
+
+
+@pytest.mark.parametrize("damage", STREAM_DAMAGES)
+@pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1"])
+def test_damaged_pixels_of_a_png_are_refused(mode, damage):
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, SIDES, np.uint8)
+    Image.fromarray(noise).convert(mode).save(stream, "PNG")
+    data = stream.getvalue()
+    assert decoded(with_stream(data, bytes)).pixels.shape == (*SIDES, 3)
+    assert "broken image" in message_of(with_stream(data, STREAM_DAMAGES[damage]))
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (3, 5), (8, 9), (20, 24)])
+@pytest.mark.parametrize("bits", [1, 8])
+def test_interlaced_png_is_complete_or_refused(sides, bits):
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
+    passes += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    indices = (np.arange(sides[0] * sides[1]) % 2).astype(np.uint8).reshape(sides)
+    rows = []
+    for left, top, step, row_step in passes:
+        part = indices[top::row_step, left::step]
+        if part.size:
+            rows += [(np.packbits(row) if bits == 1 else row).tobytes() for row in part]
+    packed = b"".join(b"\0" + row for row in rows)
+    header = struct.pack(">IIBBBBB", sides[1], sides[0], bits, PALETTE, 0, 0, 1)
+
+    def file(content):
+        parts = [(b"IHDR", header), (b"PLTE", bytes([9, 9, 9, 200, 200, 200]))]
+        parts += [(b"IDAT", zlib.compress(content)), (b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+    assert_shows(file(packed), np.where(indices, 200, 9), tolerance=0)
+    assert "pixels are missing" in message_of(file(packed[:-1]))
+
+
 # Damaged JPEG
 
 
@@ -671,6 +852,40 @@ def test_format_without_its_extra(tmp_path, monkeypatch, begin, line):
         with pytest.raises(InputError) as caught:
             read()
         assert str(caught.value) == f"{path}: {line}"
+
+
+# What a file is that cannot be read
+
+
+def frame(marker, precision):
+    """The begin of a JPEG: a segment of text, and the header of a frame."""
+    text, head = b"\xff\xfe\0\x06text", bytes([0xFF, marker, 0, 11, precision])
+    return b"\xff\xd8" + text + head + b"\0\x10\0\x10\x01\x01\x11\0"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (frame(0xC1, 12), "12-bit JPEG image; this kind cannot be read"),
+        (frame(0xC3, 16), "lossless JPEG image; this kind cannot be read"),
+        (frame(0xF7, 8), "JPEG-LS image; this kind cannot be read"),
+        (b"P7\nWIDTH 1\nHEIGHT 1\n", "PAM image; this kind cannot be read"),
+        (b"\xff\xd8\xff", "broken image, or an unusual one (it begins as JPEG)"),
+        (b"\x89PNG\r\n\x1a\n", "broken image, or an unusual one (it begins as PNG)"),
+        (b"GIF89a", "broken image, or an unusual one (it begins as GIF)"),
+        (b"II*\0", "broken image (no table of tags that can be read)"),
+        (b"II*\0\x08\0\0\0", "broken image (no table of tags that can be read)"),
+        (b"hello", "not an image that can be read"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_what_cannot_be_read_is_named(data, said):
+    assert message_of(data).startswith(f"x: {said}")
+
+
+def test_png_without_its_palette():
+    data = png(ramp(0, 1, np.uint8), 1, 3)
+    assert message_of(data) == "x: broken image (no palette)"
 
 
 # Large images

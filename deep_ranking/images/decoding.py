@@ -23,10 +23,15 @@ from deep_ranking.images.orientation import upright_pixels
 from deep_ranking.images.readers.colour_profiles import to_srgb
 from deep_ranking.images.readers.headers import opened
 from deep_ranking.images.readers.jpeg import read_jpeg
-from deep_ranking.images.readers.jpeg_2000 import read_deep_jpeg_2000, reduce_jpeg_2000
+from deep_ranking.images.readers.jpeg_2000 import (
+    jpeg_2000_bits,
+    read_deep_jpeg_2000,
+    reduce_jpeg_2000,
+)
 from deep_ranking.images.readers.jpeg_xl import read_jpeg_xl
 from deep_ranking.images.readers.metadata import WITHOUT_METADATA
 from deep_ranking.images.readers.png import read_png
+from deep_ranking.images.readers.ppm import largest_of, read_deep_ppm
 from deep_ranking.images.readers.raster import Raster
 from deep_ranking.images.readers.tiff import is_plain, read_tiff
 from deep_ranking.images.readers.with_pillow import read_with_pillow
@@ -126,6 +131,8 @@ def _read(data: bytes, header: Image.Image, size: int) -> Raster:
         raster = read_jpeg_xl(data)
     elif kind == "JPEG2000":
         raster = read_deep_jpeg_2000(data, header)
+    elif kind == "PPM":
+        raster = read_deep_ppm(data, header)
     elif kind == "TIFF" and not is_plain(header):
         raster = read_tiff(data)
     return _read_with_pillow(data, header, size) if raster is None else raster
@@ -134,12 +141,15 @@ def _read(data: bytes, header: Image.Image, size: int) -> Raster:
 def _read_with_pillow(data: bytes, header: Image.Image, size: int) -> Raster:
     """Decode an image with Pillow; once more without its metadata, if Pillow stumbles over it."""
     kind = header.format or ""
-    per_pixel, reduction = BYTES_PER_PIXEL[kind], 1
+    per_pixel, reduction, is_scaled = BYTES_PER_PIXEL[kind], 1, False
     if kind == "JPEG2000":
         reduction = reduce_jpeg_2000(data, header, size, per_pixel)
+        is_scaled = jpeg_2000_bits(data) != 16
+    elif kind == "PPM":
+        is_scaled = largest_of(data) != 65535
     with enough_memory(header.width, header.height, per_pixel, reduction):
         try:
-            return read_with_pillow(header)
+            return read_with_pillow(header, is_scaled=is_scaled)
         except InputError:
             raise
         except Exception:  # Pillow's format plug-ins raise errors of any type

@@ -34,12 +34,29 @@ DAMAGE = re.compile(
 )
 EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 END_MARKER = b"\xff\xd9"
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that begin a frame
+LOSSLESS, JPEG_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
 
 
 def reduction_for(header: Image.Image, size: int) -> int:
     """Return the factor by which a JPEG is reduced while it is decoded: 1, 2, 4 or 8."""
     most = min(header.size) // (2 * size)
     return next((factor for factor in REDUCTIONS if most >= factor), 1)
+
+
+def unusual_kind(data: bytes) -> str | None:
+    """Return the name of a kind of JPEG that few programs read; None for others."""
+    begin = 2
+    while begin + 5 <= len(data) and data[begin] == 0xFF:
+        marker, precision = data[begin + 1], data[begin + 4]
+        if marker == JPEG_LS:
+            return "JPEG-LS"
+        if marker in LOSSLESS:
+            return "lossless JPEG"
+        if marker in FRAMES:
+            return None if precision == 8 else f"{precision}-bit JPEG"
+        begin += 1 if marker == 0xFF else 2 + int.from_bytes(data[begin + 2 : begin + 4])
+    return None
 
 
 def read_jpeg(data: bytes, header: Image.Image, size: int) -> Raster | None:

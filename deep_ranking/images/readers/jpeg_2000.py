@@ -1,19 +1,25 @@
-"""JPEG 2000: colour of more than 8 bits, and reducing a large image while it is decoded.
+"""JPEG 2000: more than 8 bits with colour or alpha, and reducing an image while it is decoded.
 
-Pillow lets the lightest values of more than 8 bits wrap to 0 in colour images, so OpenCV decodes
-these. A large image of 8 bits is reduced by the resolutions that its file holds.
+Pillow lets the lightest values of more than 8 bits wrap to 0 in all but plain gray, so OpenCV
+decodes these; gray with alpha, which OpenCV refuses, is left to imagecodecs. What states 16 bits
+may use fewer: then the rule of `sample_range` counts. A large image is reduced by the resolutions
+that its file holds.
 """
 
 from contextlib import suppress
+from importlib.util import find_spec
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from deep_ranking.files import InputError
 from deep_ranking.images.limits import LARGE_BYTES, enough_memory
 from deep_ranking.images.readers.raster import Raster
-from deep_ranking.images.readers.sample_range import SampleRange, to_bytes
-from deep_ranking.images.readers.transparency import on_background
+from deep_ranking.images.readers.sample_range import SampleRange
+from deep_ranking.images.readers.shown import shown_samples
 
 CODING_STYLE = b"\xff\x52"  # the marker; the number of halvings is 9 bytes behind its begin
 NUM_HALVINGS = 9
@@ -21,6 +27,8 @@ START = b"\xff\x4f\xff\x51"
 MOST_HALVINGS = 5
 PRECISION, IS_SIGNED = 42, 0x80  # bits of the first channel less one, behind the start
 BYTES_PER_DEEP_PIXEL = 40
+
+Samples = npt.NDArray[Any]
 
 
 def reduce_jpeg_2000(data: bytes, header: Image.Image, size: int, bytes_per_pixel: float) -> int:
@@ -53,32 +61,49 @@ def _halvings_in(data: bytes) -> int:
     return data[place + NUM_HALVINGS] if 0 <= place < len(data) - NUM_HALVINGS else 0
 
 
+def jpeg_2000_bits(data: bytes) -> int | None:
+    """Return the bits of a sample, as the file states them; None if it does not, or is signed."""
+    place = data.find(START) + PRECISION
+    if not PRECISION <= place < len(data) or data[place] & IS_SIGNED:
+        return None
+    return data[place] + 1
+
+
 def read_deep_jpeg_2000(data: bytes, header: Image.Image) -> Raster | None:
-    """Decode a JPEG 2000 with colours of more than 8 bits; return None for any other.
+    """Decode a JPEG 2000 of more than 8 bits with colour or alpha; return None for any other.
 
     Args:
         data: the file's bytes.
         header: the file, as Pillow opened it.
 
     Raises:
-        InputError: it takes too much memory.
+        InputError: it takes too much memory, or a package that is not installed.
     """
-    place = data.find(START) + PRECISION
-    if header.mode not in ("RGB", "RGBA") or not PRECISION <= place < len(data):
-        return None
-    bits = (data[place] & ~IS_SIGNED) + 1
-    if bits <= 8 or bits > 16 or data[place] & IS_SIGNED:
+    bits = jpeg_2000_bits(data)
+    if header.mode not in ("LA", "RGB", "RGBA") or bits is None or not 8 < bits <= 16:
         return None
     with enough_memory(*header.size, BYTES_PER_DEEP_PIXEL):
-        samples = None
-        with suppress(cv2.error):
-            samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        samples = _gray_and_alpha(data) if header.mode == "LA" else _colors(data)
         if samples is None or samples.ndim != 3 or samples.dtype != np.uint16:
             return None
-        values = to_bytes(samples, SampleRange(0, (1 << bits) - 1))
-        pixels = np.ascontiguousarray(values[..., 2::-1])  # OpenCV has blue first
-        if values.shape[2] < 4:
-            return Raster(pixels=pixels)
-        alpha = values[..., 3]
-        result, notes = on_background(lambda rows: (pixels[rows], alpha[rows]), *alpha.shape)
-        return Raster(pixels=result, notes=notes)
+        stated = None if bits == 16 else SampleRange(0, (1 << bits) - 1)
+        return shown_samples(samples, stated, bits)
+
+
+def _colors(data: bytes) -> Samples | None:
+    """Return the samples, red first; None if OpenCV cannot decode them."""
+    with suppress(cv2.error):
+        samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if samples is not None and samples.ndim == 3:  # OpenCV has blue first
+            return samples[..., [2, 1, 0, 3][: samples.shape[2]]]
+    return None
+
+
+def _gray_and_alpha(data: bytes) -> Samples:
+    if find_spec("imagecodecs") is None:
+        raise InputError(
+            "JPEG 2000 of gray with alpha above 8 bits; install deep-ranking[jxl] to read it"
+        )
+    import imagecodecs
+
+    return np.asarray(imagecodecs.jpeg2k_decode(data))

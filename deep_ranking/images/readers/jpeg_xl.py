@@ -11,11 +11,10 @@ import numpy.typing as npt
 from PIL import ImageFile
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images.limits import enough_memory
 from deep_ranking.images.readers.raster import Raster
-from deep_ranking.images.readers.sample_range import SampleRange, to_bytes
-from deep_ranking.images.readers.transparency import on_background
+from deep_ranking.images.readers.sample_range import SampleRange
+from deep_ranking.images.readers.shown import shown_samples
 
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 CODESTREAM = b"\xff\x0a"
@@ -44,7 +43,7 @@ class _Bits:
     """Numbers of a codestream, the lowest bits first."""
 
     def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data[:16], "little")
+        self._value = int.from_bytes(data[:64], "little")
 
     def take(self, count: int) -> int:
         number = self._value & ((1 << count) - 1)
@@ -58,7 +57,37 @@ def size_of(data: bytes) -> tuple[int, int]:
     Raises:
         InputError: there is no codestream in them.
     """
+    return _size(_Bits(_codestream(data)[2:]))
+
+
+def jpeg_xl_bits(data: bytes) -> int | None:
+    """Return the bits of a sample, as the file states them; None where they are not found."""
     bits = _Bits(_codestream(data)[2:])
+    _size(bits)
+    if bits.take(1):  # all is as usual
+        return 8
+    if bits.take(1):  # further fields
+        bits.take(3)  # orientation
+        if bits.take(1):
+            _size(bits)  # of the picture on a page
+        if bits.take(1):  # a preview
+            return None
+        if bits.take(1):
+            _skip_animation(bits)
+    if bits.take(1):  # floats
+        return None
+    usual = (8, 10, 12)
+    selector = bits.take(2)
+    return usual[selector] if selector < len(usual) else bits.take(6) + 1
+
+
+def _skip_animation(bits: _Bits) -> None:
+    for widths in ((0, 0, 10, 30), (0, 0, 8, 10), (0, 3, 16, 32)):  # ticks, and loops
+        bits.take(widths[bits.take(2)])
+    bits.take(1)
+
+
+def _size(bits: _Bits) -> tuple[int, int]:
     is_small = bits.take(1)
 
     def side() -> int:
@@ -114,20 +143,9 @@ def read_jpeg_xl(data: bytes) -> Raster:
             samples = samples[..., None]
         if samples.ndim != 3 or samples.dtype.kind != "u":
             raise InputError("float pixels have no fixed range; convert the image to 8 or 16 bits")
-        return _shown(samples)
-
-
-def _shown(samples: Samples) -> Raster:
-    channels = samples.shape[2]
-    values: UInt8Array = (
-        samples
-        if samples.dtype == np.uint8
-        else to_bytes(samples, SampleRange(0, np.iinfo(samples.dtype).max))
-    )
-    colors = values[..., : 3 if channels >= 3 else 1]
-    pixels = np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:2], 3)))
-    if channels not in (2, 4):
-        return Raster(pixels=pixels)
-    alpha = values[..., -1]
-    result, notes = on_background(lambda rows: (pixels[rows], alpha[rows]), *pixels.shape[:2])
-    return Raster(pixels=result, notes=notes)
+        if samples.shape[2] > 4:
+            samples = samples[..., :3]
+        whole = 8 * samples.itemsize
+        bits = (jpeg_xl_bits(data) or whole) if whole > 8 else 8
+        stated = None if bits == 16 else SampleRange(0, (1 << bits) - 1)
+        return shown_samples(samples, stated, bits)

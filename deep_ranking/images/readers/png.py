@@ -1,6 +1,7 @@
 """Read PNG: OpenCV decodes gray and colour of 8 and 16 bits, Pillow palettes and the rest.
 
 Both get the file without its ancillary chunks, so neither stumbles over damaged text or profiles.
+Pillow passes over rows that are missing and a wrong checksum of the pixels, so these are checked.
 A colour that the file calls transparent (tRNS) is compared here, before samples lose any bit.
 """
 
@@ -19,8 +20,14 @@ from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images.limits import enough_memory
 from deep_ranking.images.readers.colour_profiles import MAX_PROFILE_BYTES
 from deep_ranking.images.readers.metadata import Chunk, plain_png, png_chunks
+from deep_ranking.images.readers.png_stream import check_stream
 from deep_ranking.images.readers.raster import STRETCHED, Raster
-from deep_ranking.images.readers.sample_range import SampleRange, to_bytes, used_range
+from deep_ranking.images.readers.sample_range import (
+    SampleRange,
+    to_bytes,
+    used_range,
+    used_ranges,
+)
 from deep_ranking.images.readers.transparency import on_background
 from deep_ranking.images.readers.with_pillow import orientation_in, read_with_pillow
 
@@ -51,6 +58,8 @@ def read_png(data: bytes, header: Image.Image) -> Raster:
         if chunk.kind != b"IDAT"
     }
     depth, color_type = contents[b"IHDR"][8:10]
+    if color_type == PALETTE and b"PLTE" not in contents:
+        raise InputError("broken image (no palette)")
     is_deep, with_color = depth == 16, contents.get(b"tRNS") if color_type in (GRAY, RGB) else None
     is_plain = depth == 8 and color_type in (GRAY, RGB)
     per_pixel = BYTES_PER_DEEP_PIXEL if is_deep else BYTES_PER_PIXEL
@@ -59,11 +68,13 @@ def read_png(data: bytes, header: Image.Image) -> Raster:
     with enough_memory(header.width, header.height, per_pixel):
         if is_plain or is_deep:
             raster = _read_samples(data, chunks, contents, with_color)
-        elif with_color is not None:
-            raster = _read_small_gray(data, chunks, depth, with_color)
         else:
-            with Image.open(io.BytesIO(plain_png(data, chunks)), formats=("PNG",)) as image:
-                raster = read_with_pillow(image)
+            check_stream(data, chunks, contents[b"IHDR"])
+            if with_color is not None:
+                raster = _read_small_gray(data, chunks, depth, with_color)
+            else:
+                with Image.open(io.BytesIO(plain_png(data, chunks)), formats=("PNG",)) as image:
+                    raster = read_with_pillow(image)
     profile = None if color_type in (GRAY, GRAY_ALPHA) else _profile(contents.get(b"iCCP"))
     return Raster(
         pixels=raster.pixels,
@@ -92,10 +103,9 @@ def _read_samples(
         samples = samples[..., None]
     alpha, limits = None, None
     if depth == 16:
-        limits = _range_of(samples, contents.get(b"sBIT"))
-    if color_type in (GRAY_ALPHA, RGBA):
-        alpha, samples = samples[..., 3], samples[..., :3]
-        alpha = to_bytes(alpha, limits if limits and limits.is_guessed else SampleRange(0, 65535))
+        limits, opacity = _ranges_of(samples, contents.get(b"sBIT"), color_type)
+        if opacity is not None:
+            alpha, samples = to_bytes(samples[..., 3], opacity), samples[..., :3]
     if depth == 16 and color_type in (RGB, RGBA, GRAY_ALPHA):
         samples = samples[..., ::-1]  # OpenCV has blue first
     if with_color is not None:
@@ -135,16 +145,36 @@ def _alpha_of(samples: Samples, with_color: bytes, depth: int) -> UInt8Array | N
     return np.where((samples == color).all(axis=2), 0, 255).astype(np.uint8)
 
 
-def _range_of(samples: Samples, significant: bytes | None) -> SampleRange:
-    """Return the range of 16-bit samples.
+def _ranges_of(
+    samples: Samples, significant: bytes | None, color_type: int
+) -> tuple[SampleRange, SampleRange | None]:
+    """Return the ranges of 16-bit samples: of the colours, and of alpha, None without one.
+
+    `significant` is the content of the sBIT chunk: a byte for each channel that the file has.
+    """
+    has_alpha = color_type in (GRAY_ALPHA, RGBA)
+    num_colors = 3 if color_type in (RGB, RGBA) else 1
+    colors = samples[..., :3] if has_alpha else samples
+    stated = _stated_range(colors, (significant or b"")[:num_colors])
+    if not has_alpha:
+        return stated or used_range(colors, 16), None
+    if stated is None:
+        return used_ranges(samples, 16)
+    alpha = samples[..., 3]
+    of_alpha = _stated_range(alpha, (significant or b"")[num_colors : num_colors + 1])
+    return stated, of_alpha or SampleRange(0, 65535)
+
+
+def _stated_range(samples: Samples, significant: bytes) -> SampleRange | None:
+    """Return the range of 16-bit samples that sBIT states; None if it states none below 16 bits.
 
     By the standard, a file whose sBIT chunk says 12 bits has spread them over 16. Some have not:
     then no sample is above 4095, and not all are multiples of 16.
     """
-    if significant and 0 < (bits := max(significant[:3])) < 16:
-        is_spread = samples.max() >= 1 << bits or not (samples & ((1 << 16 - bits) - 1)).any()
-        return SampleRange(0, 65535 if is_spread else (1 << bits) - 1)
-    return used_range(samples, 16)
+    if not 0 < (bits := max(significant, default=0)) < 16:
+        return None
+    is_spread = samples.max() >= 1 << bits or not (samples & ((1 << 16 - bits) - 1)).any()
+    return SampleRange(0, 65535 if is_spread else (1 << bits) - 1)
 
 
 def _profile(content: bytes | None) -> bytes | None:

@@ -6,6 +6,9 @@ range is taken at its word. Otherwise the rule is: the range is the smallest of 
 mapped as it is, and no image comes out nearly black. The rule looks at one image alone: two images
 of one camera may be stretched differently where one of them is dark.
 
+Alpha counts with the colours where all samples together use a part of 16 bits; an alpha that uses
+more is measured by itself, so one that is opaque does not hide what the colours use.
+
 Signed samples without a negative one are mapped as unsigned samples of one bit less; others from
 the smallest signed range of these bits.
 """
@@ -51,6 +54,35 @@ def used_range(samples: Samples, bits: int) -> SampleRange:
         return SampleRange(0, (1 << used) - 1, is_guessed=bits > 8 and used < whole)
     used = _usual_bits(max(high, -low - 1).bit_length() + 1, bits) if bits > 8 else bits
     return SampleRange(-(1 << used - 1), (1 << used - 1) - 1, is_guessed=used < bits)
+
+
+def used_ranges(samples: Samples, bits: int) -> tuple[SampleRange, SampleRange]:
+    """Return the ranges of the colours and of the alpha of samples whose file states none.
+
+    Where all samples together use a part of the whole range, this part is that of both. Otherwise
+    alpha has the whole range, and what the colours use is theirs.
+
+    Args:
+        samples: integers (height, width, channels); the last channel is alpha.
+        bits: number of bits that a sample has in the file.
+    """
+    both = used_range(samples, bits)
+    if both.is_guessed:
+        return both, SampleRange(0, both.high)
+    return used_range(samples[..., :-1], bits), whole_range(samples, bits)
+
+
+def alpha_range(alpha: Samples, limits: SampleRange, bits: int) -> SampleRange:
+    """Return the range of an alpha beside colours whose range is stated: theirs, if it fits."""
+    whole = whole_range(alpha, bits)
+    fits = limits.high < whole.high and int(alpha.max(initial=0)) <= limits.high
+    return SampleRange(0, limits.high) if fits else whole
+
+
+def whole_range(samples: Samples, bits: int) -> SampleRange:
+    """Return the range of samples of so many bits that cannot be negative, such as alpha."""
+    is_signed = np.issubdtype(samples.dtype, np.signedinteger)
+    return SampleRange(0, (1 << bits - int(is_signed)) - 1)
 
 
 def _usual_bits(needed: int, whole: int) -> int:

@@ -5,10 +5,11 @@ picture has. What the samples mean is decided here:
 
 - Black and white, by the first of these that the file states: SMinSampleValue and SMaxSampleValue;
   the bits of a sample, where they are not 8 or 16; black and white level; the significant bits of
-  OME; the display range of ImageJ. Otherwise by the rule of `sample_range`, and noted.
+  OME; the display range of ImageJ; MinSampleValue and MaxSampleValue, if the samples are within
+  and they are a part of 16 bits. Otherwise by the rule of `sample_range`, and noted.
 - Bands: of gray or unnamed bands, three or more are read as RGB from the first three, two as gray
   from the first, and noted. Samples beyond the colours are left out, unless the file calls the
-  first of them alpha.
+  first of them alpha, or it is the fourth of RGB and not explained.
 - Float, complex and 32-bit samples have no fixed range and are refused, as are sensor data.
 """
 
@@ -28,13 +29,21 @@ from deep_ranking.images.limits import enough_memory
 from deep_ranking.images.orientation import ORIENTATION_TAG, SWAPS_SIDES
 from deep_ranking.images.readers.lab import CIELAB, ICCLAB, ITULAB, lab_to_rgb
 from deep_ranking.images.readers.raster import FIRST_BAND, FIRST_BANDS, STRETCHED, Raster
-from deep_ranking.images.readers.sample_range import SampleRange, to_bytes, used_range
+from deep_ranking.images.readers.sample_range import (
+    SampleRange,
+    alpha_range,
+    to_bytes,
+    used_range,
+    used_ranges,
+    whole_range,
+)
 from deep_ranking.images.readers.tiff_segments import bits_per_sample, read_samples
 from deep_ranking.images.readers.transparency import on_background
 
 BITS, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT, SAMPLES = 258, 262, 284, 339, 277
 EXTRA_SAMPLES, COLOR_MAP, PROFILE, DESCRIPTION = 338, 320, 34675, 270
 WHITE_POINT, PHOTOSHOP = 318, 34377
+MIN, MAX = 280, 281
 SMIN, SMAX, BLACK_LEVEL, WHITE_LEVEL = 340, 341, 50714, 50717
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, SENSOR = 0, 1, 2, 3, 5, 6, 32803
 LINEAR_RAW = 34892
@@ -67,7 +76,10 @@ class TiffHeader(ImageFile.ImageFile):
 
 
 def is_plain(header: Image.Image) -> bool:
-    """Return whether Pillow reads a TIFF right: at most 8 bits, unsigned, chunky, no L*a*b*."""
+    """Return whether Pillow reads a TIFF right.
+
+    It has at most 8 bits, is unsigned and chunky, has no L*a*b*, and no palette of 8 bits.
+    """
     if isinstance(header, TiffHeader):
         return False
     tags = header.tag_v2  # type: ignore[attr-defined]
@@ -77,6 +89,7 @@ def is_plain(header: Image.Image) -> bool:
         and all(each in (UNSIGNED, UNDEFINED) for each in formats)
         and (tags.get(PLANAR, 1) != 2 or tags.get(SAMPLES, 1) == 1)
         and tags.get(PHOTOMETRIC) not in LAB
+        and not (tags.get(PHOTOMETRIC) == PALETTE and max(tags.get(COLOR_MAP, (256,))) <= 255)
     )
 
 
@@ -143,8 +156,7 @@ def _formats(page: TiffPage) -> set[int]:
 def _meaning(page: TiffPage, photometric: int | None) -> tuple[int, bool, tuple[str, ...]]:
     """Return how many samples to read, whether the last is alpha, and notes."""
     stored = int(page.samplesperpixel)
-    extra = page.tags.valueof(EXTRA_SAMPLES, ())
-    extra = extra if isinstance(extra, tuple) else (extra,)
+    extra = _extra_samples(page)
     has_alpha = bool(extra) and extra[0] in (PREMULTIPLIED, ALPHA)
     if photometric == PALETTE:
         colors = 1
@@ -177,7 +189,7 @@ def _shown(
     alpha = samples[..., -1] if has_alpha else None
     colors = samples[..., :-1] if has_alpha else samples
     notes: tuple[str, ...] = ()
-    limits = SampleRange(0, 255)
+    opacity_range = whole_range(samples, bits)
     if photometric in LAB:
         pixels = lab_to_rgb(_unsigned(colors), int(photometric or 0), _white_of(page))
     elif photometric == PALETTE:
@@ -185,21 +197,32 @@ def _shown(
     elif photometric == CMYK:
         return to_bytes(colors, SampleRange(0, (1 << bits) - 1)), ()
     else:
-        stated = _stated_range(page, bits)
-        limits = used_range(samples, bits) if stated is None else stated
+        limits, opacity_range = _ranges_of(page, samples, bits, has_alpha)
         gray = to_bytes(colors, limits, inverted=photometric == WHITE_IS_ZERO)
         pixels = gray if gray.shape[2] == 3 else gray.repeat(3, axis=2)
         notes = (STRETCHED,) if limits.is_guessed else ()
     if alpha is None:
         return pixels, notes
-    whole = SampleRange(0, np.iinfo(alpha.dtype).max)
-    opacity = to_bytes(alpha, limits if notes else whole)
-    extra = page.tags.valueof(EXTRA_SAMPLES)
-    if PREMULTIPLIED in (extra if isinstance(extra, tuple) else (extra,))[:1]:
+    opacity = to_bytes(alpha, opacity_range)
+    if _is_premultiplied(page):
         weight = np.maximum(opacity, 1)[..., None]
         pixels = (pixels * np.float32(255) / weight).clip(0, 255).astype(np.uint8)
     result, more = on_background(lambda rows: (pixels[rows], opacity[rows]), *pixels.shape[:2])
     return result, notes + more
+
+
+def _is_premultiplied(page: TiffPage) -> bool:
+    return _extra_samples(page)[:1] == (PREMULTIPLIED,)
+
+
+def _extra_samples(page: TiffPage) -> tuple[int, ...]:
+    """Return the meanings of the samples beyond the colours.
+
+    A fourth sample of RGB that the file does not explain is alpha, as Pillow has it.
+    """
+    is_rgba = page.tags.valueof(PHOTOMETRIC, None) == RGB and int(page.samplesperpixel) == 4
+    extra = page.tags.valueof(EXTRA_SAMPLES, (ALPHA,) if is_rgba else ())
+    return extra if isinstance(extra, tuple) else (extra,)
 
 
 def _unsigned(samples: Samples) -> Samples:
@@ -231,8 +254,29 @@ def _from_palette(indices: Samples, page: TiffPage) -> UInt8Array:
     return np.asarray((colors >> shift).astype(np.uint8)[indices])
 
 
-def _stated_range(page: TiffPage, bits: int) -> SampleRange | None:
-    """Return the range that the file states; None if it states none."""
+def _ranges_of(
+    page: TiffPage, samples: Samples, bits: int, has_alpha: bool
+) -> tuple[SampleRange, SampleRange]:
+    """Return the range of the colours, and that of the last sample as alpha."""
+    num_colors = samples.shape[2] - has_alpha
+    stated = _stated_range(page, bits, num_colors) or _range_within(
+        page, samples[..., :num_colors], bits
+    )
+    if not has_alpha:
+        return stated or used_range(samples, bits), whole_range(samples, bits)
+    if stated is None:
+        colors, opacity = used_ranges(samples, bits)
+        if _is_premultiplied(page) and np.ptp(samples[..., -1]):  # alpha made the colours darker
+            colors = used_range(samples, bits)
+        return colors, opacity
+    of_alpha = _numbers(page, SMAX)[num_colors : num_colors + 1]
+    if of_alpha and of_alpha[0] > 0:
+        return stated, SampleRange(0, of_alpha[0])
+    return stated, alpha_range(samples[..., -1], stated, bits)
+
+
+def _stated_range(page: TiffPage, bits: int, num_colors: int) -> SampleRange | None:
+    """Return the range of the colours that the file states; None if it states none."""
     is_signed = SIGNED in _formats(page)
     if bits <= 8 and not is_signed:
         return SampleRange(0, (1 << bits) - 1)
@@ -241,9 +285,9 @@ def _stated_range(page: TiffPage, bits: int) -> SampleRange | None:
     significant = re.search(r'SignificantBits="(\d{1,2})"', description)
     display = re.search(r"(?s)^ImageJ=.*\nmin=([-\d.e+]+)\nmax=([-\d.e+]+)", description)
     candidates = [
-        (_lowest(page, SMIN), _highest(page, SMAX)),
+        (_lowest(page, SMIN, num_colors), _highest(page, SMAX, num_colors)),
         (0, (1 << bits) - 1) if bits != 16 and not is_signed else None,
-        (_lowest(page, BLACK_LEVEL) or 0, _highest(page, WHITE_LEVEL)),
+        (_lowest(page, BLACK_LEVEL, num_colors) or 0, _highest(page, WHITE_LEVEL, num_colors)),
         (0, (1 << int(significant[1])) - 1) if significant and not is_signed else None,
         (_number(display[1]), _number(display[2])) if display else None,
     ]
@@ -254,12 +298,27 @@ def _stated_range(page: TiffPage, bits: int) -> SampleRange | None:
     return None
 
 
-def _lowest(page: TiffPage, tag: int) -> float | None:
-    return min(_numbers(page, tag), default=None)
+def _range_within(page: TiffPage, colors: Samples, bits: int) -> SampleRange | None:
+    """Return MinSampleValue and MaxSampleValue of 16 bits, if they are a part and hold all samples.
+
+    Many programs write them without regard to the samples, so they count last.
+    """
+    if bits != 16 or SIGNED in _formats(page) or not colors.size:
+        return None
+    count = colors.shape[2]
+    low, high = _lowest(page, MIN, count) or 0, _highest(page, MAX, count)
+    if high is None or not low < high < 65535:
+        return None
+    is_held = low <= int(colors.min()) and int(colors.max()) <= high
+    return SampleRange(low, high) if is_held else None
 
 
-def _highest(page: TiffPage, tag: int) -> float | None:
-    return max(_numbers(page, tag), default=None)
+def _lowest(page: TiffPage, tag: int, count: int) -> float | None:
+    return min(_numbers(page, tag)[:count], default=None)
+
+
+def _highest(page: TiffPage, tag: int, count: int) -> float | None:
+    return max(_numbers(page, tag)[:count], default=None)
 
 
 def _numbers(page: TiffPage, tag: int) -> list[float]:

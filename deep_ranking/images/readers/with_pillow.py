@@ -9,25 +9,32 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images.orientation import ORIENTATION_TAG, read_orientation
 from deep_ranking.images.readers.raster import STRETCHED, Raster
-from deep_ranking.images.readers.sample_range import row_blocks, to_bytes, used_range
+from deep_ranking.images.readers.sample_range import (
+    SampleRange,
+    row_blocks,
+    to_bytes,
+    used_range,
+)
 from deep_ranking.images.readers.transparency import on_background
 
-# Formats whose 16-bit gray Pillow scales to the whole range, by what the file states.
-SCALED_FORMATS = ("PPM", "JPEG2000")
 # Formats in which an alpha of 0 everywhere means that there is none: programs leave the byte empty.
 EMPTY_ALPHA_FORMATS = ("BMP", "DIB")
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
-def read_with_pillow(image: Image.Image) -> Raster:
+def read_with_pillow(image: Image.Image, *, is_scaled: bool = False) -> Raster:
     """Decode an image that Pillow opened.
+
+    Args:
+        image: the image.
+        is_scaled: whether the file states fewer than 16 bits, to which Pillow scales deep gray.
 
     Raises:
         InputError: its pixels have no fixed range.
     """
     image.load()
     if image.mode in DEEP_MODES or (image.mode == "I" and image.format == "PPM"):
-        return _read_deep(image)
+        return _read_deep(image, is_scaled=is_scaled)
     if image.mode in ("F", "I"):
         kind = "float" if image.mode == "F" else "32-bit"
         raise InputError(f"{kind} pixels have no fixed range; convert the image to 8 or 16 bits")
@@ -62,16 +69,12 @@ def orientation_in(exif: bytes | None) -> int:
     return 1
 
 
-def _read_deep(image: Image.Image) -> Raster:
+def _read_deep(image: Image.Image, *, is_scaled: bool) -> Raster:
     """Decode gray of 16 bits."""
-    samples = np.asarray(image)
-    if image.format in SCALED_FORMATS:
-        gray, is_stretched = (samples >> 8).astype(np.uint8), False
-    else:
-        limits = used_range(samples, 16)
-        gray, is_stretched = to_bytes(samples, limits), limits.is_guessed
-    pixels = np.repeat(gray[..., None], 3, axis=2)
-    notes = (STRETCHED,) if is_stretched else ()
+    samples = np.asarray(image).astype(np.uint16)
+    limits = SampleRange(0, 65535) if is_scaled else used_range(samples, 16)
+    pixels = np.repeat(to_bytes(samples, limits)[..., None], 3, axis=2)
+    notes = (STRETCHED,) if limits.is_guessed else ()
     return Raster(pixels=pixels, orientation=read_orientation(image), notes=notes)
 
 
