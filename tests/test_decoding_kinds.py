@@ -228,6 +228,12 @@ def test_largest_value_of_a_tiff_that_says_nothing(largest):
     assert_shows(data, gray[..., 0] * (255 / 4095), notes=[STRETCHED])
 
 
+def test_gray_and_alpha_of_a_jpeg_2000_without_its_extra(monkeypatch):
+    data = other_deep_format("jp2", ramp(0, 65535, channels=2), 16)
+    monkeypatch.setattr("deep_ranking.images.readers.jpeg_2000.find_spec", lambda _: None)
+    assert "install deep-ranking[jxl] to read it" in message_of(data)
+
+
 # Signed samples, and white as zero
 
 
