@@ -1,8 +1,7 @@
 """Refuse a flag that was given and cannot act beside the other flags.
 
 Only what the command line gives counts, not what a recipe sets or an earlier run had. A rule says
-when some flags act, and what to blame where they do not. `flag_table` has the rules of the
-commands; those of an index, which depend on its kind, are here.
+when some flags act, and what to blame where they do not. `flag_table` has the rules.
 """
 
 import argparse
@@ -68,40 +67,3 @@ def _with_subparsers(parser: argparse.ArgumentParser) -> Iterator[argparse.Argum
         if isinstance(action, argparse._SubParsersAction):
             for subparser in action.choices.values():
                 yield from _with_subparsers(subparser)
-
-
-def index_rules(kind: str) -> list[Rule]:
-    """Return the rules of `index` and `search`, by the kind of the index."""
-    has_clusters = kind in ("clusters", "hierarchy")
-    return [
-        Rule(("--clusters",), has_clusters, f"with --index {kind}, which has no clusters"),
-        # Milvus has a remedy of its own for --target_recall.
-        Rule(
-            ("--probes", "--target_recall"),
-            kind != "exact",
-            "with an exact index, which compares all images; --index chooses another kind",
-        ),
-    ]
-
-
-def folder_rules(args: argparse.Namespace) -> list[Rule]:
-    """Return the rules of the flags that say what the classes of an index are."""
-    flags = ("--label", "--splits", "--no-splits")
-    return [Rule(flags, args.classes is None, "with --classes, which names the classes")]
-
-
-def search_rules(args: argparse.Namespace) -> list[Rule]:
-    """Return the rules of `search`, beside those of the kind of the index."""
-    whole = args.label is None and args.folder is None
-    limited = "with --class or --folder, whose images are compared one by one"
-    for_people = not (args.json or args.csv)
-    return [
-        Rule(("--explain_cost", "--probes"), whole, limited),
-        Rule(("--metric",), for_people, "with --json and --csv, which have the distance"),
-    ]
-
-
-def duplicates_rules(args: argparse.Namespace) -> list[Rule]:
-    """Return the rules of `duplicates`."""
-    flags = ("--threshold", "--json", "--html", "--move")
-    return [Rule(flags, args.undo is None, "with --undo")]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_path, check_files_exist, checked_number
-from deep_ranking.cli.conflicts import duplicates_rules, refuse_flags_without_effect
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.output import check_output_file, write_json, write_page
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Find, print, write and move duplicates; or move them back."""
     args = parser.parse_args(argv)
-    refuse_flags_without_effect(parser, argv, duplicates_rules(args))
+    refuse_flags_without_effect(parser, argv, rules_of("duplicates", args))
     if args.undo:
         check_files_exist(args, "undo")
         _undo(args.undo)

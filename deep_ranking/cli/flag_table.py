@@ -113,6 +113,18 @@ NO_TRIPLETS = When(_is("triplets", None), "with --triplets, which know no classe
 LISTED = When(
     lambda args: not (args.classes or args.pairs or args.partition), "with a file of images"
 )
+CLUSTERS = When(_is("kind", "clusters", "hierarchy"), "with --index {kind}, which has no clusters")
+NOT_EXACT = When(
+    _is_not("kind", "exact"),
+    "with an exact index, which compares all images; --index chooses another kind",
+)
+WHOLE_INDEX = When(
+    lambda args: args.label is None and args.folder is None,
+    "with --class or --folder, whose images are compared one by one",
+)
+FOR_PEOPLE = When(
+    lambda args: not (args.json or args.csv), "with --json and --csv, which have the distance"
+)
 SHARES = When(_by_shares, "without shares in --split")
 
 # Each row: some flags, and when they act; of several reasons, the first is blamed.
@@ -217,6 +229,23 @@ TABLE: Mapping[str, Table] = {
     ],
     "calibrate": [(OF_FOLDERS, (NO_CLASS_FILE,))],
     "report": [(OF_FOLDERS, (NO_CLASS_FILE,))],
+    # `kind` is that of the index; Milvus has a remedy of its own for --target_recall.
+    "index": [
+        (("--clusters",), (CLUSTERS,)),
+        (("--probes", "--target_recall"), (NOT_EXACT,)),
+        (OF_FOLDERS, (NO_CLASS_FILE,)),
+    ],
+    "search": [
+        (("--probes",), (NOT_EXACT,)),
+        (("--explain_cost", "--probes"), (WHOLE_INDEX,)),
+        (("--metric",), (FOR_PEOPLE,)),
+    ],
+    "duplicates": [
+        (
+            ("--threshold", "--json", "--html", "--move"),
+            (When(_is("undo", None), "with --undo"),),
+        ),
+    ],
     "summary": [
         (NETWORK, (When(_is("model", None), "with --model, which fixes the network"),)),
         *NETWORK_ROWS,

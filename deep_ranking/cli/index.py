@@ -18,11 +18,10 @@ from deep_ranking.cli.arguments import (
     positive_int,
 )
 from deep_ranking.cli.conflicts import (
-    folder_rules,
     given_flags,
-    index_rules,
     refuse_flags_without_effect,
 )
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.signals import resume_hint
 from deep_ranking.config import FolderConfig
@@ -119,8 +118,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     wanted = args.index
     if wanted is None and not is_new:
         wanted = Collection.open(args.output).settings.index
-    rules = [*index_rules(wanted["kind"] if wanted else "exact"), *folder_rules(args)]
-    refuse_flags_without_effect(parser, argv, rules)
+    args.kind = wanted["kind"] if wanted else "exact"
+    refuse_flags_without_effect(parser, argv, rules_of("index", args))
     folders = _folders(args, given_flags(parser, argv), is_new=is_new)
     quieten_tensorflow()
     from deep_ranking.search.indexing import index_images

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import add_metric, add_path, positive_int
-from deep_ranking.cli.conflicts import index_rules, refuse_flags_without_effect, search_rules
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import PICTURE_SUFFIXES, csv_output, picture_format
 from deep_ranking.files import InputError, atomic_path
@@ -115,8 +116,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.picture:
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
-    kind = collection.settings.index["kind"]
-    refuse_flags_without_effect(parser, argv, [*index_rules(kind), *search_rules(args)])
+    args.kind = collection.settings.index["kind"]
+    refuse_flags_without_effect(parser, argv, rules_of("search", args))
     given = _query_paths(args.image)
     quieten_tensorflow()
     from deep_ranking.search.searcher import Searcher
