@@ -13,8 +13,9 @@ from stubs import build_stub
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig, SamplingConfig, TrainConfig
+from deep_ranking.files import InputError
 from deep_ranking.images import decoding
-from deep_ranking.reports.doctor import estimate, findings, timing
+from deep_ranking.reports.doctor import estimate, findings, survey, timing
 
 SIDE = 64
 CLASSES = ("ant", "bee", "cat")
@@ -558,3 +559,18 @@ def test_the_doctor_takes_the_splits_that_training_takes(tmp_path, examined):
     (tmp_path / "data/train").rename(tmp_path / "data/test")
     arguments = ["--dataset", str(tmp_path / "data"), "--no-estimate", "--batches", "classes"]
     assert run_command("doctor", arguments) == 1  # as training does
+
+
+def test_images_that_may_not_be_read_are_not_to_be_mended(data, examined, monkeypatch):
+    path = data / CLASSES[0] / "0.png"
+    plain = survey.read_file
+
+    def refusing(file):
+        if file == path:
+            raise InputError(f"{file}: cannot be read (Permission denied)")
+        return plain(file)
+
+    monkeypatch.setattr(survey, "read_file", refusing)
+    _, report = examined(data)
+    suggestion = kinds(report)["broken"]["suggestion"]
+    assert suggestion.startswith("allow reading 1 of them, mend the others")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deep_ranking.files import InputError
+from deep_ranking.files import InputError, printable
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.stored_rows import Rows
@@ -114,7 +114,9 @@ class Duplicates:
                 what = "keep" if image.is_keeper else f"{image.distance:.4f}"
                 sides, size = f"{image.width}x{image.height}", byte_size(image.num_bytes)
                 remark = f"  ({'; '.join(remarks)})" if (remarks := remarks_about(image)) else ""
-                lines.append(f"  {what:>6}  {sides:>11}  {size:>10}  {image.path}{remark}")
+                lines.append(
+                    f"  {what:>6}  {sides:>11}  {size:>10}  {printable(image.path)}{remark}"
+                )
             lines.append("")
         return "\n".join(lines)
 

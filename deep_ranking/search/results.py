@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from deep_ranking.files import printable
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import METRICS, cosine_at
@@ -96,13 +97,15 @@ class SearchResults:
         lines = []
         for query, found in zip(self.queries, self.results, strict=True):
             if len(self.queries) > 1:
-                lines.append(f"{query}:")
+                lines.append(f"{printable(query)}:")
             width = len(str(len(found)))
             for each in found:
                 value = each.cosine if metric == "cosine" else each.distance
                 chance = "" if each.probability is None else f"  p(same) {each.probability:.3f}"
                 mark = f"  ({each.problem})" if each.problem else ""
-                lines.append(f"{each.rank:{width}}  {value:.6f}{chance}  {each.path}{mark}")
+                lines.append(
+                    f"{each.rank:{width}}  {value:.6f}{chance}  {printable(each.path)}{mark}"
+                )
         return "\n".join(lines)
 
     def rows(self) -> list[dict[str, Any]]:

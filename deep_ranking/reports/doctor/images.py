@@ -1,5 +1,6 @@
 """Checks of each image by itself: broken files, wrong extensions, odd sizes, odd colour modes."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from deep_ranking.images.readers.raster import FIRST_BAND, FIRST_BANDS, ON_BLACK
 from deep_ranking.reports.doctor.findings import FAILS, Finding, Item, make_finding
 from deep_ranking.reports.doctor.survey import Survey
 
+NOT_ALLOWED = os.strerror(errno.EACCES)
 SMALL = 0.5  # of the network's input: images with a shorter side are small
 LONG = 4  # times the shorter side: images with a longer side are long
 MOST = 0.95  # share of the images that must agree for the others to be odd
@@ -83,7 +85,10 @@ def _broken(survey: Survey, config: TrainConfig) -> Iterator[Finding]:
             continue
         total = int((read_by_training == in_training).sum())
         what = f"{len(numbers):,} of {counted(total, 'image')} cannot be read"
-        severity, suggestion = None, "mend or delete them"
+        closed = sum(NOT_ALLOWED in survey.problems[number] for number in numbers)
+        severity, suggestion = None, "mend them, or take them out of the folder"
+        if closed:
+            suggestion = f"allow reading {closed:,} of them, mend the others"
         if not in_training:
             what += ", in splits that training does not read"
         elif not config.skip_broken:
