@@ -9,14 +9,14 @@ import numpy as np
 
 from deep_ranking.config import HARD, TrainConfig
 from deep_ranking.datasets import LabelledImages, hold_back_classes, limit_classes, take_split
-from deep_ranking.datasets.splits import TO_TRAIN, TO_VALIDATE, VAL, split_kind, split_to_take
-from deep_ranking.files import InputError
+from deep_ranking.datasets.splits import TO_TRAIN, TO_VALIDATE
 from deep_ranking.files.words import counted
 from deep_ranking.sampling import ClassBatches, open_strategy
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import ClassSource, EpochTriplets, FileTriplets, TripletSource
 from deep_ranking.training.batches.epoch_triplets import DrawnTriplets
 from deep_ranking.training.hard_triplets import HardTriplets
+from deep_ranking.training.split_choice import validation_split
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,6 @@ def read_run_images(config: TrainConfig, say: Callable[[str], None] | None = Non
         notes = validated.notes[len(given.notes) :]
         tell(*(f"{config.validation_dataset}: {line}" for line in (*given.describe(), *notes)))
     return RunImages(trained, validated, split, lines)
-
-
-def validation_split(config: TrainConfig, data: LabelledImages) -> str | None:
-    """Return the split to validate on: the one that is named, or `val` if nothing else is given.
-
-    Raises:
-        InputError: it is the split to train on.
-    """
-    if config.validation_split is not None:
-        if config.validation_split == split_to_take(data, TO_TRAIN, config.split):
-            raise InputError(
-                f"validation_split {config.validation_split}: is trained on; choose another"
-            )
-        return config.validation_split
-    if data.splits is None or config.validates:
-        return None
-    names = sorted(set(data.splits.tolist()) - {config.split})
-    return next((name for name in names if split_kind(name) == VAL), None)
 
 
 def image_source(

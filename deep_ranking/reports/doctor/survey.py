@@ -37,7 +37,7 @@ from deep_ranking.images import (
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE
 from deep_ranking.images.near_copies import GLANCE, hash_and_glance
 from deep_ranking.reports.doctor.findings import Item
-from deep_ranking.training.data import validation_split
+from deep_ranking.training.split_choice import validation_split
 
 
 @dataclass(frozen=True)
