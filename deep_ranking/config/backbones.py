@@ -1,4 +1,4 @@
-"""The available backbones: models of `keras.applications`, without their top.
+"""The backbones, without their top: models of `keras.applications`, and EfficientNet-Lite0.
 
 A backbone is available if Keras can restore it from a plain .h5 file without custom code. With
 Keras 3.15 that is all of `keras.applications`, except the families in `REFUSED`.
@@ -21,29 +21,27 @@ RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     ),
     "symmetric": ((1 / 127.5,) * 3, (-1.0,) * 3),
     "128": ((1 / 128,) * 3, (-1.0,) * 3),
+    "127": ((1 / 128,) * 3, (-127 / 128,) * 3),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A model of `keras.applications`.
+    """A convolutional network without its top.
 
     Attributes:
-        builder: name of the function in `keras.applications` that builds it.
+        name: its name for `--backbone`.
+        builder: name of the function that builds it, in `keras.applications` or in `model`.
         pixels: key of `RANGES`, the pixels that its ImageNet weights expect.
         block: regular expression that matches the start of a layer's name, up to its block's.
         min_size: smallest side in pixels of its input.
     """
 
+    name: str
     builder: str
     pixels: str
     block: str
     min_size: int
-
-    @property
-    def name(self) -> str:
-        """Its name for `--backbone`."""
-        return self.builder.lower()
 
     def block_of(self, layer: str) -> str | None:
         """Return the block of the layer with this name; None for a layer outside of blocks."""
@@ -66,11 +64,19 @@ _FAMILIES = (
     (" ".join(f"EfficientNetV2B{number}" for number in range(4)), "torch", r"block\d", 32),
     ("EfficientNetV2S EfficientNetV2M EfficientNetV2L", "128", r"block\d", 32),
 )
-BACKBONES = {
-    builder.lower(): Backbone(builder=builder, pixels=pixels, block=block, min_size=min_size)
+_BACKBONES = [
+    Backbone(name=builder.lower(), builder=builder, pixels=pixels, block=block, min_size=min_size)
     for builders, pixels, block, min_size in _FAMILIES
     for builder in builders.split()
-}
+]
+EFFICIENTNET_LITE0 = Backbone(
+    name="efficientnet-lite0",
+    builder="EfficientNetLite0",
+    pixels="127",
+    block=r"block\d",
+    min_size=32,
+)
+BACKBONES = {backbone.name: backbone for backbone in (*_BACKBONES, EFFICIENTNET_LITE0)}
 _OWN_LAYER = "restoring it from an .h5 file needs a custom layer ({})"
 REFUSED = {
     "convnext": _OWN_LAYER.format("LayerScale"),
@@ -80,14 +86,14 @@ REFUSED = {
 
 
 def find_backbone(name: str) -> Backbone:
-    """Return the backbone with this name, in upper or lower case.
+    """Return the backbone with this name, in upper or lower case, with hyphens or without.
 
     Raises:
         InputError: no backbone has this name, or plain Keras could not open a saved file of it.
     """
-    backbone = BACKBONES.get(name.lower())
-    if backbone is not None:
-        return backbone
+    for backbone in BACKBONES.values():
+        if name.lower().replace("-", "") == backbone.name.replace("-", ""):
+            return backbone
     for family, reason in REFUSED.items():
         if name.lower().startswith(family):
             raise InputError(f"backbone {name} is not offered: {reason}; choose another")

@@ -32,7 +32,7 @@ class NetworkConfig(Config):
     )
     backbone: str = setting(
         "vgg16",
-        f"convolutional network to start from, one of keras.applications: {', '.join(BACKBONES)}",
+        f"convolutional network to start from: {', '.join(BACKBONES)}",
     )
     weights: str | None = setting(
         "imagenet",

@@ -1,4 +1,4 @@
-"""The backbone: a convolutional network of `keras.applications`, its first weights and its blocks.
+"""The backbone: a convolutional network without its top, its first weights and its blocks.
 
 Its layers lie flat in the model that it is built into, under the names that Keras gives them
 (block1_conv1 ... block5_pool for VGG16). Layers with an automatic name (conv2d_7) are renumbered
@@ -22,6 +22,7 @@ from keras import layers
 from deep_ranking.config import Backbone
 from deep_ranking.files import InputError
 from deep_ranking.files.hdf5 import open_hdf5, read_layers
+from deep_ranking.model.efficientnet_lite import EfficientNetLite0
 
 Arrays = list[npt.NDArray[np.float32]]
 
@@ -29,6 +30,8 @@ Arrays = list[npt.NDArray[np.float32]]
 # frozen layers must return the same features each time.
 PREPROCESSING = (layers.Rescaling, layers.Normalization)
 REPLACED = (*PREPROCESSING, layers.Dropout)
+# Networks that `keras.applications` does not have.
+OWN_BUILDERS = {"EfficientNetLite0": EfficientNetLite0}
 
 
 def build_backbone(spec: Backbone, weights: str | None = None, **options: Any) -> keras.Model:
@@ -37,14 +40,15 @@ def build_backbone(spec: Backbone, weights: str | None = None, **options: Any) -
     Args:
         spec: which backbone.
         weights: "imagenet", or None for random ones.
-        **options: of its function in `keras.applications`, such as `input_tensor`: float (batch,
-            size, size, 3), normalised as the weights expect.
+        **options: of its function, such as `input_tensor`: float (batch, size, size, 3), normalised
+            as the weights expect.
 
     Returns:
         Model from its input to the last feature map, (batch, rows, columns, channels). Its layers
         are still as Keras made them: see `prepare_backbone`.
     """
-    return getattr(keras.applications, spec.builder)(include_top=False, weights=weights, **options)
+    build = OWN_BUILDERS.get(spec.builder) or getattr(keras.applications, spec.builder)
+    return build(include_top=False, weights=weights, **options)
 
 
 def prepare_backbone(model: keras.Model, names: Sequence[str]) -> tuple[keras.Model, list[str]]:
@@ -154,6 +158,8 @@ def _snake_case(name: str) -> str:
 def _download_arrays(spec: Backbone) -> list[Arrays]:
     try:
         built = build_backbone(spec, "imagenet")
+    except InputError:
+        raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise InputError(
             "cannot download the ImageNet weights "
@@ -171,6 +177,13 @@ def _read_arrays(
             return read_layers(file, shapes)
         except InputError as error:
             raise InputError(
-                f"not a {spec.builder} weight file: {error}; expected the file that "
-                f"keras.applications.{spec.builder}(include_top=False) uses"
+                f"not a {spec.builder} weight file: {error}; expected {_described_file(spec)}; "
+                "--backbone says which network the weights are of"
             ) from None
+
+
+def _described_file(spec: Backbone) -> str:
+    """Return the words for a backbone's weight file."""
+    if spec.builder in OWN_BUILDERS:
+        return f"weights that {spec.builder}().save_weights wrote to an .h5 file"
+    return f"the file that keras.applications.{spec.builder}(include_top=False) uses"
