@@ -39,12 +39,8 @@ if TYPE_CHECKING:
     from deep_ranking.reports.comparing import PairComparison
     from deep_ranking.reports.comparison import Comparison, compare, compare_all, compare_pairs
     from deep_ranking.reports.doctor import Examination, diagnose
-    from deep_ranking.reports.evaluating import (
-        Evaluation,
-        TripletEvaluation,
-        evaluate,
-        evaluate_on_triplets,
-    )
+    from deep_ranking.reports.evaluating import Evaluation, evaluate
+    from deep_ranking.reports.evaluating_triplets import TripletEvaluation, evaluate_on_triplets
     from deep_ranking.reports.explain import Explanation, explain
     from deep_ranking.reports.reporting import Report, report
     from deep_ranking.sampling import sample_triplets
@@ -91,7 +87,7 @@ _HOMES = {
     "SoftMarginLoss": "losses",
     "SupervisedContrastiveLoss": "losses",
     "TrainConfig": "config",
-    "TripletEvaluation": "reports.evaluating",
+    "TripletEvaluation": "reports.evaluating_triplets",
     "Triplets": "sampling.triplet_file",
     "build_network": "model.network",
     "calibrate": "embedding.calibrating",
@@ -101,7 +97,7 @@ _HOMES = {
     "diagnose": "reports.doctor",
     "embed_images": "embedding.embed",
     "evaluate": "reports.evaluating",
-    "evaluate_on_triplets": "reports.evaluating",
+    "evaluate_on_triplets": "reports.evaluating_triplets",
     "explain": "reports.explain",
     "export_model": "embedding.export",
     "find_duplicates": "search.duplicates",

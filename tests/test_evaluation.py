@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import tempfile
 
 import numpy as np
@@ -11,11 +12,13 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.metrics import Interval, bootstrap_interval
 from deep_ranking.metrics.evaluation import (
+    OF_RANKS,
     PER_QUERY,
     EmbeddedImages,
     draw_triplets,
     evaluate_embeddings,
     evaluate_triplets,
+    meaningless_figures,
     means_by_class,
 )
 from deep_ranking.metrics.retrieval import retrieval_metrics
@@ -23,7 +26,17 @@ from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
 from deep_ranking.reports import evaluating
 from deep_ranking.reports.evaluating import without_nan
-from deep_ranking.reports.evaluation_text import MAX_WIDTH, describe_gain, figures, method_lines
+from deep_ranking.reports.evaluation_text import (
+    MAX_WIDTH,
+    class_lines,
+    describe_gain,
+    figures,
+    left_out_in_words,
+    method_lines,
+    query_lines,
+    rank_in_words,
+)
+from deep_ranking.reports.query_ranks import QueryRanks
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
 
@@ -106,6 +119,159 @@ def test_a_gallery_of_its_own():
     found = evaluate_embeddings(images(1, (5, 5, 2)), images(2, (12, 9, 4)), seed=0)
     assert len(found.per_query["recall_at_1"]) == 12
     assert found.retrieval.neighbours.max() > 12
+
+
+LEFT_OUT_OF_ONE_EACH = {
+    *("r_precision", "map_at_r", "mean_average_precision", "precision_at_30", "knn_accuracy"),
+    *("similarity_precision", "score_at_top_30", "nmi"),
+}
+
+
+def shop(num_products=45, num_queries=30, num_missing=3):
+    """Photographs and a shop with one picture of each product; it lacks some products."""
+    rng = np.random.default_rng(5)
+    names = np.array([f"product {number:02}" for number in range(num_products + 4)])
+    centres = rng.normal(size=(len(names), 6))
+    sold = rng.permutation(num_products)
+    photographed = rng.integers(num_products, size=num_queries)
+    photographed[:num_missing] = [num_products, num_products + 1, num_products]
+    photographs = centres[photographed] + 1.5 * rng.normal(size=(num_queries, 6))
+    return (
+        EmbeddedImages(
+            [f"photo/{number}.jpg" for number in range(num_queries)],
+            names[photographed],
+            photographs.astype(np.float32),
+        ),
+        EmbeddedImages(
+            [f"shop/{names[number]}.jpg" for number in sold],
+            names[sold],
+            centres[sold].astype(np.float32),
+        ),
+    )
+
+
+def naive_ranks(queries, gallery):
+    """Rank, nearest and first right image of each query with Python loops; ranks from 1."""
+    found = []
+    for row, label in zip(queries.embeddings.astype(float), queries.labels, strict=True):
+        away = [
+            (sum((a - b) ** 2 for a, b in zip(row, other, strict=True)) ** 0.5, number)
+            for number, other in enumerate(gallery.embeddings.astype(float))
+        ]
+        away.sort()
+        right = [place for place, (_, number) in enumerate(away) if gallery.labels[number] == label]
+        found.append((right[0] + 1 if right else None, away[0], away[right[0]] if right else None))
+    return found
+
+
+def test_one_shop_picture_each_equals_python_loops():
+    queries, gallery = shop()
+    found = evaluate_embeddings(queries, gallery, seed=1)
+    naive = naive_ranks(queries, gallery)
+    ranks = sorted(rank for rank, *_ in naive if rank is not None)
+    assert len(ranks) == 27 and ranks[-1] > 30  # three have no right image; one is far down
+    assert found.whole["median_rank"] == ranks[13]
+    assert found.whole_intervals["median_rank"].mean == ranks[13]
+    expected = {f"recall_at_{k}": sum(r <= k for r in ranks) / 27 for k in (1, 5, 10, 20)}
+    expected["mean_reciprocal_rank"] = sum(1 / rank for rank in ranks) / 27
+    assert set(found.intervals) == set(OF_RANKS) == set(expected)
+    for name, value in expected.items():
+        interval = found.intervals[name]
+        assert interval.mean == pytest.approx(value)
+        assert interval == bootstrap_interval(found.per_query[name], seed=1)
+        assert interval.low < value < interval.high
+    assert set(found.left_out) == LEFT_OUT_OF_ONE_EACH
+    assert set(found.whole) == {
+        *("median_rank", "triplets", "roc_auc", "equal_error_rate", "equal_error_threshold"),
+    }
+    assert found.whole["triplets"] == 270
+    assert not any(
+        np.isnan(each) for each in (*found.whole.values(), *found.intervals["recall_at_1"])
+    )
+
+    listed = list(QueryRanks(queries.paths, queries.labels, gallery.paths, found.retrieval))
+    for number, (query, (rank, nearest, right)) in enumerate(zip(listed, naive, strict=True)):
+        assert query["path"] == f"photo/{number}.jpg"
+        assert query["class"] == queries.labels[number]
+        assert query["rank"] == rank
+        for image, expected in ((query["nearest"], nearest), (query["first_right"], right)):
+            if expected is None:
+                assert image is None
+                continue
+            assert image["path"] == gallery.paths[expected[1]]
+            assert image["distance"] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_several_shop_pictures_each_keep_all_figures_and_add_ranks():
+    queries, gallery = images(1, (5, 5, 2)), images(2, (22, 9, 4))
+    found = evaluate_embeddings(queries, gallery)
+    assert found.left_out == {}
+    assert set(found.intervals) == {*OF_RANKS, *PER_QUERY}
+    assert {"nmi", "score_at_top_30", "median_rank"} <= set(found.whole)
+    ranks = [rank for rank, *_ in naive_ranks(queries, gallery)]
+    assert found.whole["median_rank"] == np.median(ranks)
+
+
+def test_without_a_gallery_nothing_is_left_out_or_added():
+    found = evaluate_embeddings(images())
+    assert found.left_out == {} and found.num_gallery is None
+    assert tuple(found.intervals) == PER_QUERY
+    assert "median_rank" not in found.whole
+
+
+def test_what_means_nothing_is_told_by_positives_and_the_size_of_the_gallery():
+    assert meaningless_figures(np.array([2, 0]), np.repeat(["a", "b"], 20)) == {}
+    # Ten images: recall@10 and recall@20 are 1 for every model, and all are among the 30 nearest.
+    small = meaningless_figures(np.array([5, 5]), np.repeat(["a", "b"], 5))
+    assert set(small) == {"recall_at_10", "recall_at_20", "precision_at_30", "score_at_top_30"}
+    assert small["recall_at_10"] == "1 in a gallery of 10"
+    assert "recall_at_10" not in meaningless_figures(np.array([5]), np.array(["a", "b"] * 6)[:11])
+    # The shop has several pictures of what nobody photographed: a clustering still has a meaning.
+    others = np.array(["a", "b", *["c"] * 40])
+    assert set(meaningless_figures(np.array([1, 1, 0]), others)) == LEFT_OUT_OF_ONE_EACH - {"nmi"}
+
+
+def test_ranks_in_words():
+    assert [rank_in_words(each, 1041) for each in (2, 2.0, 1.5, 1041)] == [
+        *("2 of 1,041", "2 of 1,041", "1.5 of 1,041", "1,041 of 1,041"),
+    ]
+    assert rank_in_words(float("nan"), 41) == "-"
+    assert left_out_in_words({}, one_right_image=False) == ""
+    said = left_out_in_words({"a": "x", "b": "y", "c": "x"}, one_right_image=True)
+    assert said == "One right image for each query, so left out: a, c (x); b (y)."
+
+
+def test_the_rank_of_a_class_is_the_median_of_its_queries():
+    queries, gallery = shop(num_queries=200)
+    by_class = means_by_class(evaluate_embeddings(queries, gallery), queries.labels)
+    ranks = {}
+    for label, (rank, *_) in zip(queries.labels, naive_ranks(queries, gallery), strict=True):
+        ranks.setdefault(label, []).append(np.nan if rank is None else rank)
+    assert any(np.median(each) != np.mean(each) for each in ranks.values())
+    assert np.isnan(by_class["product 45"]["median_rank"])
+    for name, each in ranks.items():
+        assert by_class[name]["median_rank"] == pytest.approx(np.median(each), nan_ok=True)
+
+
+def test_lines_of_classes_and_queries_with_ranks():
+    queries, gallery = shop()
+    found = evaluate_embeddings(queries, gallery)
+    by_class, naive = means_by_class(found, queries.labels), naive_ranks(queries, gallery)
+    absent = {name: by_class[name] for name in ("product 45", "product 46")}
+    lines = list(class_lines(absent, "mean_reciprocal_rank"))
+    assert lines[1].split() == ["queries", "median_rank", "recall_at_1", "mean_reciprocal_rank"]
+    assert [line.split()[2:] for line in lines[2:]] == [["2", *"---"], ["1", *"---"]]
+    long = {"x" * 99: {**by_class[queries.labels[-1]], "queries": 1_000_000.0}}
+    assert max(map(len, class_lines(long, "mean_reciprocal_rank"))) <= MAX_WIDTH
+    ranks = QueryRanks(queries.paths, queries.labels, gallery.paths, found.retrieval)
+    order = ranks.worst_first()
+    placed = [naive[row][0] for row in order]
+    assert len(order) == 27 and placed == sorted(placed, reverse=True)
+    lines = list(query_lines({"worst": [ranks.of_query(row) for row in order[:2]]}, 45))
+    assert lines[0] == "\nWorst queries (rank of the first right image)"
+    assert lines[1] == f"  {placed[0]} of 45  {queries.paths[order[0]]}"
+    assert ranks.missing_classes() == ["product 45", "product 46"]
+    assert repr(ranks) == "QueryRanks(30 queries in a gallery of 45)"
 
 
 def test_separable_and_collapsed_embeddings():
@@ -267,6 +433,73 @@ def test_the_command_takes_queries_and_gallery_or_triplets(
     triplets = ["--model", model_path, "--triplets", tmp_path / "triplets.txt"]
     assert run_command("evaluate", list(map(str, triplets))) == 0
     assert "1 triplet of 3 images" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def shop_of_colors(image_tree_of_colors, tmp_path_factory):
+    """The folder of a shop with the first picture of two of the three classes."""
+    root = tmp_path_factory.mktemp("shop")
+    for folder in sorted(image_tree_of_colors.iterdir())[:2]:
+        (root / folder.name).mkdir()
+        shutil.copy(min(folder.rglob("*.png")), root / folder.name / "shop.png")
+    return root
+
+
+def test_the_command_reports_the_rank_of_the_right_item(
+    model_path, image_tree_of_colors, shop_of_colors, tmp_path, capsys
+):
+    arguments = ["--model", model_path, "--queries", image_tree_of_colors]
+    arguments += ["--gallery", shop_of_colors, "--baselines", "--weights", "none"]
+    arguments += ["--json", tmp_path / "found.json"]
+    assert run_command("evaluate", list(map(str, arguments))) == 0
+    printed = capsys.readouterr().out
+    text = " ".join(printed.split())
+    absent = sorted(each.name for each in image_tree_of_colors.iterdir())[2]
+    assert "12 queries of 3 classes, searched for in 2 images: median rank " in text
+    assert f"4 queries of 1 class without an image in the gallery ({absent}): in no figure." in text
+    assert "One right image for each query, so left out: recall_at_5, recall_at_10" in text
+    assert "nan" not in printed.lower()
+    assert max(map(len, printed.split("\n\n", 1)[1].splitlines())) <= MAX_WIDTH
+    assert "(mean_reciprocal_rank " in printed
+    result = json.loads((tmp_path / "found.json").read_text())
+    for method in result["methods"].values():
+        assert set(method["metrics"]) == {"mean_reciprocal_rank", "recall_at_1"}
+        assert 1 <= method["median_rank"] <= 2
+        assert "median_rank" in method["intervals"]
+    # One colour a class: a colour histogram finds each at once.
+    assert "1 of 2 [1, 1]" in printed
+    assert result["methods"]["LAB histogram"]["metrics"]["mean_reciprocal_rank"]["mean"] == 1
+    assert set(result["gain_over_backbone"]) == {"mean_reciprocal_rank"}
+    assert (result["num_queries"], result["num_gallery"]) == (12, 2)
+    assert result["num_without_right_image"] == 4
+    assert result["classes_not_in_gallery"] == [absent]
+    assert len(result["ranks"]) == 12
+    ranks = [each["rank"] for each in result["ranks"] if each["class"] != absent]
+    assert result["methods"]["model"]["median_rank"] == np.median(ranks)
+    for each in result["ranks"]:
+        assert (each["rank"] is None) == (each["first_right"] is None) == (each["class"] == absent)
+        if each["rank"] is not None:
+            assert each["first_right"]["path"].endswith(f"{each['class']}/shop.png")
+            assert (each["rank"] == 1) == (each["nearest"] == each["first_right"])
+    assert len(result["queries"]["worst"]) == 5
+    assert result["queries"]["worst"][0]["rank"] == max(ranks)
+    assert "average_precision" not in result["queries"]["worst"][0]
+
+
+def test_a_notebook_shows_queries_beside_what_they_found(
+    model_path, image_tree_of_colors, shop_of_colors
+):
+    found = evaluating.evaluate(model_path, image_tree_of_colors, gallery=shop_of_colors)
+    page = found._repr_html_()
+    assert "median rank " in page and "so left out: " in page
+    assert page.count("first right 0.") + page.count("first right 1.") == 10  # worst and best
+    assert page.count("nearest 0.") + page.count("nearest 1.") == 10
+    assert len(found.ranks) == 12 and found.gain_metric == "mean_reciprocal_rank"
+    alone = evaluating.evaluate(model_path, image_tree_of_colors)
+    assert alone.ranks is None and alone.gain_metric == "map_at_r"
+    assert "median" not in repr(alone) + alone._repr_html_()
+    assert "ranks" not in alone.as_json()
+    assert set(alone.queries["worst"][0]) == {"path", "average_precision"}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from deep_ranking.metrics import bootstrap_interval, intervals
+from deep_ranking.metrics.intervals import median_interval
 
 
 def test_equals_scipy_within_the_noise_of_resampling():
@@ -108,3 +109,42 @@ def test_bad_input_is_refused():
         bootstrap_interval(values, confidence=95)
     with pytest.raises(ValueError, match="resamples=0"):
         bootstrap_interval(values, resamples=0)
+
+
+def test_the_median_equals_python_loops_over_the_same_draws():
+    values = np.array([1.0, 41.0, np.nan, 3.0, 2.0])
+    draws = np.random.default_rng(7).integers(4, size=(300, 4))
+    medians = []
+    for draw in draws:
+        drawn = sorted([1.0, 41.0, 3.0, 2.0][i] for i in draw)
+        medians.append((drawn[1] + drawn[2]) / 2)
+    found = median_interval(values, confidence=0.8, resamples=300, seed=7)
+    assert found.mean == 2.5
+    assert found.low == pytest.approx(np.quantile(medians, 0.1))
+    assert found.high == pytest.approx(np.quantile(medians, 0.9))
+
+
+def test_the_interval_of_a_median_is_near_that_of_scipy():
+    values = np.random.default_rng(0).geometric(0.1, size=301)
+    found = median_interval(values, resamples=5000)
+    expected = stats.bootstrap(
+        (values,), np.median, n_resamples=5000, method="percentile", rng=1
+    ).confidence_interval
+    assert found.mean == np.median(values)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.5)
+
+
+def test_a_median_of_nothing_is_nan_and_bad_input_is_refused():
+    assert np.isnan(median_interval(np.array([np.nan, np.nan]))).all()
+    assert median_interval(np.array([7])) == (7, 7, 7)
+    with pytest.raises(ValueError, match=r"one row.*\(2, 1\)"):
+        median_interval(np.array([[1], [2]]))
+    with pytest.raises(ValueError, match="resamples=0"):
+        median_interval(np.array([1]), resamples=0)
+
+
+def test_a_median_is_resampled_in_parts_of_bounded_memory(monkeypatch):
+    values = np.random.default_rng(1).random(50)
+    whole = median_interval(values, seed=4)
+    monkeypatch.setattr(intervals, "DRAWS_AT_ONCE", 500)
+    assert median_interval(values, seed=4) == whole

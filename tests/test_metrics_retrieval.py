@@ -79,7 +79,9 @@ def naive_metrics(queries, query_labels, gallery, gallery_labels, *, itself=None
             row["r_precision"] = sum(hits[:size]) / size
             row["mean_average_precision"] = sum(at_hits) / size
             row["map_at_r"] = sum(precisions[i] for i in range(size) if hits[i]) / size
-            row["first_positive_rank"] = hits.index(True) + 1
+            first = hits.index(True)
+            row["first_positive_rank"], row["mean_reciprocal_rank"] = first + 1, 1 / (first + 1)
+            row["first_positive_distance"], row["first_positive"] = ranked[first]
             votes = Counter()
             exact = [other for distance, other in ranked[:30] if distance == 0]
             for distance, other in ranked[:30]:
@@ -95,6 +97,11 @@ def naive_metrics(queries, query_labels, gallery, gallery_labels, *, itself=None
 def assert_equals_naive(found, naive):
     assert found.num_positives.tolist() == [row["num_positives"] for row in naive]
     assert found.neighbours.tolist() == [row["neighbours"] for row in naive]
+    assert found.first_positive.tolist() == [row.get("first_positive", -1) for row in naive]
+    distances = [row.get("first_positive_distance", np.nan) for row in naive]
+    assert np.allclose(
+        found.first_positive_distance, distances, rtol=1e-4, atol=1e-6, equal_nan=True
+    )
     for name, values in [
         *found.per_query.items(),
         ("first_positive_rank", found.first_positive_rank),
@@ -149,6 +156,50 @@ def test_some_queries_of_the_gallery_leave_themselves_out():
     assert np.array_equal(some.neighbours, every.neighbours[rows])
     for name, values in some.per_query.items():
         assert np.array_equal(values, every.per_query[name][rows], equal_nan=True)
+
+
+@pytest.mark.parametrize("memory_limit", [1, 2**29], ids=["one query at a time", "all at once"])
+def test_one_right_image_each_at_any_depth_equals_python_loops(memory_limit):
+    # 60 shop pictures, one of each product: many right images are beyond the 30 nearest.
+    gallery = unit_rows(60, 7)
+    gallery_labels = np.random.default_rng(1).permutation(60)
+    labels = np.random.default_rng(2).integers(64, size=40)  # classes 60 to 63 are not in the shop
+    queries = unit_rows(40, 7, seed=3)
+    queries[5] = gallery[gallery_labels == labels[5]][0]
+    found = retrieval_metrics(
+        queries, labels, Gallery(gallery, gallery_labels), ks=(1, 20), memory_limit=memory_limit
+    )
+    assert_equals_naive(found, naive_metrics(queries, labels, gallery, gallery_labels, ks=(1, 20)))
+    assert (found.first_positive_rank > 30).sum() > 5
+    assert 0 < (labels >= 60).sum() == (found.first_positive == -1).sum()
+    assert found.first_positive_rank[5] == 1
+    assert found.first_positive_distance[5] == found.distances[5, 0] == 0
+    # With one right image, these are one figure.
+    same = {"mean_average_precision": "mean_reciprocal_rank"}
+    same |= dict.fromkeys(("r_precision", "map_at_r", "knn_accuracy"), "recall_at_1")
+    for name, other in same.items():
+        values, others = found.per_query[name], found.per_query[other]
+        assert np.allclose(values, others, rtol=0, atol=1e-12, equal_nan=True)
+
+
+def test_a_tie_with_the_right_image_keeps_the_order_of_the_gallery():
+    # From 0, both "right" at -1 and "wrong" at 1 are 1 away, and "near" at 0.5 is nearer.
+    query, labels = np.array([[0.0]]), np.array(["right"])
+    rows = {"right": [-1.0], "wrong": [1.0], "near": [0.5]}
+    for order, rank in ((["right", "wrong", "near"], 2), (["wrong", "right", "near"], 3)):
+        gallery = Gallery(np.array([rows[name] for name in order]), np.array(order))
+        found = retrieval_metrics(query, labels, gallery)
+        assert found.first_positive_rank.tolist() == [rank]
+        assert found.per_query["mean_reciprocal_rank"].tolist() == [1 / rank]
+        assert found.first_positive.tolist() == [order.index("right")]
+        assert found.first_positive_distance.tolist() == [1]
+
+
+def test_in_a_collapsed_gallery_the_rank_is_the_place():
+    gallery = Gallery(np.ones((50, 4)), np.arange(50))
+    found = retrieval_metrics(np.ones((50, 4)), np.arange(50), gallery)
+    assert found.first_positive_rank.tolist() == list(range(1, 51))
+    assert found.first_positive.tolist() == list(range(50))
 
 
 def test_chunks_do_not_change_any_result():
@@ -330,6 +381,8 @@ def test_a_dataset_of_classes_of_one_has_no_value():
     found = retrieval_metrics(unit_rows(4, 3), np.arange(4))
     assert all(np.isnan(values).all() for values in found.per_query.values())
     assert found.num_positives.tolist() == [0] * 4
+    assert found.first_positive.tolist() == [-1] * 4
+    assert np.isnan(found.first_positive_distance).all()
 
 
 def test_bad_input_is_refused():

@@ -20,7 +20,8 @@ from deep_ranking.cli.output import check_output_file, write_json
 from deep_ranking.datasets.splits import TO_JUDGE
 
 if TYPE_CHECKING:
-    from deep_ranking.reports.evaluating import Evaluation, TripletEvaluation
+    from deep_ranking.reports.evaluating import Evaluation
+    from deep_ranking.reports.evaluating_triplets import TripletEvaluation
 
 DESCRIPTION = (
     "Evaluate a model on images of known classes, or on given triplets: print a table with 95 % "
@@ -32,7 +33,7 @@ EXAMPLES = (
         "python -m deep_ranking evaluate -m m.h5 --dataset unseen --baselines",
     ),
     (
-        "Search for the images of one folder in another",
+        "At which rank is the right item of the shop?",
         "python -m deep_ranking evaluate -m m.h5 --queries street --gallery shop",
     ),
 )
@@ -65,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of the untrained backbone, one of the --baselines",
     )
     group = parser.add_argument_group("output")
-    add_path(group, "--json", metavar="FILE", help_text="write everything as JSON")
+    add_path(
+        group,
+        "--json",
+        metavar="FILE",
+        help_text="write everything as JSON",
+    )
     add_seed(group)
 
 
@@ -82,7 +88,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.json:
         check_output_file(args.json, "--json")
     quieten_tensorflow()
-    from deep_ranking.reports.evaluating import evaluate, evaluate_on_triplets
+    from deep_ranking.reports.evaluating import evaluate
+    from deep_ranking.reports.evaluating_triplets import evaluate_on_triplets
 
     found: Evaluation | TripletEvaluation
     if given == ["triplets"]:

@@ -1,6 +1,6 @@
 """Evaluate embeddings of labelled images: all metrics with intervals, by class and by query."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, Int64Array
 from deep_ranking.metrics.clustering import nmi
 from deep_ranking.metrics.distances import first_non_finite_row, slices
-from deep_ranking.metrics.intervals import Interval, bootstrap_interval
+from deep_ranking.metrics.intervals import Interval, bootstrap_interval, median_interval
 from deep_ranking.metrics.pairs import pair_intervals, pair_metrics
 from deep_ranking.metrics.retrieval import Gallery, RetrievalMetrics, retrieval_metrics
 from deep_ranking.metrics.triplets import (
@@ -22,9 +22,10 @@ from deep_ranking.metrics.triplets import (
 TRIPLETS_PER_QUERY = 10
 TOP_K = 30
 TRIPLETS_AT_ONCE = 1 << 16
-RECALL_DEPTHS = (1, 5, 10, TOP_K)
+RECALL_DEPTHS = (1, 5, 10, 20, TOP_K)
 
-# The metrics with a value for every query that commands print, in this order.
+# The metrics with a value for every query that commands print, in this order; those with a gallery
+# begin with the rank of the first right image, and leave out what `meaningless_figures` names.
 PER_QUERY = (
     "similarity_precision",
     "recall_at_1",
@@ -35,6 +36,13 @@ PER_QUERY = (
     "r_precision",
     "map_at_r",
     "mean_average_precision",
+)
+OF_RANKS = (
+    "mean_reciprocal_rank",
+    "recall_at_1",
+    "recall_at_5",
+    "recall_at_10",
+    "recall_at_20",
 )
 
 
@@ -59,13 +67,16 @@ class EmbeddingMetrics:
 
     Attributes:
         per_query: for each of `PER_QUERY` a float array (queries,), NaN where a query has no image
-            of its class in the gallery.
-        intervals: for each of `PER_QUERY` the mean with its 95 % bootstrap interval over queries.
+            of its class in the gallery. With a gallery also `OF_RANKS`, and not `left_out`.
+        intervals: for each of them the mean with its 95 % bootstrap interval over queries.
         whole: metrics of the whole set: `score_at_top_30` and the number of its `triplets`, `nmi`,
-            `roc_auc`, `equal_error_rate` and `equal_error_threshold`, a distance.
-        whole_intervals: 95 % bootstrap intervals over queries of `roc_auc`, `equal_error_rate` and
-            `score_at_top_30`.
+            `roc_auc`, `equal_error_rate` and `equal_error_threshold`, a distance; with a gallery
+            also `median_rank` of the first right image, from 1, and not `left_out`.
+        whole_intervals: 95 % bootstrap intervals over queries of `roc_auc`, `equal_error_rate`,
+            `score_at_top_30` and `median_rank`.
         retrieval: all results of `retrieval_metrics`, the nearest images included.
+        num_gallery: images of the gallery; None if the queries are searched themselves.
+        left_out: figures that say nothing on this gallery, each with the reason.
     """
 
     per_query: dict[str, Float64Array]
@@ -73,6 +84,8 @@ class EmbeddingMetrics:
     whole: dict[str, float]
     whole_intervals: dict[str, Interval]
     retrieval: RetrievalMetrics
+    num_gallery: int | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def evaluate_embeddings(
@@ -83,7 +96,7 @@ def evaluate_embeddings(
     Similarity precision, score at top 30 (Wang et al. 2014, section 6.2), ROC-AUC and equal error
     rate use 10 triplets a query: a positive from the gallery's images of its class, a negative from
     all others. Ties, and queries without a positive: see `metrics.triplets`, `metrics.pairs` and
-    `metrics.retrieval`.
+    `metrics.retrieval`. A query without a positive counts in no figure.
 
     Args:
         queries: images to search with.
@@ -116,27 +129,69 @@ def evaluate_embeddings(
     groups = triplets[:, 0]  # a triplet's query
     counted = _in_top(retrieval.neighbours[:, :TOP_K], triplets)
     points = np.where(counted, np.where(correct, 1, -1), 0)
-    points_each = bootstrap_interval(points, seed=seed, groups=groups)
     precision = _group_means(groups, correct, len(queries.paths))
     per_query = {"similarity_precision": precision, **retrieval.per_query}
-    per_query = {name: per_query[name] for name in PER_QUERY}
+    names: tuple[str, ...] = PER_QUERY
+    left_out: dict[str, str] = {}
+    whole: dict[str, float] = {}
+    whole_intervals = pair_intervals(*distances, groups, groups, seed=seed)
+    if gallery is not None:
+        names = tuple(dict.fromkeys((*OF_RANKS, *PER_QUERY)))
+        left_out = meaningless_figures(retrieval.num_positives, gallery.labels)
+        median = median_interval(retrieval.first_positive_rank, seed=seed)
+        whole["median_rank"], whole_intervals["median_rank"] = median.mean, median
+    per_query = {name: per_query[name] for name in names if name not in left_out}
+    whole["triplets"] = len(triplets)
+    if "score_at_top_30" not in left_out:
+        points_each = bootstrap_interval(points, seed=seed, groups=groups)
+        score = Interval(*(value * len(points) for value in points_each))
+        whole["score_at_top_30"], whole_intervals["score_at_top_30"] = int(points.sum()), score
+    if "nmi" not in left_out:
+        whole["nmi"] = nmi(searched.embeddings, searched.labels, seed=seed)
+    whole["roc_auc"] = pairs.roc_auc
+    whole["equal_error_rate"] = pairs.equal_error_rate
+    whole["equal_error_threshold"] = pairs.threshold
     return EmbeddingMetrics(
         per_query,
         {name: bootstrap_interval(values, seed=seed) for name, values in per_query.items()},
-        {
-            "score_at_top_30": int(points.sum()),
-            "triplets": len(triplets),
-            "nmi": nmi(searched.embeddings, searched.labels, seed=seed),
-            "roc_auc": pairs.roc_auc,
-            "equal_error_rate": pairs.equal_error_rate,
-            "equal_error_threshold": pairs.threshold,
-        },
-        {
-            **pair_intervals(*distances, groups, groups, seed=seed),
-            "score_at_top_30": Interval(*(value * len(points) for value in points_each)),
-        },
+        whole,
+        whole_intervals,
         retrieval,
+        None if gallery is None else len(gallery.labels),
+        left_out,
     )
+
+
+def meaningless_figures(
+    num_positives: Int64Array, gallery_labels: npt.NDArray[np.str_]
+) -> dict[str, str]:
+    """Return the figures that say nothing, or nothing of their own, when a gallery is searched.
+
+    Args:
+        num_positives: int64 (queries,), gallery images of each query's class.
+        gallery_labels: array (gallery,) of classes.
+
+    Returns:
+        Name of the figure -> why, in a few words.
+
+    Example:
+        >>> sorted(meaningless_figures(np.array([2, 3]), np.repeat(["a", "b"], 15)))
+        ['precision_at_30', 'score_at_top_30']
+    """
+    size = len(gallery_labels)
+    found = {f"recall_at_{k}": f"1 in a gallery of {size}" for k in RECALL_DEPTHS[:-1] if k >= size}
+    if size <= TOP_K:
+        reason = f"all {size} images are among the {TOP_K} nearest"
+        found |= dict.fromkeys(("precision_at_30", "score_at_top_30"), reason)
+    if num_positives.max() <= 1:
+        found |= dict.fromkeys(("r_precision", "map_at_r"), "equal to recall_at_1")
+        found["mean_average_precision"] = "equal to mean_reciprocal_rank"
+        found["precision_at_30"] = "1/30 at most"
+        found["knn_accuracy"] = "one vote for the right class"
+        found |= dict.fromkeys(("similarity_precision", "score_at_top_30"), "samples of the rank")
+    if len(np.unique(gallery_labels)) == size:
+        found["nmi"] = "one image a class"
+    return found
 
 
 def evaluate_triplets(
@@ -221,14 +276,15 @@ def draw_triplets(
 def means_by_class(
     evaluation: EmbeddingMetrics, labels: npt.NDArray[np.str_]
 ) -> dict[str, dict[str, float]]:
-    """Return the mean of each per-query metric by class; NaN for a class of one image.
+    """Return the mean of each per-query metric by class; NaN for a class without a positive.
 
     Args:
         evaluation: evaluation on queries of these labels.
         labels: array (queries,) of classes.
 
     Returns:
-        Class name -> `queries`, their number, and each of `PER_QUERY`.
+        Class name -> `queries`, their number, and each of `evaluation.per_query`; with a gallery
+        also `median_rank`.
     """
     classes, codes = np.unique(labels, return_inverse=True)
     sizes = np.bincount(codes)
@@ -236,6 +292,11 @@ def means_by_class(
         name: _group_means(codes, values, len(classes))
         for name, values in evaluation.per_query.items()
     }
+    if evaluation.num_gallery is not None:
+        ranks = evaluation.retrieval.first_positive_rank  # one class has one rank or NaN for all
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(ranks[order], np.cumsum(sizes)[:-1])
+        table["median_rank"] = np.array([np.median(part) for part in parts])
     return {
         str(label): {
             "queries": float(sizes[row]),

@@ -12,7 +12,7 @@ DRAWS_AT_ONCE = 2**20
 
 
 class Interval(NamedTuple):
-    """A mean and the confidence interval around it."""
+    """A mean, or another figure such as a median, and the confidence interval around it."""
 
     mean: float
     low: float
@@ -50,16 +50,7 @@ def bootstrap_interval(
             0 and 1, or `resamples` is below 1.
     """
     values = np.asarray(values, np.float64)
-    if values.ndim != 1 or (groups is not None and np.shape(groups) != values.shape):
-        raise ValueError(
-            "values must be one row, and groups, if given, of the same shape. "
-            f"Received: shapes {values.shape} and {None if groups is None else np.shape(groups)}."
-        )
-    if not 0 < confidence < 1 or resamples < 1:
-        raise ValueError(
-            "confidence must be between 0 and 1 and resamples at least 1. "
-            f"Received: confidence={confidence}, resamples={resamples}."
-        )
+    _check(values, confidence, resamples, groups)
     defined = ~np.isnan(values)
     if not defined.any():
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -77,3 +68,56 @@ def bootstrap_interval(
             means[part] = totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values[defined].mean()), float(low), float(high))
+
+
+def median_interval(
+    values: npt.NDArray[Any], *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Return the median over queries with its percentile bootstrap interval.
+
+    Of an even number of values, the median is the mean of the middle two.
+
+    Args:
+        values: array (queries,) of numbers; NaN (undefined) is left out.
+        confidence: as for `bootstrap_interval`, as are `resamples` and `seed`.
+        resamples: how often to resample.
+        seed: the same seed returns the same interval.
+
+    Returns:
+        The median, in `Interval.mean`, and its interval; all NaN if no value is defined.
+
+    Raises:
+        ValueError: `values` is not one row, `confidence` is not between 0 and 1, or `resamples` is
+            below 1.
+
+    Example:
+        >>> median_interval(np.array([1, 3, 7])).mean
+        3.0
+    """
+    values = np.asarray(values, np.float64)
+    _check(values, confidence, resamples, None)
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    generator = np.random.default_rng(seed)
+    medians = np.empty(resamples)
+    for part in slices(resamples, DRAWS_AT_ONCE // len(defined)):
+        drawn = generator.integers(len(defined), size=(part.stop - part.start, len(defined)))
+        medians[part] = np.median(defined[drawn], axis=1, overwrite_input=True)
+    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(np.median(defined)), float(low), float(high))
+
+
+def _check(
+    values: npt.NDArray[Any], confidence: float, resamples: int, groups: npt.NDArray[Any] | None
+) -> None:
+    if values.ndim != 1 or (groups is not None and np.shape(groups) != values.shape):
+        raise ValueError(
+            "values must be one row, and groups, if given, of the same shape. "
+            f"Received: shapes {values.shape} and {None if groups is None else np.shape(groups)}."
+        )
+    if not 0 < confidence < 1 or resamples < 1:
+        raise ValueError(
+            "confidence must be between 0 and 1 and resamples at least 1. "
+            f"Received: confidence={confidence}, resamples={resamples}."
+        )

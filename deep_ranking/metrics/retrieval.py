@@ -1,4 +1,4 @@
-"""Retrieval metrics of a ranking: Recall@K, Precision@K, R-precision, mAP, MAP@R and k-NN accuracy.
+"""Retrieval metrics of a ranking: rank, Recall@K, Precision@K, R-precision, mAP, MAP@R, k-NN.
 
 All metrics come from one pass over the rankings of `rank_gallery`. Each has a value for every
 query; means, intervals, tables by class and the worst queries are computed from these.
@@ -6,7 +6,9 @@ query; means, intervals, tables by class and the worst queries are computed from
 A *hit* is a ranked image of the query's class, h_i is 1 if the i-th image is a hit, else 0, and R
 is the number of hits in the complete ranking. For every metric here:
 
-* Ties: gallery rows at equal distance keep the order of the gallery.
+* Ties: gallery rows at equal distance keep the order of the gallery. So a wrong image at the
+  distance of the right one is ranked before it if it comes first in the gallery, else after it. If
+  all embeddings are equal, the rank of an image is its place in the gallery.
 * Query in the gallery: its row is left out of its own ranking. A second copy of the image stays in.
 * No positive: NaN for a query without a hit (R = 0, a class of one image). Means leave it out.
 
@@ -16,6 +18,7 @@ ranking, nearest first, is a hit. It returns a float64 array (queries,).
 References:
     Jegou et al. 2011, "Product Quantization for Nearest Neighbor Search" (Recall@K).
     Manning et al. 2008, "Introduction to Information Retrieval", section 8.4 (precision, mAP).
+    Voorhees 1999, "The TREC-8 Question Answering Track Report" (mean reciprocal rank).
     Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2 (R-precision, MAP@R).
 """
 
@@ -27,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files.array_types import BoolArray, Float64Array, FloatArray, IntArray
-from deep_ranking.metrics.distances import MEMORY_LIMIT
-from deep_ranking.metrics.ranking import rank_gallery
+from deep_ranking.metrics.distances import MEMORY_LIMIT, pair_distances
+from deep_ranking.metrics.ranking import Ranking, rank_gallery
 
 Labels = npt.NDArray[Any]
 
@@ -60,6 +63,10 @@ class RetrievalMetrics:
         num_positives: int64 array (queries,), gallery images of the query's class.
         first_positive_rank: float64 array (queries,), rank of the nearest of them from 1, NaN where
             there is none. Recall@K for any K is the share of ranks up to K.
+        first_positive: int64 array (queries,), the gallery row of that image, -1 where there is
+            none.
+        first_positive_distance: float64 array (queries,), its Euclidean distance, NaN where there
+            is none.
         neighbours: int64 array (queries, nearest) of gallery rows, nearest first.
         distances: float64 array (queries, nearest), their Euclidean distances.
     """
@@ -67,6 +74,8 @@ class RetrievalMetrics:
     per_query: dict[str, Float64Array]
     num_positives: npt.NDArray[np.int64]
     first_positive_rank: Float64Array
+    first_positive: npt.NDArray[np.int64]
+    first_positive_distance: Float64Array
     neighbours: npt.NDArray[np.int64]
     distances: Float64Array
 
@@ -89,10 +98,10 @@ def retrieval_metrics(
         memory_limit: bytes that a chunk of queries may take, besides the embeddings.
 
     Returns:
-        For each query `recall_at_K` and `precision_at_K` for each K, `r_precision`,
-        `mean_average_precision`, `map_at_r` and `knn_accuracy` (30 neighbours, weights 1/distance);
-        and its nearest images, as many as the largest of 30 and `ks`. `precision_at_30` is the
-        metric of the PyTorch port.
+        For each query `recall_at_K` and `precision_at_K` for each K, `mean_reciprocal_rank` (the
+        query's 1/rank of the first hit), `r_precision`, `mean_average_precision`, `map_at_r` and
+        `knn_accuracy` (30 neighbours, weights 1/distance); its first hit; and its nearest images,
+        as many as the largest of 30 and `ks`. `precision_at_30` is the metric of the PyTorch port.
 
     Raises:
         ValueError: as in `rank_gallery`; `labels` does not have one label a row; or a K is below 1.
@@ -118,14 +127,16 @@ def retrieval_metrics(
         )
         per_query = {f"recall_at_{k}": recall_at_k(hits, k) for k in ks}
         per_query |= {f"precision_at_{k}": precision_at_k(hits, k) for k in ks}
+        rank = first_positive_rank(hits)
         per_query |= {
+            "mean_reciprocal_rank": 1 / rank,
             "r_precision": r_precision(hits),
             "mean_average_precision": average_precision(hits),
             "map_at_r": average_precision_at_r(hits),
             "knn_accuracy": _where_defined(hits, predicted == codes),
         }
-        rank = first_positive_rank(hits)
-        chunks.append((per_query, hits.sum(axis=1), rank, nearest, ranking.distances))
+        first = _first_positives(ranking, rank, embeddings, gallery.embeddings)
+        chunks.append((per_query, hits.sum(axis=1), rank, *first, nearest, ranking.distances))
     tables, *columns = zip(*chunks, strict=True)
     per_query = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     return RetrievalMetrics(per_query, *map(np.concatenate, columns))
@@ -197,6 +208,24 @@ def knn_classify(classes: IntArray, distances: Float64Array) -> IntArray:
     winners = votes >= votes.max(axis=1, keepdims=True) * (1 - 1e-12)
     smallest: IntArray = np.where(winners, classes, classes.max()).min(axis=1)
     return smallest
+
+
+def _first_positives(
+    ranking: Ranking, ranks: Float64Array, queries: FloatArray, gallery: FloatArray
+) -> tuple[npt.NDArray[np.int64], Float64Array]:
+    """Return the gallery row and the distance of each query's first hit, -1 and NaN for none.
+
+    A hit among the nearest has its distance already; the others are measured one by one.
+    """
+    rows, distances = np.full(len(ranks), -1, np.int64), np.full(len(ranks), np.nan)
+    found = np.flatnonzero(~np.isnan(ranks))
+    columns = ranks[found].astype(np.int64) - 1
+    rows[found] = ranking.order[found, columns]
+    near = columns < ranking.distances.shape[1]
+    distances[found[near]] = ranking.distances[found[near], columns[near]]
+    far = found[~near]
+    distances[far] = pair_distances(queries, gallery, ranking.queries.start + far, rows[far])
+    return rows, distances
 
 
 def _class_codes(

@@ -7,7 +7,7 @@ from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
 import math
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -29,28 +29,29 @@ from deep_ranking.metrics.evaluation import (
     EmbeddingMetrics,
     draw_triplets,
     evaluate_embeddings,
-    evaluate_triplets,
     means_by_class,
 )
 from deep_ranking.reports.evaluation_text import (
     MAX_WIDTH,
-    WHOLE,
     class_lines,
     describe_gain,
     figures,
-    format_interval,
     format_metric,
+    left_out_in_words,
     method_lines,
+    metrics_shown,
     query_lines,
+    query_measure,
+    query_pictures,
+    rank_in_words,
 )
-from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
+from deep_ranking.reports.query_ranks import QueryRanks
 
 if TYPE_CHECKING:
     import keras
 
 MODEL = "model"
 BACKBONE = "untrained backbone"
-GAIN_METRIC = "map_at_r"
 NUM_EXTREME_QUERIES = 5
 
 Embedder = Callable[[list[str]], AbstractContextManager[Float32Array]]
@@ -61,16 +62,18 @@ class Evaluation:
     """How good a model is, beside features that need no training.
 
     Printed, it is the table of the command `evaluate`; a notebook also shows the worst and the best
-    queries.
+    queries, with a gallery each beside its nearest and its first right image.
 
     Attributes:
         methods: the metrics of each method; the model comes first.
         classes: for each class the means of its queries, of the model.
-        queries: "worst" and "best" queries of the model: path and average precision.
-        gain: lead of the model over the best untrained backbone in `GAIN_METRIC`; None without
+        queries: "worst" and "best" queries of the model: path and average precision; with a gallery
+            by rank, and what `ranks` has of each.
+        gain: lead of the model over the best untrained backbone in `gain_metric`; None without
             baselines.
         num_queries: images that were searched with.
         num_gallery: images that were searched; None if these are the queries.
+        ranks: with a gallery, the rank of the first right image of each query, by the model.
 
     Example:
         >>> found = evaluate(model, "photos")
@@ -84,40 +87,62 @@ class Evaluation:
     gain: Interval | None
     num_queries: int
     num_gallery: int | None
+    ranks: QueryRanks | None = None
+
+    @property
+    def gain_metric(self) -> str:
+        """The metric that methods and classes are compared by.
+
+        It is `map_at_r`, or `mean_reciprocal_rank` if no query has two right images in the gallery.
+        """
+        return _gain_metric(self.methods[MODEL])
 
     def __repr__(self) -> str:
         parts = [
-            textwrap.fill(self._heading(), MAX_WIDTH),
+            *(textwrap.fill(line, MAX_WIDTH, break_on_hyphens=False) for line in self._heading()),
             "",
             *method_lines(self.methods),
-            *class_lines(self.classes),
+            *class_lines(self.classes, self.gain_metric),
         ]
-        parts += query_lines(self.queries)
+        parts += query_lines(self.queries, self.num_gallery)
         if self.gain is not None:
-            parts += ["", describe_gain(self.gain, GAIN_METRIC)]
+            gain = describe_gain(self.gain, self.gain_metric)
+            parts += ["", textwrap.fill(gain, MAX_WIDTH)]
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
         first = next(iter(self.methods.values()))
         rows = [
             (metric, *(format_metric(each, metric) for each in self.methods.values()))
-            for metric in (*first.intervals, *WHOLE)
+            for metric in metrics_shown(first)
         ]
-        parts = [paragraph(self._heading()), table(("metric", *self.methods), rows)]
+        parts = [*map(paragraph, self._heading()), table(("metric", *self.methods), rows)]
         if self.gain is not None:
-            parts.append(paragraph(describe_gain(self.gain, GAIN_METRIC)))
+            parts.append(paragraph(describe_gain(self.gain, self.gain_metric)))
         for kind, queries in self.queries.items():
-            shown = [(each["path"], f"{each['average_precision']:.3f}") for each in queries]
-            parts += [paragraph(f"{kind.capitalize()} queries (average precision)")]
-            parts.append(image_rows([shown]))
+            parts.append(
+                paragraph(f"{kind.capitalize()} queries ({query_measure(self.num_gallery)})")
+            )
+            parts.append(image_rows(query_pictures(queries, self.num_gallery)))
         return "\n".join(parts)
 
-    def _heading(self) -> str:
+    def _heading(self) -> Iterator[str]:
         queries, classes = counted(self.num_queries, "query"), counted(len(self.classes), "class")
         rest = "each searched for among the others"
+        model = self.methods[MODEL]
         if self.num_gallery is not None:
-            rest = f"searched for in {counted(self.num_gallery, 'image')}"
-        return f"{queries} of {classes}, {rest}; means with 95 % bootstrap intervals over queries."
+            rank = rank_in_words(model.whole["median_rank"], self.num_gallery)
+            rest = f"searched for in {counted(self.num_gallery, 'image')}: median rank {rank}"
+        yield f"{queries} of {classes}, {rest}; means with 95 % bootstrap intervals over queries."
+        if self.ranks is not None and (missing := self.ranks.missing_classes()):
+            number = int((~self.ranks.has_right_image).sum())
+            yield (
+                f"{counted(number, 'query')} of {counted(len(missing), 'class')} without an image "
+                f"in the gallery ({listed(missing)}): in no figure."
+            )
+        if model.left_out:
+            one = model.retrieval.num_positives.max() <= 1
+            yield left_out_in_words(model.left_out, one_right_image=bool(one))
 
     def as_json(self) -> dict[str, Any]:
         """Return all figures as JSON can hold them."""
@@ -135,57 +160,18 @@ class Evaluation:
             "classes": self.classes,
             "queries": self.queries,
         }
+        if self.ranks is not None:
+            found |= {
+                "num_queries": self.num_queries,
+                "num_gallery": self.num_gallery,
+                "num_without_right_image": int((~self.ranks.has_right_image).sum()),
+                "classes_not_in_gallery": self.ranks.missing_classes(),
+                "left_out": self.methods[MODEL].left_out,
+                "ranks": list(self.ranks),
+            }
         if self.gain is not None:
-            found["gain_over_backbone"] = {GAIN_METRIC: self.gain._asdict()}
+            found["gain_over_backbone"] = {self.gain_metric: self.gain._asdict()}
         return {key: without_nan(value) for key, value in found.items()}
-
-
-@dataclass(frozen=True)
-class TripletEvaluation:
-    """How a model orders given triplets.
-
-    Attributes:
-        num_triplets: triplets.
-        num_images: images in them.
-        similarity_precision: share of the triplets whose positive is nearer, with its interval.
-        score_at_top_30: triplets in order minus those not, of those with an image among the
-            query's 30 nearest.
-
-    Example:
-        >>> evaluate_on_triplets(model, "triplets.txt")
-        48 triplets of 12 images.
-        similarity precision  ...
-    """
-
-    num_triplets: int
-    num_images: int
-    similarity_precision: Interval
-    score_at_top_30: int
-
-    def __repr__(self) -> str:
-        precision, score = self._figures()
-        return (
-            f"{counted(self.num_triplets, 'triplet')} of {counted(self.num_images, 'image')}.\n"
-            f"similarity precision  {precision}\n"
-            f"score at top 30       {score}"
-        )
-
-    def _repr_html_(self) -> str:
-        precision, score = self._figures()
-        rows = [("similarity precision", precision), ("score at top 30", score)]
-        count = f"{counted(self.num_triplets, 'triplet')} of {counted(self.num_images, 'image')}"
-        return table(("metric", count), rows)
-
-    def _figures(self) -> tuple[str, str]:
-        return format_interval(self.similarity_precision), f"{self.score_at_top_30:,}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all figures as JSON can hold them."""
-        return {
-            "triplets": self.num_triplets,
-            "similarity_precision": self.similarity_precision._asdict(),
-            "score_at_top_30": self.score_at_top_30,
-        }
 
 
 def evaluate(
@@ -208,7 +194,7 @@ def evaluate(
         dataset: folder with one folder for each class, or the images of `read_folder`; each image
             is a query.
         gallery: the images to search, in the same way; None searches the queries, each for the
-            others.
+            others. Queries whose class is not in the gallery are counted, and are in no figure.
         baselines: evaluate features without training as well.
         weights: of the untrained backbones, as in `NetworkConfig.weights`.
         seed: decides the triplets and the bootstrap samples.
@@ -247,48 +233,26 @@ def evaluate(
     gain = None
     if baselines:
         backbones = [each for name, each in methods.items() if name.startswith(BACKBONE)]
-        best = max(backbones, key=lambda each: each.intervals[GAIN_METRIC].mean)
-        lead = methods[MODEL].per_query[GAIN_METRIC] - best.per_query[GAIN_METRIC]
+        metric = _gain_metric(methods[MODEL])
+        best = max(backbones, key=lambda each: each.intervals[metric].mean)
+        lead = methods[MODEL].per_query[metric] - best.per_query[metric]
         gain = bootstrap_interval(lead, seed=seed)
+    ranks = None
+    if gallery is not None:
+        ranks = QueryRanks(paths[0], labels[0], paths[1], methods[MODEL].retrieval)
     return Evaluation(
         methods,
         means_by_class(methods[MODEL], labels[0]),
-        _extreme_queries(methods[MODEL], paths[0]),
+        _extreme_queries(methods[MODEL], paths[0], ranks),
         gain,
         len(paths[0]),
-        None if gallery is None else len(paths[1]),
+        None if ranks is None else len(paths[1]),
+        ranks,
     )
 
 
-def evaluate_on_triplets(
-    model: "keras.Model | str | os.PathLike[str]",
-    triplets: str | os.PathLike[str],
-    *,
-    seed: int = 0,
-) -> TripletEvaluation:
-    """Evaluate a model on the triplets of a file, such as those that people labelled.
-
-    Args:
-        model: as for `evaluate`.
-        triplets: triplet file.
-        seed: decides the bootstrap samples.
-
-    Example:
-        >>> evaluate_on_triplets(model, "triplets.txt").num_triplets
-        48
-
-    Raises:
-        InputError: a file or an image cannot be read.
-    """
-    given = read_triplets(triplets)
-    paths = resolve_paths(given, None)
-    from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.model.file import opened_model
-
-    with embedded_images(opened_model(model), paths) as embeddings:
-        images = EmbeddedImages(paths, np.full(len(paths), ""), embeddings)
-        precision, score = evaluate_triplets(images, given.rows, seed=seed)
-    return TripletEvaluation(len(given), len(paths), precision, score)
+def _gain_metric(evaluation: EmbeddingMetrics) -> str:
+    return "mean_reciprocal_rank" if "map_at_r" in evaluation.left_out else "map_at_r"
 
 
 def _check_shared_classes(images: list[LabelledImages]) -> None:
@@ -306,15 +270,24 @@ def _check_shared_classes(images: list[LabelledImages]) -> None:
 
 
 def _extreme_queries(
-    evaluation: EmbeddingMetrics, paths: list[str]
+    evaluation: EmbeddingMetrics, paths: list[str], ranks: QueryRanks | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the worst and the best queries by average precision, each with its value."""
-    values = evaluation.per_query["mean_average_precision"].tolist()
-    order = sorted(
-        (value, path) for value, path in zip(values, paths, strict=True) if not math.isnan(value)
-    )
-    queries = [{"path": path, "average_precision": value} for value, path in order]
-    return {"worst": queries[:NUM_EXTREME_QUERIES], "best": queries[::-1][:NUM_EXTREME_QUERIES]}
+    """Return the worst and the best queries by rank, or else by average precision, with both."""
+    values = evaluation.retrieval.per_query["mean_average_precision"]
+    if ranks is None:
+        rows = np.flatnonzero(~np.isnan(values)).tolist()
+        order = sorted(rows, key=lambda row: (values[row], paths[row]))
+    else:
+        order = ranks.worst_first()
+
+    def found(row: int) -> dict[str, Any]:
+        query: dict[str, Any] = {"path": paths[row]} if ranks is None else ranks.of_query(row)
+        if "mean_average_precision" not in evaluation.left_out:
+            query["average_precision"] = float(values[row])
+        return query
+
+    worst, best = order[:NUM_EXTREME_QUERIES], order[::-1][:NUM_EXTREME_QUERIES]
+    return {"worst": [found(row) for row in worst], "best": [found(row) for row in best]}
 
 
 def without_nan(value: Any) -> Any:

@@ -14,12 +14,38 @@ BETWEEN = "   "  # two columns of a table
 NUM_CLASSES_SHOWN = 10
 MOST_NAME = 40  # characters of a class in a table
 WHOLE = ("nmi", "roc_auc", "equal_error_rate", "equal_error_threshold", "score_at_top_30")
-CLASS_COLUMNS = ("similarity_precision", "recall_at_1", "map_at_r")
+CLASS_COLUMNS = ("similarity_precision", "recall_at_1")  # before the metric that sorts the classes
+RANK_COLUMNS = ("median_rank", "recall_at_1")
+NO_VALUE = "-"  # of a class whose queries have no right image
 
 
 def format_interval(interval: Interval) -> str:
     """Return a mean and its interval: "0.634 [0.622, 0.646]"."""
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def metrics_shown(evaluation: EmbeddingMetrics) -> tuple[str, ...]:
+    """Return the names of an evaluation's metrics in the order in which they are shown."""
+    whole = [name for name in WHOLE if name in evaluation.whole]
+    first = ["median_rank"] if "median_rank" in evaluation.whole else []
+    return (*first, *evaluation.intervals, *whole)
+
+
+def left_out_in_words(left_out: dict[str, str], *, one_right_image: bool) -> str:
+    """Return which figures are left out, and why, in a sentence; "" for none."""
+    names: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    parts = [f"{', '.join(those)} ({reason})" for reason, those in names.items()]
+    beginning = "One right image for each query, so left out" if one_right_image else "Left out"
+    return f"{beginning}: {'; '.join(parts)}." if parts else ""
+
+
+def rank_in_words(rank: float, num_gallery: int) -> str:
+    """Return a rank: "2 of 41", "1.5 of 41"; that of a query without a right image is "-"."""
+    if np.isnan(rank):
+        return NO_VALUE
+    return f"{rank:,.1f}".removesuffix(".0") + f" of {num_gallery:,}"
 
 
 def method_lines(evaluations: dict[str, EmbeddingMetrics]) -> Iterator[str]:
@@ -28,7 +54,7 @@ def method_lines(evaluations: dict[str, EmbeddingMetrics]) -> Iterator[str]:
     Few methods have a column each. More have a row each, in several blocks of metrics.
     """
     first = next(iter(evaluations.values()))
-    metrics = (*first.intervals, *WHOLE)
+    metrics = metrics_shown(first)
     by_method = [
         ["", *metrics],
         *(
@@ -47,7 +73,7 @@ def method_lines(evaluations: dict[str, EmbeddingMetrics]) -> Iterator[str]:
 
 def figures(name: str, evaluation: EmbeddingMetrics) -> str:
     """Return all metrics of one method in a few lines of at most `MAX_WIDTH` columns."""
-    metrics = (*evaluation.intervals, *WHOLE)
+    metrics = metrics_shown(evaluation)
     lines = [f"{name}:"]
     for metric in metrics:
         item = (
@@ -94,6 +120,9 @@ def format_metric(evaluation: EmbeddingMetrics, metric: str) -> str:
     if metric in evaluation.intervals:
         return format_interval(evaluation.intervals[metric])
     value, interval = evaluation.whole[metric], evaluation.whole_intervals.get(metric)
+    if metric == "median_rank" and interval is not None and evaluation.num_gallery is not None:
+        low, high = (f"{each:,.1f}".removesuffix(".0") for each in interval[1:])
+        return f"{rank_in_words(value, evaluation.num_gallery)} [{low}, {high}]"
     if interval is None:
         return f"{value:.3f}"
     if isinstance(value, int):
@@ -101,26 +130,69 @@ def format_metric(evaluation: EmbeddingMetrics, metric: str) -> str:
     return format_interval(interval)
 
 
-def class_lines(by_class: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Yield the lines of the worst classes by mAP@R."""
-    ordered = sorted(
-        by_class.items(), key=lambda item: np.nan_to_num(item[1]["map_at_r"], nan=np.inf)
-    )
+def class_lines(by_class: dict[str, dict[str, float]], metric: str) -> Iterator[str]:
+    """Yield the lines of the worst classes by a metric, such as mAP@R."""
+    ordered = sorted(by_class.items(), key=lambda item: np.nan_to_num(item[1][metric], nan=np.inf))
     shown = ordered[:NUM_CLASSES_SHOWN]
     yield f"\nWorst {len(shown)} of {len(by_class)} classes"
-    rows = [["", "queries", *CLASS_COLUMNS]]
-    for name, values in shown:
-        cells = (f"{values[column]:.3f}" for column in CLASS_COLUMNS)
-        rows.append([shortened(name, MOST_NAME), f"{values['queries']:,.0f}", *cells])
+    columns = (*(RANK_COLUMNS if "median_rank" in shown[0][1] else CLASS_COLUMNS), metric)
+    rows = [["", "queries", *columns]]
+    for _, values in shown:
+        cells = (_class_cell(column, values[column]) for column in columns)
+        rows.append(["", f"{values['queries']:,.0f}", *cells])
+    longest = min(MOST_NAME, MAX_WIDTH - _width(rows))
+    for row, (name, _) in zip(rows[1:], shown, strict=True):
+        row[0] = shortened(name, longest)
     yield from _aligned(rows)
 
 
-def query_lines(extremes: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+def _class_cell(column: str, value: float) -> str:
+    if np.isnan(value):
+        return NO_VALUE
+    return f"{value:,.1f}".removesuffix(".0") if column == "median_rank" else f"{value:.3f}"
+
+
+def query_lines(
+    extremes: dict[str, list[dict[str, Any]]], num_gallery: int | None
+) -> Iterator[str]:
     """Yield the lines of the worst and the best queries."""
     for kind, queries in extremes.items():
-        yield f"\n{kind.capitalize()} queries (average precision)"
-        for query in queries:
-            yield f"  {query['average_precision']:.3f}  {query['path']}"
+        yield f"\n{kind.capitalize()} queries ({query_measure(num_gallery)})"
+        values = [query_value(query, num_gallery) for query in queries]
+        width = max(map(len, values), default=0)
+        for value, query in zip(values, queries, strict=True):
+            yield f"  {value:>{width}}  {query['path']}"
+
+
+def query_measure(num_gallery: int | None) -> str:
+    """Return by what queries are the worst and the best: with a gallery, by rank."""
+    return "average precision" if num_gallery is None else "rank of the first right image"
+
+
+def query_value(query: dict[str, Any], num_gallery: int | None) -> str:
+    """Return that value of a query, in words."""
+    if num_gallery is None:
+        return f"{query['average_precision']:.3f}"
+    return rank_in_words(query["rank"], num_gallery)
+
+
+def query_pictures(
+    queries: list[dict[str, Any]], num_gallery: int | None
+) -> list[list[tuple[str, str]]]:
+    """Return rows of images with captions: with a gallery, each query beside what it found."""
+    shown = [(query["path"], query_value(query, num_gallery)) for query in queries]
+    if num_gallery is None:
+        return [shown]
+    return [
+        [
+            picture,
+            *(
+                (query[kind]["path"], f"{name} {query[kind]['distance']:.3f}")
+                for kind, name in (("nearest", "nearest"), ("first_right", "first right"))
+            ),
+        ]
+        for picture, query in zip(shown, queries, strict=True)
+    ]
 
 
 def describe_gain(gain: Interval, metric: str) -> str:
