@@ -66,12 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of the untrained backbone, one of the --baselines",
     )
     group = parser.add_argument_group("output")
-    add_path(
-        group,
-        "--json",
-        metavar="FILE",
-        help_text="write everything as JSON",
-    )
+    add_path(group, "--json", metavar="FILE", help_text="write everything as JSON")
     add_seed(group)
 
 
