@@ -28,7 +28,7 @@ LONGEST_REASON = 200
 class _Storage(NamedTuple):
     key: str
     dtype: str
-    count: int
+    length: int
 
 
 class _Array(NamedTuple):
@@ -127,8 +127,8 @@ def _read(content: bytes) -> dict[str, npt.NDArray[Any]]:
     for name, each in named.items():
         if type(name) is not str or type(each) is not _Array or type(each.storage) is not _Storage:
             raise ValueError("values that are not arrays")
-        key, dtype, count = each.storage
-        if type(key) is not str or dtype not in TYPES.values() or type(count) is not int:
+        key, dtype, length = each.storage
+        if type(key) is not str or dtype not in TYPES.values() or type(length) is not int:
             raise ValueError("a storage that is not described as one")
         if storages.setdefault(key, each.storage) != each.storage:
             raise ValueError("a storage that is described twice")
@@ -136,8 +136,8 @@ def _read(content: bytes) -> dict[str, npt.NDArray[Any]]:
     for key in keys:
         storage = storages[key]
         (count,) = np.frombuffer(file.read(8), "<i8")
-        size = np.dtype(storage.dtype).itemsize * storage.count
-        if count != storage.count or not 0 <= size <= len(content) - file.tell():
+        size = np.dtype(storage.dtype).itemsize * storage.length
+        if count != storage.length or not 0 <= size <= len(content) - file.tell():
             raise ValueError("a storage of another length")
         values[key] = np.frombuffer(file.read(size), storage.dtype)
     if set(values) != set(storages):
