@@ -63,6 +63,12 @@ _FAMILIES = (
     (" ".join(f"EfficientNetB{number}" for number in range(8)), "torch", r"block\d", 32),
     (" ".join(f"EfficientNetV2B{number}" for number in range(4)), "torch", r"block\d", 32),
     ("EfficientNetV2S EfficientNetV2M EfficientNetV2L", "128", r"block\d", 32),
+    (
+        " ".join(f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")),
+        "torch",
+        r"stage_\d",
+        32,
+    ),
 )
 _BACKBONES = [
     Backbone(name=builder.lower(), builder=builder, pixels=pixels, block=block, min_size=min_size)
@@ -79,7 +85,6 @@ EFFICIENTNET_LITE0 = Backbone(
 BACKBONES = {backbone.name: backbone for backbone in (*_BACKBONES, EFFICIENTNET_LITE0)}
 _OWN_LAYER = "restoring it from an .h5 file needs a custom layer ({})"
 REFUSED = {
-    "convnext": _OWN_LAYER.format("LayerScale"),
     "inceptionresnetv2": _OWN_LAYER.format("CustomScaleLayer"),
     "mobilenetv3": "an .h5 file of it cannot be read back (its hard swish is not a layer)",
 }
