@@ -1,7 +1,8 @@
 """The backbones, without their top: models of `keras.applications`, and EfficientNet-Lite0.
 
 A backbone is available if Keras can restore it from a plain .h5 file without custom code. With
-Keras 3.15 that is all of `keras.applications`, except the families in `REFUSED`.
+Keras 3.15 that is all of `keras.applications`, except the families in `REFUSED`; ConvNeXt is
+converted to stock layers by `model/convnext.py`.
 """
 
 import re
