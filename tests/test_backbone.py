@@ -210,7 +210,6 @@ def test_capitals_make_no_difference():
     ("name", "said"),
     [
         ("MobileNetV3Small", "not offered: .*hard swish"),
-        ("convnexttiny", "not offered: .*LayerScale"),
         ("inceptionresnetv2", "not offered: .*CustomScaleLayer"),
         ("resnet18", "one of vgg16, .*resnet50.*Received: resnet18"),
     ],

@@ -1,7 +1,8 @@
 """The backbones, without their top: models of `keras.applications`, and EfficientNet-Lite0.
 
 A backbone is available if Keras can restore it from a plain .h5 file without custom code. With
-Keras 3.15 that is all of `keras.applications`, except the families in `REFUSED`.
+Keras 3.15 that is all of `keras.applications`, except the families in `REFUSED`; ConvNeXt is
+converted to stock layers by `model/convnext.py`.
 """
 
 import re
@@ -63,6 +64,12 @@ _FAMILIES = (
     (" ".join(f"EfficientNetB{number}" for number in range(8)), "torch", r"block\d", 32),
     (" ".join(f"EfficientNetV2B{number}" for number in range(4)), "torch", r"block\d", 32),
     ("EfficientNetV2S EfficientNetV2M EfficientNetV2L", "128", r"block\d", 32),
+    (
+        " ".join(f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")),
+        "torch",
+        r"stage_\d",
+        32,
+    ),
 )
 _BACKBONES = [
     Backbone(name=builder.lower(), builder=builder, pixels=pixels, block=block, min_size=min_size)
@@ -79,7 +86,6 @@ EFFICIENTNET_LITE0 = Backbone(
 BACKBONES = {backbone.name: backbone for backbone in (*_BACKBONES, EFFICIENTNET_LITE0)}
 _OWN_LAYER = "restoring it from an .h5 file needs a custom layer ({})"
 REFUSED = {
-    "convnext": _OWN_LAYER.format("LayerScale"),
     "inceptionresnetv2": _OWN_LAYER.format("CustomScaleLayer"),
     "mobilenetv3": "an .h5 file of it cannot be read back (its hard swish is not a layer)",
 }

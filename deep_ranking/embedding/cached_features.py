@@ -25,6 +25,7 @@ from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import byte_size
 from deep_ranking.images import PLAIN, View, open_image
 from deep_ranking.images.augmentation import Augmentation, draw_views
+from deep_ranking.model.folding import fold_batch_norms
 from deep_ranking.model.keras_settings import default_settings
 from deep_ranking.model.mixed_precision import computing_in, resolved_precision
 
@@ -153,8 +154,10 @@ def cache_features(
                 skip_broken=skip_broken,
             )
             try:
-                with computing_in(precision, frozen), source.raising_image_errors():
-                    store.extend(_blocks(frozen, source, list(missing)))
+                with default_settings():
+                    folded = fold_batch_norms(frozen)
+                with computing_in(precision, folded), source.raising_image_errors():
+                    store.extend(_blocks(folded, source, list(missing)))
             except InputError as error:
                 hint = f"; mend the image, or leave such images out with {SKIP}"
                 raise InputError(f"{error}{hint if source.failure else ''}") from None

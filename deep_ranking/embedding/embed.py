@@ -12,6 +12,7 @@ from deep_ranking.embedding.cached_features import CachedFeatures
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.row_store import temporary_rows
+from deep_ranking.model.folding import inference_model
 from deep_ranking.model.keras_settings import default_settings
 
 FEATURES_AT_ONCE = 256
@@ -81,6 +82,8 @@ def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[Float32Ar
     Yields:
         float32 (batch, dim), unit rows.
     """
+    with default_settings():
+        model = inference_model(model)
     for images in source.dataset():
         count = len(images)
         with default_settings():

@@ -22,6 +22,7 @@ from keras import layers
 from deep_ranking.config import Backbone
 from deep_ranking.files import InputError
 from deep_ranking.files.hdf5 import open_hdf5, read_layers
+from deep_ranking.model.convnext import build_convnext, plain_arrays
 from deep_ranking.model.efficientnet_lite import EfficientNetLite0
 
 Arrays = list[npt.NDArray[np.float32]]
@@ -34,21 +35,31 @@ REPLACED = (*PREPROCESSING, layers.Dropout)
 OWN_BUILDERS = {"EfficientNetLite0": EfficientNetLite0}
 
 
-def build_backbone(spec: Backbone, weights: str | None = None, **options: Any) -> keras.Model:
-    """Build a backbone without its top.
+def build_backbone(spec: Backbone, *, input_tensor: Any) -> keras.Model:
+    """Build a backbone without its top, with random weights.
 
     Args:
         spec: which backbone.
-        weights: "imagenet", or None for random ones.
-        **options: of its function, such as `input_tensor`: float (batch, size, size, 3), normalised
-            as the weights expect.
+        input_tensor: float (batch, size, size, 3), normalised as the weights expect.
 
     Returns:
         Model from its input to the last feature map, (batch, rows, columns, channels). Its layers
         are still as Keras made them: see `prepare_backbone`.
     """
+    if _is_converted(spec):
+        return build_convnext(spec.builder, input_tensor)
+    return _published(spec, input_tensor=input_tensor)
+
+
+def _published(spec: Backbone, weights: str | None = None, **options: Any) -> keras.Model:
+    """Return the network whose layers are those of the weight file."""
     build = OWN_BUILDERS.get(spec.builder) or getattr(keras.applications, spec.builder)
     return build(include_top=False, weights=weights, **options)
+
+
+def _is_converted(spec: Backbone) -> bool:
+    """Return whether `build_backbone` builds another network than the weight file is of."""
+    return spec.builder.startswith("ConvNeXt")
 
 
 def prepare_backbone(model: keras.Model, names: Sequence[str]) -> tuple[keras.Model, list[str]]:
@@ -113,7 +124,7 @@ def pretrained_arrays(spec: Backbone, weights: str, size: int) -> dict[str, Arra
     Raises:
         InputError: the weights cannot be downloaded or read, or belong to another network.
     """
-    built = build_backbone(spec, input_shape=(size, size, 3))
+    built = _published(spec, input_shape=(size, size, 3))
     names = _stable_names(built.layers)
     weighted = [layer for layer in built.layers if _has_arrays(layer)]
     if weights == "imagenet":
@@ -121,6 +132,9 @@ def pretrained_arrays(spec: Backbone, weights: str, size: int) -> dict[str, Arra
     else:
         shapes = {names[each.name]: [w.shape for w in each.weights] for each in weighted}
         arrays = _read_arrays(spec, Path(weights), shapes)
+    if _is_converted(spec):
+        originals = [layer.name for layer in weighted]
+        return plain_arrays(built, dict(zip(originals, arrays, strict=True)))
     return {names[layer.name]: each for layer, each in zip(weighted, arrays, strict=True)}
 
 
@@ -157,7 +171,7 @@ def _snake_case(name: str) -> str:
 
 def _download_arrays(spec: Backbone) -> list[Arrays]:
     try:
-        built = build_backbone(spec, "imagenet")
+        built = _published(spec, "imagenet")
     except InputError:
         raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
@@ -185,5 +199,5 @@ def _read_arrays(
 def _described_file(spec: Backbone) -> str:
     """Return the words for a backbone's weight file."""
     if spec.builder in OWN_BUILDERS:
-        return f"weights that {spec.builder}().save_weights wrote to an .h5 file"
+        return f"an .h5 file that {spec.builder}().save(PATH) wrote"
     return f"the file that keras.applications.{spec.builder}(include_top=False) uses"

@@ -10,10 +10,9 @@ import collections
 import io
 import math
 import pickle
-from dataclasses import dataclass
 from hashlib import sha256 as sha256_of
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,56 +22,55 @@ from deep_ranking.files import InputError
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 TYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
+LONGEST_REASON = 200
 
 
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     key: str
     dtype: str
-    count: int
+    length: int
 
 
-@dataclass(frozen=True)
-class _Array:
-    """An array of a storage.
+class _Array(NamedTuple):
+    """What the file says of an array; nothing of it is checked yet.
 
     Attributes:
-        storage: where its values lie, one after the other.
+        storage: where its values lie.
         offset: number of its first value there.
         shape: its shape.
-        order: its axes in the order in which the values lie there, the slowest first.
+        strides: for each axis, how many values further its next entry lies.
     """
 
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
-    order: tuple[int, ...]
+    strides: tuple[int, ...]
 
     @classmethod
-    def rebuilt(
-        cls,
-        storage: _Storage,
-        offset: int,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...],
-        *_: Any,
-    ) -> "_Array":
+    def rebuilt(cls, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> "_Array":
         """Take the place of `torch._utils._rebuild_tensor_v2`."""
-        order = tuple(sorted(range(len(shape)), key=lambda axis: (-strides[axis], axis)))
-        sides = [shape[axis] for axis in order]
-        dense = [math.prod(sides[place + 1 :]) for place in range(len(order))]
-        wide = [place for place, side in enumerate(sides) if side > 1]
-        if not isinstance(storage, _Storage) or any(
-            strides[order[place]] != dense[place] for place in wide
-        ):
-            raise pickle.UnpicklingError("an array with gaps")
-        return cls(storage, offset, shape, order)
+        return cls(storage, offset, shape, strides)
 
     def taken_from(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the array, given all values of its storage."""
-        flat = values[self.offset :][: math.prod(self.shape)]
-        lying = flat.reshape([self.shape[axis] for axis in self.order])
-        return lying.transpose(np.argsort(self.order))
+        """Return the array, given all values of its storage.
+
+        Raises:
+            ValueError: the values do not lie one after the other in the storage.
+        """
+        numbers = (self.offset, *self.shape, *self.strides)
+        if not all(type(each) is int and each >= 0 for each in numbers):
+            raise ValueError("an array whose place is not given by whole numbers")
+        size = math.prod(self.shape)
+        if self.offset + size > len(values):
+            raise ValueError("an array that is longer than its storage")
+        # Its axes in the order in which the values lie, the slowest first.
+        order = sorted(range(len(self.shape)), key=lambda axis: (-self.strides[axis], axis))
+        sides = [self.shape[axis] for axis in order]
+        for place, axis in enumerate(order):
+            if sides[place] > 1 and self.strides[axis] != math.prod(sides[place + 1 :]):
+                raise ValueError("an array with gaps")
+        flat = values[self.offset : self.offset + size]
+        return flat.reshape(sides).transpose(np.argsort(order))
 
 
 class _Unpickler(pickle.Unpickler):
@@ -85,12 +83,10 @@ class _Unpickler(pickle.Unpickler):
             return _Array.rebuilt
         if module == "torch" and name in TYPES:
             return TYPES[name]
-        raise pickle.UnpicklingError(f"{module}.{name}")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}"[:LONGEST_REASON])
 
     def persistent_load(self, pid: Any) -> Any:
-        kind, dtype, key, _, count, *_ = pid
-        if kind != "storage" or dtype not in TYPES.values():
-            raise pickle.UnpicklingError(str(kind))
+        _kind, dtype, key, _device, count, *_ = pid
         return _Storage(key, dtype, count)
 
 
@@ -114,25 +110,36 @@ def read_torch_weights(path: Path, *, sha256: str) -> dict[str, npt.NDArray[Any]
     if sha256_of(content).hexdigest() != sha256:
         raise InputError(f"{path}: another content than expected; install its package again")
     try:
-        return _read(io.BytesIO(content))
-    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a weight file of arrays alone ({error})") from None
+        return _read(content)
+    except Exception as error:  # a pickle can raise errors of any type
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise InputError(f"{path}: not a weight file of arrays alone ({reason})") from None
 
 
-def _read(file: io.BytesIO) -> dict[str, npt.NDArray[Any]]:
+def _read(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    file = io.BytesIO(content)
     magic, version, _, named, keys = (_Unpickler(file).load() for _ in range(5))
     if (magic, version) != (MAGIC, VERSION):
         raise ValueError("another format")
-    arrays = {name: each for name, each in named.items() if isinstance(each, _Array)}
-    if len(arrays) < len(named):
-        raise ValueError("values that are not arrays")
-    storages = {each.storage.key: each.storage for each in arrays.values()}
+    if not isinstance(named, dict) or not isinstance(keys, list):
+        raise ValueError("no dictionary of arrays")
+    storages: dict[str, _Storage] = {}
+    for name, each in named.items():
+        if type(name) is not str or type(each) is not _Array or type(each.storage) is not _Storage:
+            raise ValueError("values that are not arrays")
+        key, dtype, length = each.storage
+        if type(key) is not str or dtype not in TYPES.values() or type(length) is not int:
+            raise ValueError("a storage that is not described as one")
+        if storages.setdefault(key, each.storage) != each.storage:
+            raise ValueError("a storage that is described twice")
     values = {}
     for key in keys:
         storage = storages[key]
         (count,) = np.frombuffer(file.read(8), "<i8")
-        if count != storage.count:
+        size = np.dtype(storage.dtype).itemsize * storage.length
+        if count != storage.length or not 0 <= size <= len(content) - file.tell():
             raise ValueError("a storage of another length")
-        size = np.dtype(storage.dtype).itemsize * storage.count
         values[key] = np.frombuffer(file.read(size), storage.dtype)
-    return {name: each.taken_from(values[each.storage.key]) for name, each in arrays.items()}
+    if set(values) != set(storages):
+        raise ValueError("storages that are missing")
+    return {name: each.taken_from(values[each.storage.key]) for name, each in named.items()}
