@@ -24,6 +24,7 @@ from deep_ranking.model.pooling import generalised_mean
 
 BRANCH_FILTERS = 96
 NUM_WORDS = 128
+ROOTS = "roots"  # end of the name of the layer with the roots of the words' shares of each place
 # The colour branches see at most so many pixels along a side.
 COARSE_SIDE = 32
 PATCHES_PER_IMAGE = 100
@@ -84,8 +85,8 @@ def _word_branch(image: Any, number: int, *, patch_size: int) -> Any:
     fit = layers.Conv2D(NUM_WORDS, patch_size, padding="same", name=f"{name}_conv")(coarse)
     shares = layers.Softmax(name=f"{name}_shares")(fit)
     # The convolution returns half of the fit, so these are the roots of the shares by the whole.
-    roots = layers.UnitNormalization(name=f"{name}_roots")(shares)
-    pooled = generalised_mean(roots, f"_{name}")
+    roots = layers.UnitNormalization(name=f"{name}_{ROOTS}")(shares)
+    pooled = generalised_mean(roots, prefix=f"{name}_")
     return layers.UnitNormalization(name=f"unit_{name}")(pooled)
 
 
@@ -105,9 +106,6 @@ def start_branches(model: keras.Model, batches: Iterable[Float32Array]) -> None:
     Args:
         model: a network of `build_network` with branches.
         batches: images, float32 (rows, size, size, 3) each, RGB in [0, 255]; they are read once.
-
-    Raises:
-        InputError: the images have fewer different patches than a branch has words.
     """
     convolutions = branch_convolutions(model)
     before = keras.Model(model.input, [layer.input for layer in convolutions])

@@ -163,7 +163,7 @@ def _convnet(backbone: keras.Model, config: NetworkConfig) -> Any:
 def _pool(features: Any, pooling: str, suffix: str) -> list[Any]:
     """Pool a feature map (batch, height, width, channels) to one vector, or two."""
     if pooling == "gem":
-        return [generalised_mean(features, suffix)]
+        return [generalised_mean(features, suffix=suffix)]
     average = layers.GlobalAveragePooling2D(name=f"pooled{suffix}")
     maximum = layers.GlobalMaxPooling2D(name=f"max_pooled{suffix}")
     pools = {"average": [average], "max": [maximum], "average+max": [average, maximum]}
@@ -248,6 +248,25 @@ def _joined(image: Any, tensor: Any) -> list[Any]:
     if not isinstance(layer, layers.Concatenate) or len(weight_groups(image, layer.input)) == 1:
         return [tensor]
     return [part for each in layer.input for part in _joined(image, each)]
+
+
+def merged_parts(model: keras.Model) -> list[Any]:
+    """Return what the embedding layer reads: the vectors of the branches, and of the ConvNet last.
+
+    Args:
+        model: a network of `build_network`.
+
+    Returns:
+        Keras tensors (batch, features); for the paper's branches a single one.
+    """
+
+    def parts_of(tensor: Any, joins: Sequence[str]) -> list[Any]:
+        layer = tensor._keras_history.operation
+        if layer.name not in joins or not isinstance(layer, layers.Concatenate):
+            return [tensor]
+        return [part for each in layer.input for part in parts_of(each, joins)]
+
+    return parts_of(model.get_layer("embedding").input, ("merged", "shallow"))
 
 
 def weight_groups(image: Any, tensors: Sequence[Any]) -> list[list[int]]:

@@ -11,7 +11,7 @@ from keras import layers
 GEM_OFFSET = 1e-9
 
 
-def generalised_mean(features: Any, suffix: str) -> Any:
+def generalised_mean(features: Any, *, prefix: str = "", suffix: str = "") -> Any:
     """Pool by the root of the mean square (GeM, Radenovic et al. 2018, eq. 3, with power 2).
 
     The power is 2 because stock Keras layers can express it: the sum over places of x times x / |x|
@@ -20,14 +20,15 @@ def generalised_mean(features: Any, suffix: str) -> Any:
 
     Args:
         features: feature map (batch, height, width, channels).
-        suffix: end of the names of the layers.
+        prefix: start of the names of the layers.
+        suffix: end of these names.
 
     Returns:
         Vectors (batch, channels).
     """
     channels = features.shape[-1]
-    places = layers.Reshape((-1, channels), name=f"places{suffix}")(features)
-    lifted = layers.Rescaling(1.0, GEM_OFFSET, name=f"lifted_places{suffix}")(places)
-    unit = layers.UnitNormalization(axis=1, name=f"unit_places{suffix}")(lifted)
-    product = layers.Multiply(name=f"places_times_unit{suffix}")([places, unit])
-    return layers.GlobalAveragePooling1D(name=f"gem_pooled{suffix}")(product)
+    places = layers.Reshape((-1, channels), name=f"{prefix}places{suffix}")(features)
+    lifted = layers.Rescaling(1.0, GEM_OFFSET, name=f"{prefix}lifted_places{suffix}")(places)
+    unit = layers.UnitNormalization(axis=1, name=f"{prefix}unit_places{suffix}")(lifted)
+    product = layers.Multiply(name=f"{prefix}places_times_unit{suffix}")([places, unit])
+    return layers.GlobalAveragePooling1D(name=f"{prefix}gem_pooled{suffix}")(product)

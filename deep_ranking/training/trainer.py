@@ -18,8 +18,13 @@ from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.losses import BatchLoss, kernel_penalty, make_loss, make_metrics, penalise_kernels
 from deep_ranking.model.branches import branch_convolutions, start_branches
 from deep_ranking.model.mixed_precision import resolved_precision, set_precision
-from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
-from deep_ranking.model.whitening import principal_axes, whitening_axes
+from deep_ranking.model.network import (
+    build_network,
+    merged_parts,
+    set_trainable_from,
+    split_at_frozen,
+)
+from deep_ranking.model.whitening import principal_axes, scaled_whitening_axes
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource
 from deep_ranking.training.devices import Devices
 from deep_ranking.training.history import Row
@@ -130,11 +135,11 @@ class Trainer:
             paths: the training images, of which up to `MAX_WORD_IMAGES` are read.
 
         Raises:
-            InputError: an image is broken, or the images have too few different patches.
+            InputError: an image is missing or broken.
         """
         layers = branch_convolutions(self.model)
-        copied = all(layer.name in self.model.copied_layers for layer in layers)
-        if not layers or (copied and config.branch_start is None):
+        copied = {layer.name for layer in layers} <= set(self.model.copied_layers)
+        if copied and config.branch_start is None:
             return
         # Not by the run's seed: runs that differ only in it share cached features.
         order = np.random.default_rng(0).permutation(len(paths))[:MAX_WORD_IMAGES]
@@ -178,8 +183,17 @@ class Trainer:
         size = config.network.embedding_size
         if config.embedding_start == "pca":
             layer.set_weights(principal_axes(features, size))
-        else:
-            layer.set_weights(whitening_axes(features, source.labels[chosen], size))
+            return
+        sizes = [part.shape[-1] for part in merged_parts(self.model)]
+        parts = np.split(features, np.cumsum(sizes)[:-1], axis=1)
+        kernel, bias, scales = scaled_whitening_axes(parts, source.labels[chosen], size)
+        layer.set_weights([kernel, bias])
+        if scales:
+            words = " and ".join(f"{scale:g}" for scale in scales)
+            print(
+                f"Beside the backbone, the branches count {words} times: best on classes that the "
+                "whitening did not see."
+            )
 
     def train_epoch(
         self, source: TripletSource | ClassSource | FeatureSource, epoch: int, verbose: int
