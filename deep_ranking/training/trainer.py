@@ -189,11 +189,8 @@ class Trainer:
         kernel, bias, scales = scaled_whitening_axes(parts, source.labels[chosen], size)
         layer.set_weights([kernel, bias])
         if scales:
-            words = " and ".join(f"{scale:g}" for scale in scales)
-            print(
-                f"Beside the backbone, the branches count {words} times: best on classes that the "
-                "whitening did not see."
-            )
+            counts = " and ".join(f"{scale:g}" for scale in scales)
+            print(f"Beside the backbone, the branches count {counts} times.")
 
     def train_epoch(
         self, source: TripletSource | ClassSource | FeatureSource, epoch: int, verbose: int
