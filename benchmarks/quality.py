@@ -72,7 +72,19 @@ HINGES = {
     "a hinge a triplet, squared distance, gap 1": f"{BLOG_HINGE} --distance squared",
     "a hinge a triplet, squared distance, gap 0.2": f"{BLOG_HINGE} --distance squared --gap 0.2",
 }
-TABLES = {"options": VARIANTS, "hinges": HINGES}
+# Frozen branches, so that their features are cached beside the backbone's; then trained ones.
+FROZEN = "--no-train_branches"
+BRANCHES = {
+    "none": "--multiscale none",
+    "blog": f"--multiscale blog {FROZEN} --branch_start random",
+    "blog, k-means start": f"--multiscale blog {FROZEN} --branch_start kmeans",
+    "blog, k-means start, trained": "--multiscale blog --train_branches --branch_start kmeans",
+    "paper": f"--multiscale paper {FROZEN} --branch_start random",
+    "paper, k-means start": f"--multiscale paper {FROZEN} --branch_start kmeans",
+    "colour": f"--multiscale colour {FROZEN}",
+    "colour, trained": "--multiscale colour --train_branches",
+}
+TABLES = {"options": VARIANTS, "hinges": HINGES, "branches": BRANCHES}
 
 
 def train(args: argparse.Namespace, output: Path, flags: str, seed: int) -> float:

@@ -39,7 +39,7 @@ def training_stubs(*, build=build_stub, eager=True):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deep_ranking.training.trainer.build_network", build)
-        patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_: None)
+        patch.setattr("deep_ranking.training.trainer.set_trainable_from", lambda *_, **__: None)
         # The picture takes longer than the epochs of such a network.
         patch.setattr("deep_ranking.training.history.run_figure", lambda _: Figure(figsize=(1, 1)))
         before = tf.config.functions_run_eagerly()

@@ -396,3 +396,49 @@ def test_networks_are_traced_once_whatever_the_last_batch_holds(images, tmp_path
         assert len(traced) == 1
         expected = head([np.float32(each) for each in views(features)])
         np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+def two_paths(seed=0, *, branch_seed=0):
+    """The layers of `network`, and beside them a branch that shares no weights with them."""
+    random = {"kernel_initializer": keras.initializers.GlorotNormal(seed=branch_seed)}
+    model = network(seed)
+    scaled = model.get_layer("scaled").output
+    x = keras.layers.Conv2D(3, 4, strides=4, name="branch_conv", **random)(scaled)
+    branch = keras.layers.GlobalMaxPooling2D(name="branch_pooled")(x)
+    first, second = model.outputs
+    return keras.Model(model.input, [first, branch, second])
+
+
+def test_a_branch_leaves_the_features_of_the_backbone_as_they_are(images, tmp_path, computed):
+    cache_features(network(), images, tmp_path / "cache")
+    assert computed == [5]
+    model = two_paths()
+    features = cache_features(model, images, tmp_path / "cache")
+    assert computed == [5, 5]
+    assert features.shapes == ((3, 3, 4), (3,), (5,))
+    assert features.rows.shape == (5, 1) and (features.rows >= 0).all()
+    pixels = [read_image(path, SIZE) for path in images]
+    assert_close(views(features), direct(model, pixels))
+    chosen = features.read(np.array([3, 1]), np.array([0, 0]))
+    assert_close(chosen, direct(model, [pixels[3], pixels[1]]))
+
+    relearned = two_paths(branch_seed=1)  # only the branch is computed
+    features = cache_features(relearned, images, tmp_path / "cache")
+    assert computed == [5, 5, 5] and len(list((tmp_path / "cache").iterdir())) == 3
+    assert_close(views(features), direct(relearned, pixels))
+    cache_features(network(), images, tmp_path / "cache")
+    cache_features(two_paths(), images, tmp_path / "cache")
+    assert computed == [5, 5, 5]
+
+
+def test_an_image_that_broke_has_no_features_in_any_part(images, tmp_path, computed):
+    cache_features(network(), images, tmp_path / "cache")
+    content = images[2].read_bytes()
+    images[2].write_bytes(b"no image")
+    model = two_paths()
+    features = cache_features(model, images, tmp_path / "cache", skip_broken=True)
+    assert (features.rows >= 0).ravel().tolist() == [True, True, False, True, True]
+    images[2].write_bytes(content)
+    whole = cache_features(model, images, tmp_path / "cache", skip_broken=True)
+    assert (whole.rows >= 0).all()
+    assert computed == [5, 1, 5, 1]  # the broken image is tried in both parts

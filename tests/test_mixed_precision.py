@@ -42,6 +42,7 @@ def test_which_layers_compute_in_halves():
     found = {layer.name: layer.compute_dtype for layer in model.layers}
     full = {"unit_range", "embedding", "unit_embedding", "unit_convnet"}
     full |= {"unit_branch_1", "unit_branch_2"}
+    full |= {name for name in found if name.startswith("branch_")}
     assert {name for name, dtype in found.items() if dtype == "float32"} == full
     assert set(found.values()) == {"float32", "bfloat16"}
     assert {weight.dtype for weight in model.weights} == {"float32"}

@@ -7,8 +7,15 @@ import tensorflow as tf
 from stubs import build_thin_vgg16, weights_of_0
 
 from deep_ranking.config import NetworkConfig
+from deep_ranking.embedding.cached_features import network_key
 from deep_ranking.files import InputError
-from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
+from deep_ranking.model.network import (
+    build_network,
+    merged_parts,
+    set_trainable_from,
+    split_at_frozen,
+    weight_groups,
+)
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -460,3 +467,39 @@ def test_the_papers_branches_see_means_of_squares():
     assert shallow.shape == (1, 2 * 4 * 4 * 96)
     np.testing.assert_allclose(np.linalg.norm(shallow), 1, atol=1e-5)
     assert 0.1 < np.linalg.norm(shallow[0, :1536]) < 0.99  # one normalisation for both
+
+
+@pytest.mark.usefixtures("thin")
+def test_frozen_branches_and_backbone_are_apart():
+    """The first model gives each of them by itself; the second joins them again."""
+    config = replace(SMALL, hidden_layers=0, dropout=0.0)
+    for kind, names in (
+        ("none", ["unit_convnet"]),
+        ("blog", ["unit_branch_1", "unit_branch_2", "unit_convnet"]),
+        ("paper", ["unit_shallow", "unit_convnet"]),
+        ("colour", ["unit_branch_1", "unit_convnet"]),
+    ):
+        model = build_network(replace(config, multiscale=kind), seed=0)
+        set_trainable_from(model, "head", with_branches=False)
+        frozen, head = split_at_frozen(model)
+        assert [each._keras_history.operation.name for each in frozen.outputs] == names
+        assert weight_groups(model.input, frozen.outputs) == [[n] for n in range(len(names))]
+        assert [each._keras_history.operation.name for each in merged_parts(model)] == names
+        images = random_images(32)
+        np.testing.assert_allclose(head(frozen(images)), model.predict_on_batch(images), atol=1e-6)
+        alone = build_network(replace(config, multiscale="none"), seed=0)
+        set_trainable_from(alone, "head")
+        backbone = keras.Model(frozen.input, frozen.outputs[-1:])
+        for name in model.backbone_layers:
+            alone.get_layer(name).set_weights(model.get_layer(name).get_weights())
+        assert network_key(backbone, "float32") == network_key(split_at_frozen(alone)[0], "float32")
+
+
+@pytest.mark.usefixtures("thin")
+def test_branches_are_trained_unless_frozen():
+    model = build_network(replace(SMALL, multiscale="colour"), seed=0)
+    assert model.get_layer("branch_1_conv").trainable
+    set_trainable_from(model, None, with_branches=False)
+    assert not model.get_layer("branch_1_conv").trainable
+    set_trainable_from(model, "head")
+    assert model.get_layer("branch_1_conv").trainable

@@ -81,6 +81,7 @@ OF_AN_ESTIMATE = ("--precision", "--optimizer", "--epochs", "--train_from")
 BY_RELEVANCE = When(_is("strategy", RELEVANCE), f"without --strategy {RELEVANCE}")
 BY_NEIGHBOURS = When(_is("strategy", HARD), f"without --strategy {HARD}")
 HIDDEN = When(_is_not("hidden_layers", 0), "with --hidden_layers 0")
+BRANCHES = When(_is_not("multiscale", "none"), "with --multiscale none")
 CLASSES = When(_is("batches", "classes"), "without --batches classes")
 TRIPLETS = When(_is("batches", "triplets"), "with --batches {batches}")
 FOLDERS = When(
@@ -149,6 +150,7 @@ TABLE: Mapping[str, Table] = {
         (("--triplets", "--no-shuffle"), (TRIPLETS,)),
         (DRAWING, (When(_is_not("strategy", None), "without --strategy"),)),
         (("--mining",), (RANKING,)),
+        (("--branch_start", "--train_branches", "--no-train_branches"), (BRANCHES,)),
         (("--hinge", "--clip"), (HINGE,)),
         (("--temperature",), (When(_is_not("loss", "ranking"), "with --loss ranking"),)),
         (

@@ -11,7 +11,7 @@ from deep_ranking.files import InputError
 
 NORMALISATIONS = ("unit", "backbone")
 POOLINGS = ("average", "max", "gem", "average+max")
-MULTISCALES = ("blog", "paper", "none")
+MULTISCALES = ("blog", "paper", "colour", "none")
 HEAD = "head"
 
 
@@ -71,9 +71,9 @@ class NetworkConfig(Config):
     )
     multiscale: str = setting(
         "blog",
-        "the two shallow branches, which see the image at coarse scales. blog: by strides of 16 "
-        "and 32 pixels; paper: shrunk to a quarter and an eighth, and normalised together; none: "
-        "no branches",
+        "the shallow branches, which see the image at coarse scales. blog: two, by strides of 16 "
+        "and 32 pixels; paper: two, shrunk to a quarter and an eighth, and normalised together; "
+        "colour: the shares of 128 colours learned from training images; none: no branches",
         choices=MULTISCALES,
     )
     embedding_size: int = setting(4096, "length of an embedding")

@@ -7,6 +7,7 @@ from deep_ranking.config.base import Config, setting
 OPTIMIZERS = ("sgd", "adam")
 DECAYS = ("none", "cosine", "plateau")
 STARTS = ("random", "pca", "whitened")
+BRANCH_STARTS = ("random", "kmeans")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,15 @@ class ScheduleConfig(Config):
         "training images; whitened: the same, after scaling the variance within classes to 1 (both "
         "need --batches classes)",
         choices=STARTS,
+    )
+    branch_start: str | None = setting(
+        None,
+        "first weights of the shallow branches. kmeans: words of patches of up to 1,000 training "
+        "images (default: kmeans with --multiscale colour, otherwise random)",
+        choices=BRANCH_STARTS,
+    )
+    train_branches: bool = setting(
+        True, "train the shallow branches; otherwise they keep their first weights"
     )
     optimizer: str = setting("sgd", "sgd: with Nesterov momentum 0.9", choices=OPTIMIZERS)
     learning_rate: float = setting(0.001, "step size of the optimizer", metavar="RATE")

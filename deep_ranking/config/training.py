@@ -85,6 +85,8 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
                 f"start_epoch must be below epochs ({self.epochs}), the total. "
                 f"Received: {self.start_epoch}"
             )
+        if self.branch_start is not None and self.network.multiscale == "none":
+            raise InputError("branch_start needs branches: choose them by --multiscale")
         if self.cache_features and self.train_from is None:
             raise InputError("cache_features needs frozen layers: give --train_from")
 
@@ -100,6 +102,13 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         for name, what in needed.items():
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(f"{name} {getattr(self, name)} needs {what}")
+
+    @property
+    def words_of_images(self) -> bool:
+        """Whether the shallow branches start from words of the training images."""
+        if self.branch_start is None:
+            return self.network.multiscale == "colour"
+        return self.branch_start == "kmeans"
 
     @property
     def run_dir(self) -> Path:

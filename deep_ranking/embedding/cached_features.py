@@ -1,7 +1,8 @@
 """Features of images from the frozen layers of a network, computed once and kept on disk.
 
 They are kept by the layers' weights and the content of each image, so that a second run, a moved
-file or a data set that has grown computes nothing twice.
+file or a data set that has grown computes nothing twice. Parts of the network that share no weights
+have a store each: another branch leaves the backbone's features as they are.
 """
 
 import hashlib
@@ -10,7 +11,9 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,6 +31,7 @@ from deep_ranking.images.augmentation import Augmentation, draw_views
 from deep_ranking.model.folding import fold_batch_norms
 from deep_ranking.model.keras_settings import default_settings
 from deep_ranking.model.mixed_precision import computing_in, resolved_precision
+from deep_ranking.model.network import weight_groups
 
 BATCH_SIZE = 64
 SKIP = "--skip_broken"
@@ -78,6 +82,49 @@ class CachedFeatures:
         ]
 
 
+@dataclass(frozen=True)
+class JoinedFeatures:
+    """Features of the same images from several stores, read like those of one.
+
+    Attributes:
+        parts: the features in each store, of the same images and views.
+        positions: for each part, where its arrays stand among those that `read` returns.
+    """
+
+    parts: Sequence[CachedFeatures]
+    positions: Sequence[Sequence[int]]
+
+    @cached_property
+    def rows(self) -> Int64Array:
+        """int64 (images, views): as in `CachedFeatures`, a row of the first part.
+
+        It is -1 where any part has none.
+        """
+        whole = np.all([part.rows >= 0 for part in self.parts], axis=0)
+        return np.where(whole, self.parts[0].rows, -1)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes of the arrays that `read` returns, without the first axis."""
+        return tuple(self._ordered([part.shapes for part in self.parts]))
+
+    def read(self, images: IntArray, views: IntArray) -> list[Float16Array]:
+        """Read one view of each of some images, as `CachedFeatures.read`."""
+        return self._ordered([part.read(images, views) for part in self.parts])
+
+    def _ordered(self, of_parts: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return what the parts have for each array, in the order of the arrays."""
+        found = {
+            position: each
+            for positions, arrays in zip(self.positions, of_parts, strict=True)
+            for position, each in zip(positions, arrays, strict=True)
+        }
+        return [found[position] for position in sorted(found)]
+
+
+Features = CachedFeatures | JoinedFeatures
+
+
 def feature_store(folder: Path, shapes: Shapes) -> RowStore:
     """Open the store of one network's features; a row holds arrays of these shapes, flattened.
 
@@ -105,7 +152,7 @@ def cache_features(
     augmentation: Augmentation | None = None,
     precision: str = "float32",
     skip_broken: bool = False,
-) -> CachedFeatures:
+) -> Features:
     """Return the features of images, after computing those that are not kept yet.
 
     Args:
@@ -119,21 +166,56 @@ def cache_features(
         skip_broken: whether to leave broken images out, rather than stop.
 
     Returns:
-        The `CachedFeatures`, (images, views).
+        The features, of (images, views).
 
     Raises:
         InputError: an image is missing or broken, or the disk is full.
     """
     precision = resolved_precision(precision)
-    shapes = tuple(tuple(each.shape[1:]) for each in frozen.outputs)
-    store = feature_store(folder / network_key(frozen, precision), shapes)
     contents = _known_contents(paths, skip_broken)
+    files = [path for path in paths for _ in range(num_views)]
     views = [
         cached_view(content, number, augmentation, frozen.input_shape[1])
         for content in contents
         for number in range(num_views)
     ]
-    files = [path for path in paths for _ in range(num_views)]
+    groups = weight_groups(frozen.input, frozen.outputs)
+    models = [frozen]
+    if len(groups) > 1:
+        models = [keras.Model(frozen.input, [frozen.outputs[at] for at in each]) for each in groups]
+    parts = []
+    for model in models:
+        shapes = tuple(tuple(each.shape[1:]) for each in model.outputs)
+        store = feature_store(folder / network_key(model, precision), shapes)
+        rows = _stored_rows(
+            store, model, files, views, precision=precision, skip_broken=skip_broken
+        )
+        parts.append(CachedFeatures(store.rows(), rows.reshape(len(paths), num_views), shapes))
+    return parts[0] if len(parts) == 1 else JoinedFeatures(parts, groups)
+
+
+def _stored_rows(
+    store: RowStore,
+    frozen: keras.Model,
+    files: Sequence[str | os.PathLike[str]],
+    views: Sequence[tuple[bytes, View]],
+    *,
+    precision: str,
+    skip_broken: bool,
+) -> Int64Array:
+    """Return the row of each view in a store, after computing those that it has not yet.
+
+    Args:
+        store: the features of one network.
+        frozen: that network.
+        files: the image of each view.
+        views: key and `View` of each, see `cached_view`.
+        precision: the arithmetic of the layers.
+        skip_broken: as for `cache_features`.
+
+    Returns:
+        int64 (views,), -1 for a broken image.
+    """
     keys = [key for key, _ in views]
     with store.lock:
         known = store.find()
@@ -142,7 +224,7 @@ def cache_features(
             store.check_space(len(missing), NO_SPACE)
             print(
                 f"Computing the frozen layers' features once: {len(missing):,} views of "
-                f"{len(paths):,} images, {byte_size(len(missing) * store.row_bytes)} in "
+                f"{len(set(files)):,} images, {byte_size(len(missing) * store.row_bytes)} in "
                 f"{store.folder.parent}."
             )
             numbers = list(missing.values())
@@ -162,8 +244,7 @@ def cache_features(
                 hint = f"; mend the image, or leave such images out with {SKIP}"
                 raise InputError(f"{error}{hint if source.failure else ''}") from None
             known = store.find()
-    rows = np.array([known.get(key, -1) for key in keys], np.int64)
-    return CachedFeatures(store.rows(), rows.reshape(len(paths), num_views), shapes)
+    return np.array([known.get(key, -1) for key in keys], np.int64)
 
 
 def _blocks(

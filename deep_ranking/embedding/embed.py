@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from deep_ranking.embedding.batches import ImageSource, padded
-from deep_ranking.embedding.cached_features import CachedFeatures
+from deep_ranking.embedding.cached_features import Features
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.row_store import temporary_rows
@@ -114,7 +114,7 @@ def embedded_images(
 
 
 @contextmanager
-def embedded_features(model: keras.Model, features: CachedFeatures) -> Iterator[Float32Array]:
+def embedded_features(model: keras.Model, features: Features) -> Iterator[Float32Array]:
     """Embed cached features into a temporary file, like `embedded_images`.
 
     Args:

@@ -1,7 +1,8 @@
 """Mixed precision: layers compute in 16 bits, while weights and model files stay float32.
 
 Rescaling, unit normalisation and the embedding layer always compute in float32: sums of many
-squares overflow 16 bits.
+squares overflow 16 bits. So do the shallow branches, which cost little: how well a word fits is a
+difference of large numbers.
 """
 
 from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
@@ -45,7 +46,7 @@ def set_precision(model: keras.Model, precision: str) -> None:
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
     """
     for layer in model.layers:
-        full = isinstance(layer, ALWAYS_FULL) or layer.name == "embedding"
+        full = isinstance(layer, ALWAYS_FULL) or layer.name.startswith(("embedding", "branch_"))
         layer.dtype_policy = keras.DTypePolicy(FULL if full else precision)
 
 

@@ -1,15 +1,16 @@
 """NetworkConfig -> Keras model: the multi-scale network of deep ranking (Wang et al. 2014, fig. 3).
 
-An image takes three paths: the backbone (VGG16, pooled, two dense layers), and two shallow branches
-that see it at a coarse scale. Their outputs are normalised, concatenated, and mapped to one
-embedding of unit length. Sizes and strides are the blog's by default. The config can choose another
-backbone, the paper's coarse scales or none, no dense layers, and pooling of several blocks.
+An image takes several paths: the backbone (VGG16, pooled, two dense layers), and shallow branches
+that see it at a coarse scale (`branches`). Their outputs are normalised, concatenated, and mapped
+to one embedding of unit length. Sizes and strides are the blog's by default. The config can choose
+another backbone, other branches or none, no dense layers, and pooling of several blocks.
 """
 
 from deep_ranking.model.keras_settings import default_settings
 
 # isort: split
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,9 @@ from deep_ranking.model.backbone import (
     prepare_backbone,
     pretrained_arrays,
 )
+from deep_ranking.model.branches import branch_convolutions, branch_vectors
 from deep_ranking.model.header import CONFIG_ATTRIBUTE
-
-BRANCH_FILTERS = 96
-GEM_OFFSET = 1e-9
+from deep_ranking.model.pooling import generalised_mean
 
 
 @default_settings()
@@ -44,8 +44,9 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
 
     Returns:
         Model from images, float32 (batch, size, size, 3), RGB in [0, 255], to embeddings, float32
-        (batch, embedding_size) of unit length. Its attribute `network_config` is `config`, and
-        `backbone_layers` names the layers of the backbone, in the order of the data.
+        (batch, embedding_size) of unit length. Its attribute `network_config` is `config`,
+        `backbone_layers` names the layers of the backbone, in the order of the data, and
+        `copied_layers` those whose weights a model file gave.
 
     Example:
         >>> network = build_network(NetworkConfig(image_size=32, weights=None), seed=0)
@@ -72,8 +73,8 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     pixels = _backbone_input(image, unit, config)
     backbone = build_backbone(spec, input_tensor=pixels)
     parts = [_convnet(backbone, config)]
-    if config.multiscale != "none":
-        parts.insert(0, _shallow_branches(unit, config.multiscale))
+    if vectors := branch_vectors(unit, config.multiscale):
+        parts.insert(0, _concatenate(vectors, name="shallow"))
     merged = _concatenate(parts, name="merged")
     linear = layers.Dense(config.embedding_size, name="embedding")(merged)
     unit_length = layers.UnitNormalization(name="unit_embedding")(linear)
@@ -84,8 +85,7 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     model.network_config = config
     for name, values in arrays.items():
         model.get_layer(name).set_weights(values)
-    if from_model:
-        _copy_weights(model, Path(str(config.weights)))
+    model.copied_layers = _copy_weights(model, Path(str(config.weights))) if from_model else []
     return model
 
 
@@ -97,8 +97,9 @@ def _is_model_file(weights: str) -> bool:
         return read_text(file, CONFIG_ATTRIBUTE) is not None
 
 
-def _copy_weights(model: keras.Model, path: Path) -> None:
-    """Copy the weights of a model file to all layers that it has in the same shape."""
+def _copy_weights(model: keras.Model, path: Path) -> list[str]:
+    """Copy the weights of a model file to all layers that it has in the same shape; name them."""
+    copied = []
     config = model.network_config
     with open_hdf5(path) as file:
         found = NetworkConfig.from_json(read_text(file, CONFIG_ATTRIBUTE) or "")
@@ -119,9 +120,11 @@ def _copy_weights(model: keras.Model, path: Path) -> None:
                 if not isinstance(group, h5py.Group):
                     raise InputError(f"it has no layer {layer.name}; the file is incomplete")
                 layer.set_weights(read_layer(group, shapes))
+                copied.append(layer.name)
             except InputError:
                 if required:
                     raise
+    return copied
 
 
 def _backbone_input(image: Any, unit: Any, config: NetworkConfig) -> Any:
@@ -160,76 +163,27 @@ def _convnet(backbone: keras.Model, config: NetworkConfig) -> Any:
 def _pool(features: Any, pooling: str, suffix: str) -> list[Any]:
     """Pool a feature map (batch, height, width, channels) to one vector, or two."""
     if pooling == "gem":
-        return [_generalised_mean(features, suffix)]
+        return [generalised_mean(features, suffix=suffix)]
     average = layers.GlobalAveragePooling2D(name=f"pooled{suffix}")
     maximum = layers.GlobalMaxPooling2D(name=f"max_pooled{suffix}")
     pools = {"average": [average], "max": [maximum], "average+max": [average, maximum]}
     return [pool(features) for pool in pools[pooling]]
 
 
-def _generalised_mean(features: Any, suffix: str) -> Any:
-    """Pool by the root of the mean square (GeM, Radenovic et al. 2018, eq. 3, with power 2).
-
-    The power is 2 because stock Keras layers can express it: the sum over places of x times x / |x|
-    is |x|. The factor between sum and mean is the same for all channels. Where a channel is 0
-    everywhere, x / |x| is undefined and its gradient, compiled for a GPU, is NaN; hence the offset.
-    """
-    channels = features.shape[-1]
-    places = layers.Reshape((-1, channels), name=f"places{suffix}")(features)
-    lifted = layers.Rescaling(1.0, GEM_OFFSET, name=f"lifted_places{suffix}")(places)
-    unit = layers.UnitNormalization(axis=1, name=f"unit_places{suffix}")(lifted)
-    product = layers.Multiply(name=f"places_times_unit{suffix}")([places, unit])
-    return layers.GlobalAveragePooling1D(name=f"gem_pooled{suffix}")(product)
-
-
 def _concatenate(parts: list[Any], *, name: str) -> Any:
     return parts[0] if len(parts) == 1 else layers.Concatenate(name=name)(parts)
 
 
-def _shallow_branches(unit: Any, multiscale: str) -> Any:
-    """Return the features of the image at two coarse scales: float (batch, features).
-
-    The blog skips pixels by the stride of the convolution. The paper (fig. 3) shrinks the image
-    first, here to the mean of each square of pixels, and normalises both scales as one.
-    """
-    if multiscale == "blog":
-        strides, inputs = (16, 32), (unit, unit)
-    else:
-        strides = (4, 4)
-        inputs = tuple(
-            layers.AveragePooling2D(factor, padding="same", name=f"shrunk_{factor}")(unit)
-            for factor in (4, 8)
-        )
-    vectors = [
-        _branch(inputs[0], 1, stride=strides[0], pool_size=3, pool_stride=4),
-        _branch(inputs[1], 2, stride=strides[1], pool_size=7, pool_stride=2),
-    ]
-    if multiscale == "blog":
-        vectors = [
-            layers.UnitNormalization(name=f"unit_branch_{number}")(vector)
-            for number, vector in enumerate(vectors, start=1)
-        ]
-        return _concatenate(vectors, name="shallow")
-    return layers.UnitNormalization(name="unit_shallow")(_concatenate(vectors, name="shallow"))
-
-
-def _branch(image: Any, number: int, *, stride: int, pool_size: int, pool_stride: int) -> Any:
-    x = layers.Conv2D(
-        BRANCH_FILTERS, 8, strides=stride, padding="same", name=f"branch_{number}_conv"
-    )(image)
-    x = layers.MaxPooling2D(
-        pool_size, strides=pool_stride, padding="same", name=f"branch_{number}_pool"
-    )(x)
-    return layers.Flatten(name=f"branch_{number}_flat")(x)
-
-
-def set_trainable_from(model: keras.Model, first: str | None) -> None:
+def set_trainable_from(
+    model: keras.Model, first: str | None, *, with_branches: bool = True
+) -> None:
     """Freeze the layers of the backbone before `first`; train all others.
 
     Args:
         model: a network of `build_network`.
         first: a layer of the backbone, or a block such as block4 or conv5; "head" to freeze the
             whole backbone, None to freeze nothing.
+        with_branches: whether to train the shallow branches too.
 
     Raises:
         InputError: the backbone has no such layer or block.
@@ -248,6 +202,8 @@ def set_trainable_from(model: keras.Model, first: str | None) -> None:
     for name in names:
         trains = trains or name == starting
         model.get_layer(name).trainable = trains
+    for layer in branch_convolutions(model):
+        layer.trainable = with_branches
 
 
 def backbone_blocks(model: keras.Model) -> dict[str, list[str]]:
@@ -270,6 +226,7 @@ def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     Returns:
         Two models that share its layers. The first maps images to a list of the outputs of frozen
         layers that trained ones read, each float (batch, ...). The second maps these to embeddings.
+        An output that only joins others, of layers without common weights, is replaced by them.
     """
     trained: set[str] = set()  # trained layers, and all layers after one
     frontier: dict[int, Any] = {}
@@ -280,8 +237,61 @@ def split_at_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         if layer.trainable_weights or random or len(frozen) < len(inputs):
             trained.add(layer.name)
             frontier |= {id(each): each for each in frozen}
-    tensors = list(frontier.values())
+    parts = [part for each in frontier.values() for part in _joined(model.input, each)]
+    tensors = list({id(part): part for part in parts}.values())
     return keras.Model(model.input, tensors), keras.Model(tensors, model.output)
+
+
+def _joined(image: Any, tensor: Any) -> list[Any]:
+    """Return the tensors that `tensor` joins if they share no weights; otherwise itself."""
+    layer = tensor._keras_history.operation
+    if not isinstance(layer, layers.Concatenate) or len(weight_groups(image, layer.input)) == 1:
+        return [tensor]
+    return [part for each in layer.input for part in _joined(image, each)]
+
+
+def merged_parts(model: keras.Model) -> list[Any]:
+    """Return what the embedding layer reads: the vectors of the branches, and of the ConvNet last.
+
+    Args:
+        model: a network of `build_network`.
+
+    Returns:
+        Keras tensors (batch, features); for the paper's branches a single one.
+    """
+
+    def parts_of(tensor: Any, joins: Sequence[str]) -> list[Any]:
+        layer = tensor._keras_history.operation
+        if layer.name not in joins or not isinstance(layer, layers.Concatenate):
+            return [tensor]
+        return [part for each in layer.input for part in parts_of(each, joins)]
+
+    return parts_of(model.get_layer("embedding").input, ("merged", "shallow"))
+
+
+def weight_groups(image: Any, tensors: Sequence[Any]) -> list[list[int]]:
+    """Group tensors of a network by the weights that they come from.
+
+    Args:
+        image: the network's input, a Keras tensor.
+        tensors: Keras tensors that are computed from it.
+
+    Returns:
+        Groups of positions in `tensors`, in order. Tensors of different groups come from layers
+        that share no weights.
+    """
+    groups: list[tuple[set[str], list[int]]] = []
+    for position, tensor in enumerate(tensors):
+        names = {layer.name for layer in keras.Model(image, tensor).layers if layer.weights}
+        positions = [position]
+        apart = []
+        for group in groups:
+            if names.isdisjoint(group[0]):
+                apart.append(group)
+            else:
+                names, positions = names | group[0], positions + group[1]
+        groups = [*apart, (names, positions)]
+    return sorted(sorted(positions) for _, positions in groups)
 
 
 @default_settings()

@@ -5,11 +5,14 @@ largest variance instead (`--embedding_start pca`), or from the axes along which
 (`--embedding_start whitened`).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray
+from deep_ranking.model.part_scales import branch_scales
 
 # Add this share of the mean variance to every axis. Otherwise whitening blows up the axes that
 # hardly vary within the training classes, which helps the nearest neighbours and ruins the order of
@@ -69,6 +72,32 @@ def whitening_axes(
     whitening = axes / np.sqrt(np.maximum(variances, 1e-8 * max(variances.max(), 1e-12)))
     centred = (features - features.mean(axis=0)) @ whitening
     return _scaled(whitening @ _top_axes(centred, num_axes), features)
+
+
+def scaled_whitening_axes(
+    parts: Sequence[FloatArray], labels: npt.NDArray[np.integer], num_axes: int
+) -> tuple[FloatArray, FloatArray, list[float]]:
+    """Return kernel and bias of `whitening_axes` for branches scaled as suits the classes.
+
+    Args:
+        parts: the features of each branch, and those of the backbone last: float (images, dim).
+        labels: integers (images,).
+        num_axes: number of axes.
+
+    Returns:
+        Kernel and bias for the joined parts, unscaled, and the scale of each branch
+        (`branch_scales`). The kernel's rows of a branch with scale 0 are 0.
+
+    Raises:
+        InputError: `num_axes` is larger than the number of features with a scale above 0.
+    """
+    scales = [*branch_scales(parts, labels, shrinkage=SHRINKAGE), 1.0]
+    used = [scale * part for scale, part in zip(scales, parts, strict=True) if scale]
+    found, bias = whitening_axes(np.concatenate(used, axis=1), labels, num_axes)
+    scale_of_row = np.repeat(scales, [part.shape[1] for part in parts])
+    kernel = np.zeros((len(scale_of_row), num_axes), found.dtype)
+    kernel[scale_of_row > 0] = found * scale_of_row[scale_of_row > 0, None]
+    return kernel, bias, scales[:-1]
 
 
 def _top_axes(centred: FloatArray, num_axes: int) -> FloatArray:

@@ -35,12 +35,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from keras import ops
-from keras.layers import Concatenate, MaxPooling2D, UnitNormalization
+from keras.layers import AveragePooling2D, Concatenate, MaxPooling2D, UnitNormalization
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray, UInt8Array
 from deep_ranking.images import read_image
 from deep_ranking.metrics import first_non_finite_row, row_distances
+from deep_ranking.model.branches import ROOTS
 from deep_ranking.model.file import opened_model
 from deep_ranking.model.network import backbone_blocks
 
@@ -168,7 +169,7 @@ def explain_pixels(model: keras.Model, first: UInt8Array, second: UInt8Array) ->
     names, sizes = zip(*_part_sizes(embedding.input), strict=True)
     part_of_row = np.repeat(names, sizes)  # of the kernel of `embedding`
     map_layers = {
-        name: _convnet_layer(model) if name == CONVNET else f"{name}_conv"
+        name: _convnet_layer(model) if name == CONVNET else _branch_layer(model, name)
         for name in PART_NAMES
         if name in names
     }
@@ -237,6 +238,12 @@ def _with_fixed_length(layer: keras.layers.Layer) -> keras.layers.Layer:
     return _FixedLength(name=layer.name) if is_length else layer
 
 
+def _branch_layer(model: keras.Model, name: str) -> str:
+    """Return the name of the layer with a branch's map; what follows it is linear or a root."""
+    words = f"{name}_{ROOTS}"
+    return words if any(layer.name == words for layer in model.layers) else f"{name}_conv"
+
+
 def _convnet_layer(model: keras.Model) -> str:
     """Return the name of the layer with the ConvNet's map, which everything pooled comes from.
 
@@ -283,8 +290,7 @@ def _heatmaps(model: keras.Model, layer: str, places: FloatArray) -> FloatArray:
         stride = 2 ** round(math.log2(seen_size / places.shape[1]))
         heatmaps = _interpolate(places, size, stride * size / seen_size)
     else:
-        convolution = model.get_layer(layer)
-        windows = _windows(size, convolution.kernel_size[0], convolution.strides[0])
+        windows = _windows_of_branch(model, layer, size)
         bordered = np.pad(places, ((0, 0), (0, 1), (0, 1)))  # index -1 finds a zero
         heatmaps = bordered[:, windows][:, :, windows]
     highest = heatmaps.max(axis=(1, 2), keepdims=True)
@@ -302,6 +308,18 @@ def _interpolate(maps: FloatArray, size: int, width: float) -> FloatArray:
     shares /= shares.sum(axis=1, keepdims=True)  # (pixels, places)
     stretched: FloatArray = shares @ maps @ shares.T
     return stretched
+
+
+def _windows_of_branch(model: keras.Model, layer: str, size: int) -> npt.NDArray[np.int_]:
+    """Return the place of a branch's map that sees each pixel of a row; -1 for none."""
+    convolution = model.get_layer(f"{layer.rsplit('_', 1)[0]}_conv")
+    windows = _windows(
+        convolution.input.shape[1], convolution.kernel_size[0], convolution.strides[0]
+    )
+    before = convolution.input._keras_history.operation
+    if isinstance(before, AveragePooling2D):  # a pixel that the convolution sees is their mean
+        windows = windows[_windows(size, before.pool_size[0], before.pool_size[0])]
+    return windows
 
 
 def _windows(size: int, kernel_size: int, stride: int) -> npt.NDArray[np.int_]:

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding.cached_features import CachedFeatures, cache_features
+from deep_ranking.embedding.cached_features import Features, cache_features
 from deep_ranking.embedding.embed import embedded_features, embedded_images
 from deep_ranking.files import InputError, atomic_path, make_folder, progress_bar
 from deep_ranking.files.words import counted
@@ -113,7 +113,7 @@ class TrainingRun:
 
     trainer: Trainer
     source: Any
-    validation_features: CachedFeatures | None = None
+    validation_features: Features | None = None
 
     def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
         images = read_run_images(config, print)
@@ -142,6 +142,8 @@ class TrainingRun:
             self.config = dataclasses.replace(config, **self.state.fixes)
             self._restore()
             print(resumed_line(self.state.num_epochs, config.epochs))
+        elif config.words_of_images:
+            self.trainer.start_branches(config, self.images.paths)
         if self.trainer.frozen is not None:
             self._cache_features(self.devices.on_one(self.trainer.frozen))
         if not self.resumed:
@@ -176,7 +178,7 @@ class TrainingRun:
         """Replace images by the features of the frozen layers, after computing new ones."""
         config = self.config
 
-        def cached(paths: Sequence[str | os.PathLike[str]], num_views: int) -> CachedFeatures:
+        def cached(paths: Sequence[str | os.PathLike[str]], num_views: int) -> Features:
             return cache_features(
                 frozen,
                 paths,

@@ -2,18 +2,29 @@
 
 import dataclasses
 import math
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from deep_ranking.config import HEAD, TrainConfig
+from deep_ranking.embedding.batches import ImageSource
+from deep_ranking.embedding.cached_features import BATCH_SIZE
 from deep_ranking.embedding.embed import embed_images, embedded_features
+from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.losses import BatchLoss, kernel_penalty, make_loss, make_metrics, penalise_kernels
+from deep_ranking.model.branches import branch_convolutions, start_branches
 from deep_ranking.model.mixed_precision import resolved_precision, set_precision
-from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
-from deep_ranking.model.whitening import principal_axes, whitening_axes
+from deep_ranking.model.network import (
+    build_network,
+    merged_parts,
+    set_trainable_from,
+    split_at_frozen,
+)
+from deep_ranking.model.whitening import principal_axes, scaled_whitening_axes
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource
 from deep_ranking.training.devices import Devices
 from deep_ranking.training.history import Row
@@ -22,6 +33,8 @@ from deep_ranking.training.optimizers import make_optimizer
 LINES = 2  # a value of Keras' `verbose`: a line an epoch
 # The first weights of the embedding layer are computed from at most so many images.
 MAX_START_IMAGES = 20_000
+# The words of the branches are learned from at most so many.
+MAX_WORD_IMAGES = 1000
 
 
 class Trainer:
@@ -47,9 +60,12 @@ class Trainer:
         self.frozen: Any = None
         with devices.scope():
             self.model = self.trained = build_network(network, seed=config.seed)
-            set_trainable_from(self.model, config.train_from)
+            self._freeze(config, config.train_from)
             if config.cache_features:
                 self.frozen, self.trained = split_at_frozen(self.model)
+
+    def _freeze(self, config: TrainConfig, first: str | None) -> None:
+        set_trainable_from(self.model, first, with_branches=config.train_branches)
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -78,7 +94,7 @@ class Trainer:
         before = self.optimizer.variables if keep_optimizer_state else None
         self._config = config
         self._trains_head = epoch < config.head_epochs
-        set_trainable_from(self.model, HEAD if self._trains_head else config.train_from)
+        self._freeze(config, HEAD if self._trains_head else config.train_from)
         set_precision(self.trained, resolved_precision(config.precision))
         penalise_kernels(self.trained, config.weight_penalty)
         head_epochs = min(config.head_epochs, config.epochs)
@@ -109,6 +125,38 @@ class Trainer:
         """Return whether an epoch, from 0, belongs to the part of the run that was compiled."""
         return self._trains_head == (epoch < self._config.head_epochs)
 
+    def start_branches(self, config: TrainConfig, paths: Sequence[str | os.PathLike[str]]) -> None:
+        """Set the first weights of the shallow branches to words of training images.
+
+        Branches that were copied from a model file keep their weights, unless `branch_start` asks.
+
+        Args:
+            config: the run's settings.
+            paths: the training images, of which up to `MAX_WORD_IMAGES` are read.
+
+        Raises:
+            InputError: an image is missing or broken.
+        """
+        layers = branch_convolutions(self.model)
+        copied = {layer.name for layer in layers} <= set(self.model.copied_layers)
+        if copied and config.branch_start is None:
+            return
+        # Not by the run's seed: runs that differ only in it share cached features.
+        order = np.random.default_rng(0).permutation(len(paths))[:MAX_WORD_IMAGES]
+        source = ImageSource(
+            [paths[number] for number in np.sort(order)],
+            image_size=config.network.image_size,
+            batch_size=min(BATCH_SIZE, len(order)),
+            skip_broken=config.skip_broken,
+        )
+        with source.raising_image_errors():
+            start_branches(self.model, _whole_images(source))
+        names = " and ".join(str(layer.filters) for layer in layers)
+        print(
+            f"The {config.network.multiscale} branches start from {names} words of "
+            f"{len(order) - len(source.broken):,} images."
+        )
+
     def start_embedding(self, config: TrainConfig, source: ClassSource | FeatureSource) -> None:
         """Set the embedding layer's first weights from training images, by PCA or whitening.
 
@@ -135,8 +183,14 @@ class Trainer:
         size = config.network.embedding_size
         if config.embedding_start == "pca":
             layer.set_weights(principal_axes(features, size))
-        else:
-            layer.set_weights(whitening_axes(features, source.labels[chosen], size))
+            return
+        sizes = [part.shape[-1] for part in merged_parts(self.model)]
+        parts = np.split(features, np.cumsum(sizes)[:-1], axis=1)
+        kernel, bias, scales = scaled_whitening_axes(parts, source.labels[chosen], size)
+        layer.set_weights([kernel, bias])
+        if scales:
+            counts = " and ".join(f"{scale:g}" for scale in scales)
+            print(f"Beside the backbone, the branches count {counts} times.")
 
     def train_epoch(
         self, source: TripletSource | ClassSource | FeatureSource, epoch: int, verbose: int
@@ -189,6 +243,15 @@ class Trainer:
         """Return how many parameters there are and how many of them are trained, in words."""
         trained = sum(math.prod(weight.shape) for weight in self.trained.trainable_weights)
         return f"{self.model.count_params():,} parameters, {trained:,} of them trained"
+
+
+def _whole_images(source: ImageSource) -> Iterator[Float32Array]:
+    """Return batches of a source's images, without the broken ones."""
+    begin = 0
+    for images in source.dataset():
+        numbers = np.arange(begin, begin + len(images))
+        begin += len(images)
+        yield images.numpy()[~np.isin(numbers, list(source.broken))]
 
 
 class _StopAfterEpoch(keras.callbacks.Callback):

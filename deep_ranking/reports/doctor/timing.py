@@ -53,7 +53,7 @@ def measure_training(config: TrainConfig, files: Sequence[Path]) -> TrainingCost
     """
     network, growth = _reduced(config.network)
     model = build_network(network, seed=0)
-    set_trainable_from(model, config.train_from)
+    set_trainable_from(model, config.train_from, with_branches=config.train_branches)
     trained, frozen_seconds, frozen_memory = model, 0.0, 0.0
     precision = resolved_precision(config.precision)
     if config.cache_features:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deep_ranking.embedding.batches import Array, BatchSource, image_spec
-from deep_ranking.embedding.cached_features import CachedFeatures
+from deep_ranking.embedding.cached_features import Features
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array, UInt8Array
 from deep_ranking.sampling import ClassBatches
@@ -108,7 +108,7 @@ class FeatureSource(BatchSource):
         seed: with the epoch, decides which views.
     """
 
-    features: CachedFeatures
+    features: Features
     labels: npt.NDArray[np.integer]
     _: KW_ONLY
     batches: ClassBatches
