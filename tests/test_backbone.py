@@ -168,8 +168,21 @@ def test_training_begins_at_a_block_or_a_layer(name, first, trained):
     assert all(layer.startswith(trained) for layer in moving)
     every = {layer.name for layer in backbone if layer.weights}
     wanted = {layer for layer in every if trained and layer.startswith(trained)}
-    assert moving >= {layer for layer in wanted if layer.endswith(("_conv", "_bn", "_13"))}
+    assert moving >= {layer for layer in wanted if layer.endswith(("_conv", "_13"))}
     assert model.get_layer("embedding").trainable
+
+
+def test_batch_norms_train_only_with_the_whole_backbone():
+    model = unset("mobilenet")
+    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    for first, trained in (("conv_pw_5", False), ("head", False), (None, True)):
+        set_trainable_from(model, first)
+        assert {norm.trainable for norm in norms} == {trained}
+    set_trainable_from(model, "conv_pw_12")
+    images = random_images(32)
+    last = keras.Model(model.input, model.get_layer("conv_pw_13_bn").output)
+    trained, inferred = (np.asarray(last(images, training=each)) for each in (True, False))
+    np.testing.assert_array_equal(trained, inferred)  # the statistics of pre-training
 
 
 def test_block_1_is_not_block_16():

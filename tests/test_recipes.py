@@ -49,6 +49,7 @@ def test_says_what_it_gives_takes_and_how_to_run_it(name):
 
 FLAGS = {
     "laptop": {"image_size": 48, "epochs": 5, "cached_views": 3, "rotation": 3.0},
+    "laptop, VGG16": {"backbone": "vgg16", "epochs": 5},
     "paper": {"triplets": "t.txt", "weights": "none", "gap": 0.5},
     "fine-tune": {"backbone_size": 256, "validation_share": 0.5, "augment": False},
     "blog": {},
@@ -57,14 +58,15 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_call_and_command_make_the_same_settings(monkeypatch, image_tree_of_colors, name):
+@pytest.mark.parametrize("case", FLAGS)
+def test_call_and_command_make_the_same_settings(monkeypatch, image_tree_of_colors, case):
     def as_flags(setting, value):
         if isinstance(value, bool):
             return [f"--{setting}" if value else f"--no-{setting}"]
         return [f"--{setting}", str(value)]
 
-    settings = dict(FLAGS[name])
+    name = case.split(",")[0]
+    settings = dict(FLAGS[case])
     if "triplets" not in settings:
         settings["dataset"] = str(image_tree_of_colors)
     flags = [flag for each in settings.items() for flag in as_flags(*each)]
@@ -78,14 +80,30 @@ def test_call_and_command_make_the_same_settings(monkeypatch, image_tree_of_colo
     assert trained[0].to_json() == called.to_json()
 
 
-def test_laptop_chooses_sizes_by_the_images(image_tree_of_colors):
-    network = TrainConfig.from_recipe("laptop", dataset=image_tree_of_colors).network
-    assert (network.image_size, network.backbone_size) == (32, 64)  # the images have 16 pixels
-    network = TrainConfig.from_recipe(
-        "laptop", dataset=image_tree_of_colors, image_size=100
-    ).network
-    assert (network.image_size, network.backbone_size) == (100, 192)
+@pytest.mark.parametrize(
+    ("backbone", "image_size", "sizes"),
+    [
+        ({}, {}, (32, 128)),  # the images have 16 pixels
+        ({}, {"image_size": 100}, (100, 224)),
+        ({}, {"image_size": 240}, (240, 240)),
+        ({"backbone": "EfficientNetLite0"}, {}, (32, 128)),
+        ({"backbone": "vgg16"}, {}, (32, 64)),
+        ({"backbone": "vgg16"}, {"image_size": 100}, (100, 192)),
+    ],
+)
+def test_laptop_chooses_sizes_by_the_images(image_tree_of_colors, backbone, image_size, sizes):
+    settings = backbone | image_size | {"dataset": image_tree_of_colors}
+    network = TrainConfig.from_recipe("laptop", **settings).network
+    assert (network.image_size, network.backbone_size) == sizes
     assert TrainConfig.from_recipe("paper", dataset=image_tree_of_colors).network.image_size == 225
+
+
+def test_laptop_is_what_it_was_with_another_backbone(image_tree_of_colors):
+    own = TrainConfig.from_recipe("laptop", dataset=image_tree_of_colors)
+    assert (own.network.backbone, own.train_from) == ("efficientnet-lite0", "block6")
+    other = TrainConfig.from_recipe("laptop", dataset=image_tree_of_colors, backbone="vgg16")
+    assert (other.network.backbone, other.train_from) == ("vgg16", "head")
+    assert (other.network.multiscale, other.network.embedding_size) == ("none", 1024)
 
 
 def test_a_whole_part_replaces_that_of_the_recipe():

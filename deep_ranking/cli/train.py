@@ -118,7 +118,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         settings = read_settings(settings_path)
         parser.set_defaults(**{name: each for name, each in settings.items() if each is not None})
         if args.recipe:
-            _check_recipe_of_run(parser, RECIPES[args.recipe], settings, given_flags(parser, argv))
+            recipe = RECIPES[args.recipe].on(settings.get("backbone"))
+            _check_recipe_of_run(parser, recipe, settings, given_flags(parser, argv))
     elif resume:
         print(f"Nothing to resume in {settings_path.parent}: starting.")
     if not resumed and args.recipe:
@@ -182,8 +183,14 @@ def set_recipe_as_defaults(
     parser: argparse.ArgumentParser, recipe: Recipe, argv: Sequence[str] | None
 ) -> str:
     """Make the settings of a recipe the defaults of the flags; return what to print about it."""
-    usual = {"image_size": parser.get_default("image_size"), "backbone_size": None}
-    parser.set_defaults(**dict.fromkeys(usual) | recipe.settings)
+    usual = {
+        "image_size": parser.get_default("image_size"),
+        "backbone_size": None,
+        "backbone": parser.get_default("backbone"),
+    }
+    parser.set_defaults(**dict.fromkeys(usual))
+    recipe = recipe.on(parser.parse_args(argv).backbone)
+    parser.set_defaults(**recipe.settings)
     args = parser.parse_args(argv)
     text = f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}; {recipe.gives}."
     sizes = recipe.sizes(args.dataset, args.image_size)

@@ -27,7 +27,7 @@ class ScheduleConfig(Config):
     train_from: str | None = setting(
         None,
         "first layer or block of the backbone to train, such as block4_conv1 of VGG16 or conv5 of "
-        "ResNet50; head: train none of it (default: train all)",
+        "ResNet50, whose batch norms stay as they are; head: train none of it (default: train all)",
         metavar="LAYER",
     )
     head_epochs: int = setting(0, "freeze the whole backbone in this many first epochs")

@@ -179,6 +179,9 @@ def set_trainable_from(
 ) -> None:
     """Freeze the layers of the backbone before `first`; train all others.
 
+    Where layers are frozen, so are all batch norms of the backbone: they keep their statistics.
+    Those of small batches of a few classes differ, and spoil what pre-training learned.
+
     Args:
         model: a network of `build_network`.
         first: a layer of the backbone, or a block such as block4 or conv5; "head" to freeze the
@@ -201,7 +204,9 @@ def set_trainable_from(
     trains = first is None
     for name in names:
         trains = trains or name == starting
-        model.get_layer(name).trainable = trains
+        layer = model.get_layer(name)
+        is_norm = isinstance(layer, layers.BatchNormalization)
+        layer.trainable = trains and not (is_norm and first is not None)
     for layer in branch_convolutions(model):
         layer.trainable = with_branches
 
