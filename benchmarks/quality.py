@@ -177,7 +177,7 @@ def embeddings_of(
     rows = {}
     for seed in args.seeds:
         model = load_model(folder / f"model_{seed}.h5")
-        set_trainable_from(model, HEAD)
+        set_trainable_from(model, HEAD, with_branches=False)
         frozen, head = split_at_frozen(model)
         features = cache_features(frozen, paths, folder / "features")  # shared by all seeds
         with embedded_features(head, features) as embedded:

@@ -171,3 +171,16 @@ def test_the_map_of_the_colour_branch_shows_the_shared_colour():
     left, right = found.evidence["branch_1"][..., :16], found.evidence["branch_1"][..., 16:]
     assert found.evidence["branch_1"].shape == (2, 32, 32)
     assert left[0].sum() > right[0].sum() and right[1].sum() > left[1].sum()
+
+
+def test_the_convolution_returns_half_of_the_fit(monkeypatch, images):
+    """So the squares of the unit vectors after the softmax are the shares by the whole fit."""
+
+    def ones(patches, num_words):
+        return np.ones((patches.shape[1], num_words)), np.ones(num_words)
+
+    monkeypatch.setattr("deep_ranking.model.branches.patch_words", ones)
+    model = build_network(COLOUR, seed=0)
+    start_branches(model, [images])
+    for weight in model.get_layer("branch_1_conv").get_weights():
+        assert (weight == 0.5).all()

@@ -392,6 +392,7 @@ def test_command(capfd, monkeypatch, tmp_path, model_path, image_tree_of_colors)
         {},
         {"pooling": "gem", "pooled_blocks": 3, "backbone_size": 48},
         {"pooling": "average+max", "multiscale": "none", "hidden_layers": 0},
+        {"multiscale": "colour", "hidden_layers": 0},
     ],
 )
 def test_all_networks_can_be_exported(tmp_path, format, settings):

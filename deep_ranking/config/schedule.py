@@ -37,8 +37,8 @@ class ScheduleConfig(Config):
     embedding_start: str = setting(
         "random",
         "first weights of the embedding layer. pca: the axes of largest variance of its input on "
-        "training images; whitened: the same, after scaling the variance within classes to 1 (both "
-        "need --batches classes)",
+        "training images; whitened: the same, after scaling the variance within classes to 1, each "
+        "branch counted as suits the training classes (both need --batches classes)",
         choices=STARTS,
     )
     branch_start: str | None = setting(

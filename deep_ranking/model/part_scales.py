@@ -98,9 +98,9 @@ def _mean_map_at_r(
     found = []
     for labels, products in folds:
         used = [(scale**2, each) for scale, each in zip(scales, products, strict=True) if scale]
-        judged = sum(square * each.judged for square, each in used)
-        across = sum(square * each.across for square, each in used)
-        within = sum(square * each.within for square, each in used)
+        judged = np.sum([square * each.judged for square, each in used], axis=0)
+        across = np.sum([square * each.across for square, each in used], axis=0)
+        within = np.sum([square * each.within for square, each in used], axis=0)
         ridge = shrinkage * np.trace(within) / sum(each.dim for _, each in used)
         ridge = max(ridge, 1e-12)
         # x (S + ridge)^-1 y for the covariance S of the deviations (Woodbury's identity); times
