@@ -8,14 +8,20 @@ Two uses:
 `choose` compares settings: it trains every variant on four fifths of the classes of --train, and
 evaluates it on the rest, which it never saw. All choices are made there. `judge` trains the
 unchanged recipe on all of --train, once for each seed, and evaluates it on the other classes of
---judge, beside the untouched VGG16 (average-pooled, at the same image size; and with images
-enlarged as the recipe does). --reference NAME=FILE.npz adds embeddings that another library made
-(benchmarks/quality_pytorch.py); several files with one name are its seeds. Differences have 95 %
-bootstrap intervals over queries.
+--judge, beside the untouched backbone (average-pooled, at the same image size; and with images
+enlarged as the recipe does). Without --judge, it judges on a --share of the classes of --train,
+drawn by --split_seed, and trains on the others. Differences have 95 % bootstrap intervals over
+queries.
+
+--reference NAME=FILE.npz adds embeddings that another library made (benchmarks/quality_pytorch.py),
+or those that `judge` wrote to the --work folder of another run, such as the recipe with another
+backbone; several files with one name are its seeds.
 """
 
 import argparse
 import csv
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from deep_ranking.config.recipes import RECIPES
+from deep_ranking.datasets import LabelledImages
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("recall_at_1", "map_at_r", "similarity_precision")
@@ -93,6 +100,8 @@ def train(args: argparse.Namespace, output: Path, flags: str, seed: int) -> floa
         *(sys.executable, str(ROOT / "train.py"), "--recipe", args.recipe),
         *("--dataset", args.train, "--weights", args.weights, "--seed", str(seed)),
         *("--output", str(output)),
+        *(("--classes", args.classes) if args.classes else ()),
+        *(("--label", args.label) if args.label and not args.classes else ()),
         *args.flags.split(),
         *flags.split(),
     ]
@@ -142,17 +151,37 @@ def judge(args: argparse.Namespace, folder: Path) -> list[str]:
     from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 
     start_tensorflow()
+    if args.judge is None:
+        data = held_back(args, folder)
+    else:
+        data = read_folder(args.judge, label=args.label)
     seconds = {seed: train_once(args, folder, seed) for seed in args.seeds}
-    data = read_folder(args.judge)
     paths = data.files()
     labels = data.classes_of_images()
     rows = embeddings_of(args, folder, paths)
+    for name, each in rows.items():
+        names = [os.path.relpath(path, data.root) for path in paths]
+        np.savez(folder / f"{name.replace(' ', '_')}.npz", paths=names, embeddings=each[0])
     found = {
         name: [evaluate_embeddings(EmbeddedImages(paths, labels, one)) for one in each]
-        for name, each in (rows | references(args, paths)).items()
+        for name, each in (rows | references(args, data.root, paths)).items()
     }
     trained = {seed: found.pop(f"seed {seed}")[0] for seed in args.seeds}
     return tables(args, data.root.name, trained, found, seconds)
+
+
+def held_back(args: argparse.Namespace, folder: Path) -> LabelledImages:
+    """Return the images of the classes to judge on; the flags then train on the others alone."""
+    from deep_ranking.datasets import hold_back_classes, read_folder
+
+    data = read_folder(args.train, label=args.label)
+    held = hold_back_classes(data.items.codes, args.share, seed=args.split_seed)
+    trained, file = data.select(~held), folder / "trained.csv"
+    with file.open("w", newline="", encoding="utf-8") as handle:
+        rows = zip(trained.paths, trained.classes_of_images(), strict=True)
+        csv.writer(handle).writerows(rows)
+    args.classes = file
+    return data.select(held)
 
 
 def train_once(args: argparse.Namespace, folder: Path, seed: int) -> float:
@@ -168,7 +197,6 @@ def embeddings_of(
     args: argparse.Namespace, folder: Path, paths: list[str]
 ) -> dict[str, list[np.ndarray]]:
     """Return embeddings of the model of each seed, and of the untouched backbone."""
-    from deep_ranking.config import HEAD
     from deep_ranking.embedding.cached_features import cache_features
     from deep_ranking.embedding.embed import embed_images, embedded_features
     from deep_ranking.model.file import load_model
@@ -177,7 +205,8 @@ def embeddings_of(
     rows = {}
     for seed in args.seeds:
         model = load_model(folder / f"model_{seed}.h5")
-        set_trainable_from(model, HEAD, with_branches=False)
+        settings = json.loads((folder / f"model_{seed}.run" / "config.json").read_text())
+        set_trainable_from(model, settings["train_from"], with_branches=False)
         frozen, head = split_at_frozen(model)
         features = cache_features(frozen, paths, folder / "features")  # shared by all seeds
         with embedded_features(head, features) as embedded:
@@ -189,17 +218,20 @@ def embeddings_of(
             backbone = untrained_backbone(config, args.weights, enlarged=size != config.image_size)
             np.save(file, embed_images(backbone, paths))
         how = "average-pooled" if size == config.image_size else "images enlarged to"
-        rows[f"untouched VGG16, {how}, {size} pixels".replace("to,", "to")] = [np.load(file)]
+        name = f"untouched {config.backbone}, {how}, {size} pixels".replace("to,", "to")
+        rows[name] = [np.load(file)]
     return rows
 
 
-def references(args: argparse.Namespace, paths: list[str]) -> dict[str, list[np.ndarray]]:
+def references(
+    args: argparse.Namespace, root: Path, paths: list[str]
+) -> dict[str, list[np.ndarray]]:
     """Return the embeddings that other libraries made, in the order of `paths`, seed by seed."""
     rows: dict[str, list[np.ndarray]] = {}
     for reference in args.reference:
         name, file = reference.split("=", 1)
         with np.load(file) as arrays:
-            files = [Path(args.judge, path).resolve() for path in arrays["paths"]]
+            files = [Path(root, path).resolve() for path in arrays["paths"]]
             order = {file: row for row, file in enumerate(files)}
             numbers = [order[Path(path).resolve()] for path in paths]
             rows.setdefault(name, []).append(arrays["embeddings"][numbers])
@@ -251,6 +283,7 @@ def main() -> None:
     parser.add_argument("what", choices=("choose", "judge"))
     parser.add_argument("--train", required=True, help="folder of classes to train on")
     parser.add_argument("--judge", help="for judge: folder of other classes")
+    parser.add_argument("--label", help="as for train.py: which folder is the class")
     parser.add_argument("--weights", default="imagenet", help="as for train.py")
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--flags", default="", help="more flags for train.py, in one string")
@@ -258,12 +291,16 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=[], help="for choose: variants with one of these in the name"
     )
-    parser.add_argument("--share", type=float, default=0.2, help="classes held back by choose")
+    parser.add_argument("--share", type=float, default=0.2, help="share of classes held back")
+    parser.add_argument(
+        "--split_seed", type=int, default=0, help="for judge without --judge: which are held back"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--reference", action="append", default=[], metavar="NAME=FILE.npz")
     parser.add_argument("--work", type=Path, help="folder to keep models and features in")
     parser.add_argument("--output", type=Path, help="file for the table")
     args = parser.parse_args()
+    args.classes = None
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.work or Path(temporary)
