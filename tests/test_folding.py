@@ -50,6 +50,18 @@ def small_model():
     return shaken(keras.Model(image, [x, shown]))
 
 
+class UnknownToKeras(keras.optimizers.SGD):
+    """As the optimizers of training are: without a name that Keras could find."""
+
+
+def test_a_model_that_is_being_trained_is_folded_without_its_optimizer():
+    model = small_model()
+    model.compile(UnknownToKeras(), loss="mse")
+    folded = fold_batch_norms(model)
+    assert not folded.compiled and model.compiled
+    assert kinds(folded)["conv_bn"] == "Identity"
+
+
 def test_what_is_folded_gives_the_same():
     model = small_model()
     folded = fold_batch_norms(model)

@@ -80,7 +80,8 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
             kwargs = {}  # Identity takes no mask
         return layer(*args, **kwargs)
 
-    copy = keras.models.clone_model(model, clone_function=copied, call_function=called)
+    bare = keras.Model(model.input, model.output, name=model.name)  # without loss and optimizer
+    copy = keras.models.clone_model(bare, clone_function=copied, call_function=called)
     copy.jit_compile = model.jit_compile
     for layer in model.layers:
         if layer.weights and layer.name not in folded | pairs.keys():
