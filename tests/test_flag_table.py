@@ -44,6 +44,8 @@ MODES = {
         f"{CLASSES} --loss soft_margin",
         f"{CLASSES} --loss soft_margin --validation_triplets triplets.txt",
         f"{CLASSES} --classes classes.csv --train_from head",
+        f"{CLASSES} --pairs shop --validation_share 0.4",
+        f"{CLASSES} --pairs two_domains.csv",
         f"{CLASSES} --cache_features --train_from head",
         f"{CLASSES} --cache_features --train_from head --cached_views 2",
         f"{CLASSES} --cache_features --train_from head --no-augment",
@@ -111,7 +113,7 @@ VALUES = {
         "plateau_factor": "0.5", "out_of_class_share": "0.5", "weight_decay": "0.1",
         "batch_size": "24", "hidden_layers": "1", "image_size": "64", "backbone_size": "96",
         "memory": "8", "start_epoch": "0", "max_images_per_class": "4", "epochs": "2",
-        "buffer": "300",
+        "buffer": "300", "pairs": "shop",
     },
     "sample": {"label": "parent", "relevance": "tree", "split": "0.5 0.5", "buffer": "300"},
     "summary": {"backbone": "resnet50", "backbone_size": "96", "hidden_layers": "1"},
@@ -136,6 +138,9 @@ def folder(tmp_path_factory, write_colors, thin_vgg16):
     root = tmp_path_factory.mktemp("modes")
     for names in (("red", "green", "blue"), ("warm", "fresh", "cold")):
         write_colors(root / "photos", classes=names, images=4)
+    write_colors(root / "shop", images=1)
+    lines = [f"{name}/0.png,{name}/1.png,{name}" for name in ("red", "green", "blue")]
+    (root / "two_domains.csv").write_text("\n".join(lines) + "\n")
     for number, name in enumerate(("fruit", "tool")):
         write_colors(root / "nested" / name, classes=(f"{number} a", f"{number} b"))
     paths = sorted(path.relative_to(root) for path in (root / "photos").rglob("*.png"))

@@ -88,6 +88,10 @@ FOLDERS = When(
     lambda args: args.batches == "classes" or args.strategy is not None,
     "without --batches classes or --strategy",
 )
+NO_PAIR_FILE = When(
+    lambda args: args.pairs is None or args.pairs.is_dir(),
+    "with a file in --pairs, which names each image's item",
+)
 CACHED = When(lambda args: args.cache_features, "without --cache_features")
 NOT_CACHED = When(lambda args: not args.cache_features, "with --cache_features")
 AUGMENTED = When(_is_augmented, "with --cache_features and --cached_views 1")
@@ -148,6 +152,7 @@ TABLE: Mapping[str, Table] = {
     "train": [
         *DATA_ROWS,
         (("--triplets", "--no-shuffle"), (TRIPLETS,)),
+        (("--label", "--by_content"), (NO_PAIR_FILE,)),
         (DRAWING, (When(_is_not("strategy", None), "without --strategy"),)),
         (("--mining",), (RANKING,)),
         (("--branch_start", "--train_branches", "--no-train_branches"), (BRANCHES,)),

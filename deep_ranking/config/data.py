@@ -38,6 +38,13 @@ class DataConfig(FolderConfig):
         "that paths in triplet files start from (default: the file's own, or the working folder)",
         metavar="DIR",
     )
+    pairs: Path | None = setting(
+        None,
+        "images of two domains, such as photographs and a shop's pictures, with --batches classes. "
+        "DIR: the gallery's images, with folders of classes named as in --dataset, which holds the "
+        "queries; FILE: lines of query,positive,item[,category], with paths from --dataset",
+        metavar="FILE|DIR",
+    )
     batch_size: int = setting(
         24,
         "images in a batch: 3 times the number of triplets, or --images_per_class times the number "
@@ -103,11 +110,20 @@ class DataConfig(FolderConfig):
                 "batch_size must be a multiple of 3, as each triplet is three images. "
                 f"Received: {self.batch_size}"
             )
+        if self.pairs is not None:
+            raise InputError(
+                "pairs needs batches of classes: --batches classes; triplet_sampler.py --pairs "
+                "draws triplets from a pair file"
+            )
         if self.cache_features:
             raise InputError("cache_features needs batches of classes: --batches classes")
 
     def _check_classes(self) -> None:
         self._check_counts("images_per_class", low=2)
+        if self.pairs is not None:
+            for name in ("classes", "splits", "split"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"give pairs or {name}, not both: pairs name the images")
         if self.dataset is None:
             raise InputError("batches of classes need a folder of classes: --dataset")
         if self.batch_size % self.images_per_class or self.batch_size < 2 * self.images_per_class:
@@ -128,8 +144,8 @@ class DrawnTripletsConfig(DataConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     level: int | None = setting(
         None,
-        "number of leading folders of a path that make the category, with in-class and relevance "
-        "(default: 1)",
+        "number of leading folders of a path that make the category, with in-class, relevance and "
+        "--pairs (default: 1; with a file in --pairs: as the file says)",
     )
     relevance: str | None = setting(
         None,
@@ -196,9 +212,14 @@ class DrawnTripletsConfig(DataConfig):
         ]
         own = ("level", "relevance", "neighbours_of", "resample_every")
         names += [name for name in own if getattr(self, name) is not None]
+        if self.pairs is not None:
+            names = [name for name in names if name != "level"]
         if self.batches == "triplets":  # read from a file, which knows no classes
             folders = ("label", "classes", "splits", "split")
             names += [name for name in folders if getattr(self, name) is not None]
             names += ["by_content"] if self.by_content else []
         if names:
-            raise InputError(f"{names[0]} needs --strategy, which draws triplets from --dataset")
+            also = ", or --pairs" if names[0] == "level" else ""
+            raise InputError(
+                f"{names[0]} needs --strategy, which draws triplets from --dataset{also}"
+            )

@@ -78,6 +78,8 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
             raise InputError(f"output must end in .h5. Received: {self.output}")
         if self.batches == "triplets":
             self._check_batches_of_triplets()
+        if self.pairs is not None and self.validation_split is not None:
+            raise InputError("give pairs or validation_split, not both: pairs name the images")
         if self.xla and self.devices is not None:
             raise InputError("give xla or devices, not both: XLA compiles for one device")
         if self.start_epoch >= self.epochs:

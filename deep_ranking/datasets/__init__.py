@@ -2,6 +2,7 @@
 
 from deep_ranking.datasets.folders import read_folder, with_folder_categories
 from deep_ranking.datasets.labelled import LabelledImages, Labels, limit_classes
+from deep_ranking.datasets.pairing import read_pairs
 from deep_ranking.datasets.partitions import read_partition
 from deep_ranking.datasets.splits import take_split
 from deep_ranking.datasets.splitting import hold_back_classes, split_classes
@@ -19,6 +20,7 @@ __all__ = [
     "limit_classes",
     "read_classes",
     "read_folder",
+    "read_pairs",
     "read_partition",
     "read_positive_pairs",
     "relative_prefix",

@@ -67,6 +67,8 @@ class LabelledImages:
         notes: a sentence for each guess about the images, and each kind of file left out.
         labelled_by: what makes an image's class, in words.
         left_out: what was left out of the listing of a folder.
+        gallery: bool (images,), True for the images of the gallery's domain, such as a shop's
+            pictures, and False for those of the queries' domain; None if there is one domain.
 
     Example:
         >>> data = read_classes("classes.csv")
@@ -83,6 +85,7 @@ class LabelledImages:
     notes: tuple[str, ...] = ()
     labelled_by: str = "as given"
     left_out: LeftOut = field(default_factory=LeftOut)
+    gallery: BoolArray | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -102,6 +105,7 @@ class LabelledImages:
             categories=None if self.categories is None else self.categories.select(numbers),
             splits=None if self.splits is None else self.splits[numbers],
             pairs=pairs if pairs is not None and len(pairs) else None,
+            gallery=None if self.gallery is None else self.gallery[numbers],
         )
 
     @property
@@ -147,6 +151,8 @@ def limit_classes(
 ) -> LabelledImages:
     """Return the images without small classes (items), and with a part of those of large classes.
 
+    In data of two domains, `most` holds for each domain alone.
+
     Args:
         data: the images.
         fewest: images that a class must have to stay.
@@ -166,6 +172,9 @@ def limit_classes(
                 f"{sizes.max()}"
             )
     if most is not None:
+        if data.gallery is not None:
+            codes = 2 * codes + data.gallery
+            sizes = np.bincount(codes)
         order = np.argsort(codes, kind="stable")
         rank = np.empty(len(codes), np.int64)
         rank[order] = np.arange(len(codes)) - (np.cumsum(sizes) - sizes)[codes[order]]

@@ -5,10 +5,13 @@ positive, item and optionally category. The first line may name the columns; wit
 this order. Paths start from a folder that the caller gives.
 """
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from deep_ranking.datasets.image_collector import ImageCollector
 from deep_ranking.datasets.labelled import LabelledImages
@@ -55,6 +58,10 @@ def read_positive_pairs(
         file: the file.
         root: folder that its paths start from; None for the file's own.
 
+    Returns:
+        The images with their items and pairs. Their `gallery` is True for images that are positives
+        and never queries.
+
     Example:
         >>> read_positive_pairs("positives.csv").pairs.tolist()
         [[0, 1]]
@@ -72,7 +79,9 @@ def read_positive_pairs(
         collector.pairs.append((query, positive))
         if row.get("category"):
             collector.add_category(line, row["item"], row["category"])
-    return collector.labelled_images()
+    data = collector.labelled_images()
+    queries = [query for query, _ in collector.pairs]
+    return dataclasses.replace(data, gallery=~np.isin(np.arange(len(data)), queries))
 
 
 def read_table(

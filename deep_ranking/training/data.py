@@ -3,12 +3,19 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deep_ranking.config import HARD, TrainConfig
-from deep_ranking.datasets import LabelledImages, hold_back_classes, limit_classes, take_split
+from deep_ranking.datasets import (
+    LabelledImages,
+    hold_back_classes,
+    limit_classes,
+    read_pairs,
+    take_split,
+)
 from deep_ranking.datasets.splits import TO_TRAIN, TO_VALIDATE
 from deep_ranking.files.words import counted
 from deep_ranking.sampling import ClassBatches, open_strategy
@@ -57,17 +64,20 @@ def read_run_images(config: TrainConfig, say: Callable[[str], None] | None = Non
 
     if config.reads_folders:
         assert config.dataset is not None  # the config checks it
-        data = config.read(config.dataset, level=config.sampling.category_level(config.level))
+        data = _read_images(config, config.dataset)
         tell(*data.describe())
-        trained = take_split(data, TO_TRAIN, config.split)
+        trained = data if config.pairs else take_split(data, TO_TRAIN, config.split)
         tell(*trained.notes[len(data.notes) :])
-        if (split := validation_split(config, data)) is not None:
+        if not config.pairs and (split := validation_split(config, data)) is not None:
             validated = take_split(data, (), split)
             classes = counted(validated.num_classes, "class")
             tell(f"Validation: split {split}, {counted(len(validated), 'image')}, {classes}.")
         if config.validation_share is not None:
             # Always seed 0: runs that are compared hold back the same classes.
-            labels = trained.items if trained.categories is None else trained.categories
+            # Of pairs, items: there may be few categories, and items are what a query looks for.
+            by_item = config.pairs is not None or trained.categories is None
+            labels = trained.items if by_item else trained.categories
+            assert labels is not None
             held = hold_back_classes(labels.codes, config.validation_share, seed=0)
             trained, validated = trained.select(~held), trained.select(held)
             classes = counted(validated.num_classes, "class")
@@ -81,6 +91,18 @@ def read_run_images(config: TrainConfig, say: Callable[[str], None] | None = Non
         notes = validated.notes[len(given.notes) :]
         tell(*(f"{config.validation_dataset}: {line}" for line in (*given.describe(), *notes)))
     return RunImages(trained, validated, split, lines)
+
+
+def _read_images(config: TrainConfig, dataset: Path) -> LabelledImages:
+    if config.pairs is not None:
+        return read_pairs(
+            dataset,
+            config.pairs,
+            label=config.label,
+            level=config.level,
+            by_content=config.by_content,
+        )
+    return config.read(dataset, level=config.sampling.category_level(config.level))
 
 
 def image_source(
@@ -117,6 +139,8 @@ def image_source(
         batch_size=config.batch_size,
         images_per_class=config.images_per_class,
         seed=config.seed,
+        gallery=data.gallery,
+        categories=None if data.categories is None else data.categories.codes,
     )
     return ClassSource(data.files(), labels, batches=batches, **options)
 

@@ -37,6 +37,7 @@ FREE_TO_CHANGE = (
     "triplets",
     "validation_triplets",
     "dataset",
+    "pairs",
     "relevance",
     "neighbours_of",
     "output",
@@ -218,6 +219,7 @@ def _fingerprints(config: TrainConfig) -> dict[str, str]:
     data = {
         "triplets": config.triplet_file if reads_triplets else None,
         "dataset": None if reads_triplets else config.dataset,
+        "pairs": config.pairs,
         "relevance": config.relevance,
         "validation_triplets": config.validation_triplets,
         "validation_dataset": config.validation_dataset,
@@ -228,7 +230,7 @@ def _fingerprints(config: TrainConfig) -> dict[str, str]:
             continue
         if name.endswith("triplets"):
             found[name] = content_digest(*triplet_files(Path(path))).hex()
-        elif name.endswith("dataset"):
+        elif name.endswith("dataset") or (name == "pairs" and Path(path).is_dir()):
             names = "\n".join(find_images(path).paths)
             found[name] = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
         else:  # a file of relevance, or the name of a way to compute it

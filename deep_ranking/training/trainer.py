@@ -164,7 +164,9 @@ class Trainer:
             InputError: there are too few images or features for the length of the embedding.
         """
         rng = np.random.default_rng([config.seed, 5])
-        usable = np.setdiff1d(np.arange(len(source.labels)), sorted(source.broken))
+        # Of two domains, the queries alone: fitting the gallery's images of these classes takes
+        # queries of other classes to them.
+        usable = np.setdiff1d(source.batches.queries, sorted(source.broken))
         chosen = np.sort(rng.permutation(usable)[:MAX_START_IMAGES])
         layer = self.model.get_layer("embedding")
         print(f"The embedding layer starts {config.embedding_start}, from {len(chosen):,} images.")

@@ -11,7 +11,7 @@ from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, IntArray
 from deep_ranking.losses import RankingLoss, make_metrics
-from deep_ranking.metrics import triplet_distances
+from deep_ranking.metrics import correct_triplets, triplet_distances
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
 from deep_ranking.sampling.triplet_file import read_triplets
@@ -99,24 +99,51 @@ class TripletValidation(Validation):
 
 
 class ClassValidation(Validation):
-    """Validation on labelled images, by how well each finds the others of its class."""
+    """Validation on labelled images, by how well each finds the others of its class.
+
+    Of two domains, the queries find images of the gallery.
+    """
 
     def __init__(self, config: TrainConfig, data: LabelledImages) -> None:
         super().__init__(config, data.files())
         self.labels = data.classes_of_images()
-        draw_triplets(self.labels)  # raises an error for a single class, before the long work
+        self.gallery = data.gallery
+        # Raises an error for a single class, before the long work.
+        self._draw_triplets(np.arange(len(data)))
+
+    def _draw_triplets(self, whole: IntArray) -> IntArray:
+        queries, gallery = self._domains(whole)
+        if gallery is None:
+            return queries[draw_triplets(self.labels[queries], seed=self.config.seed)]
+        drawn = draw_triplets(self.labels[queries], self.labels[gallery], seed=self.config.seed)
+        return np.column_stack([queries[drawn[:, 0]], gallery[drawn[:, 1:]]])
+
+    def _domains(self, whole: IntArray) -> tuple[IntArray, IntArray | None]:
+        if self.gallery is None:
+            return whole, None
+        in_gallery = self.gallery[whole]
+        return whole[~in_gallery], whole[in_gallery]
 
     def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
-        labels = self.labels[whole]
-        paths = [self.paths[number] for number in whole]
-        # Without broken images, this is the memory-mapped file itself rather than a copy.
-        embeddings = rows if len(whole) == len(rows) else rows[whole]
-        found = evaluate_embeddings(
-            EmbeddedImages(paths, labels, embeddings), seed=self.config.seed
+        queries, gallery = (
+            None if each is None else self._embedded(rows, each) for each in self._domains(whole)
         )
+        assert queries is not None
+        found = evaluate_embeddings(queries, gallery, seed=self.config.seed)
+        triplets = self._draw_triplets(whole)
+        # What `found` leaves out where each query has one right image, a run still goes by.
+        values = found.retrieval.per_query | found.per_query
+        if "similarity_precision" not in values:
+            correct = correct_triplets(*triplet_distances(rows, triplets))
+            values["similarity_precision"] = correct.astype(np.float64)
         names = ("similarity_precision", "recall_at_1", "map_at_r")
-        triplets = whole[draw_triplets(labels, seed=self.config.seed)]
-        return {name: found.intervals[name].mean for name in names}, triplets
+        return {name: float(np.nanmean(values[name])) for name in names}, triplets
+
+    def _embedded(self, rows: Float32Array, chosen: IntArray) -> EmbeddedImages:
+        # All of them are the memory-mapped file itself rather than a copy.
+        embeddings = rows if len(chosen) == len(rows) else rows[chosen]
+        paths = [self.paths[number] for number in chosen]
+        return EmbeddedImages(paths, self.labels[chosen], embeddings)
 
 
 def make_validation(config: TrainConfig, images: RunImages | None = None) -> Validation | None:
