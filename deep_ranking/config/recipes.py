@@ -209,9 +209,9 @@ _LAPTOP_ON_OTHERS = Recipe(
 
 LAPTOP = Recipe(
     name="laptop",
-    summary="for a folder of classes and two cores: computes the features of most of "
-    "EfficientNet-Lite0 once, starts the embedding from them, trains it, and then the upper blocks "
-    "as well",
+    summary="for a folder of classes and two cores: computes the lower blocks of EfficientNet-Lite0 "
+    "and the shares of 128 colours once, starts the embedding from its features and the colours, "
+    "and trains it with the upper blocks",
     gives="see benchmarks/quality.md",
     takes="minutes",
     command="train.py --recipe laptop --dataset DIR --output m.h5",
@@ -227,8 +227,7 @@ LAPTOP = Recipe(
         "train_from": "block6",
         "backbone_rate": 0.3,
         "batch_size": 96,
-        "head_epochs": 2,
-        "epochs": 5,
+        "epochs": 3,
         "max_images_per_class": 100,
     },
     max_image_size=224,
