@@ -51,6 +51,7 @@ class Network:
     """Embeds by the colours of an image, and a little by those beside it in its batch."""
 
     input_shape = (None, SIZE, SIZE, 3)
+    layers = ()
 
     def __init__(self):
         self.num_loaded = self.num_seen = 0

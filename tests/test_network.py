@@ -474,10 +474,10 @@ def test_frozen_branches_and_backbone_are_apart():
     """The first model gives each of them by itself; the second joins them again."""
     config = replace(SMALL, hidden_layers=0, dropout=0.0)
     for kind, names in (
-        ("none", ["unit_convnet"]),
-        ("blog", ["unit_branch_1", "unit_branch_2", "unit_convnet"]),
-        ("paper", ["unit_shallow", "unit_convnet"]),
-        ("colour", ["unit_branch_1", "unit_convnet"]),
+        ("none", ["dropout"]),
+        ("blog", ["unit_branch_1", "unit_branch_2", "dropout"]),
+        ("paper", ["unit_shallow", "dropout"]),
+        ("colour", ["unit_branch_1", "dropout"]),
     ):
         model = build_network(replace(config, multiscale=kind), seed=0)
         set_trainable_from(model, "head", with_branches=False)

@@ -27,7 +27,7 @@ PROGRAM = re.compile(
 # In prose, of programs other than the commands: every parser's own, benchmarks and the torture.
 OTHER_FLAGS = {
     *("--help", "--help-all", "--verbose", "--quiet", "--max_megapixels", "--version"),
-    *("--reference", "--logdir"),
+    *("--reference", "--logdir", "--others"),  # of other programs
 }
 
 

@@ -311,14 +311,15 @@ RECIPE_FLAGS = ("--weights", "none", "--embedding_size", "4", "--epochs", "1", "
 def test_a_recipe_needs_a_folder_and_nothing_else(colors, tmp_path, capsys):
     output = tmp_path / "m.h5"
     flags = ["--recipe", "laptop", "--dataset", str(colors), "--output", str(output)]
-    assert run_command("train", [*flags, *RECIPE_FLAGS, "--steps_per_epoch", "2"]) == 0
+    stub = ("--train_from", "head", "--multiscale", "none", "--steps_per_epoch", "2")
+    assert run_command("train", [*flags, *RECIPE_FLAGS, *stub]) == 0
     said = capsys.readouterr().out
     assert "Recipe laptop" in said and "The network sees images at 32 pixels" in said
     settings = json.loads(output.with_suffix(".run").joinpath("config.json").read_text())
     assert settings["batches"] == "classes"
     assert settings["cache_features"] and not settings["augmentation"]["vertical_flip"]
     assert settings["network"]["image_size"] == 32
-    assert settings["network"]["backbone_size"] == 64  # twice as large
+    assert settings["network"]["backbone_size"] == 128  # four times as large
     assert settings["batch_size"] == 8 and settings["epochs"] == 1  # the flags given
     assert (tmp_path / "deep_ranking_features").is_dir()
 

@@ -253,7 +253,7 @@ def test_a_plateau_where_the_upper_layers_begin_to_train(colors, tmp_path, monke
     """The optimizer is a new one then, of other weights."""
     monkeypatch.setattr(
         "deep_ranking.training.trainer.set_trainable_from",
-        lambda model, first: setattr(model.get_layer("hidden"), "trainable", first != "head"),
+        lambda model, first, **_: setattr(model.get_layer("hidden"), "trainable", first != "head"),
     )
 
     def with_hidden(config, *, seed=None):
@@ -354,7 +354,7 @@ def test_a_start_behind_the_heads_epochs_can_be_mended(colors, tmp_path, monkeyp
     trained_from = []
     monkeypatch.setattr(
         "deep_ranking.training.trainer.set_trainable_from",
-        lambda model, first: (
+        lambda model, first, **_: (
             trained_from.append(first) or setattr(model.get_layer("embedding"), "trainable", True)
         ),
     )

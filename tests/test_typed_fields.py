@@ -83,6 +83,8 @@ GIVEN = {
     "strategy": ("hard", {}),
     "out_of_class_share": (0.5, {"strategy": "in-class"}),
     "train_from": ("head", {}),
+    "branch_start": ("kmeans", {}),
+    "pairs": (Path("shop"), IN_CLASSES),
     "head_learning_rate": (0.5, {}),
     "clip_norm": (1.0, {}),
     "validation_triplets": (Path("v.txt"), {}),

@@ -209,9 +209,9 @@ _LAPTOP_ON_OTHERS = Recipe(
 
 LAPTOP = Recipe(
     name="laptop",
-    summary="for a folder of classes and two cores: computes the lower blocks of EfficientNet-Lite0 "
-    "and the shares of 128 colours once, starts the embedding from its features and the colours, "
-    "and trains it with the upper blocks",
+    summary="for a folder of classes and two cores: computes the lower blocks of "
+    "EfficientNet-Lite0 and the shares of 128 colours once, starts the embedding from both, and "
+    "trains it with the upper blocks",
     gives="see benchmarks/quality.md",
     takes="minutes",
     command="train.py --recipe laptop --dataset DIR --output m.h5",
