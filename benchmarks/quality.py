@@ -38,8 +38,9 @@ ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("recall_at_1", "map_at_r", "similarity_precision")
 HEADER = "recall@1 | mAP@R | similarity precision"
 
-# Each variant changes one setting of the recipe `laptop`, without enlargement, to save time.
-SMALL = "--backbone_size 64"
+# Each variant changes one setting of the recipe `laptop` on VGG16, without enlargement, to save time.
+VGG16 = "--backbone vgg16"
+SMALL = f"{VGG16} --backbone_size 64"
 # One pooled block has 512 features, so there are at most 512 axes.
 ONE = f"{SMALL} --pooled_blocks 1 --embedding_size 512"
 VARIANTS = {
@@ -68,7 +69,7 @@ VARIANTS = {
     "--head_epochs 2 --backbone_rate 0.1 --batch_size 96 --epochs 4",
     "block 5 too, at the head's rate, from the start": f"{SMALL} --train_from block5_conv1 "
     "--batch_size 96 --epochs 4",
-    "laptop": "",
+    "laptop on VGG16": VGG16,
 }
 BLOG_HINGE = f"{SMALL} --loss ranking --embedding_start random"
 HINGES = {
