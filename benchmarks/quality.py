@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("recall_at_1", "map_at_r", "similarity_precision")
 HEADER = "recall@1 | mAP@R | similarity precision"
 
-# Each variant changes one setting of the recipe `laptop` on VGG16, without enlargement, to save time.
+# Each variant changes one setting of `laptop` on VGG16, without enlargement, to save time.
 VGG16 = "--backbone vgg16"
 SMALL = f"{VGG16} --backbone_size 64"
 # One pooled block has 512 features, so there are at most 512 axes.
