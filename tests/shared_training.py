@@ -173,7 +173,7 @@ def main(folder, devices, names):
         settings = RUNS[name]
         stub = name != "network"
         trainer.build_network = build_stub if stub else build_network
-        trainer.set_trainable_from = (lambda *_: None) if stub else set_trainable_from
+        trainer.set_trainable_from = (lambda *_, **__: None) if stub else set_trainable_from
         start = trainer.build_network(settings.get("network", STUB), seed=SEED)
         results[f"{name} start"] = weights_of(start)
         for each in (None, devices) if stub else (devices,):

@@ -417,7 +417,7 @@ def test_a_file_that_the_disk_does_not_hold_stops_training(data, examined, monke
 )
 def test_time_and_memory_are_measured_on_the_network(data, examined, monkeypatch, flags):
     monkeypatch.setattr(timing, "build_network", build_stub)
-    monkeypatch.setattr(timing, "set_trainable_from", lambda *_: None)
+    monkeypatch.setattr(timing, "set_trainable_from", lambda *_, **__: None)
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.01)
     small = ("--embedding_size", "8", "--estimate")
     code, report = examined(data, *small, *flags)
