@@ -212,8 +212,9 @@ LAPTOP = Recipe(
     summary="for a folder of classes and two cores: computes the lower blocks of "
     "EfficientNet-Lite0 and the shares of 128 colours once, starts the embedding from both, and "
     "trains it with the upper blocks",
-    gives="see benchmarks/quality.md",
-    takes="minutes",
+    gives="on products never seen, mAP@R 1.36 times the untouched backbone's and 1.27 times what "
+    "the recipe gives on VGG16 (Grocery photographs at 128 pixels, benchmarks/quality.md)",
+    takes="2 minutes for 800 photographs",
     command="train.py --recipe laptop --dataset DIR --output m.h5",
     settings=_POOLED
     | _CACHED
