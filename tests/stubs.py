@@ -15,7 +15,7 @@ def build_stub(config, *, seed=None):
     x = keras.layers.Dense(config.embedding_size, name="embedding")(x)
     model = keras.Model(image, keras.layers.UnitNormalization(name="unit_embedding")(x))
     model.network_config = config
-    model.backbone_layers = ["pooled"]
+    model.backbone_layers, model.copied_layers = ["pooled"], []
     return model
 
 

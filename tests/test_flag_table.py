@@ -138,7 +138,7 @@ def folder(tmp_path_factory, write_colors, thin_vgg16):
     root = tmp_path_factory.mktemp("modes")
     for names in (("red", "green", "blue"), ("warm", "fresh", "cold")):
         write_colors(root / "photos", classes=names, images=4)
-    write_colors(root / "shop", images=1)
+        write_colors(root / "shop", classes=names, images=1)
     lines = [f"{name}/0.png,{name}/1.png,{name}" for name in ("red", "green", "blue")]
     (root / "two_domains.csv").write_text("\n".join(lines) + "\n")
     for number, name in enumerate(("fruit", "tool")):

