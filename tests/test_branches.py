@@ -113,6 +113,7 @@ def test_the_words_are_those_of_the_training_images(model, images):
     assert np.median(shares.max(axis=-1)) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_start_from_images_changes_the_branches_and_nothing_else(kind, images):
     model = build_network(replace(COLOUR, multiscale=kind), seed=0)
@@ -134,6 +135,7 @@ def test_plain_keras_opens_the_file(model, images, tmp_path):
     np.testing.assert_array_equal(load_model(path).predict_on_batch(images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_places_of_each_branch_add_up_to_its_share(kind, images):
     model = build_network(replace(COLOUR, multiscale=kind), seed=0)

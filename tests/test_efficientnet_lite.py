@@ -87,6 +87,7 @@ def expected_features(images):
     return step(x, "_conv_head", "_bn1")
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_weight_file(network, images):
     expected = expected_features(images).mean(axis=(1, 2))
     pooled = keras.Model(network.input, network.get_layer("pooled").output)

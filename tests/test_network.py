@@ -469,6 +469,7 @@ def test_the_papers_branches_see_means_of_squares():
     assert 0.1 < np.linalg.norm(shallow[0, :1536]) < 0.99  # one normalisation for both
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("thin")
 def test_frozen_branches_and_backbone_are_apart():
     """The first model gives each of them by itself; the second joins them again."""

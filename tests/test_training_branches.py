@@ -11,7 +11,7 @@ from deep_ranking.files import InputError
 from deep_ranking.model.file import load_model
 from deep_ranking.training.run import train
 
-pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin_vgg16", "eager")]
 
 NETWORK = NetworkConfig(
     image_size=32,
