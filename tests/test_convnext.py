@@ -73,12 +73,12 @@ def test_weights_of_a_file_give_what_keras_gives(thin, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ConvNeXtTiny", "ConvNeXtBase"])
 def test_weights_of_whole_networks_give_what_keras_gives(tmp_path, name):
     check_equality(name, tmp_path / "weights.h5", scale=0.01)
 
 
+@pytest.mark.slow
 def test_downloaded_weights_are_converted_too(thin, tmp_path, monkeypatch):
     original = random_original("ConvNeXtTiny", tmp_path / "tiny.h5", 0.05)
     build = originals.ConvNeXtTiny
@@ -86,7 +86,6 @@ def test_downloaded_weights_are_converted_too(thin, tmp_path, monkeypatch):
     def downloaded(**options):
         return original if options["weights"] == "imagenet" else build(**options)
 
-@pytest.mark.slow
     from_file = pretrained_arrays(find_backbone("convnexttiny"), str(tmp_path / "tiny.h5"), 64)
     monkeypatch.setattr(keras.applications, "ConvNeXtTiny", downloaded)
     found = pretrained_arrays(find_backbone("convnexttiny"), "imagenet", 64)
@@ -103,6 +102,7 @@ def test_a_file_of_another_size_is_refused(thin, tmp_path):
         pretrained_arrays(find_backbone("convnextsmall"), str(tmp_path / "tiny.h5"), 64)
 
 
+@pytest.mark.slow
 def test_a_model_file_opens_here_and_in_plain_keras(thin, tmp_path):
     random_original("ConvNeXtTiny", tmp_path / "tiny.h5", 0.05)
     model = build_network(replace(CONFIG, weights=str(tmp_path / "tiny.h5")), seed=1)

@@ -87,7 +87,6 @@ def expected_features(images):
     return step(x, "_conv_head", "_bn1")
 
 
-@pytest.mark.slow
 def test_features_are_those_of_the_weight_file(network, images):
     expected = expected_features(images).mean(axis=(1, 2))
     pooled = keras.Model(network.input, network.get_layer("pooled").output)
@@ -97,6 +96,7 @@ def test_features_are_those_of_the_weight_file(network, images):
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_file_opens_here_and_in_plain_keras(network, images, tmp_path):
     before = network.predict_on_batch(images)
     assert np.abs(before[0] - before[1]).max() > 0.01
