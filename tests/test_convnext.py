@@ -98,7 +98,7 @@ def test_downloaded_weights_are_converted_too(thin, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_file_of_another_size_is_refused(thin, tmp_path):
     random_original("ConvNeXtTiny", tmp_path / "tiny.h5", 0.05)
-    with pytest.raises(InputError, match="not a ConvNeXtSmall weight file"):
+    with pytest.raises(InputError, match="not a weight file of ConvNeXtSmall"):
         pretrained_arrays(find_backbone("convnextsmall"), str(tmp_path / "tiny.h5"), 64)
 
 

@@ -258,3 +258,8 @@ def test_flags_of_folders_have_no_effect_with_a_file(shop, capsys):
             run_command("train", [*argv, *flags])
         message = f"{flags[0]} has no effect with a file in --pairs, which names each image's item"
         assert message in capsys.readouterr().err
+
+
+def test_a_missing_pair_file_is_what_is_said(shop):
+    with pytest.raises(InputError, match=r"none\.csv: no such table file"):
+        read_pairs(shop, shop / "none.csv", label="parent")

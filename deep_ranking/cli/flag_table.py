@@ -89,7 +89,7 @@ FOLDERS = When(
     "without --batches classes or --strategy",
 )
 NO_PAIR_FILE = When(
-    lambda args: args.pairs is None or args.pairs.is_dir(),
+    lambda args: args.pairs is None or not args.pairs.is_file(),
     "with a file in --pairs, which names each image's item",
 )
 CACHED = When(lambda args: args.cache_features, "without --cache_features")

@@ -54,7 +54,7 @@ def read_pairs(
     """
     if Path(pairs).is_dir():
         return _two_folders(Path(dataset), Path(pairs), label, level or 1, by_content)
-    if label is not None or by_content:
+    if Path(pairs).is_file() and (label is not None or by_content):
         name = "by_content" if label is None else "label"
         raise InputError(f"{name} has no effect with the file {pairs}, which names the items")
     data = read_positive_pairs(pairs, dataset)

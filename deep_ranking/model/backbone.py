@@ -191,7 +191,7 @@ def _read_arrays(
             return read_layers(file, shapes)
         except InputError as error:
             raise InputError(
-                f"not a {spec.builder} weight file: {error}; expected {_described_file(spec)}; "
+                f"not a weight file of {spec.builder}: {error}; expected {_described_file(spec)}; "
                 "--backbone says which network the weights are of"
             ) from None
 
