@@ -184,6 +184,13 @@ def test_pair_file(tmp_path):
     assert data.select(np.array([False, True, False])).pairs is None
 
 
+@pytest.mark.parametrize("chosen", [[0, 2], [0, 1, 2], [True, True]])
+def test_images_are_not_chosen_by_number(tmp_path, chosen):
+    touch(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg")
+    with pytest.raises(InputError, match="chosen must be 3 booleans"):
+        read_folder(tmp_path).select(np.array(chosen))
+
+
 def test_category_is_that_of_the_positives_folders(tmp_path):
     touch(tmp_path, "customers/1.jpg", "shop/hat/1.jpg", "shop/shoe/2.jpg")
     text = "customers/1.jpg,shop/hat/1.jpg,a\n"

@@ -92,7 +92,19 @@ class LabelledImages:
         return len(self.paths)
 
     def select(self, chosen: BoolArray) -> Self:
-        """Return some of the images, in order, with the pairs that are wholly among them."""
+        """Return some of the images, in order, with the pairs that are wholly among them.
+
+        Args:
+            chosen: bool (images,), True for each image to return.
+
+        Raises:
+            InputError: `chosen` is anything else, such as the numbers of images.
+        """
+        if chosen.dtype != bool or len(chosen) != len(self):
+            raise InputError(
+                f"chosen must be {len(self):,} booleans, one for each image. Received: "
+                f"{len(chosen):,} of {chosen.dtype}"
+            )
         numbers = np.flatnonzero(chosen)
         pairs = self.pairs
         if pairs is not None:
