@@ -10,8 +10,8 @@ evaluates it on the rest, which it never saw. All choices are made there. `judge
 unchanged recipe on all of --train, once for each seed, and evaluates it on the other classes of
 --judge, beside the untouched backbone (average-pooled, at the same image size; and with images
 enlarged as the recipe does). Without --judge, it judges on a --share of the classes of --train,
-drawn by --split_seed, and trains on the others. Differences have 95 % bootstrap intervals over
-queries.
+drawn by --split_seed, and trains on the others; it writes both lists to --work, trained.csv and
+judged.csv. Differences have 95 % bootstrap intervals over queries.
 
 --reference NAME=FILE.npz adds embeddings that another library made (benchmarks/quality_pytorch.py),
 or those that `judge` wrote to the --work folder of another run, such as the recipe with another
@@ -177,11 +177,11 @@ def held_back(args: argparse.Namespace, folder: Path) -> LabelledImages:
 
     data = read_folder(args.train, label=args.label)
     held = hold_back_classes(data.items.codes, args.share, seed=args.split_seed)
-    trained, file = data.select(~held), folder / "trained.csv"
-    with file.open("w", newline="", encoding="utf-8") as handle:
-        rows = zip(trained.paths, trained.classes_of_images(), strict=True)
-        csv.writer(handle).writerows(rows)
-    args.classes = file
+    for name, part in (("trained", data.select(~held)), ("judged", data.select(held))):
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as handle:
+            rows = zip(part.paths, part.classes_of_images(), strict=True)
+            csv.writer(handle).writerows(rows)
+    args.classes = folder / "trained.csv"
     return data.select(held)
 
 

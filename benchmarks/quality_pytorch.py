@@ -1,13 +1,14 @@
 r"""What pytorch-metric-learning achieves in the same time, from the same images and weights.
 
-The reference uses that library as its examples do: VGG16's convolutions with Keras' ImageNet
-weights, global average pooling and a linear layer of 512; `MPerClassSampler` with 4 images of each
+The reference uses that library as its examples do: the convolutions of VGG16 with Keras' ImageNet
+weights, or of EfficientNet-Lite0 with this project's (`efficientnet_lite_torch.py`), global average
+pooling and a linear layer of 512; `MPerClassSampler` with 4 images of each
 class; `TripletMarginLoss` with semihard triplets of `TripletMarginMiner`, or `MultiSimilarityLoss`
 with its miner; Adam, 1e-4 for the new layer and 1e-5 for the convolutions from `--train_from` on;
-random horizontal flips. Images have the form that Keras' VGG16 expects: BGR, minus the means of
-ImageNet. Training ends after `--minutes`, counted from the first image read. Then the script embeds
-the images of `--judge`, classes that were not trained on. It writes their embeddings for other
-programs, and evaluates them by the library's own `AccuracyCalculator` and by
+random horizontal flips. Images are read at `--image_size` and enlarged to `--backbone_size`, as
+the recipe `laptop` does. Training ends after `--minutes`, counted from the first image read. Then
+the script embeds the images of `--judge`, classes that were not trained on. It writes their
+embeddings for other programs, and evaluates them by the library's own `AccuracyCalculator` and by
 `deep_ranking.metrics.evaluation`.
 
 Some choices favour the reference without harm to the comparison: the time to start PyTorch and read
@@ -22,8 +23,16 @@ The script needs its own environment, without TensorFlow:
     .venv-quality/bin/python benchmarks/quality_pytorch.py --train DIR --judge DIR \
         --weights vgg16_notop.h5 --loss multi_similarity --minutes 10 --output embeddings.npz
 
+`--train` and `--judge` take a folder of classes, or a CSV file of path and class whose paths start
+from `--root`, such as the `trained.csv` and `judged.csv` that `quality.py judge --share` writes:
+
+    .venv-quality/bin/python benchmarks/quality_pytorch.py --backbone efficientnet-lite0 \
+        --train WORK/trained.csv --judge WORK/judged.csv --root DIR \
+        --image_size 128 --backbone_size 224 --output embeddings.npz
+
 `embeddings.npz` holds `embeddings`, float32 (images, 512), rows of length 1; `labels`, class names;
-and `paths`, relative to `--judge`. The last line printed is one JSON object.
+and `paths`, relative to the folder `--judge`, or to `--root`. The last line printed
+is one JSON object.
 """
 
 import argparse
@@ -32,25 +41,26 @@ import statistics
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from pytorch_metric_learning import losses, miners, samplers
 from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 from torch import nn
 
-# The project is not installed here. Only its metrics are used, which need NumPy and scikit-learn.
+# The project is not installed here. What is used of it needs only NumPy, Pillow and scikit-learn.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+import efficientnet_lite_torch
+import vgg16_torch
+from listed_images import Listing, list_images, read_images
 
-EXTENSIONS = {".jpg", ".jpeg", ".bmp", ".png", ".ppm", ".gif", ".tif", ".tiff", ".webp"}
-BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each
-BGR_MEANS = (103.939, 116.779, 123.68)
+from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
+
 EMBEDDING_DIM = 512
 IMAGES_PER_CLASS = 4
 GAP = 0.2
@@ -62,107 +72,74 @@ STEPS_IN_LOSS = 50
 
 
 @dataclass(frozen=True)
-class Listing:
-    """The images of a folder with one folder for each class, in sorted order.
+class Backbone:
+    """A convolutional network with pre-trained weights.
 
     Attributes:
-        root: the folder.
-        paths: relative to it, with "/" between folders.
-        labels: class name of each image.
+        parts: builds its parts, by name and in order.
+        read_weights: sets the weights of the parts from a file; None for the default file.
+        normalised: pixels in [0, 255] -> as the weights expect them.
+        num_features: channels of its last feature map.
+        train_from: names that `--train_from` takes, the default first.
     """
 
-    root: Path
-    paths: list[str]
-    labels: np.ndarray
+    parts: Callable[[], dict[str, nn.Module]]
+    read_weights: Callable[[dict[str, nn.Module], Path | None], None]
+    normalised: Callable[[torch.Tensor], torch.Tensor]
+    num_features: int
+    train_from: tuple[str, ...]
 
 
-def list_images(root: Path) -> Listing:
-    """Return the images of two or more class folders."""
-    if not root.is_dir():
-        sys.exit(f"{root}: no such folder; expected a folder with one folder for each class")
-    paths = sorted(
-        path.relative_to(root).as_posix()
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
+def backbone_of(module, train_from: tuple[str, ...]) -> Backbone:
+    """Return the backbone that a module of this folder defines."""
+    return Backbone(
+        module.parts, module.read_weights, module.normalised, module.NUM_FEATURES, train_from
     )
-    paths = [path for path in paths if not any(part.startswith(".") for part in path.split("/"))]
-    labels = np.array([path.split("/")[0] for path in paths])
-    if len(set(labels)) < 2:
-        sys.exit(f"{root}: expected images in two class folders or more, got {len(set(labels))}")
-    return Listing(root, paths, labels)
 
 
-def read_images(listing: Listing, size: int) -> torch.Tensor:
-    """Return all images, resized: uint8 (images, 3, size, size), RGB, channels last in memory."""
-    pixels = np.empty((len(listing.paths), size, size, 3), np.uint8)
-    for row, path in enumerate(listing.paths):
-        try:
-            with Image.open(listing.root / path) as file:
-                image = ImageOps.exif_transpose(file).convert("RGB")
-        except OSError as error:
-            sys.exit(f"{listing.root / path}: cannot be read as an image: {error}")
-        # Pillow's bilinear filter widens when it shrinks: it does not alias.
-        pixels[row] = image.resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+BACKBONES = {
+    "vgg16": backbone_of(vgg16_torch, ("block5_conv1", "block4_conv1")),
+    "efficientnet-lite0": backbone_of(efficientnet_lite_torch, ("block6", "block5", "block7")),
+}
 
 
 class EmbeddingNetwork(nn.Module):
-    """VGG16's convolutions, global average pooling and a linear layer.
+    """A backbone with its weights, global average pooling and a linear layer.
 
     Args:
-        train_from: name of the first convolution that is trained.
+        backbone: the backbone.
+        weights: file of its weights; None for the default file.
+        train_from: name of the first part that is trained.
+        size: side in pixels that images are enlarged to; None for no enlargement.
     """
 
-    def __init__(self, train_from: str) -> None:
+    def __init__(
+        self, backbone: Backbone, weights: Path | None, train_from: str, size: int | None
+    ) -> None:
         super().__init__()
-        self.convolutions = {}
-        self.frozen, self.trained = nn.Sequential(), nn.Sequential()
-        part, channels_in = self.frozen, 3
-        for block, (channels, count) in enumerate(BLOCKS, start=1):
-            for number in range(1, count + 1):
-                name = f"block{block}_conv{number}"
-                part = self.trained if name == train_from else part
-                self.convolutions[name] = nn.Conv2d(channels_in, channels, 3, padding=1)
-                part.extend([self.convolutions[name], nn.ReLU()])
-                channels_in = channels
-            part.append(nn.MaxPool2d(2))
-        self.frozen.requires_grad_(False)
-        self.embedding = nn.Linear(channels_in, EMBEDDING_DIM)
-        self.register_buffer("means", torch.tensor(BGR_MEANS).view(3, 1, 1))
+        self.normalised, self.size = backbone.normalised, size
+        parts = backbone.parts()
+        backbone.read_weights(parts, weights)
+        first = list(parts).index(train_from)
+        self.frozen = nn.Sequential(*list(parts.values())[:first]).requires_grad_(False)
+        self.trained = nn.Sequential(*list(parts.values())[first:])
+        self.embedding = nn.Linear(backbone.num_features, EMBEDDING_DIM)
         self.to(memory_format=torch.channels_last)
+        self.eval()  # batch normalisation keeps its pre-trained mean and variance
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return the pooled features of uint8 or float RGB images (images, 3, size, size)."""
-        pixels = images.flip(1).float() - self.means
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = images.float()
+        if self.size is not None:
+            pixels = nn.functional.interpolate(pixels, (self.size, self.size), mode="bilinear")
+        pixels = self.normalised(pixels).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             frozen = self.frozen(pixels)
-        return self.trained(frozen).mean((2, 3))  # (images, 512)
+        return self.trained(frozen).mean((2, 3))  # (images, features)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return embeddings, (images, 512), not of length 1: losses and miners normalise them."""
         return self.embedding(self.features(images))
-
-
-def read_weights(network: EmbeddingNetwork, path: Path) -> None:
-    """Set the convolutions from a Keras file of VGG16's weights, whatever its arrays are called."""
-    try:
-        with h5py.File(path) as file:
-            for name, convolution in network.convolutions.items():
-                found = []
-                file[name].visititems(lambda _, item, found=found: found.append(item))
-                arrays = {item.ndim: item[()] for item in found if isinstance(item, h5py.Dataset)}
-                kernel = torch.from_numpy(arrays[4]).permute(3, 2, 0, 1)  # HWIO -> OIHW
-                bias = torch.from_numpy(arrays[1])
-                if kernel.shape != convolution.weight.shape or bias.shape != convolution.bias.shape:
-                    sys.exit(f"{path}: {name} has arrays of other shapes than VGG16's")
-                with torch.no_grad():
-                    convolution.weight.copy_(kernel)
-                    convolution.bias.copy_(bias)
-    except (OSError, KeyError) as error:
-        sys.exit(f"{path}: expected a Keras .h5 file of VGG16's weights: {error}")
 
 
 def make_loss(name: str) -> tuple[nn.Module, nn.Module]:
@@ -261,8 +238,6 @@ def judge_as_the_library(embeddings: torch.Tensor, labels: np.ndarray) -> dict[s
 
 def judge_as_the_project(embeddings: torch.Tensor, listing: Listing) -> dict[str, float]:
     """Return the figures of `deep_ranking.metrics.evaluation`, each image against the others."""
-    from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
-
     found = evaluate_embeddings(EmbeddedImages(listing.paths, listing.labels, embeddings.numpy()))
     names = ("similarity_precision", "recall_at_1", "map_at_r")
     return {name: found.intervals[name].mean for name in names}
@@ -274,18 +249,28 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     required = {"type": Path, "required": True, "default": argparse.SUPPRESS}
-    folder = "one folder of images for each class"
-    parser.add_argument("--train", **required, metavar="DIR", help=f"to train on: {folder}")
-    parser.add_argument("--judge", **required, metavar="DIR", help=f"other classes: {folder}")
-    parser.add_argument("--weights", **required, metavar="FILE", help="VGG16's weights, Keras .h5")
+    folder = "one folder of images for each class, or a CSV file of path and class"
+    parser.add_argument("--train", **required, metavar="PATH", help=f"to train on: {folder}")
+    parser.add_argument("--judge", **required, metavar="PATH", help=f"other classes: {folder}")
+    optional = {"type": Path, "default": argparse.SUPPRESS}
+    parser.add_argument("--root", **optional, metavar="DIR", help="where paths of CSV files start")
+    parser.add_argument("--backbone", choices=BACKBONES, default="vgg16")
+    files = "vgg16: Keras .h5; efficientnet-lite0: the package's .pth, found without this flag"
+    parser.add_argument("--weights", **optional, metavar="FILE", help=files)
     parser.add_argument("--output", **required, metavar="FILE", help="embeddings to write, .npz")
     parser.add_argument("--image_size", type=int, default=64, help="side in pixels, 32 or more")
     parser.add_argument("--loss", choices=("triplet", "multi_similarity"), default="triplet")
     parser.add_argument(
+        "--backbone_size",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="side in pixels to enlarge images to; without it, they keep --image_size",
+    )
+    firsts = "; ".join(f"{name}: {', '.join(each.train_from)}" for name, each in BACKBONES.items())
+    parser.add_argument(
         "--train_from",
-        choices=("block5_conv1", "block4_conv1"),
-        default="block5_conv1",
-        help="first convolution that is trained",
+        default=argparse.SUPPRESS,
+        help=f"first layers that are trained ({firsts}; the first is the default)",
     )
     parser.add_argument("--batch_size", type=int, default=96, help="a multiple of 4")
     parser.add_argument("--seed", type=int, default=0)
@@ -298,7 +283,16 @@ def parse_arguments() -> argparse.Namespace:
         help="train for so many steps instead",
     )
     args = parser.parse_args()
-    args.steps = getattr(args, "steps", None)
+    for name in ("steps", "root", "weights", "backbone_size", "train_from"):
+        setattr(args, name, getattr(args, name, None))
+    names = BACKBONES[args.backbone].train_from
+    args.train_from = args.train_from or names[0]
+    if args.train_from not in names:
+        parser.error(f"--train_from: expected {' or '.join(names)}, got {args.train_from}")
+    if args.backbone_size is not None and args.backbone_size < args.image_size:
+        parser.error(f"--backbone_size: expected --image_size or more, got {args.backbone_size}")
+    if args.root and not (args.train.is_file() or args.judge.is_file()):
+        parser.error("--root: acts only where --train or --judge is a CSV file")
     if args.image_size < 32:
         parser.error(f"--image_size: expected 32 or more, got {args.image_size}")
     if args.batch_size < 2 * IMAGES_PER_CLASS or args.batch_size % IMAGES_PER_CLASS:
@@ -317,13 +311,14 @@ def main() -> None:
     args = parse_arguments()
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)  # the library's sampler draws from NumPy's global generator
-    listing, judged = list_images(args.train), list_images(args.judge)
+    listing, judged = (list_images(path, args.root) for path in (args.train, args.judge))
     num_classes = len(set(listing.labels))
     if IMAGES_PER_CLASS * num_classes < args.batch_size:
         most = IMAGES_PER_CLASS * num_classes
         sys.exit(f"{args.train}: {num_classes} classes; give --batch_size {most} or less")
-    network = EmbeddingNetwork(args.train_from)
-    read_weights(network, args.weights)
+    network = EmbeddingNetwork(
+        BACKBONES[args.backbone], args.weights, args.train_from, args.backbone_size
+    )
     trained = train(
         network,
         listing,
