@@ -289,8 +289,8 @@ def parse_arguments() -> argparse.Namespace:
     args.train_from = args.train_from or names[0]
     if args.train_from not in names:
         parser.error(f"--train_from: expected {' or '.join(names)}, got {args.train_from}")
-    if args.backbone_size is not None and args.backbone_size < args.image_size:
-        parser.error(f"--backbone_size: expected --image_size or more, got {args.backbone_size}")
+    if args.backbone_size is not None and args.backbone_size <= args.image_size:
+        parser.error(f"--backbone_size: expected more than --image_size, got {args.backbone_size}")
     if args.root and not (args.train.is_file() or args.judge.is_file()):
         parser.error("--root: acts only where --train or --judge is a CSV file")
     if args.image_size < 32:
