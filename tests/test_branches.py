@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager")
 COLOUR = NetworkConfig(
     image_size=64, weights=None, hidden_layers=0, multiscale="colour", embedding_size=8
 )
-KINDS = ("blog", "paper", "colour")
+KINDS = ("blog", "paper", "colour", "texture")
 
 
 def images_of(count=8, size=64, seed=0):
@@ -64,6 +64,16 @@ def test_words_are_told_apart_after_whitening():
     assert 0.3 < np.median(shares.max(axis=1)) < 0.99
 
 
+def test_patches_are_whitened_colour_by_colour():
+    """Of grey patches all pixels are scaled alike: along its own axes, noise would be enlarged."""
+    pixels = np.random.default_rng(8).uniform(0, 1, (6, 9)).astype(np.float32)
+    patches = pixels.repeat(3, axis=1)
+    kernel, _ = patch_words(patches, 6)  # few different patches: the words are the patches
+    factors = kernel / np.unique(patches, axis=0).T
+    assert factors.min() > 0
+    np.testing.assert_allclose(factors, factors[0, 0], rtol=1e-3)
+
+
 def test_words_follow_from_the_patches_alone():
     patches = np.random.default_rng(3).uniform(0, 1, (300, 3)).astype(np.float32)
     first, second = patch_words(patches, 5), patch_words(patches, 5)
@@ -106,6 +116,20 @@ def test_the_colour_branch_returns_the_roots_of_the_words_shares(model, images):
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-4)
 
 
+def test_the_texture_branches_count_colours_and_patches_around_every_pixel(images):
+    model = build_network(replace(COLOUR, multiscale="texture"), seed=0)
+    colours, textures = branch_convolutions(model)
+    assert colours.kernel.shape == (1, 1, 3, 128) and textures.kernel.shape == (5, 5, 3, 128)
+    assert textures.output.shape == (None, 32, 32, 128)
+    start_branches(model, [images])
+    # Turned images have the same colours, and other textures.
+    turned = np.ascontiguousarray(images[:, ::-1])
+    for number, alike in ((1, True), (2, False)):
+        branch = keras.Model(model.input, model.get_layer(f"unit_branch_{number}").output)
+        found = [branch.predict_on_batch(each) for each in (images, turned)]
+        assert np.allclose(*found, atol=1e-5) == alike
+
+
 def test_the_words_are_those_of_the_training_images(model, images):
     """Images of two colours: nearly all of each image belongs to few words of the 128."""
     branch = keras.Model(model.input, model.get_layer("branch_1_shares").output)
@@ -140,7 +164,7 @@ def test_plain_keras_opens_the_file(model, images, tmp_path):
 def test_places_of_each_branch_add_up_to_its_share(kind, images):
     model = build_network(replace(COLOUR, multiscale=kind), seed=0)
     start_branches(model, [images])
-    for layer in branch_convolutions(model) if kind != "colour" else []:
+    for layer in branch_convolutions(model) if kind in ("blog", "paper") else []:
         kernel, bias = layer.get_weights()
         layer.set_weights([kernel, 0 * bias])
     found = explain_pixels(model, *images[:2].astype(np.uint8))

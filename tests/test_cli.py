@@ -247,7 +247,7 @@ def data_error(capsys, command, *arguments):
         ("train", ["--resume", "--overwrite"], "--resume"),
         ("train", ["--nonsense"], "--nonsense"),
         ("compare", ["--model", "m.h5"], "--image1"),
-        ("demo", ["--steps", "0"], "steps"),
+        ("demo", ["--epochs", "0"], "epochs"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_exit_2(capsys, command, arguments, named):

@@ -655,16 +655,17 @@ def sized(folder, *sizes):
 
 
 @pytest.mark.parametrize(
-    ("side", "expected"), [(1, 32), (31, 32), (32, 32), (63, 32), (64, 64), (95, 64), (200, 192)]
+    ("side", "expected"),
+    [(1, 8), (8, 8), (31, 31), (32, 32), (63, 32), (64, 64), (95, 64), (200, 192)],
 )
-def test_fitting_size_is_rounded_down_to_a_multiple_of_32(tmp_path, side, expected):
+def test_fitting_size_is_rounded_down_to_a_multiple_of_32_from_there_on(tmp_path, side, expected):
     paths = sized(tmp_path, (side, 300))
     assert fitting_size(paths, 224) == expected
     assert fitting_size([str(path) for path in paths], 224) == expected
 
 
 @pytest.mark.parametrize(
-    ("largest", "expected"), [(224, 224), (96, 96), (100, 96), (32, 32), (31, 32), (1, 32)]
+    ("largest", "expected"), [(224, 224), (96, 96), (100, 96), (32, 32), (31, 31), (1, 8)]
 )
 def test_fitting_size_is_no_larger_than_wanted(tmp_path, largest, expected):
     assert fitting_size(sized(tmp_path, (640, 480)), largest) == expected

@@ -479,6 +479,7 @@ def test_frozen_branches_and_backbone_are_apart():
         ("blog", ["unit_branch_1", "unit_branch_2", "dropout"]),
         ("paper", ["unit_shallow", "dropout"]),
         ("colour", ["unit_branch_1", "dropout"]),
+        ("texture", ["unit_branch_1", "unit_branch_2", "dropout"]),
     ):
         model = build_network(replace(config, multiscale=kind), seed=0)
         set_trainable_from(model, "head", with_branches=False)

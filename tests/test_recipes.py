@@ -83,11 +83,13 @@ def test_call_and_command_make_the_same_settings(monkeypatch, image_tree_of_colo
 @pytest.mark.parametrize(
     ("backbone", "image_size", "sizes"),
     [
-        ({}, {}, (32, 128)),  # the images have 16 pixels
+        ({}, {}, (16, 64)),  # the images have 16 pixels
         ({}, {"image_size": 100}, (100, 224)),
         ({}, {"image_size": 240}, (240, 240)),
-        ({"backbone": "EfficientNetLite0"}, {}, (32, 128)),
-        ({"backbone": "vgg16"}, {}, (32, 64)),
+        ({"backbone": "EfficientNetLite0"}, {}, (16, 64)),
+        ({}, {"image_size": 8}, (8, 32)),
+        ({"backbone": "vgg16"}, {"image_size": 8}, (8, 32)),  # twice the size is too small
+        ({"backbone": "vgg16"}, {}, (16, 32)),
         ({"backbone": "vgg16"}, {"image_size": 100}, (100, 192)),
     ],
 )

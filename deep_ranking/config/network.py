@@ -11,8 +11,10 @@ from deep_ranking.files import InputError
 
 NORMALISATIONS = ("unit", "backbone")
 POOLINGS = ("average", "max", "gem", "average+max")
-MULTISCALES = ("blog", "paper", "colour", "none")
+WORD_KINDS = ("colour", "texture")  # branches that count words of training images
+MULTISCALES = ("blog", "paper", *WORD_KINDS, "none")
 HEAD = "head"
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,9 @@ class NetworkConfig(Config):
     """
 
     image_size: int = setting(
-        224, "side of the network's input in pixels, 32 to 1024", metavar="PIXELS"
+        224,
+        f"side of the network's input in pixels, {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}",
+        metavar="PIXELS",
     )
     backbone: str = setting(
         "vgg16",
@@ -73,7 +77,8 @@ class NetworkConfig(Config):
         "blog",
         "the shallow branches, which see the image at coarse scales. blog: two, by strides of 16 "
         "and 32 pixels; paper: two, shrunk to a quarter and an eighth, and normalised together; "
-        "colour: the shares of 128 colours learned from training images; none: no branches",
+        "colour: the shares of 128 colours learned from training images; texture: the same, and the "
+        "shares of 128 textures of 5 x 5 pixels; none: no branches",
         choices=MULTISCALES,
     )
     embedding_size: int = setting(4096, "length of an embedding")
@@ -89,9 +94,9 @@ class NetworkConfig(Config):
         if self.normalisation is None:
             implied = "unit" if self.weights is None else "backbone"
             object.__setattr__(self, "normalisation", implied)
-        self._check_range("image_size", 32, 1024)
+        self._check_range("image_size", MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
         if self.backbone_size is not None:
-            self._check_range("backbone_size", self.image_size, 1024)
+            self._check_range("backbone_size", self.image_size, MAX_IMAGE_SIZE)
         if self.seen_size < spec.min_size:
             raise InputError(
                 f"backbone {spec.name} sees images of {spec.min_size} pixels or more; raise "

@@ -8,6 +8,8 @@ from deep_ranking.config.backbones import EFFICIENTNET_LITE0, find_backbone
 from deep_ranking.files import InputError
 from deep_ranking.images import find_images, fitting_size
 
+MIN_BACKBONE_SIZE = 32  # what most backbones need to see
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -73,7 +75,7 @@ class Recipe:
         if image_size is None:
             image_size = fitting_size(find_images(dataset).files(), self.max_image_size)
         enlarged = min(int(self.max_enlargement * image_size), self.max_backbone_size)
-        backbone_size = max(image_size, enlarged)
+        backbone_size = max(image_size, enlarged, MIN_BACKBONE_SIZE)
         return {"image_size": image_size, "backbone_size": backbone_size}
 
 

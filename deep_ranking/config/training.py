@@ -10,7 +10,7 @@ from typing import Any, Self
 from deep_ranking.config.base import setting
 from deep_ranking.config.data import DataConfig, DrawnTripletsConfig
 from deep_ranking.config.loss import LossConfig
-from deep_ranking.config.network import NetworkConfig
+from deep_ranking.config.network import MAX_IMAGE_SIZE, WORD_KINDS, NetworkConfig
 from deep_ranking.config.recipes import find_recipe
 from deep_ranking.config.sampling import SamplingConfig
 from deep_ranking.config.schedule import ScheduleConfig
@@ -109,7 +109,7 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
     def words_of_images(self) -> bool:
         """Whether the shallow branches start from words of the training images."""
         if self.branch_start is None:
-            return self.network.multiscale == "colour"
+            return self.network.multiscale in WORD_KINDS
         return self.branch_start == "kmeans"
 
     @property
@@ -147,7 +147,8 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         if "network" not in settings:
             image_size = merged.get("image_size")
             if image_size is not None:  # check it before images are opened
-                image_size = NetworkConfig(image_size=image_size).image_size
+                enlarged = NetworkConfig(image_size=image_size, backbone_size=MAX_IMAGE_SIZE)
+                image_size = enlarged.image_size
             dataset = DataConfig(dataset=settings.get("dataset")).dataset
             merged = found.sizes(dataset, image_size) | merged
         for part in PARTS.keys() & settings.keys():

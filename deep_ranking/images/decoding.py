@@ -244,12 +244,13 @@ def fitting_size(paths: Sequence[str | os.PathLike[str]], largest: int) -> int:
         largest: the largest size to return.
 
     Returns:
-        A multiple of 32, at least 32: the median of the shorter sides of some of the images, spread
-        over all, rounded down.
+        The median of the shorter sides of some of the images, spread over all: from 32 on rounded
+        down to a multiple of 32, and at least 8.
     """
     sides = []
     for path in paths[:: max(1, len(paths) // NUM_MEASURED)]:
         with suppress(InputError), open_header(path) as header:
             sides.append(min(header.size))
     side = statistics.median(sides) if sides else largest
-    return max(32, int(min(side, largest)) // 32 * 32)
+    side = int(min(side, largest))
+    return side // 32 * 32 if side >= 32 else max(8, side)

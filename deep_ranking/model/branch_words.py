@@ -1,7 +1,7 @@
 """Words of small image patches: the first weights of a shallow branch, from training images.
 
 A word is the centre of a cluster of patches (k-means). How well patch x fits word c is
-s(x, c) = -|A (x - c)|^2 / 2, where A whitens the patches. Its part -|A x|^2 / 2 is the same for all
+s(x, c) = -|A (x - c)|^2 / 2, where A whitens the colours of each pixel. Its part -|A x|^2 / 2 is the same for all
 words, so a convolution with kernel A^T A c and bias -|A c|^2 / 2 returns s but for this part: all
 that a softmax over the words, or a comparison of the words, needs.
 """
@@ -11,7 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from deep_ranking.files.array_types import Float32Array
 
-# Share of the mean variance that is added to every axis before patches are whitened.
+# Share of the mean variance that is added to every axis before colours are whitened.
 WHITENING_OFFSET = 0.01
 # A patch counts for several words; with 1, exp(-1) as much at the mean squared distance to its own.
 SOFTNESS = 2.0
@@ -51,7 +51,7 @@ def patch_words(patches: Float32Array, num_words: int) -> tuple[Float32Array, Fl
     """Return the kernel and bias that tell how well a patch fits each of its words.
 
     Args:
-        patches: float (patches, dim).
+        patches: float (patches, dim), the colours of one pixel after the other.
         num_words: number of words.
 
     Returns:
@@ -60,7 +60,9 @@ def patch_words(patches: Float32Array, num_words: int) -> tuple[Float32Array, Fl
         the words near it.
         Where there are fewer different patches than words, several words are alike.
     """
-    whitening = _whitening(patches)
+    # Along the axes of whole patches, fine textures, mostly noise, would count like coarse ones.
+    pixels = patches.reshape(-1, 3)
+    whitening = np.kron(np.eye(patches.shape[1] // 3), _whitening(pixels))
     whitened = patches @ whitening
     different = np.unique(whitened, axis=0)
     words = different
@@ -84,9 +86,9 @@ def _squared_distances(rows: Float32Array, words: Float32Array) -> Float32Array:
     return np.maximum(squared, 0)
 
 
-def _whitening(patches: Float32Array) -> Float32Array:
-    """Return the symmetric matrix (dim, dim) after which patches vary alike along all axes."""
-    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(patches.T)))
+def _whitening(pixels: Float32Array) -> Float32Array:
+    """Return the symmetric matrix (3, 3) after which colours vary alike along all axes."""
+    variances, axes = np.linalg.eigh(np.cov(pixels.T))
     offset = WHITENING_OFFSET * max(variances.mean(), 1e-12)
     whitening: Float32Array = (axes / np.sqrt(np.maximum(variances, 0) + offset)) @ axes.T
     return whitening

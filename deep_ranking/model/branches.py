@@ -28,6 +28,8 @@ ROOTS = "roots"  # end of the name of the layer with the roots of the words' sha
 # The colour branches see at most so many pixels along a side.
 COARSE_SIDE = 32
 PATCHES_PER_IMAGE = 100
+# Sides in pixels of the patches that are words, of each branch.
+PATCH_SIZES = {"colour": (1,), "texture": (1, 5)}
 
 
 def branch_vectors(unit: Any, multiscale: str) -> list[Any]:
@@ -43,8 +45,9 @@ def branch_vectors(unit: Any, multiscale: str) -> list[Any]:
     """
     if multiscale == "none":
         return []
-    if multiscale == "colour":
-        return [_word_branch(unit, 1, patch_size=1)]
+    if multiscale in PATCH_SIZES:
+        sizes = PATCH_SIZES[multiscale]
+        return [_word_branch(unit, number, size) for number, size in enumerate(sizes, start=1)]
     if multiscale == "blog":  # skips pixels by the stride of the convolution
         vectors = [
             _branch(unit, 1, stride=16, pool_size=3, pool_stride=4),
@@ -77,7 +80,7 @@ def _branch(image: Any, number: int, *, stride: int, pool_size: int, pool_stride
     return layers.Flatten(name=f"branch_{number}_flat")(x)
 
 
-def _word_branch(image: Any, number: int, *, patch_size: int) -> Any:
+def _word_branch(image: Any, number: int, patch_size: int) -> Any:
     """Return the root of each word's share of an image, of length 1: (batch, words)."""
     name = f"branch_{number}"
     factor = -(-image.shape[1] // COARSE_SIDE)

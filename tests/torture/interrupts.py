@@ -180,5 +180,5 @@ def prepare(folder):
         "export": writes("--output", "m", "export", "--model", model, "--format", "savedmodel"),
         "dataset": writes("--output", "digits", "dataset", "digits"),
         "stats": reads("dataset", "stats", images),
-        "demo": writes("--output_directory", "demo", "demo", "--steps", 20),
+        "demo": writes("--output_directory", "demo", "demo", "--epochs", 20),
     }
