@@ -91,6 +91,7 @@ BRANCHES = {
     "paper, k-means start": f"--multiscale paper {FROZEN} --branch_start kmeans",
     "colour": f"--multiscale colour {FROZEN}",
     "colour, trained": "--multiscale colour --train_branches",
+    "texture": f"--multiscale texture {FROZEN}",
 }
 TABLES = {"options": VARIANTS, "hinges": HINGES, "branches": BRANCHES}
 
