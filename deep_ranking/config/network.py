@@ -77,8 +77,8 @@ class NetworkConfig(Config):
         "blog",
         "the shallow branches, which see the image at coarse scales. blog: two, by strides of 16 "
         "and 32 pixels; paper: two, shrunk to a quarter and an eighth, and normalised together; "
-        "colour: the shares of 128 colours learned from training images; texture: the same, and the "
-        "shares of 128 textures of 5 x 5 pixels; none: no branches",
+        "colour: the shares of 128 colours learned from training images; texture: these, and the "
+        "shares of 128 textures of 5 x 5 pixels, for drawings; none: no branches",
         choices=MULTISCALES,
     )
     embedding_size: int = setting(4096, "length of an embedding")

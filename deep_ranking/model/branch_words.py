@@ -1,9 +1,9 @@
 """Words of small image patches: the first weights of a shallow branch, from training images.
 
 A word is the centre of a cluster of patches (k-means). How well patch x fits word c is
-s(x, c) = -|A (x - c)|^2 / 2, where A whitens the colours of each pixel. Its part -|A x|^2 / 2 is the same for all
-words, so a convolution with kernel A^T A c and bias -|A c|^2 / 2 returns s but for this part: all
-that a softmax over the words, or a comparison of the words, needs.
+s(x, c) = -|A (x - c)|^2 / 2, where A whitens the colours of each pixel. Its part -|A x|^2 / 2 is
+the same for all words, so a convolution with kernel A^T A c and bias -|A c|^2 / 2 returns s but for
+this part: all that a softmax over the words, or a comparison of the words, needs.
 """
 
 import numpy as np
