@@ -154,7 +154,7 @@ def test_half_of_the_images_of_a_class_are_of_each_domain():
     order = np.random.default_rng(0).permutation(len(labels))
     labels, gallery = labels[order], gallery[order]
     batches = ClassBatches(labels, batch_size=16, images_per_class=4, seed=0, gallery=gallery)
-    np.testing.assert_array_equal(batches.queries, np.flatnonzero(~gallery))
+    np.testing.assert_array_equal(batches.gallery, gallery)
     seen = set()
     for step in range(100):
         drawn = batches.draw(0, step)
@@ -195,7 +195,7 @@ def test_the_run_reads_pairs_and_holds_items_back(shop):
     assert len(held) == len(trained) == 2 and not held & trained
     assert images.validated.gallery.sum() == images.trained.gallery.sum() == 2
     source = image_source(config_for(shop), read_run_images(config_for(shop)))
-    assert len(source.batches.queries) == 16
+    assert (~source.batches.gallery).sum() == 16
 
 
 def test_validation_searches_the_gallery_with_the_queries(shop):

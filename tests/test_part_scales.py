@@ -66,3 +66,28 @@ def test_the_kernel_takes_unscaled_parts(monkeypatch, scale):
         atol=1e-4,
     )
     assert (kernel[:12] == 0).all() == (scale == 0)
+
+
+def test_a_branch_counts_as_it_finds_pictures_of_another_domain():
+    """It tells the photographs apart, and shows the shop's pictures in other classes' places."""
+    pictures = np.arange(len(LABELS)) % IMAGES < 2
+    shuffled = TELLING.copy()
+    shuffled[pictures] = np.roll(TELLING[pictures], 2, axis=0)
+    parts = [shuffled, BACKBONE]
+    (alone,) = branch_scales([part[~pictures] for part in parts], LABELS[~pictures], shrinkage=1.0)
+    (across,) = branch_scales(parts, LABELS, shrinkage=1.0, gallery=pictures)
+    assert alone >= 0.75 and across == 0
+    (alike,) = branch_scales([TELLING, BACKBONE], LABELS, shrinkage=1.0, gallery=pictures)
+    assert alike >= 0.75
+    none = np.zeros(len(LABELS), bool)
+    assert branch_scales(parts, LABELS, shrinkage=1.0, gallery=none) == branch_scales(
+        parts, LABELS, shrinkage=1.0
+    )
+
+
+def test_pictures_of_another_domain_do_not_whiten():
+    pictures = np.arange(len(LABELS)) % IMAGES < 2
+    kernel, bias, _ = scaled_whitening_axes([BACKBONE], LABELS, 8, gallery=pictures)
+    expected = whitening_axes(BACKBONE[~pictures], LABELS[~pictures], 8)
+    np.testing.assert_array_equal(kernel, expected[0])
+    np.testing.assert_array_equal(bias, expected[1])

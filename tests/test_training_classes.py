@@ -304,7 +304,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, said):
         config_for(tmp_path, tmp_path / "m.h5", **changes)
 
 
-RECIPE_FLAGS = ("--weights", "none", "--embedding_size", "4", "--epochs", "1", "--batch_size", "8")
+RECIPE_FLAGS = ("--weights", "none", "--embedding_size", "3", "--epochs", "1", "--batch_size", "8")
 
 
 @pytest.mark.usefixtures("stub_network")
@@ -314,12 +314,12 @@ def test_a_recipe_needs_a_folder_and_nothing_else(colors, tmp_path, capsys):
     stub = ("--train_from", "head", "--multiscale", "none", "--steps_per_epoch", "2")
     assert run_command("train", [*flags, *RECIPE_FLAGS, *stub]) == 0
     said = capsys.readouterr().out
-    assert "Recipe laptop" in said and "The network sees images at 32 pixels" in said
+    assert "Recipe laptop" in said and "The network sees images at 16 pixels" in said
     settings = json.loads(output.with_suffix(".run").joinpath("config.json").read_text())
     assert settings["batches"] == "classes"
     assert settings["cache_features"] and not settings["augmentation"]["vertical_flip"]
-    assert settings["network"]["image_size"] == 32
-    assert settings["network"]["backbone_size"] == 128  # four times as large
+    assert settings["network"]["image_size"] == 16
+    assert settings["network"]["backbone_size"] == 64  # four times as large
     assert settings["batch_size"] == 8 and settings["epochs"] == 1  # the flags given
     assert (tmp_path / "deep_ranking_features").is_dir()
 
@@ -345,8 +345,8 @@ def test_a_run_of_a_recipe_goes_on_without_naming_it(colors, tmp_path):
 def test_flags_of_a_recipe_can_be_changed(colors, tmp_path, capsys):
     flags = ["--recipe", "laptop", "--dataset", str(colors), "--output", str(tmp_path / "m.h5")]
     for more, said in (
-        (["--image_size", "31"], "image_size must lie between"),
-        (["--backbone_size", "16"], "backbone_size must lie between"),
+        (["--image_size", "7"], "image_size must lie between"),
+        (["--backbone_size", "15"], "backbone_size must lie between"),
         (["--batches", "triplets"], "batches"),
         (["--recipe", "desktop"], "invalid choice"),
     ):

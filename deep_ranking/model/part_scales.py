@@ -2,7 +2,9 @@
 
 Where classes differ by colour, a branch helps; where they do not, it costs. The training classes
 tell which: half of them whiten, the other half judge, and each branch gets the scale that orders
-images of classes that the whitening did not see best. A scale of 0 leaves a branch out.
+images of classes that the whitening did not see best. A scale of 0 leaves a branch out. Where
+photographs search pictures of another domain, they judge by finding those: white backgrounds, say,
+make colours tell less across domains than among photographs.
 """
 
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.files.array_types import Float32Array, FloatArray
+from deep_ranking.files.array_types import BoolArray, Float32Array, FloatArray
 from deep_ranking.metrics.retrieval import average_precision_at_r
 
 # Drawings need the largest: a backbone of photographs only disturbs there.
@@ -24,7 +26,11 @@ MIN_CLASSES = 4
 
 
 def branch_scales(
-    parts: Sequence[FloatArray], labels: npt.NDArray[np.integer], *, shrinkage: float
+    parts: Sequence[FloatArray],
+    labels: npt.NDArray[np.integer],
+    *,
+    shrinkage: float,
+    gallery: BoolArray | None = None,
 ) -> list[float]:
     """Return the scale of each part but the last, chosen on classes that whitening did not see.
 
@@ -32,6 +38,8 @@ def branch_scales(
         parts: the features of each branch, and those of the backbone last: float (images, dim).
         labels: integers (images,).
         shrinkage: as in `whitening_axes`.
+        gallery: bool (images,), images of another domain, which are searched for by the others and
+            do not whiten; None where all images are searched for by all.
 
     Returns:
         For each branch the one of `SCALES` with the largest mean MAP@R, the others being fixed at
@@ -41,16 +49,22 @@ def branch_scales(
     if len(parts) == 1:
         return []
     rng = np.random.default_rng(SEED)
+    gallery = np.zeros(len(labels), bool) if gallery is None else gallery
     numbers, counts = np.unique(labels, return_counts=True)
     if np.sum(counts > 1) < MIN_CLASSES:
         return [1.0] * (len(parts) - 1)
     chosen = rng.permutation(len(labels))[:MAX_IMAGES]
-    parts, labels = [part[chosen].astype(np.float32) for part in parts], labels[chosen]
+    # Of a shop, all pictures: there may be one of each product.
+    chosen = np.union1d(chosen, np.flatnonzero(gallery)[:MAX_IMAGES])
+    parts = [part[chosen].astype(np.float32) for part in parts]
+    labels, gallery = labels[chosen], gallery[chosen]
     folds = []
     for _ in range(NUM_HALVINGS):
         half = np.isin(labels, rng.permutation(numbers)[: len(numbers) // 2])
-        for seen in (half, ~half):
-            folds.append((labels[~seen], [_products(part, labels, seen) for part in parts]))
+        for judged in (half, ~half):
+            whitens = ~judged & ~gallery
+            products = [_products(part, labels, whitens, judged) for part in parts]
+            folds.append(_Fold(labels[judged], gallery[judged], products))
     scales = [0.0] * (len(parts) - 1)
     for branch in range(len(scales)):
         tried = [[*scales[:branch], scale, *scales[branch + 1 :]] for scale in SCALES]
@@ -76,11 +90,32 @@ class _Products:
     dim: int
 
 
+@dataclass(frozen=True)
+class _Fold:
+    """Classes that judge: labels (judged,), which images are the gallery's, products of parts."""
+
+    labels: npt.NDArray[np.integer]
+    gallery: BoolArray
+    products: Sequence[_Products]
+
+    def hits(self, similarity: Float32Array) -> BoolArray:
+        """Return for each query which of the images that it finds are of its class, best first."""
+        queries, found = ~self.gallery, self.gallery
+        if not found.any():  # last, and left out: a query does not find itself
+            np.fill_diagonal(similarity, -np.inf)
+            found = queries
+        order = np.argsort(-similarity[np.ix_(queries, found)], axis=1, kind="stable")
+        if not self.gallery.any():
+            order = order[:, :-1]
+        hits: BoolArray = self.labels[found][order] == self.labels[queries][:, None]
+        return hits
+
+
 def _products(
-    part: Float32Array, labels: npt.NDArray[np.integer], seen: npt.NDArray[np.bool_]
+    part: Float32Array, labels: npt.NDArray[np.integer], whitens: BoolArray, judged: BoolArray
 ) -> _Products:
-    known, unknown = part[seen], part[~seen]
-    _, members, counts = np.unique(labels[seen], return_inverse=True, return_counts=True)
+    known, unknown = part[whitens], part[judged]
+    _, members, counts = np.unique(labels[whitens], return_inverse=True, return_counts=True)
     means = np.zeros((len(counts), part.shape[1]), np.float32)
     np.add.at(means, members, known)
     deviations = (known - (means / counts[:, None])[members]) / np.sqrt(len(known))
@@ -90,15 +125,12 @@ def _products(
     )
 
 
-def _mean_map_at_r(
-    folds: Sequence[tuple[npt.NDArray[np.integer], Sequence[_Products]]],
-    scales: Sequence[float],
-    shrinkage: float,
-) -> float:
+def _mean_map_at_r(folds: Sequence[_Fold], scales: Sequence[float], shrinkage: float) -> float:
     """Return MAP@R of the images that judge, whitened by the others, as a mean over the folds."""
     found = []
-    for labels, products in folds:
-        used = [(scale**2, each) for scale, each in zip(scales, products, strict=True) if scale]
+    for fold in folds:
+        pairs = zip(scales, fold.products, strict=True)
+        used = [(scale**2, each) for scale, each in pairs if scale]
         judged = np.sum([square * each.judged for square, each in used], axis=0)
         across = np.sum([square * each.across for square, each in used], axis=0)
         within = np.sum([square * each.within for square, each in used], axis=0)
@@ -110,8 +142,5 @@ def _mean_map_at_r(
         similarity = judged - across @ np.linalg.solve(ridged, across.T)
         lengths = np.sqrt(np.maximum(np.diag(similarity), 1e-12))
         similarity = similarity / lengths[:, None] / lengths
-        np.fill_diagonal(similarity, -np.inf)  # last: a query does not find itself
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, :-1]
-        hits = labels[order] == labels[:, None]
-        found.append(np.nanmean(average_precision_at_r(hits)))
+        found.append(np.nanmean(average_precision_at_r(fold.hits(similarity))))
     return float(np.mean(found))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import FloatArray
+from deep_ranking.files.array_types import BoolArray, FloatArray
 from deep_ranking.model.part_scales import branch_scales
 
 # Add this share of the mean variance to every axis. Otherwise whitening blows up the axes that
@@ -75,7 +75,11 @@ def whitening_axes(
 
 
 def scaled_whitening_axes(
-    parts: Sequence[FloatArray], labels: npt.NDArray[np.integer], num_axes: int
+    parts: Sequence[FloatArray],
+    labels: npt.NDArray[np.integer],
+    num_axes: int,
+    *,
+    gallery: BoolArray | None = None,
 ) -> tuple[FloatArray, FloatArray, list[float]]:
     """Return kernel and bias of `whitening_axes` for branches scaled as suits the classes.
 
@@ -83,6 +87,9 @@ def scaled_whitening_axes(
         parts: the features of each branch, and those of the backbone last: float (images, dim).
         labels: integers (images,).
         num_axes: number of axes.
+        gallery: bool (images,), images of another domain. They help to choose the scales, and are
+            left out of the axes: fitted to their classes, these take queries of other classes to
+            them. None for one domain.
 
     Returns:
         Kernel and bias for the joined parts, unscaled, and the scale of each branch
@@ -91,7 +98,9 @@ def scaled_whitening_axes(
     Raises:
         InputError: `num_axes` is larger than the number of features with a scale above 0.
     """
-    scales = [*branch_scales(parts, labels, shrinkage=SHRINKAGE), 1.0]
+    scales = [*branch_scales(parts, labels, shrinkage=SHRINKAGE, gallery=gallery), 1.0]
+    if gallery is not None:
+        parts, labels = [part[~gallery] for part in parts], labels[~gallery]
     used = [scale * part for scale, part in zip(scales, parts, strict=True) if scale]
     found, bias = whitening_axes(np.concatenate(used, axis=1), labels, num_axes)
     scale_of_row = np.repeat(scales, [part.shape[1] for part in parts])

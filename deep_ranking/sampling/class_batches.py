@@ -22,7 +22,7 @@ class ClassBatches:
             share a batch, as far as they fill half of it. None to draw classes from all alike.
 
     Attributes:
-        queries: int64, images of the queries' domain; all images, if there is one domain.
+        gallery: bool (images,), which images are of the gallery's domain; none of one domain.
 
     Raises:
         InputError: there are fewer than two classes, or no class has two images.
@@ -49,8 +49,7 @@ class ClassBatches:
             raise InputError("no class has two images, so no query has a positive")
         self.num_classes = min(batch_size // images_per_class, len(self._images))
         self.images_per_class = images_per_class
-        self._gallery = np.zeros(len(labels), bool) if gallery is None else gallery
-        self.queries = np.flatnonzero(~self._gallery)
+        self.gallery = np.zeros(len(labels), bool) if gallery is None else gallery
         self._category_of_class = None
         if categories is not None:
             self._category_of_class = np.array([categories[each[0]] for each in self._images])
@@ -91,7 +90,7 @@ class ClassBatches:
     def _draw_images(self, rng: np.random.Generator, images: Int64Array) -> Int64Array:
         """Draw images of a class, of both domains alike as far as it has them."""
         count = min(self.images_per_class, len(images))
-        in_gallery = self._gallery[images]
+        in_gallery = self.gallery[images]
         domains = [images[~in_gallery], images[in_gallery]]
         from_gallery = min(count // 2, len(domains[1]))
         from_gallery = max(from_gallery, count - len(domains[0]))

@@ -164,12 +164,15 @@ class Trainer:
             InputError: there are too few images or features for the length of the embedding.
         """
         rng = np.random.default_rng([config.seed, 5])
-        # Of two domains, the queries alone: fitting the gallery's images of these classes takes
-        # queries of other classes to them.
-        usable = np.setdiff1d(source.batches.queries, sorted(source.broken))
-        chosen = np.sort(rng.permutation(usable)[:MAX_START_IMAGES])
+        usable = np.setdiff1d(np.arange(len(source.labels)), sorted(source.broken))
+        in_gallery = source.batches.gallery[usable]
+        queries, pictures = (
+            rng.permutation(each)[:MAX_START_IMAGES]
+            for each in (usable[~in_gallery], usable[in_gallery])
+        )
+        chosen = np.sort(np.concatenate([queries, pictures]))
         layer = self.model.get_layer("embedding")
-        print(f"The embedding layer starts {config.embedding_start}, from {len(chosen):,} images.")
+        print(f"The embedding layer starts {config.embedding_start}, from {len(queries):,} images.")
         if isinstance(source, ClassSource):
             before = keras.Model(self.model.input, layer.input)
             paths = [source.paths[number] for number in chosen]
@@ -183,12 +186,15 @@ class Trainer:
             with embedded_features(before, source.features) as rows:
                 features = rows[chosen]
         size = config.network.embedding_size
+        gallery = source.batches.gallery[chosen]
         if config.embedding_start == "pca":
-            layer.set_weights(principal_axes(features, size))
+            layer.set_weights(principal_axes(features[~gallery], size))
             return
         sizes = [part.shape[-1] for part in merged_parts(self.model)]
         parts = np.split(features, np.cumsum(sizes)[:-1], axis=1)
-        kernel, bias, scales = scaled_whitening_axes(parts, source.labels[chosen], size)
+        kernel, bias, scales = scaled_whitening_axes(
+            parts, source.labels[chosen], size, gallery=gallery
+        )
         layer.set_weights([kernel, bias])
         if scales:
             counts = " and ".join(f"{scale:g}" for scale in scales)
