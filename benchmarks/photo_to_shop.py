@@ -51,9 +51,9 @@ def write_files(folder: Path, root: Path, photos: LabelledImages, shop: Labelled
     for name, rows in (("photos.csv", named), ("pairs.csv", pairs)):
         with (folder / name).open("w", newline="", encoding="utf-8") as file:
             for row in rows:
-                is_path = 2 if name == "pairs.csv" else 1
-                paths = [os.path.relpath(path, root) for path in row[:is_path]]
-                csv.writer(file).writerow([*paths, *row[is_path:]])
+                num_paths = 2 if name == "pairs.csv" else 1
+                paths = [os.path.relpath(path, root) for path in row[:num_paths]]
+                csv.writer(file).writerow([*paths, *row[num_paths:]])
 
 
 def train(args: argparse.Namespace, folder: Path, root: Path, way: str, output: Path) -> None:

