@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from deep_ranking.config import NetworkConfig
+from deep_ranking.config.network import WORD_KINDS
 from deep_ranking.model.branch_words import patch_words, random_patches
 from deep_ranking.model.branches import branch_convolutions, start_branches
 from deep_ranking.model.file import load_model, save_model
@@ -172,6 +173,9 @@ def test_places_of_each_branch_add_up_to_its_share(kind, images):
     np.testing.assert_allclose(sums, found.cosine, atol=1e-5)
     branches = [name for name in found.parts if name.startswith("branch")]
     assert len(branches) == (1 if kind == "colour" else 2)
+    shown = str(found)
+    assert ("colours " in shown, "textures " in shown) == (kind in WORD_KINDS, kind == "texture")
+    assert ("branch 1 " in shown) == (kind not in WORD_KINDS)
     for name in branches:
         np.testing.assert_allclose(
             found.evidence[name].sum(axis=(1, 2)), found.parts_of_image[name], atol=1e-5

@@ -27,7 +27,8 @@ from deep_ranking.model.keras_settings import default_settings
 
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -37,6 +38,7 @@ import tensorflow as tf
 from keras import ops
 from keras.layers import AveragePooling2D, Concatenate, MaxPooling2D, UnitNormalization
 
+from deep_ranking.config.network import WORD_KINDS
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray, UInt8Array
 from deep_ranking.images import read_image
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 CONVNET = "convnet"
 BIAS = "bias"
 PART_NAMES = {CONVNET: "ConvNet", "branch_1": "branch 1", "branch_2": "branch 2", BIAS: "bias"}
+WORD_NAMES = {"branch_1": "colours", "branch_2": "textures"}  # of branches that count words
 
 # A coarser map tells little about places.
 MIN_MAP_SIDE = 7
@@ -79,6 +82,7 @@ class Explanation:
             none.
         layer: name of the layer whose feature map gives the ConvNet's evidence.
         names: names of the two images, for the figure.
+        part_names: what the text and the figure call each part.
 
     Example:
         >>> found = explain(model, "photos/cat/0.png", "photos/dog/0.png")
@@ -94,12 +98,13 @@ class Explanation:
     heatmaps: dict[str, FloatArray]
     layer: str
     names: tuple[str, str] = ("image 1", "image 2")
+    part_names: Mapping[str, str] = field(default_factory=lambda: PART_NAMES)
 
     def __repr__(self) -> str:
         lines = [f"distance {self.distance:.6f}", f"cosine   {self.cosine:.6f}, the sum of"]
         for name, value in self.parts.items():
             share = f"  {100 * value / self.cosine:6.1f} %" if self.cosine >= MIN_COSINE else ""
-            lines.append(f"  {PART_NAMES[name]:8} {value:+.6f}{share}")
+            lines.append(f"  {self.part_names[name]:8} {value:+.6f}{share}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -196,6 +201,7 @@ def explain_pixels(model: keras.Model, first: UInt8Array, second: UInt8Array) ->
         added = merged * (towards @ kernel.T)  # (2, rows of the kernel)
     gradients = tape.gradient(added, maps)
     parts = {name: added.numpy()[:, part_of_row == name].sum(axis=1) for name in map_layers}
+    counts_words = model.network_config.multiscale in WORD_KINDS
     evidence = {
         name: np.sum(values.numpy() * gradient.numpy(), axis=-1)
         for name, values, gradient in zip(map_layers, maps, gradients, strict=True)
@@ -211,6 +217,7 @@ def explain_pixels(model: keras.Model, first: UInt8Array, second: UInt8Array) ->
             for name, layer in map_layers.items()
         },
         layer=map_layers[CONVNET],
+        part_names=PART_NAMES | (WORD_NAMES if counts_words else {}),
     )
 
 

@@ -1,13 +1,13 @@
 """The picture of an `Explanation`: heatmaps over both images, and the share of each part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from deep_ranking.reports.explain import PART_NAMES, Explanation
+from deep_ranking.reports.explain import Explanation
 
 COLORMAP = "plasma"
 MAX_NAME = 40
@@ -45,7 +45,7 @@ def explanation_figure(
             # The square root keeps weak places visible without hiding the image below the strong.
             ax.imshow(heatmap, cmap=COLORMAP, vmin=0, vmax=1, alpha=0.7 * np.sqrt(heatmap))
             if row == 0:
-                ax.set_title(PART_NAMES[part])
+                ax.set_title(explanation.part_names[part])
             ax.set_xlabel(f"adds {adds:+z.3f}" + ("" if heatmap.any() else ", no place for it"))
             overlays.append(ax)
     figure.colorbar(
@@ -56,12 +56,13 @@ def explanation_figure(
         label="what a place adds to the similarity, as a share of the strongest\n"
         "place in the same heatmap; grey: nothing, or against it",
     )
-    _draw_parts(explanation.parts, figure.add_subplot(grid[:, columns]))
+    _draw_parts(explanation, figure.add_subplot(grid[:, columns]))
     return figure
 
 
-def _draw_parts(parts: Mapping[str, float], ax: Axes) -> None:
-    labels = [f"{PART_NAMES[name]}\n{value:+z.3f}" for name, value in parts.items()]
+def _draw_parts(explanation: Explanation, ax: Axes) -> None:
+    parts = explanation.parts
+    labels = [f"{explanation.part_names[name]}\n{value:+z.3f}" for name, value in parts.items()]
     ax.barh(labels, list(parts.values()), color="C0")
     ax.invert_yaxis()
     ax.axvline(0, color="black", linewidth=0.8)
