@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
+from sklearn.isotonic import IsotonicRegression
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
@@ -52,6 +54,48 @@ def test_knots_are_isotonic_regression_by_pooling():
     assert calibration.probability(0.1) == pytest.approx(1, abs=0.02)
     assert calibration.probability(0.4) == pytest.approx(0, abs=0.02)
     assert 0 < calibration.probability(2) < calibration.probability(0) < 1
+
+
+def groups(kind, seed):
+    """Distances of same and of different pairs, and the probability of "same" at a distance."""
+    rng = np.random.default_rng(seed)
+    same, different = {
+        "separated": (stats.norm(0.5, 0.15), stats.norm(1.3, 0.08)),
+        "overlapping": (stats.norm(0.8, 0.2), stats.norm(1.0, 0.2)),
+        "skewed": (stats.lognorm(0.5, scale=0.4), stats.beta(8, 2, scale=1.8)),
+        "few pairs": (stats.norm(0.6, 0.1), stats.norm(1.2, 0.1)),
+        "one-sided": (stats.expon(0, 0.2), stats.norm(1.2, 0.1)),
+    }[kind]
+    count = 60 if kind == "few pairs" else 20_000
+
+    def bayes(x):
+        return same.pdf(x) / (same.pdf(x) + different.pdf(x))
+
+    return same.rvs(count, random_state=rng), different.rvs(count, random_state=rng), bayes
+
+
+@pytest.mark.parametrize("kind", ["separated", "overlapping", "skewed", "few pairs", "one-sided"])
+def test_probabilities_are_right_wherever_there_are_pairs(kind):
+    same, different, bayes = groups(kind, 0)
+    calibration = fit_calibration(same, different)
+    both = np.concatenate([same, different])
+    isotonic = IsotonicRegression(increasing=False).fit(both, np.arange(len(both)) < len(same))
+    found = np.array([calibration.probability(each) for each in both])
+    assert np.abs(found - isotonic.predict(both)).max() < 0.02
+    fresh = np.concatenate(groups(kind, 1)[:2])
+    said = np.array([calibration.probability(each) for each in fresh])
+    assert np.abs(said - bayes(fresh)).mean() < 0.02
+    # Of fresh pairs with about the same probability, that share is the same.
+    is_same = np.arange(len(fresh)) < len(fresh) / 2
+    for part in np.array_split(np.argsort(fresh), 5):
+        assert is_same[part].mean() == pytest.approx(said[part].mean(), abs=0.02)
+
+
+def test_the_fall_between_two_groups_far_apart_is_where_it_is():
+    same, different, _ = groups("separated", 0)
+    calibration = fit_calibration(same, different)
+    assert calibration.probability(0.87) > 0.98  # it was 0.786
+    assert calibration.probability(1.2) < 0.02
 
 
 def test_shares_and_threshold():

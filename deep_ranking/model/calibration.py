@@ -15,7 +15,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array
 from deep_ranking.metrics import pair_metrics
 
-NUM_KNOTS = 101
+NUM_QUANTILES = 101
 MIN_PAIRS = 10
 LISTS = ("distances", "probabilities", "same_quantiles", "different_quantiles")
 
@@ -134,11 +134,12 @@ def fit_calibration(same_distances: Float64Array, different_distances: Float64Ar
     fitted = IsotonicRegression(increasing=False, y_min=doubt, y_max=1 - doubt).fit(
         distances, is_same, sample_weight=weights
     )
-    shares = np.linspace(0, 1, NUM_KNOTS)
-    knots = np.unique(np.quantile(distances, shares))
+    shares = np.linspace(0, 1, NUM_QUANTILES)
+    # The knots are where the regression changes. Quantiles of all pairs would pass over the few
+    # distances between two groups that are far apart, where the probability falls.
     return Calibration(
-        _floats(knots),
-        _floats(fitted.predict(knots)),
+        _floats(fitted.X_thresholds_),
+        _floats(fitted.y_thresholds_),
         _floats(np.quantile(same_distances, shares)),
         _floats(np.quantile(different_distances, shares)),
         pair_metrics(same_distances, different_distances).threshold,
