@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from deep_ranking.files import InputError
 from deep_ranking.losses import RankingLoss
 from deep_ranking.losses.distances import row_triplet_distances
-from deep_ranking.losses.monitoring import QUANTITIES, TripletMetric
+from deep_ranking.losses.monitoring import QUANTITIES, ClassTripletMetric, TripletMetric
 
 
 def unit_rows(seed, triplets, dim=5):
@@ -74,6 +74,22 @@ def test_metrics_average_over_triplets_not_batches():
     assert float(metric.result()) == pytest.approx(wanted, abs=1e-6)
 
 
+def test_active_triplets_are_those_of_the_clipped_loss():
+    """Opposite of the query: far apart, but not after negative coordinates became 0."""
+    rows = np.array([[1, 0, 0], [1, 0, 0], [-1, 0, 0]], np.float32)
+    for clip, wanted in ((False, 0.0), (True, 1.0)):
+        metric = TripletMetric("active_triplets", gap=1.5, clip=clip)
+        metric.update_state(None, rows)
+        assert float(metric.result()) == wanted
+        assert (float(RankingLoss(1.5, clip=clip)(np.zeros(3), rows)) > 0) == bool(wanted)
+        of_classes = ClassTripletMetric("active_triplets", gap=1.5, clip=clip)
+        of_classes.update_state(np.array([0, 0, 1]), rows)
+        assert float(of_classes.result()) == wanted
+        distance = TripletMetric("negative_distance", gap=1.5, clip=clip)
+        distance.update_state(None, rows)
+        assert float(distance.result()) == 2  # as `compare` measures it
+
+
 def test_a_tie_is_no_precision():
     metric = TripletMetric("similarity_precision")
     metric.update_state(None, np.ones((3, 4), np.float32))
@@ -128,7 +144,8 @@ def test_loss_and_metric_come_back_from_their_config():
     loss = RankingLoss(gap=0.3, distance="squared", hinge="batch", clip=True)
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.get_config() == loss.get_config()
-    metric = TripletMetric("negative_distance", gap=0.3, distance="squared")
+    metric = TripletMetric("negative_distance", gap=0.3, distance="squared", clip=True)
+    assert metric.get_config()["clip"]
     assert TripletMetric.from_config(metric.get_config()).get_config() == metric.get_config()
 
 

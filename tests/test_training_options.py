@@ -57,6 +57,25 @@ def config_for(colors, output, **changes):
     return TrainConfig(**(settings | changes))
 
 
+@pytest.mark.usefixtures("stub_network")
+@pytest.mark.parametrize(
+    "settings", [{"distance_norm": 1.0}, {"clip": True}, {"distance": "squared"}, {"gap": 0.3}]
+)
+def test_validation_is_by_the_loss_that_trains(colors, tmp_path, settings):
+    """On the training triplets themselves, without a step: the epoch's loss is the same."""
+    changes = {"validation_triplets": colors / "triplets.txt", "epochs": 1, "augmentation": None}
+    network = replace(STUB, dropout=0.0)
+    config = config_for(colors, tmp_path / "m.h5", **changes, network=network, **settings)
+    train(replace(config, learning_rate=1e-12), verbose=0)
+    with (tmp_path / "m.run" / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    trained, validated = (float(rows[-1][name]) for name in ("loss", "val_loss"))
+    assert validated == pytest.approx(trained, rel=1e-4)
+    assert float(rows[-1]["val_active_triplets"]) == pytest.approx(
+        float(rows[-1]["active_triplets"]), abs=1e-6
+    )
+
+
 def history_of(config):
     with (config.run_dir / "history.csv").open(newline="") as handle:
         return list(csv.DictReader(handle))

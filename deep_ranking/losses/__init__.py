@@ -14,6 +14,7 @@ from deep_ranking.losses.loss_from_config import (
     make_loss,
     make_metrics,
     penalise_kernels,
+    ranking_loss,
 )
 from deep_ranking.losses.ranking import BatchRankingLoss, RankingLoss
 from deep_ranking.losses.similarity import (
@@ -33,4 +34,5 @@ __all__ = [
     "make_loss",
     "make_metrics",
     "penalise_kernels",
+    "ranking_loss",
 ]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 # Share of the rows' squared lengths: the most that float32 loses where a squared distance is the
@@ -101,3 +102,9 @@ def safe_root(powers: Any, zero: Any, degree: float = 2.0) -> Any:
     """
     kept = ops.where(zero, 1.0, powers)
     return ops.where(zero, 0.0, ops.sqrt(kept) if degree == 2 else ops.power(kept, 1 / degree))
+
+
+def clip_embeddings(embeddings: Any) -> Any:
+    """Clip to [eps, 1 - eps], as the blog's code does: negative coordinates become 0."""
+    epsilon = keras.config.epsilon()
+    return ops.clip(embeddings, epsilon, 1.0 - epsilon)

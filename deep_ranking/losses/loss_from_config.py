@@ -49,6 +49,11 @@ def make_loss(config: LossConfig, batches: str, embedding_size: int) -> keras.lo
         )
     if config.loss != "ranking":
         raise InputError(f"loss {config.loss} needs batches of classes. Received: {batches}")
+    return ranking_loss(config)
+
+
+def ranking_loss(config: LossConfig) -> RankingLoss:
+    """Return the ranking loss of triplets, whatever loss the settings choose."""
     return RankingLoss(
         config.gap, config.distance, config.hinge, config.clip, norm=config.distance_norm
     )
@@ -58,12 +63,12 @@ def make_metrics(config: LossConfig, batches: str) -> list[keras.metrics.Metric]
     """Return one metric for each of `QUANTITIES`.
 
     Args:
-        config: the settings; gap and distance apply with every loss.
+        config: the settings; gap, distance and clipping apply with every loss.
         batches: "triplets" or "classes", as for `make_loss`.
     """
     metric = ClassTripletMetric if batches == "classes" else TripletMetric
     return [
-        metric(quantity, config.gap, config.distance, config.distance_norm)
+        metric(quantity, config.gap, config.distance, config.distance_norm, clip=config.clip)
         for quantity in QUANTITIES
     ]
 

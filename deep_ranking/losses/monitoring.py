@@ -7,7 +7,11 @@ from keras import ops
 
 from deep_ranking.config import DEFAULT_GAP
 from deep_ranking.files import InputError
-from deep_ranking.losses.distances import pairwise_distances, row_triplet_distances
+from deep_ranking.losses.distances import (
+    clip_embeddings,
+    pairwise_distances,
+    row_triplet_distances,
+)
 from deep_ranking.losses.mining import label_masks
 
 QUANTITIES = ("active_triplets", "positive_distance", "negative_distance", "similarity_precision")
@@ -25,6 +29,7 @@ class TripletMetric(keras.metrics.Mean):
         gap: the loss's gap.
         distance: the loss's distance, "euclidean" or "squared".
         norm: the loss's degree of the distance.
+        clip: whether the loss clips embeddings first; the hinge of "active_triplets" then does.
         name: name of the metric; by default the quantity's.
         **kwargs: `dtype` of `keras.metrics.Mean`.
 
@@ -38,6 +43,8 @@ class TripletMetric(keras.metrics.Mean):
         gap: float = DEFAULT_GAP,
         distance: str = "euclidean",
         norm: float = 2.0,
+        *,
+        clip: bool = False,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -48,11 +55,17 @@ class TripletMetric(keras.metrics.Mean):
         self.gap = gap
         self.distance = distance
         self.norm = norm
+        self.clip = clip
+
+    def _seen(self, embeddings: Any) -> Any:
+        """Return the embeddings as the quantity sees them."""
+        clips = self.clip and self.quantity == "active_triplets"
+        return clip_embeddings(embeddings) if clips else embeddings
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add one batch of embeddings, (3 * triplets, dim)."""
         positive, negative = row_triplet_distances(
-            y_pred, squared=self.distance == "squared", norm=self.norm
+            self._seen(y_pred), squared=self.distance == "squared", norm=self.norm
         )
         values = {
             "active_triplets": self.gap + positive - negative > 0,
@@ -64,7 +77,7 @@ class TripletMetric(keras.metrics.Mean):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that Keras rebuilds the metric from."""
-        names = ("quantity", "gap", "distance", "norm")
+        names = ("quantity", "gap", "distance", "norm", "clip")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -80,7 +93,7 @@ class ClassTripletMetric(TripletMetric):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add one batch of labels, int (batch,), and embeddings, (batch, dim)."""
-        embeddings = ops.convert_to_tensor(y_pred)
+        embeddings = self._seen(ops.convert_to_tensor(y_pred))
         same, different = label_masks(y_true, y_true)  # (batch, batch)
         distances = pairwise_distances(
             embeddings, embeddings, squared=self.distance == "squared", norm=self.norm

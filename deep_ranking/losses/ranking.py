@@ -11,7 +11,11 @@ from keras import ops
 from deep_ranking.config import DEFAULT_GAP, DISTANCES, HINGES, MININGS
 from deep_ranking.files import InputError
 from deep_ranking.losses.batch import BatchLoss, weighted_mean
-from deep_ranking.losses.distances import pairwise_distances, row_triplet_distances
+from deep_ranking.losses.distances import (
+    clip_embeddings,
+    pairwise_distances,
+    row_triplet_distances,
+)
 from deep_ranking.losses.mining import mined_weights
 
 
@@ -86,7 +90,7 @@ class RankingLoss(_Hinge, keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each triplet, (triplets,), or with the batch hinge of all, ()."""
         if self.clip:
-            y_pred = _clip_embeddings(y_pred)
+            y_pred = clip_embeddings(y_pred)
         positive, negative = row_triplet_distances(
             y_pred, squared=self.distance == "squared", norm=self.norm
         )
@@ -153,7 +157,7 @@ class BatchRankingLoss(_Hinge, BatchLoss):
     def compare(self, embeddings: Any, references: Any, same: Any, different: Any) -> Any:
         """Return the mean hinge, weighted by the mining."""
         if self.clip:
-            embeddings, references = _clip_embeddings(embeddings), _clip_embeddings(references)
+            embeddings, references = clip_embeddings(embeddings), clip_embeddings(references)
         # (batch, references)
         distances = pairwise_distances(embeddings, references, norm=self.norm)
         dim = embeddings.shape[-1]
@@ -169,9 +173,3 @@ class BatchRankingLoss(_Hinge, BatchLoss):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that Keras rebuilds the loss from, its memory empty."""
         return {**super().get_config(), **self._arguments(), "mining": self.mining}
-
-
-def _clip_embeddings(embeddings: Any) -> Any:
-    """Clip to [eps, 1 - eps], as the blog's code does: negative coordinates become 0."""
-    epsilon = keras.config.epsilon()
-    return ops.clip(embeddings, epsilon, 1.0 - epsilon)

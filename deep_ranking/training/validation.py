@@ -10,7 +10,7 @@ from deep_ranking.config import TrainConfig
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, IntArray
-from deep_ranking.losses import RankingLoss, make_metrics
+from deep_ranking.losses import make_metrics, ranking_loss
 from deep_ranking.metrics import correct_triplets, triplet_distances
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
@@ -82,7 +82,7 @@ class TripletValidation(Validation):
         triplets = self.triplets[np.isin(self.triplets, whole).all(axis=1)]
         config = self.config
         # Not the run's own loss, which may need batches of classes.
-        loss = RankingLoss(config.gap, config.distance, config.hinge, config.clip)
+        loss = ranking_loss(config)
         metrics = make_metrics(config, "triplets")
         mean_loss = keras.metrics.Mean(name="loss")
         # With hinge "batch", the loss depends on which triplets share a batch.
