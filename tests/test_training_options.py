@@ -59,11 +59,13 @@ def config_for(colors, output, **changes):
 
 @pytest.mark.usefixtures("stub_network")
 @pytest.mark.parametrize(
-    "settings", [{"distance_norm": 1.0}, {"clip": True}, {"distance": "squared"}, {"gap": 0.3}]
+    "settings",
+    [{"distance_norm": 1.0}, {"clip": True}, {"distance": "squared"}, {"hinge": "batch"}],
 )
 def test_validation_is_by_the_loss_that_trains(colors, tmp_path, settings):
     """On the training triplets themselves, without a step: the epoch's loss is the same."""
     changes = {"validation_triplets": colors / "triplets.txt", "epochs": 1, "augmentation": None}
+    changes["gap"] = 5.0  # every triplet counts
     network = replace(STUB, dropout=0.0)
     config = config_for(colors, tmp_path / "m.h5", **changes, network=network, **settings)
     train(replace(config, learning_rate=1e-12), verbose=0)
