@@ -169,7 +169,26 @@ def judge(args: argparse.Namespace, folder: Path) -> list[str]:
         for name, each in (rows | references(args, data.root, paths)).items()
     }
     trained = {seed: found.pop(f"seed {seed}")[0] for seed in args.seeds}
-    return tables(args, data.root.name, trained, found, seconds)
+    return tables(args, data.root.name, trained, found, seconds) + inside(args, labels, rows)
+
+
+def inside(args: argparse.Namespace, labels: np.ndarray, rows: dict) -> list[str]:
+    """Return a table of the similarity precision of triplets inside a category, by --inside."""
+    from deep_ranking.metrics import similarity_precision, triplet_distances
+    from deep_ranking.metrics.evaluation import draw_triplets
+
+    if args.inside is None:
+        return []
+    categories = np.array(["/".join(each.split("/")[: args.inside]) for each in labels])
+    parts = [np.flatnonzero(categories == each) for each in np.unique(categories)]
+    parts = [part for part in parts if len(np.unique(labels[part])) > 1]
+    names = [f"{categories[part[0]]} ({len(np.unique(labels[part]))} classes)" for part in parts]
+    triplets = np.concatenate([part[draw_triplets(labels[part])] for part in parts])
+    lines = ["", f"Inside {', '.join(names)}:", "", "| | similarity precision |", "| --- | --- |"]
+    for name, each in rows.items():
+        precision = similarity_precision(*triplet_distances(each[0], triplets))
+        lines.append(f"| {name} | {precision:.3f} |")
+    return lines
 
 
 def held_back(args: argparse.Namespace, folder: Path) -> LabelledImages:
@@ -286,6 +305,12 @@ def main() -> None:
     parser.add_argument("--train", required=True, help="folder of classes to train on")
     parser.add_argument("--judge", help="for judge: folder of other classes")
     parser.add_argument("--label", help="as for train.py: which folder is the class")
+    parser.add_argument(
+        "--inside",
+        type=int,
+        metavar="N",
+        help="for judge: also judge by triplets inside a category, the first N folders of a class",
+    )
     parser.add_argument("--weights", default="imagenet", help="as for train.py")
     parser.add_argument("--recipe", default="laptop")
     parser.add_argument("--flags", default="", help="more flags for train.py, in one string")
