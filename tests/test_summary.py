@@ -117,7 +117,7 @@ def test_flags_in_the_place_of_a_model(capsys):
     [
         (["--model", "no.h5"], 1, "no.h5: no such file; check --model"),
         ([*FLAGS, "--train_from", "block9"], 1, "no layer block9"),
-        (["--image_size", "16"], 2, "image_size must lie between"),
+        (["--image_size", "7"], 2, "image_size must lie between"),
         (
             ["--model", "m.h5", "--pooling", "gem"],
             2,
