@@ -91,3 +91,14 @@ def test_pictures_of_another_domain_do_not_whiten():
     expected = whitening_axes(BACKBONE[~pictures], LABELS[~pictures], 8)
     np.testing.assert_array_equal(kernel, expected[0])
     np.testing.assert_array_equal(bias, expected[1])
+
+
+def test_classes_of_one_domain_do_not_spoil_the_choice():
+    """Four products have both kinds of images; four have photographs alone, four pictures alone."""
+    product = LABELS // 4
+    pictures = np.where(product == 0, np.arange(len(LABELS)) % IMAGES < 2, product == 2)
+    for branch, counts in ((TELLING, True), (NOISE, False)):
+        (scale,) = branch_scales([branch, BACKBONE], LABELS, shrinkage=1.0, gallery=pictures)
+        assert (scale >= 0.5) == counts
+    few = pictures & (LABELS < 3)  # too few products have both
+    assert branch_scales([NOISE, BACKBONE], LABELS, shrinkage=1.0, gallery=few) == [1.0]

@@ -44,14 +44,15 @@ def branch_scales(
     Returns:
         For each branch the one of `SCALES` with the largest mean MAP@R, the others being fixed at
         what was found for them so far, and at 0 before; 1 for all where there are fewer than
-        `MIN_CLASSES` classes with two images.
+        `MIN_CLASSES` classes with two images, or of two domains with one of each.
     """
     if len(parts) == 1:
         return []
     rng = np.random.default_rng(SEED)
     gallery = np.zeros(len(labels), bool) if gallery is None else gallery
-    numbers, counts = np.unique(labels, return_counts=True)
-    if np.sum(counts > 1) < MIN_CLASSES:
+    numbers, counts = np.unique(labels[~gallery], return_counts=True)
+    judges = np.isin(numbers, labels[gallery]) if gallery.any() else counts > 1
+    if np.sum(judges) < MIN_CLASSES:
         return [1.0] * (len(parts) - 1)
     chosen = rng.permutation(len(labels))[:MAX_IMAGES]
     # Of a shop, all pictures: there may be one of each product.
@@ -142,5 +143,7 @@ def _mean_map_at_r(folds: Sequence[_Fold], scales: Sequence[float], shrinkage: f
         similarity = judged - across @ np.linalg.solve(ridged, across.T)
         lengths = np.sqrt(np.maximum(np.diag(similarity), 1e-12))
         similarity = similarity / lengths[:, None] / lengths
-        found.append(np.nanmean(average_precision_at_r(fold.hits(similarity))))
+        precision = average_precision_at_r(fold.hits(similarity))
+        if not np.isnan(precision).all():
+            found.append(np.nanmean(precision))
     return float(np.mean(found))
