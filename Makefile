@@ -20,7 +20,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -e .
 	touch $@
 
-# Learns handwritten digits from scratch, offline; writes to demo_output/.
+# Learns handwritten digits, offline; writes to demo_output/.
 demo: install
 	$(BIN)/python -m deep_ranking demo
 

@@ -16,5 +16,5 @@ for name in deep_ranking.__all__:
     getattr(deep_ranking, name)
 print(f'{len(deep_ranking.__all__)} public names, each importable:', *deep_ranking.__all__)
 "
-deep-ranking demo --steps 2
+deep-ranking demo --epochs 1
 test -s demo_output/digits.h5
