@@ -23,6 +23,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from deep_ranking import InputError
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import NetworkConfig
 from deep_ranking.datasets import read_folder
@@ -270,4 +271,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")

@@ -2,9 +2,10 @@
 
 `blog` and `paper` are those of the article and of Wang et al. 2014 (fig. 3). `colour` and `texture`
 count words: pixels and small patches of the coarse image that were learned from training images
-(`branch_words`). Of each place it takes the roots of the shares of the words, and pools them by the root of the mean square.
-So a branch returns exactly the root of each word's share of the image: in the distance between such
-vectors (Hellinger's), rare words count more than in the distance between the shares.
+(`branch_words`). Of each place they take the roots of the shares of the words, and pool them by the
+root of the mean square. So a branch returns exactly the root of each word's share of the image: in
+the distance between such vectors (Hellinger's), rare words count more than in the distance between
+the shares.
 """
 
 from deep_ranking.model.keras_settings import default_settings
