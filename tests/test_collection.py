@@ -35,6 +35,7 @@ from deep_ranking.search.collection import (
 )
 from deep_ranking.search.collection import folder as collection_folder
 from deep_ranking.search.collection.merging import merge
+from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.indexing import writable_collection
 
 SIZE, DIMENSION, BATCH = 32, 6, 4
@@ -272,7 +273,7 @@ def test_an_index_of_an_earlier_version_is_read_and_brought_up_to_date(collectio
     assert (report.num_embedded, report.num_known) == (1, 8)
     assert_right(opened, root)
     again = Collection.open(collection.folder)
-    assert again.settings.version == 3
+    assert again.settings.version == VERSION
     assert synced(again).num_known == 0
 
 
@@ -693,7 +694,7 @@ def test_settings_that_are_no_text(collection):
 def test_a_newer_version_is_refused_whatever_it_says(collection):
     file = collection.folder / "collection.json"
     for text in (
-        changed_json(file.read_text(), version=4),
+        changed_json(file.read_text(), version=5),
         changed_json(file.read_text(), version=5, anything=[]),
         '{"version": 7}',
     ):

@@ -290,7 +290,7 @@ def test_details_of_neighbours_are_written_below_them():
                 [image(2), image(3)],
                 [True, False],
                 [0.25, 0.5],
-                [["Fruit/Apple/Golden-Delicious", "p(same) 0.91"], ["$dog", "gone: 7.jpg"]],
+                [["Fruit/Apple/Golden-Delicious", "p(hit) 0.91"], ["$dog", "gone: 7.jpg"]],
                 "Fruit/Apple/Golden-Delicious",
             )
         ]
@@ -301,8 +301,8 @@ def test_details_of_neighbours_are_written_below_them():
     assert len(texts) == 7 and all(len(text) <= 18 for text in texts)
     columns = [(text.get_text(), round(text.get_position()[0], 1)) for text in ax.texts]
     assert (cut, 0.5) in columns and (cut, 1.5) in columns  # of the query, and of the first
-    assert ("p(same) 0.91", 1.5) in columns and ("gone: 7.jpg", 2.5) in columns
-    heights = [texts["✓ 0.250"][1], texts["p(same) 0.91"][1]]
+    assert ("p(hit) 0.91", 1.5) in columns and ("gone: 7.jpg", 2.5) in columns
+    heights = [texts["✓ 0.250"][1], texts["p(hit) 0.91"][1]]
     assert heights[0] < heights[1] < ax.get_ylim()[0]  # downwards, and within the picture
     figure.savefig(io.BytesIO(), format="png")
 

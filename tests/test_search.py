@@ -12,6 +12,7 @@ from deep_ranking.cli.main import main
 from deep_ranking.files import InputError
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
+from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search import searcher as searcher_module
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.feedback import moved_queries
@@ -24,7 +25,9 @@ from deep_ranking.search.subset import matching_labels
 
 DIM = 8
 EVERY = [{"kind": "exact"}, {"kind": "clusters", "probes": 99}, {"kind": "hierarchy", "probes": 99}]
-CALIBRATION = Calibration((0.0, 1.0, 2.0), (0.9, 0.5, 0.1), (0.0, 0.5), (0.5, 2.0), 0.5, 20)
+# The chance of a hit goes by its distance alone.
+HITS = HitCalibration((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (-4.0, 0.0, 0.0), 0.0, 20)
+CALIBRATION = Calibration((0.0, 2.0), (0.9, 0.1), (0.0, 0.5), (0.5, 2.0), 0.5, 20, HITS)
 
 every_index = pytest.mark.parametrize("index", EVERY, ids=lambda index: index["kind"])
 
@@ -131,31 +134,53 @@ def test_an_index_of_nothing_but_what_is_gone(tmp_path):
     assert Searcher(collection).search(QUERIES, 5) == [[], [], []]
 
 
-def test_cosine_and_probability(tmp_path):
+def test_cosine_and_chance_of_a_hit(tmp_path):
     collection, embeddings = gallery(tmp_path, EVERY[0])
     searcher = Searcher(collection)
     (plain,) = searcher.search(QUERIES[:1], 200)
-    assert all(each.probability is None for each in plain)
+    assert all(each.hit_probability is None for each in plain)
     searcher.collection.calibration = CALIBRATION
     (found,) = searcher.search(QUERIES[:1], 200)
     for each in found:
         path = each.path.removeprefix(f"{tmp_path / 'photos'}/")
         row = embeddings[path].astype(np.float64)
         assert each.cosine == pytest.approx(row @ QUERIES[0].astype(np.float64), abs=1e-6)
-        assert each.probability == pytest.approx(0.9 - 0.4 * each.distance, abs=1e-12)
-    assert found[0].probability > found[-1].probability
+        expected = 1 / (1 + math.exp(4 * (each.distance - 1)))
+        assert each.hit_probability == pytest.approx(expected, abs=1e-12)
     first = as_rows("q.jpg", found)[1]
     assert first == {
         "query": "q.jpg",
         "rank": 2,
         "distance": found[1].distance,
         "cosine": 1 - found[1].distance ** 2 / 2,
-        "probability": found[1].probability,
+        "hit_probability": found[1].hit_probability,
         "class": found[1].label,
         "path": found[1].path,
         "problem": "",
     }
     assert len(as_rows("q.jpg", found)) == 122
+
+
+def test_hits_below_a_probability_are_left_out(tmp_path):
+    collection, _ = gallery(tmp_path, EVERY[0])
+    collection.calibration = CALIBRATION
+    searcher = Searcher(collection)
+    (every,) = searcher.search(QUERIES[:1], 30)
+    least = every[9].hit_probability
+    for limits in ({}, {"folder": "y"}, {"label": "y"}):
+        ((wanted,), (found,)) = (
+            searcher.search(QUERIES[:1], 30, **limits, **limit)
+            for limit in ({}, {"min_probability": least})
+        )
+        assert found == [each for each in wanted if each.hit_probability >= least]
+        assert 0 < len(found) < len(wanted)
+    assert searcher.search(QUERIES[:1], 30, min_probability=0.99) == [[]]
+
+
+def test_a_least_probability_needs_one(tmp_path):
+    collection, _ = gallery(tmp_path, EVERY[0])
+    with pytest.raises(InputError, match="nothing tells the probability of a hit"):
+        Searcher(collection).search(QUERIES, 5, min_probability=0.5)
 
 
 def test_calibration_comes_from_the_model_file(tmp_path):
@@ -164,7 +189,7 @@ def test_calibration_comes_from_the_model_file(tmp_path):
         file.attrs[CALIBRATION_ATTRIBUTE] = CALIBRATION.to_json()
     searcher = Searcher(Collection.open(collection.folder))
     ((found,),) = searcher.search(QUERIES[:1], 1)
-    assert found.probability == pytest.approx(CALIBRATION.probability(found.distance))
+    assert found.hit_probability == pytest.approx(1 / (1 + math.exp(4 * (found.distance - 1))))
 
 
 @pytest.mark.parametrize("kind", ["clusters", "hierarchy"])

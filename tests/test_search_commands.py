@@ -22,6 +22,7 @@ from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.network import build_network
 from deep_ranking.reports import plots
 from deep_ranking.search.collection import Collection, locked
+from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.results import Result
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager", "models_loaded_once")
@@ -194,8 +195,8 @@ def test_a_picture_shows_classes_and_what_is_gone(tmp_path, index, photos, capsy
 
 def test_what_a_picture_says_of_a_result():
     result = Result(1, 0.5, "photos/b/4\n.png", "Fruit/Apple", 0.914)
-    assert _details(result) == ["Fruit/Apple", "p(same) 0.91", "4\\n.png"]
-    bare = replace(result, label="", probability=None, problem="changed")
+    assert _details(result) == ["Fruit/Apple", "p(hit) 0.91", "4\\n.png"]
+    bare = replace(result, label="", hit_probability=None, problem="changed")
     assert _details(bare) == ["changed: 4\\n.png"]
 
 
@@ -427,7 +428,7 @@ def test_bad_input_is_one_line(tmp_path, index, photos, model_path, capsys):
     with locked(index):
         held = error("index", "--output", index)
     assert f"being written to by process {os.getpid()} on" in held
-    settings["version"] = 4
+    settings["version"] = VERSION + 1
     (index / "collection.json").write_text(json.dumps(settings))
     assert "made by a newer version" in error("search", "--index", index, "--image", query)
 

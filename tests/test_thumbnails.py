@@ -53,13 +53,13 @@ def test_a_file_that_is_gone_is_a_white_square(tmp_path):
 def test_search_results_as_text_and_pictures(image):
     found = [Result(1, 0.5, str(image), "cat", 0.25), Result(2, 1.0, str(image), "", None)]
     results = SearchResults([str(image)], [found], [], np.zeros((1, 4), np.float32))
-    assert repr(results) == f"1  0.500000  p(same) 0.250  {image}\n2  1.000000  {image}"
-    assert results.text(metric="cosine").startswith("1  0.875000  p(same)")
+    assert repr(results) == f"1  0.500000  p(hit) 0.250  {image}\n2  1.000000  {image}"
+    assert results.text(metric="cosine").startswith("1  0.875000  p(hit)")
     assert (len(results), results[0], [*results]) == (1, found, [found])
     assert [row["cosine"] for row in results.rows()] == [0.875, 0.5]
     html = results._repr_html_()
     assert len(pictures(html)) == 3
-    assert "cat: 0.500, p(same) 0.25" in html
+    assert "cat: 0.500, p(hit) 0.25" in html
     assert "<b>" not in html
     twice = SearchResults([str(image)] * 2, [found] * 2, [], np.zeros((2, 4), np.float32))
     assert repr(twice).startswith(f"{image}:\n1  0.5")

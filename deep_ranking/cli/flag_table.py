@@ -245,6 +245,10 @@ TABLE: Mapping[str, Table] = {
     "search": [
         (("--probes",), (NOT_EXACT,)),
         (("--explain_cost", "--probes"), (WHOLE_INDEX,)),
+        (
+            ("--explain_cost",),
+            (When(_is("min_probability", None), "with --min_probability, which leaves hits out"),),
+        ),
         (("--metric",), (FOR_PEOPLE,)),
     ],
     "duplicates": [

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.cli.arguments import add_metric, add_path, positive_int
+from deep_ranking.cli.arguments import add_metric, add_path, checked_number, positive_int
 from deep_ranking.cli.conflicts import refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
@@ -42,7 +42,6 @@ EXAMPLES = (
 )
 THUMBNAIL_SIZE = 128
 MOST_PICTURED = 20  # queries, and results of each
-FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path", "problem")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +88,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="IMAGE",
             help=f"find images that are {what} too: files or folders",
         )
+    group.add_argument(
+        "--min_probability",
+        type=checked_number(float, lambda value: 0 <= value <= 1, "be 0 to 1"),
+        metavar="P",
+        help="only images whose chance to be of the query's class is P or more, p(hit) in the "
+        "output; a query without any gets the line: no match",
+    )
     group = parser.add_argument_group("output")
     add_metric(group, "; JSON and CSV have both")
     add_path(
@@ -131,6 +137,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         folder=args.folder,
         like=args.like,
         unlike=args.unlike,
+        min_probability=args.min_probability,
     )
     for path in found.left_out:
         print(f"{path}: left out, cannot be read", file=sys.stderr)
@@ -163,11 +170,13 @@ def _paths_on_standard_input() -> list[str]:
 
 
 def _print(args: argparse.Namespace, found: "SearchResults") -> None:
+    from deep_ranking.search.results import COLUMNS
+
     if args.json:
         print(json.dumps(found.rows(), indent=2))
     elif args.csv:
         with csv_output() as handle:
-            writer = csv.DictWriter(handle, FIELDS, lineterminator="\n")
+            writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(found.rows())
     else:
@@ -198,6 +207,7 @@ def _explain_cost(searcher: "Searcher", found: "SearchResults", args: argparse.N
 def _write_picture(path: Path, found: "SearchResults") -> None:
     from deep_ranking.files.html import readable
     from deep_ranking.reports.plots import Neighbours, neighbours_figure
+    from deep_ranking.search.results import NO_MATCH
 
     rows = []
     queries = list(zip(found.queries, found.labels, found, strict=True))[:MOST_PICTURED]
@@ -211,7 +221,7 @@ def _write_picture(path: Path, found: "SearchResults") -> None:
                 [each.label == label for each in results] if label else None,
                 [each.distance for each in results],
                 [_details(each) for each in results],
-                readable(label),
+                readable(label) if results else NO_MATCH,
             )
         )
     with atomic_path(path) as temporary, warnings.catch_warnings():
@@ -236,10 +246,11 @@ def _thumbnail(path: str) -> "UInt8Array":
 
 
 def _details(result: "Result") -> list[str]:
-    """Return lines about a result: class, probability that it is of the query's, file."""
+    """Return lines about a result: class, chance that it is of the query's, file."""
     from deep_ranking.files.html import readable
+    from deep_ranking.search.results import in_words
 
-    chance = "" if result.probability is None else f"p(same) {result.probability:.2f}"
+    chance = in_words(result.hit_probability)
     name = readable(Path(result.path).name)
     lines = [
         readable(result.label),

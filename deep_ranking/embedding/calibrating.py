@@ -1,7 +1,7 @@
 """A model and labelled images -> what its distances mean, stored in the model file."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from deep_ranking.files.html import paragraph, table
 from deep_ranking.files.words import counted
 from deep_ranking.metrics import pair_distances, pair_metrics, sample_pairs
 from deep_ranking.model.calibration import Calibration, fit_calibration
+from deep_ranking.model.hit_calibration import fit_hits_among
 
 if TYPE_CHECKING:
     import keras
@@ -94,7 +95,8 @@ def calibrate(
     network = opened_model(model)
     with embedded_images(network, data.files()) as rows:
         same, different = (pair_distances(rows, rows, *chosen.T) for chosen in pairs)
-    calibration = fit_calibration(same, different)
+        hits = fit_hits_among(rows, data.items.codes, seed=seed)
+    calibration = replace(fit_calibration(same, different), hits=hits)
     path = Path(model) if isinstance(model, str | os.PathLike) else None
     if path is not None:
         store_calibration(path, calibration)

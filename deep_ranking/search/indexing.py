@@ -25,6 +25,7 @@ from deep_ranking.search.collection import (
 )
 from deep_ranking.search.collection.folder import SETTINGS
 from deep_ranking.search.collection.settings import VERSION
+from deep_ranking.search.hit_probability import fit_collection
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.kinds import KINDS, index_settings, open_index
@@ -49,7 +50,7 @@ class IndexReport:
         >>> index_images("photos.index")
         12 images, 3 classes (the first folder).
         12 images: 0 embedded now, 0 new or changed files with content known before, 0 gone.
-        photos.index: 12 images in index exact.
+        photos.index: 12 images in index exact. p(hit) is learned from 12 searches with ...
     """
 
     collection: Collection
@@ -71,7 +72,17 @@ class IndexReport:
         if settings.shard is not None:
             part = f" (shard {settings.shard[0]} of {settings.shard[1]})"
         images = counted(self.synced.num_images, "image")
-        return f"{self.collection.folder}: {images}{part} in index {kind}."
+        return f"{self.collection.folder}: {images}{part} in index {kind}.{self._of_hits()}"
+
+    def _of_hits(self) -> str:
+        """Return what tells the probability of a hit, in a sentence; "" for nothing."""
+        found = self.collection.hit_calibration
+        if found is None:
+            return ""
+        if found.needs_classes:
+            searches = counted(found.num_queries, "search")
+            return f" p(hit) is learned from {searches} with its own images."
+        return " Its images have no classes, so p(hit) comes from those the model is calibrated on."
 
     def __repr__(self) -> str:
         return f"{self.synced}\n{self.conclusion}"
@@ -238,7 +249,7 @@ def update_index(
     probes: int | None = None,
     target_recall: float | None = None,
 ) -> tuple[Index, float | None]:
-    """Add new rows to the index, remove rows that are gone, and choose its probes.
+    """Add new rows to the index, remove rows that are gone, choose its probes; learn p(hit).
 
     Args:
         collection: a synced one; the caller holds its lock.
@@ -288,8 +299,9 @@ def update_index(
             settings |= {"probes": index.probes, "target_recall": target}
     elif target_recall is not None and settings["kind"] not in KINDS:
         raise InputError("--target_recall is for clusters and hierarchy; use --probes")
-    if settings != before:
-        collection.change(index=settings)
+    hits = fit_collection(collection, index)
+    if (settings, hits) != (before, collection.settings.hits):
+        collection.change(index=settings, hits=hits)
     for kind in KINDS:
         if kind != settings["kind"]:
             (collection.folder / f"{kind}.faiss").unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,24 @@ from deep_ranking.files import printable
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import METRICS, cosine_at
+
+NO_MATCH = "no match"
+COLUMNS = ("query", "rank", "distance", "cosine", "hit_probability", "class", "path", "problem")
+"""What JSON and CSV have of each result."""
+
+
+class Hit(NamedTuple):
+    """An image that was found.
+
+    Attributes:
+        distance: Euclidean, 0 to 2.
+        path: relative to the collection's root.
+        label: its class; "" for none.
+    """
+
+    distance: float
+    path: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -22,8 +40,8 @@ class Result:
         distance: Euclidean, 0 (alike) to 2.
         path: the image file, absolute.
         label: its class, as the collection stores it; "" for none.
-        probability: probability that it is of the query's class; None if the model is not
-            calibrated.
+        hit_probability: chance that it is of the query's class, in this collection; None where
+            nothing is known of it, see `search.hit_probability`.
         problem: "gone" or "changed" if the file is not what was embedded; "" if it is, or if nobody
             looked.
 
@@ -36,7 +54,7 @@ class Result:
     distance: float
     path: str
     label: str
-    probability: float | None
+    hit_probability: float | None
     problem: str = ""
 
     @property
@@ -59,6 +77,7 @@ class SearchResults:
         embeddings: float32 (queries, dim), unit rows: what was searched with, after feedback.
         labels: the class of each query; "" where it is not known.
         note: what to do about results whose files are gone or changed; "" if all are there.
+        min_probability: hits below it are left out; None for no limit.
 
     Example:
         >>> queries = ["photos/cat/1.png", "photos/dog/1.png"]
@@ -73,6 +92,7 @@ class SearchResults:
     embeddings: Float32Array = field(repr=False)
     labels: list[str] = field(default_factory=list)
     note: str = ""
+    min_probability: float | None = None
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -90,40 +110,59 @@ class SearchResults:
         return f"{self.text()}\n{self.note}" if self.note else self.text()
 
     def text(self, *, metric: str = METRICS[0]) -> str:
-        """Return a line for each result: rank, distance (or cosine), probability, path.
+        """Return a line for each result: rank, distance (or cosine), chance of a hit, path.
 
-        A mark follows the path of a file that is gone, or not what was embedded.
+        A mark follows the path of a file that is gone, or not what was embedded. A query without a
+        result has the line "no match".
         """
         lines = []
         for query, found in zip(self.queries, self.results, strict=True):
             if len(self.queries) > 1:
                 lines.append(f"{printable(query)}:")
             width = len(str(len(found)))
+            if not found:
+                lines.append(f"{NO_MATCH}: {self._why_none()}")
             for each in found:
                 value = each.cosine if metric == "cosine" else each.distance
-                chance = "" if each.probability is None else f"  p(same) {each.probability:.3f}"
+                chance = in_words(each.hit_probability, before="  ", digits=3)
                 mark = f"  ({each.problem})" if each.problem else ""
                 lines.append(
                     f"{each.rank:{width}}  {value:.6f}{chance}  {printable(each.path)}{mark}"
                 )
         return "\n".join(lines)
 
+    def _why_none(self) -> str:
+        if self.min_probability is None:
+            return "nothing found"
+        return f"no hit has a probability of {self.min_probability:g} or more"
+
     def rows(self) -> list[dict[str, Any]]:
-        """Return all results as plain values, for JSON and CSV."""
+        """Return all results as plain values, for JSON and CSV.
+
+        A query without a result has a row of its own, with the problem "no match".
+        """
         pairs = zip(self.queries, self.results, strict=True)
         return [row for query, found in pairs for row in as_rows(query, found)]
 
     def _repr_html_(self) -> str:
         return image_rows(
             [
-                [(query, f"query {Path(query).name}"), *(_captioned(each) for each in found)]
+                [
+                    (query, f"query {Path(query).name}{'' if found else f', {NO_MATCH}'}"),
+                    *(_captioned(each) for each in found),
+                ]
                 for query, found in zip(self.queries, self.results, strict=True)
             ]
         )
 
 
+def in_words(hit_probability: float | None, *, before: str = "", digits: int = 2) -> str:
+    """Return the chance of a hit as people read it, such as "p(hit) 0.93"; "" for None."""
+    return "" if hit_probability is None else f"{before}p(hit) {hit_probability:.{digits}f}"
+
+
 def _captioned(found: Result) -> tuple[str, str]:
-    chance = "" if found.probability is None else f", p(same) {found.probability:.2f}"
+    chance = in_words(found.hit_probability, before=", ")
     label = found.label and f"{found.label}: "
     problem = found.problem and f", {found.problem}"
     return found.path, f"{label}{found.distance:.3f}{chance}{problem}"
@@ -139,14 +178,16 @@ def mean_recall(results: Sequence[Sequence[Result]], exact: Sequence[Sequence[Re
 
 
 def as_rows(query: str, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return the results of a query as plain values, for JSON and CSV."""
+    """Return the results of a query as plain values, for JSON and CSV, "no match" for none."""
+    if not results:
+        return [dict.fromkeys(COLUMNS) | {"query": query, "problem": NO_MATCH}]
     return [
         {
             "query": query,
             "rank": each.rank,
             "distance": each.distance,
             "cosine": each.cosine,
-            "probability": each.probability,
+            "hit_probability": each.hit_probability,
             "class": each.label,
             "path": each.path,
             "problem": each.problem,

@@ -12,21 +12,21 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
-from deep_ranking.files.path_forms import existing_form
-from deep_ranking.images import find_images, read_image
+from deep_ranking.images import read_image
 from deep_ranking.metrics import pair_distances
-from deep_ranking.model.calibration import probability_of_same
-from deep_ranking.search.collection import Collection, GalleryImage, moved_hint
+from deep_ranking.model.hit_calibration import DEPTH
+from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.feedback import moved_queries
+from deep_ranking.search.hit_probability import hit_chances
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.kinds import open_index
-from deep_ranking.search.out_of_date import CHANGED, GONE, out_of_date
+from deep_ranking.search.out_of_date import out_of_date, what_to_do
 from deep_ranking.search.query_classes import classes_of_queries
-from deep_ranking.search.results import Result, SearchResults
+from deep_ranking.search.query_images import PathOrPaths, are_given, list_queries
+from deep_ranking.search.results import Hit, Result, SearchResults
 from deep_ranking.search.subset import Subset, find_subset
 
-PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SMALL = 32  # pixels; enough to learn why an image cannot be read
 MOST_COMPARED = 100_000
 """Embeddings of a class or folder that are compared one by one, whatever the index."""
@@ -72,6 +72,7 @@ class Searcher:
         folder: str | os.PathLike[str] | None = None,
         like: PathOrPaths = (),
         unlike: PathOrPaths = (),
+        min_probability: float | None = None,
     ) -> SearchResults:
         """Find the images that are most similar to query images.
 
@@ -84,6 +85,7 @@ class Searcher:
             folder: as for `search`.
             like: images that the results shall be more like, files or folders.
             unlike: images that they shall be less like.
+            min_probability: as for `search`.
 
         Example:
             >>> searcher = Searcher(Collection.open("photos.index"))
@@ -99,7 +101,7 @@ class Searcher:
         queries, rows, left_out = self._embed(list_queries(images))
         feedback: list[Float32Array | None] = []
         for each, flag in ((like, "--like"), (unlike, "--unlike")):
-            given = self._embed(list_queries(each, flag=flag)) if _are_given(each) else None
+            given = self._embed(list_queries(each, flag=flag)) if are_given(each) else None
             feedback.append(None if given is None else given[1])
             left_out += [] if given is None else given[2]
         return self.search_embedded(
@@ -110,6 +112,7 @@ class Searcher:
             probes=probes,
             label=label,
             folder=folder,
+            min_probability=min_probability,
         )
 
     def search_embedded(
@@ -139,8 +142,16 @@ class Searcher:
             for found in results
         ]
         labels = classes_of_queries(self.collection, queries)
-        note = _note(self.collection, list(problems.values()))
-        return SearchResults(queries, results, list(left_out), embeddings, labels, note)
+        note = what_to_do(self.collection, list(problems.values()))
+        return SearchResults(
+            queries,
+            results,
+            list(left_out),
+            embeddings,
+            labels,
+            note,
+            options.get("min_probability"),
+        )
 
     def _embed(self, queries: Mapping[str, bool]) -> tuple[list[str], Float32Array, list[str]]:
         """Return the images that can be read, their embeddings, and those that cannot be read."""
@@ -168,6 +179,7 @@ class Searcher:
         folder: str | os.PathLike[str] | None = None,
         like: Float32Array | None = None,
         unlike: Float32Array | None = None,
+        min_probability: float | None = None,
     ) -> list[list[Result]]:
         """Find the nearest images of each query.
 
@@ -185,6 +197,8 @@ class Searcher:
                 working folder.
             like: float32 (images, dim): move the queries towards these, as `moved_queries` does.
             unlike: likewise, away from these.
+            min_probability: leave out hits with a smaller chance to be of the query's class, 0 to
+                1, and hits whose chance is not known.
 
         Returns:
             For each query its results, nearest first, ties by path; all images if there are fewer
@@ -192,8 +206,8 @@ class Searcher:
             the same ones.
 
         Raises:
-            InputError: the queries come from another model, the index is empty, or no image is of
-                the class or below the folder.
+            InputError: the queries come from another model, the index is empty, no image is of
+                the class or below the folder, or the chance of a hit is not known.
         """
         width = self.collection.settings.dimension
         if queries.shape[1] != width:
@@ -203,28 +217,55 @@ class Searcher:
             )
         queries = moved_queries(queries, like, unlike)
         subset = find_subset(self.collection, label=label, folder=folder)
-        if subset is None:
-            nearest, known = self._nearest(queries, count, probes)
-        else:
-            nearest, known = self._nearest_of_subset(queries, count, probes, subset)
-        root, calibration = Path(self.collection.settings.root), self.collection.calibration
-        results = []
+        calibration = self.collection.hit_calibration
+        if min_probability is not None and calibration is None:
+            raise InputError(
+                f"{self.collection.folder}: nothing tells the probability of a hit: too few of its "
+                "images have a class with another image, and its model is not calibrated with "
+                "classes; run `calibrate` on the model, then `index` with it, or leave out "
+                "--min_probability"
+            )
+        depth = count if calibration is None else max(count, DEPTH + 1)
+        around: list[list[Hit]] = []
+        if subset is None or calibration is not None:
+            around = self._measured(queries, *self._nearest(queries, depth, probes))
+        hits = around
+        if subset is not None:
+            hits = self._measured(queries, *self._nearest_of_subset(queries, count, probes, subset))
+        hits = [found[:count] for found in hits]
+        chances: list[list[float | None]] = [[None] * len(found) for found in hits]
+        if calibration is not None:
+            chances = hit_chances(calibration, around, hits)
+        root, least = Path(self.collection.settings.root), min_probability or 0.0
+        return [
+            [
+                Result(rank, distance, str(root / path), its_label, chance)
+                for rank, ((distance, path, its_label), chance) in enumerate(
+                    zip(found, its_chances, strict=True), start=1
+                )
+                if min_probability is None or (chance is not None and chance >= least)
+            ]
+            for found, its_chances in zip(hits, chances, strict=True)
+        ]
+
+    def _measured(
+        self, queries: Float32Array, nearest: Int64Array, known: Mapping[int, list[GalleryImage]]
+    ) -> list[list[Hit]]:
+        """Return for each query the images of the rows that were found, nearest first."""
+        measured = []
         for query, found in zip(queries, nearest, strict=True):
             rows = np.array([row for row in found.tolist() if row in known], np.int64)
             embeddings = np.asarray(self._embeddings[rows], np.float32)
             places = np.arange(len(rows))
             distances = pair_distances(query[None], embeddings, np.zeros_like(places), places)
-            pairs = sorted(
-                (distance, image.path, image.label)
-                for distance, row in zip(distances.tolist(), rows.tolist(), strict=True)
-                for image in known[row]
+            measured.append(
+                sorted(
+                    Hit(distance, image.path, image.label)
+                    for distance, row in zip(distances.tolist(), rows.tolist(), strict=True)
+                    for image in known[row]
+                )
             )
-            of_query = []
-            for rank, (distance, path, its_label) in enumerate(pairs[:count], start=1):
-                probability = probability_of_same(distance, calibration)
-                of_query.append(Result(rank, distance, str(root / path), its_label, probability))
-            results.append(of_query)
-        return results
+        return measured
 
     def search_exactly(
         self, queries: Float32Array, count: int, **limits: Any
@@ -283,51 +324,3 @@ class Searcher:
             if rows.shape[1] < wanted or (gone.sum(axis=1) <= wanted - count).all():
                 return rows, known
             wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
-
-
-def _note(collection: Collection, problems: Sequence[str]) -> str:
-    """Return what to do about files that are gone or changed, in a line; "" if there are none."""
-    if not problems:
-        return ""
-    root, folder = collection.settings.root, collection.folder
-    if not os.path.isdir(root):
-        return f"{root}: the folder of the images is gone; {moved_hint(collection)}."
-    said = []
-    for kind, one, several in ((GONE, "is gone", "are gone"), (CHANGED, "has changed", "changed")):
-        if number := problems.count(kind):
-            said.append(f"{number:,} {one if number == 1 else several}")
-    return (
-        f"Of the files that were found, {' and '.join(said)} since the index was made: run "
-        f"`index --output {folder}` again, which embeds only what is new."
-    )
-
-
-def _are_given(images: PathOrPaths) -> bool:
-    return isinstance(images, str | os.PathLike) or bool(len(images))
-
-
-def list_queries(images: PathOrPaths, *, flag: str = "--image") -> dict[str, bool]:
-    """Return the query images of files and folders; True for those left out if they are broken.
-
-    A path in another Unicode normal form than the file's finds it.
-
-    Args:
-        images: files and folders.
-        flag: the flag that names them, for errors.
-
-    Raises:
-        InputError: there is no such file, or a folder has no images.
-    """
-    given = [images] if isinstance(images, str | os.PathLike) else images
-    queries: dict[str, bool] = {}
-    for each in given:
-        path = Path(existing_form(os.fspath(each)))
-        if path.is_dir():
-            queries |= dict.fromkeys(find_images(path).files(), True)
-        elif path.exists():
-            queries[str(path)] = False
-        else:
-            raise InputError(f"{each}: no such image; check {flag}")
-    if not queries:
-        raise InputError("no query images")
-    return queries

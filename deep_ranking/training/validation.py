@@ -1,6 +1,7 @@
 """Validation of a model while it trains, on triplets or classes that training does not see."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from deep_ranking.losses import make_metrics, ranking_loss
 from deep_ranking.metrics import correct_triplets, triplet_distances
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
+from deep_ranking.model.hit_calibration import HitCalibration, fit_hits_among
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import FileTriplets
 from deep_ranking.training.data import RunImages, read_run_images
@@ -58,7 +60,12 @@ class Validation(ABC):
         found = {f"val_{name}": value for name, value in found.items()}
         if len(triplets) < MIN_PAIRS:
             return found, None
-        return found, fit_calibration(*triplet_distances(rows, triplets))
+        calibration = fit_calibration(*triplet_distances(rows, triplets))
+        return found, replace(calibration, hits=self._fit_hits(rows, whole))
+
+    def _fit_hits(self, rows: Float32Array, whole: IntArray) -> HitCalibration | None:
+        """Return what the images tell of hits in a search; None without classes."""
+        return None
 
     @abstractmethod
     def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
@@ -139,11 +146,17 @@ class ClassValidation(Validation):
         names = ("similarity_precision", "recall_at_1", "map_at_r")
         return {name: float(np.nanmean(values[name])) for name in names}, triplets
 
+    def _fit_hits(self, rows: Float32Array, whole: IntArray) -> HitCalibration | None:
+        codes = np.unique(self.labels[whole], return_inverse=True)[1]
+        return fit_hits_among(self._rows(rows, whole), codes, seed=self.config.seed)
+
     def _embedded(self, rows: Float32Array, chosen: IntArray) -> EmbeddedImages:
-        # All of them are the memory-mapped file itself rather than a copy.
-        embeddings = rows if len(chosen) == len(rows) else rows[chosen]
         paths = [self.paths[number] for number in chosen]
-        return EmbeddedImages(paths, self.labels[chosen], embeddings)
+        return EmbeddedImages(paths, self.labels[chosen], self._rows(rows, chosen))
+
+    def _rows(self, rows: Float32Array, chosen: IntArray) -> Float32Array:
+        # All of them are the memory-mapped file itself rather than a copy.
+        return rows if len(chosen) == len(rows) else rows[chosen]
 
 
 def make_validation(config: TrainConfig, images: RunImages | None = None) -> Validation | None:

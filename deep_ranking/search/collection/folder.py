@@ -32,12 +32,14 @@ from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration
+from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.settings import VERSION, Settings
 
 if TYPE_CHECKING:
+    from deep_ranking.search.query_images import PathOrPaths
     from deep_ranking.search.results import SearchResults
-    from deep_ranking.search.searcher import PathOrPaths, Searcher
+    from deep_ranking.search.searcher import Searcher
 
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
 LOCK, HOLDER = "lock", "holder"
@@ -157,6 +159,7 @@ class Collection:
         folder: str | os.PathLike[str] | None = None,
         like: "PathOrPaths" = (),
         unlike: "PathOrPaths" = (),
+        min_probability: float | None = None,
     ) -> "SearchResults":
         """Find the images of the collection that are most similar to query images.
 
@@ -168,6 +171,7 @@ class Collection:
             folder: find only images below this folder.
             like: image files or folders that the results shall be more like.
             unlike: image files or folders that they shall be less like.
+            min_probability: leave out hits with a smaller chance to be of the query's class.
 
         Example:
             >>> found = Collection.open("photos.index").search("photos/cat/0.png", top=3)
@@ -181,7 +185,14 @@ class Collection:
             InputError: a query is missing or cannot be read, or the collection is damaged.
         """
         return self._searcher.search_images(
-            images, top, probes=probes, label=label, folder=folder, like=like, unlike=unlike
+            images,
+            top,
+            probes=probes,
+            label=label,
+            folder=folder,
+            like=like,
+            unlike=unlike,
+            min_probability=min_probability,
         )
 
     @cached_property
@@ -232,6 +243,13 @@ class Collection:
     def calibration(self) -> Calibration | None:
         """The calibration of the model: what its distances mean."""
         return read_calibration(self.model)
+
+    @property
+    def hit_calibration(self) -> HitCalibration | None:
+        """What tells the chance of a hit: the collection's own classes, or else its model's."""
+        if self.settings.hits is not None:
+            return self.settings.hits
+        return None if self.calibration is None else self.calibration.hits
 
     def check_model(self, fingerprint: str) -> None:
         """Refuse a model other than the collection's.

@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from deep_ranking.config import FolderConfig
 from deep_ranking.files import InputError, read_text_file
+from deep_ranking.model.hit_calibration import HitCalibration
 
-VERSION = 3
+VERSION = 4
 DTYPES = ("float32", "float16")
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
@@ -31,6 +32,8 @@ class Settings:
         index: kind and options of the index.
         folders: what the classes of the images are: settings of `FolderConfig`, the class file as
             an absolute path.
+        hits: the chance of a hit by the collection's own classes; None where too few images have
+            a class with another image.
         version: version of the folder's format.
     """
 
@@ -43,6 +46,7 @@ class Settings:
     shard: tuple[int, int] | None = None
     index: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
     folders: dict[str, Any] = field(default_factory=dict)
+    hits: HitCalibration | None = None
     version: int = VERSION
 
     @classmethod
@@ -59,10 +63,15 @@ class Settings:
             version = int(values["version"])
             if version <= VERSION:
                 shard = values.pop("shard")
-                settings = cls(shard=shard and (int(shard[0]), int(shard[1])), **values)
+                hits = values.pop("hits", None)
+                settings = cls(
+                    shard=shard and (int(shard[0]), int(shard[1])),
+                    hits=None if hits is None else HitCalibration.from_values(hits),
+                    **values,
+                )
                 if settings._is_sane():
                     return settings
-        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        except (InputError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
             version = 0
         if version > VERSION:
             raise InputError(

@@ -1,0 +1,129 @@
+"""The chance that a hit is of the query's class, learned from a collection's own classes."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+
+import numpy as np
+
+from deep_ranking.files.array_types import Float64Array, Int64Array
+from deep_ranking.model.hit_calibration import (
+    DEPTH,
+    NO_CLASS,
+    HitCalibration,
+    Neighbourhood,
+    first_images,
+    fit_hits,
+    neighbourhoods,
+    queries_to_fit_on,
+)
+from deep_ranking.search.collection import Collection
+from deep_ranking.search.index.base import Index, batches, read_rows
+from deep_ranking.search.neighbours import nearest_of_other_classes
+from deep_ranking.search.results import Hit
+
+QUERIES_AT_ONCE = 256
+SAME_CONTENT = 1e-3
+"""Distance below which a row is that of the query itself, stored as float16 or not."""
+
+
+def fit_collection(collection: Collection, index: Index) -> HitCalibration | None:
+    """Fit the chance of a hit to searches with up to 500 images of a collection.
+
+    Each image is left out of its own results.
+
+    Args:
+        collection: a synced one.
+        index: its index, which holds all rows.
+
+    Returns:
+        The calibration; None where too few images have a class with another image.
+    """
+    classes = classes_of_rows(collection)
+    queries = queries_to_fit_on(classes)
+    embeddings = collection.embeddings()
+    near = [
+        first_images(found[(found != query) & (found >= 0)])
+        for part in batches(queries, QUERIES_AT_ONCE)
+        for query, found in zip(
+            part, index.search(read_rows(embeddings, part), DEPTH + 1).rows, strict=True
+        )
+    ]
+    if not near:
+        return None
+    others = nearest_of_other_classes(
+        index,
+        embeddings,
+        np.arange(len(classes)),
+        classes,
+        DEPTH,
+        allowed=classes != NO_CLASS,
+        queries=queries,
+    )
+    around, without_class = (
+        neighbourhoods(embeddings, queries, embeddings, each, classes)
+        for each in (np.stack(near), others.astype(np.int64))
+    )
+    return fit_hits(classes[queries], around, without_class, by_classes=True)
+
+
+def classes_of_rows(collection: Collection) -> Int64Array:
+    """Return the number of each row's class, `NO_CLASS` for none: int64 (all rows,).
+
+    A number is the place of the class among their sorted names. A row of several files has the
+    first of their classes.
+    """
+    found = np.full(len(collection.embeddings()), NO_CLASS, np.int64)
+    with closing(collection.images()) as images:
+        names = sorted(filter(None, images.classes()))
+        numbers = {name: number for number, name in enumerate(names)}
+        for image in images.images():
+            number = numbers.get(image.label, NO_CLASS)
+            if found[image.row] == NO_CLASS or NO_CLASS < number < found[image.row]:
+                found[image.row] = number
+    return found
+
+
+def hit_chances(
+    calibration: HitCalibration, around: Sequence[Sequence[Hit]], hits: Sequence[Sequence[Hit]]
+) -> list[list[float | None]]:
+    """Return the chance of each hit of each query to be of the query's class.
+
+    Args:
+        calibration: the collection's, or that of its model.
+        around: for each query the images of the whole collection that are nearest to it.
+        hits: for each query its hits.
+
+    Returns:
+        0 to 1; None for a hit without a class, where the calibration goes by classes.
+    """
+    names = {hit.label for found in (*around, *hits) for hit in found if hit.label}
+    numbers = {name: number for number, name in enumerate(sorted(names))}
+    near = _without_query(Neighbourhood(*_as_arrays(around, numbers)))
+    distances, classes = _as_arrays(hits, numbers)
+    chances = calibration.probabilities(distances, classes, near)
+    known = (classes != NO_CLASS) | (not calibration.needs_classes)
+    return [
+        [float(chances[row, place]) if known[row, place] else None for place in range(len(found))]
+        for row, found in enumerate(hits)
+    ]
+
+
+def _as_arrays(
+    queries: Sequence[Sequence[Hit]], numbers: Mapping[str, int]
+) -> tuple[Float64Array, Int64Array]:
+    """Return distances and numbers of classes, (queries, hits); infinite, `NO_CLASS` for none."""
+    width = max(map(len, queries), default=0)
+    distances = np.full((len(queries), width), np.inf)
+    classes = np.full((len(queries), width), NO_CLASS, np.int64)
+    for row, found in enumerate(queries):
+        distances[row, : len(found)] = [hit.distance for hit in found]
+        classes[row, : len(found)] = [numbers.get(hit.label, NO_CLASS) for hit in found]
+    return distances, classes
+
+
+def _without_query(around: Neighbourhood) -> Neighbourhood:
+    """Return the neighbourhoods without the query itself, as the calibration learned from them."""
+    distances = np.where(around.distances < SAME_CONTENT, np.inf, around.distances)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :DEPTH]
+    nearest: Float64Array = np.take_along_axis(distances, order, axis=1)
+    return Neighbourhood(nearest, np.take_along_axis(around.classes, order, axis=1))
