@@ -1,6 +1,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -418,3 +419,44 @@ def test_a_network_with_batch_normalisation_can_be_exported(tmp_path, format):
     done = export_model(network, tmp_path / NAMES[format], format=format)
     found = embedded_by(done.usage, photos(3))
     np.testing.assert_allclose(found, network.predict_on_batch(photos(3)), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of onnxruntime
+def test_onnx_computes_the_exact_gelu(tmp_path):
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = layers.Rescaling(20 / 255, -10)(image)
+    gelu = keras.Model(image, layers.Flatten()(layers.Activation("gelu")(x)))
+    done = export_model(gelu, tmp_path / "m.onnx", format="onnx")
+    pixels = np.linspace(0, 255, SIZE * SIZE * 3, dtype=np.float32).reshape(1, SIZE, SIZE, 3)
+    values = pixels.astype(float).ravel() * 20 / 255 - 10
+    expected = [each * (1 + math.erf(each / math.sqrt(2))) / 2 for each in values]
+    np.testing.assert_allclose(embedded_by(done.usage, pixels)[0], expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of onnxruntime and LiteRT
+@pytest.mark.parametrize("format", FORMATS)
+def test_convnext_can_be_exported(tmp_path, format):
+    config = NetworkConfig(
+        image_size=SIZE,
+        backbone="convnexttiny",
+        weights=None,
+        hidden_layers=0,
+        multiscale="none",
+        embedding_size=16,
+        normalisation="backbone",
+    )
+    network = build_network(config, seed=0)
+    rng = np.random.default_rng(3)
+    blocks = [each for each in network.layers if each.name.endswith("_pointwise_conv_2")]
+    for layer in blocks:  # 0 at first, which makes each block the identity
+        kernel, bias = layer.get_weights()
+        gamma = rng.uniform(0.2, 1.5, bias.shape)
+        layer.set_weights([gamma * rng.normal(0, 0.02, kernel.shape), gamma])
+    assert len(blocks) == 18
+    expected = network.predict_on_batch(photos(3))
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3
+    done = export_model(network, tmp_path / NAMES[format], format=format)
+    assert done.difference < 1e-5
+    found = embedded_by(done.usage, photos(3))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
