@@ -50,7 +50,7 @@ class IndexReport:
         >>> index_images("photos.index")
         12 images, 3 classes (the first folder).
         12 images: 0 embedded now, 0 new or changed files with content known before, 0 gone.
-        photos.index: 12 images in index exact. p(hit) is learned from 12 searches with ...
+        photos.index: 12 images in index exact. p(hit) is learned from 11 searches with ...
     """
 
     collection: Collection
