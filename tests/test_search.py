@@ -149,6 +149,7 @@ def test_cosine_and_probability(tmp_path):
         "query": "q.jpg",
         "rank": 2,
         "distance": found[1].distance,
+        "smoothed_distance": None,
         "cosine": 1 - found[1].distance ** 2 / 2,
         "probability": found[1].probability,
         "class": found[1].label,

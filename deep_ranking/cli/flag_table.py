@@ -240,12 +240,17 @@ TABLE: Mapping[str, Table] = {
     "index": [
         (("--clusters",), (CLUSTERS,)),
         (("--probes", "--target_recall"), (NOT_EXACT,)),
+        (("--smooth_power",), (When(_is_not("smooth", None, 0), "without --smooth"),)),
         (OF_FOLDERS, (NO_CLASS_FILE,)),
     ],
     "search": [
         (("--probes",), (NOT_EXACT,)),
         (("--explain_cost", "--probes"), (WHOLE_INDEX,)),
         (("--metric",), (FOR_PEOPLE,)),
+        (
+            ("--no-smooth",),
+            (When(lambda args: args.smoothed, "with an index that is not smoothed"),),
+        ),
     ],
     "duplicates": [
         (

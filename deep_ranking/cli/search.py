@@ -42,7 +42,27 @@ EXAMPLES = (
 )
 THUMBNAIL_SIZE = 128
 MOST_PICTURED = 20  # queries, and results of each
-FIELDS = ("query", "rank", "distance", "cosine", "probability", "class", "path", "problem")
+FIELDS = (
+    "query",
+    "rank",
+    "distance",
+    "smoothed_distance",
+    "cosine",
+    "probability",
+    "class",
+    "path",
+    "problem",
+)
+    "query",
+    "rank",
+    "distance",
+    "smoothed_distance",
+    "cosine",
+    "probability",
+    "class",
+    "path",
+    "problem",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="clusters that a query visits, in an index that has clusters; for Milvus, its effort "
         "(default: the index's own number)",
+    )
+    group.add_argument(
+        "--smooth",
+        action=argparse.BooleanOptionalAction,
+        help="rank by the smoothed rows of index --smooth, or by the plain ones (default: by the "
+        "smoothed ones if the index has them)",
     )
     group = parser.add_argument_group("which images to find")
     group.add_argument(
@@ -117,12 +143,13 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
     args.kind = collection.settings.index["kind"]
+    args.smoothed = collection.settings.smoothing is not None
     refuse_flags_without_effect(parser, argv, rules_of("search", args))
     given = _query_paths(args.image)
     quieten_tensorflow()
     from deep_ranking.search.searcher import Searcher
 
-    searcher = Searcher(collection)
+    searcher = Searcher(collection, smooth=args.smooth)
     found = searcher.search_images(
         given,
         args.top,
@@ -135,6 +162,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     for path in found.left_out:
         print(f"{path}: left out, cannot be read", file=sys.stderr)
     _print(args, found)
+    if found.ranking and not (args.json or args.csv):
+        print(found.ranking, file=sys.stderr)
     if found.note:
         print(found.note, file=sys.stderr)
     if args.picture:

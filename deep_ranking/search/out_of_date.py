@@ -1,12 +1,12 @@
 """Which files of a collection are gone, or hold something else than what was embedded."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from deep_ranking.files.content_digest import content_digests, file_status
-from deep_ranking.search.collection import Collection
+from deep_ranking.search.collection import Collection, moved_hint
 
 GONE, CHANGED = "gone", "changed"
 
@@ -40,3 +40,20 @@ def out_of_date(collection: Collection, paths: Iterable[str]) -> dict[str, str]:
         if digest != content:
             problems[path] = CHANGED
     return problems
+
+
+def note_on_problems(collection: Collection, problems: Sequence[str]) -> str:
+    """Return what to do about files that are gone or changed, in a line; "" if there are none."""
+    if not problems:
+        return ""
+    root, folder = collection.settings.root, collection.folder
+    if not os.path.isdir(root):
+        return f"{root}: the folder of the images is gone; {moved_hint(collection)}."
+    said = []
+    for kind, one, several in ((GONE, "is gone", "are gone"), (CHANGED, "has changed", "changed")):
+        if number := problems.count(kind):
+            said.append(f"{number:,} {one if number == 1 else several}")
+    return (
+        f"Of the files that were found, {' and '.join(said)} since the index was made: run "
+        f"`index --output {folder}` again, which embeds only what is new."
+    )

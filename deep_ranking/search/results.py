@@ -19,13 +19,15 @@ class Result:
 
     Attributes:
         rank: 1 for the nearest.
-        distance: Euclidean, 0 (alike) to 2.
+        distance: Euclidean, 0 (alike) to 2, of the query and the image.
         path: the image file, absolute.
         label: its class, as the collection stores it; "" for none.
         probability: probability that it is of the query's class; None if the model is not
             calibrated.
         problem: "gone" or "changed" if the file is not what was embedded; "" if it is, or if nobody
             looked.
+        smoothed_distance: Euclidean, of the query and the image's smoothed row, by which results
+            are ranked; None if they are ranked by `distance`.
 
     Example:
         >>> Result(1, 0.5, "photos/cat/0.png", "cat", None).cosine
@@ -38,6 +40,7 @@ class Result:
     label: str
     probability: float | None
     problem: str = ""
+    smoothed_distance: float | None = None
 
     @property
     def cosine(self) -> float:
@@ -59,6 +62,7 @@ class SearchResults:
         embeddings: float32 (queries, dim), unit rows: what was searched with, after feedback.
         labels: the class of each query; "" where it is not known.
         note: what to do about results whose files are gone or changed; "" if all are there.
+        ranking: that the results are ranked by smoothed rows, and how; "" if they are not.
 
     Example:
         >>> queries = ["photos/cat/1.png", "photos/dog/1.png"]
@@ -73,6 +77,7 @@ class SearchResults:
     embeddings: Float32Array = field(repr=False)
     labels: list[str] = field(default_factory=list)
     note: str = ""
+    ranking: str = ""
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -87,7 +92,7 @@ class SearchResults:
         return self.results[number]
 
     def __repr__(self) -> str:
-        return f"{self.text()}\n{self.note}" if self.note else self.text()
+        return "\n".join(filter(None, (self.text(), self.ranking, self.note)))
 
     def text(self, *, metric: str = METRICS[0]) -> str:
         """Return a line for each result: rank, distance (or cosine), probability, path.
@@ -145,6 +150,7 @@ def as_rows(query: str, results: Sequence[Result]) -> list[dict[str, Any]]:
             "query": query,
             "rank": each.rank,
             "distance": each.distance,
+            "smoothed_distance": each.smoothed_distance,
             "cosine": each.cosine,
             "probability": each.probability,
             "class": each.label,

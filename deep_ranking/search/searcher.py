@@ -12,21 +12,24 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
-from deep_ranking.files.path_forms import existing_form
-from deep_ranking.images import find_images, read_image
+from deep_ranking.files.stored_rows import Rows
+from deep_ranking.images import read_image
 from deep_ranking.metrics import pair_distances
 from deep_ranking.model.calibration import probability_of_same
-from deep_ranking.search.collection import Collection, GalleryImage, moved_hint
+from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.kinds import open_index
-from deep_ranking.search.out_of_date import CHANGED, GONE, out_of_date
+from deep_ranking.search.out_of_date import note_on_problems, out_of_date
+from deep_ranking.search.queries import PathOrPaths, are_given, list_queries
 from deep_ranking.search.query_classes import classes_of_queries
 from deep_ranking.search.results import Result, SearchResults
+from deep_ranking.search.smoothed_collection import open_smoothed_index
+from deep_ranking.search.smoothed_rows import smoothed_rows_of
+from deep_ranking.search.smoothing import smoothing_in_words
 from deep_ranking.search.subset import Subset, find_subset
 
-PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SMALL = 32  # pixels; enough to learn why an image cannot be read
 MOST_COMPARED = 100_000
 """Embeddings of a class or folder that are compared one by one, whatever the index."""
@@ -40,7 +43,9 @@ class Searcher:
 
     Args:
         collection: the collection.
-        index: the collection's index; None to open it.
+        index: an index of the rows to rank; None to open the collection's own.
+        smooth: whether to rank by the smoothed rows; None to do so if the collection has them and
+            no other index is given.
 
     Example:
         >>> searcher = Searcher(Collection.open("photos.index"))
@@ -48,13 +53,37 @@ class Searcher:
         ['photos/cat/0.png', 'photos/cat/1.png', 'photos/cat/2.png', 'photos/cat/3.png']
 
     Raises:
-        InputError: the index is damaged, or its server does not answer.
+        InputError: the index is damaged, its server does not answer, or the collection has no
+            smoothed rows.
     """
 
-    def __init__(self, collection: Collection, index: Index | None = None) -> None:
+    def __init__(
+        self, collection: Collection, index: Index | None = None, *, smooth: bool | None = None
+    ) -> None:
         self.collection = collection
-        self.index = open_index(collection) if index is None else index
         self._embeddings = collection.embeddings()
+        if smooth is None:
+            smooth = index is None and collection.settings.smoothing is not None
+        self._smoothed = smoothed_rows_of(collection) if smooth else None
+        if index is not None:
+            self.index = index
+        elif self._smoothed is not None:
+            self.index = open_smoothed_index(collection, self._smoothed)
+        else:
+            self.index = open_index(collection)
+
+    @property
+    def ranking(self) -> str:
+        """That results are ranked by smoothed rows, in a line; "" if they are not."""
+        if self._smoothed is None:
+            return ""
+        how = smoothing_in_words(self._smoothed.num_neighbours, self._smoothed.power)
+        return f"Ranked by smoothed rows ({how}); --no-smooth ranks by the distances shown."
+
+    @property
+    def _ranked(self) -> Rows:
+        """The rows that the index has: smoothed or plain."""
+        return self._embeddings if self._smoothed is None else self._smoothed.rows
 
     @cached_property
     def _model(self) -> Any:
@@ -99,7 +128,7 @@ class Searcher:
         queries, rows, left_out = self._embed(list_queries(images))
         feedback: list[Float32Array | None] = []
         for each, flag in ((like, "--like"), (unlike, "--unlike")):
-            given = self._embed(list_queries(each, flag=flag)) if _are_given(each) else None
+            given = self._embed(list_queries(each, flag=flag)) if are_given(each) else None
             feedback.append(None if given is None else given[1])
             left_out += [] if given is None else given[2]
         return self.search_embedded(
@@ -139,8 +168,10 @@ class Searcher:
             for found in results
         ]
         labels = classes_of_queries(self.collection, queries)
-        note = _note(self.collection, list(problems.values()))
-        return SearchResults(queries, results, list(left_out), embeddings, labels, note)
+        note = note_on_problems(self.collection, list(problems.values()))
+        return SearchResults(
+            queries, results, list(left_out), embeddings, labels, note, self.ranking
+        )
 
     def _embed(self, queries: Mapping[str, bool]) -> tuple[list[str], Float32Array, list[str]]:
         """Return the images that can be read, their embeddings, and those that cannot be read."""
@@ -189,7 +220,7 @@ class Searcher:
         Returns:
             For each query its results, nearest first, ties by path; all images if there are fewer
             than `count`. The distances are computed from the embeddings, so every index returns
-            the same ones.
+            the same ones. With smoothed rows, the order is that of the distances to these.
 
         Raises:
             InputError: the queries come from another model, the index is empty, or no image is of
@@ -211,18 +242,23 @@ class Searcher:
         results = []
         for query, found in zip(queries, nearest, strict=True):
             rows = np.array([row for row in found.tolist() if row in known], np.int64)
-            embeddings = np.asarray(self._embeddings[rows], np.float32)
-            places = np.arange(len(rows))
-            distances = pair_distances(query[None], embeddings, np.zeros_like(places), places)
-            pairs = sorted(
-                (distance, image.path, image.label)
-                for distance, row in zip(distances.tolist(), rows.tolist(), strict=True)
+            distances = _distances(query, self._embeddings, rows)
+            ranked = distances
+            if self._smoothed is not None:
+                ranked = _distances(query, self._smoothed.rows, rows)
+            measured = zip(ranked, distances, rows.tolist(), strict=True)
+            order = sorted(
+                (by, image.path, image.label, distance)
+                for by, distance, row in measured
                 for image in known[row]
             )
             of_query = []
-            for rank, (distance, path, its_label) in enumerate(pairs[:count], start=1):
+            for rank, (by, path, its_label, distance) in enumerate(order[:count], start=1):
                 probability = probability_of_same(distance, calibration)
-                of_query.append(Result(rank, distance, str(root / path), its_label, probability))
+                result = Result(rank, distance, str(root / path), its_label, probability)
+                if self._smoothed is not None:
+                    result = replace(result, smoothed_distance=by)
+                of_query.append(result)
             results.append(of_query)
         return results
 
@@ -230,8 +266,11 @@ class Searcher:
         self, queries: Float32Array, count: int, **limits: Any
     ) -> list[list[Result]]:
         """Find the nearest images of each query by comparing all embeddings, as for `search`."""
-        exact = ExactIndex(self._embeddings, self.collection.rows())
-        return Searcher(self.collection, exact).search(queries, count, **limits)
+        rows = self.collection.rows() if self._smoothed is None else self._smoothed.in_use()
+        exact = Searcher(
+            self.collection, ExactIndex(self._ranked, rows), smooth=self._smoothed is not None
+        )
+        return exact.search(queries, count, **limits)
 
     def _nearest_of_subset(
         self, queries: Float32Array, count: int, probes: int | None, subset: Subset
@@ -239,14 +278,21 @@ class Searcher:
         """Return what `_nearest` does, of a part of the collection."""
         with closing(self.collection.images()) as table:
             labels = None if subset.labels is None else sorted(subset.labels)
-            allowed = table.rows_of(labels, subset.folder)
+            allowed = self._rankable(table.rows_of(labels, subset.folder))
             rows = None
             if self.index.kind != ExactIndex.kind and len(allowed) > MOST_COMPARED:
                 rows = self._search_deeper(queries, count, probes, allowed)
             if rows is None:
-                rows = ExactIndex(self._embeddings, allowed).search(queries, count).rows
+                rows = ExactIndex(self._ranked, allowed).search(queries, count).rows
             known = table.of_rows(np.unique(rows[rows >= 0]).tolist())
         return rows, {row: list(filter(subset.has, images)) for row, images in known.items()}
+
+    def _rankable(self, rows: Int64Array) -> Int64Array:
+        """Return those of some rows that can be ranked.
+
+        If an update was stopped, some rows of the collection are not smoothed yet.
+        """
+        return rows if self._smoothed is None else self._smoothed.those_in_use(rows)
 
     def _search_deeper(
         self, queries: Float32Array, count: int, probes: int | None, allowed: Int64Array
@@ -278,56 +324,16 @@ class Searcher:
                 folder = self.collection.folder
                 raise InputError(f"{folder}: its index is empty; run index --output {folder} again")
             with closing(self.collection.images()) as images:
-                known = images.of_rows(np.unique(rows[rows >= 0]).tolist())
+                known = images.of_rows(self._rankable(np.unique(rows[rows >= 0])).tolist())
             gone = ~np.isin(rows, list(known)) & (rows >= 0)
             if rows.shape[1] < wanted or (gone.sum(axis=1) <= wanted - count).all():
                 return rows, known
             wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
 
 
-def _note(collection: Collection, problems: Sequence[str]) -> str:
-    """Return what to do about files that are gone or changed, in a line; "" if there are none."""
-    if not problems:
-        return ""
-    root, folder = collection.settings.root, collection.folder
-    if not os.path.isdir(root):
-        return f"{root}: the folder of the images is gone; {moved_hint(collection)}."
-    said = []
-    for kind, one, several in ((GONE, "is gone", "are gone"), (CHANGED, "has changed", "changed")):
-        if number := problems.count(kind):
-            said.append(f"{number:,} {one if number == 1 else several}")
-    return (
-        f"Of the files that were found, {' and '.join(said)} since the index was made: run "
-        f"`index --output {folder}` again, which embeds only what is new."
-    )
-
-
-def _are_given(images: PathOrPaths) -> bool:
-    return isinstance(images, str | os.PathLike) or bool(len(images))
-
-
-def list_queries(images: PathOrPaths, *, flag: str = "--image") -> dict[str, bool]:
-    """Return the query images of files and folders; True for those left out if they are broken.
-
-    A path in another Unicode normal form than the file's finds it.
-
-    Args:
-        images: files and folders.
-        flag: the flag that names them, for errors.
-
-    Raises:
-        InputError: there is no such file, or a folder has no images.
-    """
-    given = [images] if isinstance(images, str | os.PathLike) else images
-    queries: dict[str, bool] = {}
-    for each in given:
-        path = Path(existing_form(os.fspath(each)))
-        if path.is_dir():
-            queries |= dict.fromkeys(find_images(path).files(), True)
-        elif path.exists():
-            queries[str(path)] = False
-        else:
-            raise InputError(f"{each}: no such image; check {flag}")
-    if not queries:
-        raise InputError("no query images")
-    return queries
+def _distances(query: Float32Array, rows: Rows, numbers: Int64Array) -> list[float]:
+    """Return the distances of a query (dim,) to some rows."""
+    found = np.asarray(rows[numbers], np.float32)
+    places = np.arange(len(numbers))
+    distances = pair_distances(query[None], found, np.zeros_like(places), places)
+    return list(map(float, distances))
