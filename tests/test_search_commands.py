@@ -427,7 +427,7 @@ def test_bad_input_is_one_line(tmp_path, index, photos, model_path, capsys):
     with locked(index):
         held = error("index", "--output", index)
     assert f"being written to by process {os.getpid()} on" in held
-    settings["version"] = 4
+    settings["version"] = 5
     (index / "collection.json").write_text(json.dumps(settings))
     assert "made by a newer version" in error("search", "--index", index, "--image", query)
 

@@ -1,8 +1,11 @@
 """Smoothed rows: by loops, kept on disk, updated as if smoothed afresh, and searched."""
 
+import copy
 import hashlib
 import json
 import math
+import os
+import shutil
 from contextlib import closing
 
 import faiss
@@ -47,7 +50,9 @@ def drawn(count, seed=0, dim=DIM):
 def nearest_in_a_loop(rows, allowed, query, count):
     """Numbers and cosines of the nearest allowed rows: itself first, then ties by number."""
     cosines = {
-        each: np.float32(1 - sum((float(a) - float(b)) ** 2 for a, b in zip(*pair, strict=True)) / 2)
+        each: np.float32(
+            1 - sum((float(a) - float(b)) ** 2 for a, b in zip(*pair, strict=True)) / 2
+        )
         for each in allowed
         for pair in [(rows[query], rows[each])]
     }
@@ -89,7 +94,11 @@ def test_neighbours_are_in_order_itself_first_and_ties_by_number():
     np.testing.assert_allclose(found.similarities[4], [1, 1, 1, 0, 0, 0], atol=1e-7)
     some = np.array([0, 4, 5])
     few = nearest_rows(corners, some, ExactIndex(corners, some), 6)
-    assert few.rows.tolist() == [[0, 4, 5, -1, -1, -1], [4, 5, 0, -1, -1, -1], [5, 4, 0, -1, -1, -1]]
+    assert few.rows.tolist() == [
+        [0, 4, 5, -1, -1, -1],
+        [4, 5, 0, -1, -1, -1],
+        [5, 4, 0, -1, -1, -1],
+    ]
 
 
 def test_the_index_is_asked_for_more_while_rows_may_be_as_near(monkeypatch):
@@ -117,6 +126,7 @@ class Gallery:
     def __init__(self, tmp_path, embeddings, index=None, labels=None):
         self.embeddings = embeddings
         self.labels = labels or [str(number % 3) for number in range(len(embeddings))]
+        self.numbers = {self.content(number): number for number in range(len(embeddings))}
         self.root = tmp_path / "photos"
         self.root.mkdir(exist_ok=True)
         model = make_model(tmp_path / "model.h5")
@@ -139,9 +149,9 @@ class Gallery:
     def hold(self, numbers):
         """What a sync does where the folder holds these images."""
         collection = self.collection
-        missing = sorted(set(numbers) - {self.number(key) for key in collection.store.keys()})
-        for number in missing:
-            collection.store.extend([([self.content(number)], self.embeddings[[number]])])
+        missing = sorted(set(numbers) - set(map(self.number, collection.store.keys())))
+        contents = [self.content(number) for number in missing]
+        collection.store.extend([(contents, self.embeddings[missing])])
         rows = collection.store.find()
         with closing(collection.images(writable=True)) as images, images.change():
             images.clear()
@@ -151,7 +161,7 @@ class Gallery:
                 images.set_row(self.content(number), rows[self.content(number)])
 
     def number(self, key):
-        return next(i for i in range(len(self.embeddings)) if self.content(i) == key)
+        return self.numbers.get(key, -1)
 
     def update(self, smooth=None, **options):
         index, _ = update_index(self.collection)
@@ -500,12 +510,20 @@ def smoothed_refusal(gallery):
     return str(caught.value)
 
 
-@pytest.fixture
-def small(tmp_path):
-    gallery = Gallery(tmp_path, drawn(600))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    gallery = Gallery(tmp_path_factory.mktemp("made"), drawn(600))
     gallery.hold(range(600))
     gallery.update(4)
     return gallery
+
+
+@pytest.fixture
+def small(made, tmp_path):
+    copied = copy.copy(made)
+    copied.folder = shutil.copytree(made.folder, tmp_path / "index")
+    copied.collection = Collection.open(copied.folder)
+    return copied
 
 
 def test_damaged_smoothed_rows_are_told(small):
@@ -530,8 +548,6 @@ def test_damaged_smoothed_rows_are_told(small):
 
 
 def test_smoothed_rows_are_no_link_and_no_pipe(small, tmp_path):
-    import os
-
     file = small.folder / "smoothed.bin"
     file.unlink()
     os.mkfifo(file)
@@ -597,9 +613,6 @@ def test_rows_in_half_precision_and_of_images_that_cannot_be_read(tmp_path):
     gallery = Gallery(tmp_path, drawn(20))
     gallery.collection.change(dtype="float16")
     gallery.collection.store.extend([([b"x" * 32], np.full((1, DIM), np.nan, np.float32))])
-    gallery.number = lambda key: next(
-        (i for i in range(20) if gallery.content(i) == key), -1
-    )
     gallery.hold(range(20))
     gallery.update(30)
     rows = read_smoothed(gallery.collection)

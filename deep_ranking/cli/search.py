@@ -53,16 +53,6 @@ FIELDS = (
     "path",
     "problem",
 )
-    "query",
-    "rank",
-    "distance",
-    "smoothed_distance",
-    "cosine",
-    "probability",
-    "class",
-    "path",
-    "problem",
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
