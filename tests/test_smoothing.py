@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from contextlib import closing
 
 import faiss
@@ -627,3 +628,80 @@ def test_memory_is_bounded(monkeypatch):
     few = smooth_rows(rows, 8, 3)
     monkeypatch.undo()
     np.testing.assert_allclose(few, smooth_rows(rows, 8, 3), atol=1e-6)
+
+
+STOPPED_IN = ("smooth", "writing.py", "folder.py", "clusters.py", "file_checksums.py")
+
+
+class StoppedError(BaseException):
+    pass
+
+
+def stopped_update(gallery, fatal=None):
+    """Update the smoothed rows, and stop at a line of the code that writes; count the lines."""
+    count, index = 0, update_index(gallery.collection)[0]
+
+    def trace(frame, event, _):
+        nonlocal count
+        name = os.path.basename(frame.f_code.co_filename)
+        if not name.startswith(STOPPED_IN):
+            return None
+        if event == "line":
+            count += 1
+            if count == fatal:
+                raise StoppedError
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        update_smoothing(gallery.collection, index)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_an_update_may_be_stopped_anywhere(tmp_path):
+    """Then a search ranks by complete smoothed rows, old or new, and the next update ends it."""
+    rows, labels = labelled(12, 15, 0.25)
+    made = Gallery(tmp_path, rows, {"kind": "clusters", "clusters": 3}, labels.tolist())
+    made.hold(range(160))
+    made.update(5)
+    old = made.smoothed()
+    made.hold(range(20, 180))
+
+    def copied(name):
+        gallery = copy.copy(made)
+        gallery.folder = shutil.copytree(made.folder, tmp_path / str(name))
+        gallery.collection = Collection.open(gallery.folder)
+        return gallery
+
+    undisturbed = copied("undisturbed")
+    count = stopped_update(undisturbed)
+    undisturbed.collection = Collection.open(undisturbed.folder)
+    new, wanted = undisturbed.smoothed(), undisturbed.wanted(5, 3)
+    assert_equal(new, wanted)
+    query = drawn(1, 5, 16)
+    seen = set()
+    for fatal in np.unique(np.linspace(1, count, 40).astype(int)):
+        gallery = copied(fatal)
+        with pytest.raises(StoppedError):
+            stopped_update(gallery, fatal)
+        gallery.collection = Collection.open(gallery.folder)
+        (found,) = Searcher(gallery.collection).search(query, 180, probes=3)
+        for state in (old, new):
+            numbers = [int(each.path.rpartition("/")[2]) for each in found]
+            if set(numbers) <= set(state):
+                distances = [np.linalg.norm(state[number] - query[0]) for number in numbers]
+                if np.allclose(distances, [each.smoothed_distance for each in found], atol=1e-5):
+                    seen.add("old" if state is old else "new")
+                    break
+        else:
+            pytest.fail(f"line {fatal}: neither the old nor the new smoothed rows")
+        gallery.update()
+        assert_equal(gallery.smoothed(), new)
+        index = Searcher(gallery.collection).index
+        rows = read_smoothed(gallery.collection)
+        nearest = index.search(rows.rows[rows.in_use()], 1, probes=3)
+        assert nearest.distances.max() < 1e-3 and index.rows().tolist() == rows.in_use().tolist()
+    assert seen == {"old", "new"}

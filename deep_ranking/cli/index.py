@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from deep_ranking.cli.arguments import (
     add_folder_arguments,
@@ -221,8 +221,10 @@ def _print_measurements(done: "IndexReport") -> None:
     print("\n" + ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items() if size))
 
 
-def _smooth(text: str) -> int:
-    """Parse the K of --smooth."""
+def _smooth(text: str) -> int | Literal["choose"]:
+    """Parse the K of --smooth; "choose" stands for none."""
+    if text == "choose":
+        return "choose"
     with suppress(ValueError):
         if int(text) == 0 or 2 <= int(text) <= MOST_NEIGHBOURS:
             return int(text)

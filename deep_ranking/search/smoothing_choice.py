@@ -73,8 +73,8 @@ def choose_smoothing(
     Example:
         >>> import numpy as np
         >>> rows = np.eye(4, dtype=np.float32)
-        >>> choose_smoothing(rows, np.array(["", "", "", ""])).reason
-        'a guess, because fewer than two classes have two images'
+        >>> choose_smoothing(rows, np.array(["", "", "", ""])).num_neighbours
+        20
     """
     rng = np.random.default_rng(seed)
     rows, labels = np.arange(len(labels)) if rows is None else rows, np.asarray(labels, str)
@@ -83,7 +83,10 @@ def choose_smoothing(
     names, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     counts = (sizes > 1) & (names != "")
     if counts.sum() < 2:
-        reason = "a guess, because fewer than two classes have two images"
+        reason = (
+            "a guess, because fewer than two classes have two images (--smooth K and "
+            "--smooth_power P say otherwise)"
+        )
         return SmoothingChoice(DEFAULT_NEIGHBOURS, power or DEFAULT_POWER, reason)
     queries = np.flatnonzero(counts[codes])
     queries = np.sort(rng.choice(queries, min(NUM_QUERIES, len(queries)), replace=False))
