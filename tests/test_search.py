@@ -13,7 +13,7 @@ from deep_ranking.files import InputError
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
 from deep_ranking.model.hit_calibration import HitCalibration
-from deep_ranking.search import searcher as searcher_module
+from deep_ranking.search import ranker as ranker_module
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.index.kinds import open_index
@@ -152,6 +152,7 @@ def test_cosine_and_chance_of_a_hit(tmp_path):
         "query": "q.jpg",
         "rank": 2,
         "distance": found[1].distance,
+        "smoothed_distance": None,
         "cosine": 1 - found[1].distance ** 2 / 2,
         "hit_probability": found[1].hit_probability,
         "class": found[1].label,
@@ -270,7 +271,7 @@ def of_part(embeddings, folder="", labels=None):
 def test_a_class_or_a_folder_alone_is_searched_wholly(tmp_path, index, deeper, count, monkeypatch):
     """Also where another class is nearer: 40 of 122 images are of each."""
     if deeper:
-        monkeypatch.setattr(searcher_module, "MOST_COMPARED", 0)
+        monkeypatch.setattr(ranker_module, "MOST_COMPARED", 0)
     collection, embeddings = gallery(tmp_path, index)
     searcher = Searcher(collection)
     for limits, wanted in (
@@ -286,7 +287,7 @@ def test_a_class_or_a_folder_alone_is_searched_wholly(tmp_path, index, deeper, c
 
 
 def test_a_deeper_search_goes_on_until_there_are_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr(searcher_module, "MOST_COMPARED", 0)
+    monkeypatch.setattr(ranker_module, "MOST_COMPARED", 0)
     collection, embeddings = gallery(tmp_path, {"kind": "clusters", "probes": 99})
     searcher = Searcher(collection)
     asked, search = [], searcher.index.search
@@ -300,7 +301,7 @@ def test_a_deeper_search_goes_on_until_there_are_enough(tmp_path, monkeypatch):
     assert_are(
         found, nearest(QUERIES[0], of_part(embeddings, labels={"y"}))[:10], tmp_path / "photos"
     )
-    monkeypatch.setattr(searcher_module, "DEEPEST", 20)  # then all are compared
+    monkeypatch.setattr(ranker_module, "DEEPEST", 20)  # then all are compared
     asked.clear()
     again = searcher.search(QUERIES[:1], 10, label="y")
     assert asked == [10] and again == [found]

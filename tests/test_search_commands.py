@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -516,3 +517,120 @@ def test_probes_are_chosen_given_and_kept(tmp_path, model_path, capsys):
         assert f"in index {kind}" in call(capsys, "index", "--output", index, "--index", kind)
         assert len(searched(capsys, index, "--image", root / "0.png", "--top", 200)) > 20
     assert settings() == {"kind": "exact"}
+
+
+def test_smoothed_rows_from_index_to_search(index, photos, capsys):
+    query = ("--image", photos / "b/4.png", "--top", 9)
+    plain = searched(capsys, index, *query)
+    assert all(each["smoothed_distance"] is None for each in plain)
+    out = call(capsys, "index", "--output", index, "--smooth", 3).splitlines()
+    assert out[-1] == (
+        "Smoothed over 3 nearest, power 2, as given: 6 of 6 rows recomputed. "
+        "`search --no-smooth` ranks by the plain rows."
+    )
+    found = searched(capsys, index, *query)
+    assert [each["path"] for each in found] != [each["path"] for each in plain]
+    by = [each["smoothed_distance"] for each in found]
+    assert by == sorted(by) and by[0] > 0
+    distances = {each["path"]: (each["distance"], each["cosine"]) for each in plain}
+    assert {each["path"]: (each["distance"], each["cosine"]) for each in found} == distances
+    assert searched(capsys, index, *query, "--no-smooth") == plain
+    assert searched(capsys, index, *query, "--smooth") == found
+    rows = list(
+        csv.DictReader(io.StringIO(call(capsys, "search", "--index", index, *query, "--csv")))
+    )
+    assert [float(row["smoothed_distance"]) for row in rows] == by
+    assert run_command("search", ["--index", str(index), *map(str, query), "--explain_cost"]) == 0
+    printed = capsys.readouterr()
+    assert "6 of 6 images compared (100.0%); recall@7 against exact 1.000" in printed.out
+    assert printed.err == (
+        "Ranked by smoothed rows (over 3 nearest, power 2); --no-smooth ranks by the distances "
+        "shown.\n"
+    )
+    in_b = searched(capsys, index, *query, "--class", "b", "--like", photos / "a/1.png")
+    assert len(in_b) == 4 and all(each["smoothed_distance"] for each in in_b)
+    collection = Collection.open(index)
+    results = collection.search(photos / "b/4.png", 9)
+    assert results.rows() == found and results.ranking in repr(results)
+    assert collection.search(photos / "b/4.png", 9, smooth=False).rows() == plain
+
+
+def test_smoothed_rows_follow_the_collection(index, photos, capsys):
+    call(capsys, "index", "--output", index, "--index", "clusters", "--smooth", 3)
+    (photos / "b/4.png").unlink()
+    Image.new("RGB", (40, 40), "teal").save(photos / "new.png")
+    out = call(capsys, "index", "--output", index, "--measure")
+    last = out.splitlines()[-1]
+    assert last.startswith("Smoothed over 3 nearest, power 2: ") and " of 6 rows recomputed" in last
+    assert "a search visits 1 of 1 clusters" in last
+    assert "Of 6 queries in the smoothed rows, one at a time, against exact search" in out
+    found = searched(capsys, index, "--image", photos / "new.png", "--top", 99)
+    assert len(found) == 7 and str(photos / "new.png") in {each["path"] for each in found}
+    last = call(capsys, "index", "--output", index, "--smooth", "--smooth_power", 2).splitlines()[
+        -1
+    ]
+    assert re.match("(Smoothed over .* power 2|Not smoothed), chosen by their classes: MAP@R", last)
+    call(capsys, "index", "--output", index, "--smooth", 3)
+    out = call(capsys, "index", "--output", index, "--smooth", 0)
+    assert out.splitlines()[-1] == "Not smoothed, as given."
+    assert "Smoothed" not in call(capsys, "index", "--output", index)
+    assert not list(index.glob("smoothed*"))
+
+
+def test_a_guess_of_the_smoothing_names_the_flags(tmp_path, photos, model_path, capsys):
+    shutil.rmtree(photos / "b")
+    flags = ("--model", model_path, "--images", photos, "--output", tmp_path / "few")
+    last = call(capsys, "index", *flags, "--smooth").splitlines()[-1]
+    assert last.startswith("Smoothed over 20 nearest, power 2, a guess, because fewer than two")
+    assert "--smooth K and --smooth_power P" in last
+
+
+def test_what_cannot_be_smoothed_is_one_line(tmp_path, index, photos, model_path, capsys):
+    query = ("--index", index, "--image", photos / "a/1.png")
+    refused = call(capsys, "search", *query, "--smooth", code=1)
+    assert (
+        f"has no smoothed rows; make them with: python -m deep_ranking index --output {index}"
+        in (refused)
+    )
+    for command, flags, said in (
+        ("search", (*query, "--no-smooth"), "--no-smooth has no effect with an index that is not"),
+        (
+            "index",
+            ("-o", index, "--smooth_power", 2),
+            "--smooth_power has no effect without --smooth",
+        ),
+        ("index", ("-o", index, "--smooth", 0, "--smooth_power", 2), "no effect without --smooth"),
+        ("index", ("-o", index, "--smooth", 1), "must be 0 for the plain rows, or 2 to 1,000"),
+        ("index", ("-o", index, "--smooth", "x"), "must be 0 for the plain rows, or 2 to 1,000"),
+        ("index", ("-o", index, "--smooth", "--smooth_power", 0), "must be above 0"),
+    ):
+        with pytest.raises(SystemExit):
+            run_command(command, list(map(str, flags)))
+        assert said in capsys.readouterr().err
+    uri = tmp_path / "m.db"
+    assert "searches the rows that its server holds" in call(
+        capsys, "index", "-o", index, "--index", uri, "--smooth", 3, code=1
+    )
+    part = ("-m", model_path, "--images", photos, "-o", tmp_path / "part", "--shard", "1/1")
+    assert "is a shard" in call(capsys, "index", *part, "--smooth", 3, code=1)
+    call(capsys, "index", "-o", index, "--smooth", 3)
+    kept = (index / "smoothed.bin").read_bytes()
+    assert "--smooth 0 gives them up" in call(capsys, "index", "-o", index, "--index", uri, code=1)
+    assert (index / "smoothed.bin").read_bytes() == kept and not uri.exists()
+
+
+def test_a_merge_keeps_its_output_smoothed(tmp_path, photos, model_path, capsys):
+    parts = [tmp_path / "part1", tmp_path / "part2"]
+    for number, part in enumerate(parts, start=1):
+        flags = ("--model", model_path, "--images", photos, "--shard", f"{number}/2")
+        call(capsys, "index", *flags, "--output", part)
+    whole = tmp_path / "whole"
+    assert "moothed" not in call(capsys, "merge", *parts, "--output", whole)
+    call(capsys, "index", "--output", whole, "--smooth", 3)
+    Image.new("RGB", (40, 40), "teal").save(photos / "new.png")
+    for part in parts:
+        call(capsys, "index", "--output", part)
+    out = call(capsys, "merge", *parts, "--output", whole)
+    assert out.splitlines()[-1].startswith("Smoothed over 3 nearest, power 2: ")
+    found = searched(capsys, whole, "--image", photos / "new.png", "--top", 99)
+    assert len(found) == 8 and all(each["smoothed_distance"] for each in found)

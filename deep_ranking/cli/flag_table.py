@@ -240,6 +240,7 @@ TABLE: Mapping[str, Table] = {
     "index": [
         (("--clusters",), (CLUSTERS,)),
         (("--probes", "--target_recall"), (NOT_EXACT,)),
+        (("--smooth_power",), (When(_is_not("smooth", None, 0), "without --smooth"),)),
         (OF_FOLDERS, (NO_CLASS_FILE,)),
     ],
     "search": [
@@ -250,6 +251,10 @@ TABLE: Mapping[str, Table] = {
             (When(_is("min_probability", None), "with --min_probability, which leaves hits out"),),
         ),
         (("--metric",), (FOR_PEOPLE,)),
+        (
+            ("--no-smooth",),
+            (When(lambda args: args.smoothed, "with an index that is not smoothed"),),
+        ),
     ],
     "duplicates": [
         (

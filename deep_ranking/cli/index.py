@@ -4,7 +4,9 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from deep_ranking.cli.arguments import (
     add_folder_arguments,
@@ -28,7 +30,10 @@ from deep_ranking.config import FolderConfig
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection
 from deep_ranking.search.collection.folder import SETTINGS
-from deep_ranking.search.index.base import Index
+from deep_ranking.search.collection.settings import MOST_NEIGHBOURS, MOST_POWER
+
+if TYPE_CHECKING:
+    from deep_ranking.search.indexing import IndexReport
 
 DESCRIPTION = (
     "Embed the images of a folder once, to search them. Run the same command again to embed only "
@@ -103,6 +108,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "default: 0.95)",
     )
     group.add_argument(
+        "--smooth",
+        type=_smooth,
+        nargs="?",
+        const="choose",
+        metavar="K",
+        help="search rows that are smoothed: each is the weighted mean of its K nearest, itself "
+        "among them; without K, it is chosen by the classes of the images; 0 for the plain rows "
+        "again; kept up to date by later runs",
+    )
+    group.add_argument(
+        "--smooth_power",
+        type=checked_number(
+            float, lambda value: 0 < value <= MOST_POWER, f"be above 0 and at most {MOST_POWER:g}"
+        ),
+        metavar="P",
+        help="weight of a neighbour in --smooth: its cosine to the power of P (default: 2, or "
+        "chosen with K)",
+    )
+    group.add_argument(
         "--measure",
         action="store_true",
         help="measure and print the recall and the time of searches for each number of probes",
@@ -137,14 +161,18 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             shard=args.shard,
             folders=folders,
             checksum=args.checksum,
+            smooth=args.smooth,
+            smooth_power=args.smooth_power,
             when_synced=print,
         )
         if args.measure:
-            _print_measurements(done.collection, done.index)
+            _print_measurements(done)
     print(
         f"{done.conclusion} "
         f"Search: python -m deep_ranking search --index {done.collection.folder} --image QUERY"
     )
+    if done.smoothing is not None:
+        print(done.smoothing)
 
 
 def _folders(args: argparse.Namespace, given: set[str], *, is_new: bool) -> FolderConfig | None:
@@ -166,13 +194,20 @@ def _folders(args: argparse.Namespace, given: set[str], *, is_new: bool) -> Fold
     return replace(before, **changes)
 
 
-def _print_measurements(collection: Collection, index: Index) -> None:
+def _print_measurements(done: "IndexReport") -> None:
     from deep_ranking.search.index.exact import ExactIndex
     from deep_ranking.search.index.tuning import GroundTruth, measure_search
 
-    embeddings, rows = collection.embeddings(), collection.rows()
+    collection, index = done.collection, done.index
+    embeddings, rows, which = collection.embeddings(), collection.rows(), ""
     truth = GroundTruth(embeddings, rows)
-    print(f"\nOf {counted(len(truth.queries), 'query')}, one at a time, against exact search:")
+    smoothing = done.smoothing
+    if smoothing is not None and smoothing.rows is not None and smoothing.index is not None:
+        which = " in the smoothed rows"
+        embeddings, index = smoothing.rows.rows, smoothing.index
+        truth = GroundTruth(embeddings, rows, queries=collection.embeddings())
+    queries = counted(len(truth.queries), "query")
+    print(f"\nOf {queries}{which}, one at a time, against exact search:")
     print("  ".join(f"{name:>10}" for name in HEADINGS))
     measured = [("exact", measure_search(ExactIndex(embeddings, rows), truth)[0])]
     if index.kind != "exact":
@@ -184,6 +219,19 @@ def _print_measurements(collection: Collection, index: Index) -> None:
         print("  ".join(f"{cell:>10}" for cell in (name, *numbers)))
     sizes = {each.name: each.stat().st_size for each in sorted(collection.folder.iterdir())}
     print("\n" + ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items() if size))
+
+
+def _smooth(text: str) -> int | Literal["choose"]:
+    """Parse the K of --smooth; "choose" stands for none."""
+    if text == "choose":
+        return "choose"
+    with suppress(ValueError):
+        if int(text) == 0 or 2 <= int(text) <= MOST_NEIGHBOURS:
+            return int(text)
+    raise argparse.ArgumentTypeError(
+        f"must be 0 for the plain rows, or 2 to {MOST_NEIGHBOURS:,} nearest, the row itself among "
+        f"them. Received: {text}"
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:

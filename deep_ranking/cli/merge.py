@@ -42,12 +42,18 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     parts = [Collection.open(each) for each in args.shards]
     check_shards(parts)
     from deep_ranking.search.indexing import update_index
+    from deep_ranking.search.smoothed_collection import check_smoothing, update_smoothing
 
     with locked(args.output):
         collection = merge(parts, args.output)
+        kind = (args.index or collection.settings.index)["kind"]
+        check_smoothing(collection, None, None, kind)
         index, _ = update_index(collection, wanted=args.index)
+        smoothing = update_smoothing(collection, index)
     print(
         f"{args.output}: {counted(len(index.rows()), 'embedding')} of "
         f"{counted(len(parts), 'shard')} in index {index.kind}. Search: python -m "
         f"deep_ranking search --index {args.output} --image QUERY"
     )
+    if smoothing is not None:
+        print(smoothing)

@@ -68,6 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="clusters that a query visits, in an index that has clusters; for Milvus, its effort "
         "(default: the index's own number)",
     )
+    group.add_argument(
+        "--smooth",
+        action=argparse.BooleanOptionalAction,
+        help="rank by the smoothed rows of index --smooth, or by the plain ones (default: by the "
+        "smoothed ones if the index has them)",
+    )
+    group.add_argument(
+        "--rerank",
+        action="store_true",
+        help="rank the first 200 again by the neighbours that they and the query have in common; a "
+        "few milliseconds more for each query",
+    )
     group = parser.add_argument_group("which images to find")
     group.add_argument(
         "--class",
@@ -123,12 +135,13 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         picture_format(args.picture)  # checks the name before the long work
     collection = Collection.open(args.index)
     args.kind = collection.settings.index["kind"]
+    args.smoothed = collection.settings.smoothing is not None
     refuse_flags_without_effect(parser, argv, rules_of("search", args))
     given = _query_paths(args.image)
     quieten_tensorflow()
     from deep_ranking.search.searcher import Searcher
 
-    searcher = Searcher(collection)
+    searcher = Searcher(collection, smooth=args.smooth)
     found = searcher.search_images(
         given,
         args.top,
@@ -137,11 +150,14 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         folder=args.folder,
         like=args.like,
         unlike=args.unlike,
+        rerank=args.rerank,
         min_probability=args.min_probability,
     )
     for path in found.left_out:
         print(f"{path}: left out, cannot be read", file=sys.stderr)
     _print(args, found)
+    if found.ranking and not (args.json or args.csv):
+        print(found.ranking, file=sys.stderr)
     if found.note:
         print(found.note, file=sys.stderr)
     if args.picture:
@@ -188,7 +204,7 @@ def _explain_cost(searcher: "Searcher", found: "SearchResults", args: argparse.N
     from deep_ranking.search.results import mean_recall
 
     rows = found.embeddings
-    exact = searcher.search_exactly(rows, args.top)
+    exact = searcher.search_exactly(rows, args.top, rerank=args.rerank)
     recall = f"recall@{len(exact[0])} against exact {mean_recall(found.results, exact):.3f}"
     index = searcher.index
     cost = index.cost(rows, probes=args.probes)

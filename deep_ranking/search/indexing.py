@@ -30,6 +30,12 @@ from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.kinds import KINDS, index_settings, open_index
 from deep_ranking.search.index.tuning import GroundTruth, fewest_probes
+from deep_ranking.search.smoothed_collection import (
+    Smooth,
+    SmoothingReport,
+    check_smoothing,
+    update_smoothing,
+)
 
 TARGET_RECALL = 0.95
 NEW_SHARE_TO_RETUNE = 0.05  # share of new images above which probes are chosen again
@@ -45,6 +51,7 @@ class IndexReport:
         index: the collection's index.
         recall: share of the 20 nearest images that a search finds, as measured; None if this was
             not measured.
+        smoothing: what was smoothed; None if the collection is not smoothed, as before.
 
     Example:
         >>> index_images("photos.index")
@@ -57,6 +64,7 @@ class IndexReport:
     synced: SyncReport
     index: Index
     recall: float | None
+    smoothing: SmoothingReport | None = None
 
     @property
     def conclusion(self) -> str:
@@ -85,7 +93,8 @@ class IndexReport:
         return " Its images have no classes, so p(hit) comes from those the model is calibrated on."
 
     def __repr__(self) -> str:
-        return f"{self.synced}\n{self.conclusion}"
+        lines = [repr(self.synced), self.conclusion]
+        return "\n".join(lines if self.smoothing is None else [*lines, repr(self.smoothing)])
 
     def _repr_html_(self) -> str:
         return "\n".join(paragraph(line) for line in repr(self).splitlines())
@@ -104,6 +113,8 @@ def index_images(
     shard: tuple[int, int] | None = None,
     folders: FolderConfig | None = None,
     checksum: bool = False,
+    smooth: Smooth = None,
+    smooth_power: float | None = None,
     when_synced: Callable[[SyncReport], None] | None = None,
 ) -> IndexReport:
     """Embed the images of a folder once, to search them; or bring an earlier index up to date.
@@ -122,6 +133,11 @@ def index_images(
         folders: what the classes of the images are; None for what they were, the first folder at
             first.
         checksum: read every file again instead of trusting its size and modification time.
+        smooth: make each row, for searches, the weighted mean of its K nearest: K, itself among
+            them, from 2 to 1,000; "choose" to choose K and the power by searches that leave an
+            image out of the collection, by its classes; 0 to search the plain rows again; None for
+            what it was. The plain rows are kept beside them.
+        smooth_power: of the similarity, the weight of a neighbour; None for 2, or to choose it.
         when_synced: called with the `SyncReport` before the index is updated.
 
     Example:
@@ -131,7 +147,8 @@ def index_images(
 
     Raises:
         InputError: a file or folder is missing or damaged, none of the images can be read, another
-            process writes to the collection, or it was made with other settings.
+            process writes to the collection, it was made with other settings, or it cannot be
+            smoothed: its index is in Milvus, or it is a shard.
     """
     folder = Path(output)
     given = {
@@ -142,6 +159,8 @@ def index_images(
     with writable_collection(
         folder, dtype=dtype, shard=shard, folders=folders, **given
     ) as collection:
+        kind = (wanted or collection.settings.index)["kind"]
+        check_smoothing(collection, smooth, smooth_power, kind)
         synced = sync(collection, lambda: _load(collection.model), checksum=checksum)
         if when_synced is not None:
             when_synced(synced)
@@ -150,7 +169,8 @@ def index_images(
         updated, recall = update_index(
             collection, wanted=wanted, clusters=clusters, probes=probes, target_recall=target_recall
         )
-    return IndexReport(collection, synced, updated, recall)
+        smoothing = update_smoothing(collection, updated, smooth=smooth, power=smooth_power)
+    return IndexReport(collection, synced, updated, recall, smoothing)
 
 
 def _load(model: Path) -> Any:

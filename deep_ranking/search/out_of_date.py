@@ -42,7 +42,7 @@ def out_of_date(collection: Collection, paths: Iterable[str]) -> dict[str, str]:
     return problems
 
 
-def what_to_do(collection: Collection, problems: Sequence[str]) -> str:
+def note_on_problems(collection: Collection, problems: Sequence[str]) -> str:
     """Return what to do about files that are gone or changed, in a line; "" if there are none."""
     if not problems:
         return ""

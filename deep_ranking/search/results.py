@@ -13,22 +13,36 @@ from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import METRICS, cosine_at
 
 NO_MATCH = "no match"
-COLUMNS = ("query", "rank", "distance", "cosine", "hit_probability", "class", "path", "problem")
+COLUMNS = (
+    "query",
+    "rank",
+    "distance",
+    "smoothed_distance",
+    "cosine",
+    "hit_probability",
+    "class",
+    "path",
+    "problem",
+)
 """What JSON and CSV have of each result."""
 
 
 class Hit(NamedTuple):
-    """An image that was found.
+    """An image that was found. Hits are sorted by what ranks them, then by path.
 
     Attributes:
-        distance: Euclidean, 0 to 2.
+        ranked_by: what ranks it, such as the distance; smaller is better.
         path: relative to the collection's root.
         label: its class; "" for none.
+        distance: Euclidean, 0 to 2, of the query to the image's own row.
+        smoothed_distance: likewise, to its smoothed row; None where rows are not smoothed.
     """
 
-    distance: float
+    ranked_by: float
     path: str
     label: str
+    distance: float
+    smoothed_distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,13 +51,15 @@ class Result:
 
     Attributes:
         rank: 1 for the nearest.
-        distance: Euclidean, 0 (alike) to 2.
+        distance: Euclidean, 0 (alike) to 2, of the query and the image.
         path: the image file, absolute.
         label: its class, as the collection stores it; "" for none.
         hit_probability: chance that it is of the query's class, in this collection; None where
             nothing is known of it, see `search.hit_probability`.
         problem: "gone" or "changed" if the file is not what was embedded; "" if it is, or if nobody
             looked.
+        smoothed_distance: Euclidean, of the query and the image's smoothed row, by which results
+            are ranked; None if they are ranked by `distance`.
 
     Example:
         >>> Result(1, 0.5, "photos/cat/0.png", "cat", None).cosine
@@ -56,6 +72,7 @@ class Result:
     label: str
     hit_probability: float | None
     problem: str = ""
+    smoothed_distance: float | None = None
 
     @property
     def cosine(self) -> float:
@@ -78,6 +95,7 @@ class SearchResults:
         labels: the class of each query; "" where it is not known.
         note: what to do about results whose files are gone or changed; "" if all are there.
         min_probability: hits below it are left out; None for no limit.
+        ranking: that the results are ranked by smoothed rows, and how; "" if they are not.
 
     Example:
         >>> queries = ["photos/cat/1.png", "photos/dog/1.png"]
@@ -93,6 +111,7 @@ class SearchResults:
     labels: list[str] = field(default_factory=list)
     note: str = ""
     min_probability: float | None = None
+    ranking: str = ""
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -107,7 +126,7 @@ class SearchResults:
         return self.results[number]
 
     def __repr__(self) -> str:
-        return f"{self.text()}\n{self.note}" if self.note else self.text()
+        return "\n".join(filter(None, (self.text(), self.ranking, self.note)))
 
     def text(self, *, metric: str = METRICS[0]) -> str:
         """Return a line for each result: rank, distance (or cosine), chance of a hit, path.
@@ -186,6 +205,7 @@ def as_rows(query: str, results: Sequence[Result]) -> list[dict[str, Any]]:
             "query": query,
             "rank": each.rank,
             "distance": each.distance,
+            "smoothed_distance": each.smoothed_distance,
             "cosine": each.cosine,
             "hit_probability": each.hit_probability,
             "class": each.label,

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,28 +10,21 @@ from typing import Any
 import numpy as np
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Float32Array, Int64Array
+from deep_ranking.files.array_types import Float32Array
 from deep_ranking.images import read_image
-from deep_ranking.metrics import pair_distances
 from deep_ranking.model.hit_calibration import DEPTH
-from deep_ranking.search.collection import Collection, GalleryImage
+from deep_ranking.search.collection import Collection
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.hit_probability import hit_chances
 from deep_ranking.search.index.base import Index
-from deep_ranking.search.index.exact import ExactIndex
-from deep_ranking.search.index.kinds import open_index
-from deep_ranking.search.out_of_date import out_of_date, what_to_do
+from deep_ranking.search.out_of_date import note_on_problems, out_of_date
+from deep_ranking.search.queries import PathOrPaths, are_given, list_queries
 from deep_ranking.search.query_classes import classes_of_queries
-from deep_ranking.search.query_images import PathOrPaths, are_given, list_queries
-from deep_ranking.search.results import Hit, Result, SearchResults
-from deep_ranking.search.subset import Subset, find_subset
+from deep_ranking.search.ranker import Ranker
+from deep_ranking.search.results import Result, SearchResults
+from deep_ranking.search.subset import find_subset
 
 SMALL = 32  # pixels; enough to learn why an image cannot be read
-MOST_COMPARED = 100_000
-"""Embeddings of a class or folder that are compared one by one, whatever the index."""
-
-DEEPEST = 16_384
-"""Results that an index is asked for, for those of a class or folder among them: Milvus' limit."""
 
 
 class Searcher:
@@ -40,7 +32,9 @@ class Searcher:
 
     Args:
         collection: the collection.
-        index: the collection's index; None to open it.
+        index: an index of the rows to rank; None to open the collection's own.
+        smooth: whether to rank by the smoothed rows; None to do so if the collection has them and
+            no other index is given.
 
     Example:
         >>> searcher = Searcher(Collection.open("photos.index"))
@@ -48,13 +42,20 @@ class Searcher:
         ['photos/cat/0.png', 'photos/cat/1.png', 'photos/cat/2.png', 'photos/cat/3.png']
 
     Raises:
-        InputError: the index is damaged, or its server does not answer.
+        InputError: the index is damaged, its server does not answer, or the collection has no
+            smoothed rows.
     """
 
-    def __init__(self, collection: Collection, index: Index | None = None) -> None:
+    def __init__(
+        self, collection: Collection, index: Index | None = None, *, smooth: bool | None = None
+    ) -> None:
         self.collection = collection
-        self.index = open_index(collection) if index is None else index
-        self._embeddings = collection.embeddings()
+        self.ranker = Ranker(collection, index, smooth=smooth)
+
+    @property
+    def index(self) -> Index:
+        """The index that is searched."""
+        return self.ranker.index
 
     @cached_property
     def _model(self) -> Any:
@@ -72,6 +73,7 @@ class Searcher:
         folder: str | os.PathLike[str] | None = None,
         like: PathOrPaths = (),
         unlike: PathOrPaths = (),
+        rerank: bool = False,
         min_probability: float | None = None,
     ) -> SearchResults:
         """Find the images that are most similar to query images.
@@ -85,6 +87,7 @@ class Searcher:
             folder: as for `search`.
             like: images that the results shall be more like, files or folders.
             unlike: images that they shall be less like.
+            rerank: as for `search`.
             min_probability: as for `search`.
 
         Example:
@@ -112,6 +115,7 @@ class Searcher:
             probes=probes,
             label=label,
             folder=folder,
+            rerank=rerank,
             min_probability=min_probability,
         )
 
@@ -142,7 +146,7 @@ class Searcher:
             for found in results
         ]
         labels = classes_of_queries(self.collection, queries)
-        note = what_to_do(self.collection, list(problems.values()))
+        note = note_on_problems(self.collection, list(problems.values()))
         return SearchResults(
             queries,
             results,
@@ -150,7 +154,8 @@ class Searcher:
             embeddings,
             labels,
             note,
-            options.get("min_probability"),
+            ranking=self.ranker.in_words(rerank=options.get("rerank", False)),
+            min_probability=options.get("min_probability"),
         )
 
     def _embed(self, queries: Mapping[str, bool]) -> tuple[list[str], Float32Array, list[str]]:
@@ -179,6 +184,7 @@ class Searcher:
         folder: str | os.PathLike[str] | None = None,
         like: Float32Array | None = None,
         unlike: Float32Array | None = None,
+        rerank: bool = False,
         min_probability: float | None = None,
     ) -> list[list[Result]]:
         """Find the nearest images of each query.
@@ -197,13 +203,14 @@ class Searcher:
                 working folder.
             like: float32 (images, dim): move the queries towards these, as `moved_queries` does.
             unlike: likewise, away from these.
+            rerank: rank the first 200 again, see `search.reranking`.
             min_probability: leave out hits with a smaller chance to be of the query's class, 0 to
                 1, and hits whose chance is not known.
 
         Returns:
             For each query its results, nearest first, ties by path; all images if there are fewer
             than `count`. The distances are computed from the embeddings, so every index returns
-            the same ones.
+            the same ones. With smoothed rows, the order is that of the distances to these.
 
         Raises:
             InputError: the queries come from another model, the index is empty, no image is of
@@ -225,102 +232,41 @@ class Searcher:
                 "classes; run `calibrate` on the model, then `index` with it, or leave out "
                 "--min_probability"
             )
-        depth = count if calibration is None else max(count, DEPTH + 1)
-        around: list[list[Hit]] = []
-        if subset is None or calibration is not None:
-            around = self._measured(queries, *self._nearest(queries, depth, probes))
-        hits = around
-        if subset is not None:
-            hits = self._measured(queries, *self._nearest_of_subset(queries, count, probes, subset))
-        hits = [found[:count] for found in hits]
+        whole = subset is None and not self.ranker.is_smoothed and not rerank
+        depth = max(count, DEPTH + 1) if calibration is not None and whole else count
+        hits = self.ranker.hits(queries, depth, probes, subset, rerank=rerank)
         chances: list[list[float | None]] = [[None] * len(found) for found in hits]
         if calibration is not None:
+            around = hits
+            if not whole:
+                around = self._plain.hits(queries, DEPTH + 1, probes)
+            hits = [found[:count] for found in hits]
             chances = hit_chances(calibration, around, hits)
         root, least = Path(self.collection.settings.root), min_probability or 0.0
         return [
             [
-                Result(rank, distance, str(root / path), its_label, chance)
-                for rank, ((distance, path, its_label), chance) in enumerate(
-                    zip(found, its_chances, strict=True), start=1
+                Result(
+                    rank,
+                    hit.distance,
+                    str(root / hit.path),
+                    hit.label,
+                    chance,
+                    smoothed_distance=hit.smoothed_distance,
                 )
+                for rank, (hit, chance) in enumerate(zip(found, of_query, strict=True), start=1)
                 if min_probability is None or (chance is not None and chance >= least)
             ]
-            for found, its_chances in zip(hits, chances, strict=True)
+            for found, of_query in zip(hits, chances, strict=True)
         ]
 
-    def _measured(
-        self, queries: Float32Array, nearest: Int64Array, known: Mapping[int, list[GalleryImage]]
-    ) -> list[list[Hit]]:
-        """Return for each query the images of the rows that were found, nearest first."""
-        measured = []
-        for query, found in zip(queries, nearest, strict=True):
-            rows = np.array([row for row in found.tolist() if row in known], np.int64)
-            embeddings = np.asarray(self._embeddings[rows], np.float32)
-            places = np.arange(len(rows))
-            distances = pair_distances(query[None], embeddings, np.zeros_like(places), places)
-            measured.append(
-                sorted(
-                    Hit(distance, image.path, image.label)
-                    for distance, row in zip(distances.tolist(), rows.tolist(), strict=True)
-                    for image in known[row]
-                )
-            )
-        return measured
+    @cached_property
+    def _plain(self) -> Ranker:
+        """A ranker by the plain rows, which the chance of a hit goes by."""
+        return Ranker(self.collection, smooth=False) if self.ranker.is_smoothed else self.ranker
 
     def search_exactly(
         self, queries: Float32Array, count: int, **limits: Any
     ) -> list[list[Result]]:
         """Find the nearest images of each query by comparing all embeddings, as for `search`."""
-        exact = ExactIndex(self._embeddings, self.collection.rows())
-        return Searcher(self.collection, exact).search(queries, count, **limits)
-
-    def _nearest_of_subset(
-        self, queries: Float32Array, count: int, probes: int | None, subset: Subset
-    ) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
-        """Return what `_nearest` does, of a part of the collection."""
-        with closing(self.collection.images()) as table:
-            labels = None if subset.labels is None else sorted(subset.labels)
-            allowed = table.rows_of(labels, subset.folder)
-            rows = None
-            if self.index.kind != ExactIndex.kind and len(allowed) > MOST_COMPARED:
-                rows = self._search_deeper(queries, count, probes, allowed)
-            if rows is None:
-                rows = ExactIndex(self._embeddings, allowed).search(queries, count).rows
-            known = table.of_rows(np.unique(rows[rows >= 0]).tolist())
-        return rows, {row: list(filter(subset.has, images)) for row, images in known.items()}
-
-    def _search_deeper(
-        self, queries: Float32Array, count: int, probes: int | None, allowed: Int64Array
-    ) -> Int64Array | None:
-        """Search the index until each query has `count` of the allowed rows; None if it cannot."""
-        wanted = count
-        while wanted <= DEEPEST:
-            rows = self.index.search(queries, wanted, probes=probes).rows
-            rows = np.where(np.isin(rows, allowed), rows, -1)
-            if ((rows >= 0).sum(axis=1) >= count).all():
-                return rows
-            if rows.shape[1] < wanted:
-                break
-            wanted *= 4
-        return None
-
-    def _nearest(
-        self, queries: Float32Array, count: int, probes: int | None
-    ) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
-        """Return the rows of the nearest embeddings (queries, found), and the images of each row.
-
-        The index may still have rows whose images are gone, if a sync was stopped. Then search for
-        more, until each query has `count` rows with images or there are no more.
-        """
-        wanted = count
-        while True:
-            rows = self.index.search(queries, wanted, probes=probes).rows
-            if not rows.shape[1] and len(self.collection.rows()):
-                folder = self.collection.folder
-                raise InputError(f"{folder}: its index is empty; run index --output {folder} again")
-            with closing(self.collection.images()) as images:
-                known = images.of_rows(np.unique(rows[rows >= 0]).tolist())
-            gone = ~np.isin(rows, list(known)) & (rows >= 0)
-            if rows.shape[1] < wanted or (gone.sum(axis=1) <= wanted - count).all():
-                return rows, known
-            wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
+        exact = Searcher(self.collection, self.ranker.exact_index(), smooth=self.ranker.is_smoothed)
+        return exact.search(queries, count, **limits)

@@ -5,6 +5,7 @@ model.h5          a copy of the model, so that a search needs nothing but this f
 images.sqlite     path, class, content and row of each image
 embeddings.bin    rows of unit length; keys.bin, their contents; blocks.bin, their checksums
 *.faiss           what a cluster index keeps
+smoothed.bin      the smoothed rows, if there are any: see `smoothed_rows`
 lock, holder      who writes
 """
 
@@ -37,14 +38,15 @@ from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.settings import VERSION, Settings
 
 if TYPE_CHECKING:
-    from deep_ranking.search.query_images import PathOrPaths
+    from deep_ranking.search.queries import PathOrPaths
     from deep_ranking.search.results import SearchResults
     from deep_ranking.search.searcher import Searcher
 
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
 LOCK, HOLDER = "lock", "holder"
 STORE = ("embeddings.bin", "keys.bin", "blocks.bin")
-OWN_FILES = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, *STORE}
+SMOOTHED = "smoothed.bin"
+OWN_FILES = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, SMOOTHED, *STORE}
 REMEDY = "run `index --checksum` again, which embeds those images anew"
 
 
@@ -67,6 +69,7 @@ class Collection:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
+        self._searchers: dict[bool, Searcher] = {}
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
@@ -159,6 +162,8 @@ class Collection:
         folder: str | os.PathLike[str] | None = None,
         like: "PathOrPaths" = (),
         unlike: "PathOrPaths" = (),
+        smooth: bool | None = None,
+        rerank: bool = False,
         min_probability: float | None = None,
     ) -> "SearchResults":
         """Find the images of the collection that are most similar to query images.
@@ -171,6 +176,8 @@ class Collection:
             folder: find only images below this folder.
             like: image files or folders that the results shall be more like.
             unlike: image files or folders that they shall be less like.
+            smooth: whether to rank by the smoothed rows; None to do so if the collection has them.
+            rerank: rank the first 200 again, by the neighbours that they and the query share.
             min_probability: leave out hits with a smaller chance to be of the query's class.
 
         Example:
@@ -182,9 +189,11 @@ class Collection:
             {'owl'}
 
         Raises:
-            InputError: a query is missing or cannot be read, or the collection is damaged.
+            InputError: a query is missing or cannot be read, the collection is damaged, or `smooth`
+                is asked of one that is not smoothed.
         """
-        return self._searcher.search_images(
+        is_smooth = self.settings.smoothing is not None if smooth is None else smooth
+        return self._searcher(is_smooth).search_images(
             images,
             top,
             probes=probes,
@@ -192,14 +201,16 @@ class Collection:
             folder=folder,
             like=like,
             unlike=unlike,
+            rerank=rerank,
             min_probability=min_probability,
         )
 
-    @cached_property
-    def _searcher(self) -> "Searcher":
+    def _searcher(self, smooth: bool) -> "Searcher":
         from deep_ranking.search.searcher import Searcher
 
-        return Searcher(self)
+        if smooth not in self._searchers:
+            self._searchers[smooth] = Searcher(self, smooth=smooth)
+        return self._searchers[smooth]
 
     @property
     def model(self) -> Path:

@@ -19,6 +19,8 @@ ROWS_AT_ONCE = 4096
 def merge(parts: Sequence[Collection], output: Path) -> Collection:
     """Merge shards into one collection. Nothing is embedded, and the shards are not changed.
 
+    Shards are not smoothed. If the output is, the caller brings its smoothed rows up to date.
+
     A merge can be stopped at any instant: the next one goes on. Merging into the same folder again
     brings it up to date with the shards.
 

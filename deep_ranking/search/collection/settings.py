@@ -9,11 +9,14 @@ from typing import Any, Self
 from deep_ranking.config import FolderConfig
 from deep_ranking.files import InputError, read_text_file
 from deep_ranking.model.hit_calibration import HitCalibration
+from deep_ranking.search.index.kinds import KINDS
 
 VERSION = 4
 DTYPES = ("float32", "float16")
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
+MOST_NEIGHBOURS, MOST_POWER = 1_000, 100.0
+"""The most that smoothing takes: with more, rows come near the mean of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class Settings:
             an absolute path.
         hits: the chance of a hit by the collection's own classes; None where too few images have
             a class with another image.
+        smoothing: how its rows are smoothed (`smoothed_collection`); None if they are not.
         version: version of the folder's format.
     """
 
@@ -47,6 +51,7 @@ class Settings:
     index: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
     folders: dict[str, Any] = field(default_factory=dict)
     hits: HitCalibration | None = None
+    smoothing: dict[str, Any] | None = None
     version: int = VERSION
 
     @classmethod
@@ -103,12 +108,30 @@ class Settings:
             and all(type(number) is int and 0 < number <= most for number, most in numbers)
             and all(type(text) is str for text in texts)
             and b"\0" not in os.fsencode(self.root)
-            and all(type(self.index.get(name, 1)) is int for name in ("probes", "clusters"))
-            and self.index.get("probes", 1) >= 1
-            and self.index.get("clusters", 0) >= 0
-            and 0 < self.index.get("target_recall", 1) <= 1
+            and _has_sane_numbers(self.index)
+            and (self.smoothing is None or _is_sane_smoothing(self.smoothing))
             and all(type(self.index.get(name, "")) is str for name in ("uri", "name"))
             and (self.index["kind"] != "milvus" or "uri" in self.index)
             and self._has_sane_folders()
             and (self.shard is None or 1 <= self.shard[0] <= self.shard[1])
         )
+
+
+def _has_sane_numbers(index: dict[str, Any]) -> bool:
+    return (
+        all(type(index.get(name, 1)) is int for name in ("probes", "clusters"))
+        and index.get("probes", 1) >= 1
+        and index.get("clusters", 0) >= 0
+        and 0 < index.get("target_recall", 1) <= 1
+    )
+
+
+def _is_sane_smoothing(smoothing: dict[str, Any]) -> bool:
+    return (
+        type(smoothing["neighbours"]) is int
+        and 2 <= smoothing["neighbours"] <= MOST_NEIGHBOURS
+        and 0 < float(smoothing["power"]) <= MOST_POWER
+        and type(smoothing["state"]) is str
+        and smoothing["index"]["kind"] in KINDS
+        and _has_sane_numbers(smoothing["index"])
+    )

@@ -8,6 +8,7 @@ from deep_ranking.search.index.base import Index
 
 if TYPE_CHECKING:
     from deep_ranking.search.collection import Collection
+    from deep_ranking.search.index.clusters import ClusterIndex
 
 KINDS = ("exact", "clusters", "hierarchy")
 MILVUS = "milvus"
@@ -53,8 +54,23 @@ def open_index(collection: "Collection") -> Index:
         from deep_ranking.search.index.milvus import MilvusIndex
 
         return MilvusIndex(collection)
+    return cluster_index(collection, settings, collection.folder / f"{kind}.faiss")
+
+
+def cluster_index(collection: "Collection", settings: dict[str, Any], file: Path) -> "ClusterIndex":
+    """Open an index with clusters; it has no rows if its file does not exist.
+
+    Args:
+        collection: the collection that it is of.
+        settings: its `kind`, `clusters` and `probes`.
+        file: its file.
+
+    Raises:
+        InputError: it is damaged, of another dimension than the collection, or of an unknown kind.
+    """
     from deep_ranking.search.index import clusters
 
+    kind = settings["kind"]
     known: dict[str, type[clusters.ClusterIndex]] = {
         each.kind: each for each in (clusters.ClusterIndex, clusters.HierarchyIndex)
     }
@@ -63,7 +79,6 @@ def open_index(collection: "Collection") -> Index:
             f"{collection.folder}: has an index of unknown kind {kind}; run `index` again with "
             "--index KIND"
         )
-    file = collection.folder / f"{kind}.faiss"
     index = known[kind](
         file, num_clusters=settings.get("clusters", 0), probes=settings.get("probes", 1)
     )

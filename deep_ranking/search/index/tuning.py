@@ -50,6 +50,8 @@ class GroundTruth:
         rows: int64 (rows,) in the index.
         num_queries: largest number of queries.
         seed: decides which images are queries.
+        queries: float (all rows, dim), what the images are searched with, if not with their own
+            rows of `embeddings`.
     """
 
     def __init__(
@@ -59,11 +61,12 @@ class GroundTruth:
         *,
         num_queries: int = NUM_QUERIES,
         seed: int = 0,
+        queries: Rows | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.num_rows = len(rows)
         self.query_rows = np.sort(rng.choice(rows, min(num_queries, len(rows)), replace=False))
-        self.queries = read_rows(embeddings, self.query_rows)
+        self.queries = read_rows(embeddings if queries is None else queries, self.query_rows)
         self.num_nearest = min(max(COUNTS), len(rows) - 1)
         found = ExactIndex(embeddings, rows).search(self.queries, self.num_nearest + 1)
         self.exact = self._others(found.distances, found.rows)

@@ -1,4 +1,4 @@
-"""The images to search with: files, folders, or several of either."""
+"""The images that are searched with: files and folders, as they are named."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def are_given(images: PathOrPaths) -> bool:
-    """Return whether there is any path."""
+    """Return whether there is a path."""
     return isinstance(images, str | os.PathLike) or bool(len(images))
 
 

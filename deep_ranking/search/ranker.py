@@ -1,0 +1,204 @@
+"""The hits of queries in a collection, by its plain or its smoothed rows, ranked again or not."""
+
+from contextlib import closing
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float32Array, Float64Array, Int64Array
+from deep_ranking.files.stored_rows import Rows
+from deep_ranking.metrics import pair_distances
+from deep_ranking.search.collection import Collection, GalleryImage
+from deep_ranking.search.index.base import Index, read_rows
+from deep_ranking.search.index.exact import ExactIndex
+from deep_ranking.search.index.kinds import open_index
+from deep_ranking.search.reranking import NUM_RERANKED, expanded, reciprocal_distances
+from deep_ranking.search.results import Hit
+from deep_ranking.search.smoothed_collection import open_smoothed_index
+from deep_ranking.search.smoothed_rows import smoothed_rows_of
+from deep_ranking.search.smoothing import smoothing_in_words
+from deep_ranking.search.subset import Subset
+
+MOST_COMPARED = 100_000
+"""Embeddings of a class or folder that are compared one by one, whatever the index."""
+
+DEEPEST = 16_384
+"""Results that an index is asked for, for those of a class or folder among them: Milvus' limit."""
+
+
+class Ranker:
+    """Ranks the images of a collection by the rows of its index.
+
+    Args:
+        collection: the collection.
+        index: an index of the rows to rank; None to open the collection's own.
+        smooth: whether to rank by the smoothed rows; None to do so if the collection has them and
+            no other index is given.
+
+    Attributes:
+        collection: as given.
+        index: the index.
+
+    Raises:
+        InputError: the index is damaged, its server does not answer, or the collection has no
+            smoothed rows.
+    """
+
+    def __init__(
+        self, collection: Collection, index: Index | None = None, *, smooth: bool | None = None
+    ) -> None:
+        self.collection = collection
+        self._embeddings = collection.embeddings()
+        if smooth is None:
+            smooth = index is None and collection.settings.smoothing is not None
+        self._smoothed = smoothed_rows_of(collection) if smooth else None
+        if index is not None:
+            self.index = index
+        elif self._smoothed is not None:
+            self.index = open_smoothed_index(collection, self._smoothed)
+        else:
+            self.index = open_index(collection)
+
+    @property
+    def is_smoothed(self) -> bool:
+        """Whether it ranks by smoothed rows."""
+        return self._smoothed is not None
+
+    def in_words(self, *, rerank: bool = False) -> str:
+        """Return how results are ranked, in a line; "" if by the distances that are shown."""
+        again = f"the first {NUM_RERANKED} ranked again by common neighbours"
+        if self._smoothed is None:
+            return f"Ranked by distance, {again} (--rerank)." if rerank else ""
+        how = smoothing_in_words(self._smoothed.num_neighbours, self._smoothed.power)
+        if rerank:
+            return f"Ranked by smoothed rows ({how}), {again}; --no-smooth takes the plain rows."
+        return f"Ranked by smoothed rows ({how}); --no-smooth ranks by the distances shown."
+
+    @property
+    def _ranked(self) -> Rows:
+        """The rows that the index has: smoothed or plain."""
+        return self._embeddings if self._smoothed is None else self._smoothed.rows
+
+    def exact_index(self) -> ExactIndex:
+        """Return an index that compares all rows that are ranked."""
+        rows = self.collection.rows() if self._smoothed is None else self._smoothed.in_use()
+        return ExactIndex(self._ranked, rows)
+
+    def hits(
+        self,
+        queries: Float32Array,
+        count: int,
+        probes: int | None,
+        subset: Subset | None = None,
+        *,
+        rerank: bool = False,
+    ) -> list[list[Hit]]:
+        """Return the hits of each query, best first: `count`, or all images if there are fewer."""
+        moved, width = queries, max(count, NUM_RERANKED) if rerank else count
+        nearest, known = self._nearest(queries, width, probes, subset)
+        if rerank:
+            pairs = zip(queries, nearest, strict=True)
+            moved = np.stack([expanded(query, self._read(rows)) for query, rows in pairs])
+            nearest, known = self._nearest(moved, width, probes, subset)
+        found = []
+        for query, moved_query, numbers in zip(queries, moved, nearest, strict=True):
+            rows = np.array([row for row in numbers.tolist() if row in known], np.int64)
+            distances = ranked_by = _distances(query, self._embeddings, rows)
+            smoothed: list[float | None] = [None] * len(rows)
+            if self._smoothed is not None:
+                ranked_by = _distances(query, self._smoothed.rows, rows)
+                smoothed = list(map(float, ranked_by))
+            if rerank:
+                ranked_by = self._ranked_again(moved_query, rows)
+            measured = zip(
+                ranked_by.tolist(), distances.tolist(), smoothed, rows.tolist(), strict=True
+            )
+            of_query = sorted(
+                Hit(by, image.path, image.label, distance, smoothed_distance)
+                for by, distance, smoothed_distance, row in measured
+                for image in known[row]
+            )
+            found.append(of_query[:count])
+        return found
+
+    def _ranked_again(self, query: Float32Array, rows: Int64Array) -> Float64Array:
+        """Return what ranks some rows: of the first 200 the new distance, then the others."""
+        distances = _distances(query, self._ranked, rows)
+        first = np.argsort(distances, kind="stable")[:NUM_RERANKED]
+        distances += 2  # more than any new distance
+        if len(first):
+            with threadpool_limits(1):  # the matrices are small, and threads wait for each other
+                distances[first] = reciprocal_distances(query, self._read(rows[first]))
+        return distances
+
+    def _read(self, numbers: Int64Array) -> Float32Array:
+        """Return the rows of some numbers that are ranked; -1 for none."""
+        return read_rows(self._ranked, numbers[numbers >= 0])
+
+    def _nearest_of_subset(
+        self, queries: Float32Array, count: int, probes: int | None, subset: Subset
+    ) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
+        """Return what `_nearest` does, of a part of the collection."""
+        with closing(self.collection.images()) as table:
+            labels = None if subset.labels is None else sorted(subset.labels)
+            allowed = self._rankable(table.rows_of(labels, subset.folder))
+            rows = None
+            if self.index.kind != ExactIndex.kind and len(allowed) > MOST_COMPARED:
+                rows = self._search_deeper(queries, count, probes, allowed)
+            if rows is None:
+                rows = ExactIndex(self._ranked, allowed).search(queries, count).rows
+            known = table.of_rows(np.unique(rows[rows >= 0]).tolist())
+        return rows, {row: list(filter(subset.has, images)) for row, images in known.items()}
+
+    def _rankable(self, rows: Int64Array) -> Int64Array:
+        """Return those of some rows that can be ranked.
+
+        If an update was stopped, some rows of the collection are not smoothed yet.
+        """
+        return rows if self._smoothed is None else self._smoothed.those_in_use(rows)
+
+    def _search_deeper(
+        self, queries: Float32Array, count: int, probes: int | None, allowed: Int64Array
+    ) -> Int64Array | None:
+        """Search the index until each query has `count` of the allowed rows; None if it cannot."""
+        wanted = count
+        while wanted <= DEEPEST:
+            rows = self.index.search(queries, wanted, probes=probes).rows
+            rows = np.where(np.isin(rows, allowed), rows, -1)
+            if ((rows >= 0).sum(axis=1) >= count).all():
+                return rows
+            if rows.shape[1] < wanted:
+                break
+            wanted *= 4
+        return None
+
+    def _nearest(
+        self, queries: Float32Array, count: int, probes: int | None, subset: Subset | None
+    ) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
+        """Return the rows of the nearest embeddings (queries, found), and the images of each row.
+
+        The index may still have rows whose images are gone, if a sync was stopped. Then search for
+        more, until each query has `count` rows with images or there are no more.
+        """
+        if subset is not None:
+            return self._nearest_of_subset(queries, count, probes, subset)
+        wanted = count
+        while True:
+            rows = self.index.search(queries, wanted, probes=probes).rows
+            if not rows.shape[1] and len(self.collection.rows()):
+                folder = self.collection.folder
+                raise InputError(f"{folder}: its index is empty; run index --output {folder} again")
+            with closing(self.collection.images()) as images:
+                known = images.of_rows(self._rankable(np.unique(rows[rows >= 0])).tolist())
+            gone = ~np.isin(rows, list(known)) & (rows >= 0)
+            if rows.shape[1] < wanted or (gone.sum(axis=1) <= wanted - count).all():
+                return rows, known
+            wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
+
+
+def _distances(query: Float32Array, rows: Rows, numbers: Int64Array) -> Float64Array:
+    """Return the distances of a query (dim,) to some rows: float64 (numbers,)."""
+    found = np.asarray(rows[numbers], np.float32)
+    places = np.arange(len(numbers))
+    return pair_distances(query[None], found, np.zeros_like(places), places)
