@@ -149,7 +149,8 @@ def test_copies_in_classes_that_are_held_back_are_named(capsys, tmp_path, config
     share = replace(config, validation_share=0.5)
     (line,) = (each for each in lines_of(capsys, share) if WORDS in each)
     assert " a copy of " in line
-    assert line.endswith("; delete one of each copy; doctor --validation_share lists them.")
+    assert "; delete one of each copy; doctor lists them" in line
+    assert line.endswith(" --validation_share.")
     for part, names in (("train", ("red", "green")), ("val", ("blue", "pink"))):
         for name in names:
             (tmp_path / "split" / part).mkdir(parents=True, exist_ok=True)

@@ -16,9 +16,10 @@ REMEDIES = {
     "validation_triplets": "sample both files in one run of triplet_sampler.py --split 0.9 0.1, "
     "and give its validation_triplets.txt to --validation_triplets",
     "validation_dataset": "give a folder of other images to --validation_dataset",
-    "validation_share": "delete one of each copy; doctor --validation_share lists them",
-    "validation_split": "delete one of each copy, which doctor lists, or choose another split by "
-    "--validation_split",
+    "validation_share": "delete one of each copy; doctor lists them, given the same --dataset, "
+    "--recipe or --batches, and --validation_share",
+    "validation_split": "delete one of each copy; doctor lists them, given the same --dataset; or "
+    "choose another split by --validation_split",
 }
 
 
