@@ -33,7 +33,7 @@ UNTRAINED = "untrained backbone"
 WAYS = {
     "photographs alone": "--classes photos.csv",
     "`--pairs`": "--pairs pairs.csv",
-    "`--pairs`, a tenth of the rate": "--pairs pairs.csv --learning_rate 3e-5",
+    "`--pairs`, ten times the rate": "--pairs pairs.csv --learning_rate 3e-4",
 }
 
 

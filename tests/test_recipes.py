@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -50,6 +51,8 @@ def test_says_what_it_gives_takes_and_how_to_run_it(name):
 FLAGS = {
     "laptop": {"image_size": 48, "epochs": 5, "cached_views": 3, "rotation": 3.0},
     "laptop, VGG16": {"backbone": "vgg16", "epochs": 5},
+    "laptop, pairs": {"pairs": "shop", "epochs": 5},
+    "laptop, pairs at a rate": {"pairs": "shop", "learning_rate": 1e-3},
     "paper": {"triplets": "t.txt", "weights": "none", "gap": 0.5},
     "fine-tune": {"backbone_size": 256, "validation_share": 0.5, "augment": False},
     "blog": {},
@@ -106,6 +109,57 @@ def test_laptop_is_what_it_was_with_another_backbone(image_tree_of_colors):
     other = TrainConfig.from_recipe("laptop", dataset=image_tree_of_colors, backbone="vgg16")
     assert (other.network.backbone, other.train_from) == ("vgg16", "head")
     assert (other.network.multiscale, other.network.embedding_size) == ("none", 1024)
+
+
+@pytest.mark.parametrize(
+    ("flags", "rate"),
+    [
+        ({}, 3e-4),
+        ({"pairs": None}, 3e-4),
+        ({"pairs": "pairs.csv"}, 3e-5),
+        ({"pairs": Path("shop"), "backbone": "EfficientNetLite0"}, 3e-5),
+        ({"pairs": "shop", "learning_rate": 1e-3}, 1e-3),
+        ({"pairs": "shop", "backbone": "vgg16"}, 3e-4),  # not measured
+    ],
+)
+def test_laptop_lowers_its_rate_for_pairs(image_tree_of_colors, flags, rate):
+    alone = TrainConfig.from_recipe("laptop", dataset=image_tree_of_colors)
+    config = TrainConfig.from_recipe("laptop", dataset=image_tree_of_colors, **flags)
+    assert config.learning_rate == rate
+    if "backbone" not in flags:  # all else is the same
+        pairs = config.pairs
+        assert config == dataclasses.replace(alone, learning_rate=rate, pairs=pairs)
+
+
+def test_the_first_flag_that_differs_takes_the_place_of_a_recipe():
+    laptop = RECIPES["laptop"]
+    assert list(laptop.with_flags) == ["backbone", "pairs"]
+    for flags, wanted in (
+        ({}, laptop),
+        ({"backbone": None, "pairs": None, "epochs": 7}, laptop),
+        ({"backbone": "EfficientNet-Lite0"}, laptop),
+        ({"backbone": "vgg16", "pairs": "shop"}, laptop.with_flags["backbone"]),
+        ({"pairs": "shop"}, laptop.with_flags["pairs"]),
+    ):
+        assert laptop.on(flags) is wanted
+    with pytest.raises(InputError, match="backbone"):
+        laptop.on({"backbone": "vgg61"})
+    for flag, recipe in laptop.with_flags.items():
+        assert recipe.name == "laptop" and f"--{flag} " in recipe.command
+        assert recipe.settings.keys() <= laptop.settings.keys()
+
+
+def test_help_and_the_first_line_say_what_pairs_change(capsys, monkeypatch, image_tree_of_colors):
+    monkeypatch.setattr("deep_ranking.training.run.train", lambda *_, **__: None)
+    said = "at a tenth of the learning rate"
+    for flags, wanted in ((["--pairs", "shop"], True), ([], False)):
+        run_command("train", ["--recipe", "laptop", "--dataset", str(image_tree_of_colors), *flags])
+        assert (said in capsys.readouterr().out) == wanted
+    with pytest.raises(SystemExit):
+        run_command("train", ["--help-all"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "- laptop with --pairs: " in text and said in text
+    assert "- laptop with --backbone: " in text and "- fine-tune: " in text
 
 
 def test_a_whole_part_replaces_that_of_the_recipe():

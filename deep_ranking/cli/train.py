@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from deep_ranking.cli.arguments import add_config_arguments, add_folder_arguments, config_from
@@ -65,11 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings that belong together: laptop for a folder of classes; --help-all describes "
         "the others. Other flags override single settings",
     )
-    parser.epilog = "Recipes:\n" + "\n".join(
-        f"- {each.name}: {each.summary}. Takes {each.takes}; {each.gives}. Run: python "
-        f"{each.command}"
-        for each in RECIPES.values()
-    )
+    parser.epilog = "\n".join(["Recipes:", *_recipe_lines()])
     add_folder_arguments(parser, takes_split=True)
     groups = {}
     for config, title in (
@@ -106,6 +102,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _recipe_lines() -> Iterator[str]:
+    """Yield a line about each recipe, and about what takes its place with other flags."""
+    for name, recipe in RECIPES.items():
+        titles = {name: recipe}
+        titles |= {f"{name} with --{flag}": each for flag, each in recipe.with_flags.items()}
+        for title, each in titles.items():
+            yield (
+                f"- {title}: {each.summary}. Takes {each.takes}; {each.gives}. Run: python "
+                f"{each.command}"
+            )
+
+
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and print where the model is."""
     args = parser.parse_args(argv)
@@ -118,7 +126,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         settings = read_settings(settings_path)
         parser.set_defaults(**{name: each for name, each in settings.items() if each is not None})
         if args.recipe:
-            recipe = RECIPES[args.recipe].on(settings.get("backbone"))
+            recipe = RECIPES[args.recipe].on(settings)
             _check_recipe_of_run(parser, recipe, settings, given_flags(parser, argv))
     elif resume:
         print(f"Nothing to resume in {settings_path.parent}: starting.")
@@ -189,7 +197,7 @@ def set_recipe_as_defaults(
         "backbone": parser.get_default("backbone"),
     }
     parser.set_defaults(**dict.fromkeys(usual))
-    recipe = recipe.on(parser.parse_args(argv).backbone)
+    recipe = recipe.on(vars(parser.parse_args(argv)))
     parser.set_defaults(**recipe.settings)
     args = parser.parse_args(argv)
     text = f"Recipe {recipe.name}: {recipe.summary}. Takes {recipe.takes}; {recipe.gives}."

@@ -142,7 +142,7 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         >>> config.gap, config.network.backbone, config.augmentation.rotation
         (0.5, 'resnet50', 5.0)
         """
-        found = find_recipe(recipe).on(settings.get("backbone"))
+        found = find_recipe(recipe).on(settings)
         merged = found.settings | settings
         if "network" not in settings:
             image_size = merged.get("image_size")

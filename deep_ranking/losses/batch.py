@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from deep_ranking.files import InputError
+from deep_ranking.losses.class_labels import class_numbers
 from deep_ranking.losses.mining import EMPTY, label_masks
 
 
@@ -96,6 +97,12 @@ class CrossBatchMemory:
 class BatchLoss(keras.losses.Loss, ABC):
     """A loss of each query against its references: the batch and, if there is one, the memory.
 
+    Labels are class numbers: whole, 0 or more, and below 2^24, since Keras casts them to float32.
+    Others are refused: by an `InputError` in eager calls, and by TensorFlow's
+    `InvalidArgumentError` with the same text in a graph, as `fit` runs it. With `jit_compile`, XLA
+    leaves out the check of values: the loss is then NaN, and its gradient 0. Labels that are not
+    one number a row, such as the roles of `triplet_dataset`, are refused in any case.
+
     The value is a scalar, so `reduction` changes nothing. Each call fills the memory, also in
     evaluation: evaluate with a separate loss, or reset the memory afterwards.
 
@@ -127,15 +134,20 @@ class BatchLoss(keras.losses.Loss, ABC):
             self.memory = CrossBatchMemory(memory, embedding_size)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of labels, int (batch,), and embeddings, (batch, dim): a scalar."""
-        # Keras passes labels as floats, exact up to 2^24.
-        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")  # (batch,)
+        """Return the loss of labels, (batch,), and embeddings, (batch, dim): a scalar.
+
+        Raises:
+            InputError: the labels are no class numbers, one a row; see the class.
+        """
+        labels, are_right = class_numbers(y_true, y_pred.shape[0])  # (batch,)
         references, reference_labels = y_pred, labels
         if self.memory is not None:
             references, reference_labels = self.memory.references_for(y_pred, labels)
             self.memory.remember(y_pred, labels)
         same, different = label_masks(labels, reference_labels)  # (batch, references)
-        return self.compare(y_pred, references, same, different)
+        loss = self.compare(y_pred, references, same, different)
+        # Where XLA has left out the check of the labels. No weight has a gradient then.
+        return ops.where(are_right, loss, float("nan"))
 
     @abstractmethod
     def compare(self, embeddings: Any, references: Any, same: Any, different: Any) -> Any:

@@ -34,6 +34,7 @@ from deep_ranking.training.devices import Devices
 from deep_ranking.training.diagnosis import TrainingDiagnosis, diagnose_training, not_finite
 from deep_ranking.training.early_stopping import EarlyStopping
 from deep_ranking.training.history import Row, draw_history, write_history
+from deep_ranking.training.leakage import leakage_notes
 from deep_ranking.training.notes import resumed_line, schedule_notes
 from deep_ranking.training.resuming import (
     CHECKPOINT,
@@ -137,6 +138,9 @@ class TrainingRun:
     def begin(self) -> None:
         """Build or restore the network, and write the folder."""
         config = self.config  # as given, without fixes of an earlier part of the run
+        if self.validation is not None and not self.is_over:
+            for line in leakage_notes(config, self.images.paths, self.validation.paths):
+                print(line)
         self.trainer = Trainer(config, self.devices, read_weights=not self.resumed)
         if self.resumed:
             self.config = dataclasses.replace(config, **self.state.fixes)

@@ -54,12 +54,13 @@ def triplet_dataset(
 
     Returns:
         Dataset of (images, roles): float32 (rows, image_size, image_size, 3), RGB in [0, 255], and
-        int32 (rows,): 0 query, 1 positive, 2 negative, in turn.
+        int32 (rows, 3), whose columns query, positive and negative are 1 where a row is that, in
+        turn. `RankingLoss` ignores them; losses of classes refuse them by their shape.
 
     Example:
         >>> images, roles = next(iter(triplet_dataset("triplets.txt", image_size=32, batch_size=6)))
-        >>> images.shape, roles.numpy().tolist()
-        (TensorShape([6, 32, 32, 3]), [0, 1, 2, 0, 1, 2])
+        >>> images.shape, roles.numpy()[:3].tolist()
+        (TensorShape([6, 32, 32, 3]), [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
 
     Raises:
         InputError: the file or an image of it cannot be used, or the batch size is not a multiple
@@ -74,7 +75,10 @@ def triplet_dataset(
         seed=seed,
         skip_broken=skip_broken,
     )
-    return source.dataset(epoch)
+    # As numbers, roles could be taken for classes.
+    return source.dataset(epoch).map(
+        lambda images, roles: (images, tf.one_hot(roles, len(COLUMNS), dtype=tf.int32))
+    )
 
 
 @dataclass(eq=False)
@@ -128,7 +132,12 @@ class TripletSource(AugmentedImages):
         self.triplets.prepare(epoch, model)
 
     def dataset(self, epoch: int) -> tf.data.Dataset:
-        """Return the batches of one epoch, like `triplet_dataset`."""
+        """Return the batches of one epoch.
+
+        Returns:
+            Dataset of (images, roles) as of `triplet_dataset`, but roles are int32 (rows,): 0
+            query, 1 positive, 2 negative.
+        """
         triplets = self._of_epoch(epoch)
 
         def read(batch: int) -> list[Array]:
