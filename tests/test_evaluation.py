@@ -18,9 +18,9 @@ from deep_ranking.metrics.evaluation import (
     draw_triplets,
     evaluate_embeddings,
     evaluate_triplets,
-    meaningless_figures,
     means_by_class,
 )
+from deep_ranking.metrics.meaningless import meaningless_figures
 from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
@@ -74,6 +74,28 @@ def test_drawn_triplets_are_uniform_over_what_is_right(own):
             assert set(values) == possible
             if len(values) > 1:
                 assert chisquare(counts).pvalue > 1e-4
+
+
+def test_excluded_rows_are_in_no_triplet_of_their_query():
+    queries = np.array(["a", "b", "a", "c", "d"])
+    gallery = np.array(["b", "a", "b", "a", "c", "a", "c", "d"])
+    exclude = np.array([[1, 4, 7], [-1, -1, -1], [5, 1, 3], [0, 6, -1], [-1, 7, -1]])
+    triplets = draw_triplets(queries, gallery, exclude=exclude, per_query=2000, seed=1)
+    for query, label in enumerate(queries):
+        rows = triplets[triplets[:, 0] == query]
+        same = set(np.flatnonzero(gallery == label)) - set(exclude[query])
+        other = set(np.flatnonzero(gallery != label)) - set(exclude[query])
+        if not same:
+            assert query in (2, 4) and len(rows) == 0  # all its right images are excluded
+            continue
+        for column, possible in ((1, same), (2, other)):
+            values, counts = np.unique(rows[:, column], return_counts=True)
+            assert set(values) == possible
+            if len(values) > 1:
+                assert chisquare(counts).pvalue > 1e-4
+    only_copies = np.array([[1], [2]])
+    with pytest.raises(InputError, match="two images or more beside the query's own copies"):
+        draw_triplets(queries[:2], np.array(["c", "a", "b"]), exclude=only_copies)
 
 
 def test_no_triplet_is_one_clear_error():
@@ -272,6 +294,34 @@ def test_lines_of_classes_and_queries_with_ranks():
     assert lines[1] == f"  {placed[0]} of 45  {queries.paths[order[0]]}"
     assert ranks.missing_classes() == ["product 45", "product 46"]
     assert repr(ranks) == "QueryRanks(30 queries in a gallery of 45)"
+
+
+def test_queries_that_are_in_the_gallery_are_judged_as_among_the_others():
+    given = images(noise=1.5)
+    own = np.arange(len(given.paths))[:, np.newaxis]
+    alone = evaluate_embeddings(given, seed=4)
+    found = evaluate_embeddings(given, given, exclude=own, seed=4)
+    for name in PER_QUERY:
+        assert np.array_equal(found.per_query[name], alone.per_query[name], equal_nan=True)
+        assert found.intervals[name] == alone.intervals[name]
+    assert {**found.whole, **alone.whole} == found.whole
+    assert alone.whole_intervals.items() <= found.whole_intervals.items()
+    assert evaluate_embeddings(given, given, seed=4).intervals["recall_at_1"].mean == 1
+    with pytest.raises(ValueError, match="no gallery"):
+        evaluate_embeddings(given, exclude=own)
+
+
+def test_the_median_rank_of_a_class_leaves_out_queries_without_a_right_image():
+    # "a" has one image in the gallery, which is a copy of the first query.
+    queries = EmbeddedImages(
+        ["1", "2", "3"], np.array(["a", "a", "b"]), np.eye(3, dtype=np.float32)
+    )
+    rows = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1]], np.float32)
+    gallery = EmbeddedImages(list("xyz"), np.array(["a", "b", "b"]), rows)
+    found = evaluate_embeddings(queries, gallery, exclude=np.array([[0], [-1], [-1]]))
+    by_class = means_by_class(found, queries.labels)
+    assert by_class["a"]["median_rank"] == 2  # z, then x and y in the order of the gallery
+    assert by_class["a"]["recall_at_1"] == 0 and by_class["b"]["recall_at_1"] == 1
 
 
 def test_separable_and_collapsed_embeddings():
