@@ -146,8 +146,8 @@ def evaluate_embeddings(
     whole_intervals = pair_intervals(*distances, groups, groups, seed=seed)
     if gallery is not None:
         names = tuple(dict.fromkeys((*OF_RANKS, *PER_QUERY)))
-        most = int(retrieval.num_ranked.max())
-        left_out = meaningless_figures(retrieval.num_positives, gallery.labels, most)
+        ranked = retrieval.most_ranked
+        left_out = meaningless_figures(retrieval.num_positives, gallery.labels, ranked)
         median = median_interval(retrieval.first_positive_rank, seed=seed)
         whole["median_rank"], whole_intervals["median_rank"] = median.mean, median
     per_query = {name: per_query[name] for name in names if name not in left_out}

@@ -85,6 +85,11 @@ class RetrievalMetrics:
     neighbours: npt.NDArray[np.int64]
     distances: Float64Array
 
+    @property
+    def most_ranked(self) -> int:
+        """Most images that any query ranks: the gallery, or less if each leaves some out."""
+        return int(self.num_ranked.max())
+
 
 def retrieval_metrics(
     embeddings: FloatArray,
