@@ -18,9 +18,9 @@ from deep_ranking.metrics.evaluation import (
     EmbeddedImages,
     draw_triplets,
     evaluate_embeddings,
-    evaluate_triplets,
     means_by_class,
 )
+from deep_ranking.metrics.given_triplets import evaluate_triplets
 from deep_ranking.metrics.meaningless import meaningless_figures
 from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.model.file import save_model
@@ -95,7 +95,7 @@ def test_excluded_rows_are_in_no_triplet_of_their_query():
             if len(values) > 1:
                 assert chisquare(counts).pvalue > 1e-4
     only_copies = np.array([[1], [2]])
-    with pytest.raises(InputError, match="two images or more beside the query's own copies"):
+    with pytest.raises(InputError, match="two classes"):
         draw_triplets(queries[:2], np.array(["c", "a", "b"]), exclude=only_copies)
 
 
@@ -575,7 +575,7 @@ def test_one_folder_as_queries_and_gallery_is_judged_as_a_dataset(
 ):
     text, found = evaluated(model_path, tmp_path, capsys, queries=noise, gallery=noise)
     assert "15 queries of 3 classes, searched for in 15 images: median rank " in text
-    assert "the file, copy or link of 15 queries in the gallery, from their own results." in text
+    assert "the file, copy or link of 15 queries in the gallery, from their results." in text
     _, alone = evaluated(model_path, tmp_path, capsys, dataset=noise)
     model, as_dataset = found["methods"]["model"], alone["methods"]["model"]
     assert model["metrics"]["recall_at_1"]["mean"] < 0.9
@@ -597,7 +597,7 @@ def test_copies_and_links_of_queries_in_the_gallery_are_left_out_of_their_own_re
 ):
     gallery = copied(noise, tmp_path / "gallery", place)
     text, found = evaluated(model_path, tmp_path, capsys, queries=noise, gallery=gallery)
-    assert "the file, copy or link of 15 queries in the gallery, from their own results." in text
+    assert "the file, copy or link of 15 queries in the gallery, from their results." in text
     assert found["compared"]["queries_with_own_content_left_out"] == 15
     assert found["methods"]["model"]["metrics"]["recall_at_1"]["mean"] < 0.9
     numbers = set()
@@ -668,7 +668,15 @@ def test_a_gallery_of_nothing_but_copies_is_one_line(model_path, noise, tmp_path
     arguments += ["--gallery", tmp_path / "gallery"]
     assert run_command("evaluate", list(map(str, arguments))) == 1
     line = capsys.readouterr().err
-    assert "two images or more beside the query's own copies" in line and line.count("\n") == 1
+    assert "two classes are needed, one of them with two images or more; left out: the file" in line
+    assert line.count("\n") == 1
+    for query in noise.glob("*/*.png"):  # of each class, all files have one content
+        shutil.copy(query.with_name("0.png"), query.with_name("copy.png"))
+        query.with_name("copy.png").replace(query)
+    assert run_command("evaluate", ["--model", str(model_path), "--dataset", str(noise)]) == 1
+    line = capsys.readouterr().err
+    assert "two images or more; left out: 12 images, copies of others" in line
+    assert "(ant/1.png of ant/0.png)" in line and line.count("\n") == 1
 
 
 def test_a_file_that_is_no_image_is_still_one_line(model_path, noise, capsys):

@@ -100,12 +100,13 @@ def test_what_was_left_out_is_counted_with_an_example(tmp_path):
         "labels is wrong."
     ]
     both = evidence_of(root, root)
-    assert both.num_own == both.num_queries == 37
+    assert both.compared.num_own == both.num_queries == 37
     assert lines_of(both)[2:] == [
         "Content left out: 2 queries, copies of others or links to them (ant/copy.png of "
         "ant/1.png); 2 images of the gallery, copies of others or links to them (ant/copy.png of "
-        "ant/1.png); the file, copy or link of 37 queries in the gallery, from their own results.",
-        "1 content in two classes (fox/wrong.png and ant/2.png): one of the labels may be wrong.",
+        "ant/1.png); the file, copy or link of 37 queries in the gallery, from their results.",
+        "1 image with a copy in another class (fox/wrong.png of ant/2.png): one of the labels may "
+        "be wrong.",
     ]
 
 
@@ -115,7 +116,7 @@ def test_queries_whose_only_right_image_is_their_own_are_in_no_figure(tmp_path):
     (gallery / "ant").mkdir()
     shutil.copy(queries / "ant" / "3.png", gallery / "ant" / "shop.png")
     found = evidence_of(queries, gallery)
-    assert (found.num_own, found.num_only_own, found.num_without_class) == (1, 1, 0)
+    assert (found.compared.num_own, found.num_only_own, found.num_without_class) == (1, 1, 0)
     assert found.num_judged == 35
     line = "1 query whose right images are all copies of it: in no figure."
     assert line in lines_of(found)

@@ -15,9 +15,7 @@ from deep_ranking.metrics.pairs import pair_intervals, pair_metrics
 from deep_ranking.metrics.retrieval import Gallery, RetrievalMetrics, retrieval_metrics
 from deep_ranking.metrics.triplets import (
     correct_triplets,
-    score_at_top_k,
     triplet_distances,
-    triplet_ranks,
 )
 
 TRIPLETS_PER_QUERY = 10
@@ -116,7 +114,7 @@ def evaluate_embeddings(
     if exclude is not None and gallery is None:
         raise ValueError("exclude names rows of a gallery. Received: no gallery.")
     for images in filter(None, (queries, gallery)):
-        _check_finite(images)
+        check_finite_images(images)
     searched = gallery or queries
     if searched.embeddings.shape[1] != queries.embeddings.shape[1]:
         raise InputError(
@@ -172,38 +170,6 @@ def evaluate_embeddings(
     )
 
 
-def evaluate_triplets(
-    images: EmbeddedImages, triplets: npt.NDArray[np.integer], *, seed: int = 0
-) -> tuple[Interval, int]:
-    """Evaluate embeddings by given triplets, such as those that people labelled.
-
-    Args:
-        images: images of the triplets, which are also the gallery; their labels are ignored.
-        triplets: int (triplets, 3), rows of `images`.
-        seed: seed of the bootstrap, which draws queries with all their triplets.
-
-    Returns:
-        The paper's two metrics: the similarity precision, which is the share of correct triplets,
-        with its 95 % bootstrap interval; and the score at top 30, which is correct minus incorrect
-        triplets, of those with an image among the query's 30 nearest.
-
-    Raises:
-        InputError: an embedding is not finite (the message names its image), or a triplet's query
-            is its own positive or negative.
-    """
-    _check_finite(images)
-    itself = (triplets[:, :1] == triplets[:, 1:]).any(axis=1)
-    if itself.any():
-        raise InputError(
-            f"triplet {int(np.argmax(itself)) + 1}: the query is its own positive or negative"
-        )
-    correct = correct_triplets(*triplet_distances(images.embeddings, triplets))
-    return (
-        bootstrap_interval(correct, seed=seed, groups=triplets[:, 0]),
-        score_at_top_k(*triplet_ranks(images.embeddings, triplets), k=TOP_K),
-    )
-
-
 def draw_triplets(
     query_labels: npt.NDArray[np.str_],
     gallery_labels: npt.NDArray[np.str_] | None = None,
@@ -229,7 +195,6 @@ def draw_triplets(
     Raises:
         InputError: no query has both a positive and a negative.
     """
-    beside = "" if exclude is None else " beside the query's own copies"
     if gallery_labels is None:
         gallery_labels, exclude = query_labels, np.arange(len(query_labels))[:, np.newaxis]
     elif exclude is None:
@@ -246,7 +211,7 @@ def draw_triplets(
     if not len(usable):
         raise InputError(
             "no query has an image of its class and one of another class to compare with; "
-            f"two classes are needed, one of them with two images or more{beside}"
+            "two classes are needed, one of them with two images or more"
         )
     query = np.repeat(usable, per_query)
     rng = np.random.default_rng(seed)
@@ -320,7 +285,8 @@ def means_by_class(
     }
 
 
-def _check_finite(images: EmbeddedImages) -> None:
+def check_finite_images(images: EmbeddedImages) -> None:
+    """Raise InputError, which names the image, if an embedding is not finite."""
     bad = first_non_finite_row(images.embeddings)
     if bad is not None:
         raise InputError(f"{images.paths[bad]}: its embedding is not finite (NaN or infinity)")

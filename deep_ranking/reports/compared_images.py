@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from deep_ranking.datasets import LabelledImages
+from deep_ranking.files import printable
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.content_digest import content_digests
+from deep_ranking.files.words import counted
 from deep_ranking.images import open_image
 
 Content = bytes | str
@@ -31,6 +33,9 @@ class CopiedImage(NamedTuple):
     root: Path
     path: str
     of: str
+
+    def __str__(self) -> str:
+        return printable(f"{self.path} of {self.of}")
 
     def as_json(self) -> dict[str, str]:
         """Return both paths with the folder before them."""
@@ -61,6 +66,30 @@ class ComparedImages:
     def sets(self) -> list[LabelledImages]:
         """Return the queries, and the gallery if there is one."""
         return [self.queries] if self.gallery is None else [self.queries, self.gallery]
+
+    @property
+    def num_own(self) -> int:
+        """Number of queries with their own content in the gallery."""
+        return 0 if self.own is None else int((self.own >= 0).any(axis=1).sum())
+
+    def content_left_out(self) -> str:
+        """Return what was left out because of its content, and why, in words; "" for nothing."""
+        parts = []
+        for name, copies in self.left_out.items():
+            if copies:
+                what = counted(len(copies), {"queries": "query"}.get(name, "image"))
+                where = " of the gallery" if name == "gallery" else ""
+                parts.append(f"{what}{where}, copies of others or links to them ({copies[0]})")
+        if self.gallery is None and self.contradictions:
+            what = counted(len(self.contradictions), "image")
+            parts.append(
+                f"{what}, copies of images of another class ({self.contradictions[0]}), one of the "
+                "two labels is wrong"
+            )
+        if self.num_own:
+            queries = counted(self.num_own, "query")
+            parts.append(f"the file, copy or link of {queries} in the gallery, from their results")
+        return "; ".join(parts)
 
 
 def compare_contents(

@@ -8,9 +8,8 @@ import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.html import paragraph, table
 from deep_ranking.files.words import listed
-from deep_ranking.images.hand_made_features import BASELINES
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import Interval, bootstrap_interval
 from deep_ranking.metrics.evaluation import (
@@ -48,16 +46,13 @@ from deep_ranking.reports.evaluation_text import (
     rank_in_words,
 )
 from deep_ranking.reports.evidence import Evidence, gather_evidence
+from deep_ranking.reports.methods import BACKBONE, MODEL, embedders_of
 from deep_ranking.reports.query_ranks import QueryRanks
 
 if TYPE_CHECKING:
     import keras
 
-MODEL = "model"
-BACKBONE = "untrained backbone"
 NUM_EXTREME_QUERIES = 5
-
-Embedder = Callable[[list[str]], AbstractContextManager[Float32Array]]
 
 
 @dataclass(frozen=True)
@@ -227,9 +222,9 @@ def evaluate(
     compared = compare_contents(*images)
     paths = [each.files() for each in compared.sets()]
     labels = [each.classes_of_images() for each in compared.sets()]
-    draw_triplets(*labels, exclude=compared.own)  # refuses what is left, before the long work
+    _check_what_is_left(compared)
     methods: dict[str, EmbeddingMetrics] = {}
-    for name, embed in _embedders(network, weights, baselines=baselines).items():
+    for name, embed in embedders_of(network, weights, baselines=baselines).items():
         with ExitStack() as held:
             rows = [held.enter_context(embed(files)) for files in paths]
             methods[name] = _metrics_of_rows(compared, rows, seed=seed)
@@ -285,6 +280,16 @@ def _check_shared_classes(images: list[LabelledImages]) -> None:
     )
 
 
+def _check_what_is_left(compared: ComparedImages) -> None:
+    """Refuse images that cannot be evaluated without the copies, and name those."""
+    try:
+        labels = [each.classes_of_images() for each in compared.sets()]
+        draw_triplets(*labels, exclude=compared.own)
+    except InputError as error:
+        left_out = compared.content_left_out()
+        raise InputError(f"{error}; left out: {left_out}" if left_out else str(error)) from None
+
+
 def _extreme_queries(
     evaluation: EmbeddingMetrics, paths: list[str], ranks: QueryRanks | None
 ) -> dict[str, list[dict[str, Any]]]:
@@ -313,22 +318,3 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [without_nan(each) for each in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _embedders(
-    model: "keras.Model", weights: str | None, *, baselines: bool
-) -> dict[str, Embedder]:
-    """Return for each method a function from image paths to embeddings, open for a `with` block."""
-    from deep_ranking.embedding.kept_rows import kept_baseline_features, kept_embeddings
-    from deep_ranking.model.network import untrained_backbone
-
-    embedders: dict[str, Embedder] = {MODEL: partial(kept_embeddings, model)}
-    if baselines:
-        config = model.network_config
-        network = untrained_backbone(config, weights)
-        embedders[BACKBONE] = partial(kept_embeddings, network)
-        if config.seen_size != config.image_size:
-            network = untrained_backbone(config, weights, enlarged=True)
-            embedders[f"{BACKBONE}, {config.seen_size} px"] = partial(kept_embeddings, network)
-        embedders |= {name: partial(kept_baseline_features, name) for name in BASELINES}
-    return embedders

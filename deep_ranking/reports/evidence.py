@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.files import printable
 from deep_ranking.files.words import counted, listed
 from deep_ranking.images.near_copies import near_copy_pairs
 from deep_ranking.metrics.evaluation import TRIPLETS_PER_QUERY, EmbeddingMetrics
-from deep_ranking.reports.compared_images import ComparedImages, CopiedImage
+from deep_ranking.reports.compared_images import ComparedImages
 
 FEW_CLASSES = 5
 """With fewer classes of one size, a random order already has a recall@1 of more than a fifth."""
@@ -46,15 +45,11 @@ class Evidence:
     """What an evaluation compared, what was left out and why, and how much the figures can say.
 
     Attributes:
-        num_queries: images that were searched with.
-        num_gallery: images that were searched; None if these are the queries.
+        compared: the images, and those that were left out because of their content.
         class_sizes: queries of each class.
         in_both: classes of the queries and of the gallery.
         in_queries_only: classes that the gallery lacks.
         in_gallery_only: classes that no query has.
-        left_out: as `ComparedImages.left_out`.
-        contradictions: as `ComparedImages.contradictions`.
-        num_own: queries with their own content in the gallery, which is left out of their results.
         num_without_class: queries of a class that the gallery lacks; they are in no figure.
         num_only_own: queries whose right images are all left out; they are in no figure.
         single_classes: without a gallery, classes of one image; they are in no figure.
@@ -65,15 +60,11 @@ class Evidence:
         num_near_copies: those of them whose nearest image is a near copy.
     """
 
-    num_queries: int
-    num_gallery: int | None
+    compared: ComparedImages
     class_sizes: dict[str, int]
     in_both: list[str]
     in_queries_only: list[str]
     in_gallery_only: list[str]
-    left_out: dict[str, list[CopiedImage]]
-    contradictions: list[CopiedImage]
-    num_own: int
     num_without_class: int
     num_only_own: int
     single_classes: list[str]
@@ -82,6 +73,16 @@ class Evidence:
     chance: float
     num_looked_at: int
     num_near_copies: int
+
+    @property
+    def num_queries(self) -> int:
+        """Number of images that were searched with."""
+        return len(self.compared.queries)
+
+    @property
+    def num_gallery(self) -> int | None:
+        """Number of images that were searched; None if these are the queries."""
+        return None if self.compared.gallery is None else len(self.compared.gallery)
 
     def lines(self, median_rank: str | None) -> Iterator[str]:
         """Yield a sentence for each thing to know before the figures.
@@ -97,7 +98,7 @@ class Evidence:
             gallery = counted(self.num_gallery, "image")
             yield f"{first}, searched for in {gallery}: median rank {median_rank}."
             yield f"{self._classes()}; {self._averages()}"
-        if left_out := "; ".join(self._left_out()):
+        if left_out := self.compared.content_left_out():
             yield f"Content left out: {left_out}."
         yield from self._in_no_figure()
         yield from self.warnings()
@@ -125,25 +126,6 @@ class Evidence:
         ]
         return ", ".join([both, *parts])
 
-    def _left_out(self) -> Iterator[str]:
-        """Yield what was left out because of its content, and of what."""
-        for name, copies in self.left_out.items():
-            if copies:
-                what = counted(len(copies), {"queries": "query"}.get(name, "image"))
-                where = " of the gallery" if name == "gallery" else ""
-                example = f"{copies[0].path} of {copies[0].of}"
-                yield f"{what}{where}, copies of others or links to them ({printable(example)})"
-        if self.num_gallery is None and self.contradictions:
-            first = self.contradictions[0]
-            example = f"{first.path} of {first.of}"
-            yield (
-                f"{counted(len(self.contradictions), 'image')}, copies of images of another class "
-                f"({printable(example)}), one of the two labels is wrong"
-            )
-        if self.num_own:
-            queries = counted(self.num_own, "query")
-            yield f"the file, copy or link of {queries} in the gallery, from their own results"
-
     def _in_no_figure(self) -> Iterator[str]:
         """Yield which queries are in no figure, and why."""
         if self.num_without_class:
@@ -161,11 +143,11 @@ class Evidence:
 
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for each reason why the figures mean little."""
-        if self.num_gallery is not None and self.contradictions:
-            first = self.contradictions[0]
+        copies = self.compared.contradictions
+        if self.num_gallery is not None and copies:
             yield (
-                f"{counted(len(self.contradictions), 'content')} in two classes "
-                f"({printable(f'{first.path} and {first.of}')}): one of the labels may be wrong."
+                f"{counted(len(copies), 'image')} with a copy in another class ({copies[0]}): one "
+                "of the labels may be wrong."
             )
         if self.num_judged_classes < FEW_CLASSES:
             yield (
@@ -197,10 +179,11 @@ class Evidence:
             "classes_in_queries_only": self.in_queries_only,
             "classes_in_gallery_only": self.in_gallery_only,
             "copies_left_out": {
-                name: [each.as_json() for each in copies] for name, copies in self.left_out.items()
+                name: [each.as_json() for each in copies]
+                for name, copies in self.compared.left_out.items()
             },
-            "copies_in_another_class": [each.as_json() for each in self.contradictions],
-            "queries_with_own_content_left_out": self.num_own,
+            "copies_in_another_class": [each.as_json() for each in self.compared.contradictions],
+            "queries_with_own_content_left_out": self.compared.num_own,
             "queries_in_figures": self.num_judged,
             "queries_in_no_figure": {
                 "class_not_in_gallery": self.num_without_class,
@@ -234,15 +217,11 @@ def gather_evidence(compared: ComparedImages, metrics: EmbeddingMetrics) -> Evid
     has_class = ~np.isin(labels, missing)
     nearest = _nearest_files(compared, metrics)
     return Evidence(
-        num_queries=len(queries),
-        num_gallery=None if gallery is None else len(gallery),
+        compared=compared,
         class_sizes=dict(zip(_texts(names), sizes.tolist(), strict=True)),
         in_both=_texts(np.intersect1d(names, others)),
         in_queries_only=_texts(missing),
         in_gallery_only=_texts(np.setdiff1d(others, names)),
-        left_out=compared.left_out,
-        contradictions=compared.contradictions,
-        num_own=0 if compared.own is None else int((compared.own >= 0).any(axis=1).sum()),
         num_without_class=int((~has_class).sum()),
         num_only_own=0 if gallery is None else int((has_class & ~judged).sum()),
         single_classes=_texts(names[sizes == 1]) if gallery is None else [],
