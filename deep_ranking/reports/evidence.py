@@ -149,16 +149,14 @@ class Evidence:
                 f"{counted(len(copies), 'image')} with a copy in another class ({copies[0]}): one "
                 "of the labels may be wrong."
             )
+        random = f"a random order already has recall@1 {self.chance:.3f}"
+        is_easy = self.chance >= 1 / FEW_CLASSES
         if self.num_judged_classes < FEW_CLASSES:
-            yield (
-                f"Only {counted(self.num_judged_classes, 'class')}: the figures say little about "
-                f"other classes, and a random order already has recall@1 {self.chance:.3f}."
-            )
-        elif self.chance >= 1 / FEW_CLASSES:
-            yield (
-                "A few classes have most of the images: a random order already has recall@1 "
-                f"{self.chance:.3f}."
-            )
+            classes = counted(self.num_judged_classes, "class")
+            also = f", and {random}" if is_easy else ""
+            yield f"Only {classes}: the figures say little about other classes{also}."
+        elif is_easy:
+            yield f"A few classes have most of the images: {random}."
         if self.num_judged < FEW_QUERIES:
             queries = counted(self.num_judged, "query")
             yield f"Only {queries}: one moves the figures a lot, and the intervals are too narrow."
