@@ -51,20 +51,29 @@ def near_copy_groups(files: Sequence[str]) -> tuple[Int64Array, int]:
     Returns:
         int64 (images,), and how many could not be read.
     """
-    hashes = np.zeros((len(files), 8), np.uint8)
-    glances = np.zeros((len(files), GLANCE * GLANCE * 3), np.uint8)
-    readable = np.ones(len(files), bool)
-    for number, file in enumerate(progress_bar(files, title="copies", unit="images")):
-        try:
-            pixels = read_image(file, HASH_IMAGE_SIZE)
-        except InputError:
-            readable[number] = False
-            continue
-        hashes[number], glances[number] = hash_and_glance(pixels)
+    hashes, glances, readable = _hashes_and_glances(files)
     groups = group_hashes(hashes[readable], glances[readable])
     numbers = np.arange(len(files)) + len(groups)  # no group has such a number
     numbers[readable] = groups
     return numbers, int((~readable).sum())
+
+
+def near_copy_pairs(first: Sequence[str], second: Sequence[str]) -> BoolArray:
+    """Return whether the two image files of each pair are near copies of each other.
+
+    Args:
+        first: an image file of each pair. One that cannot be read is no near copy.
+        second: the other one.
+
+    Returns:
+        Bool array (pairs,).
+    """
+    hashes, glances, readable = _hashes_and_glances([*first, *second])
+    numbers = np.arange(len(first))
+    found = np.zeros(len(first), bool)
+    codes, values = hashes.view(np.uint64).ravel(), glances.astype(np.int16)
+    found[_near_pairs(codes, values, numbers, len(first) + numbers)[0]] = True
+    return found & readable[: len(first)] & readable[len(first) :]
 
 
 def hash_and_glance(pixels: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
@@ -80,29 +89,6 @@ def hash_and_glance(pixels: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
     cells = pixels.reshape(GLANCE, block, GLANCE, block, 3)
     glance = cells.mean(axis=(1, 3)).astype(np.uint8).ravel()
     return np.packbits(perceptual_hash(pixels) > 0), glance
-
-
-def near_copy_pairs(first: Sequence[str], second: Sequence[str]) -> BoolArray:
-    """Return whether two image files are near copies of each other: bool (pairs,).
-
-    Args:
-        first: an image file of each pair.
-        second: the other one.
-
-    Raises:
-        InputError: an image is missing or broken.
-    """
-    files = [*first, *second]
-    seen = [
-        hash_and_glance(read_image(file, HASH_IMAGE_SIZE))
-        for file in progress_bar(files, title="copies", unit="images")
-    ]
-    codes = np.array([each for each, _ in seen]).view(np.uint64).ravel()
-    glances = np.array([each for _, each in seen], np.int16)
-    numbers = np.arange(len(first))
-    found = np.zeros(len(first), bool)
-    found[_near_pairs(codes, glances, numbers, len(first) + numbers)[0]] = True
-    return found
 
 
 def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> Int64Array:
@@ -136,6 +122,21 @@ def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> Int64Array:
     left, right = np.concatenate(pairs, axis=1)
     graph = coo_array((np.ones(len(left), bool), (left, right)), (len(codes), len(codes)))
     return np.asarray(connected_components(graph, directed=False)[1][copy_of], np.int64)
+
+
+def _hashes_and_glances(files: Sequence[str]) -> tuple[UInt8Array, UInt8Array, BoolArray]:
+    """Return the hash and the glance of each image file, and whether it could be read."""
+    hashes = np.zeros((len(files), 8), np.uint8)
+    glances = np.zeros((len(files), GLANCE * GLANCE * 3), np.uint8)
+    readable = np.ones(len(files), bool)
+    for number, file in enumerate(progress_bar(files, title="copies", unit="images")):
+        try:
+            pixels = read_image(file, HASH_IMAGE_SIZE)
+        except InputError:
+            readable[number] = False
+            continue
+        hashes[number], glances[number] = hash_and_glance(pixels)
+    return hashes, glances, readable
 
 
 def _near_pairs(

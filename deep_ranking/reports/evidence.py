@@ -201,9 +201,6 @@ def gather_evidence(compared: ComparedImages, metrics: EmbeddingMetrics) -> Evid
     Args:
         compared: the images that were compared.
         metrics: what a model found in them.
-
-    Raises:
-        InputError: an image that is looked at cannot be read any more.
     """
     queries, gallery = compared.queries, compared.gallery
     labels = queries.classes_of_images()
