@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import tempfile
 
@@ -576,6 +577,9 @@ def test_one_folder_as_queries_and_gallery_is_judged_as_a_dataset(
     text, found = evaluated(model_path, tmp_path, capsys, queries=noise, gallery=noise)
     assert "15 queries of 3 classes, searched for in 15 images: median rank " in text
     assert "the file, copy or link of 15 queries in the gallery, from their results." in text
+    # Each query ranks the other 14, in the heading, in the table and of the worst queries.
+    assert all(f" of 14{end}" in text for end in ("", " [", f" {noise}"))
+    assert not re.search(r"\d of 15\b", text)
     _, alone = evaluated(model_path, tmp_path, capsys, dataset=noise)
     model, as_dataset = found["methods"]["model"], alone["methods"]["model"]
     assert model["metrics"]["recall_at_1"]["mean"] < 0.9
