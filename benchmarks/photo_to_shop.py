@@ -70,7 +70,8 @@ def train(args: argparse.Namespace, folder: Path, root: Path, way: str, output: 
 
 def figures(model, photos: LabelledImages, shop: LabelledImages) -> list[float]:
     """Return the figures of `METRICS` of searching the shop's pictures for photographs."""
-    from deep_ranking.reports.evaluating import MODEL, evaluate
+    from deep_ranking.reports.evaluating import evaluate
+    from deep_ranking.reports.methods import MODEL
 
     found = evaluate(model, photos, gallery=shop).methods[MODEL]
     means = {name: interval.mean for name, interval in found.intervals.items()}

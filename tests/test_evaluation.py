@@ -1,10 +1,12 @@
 import json
 import os
+import re
 import shutil
 import tempfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.stats import chisquare
 
 from deep_ranking.cli.main import run_command
@@ -17,10 +19,10 @@ from deep_ranking.metrics.evaluation import (
     EmbeddedImages,
     draw_triplets,
     evaluate_embeddings,
-    evaluate_triplets,
-    meaningless_figures,
     means_by_class,
 )
+from deep_ranking.metrics.given_triplets import evaluate_triplets
+from deep_ranking.metrics.meaningless import meaningless_figures
 from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
@@ -74,6 +76,28 @@ def test_drawn_triplets_are_uniform_over_what_is_right(own):
             assert set(values) == possible
             if len(values) > 1:
                 assert chisquare(counts).pvalue > 1e-4
+
+
+def test_excluded_rows_are_in_no_triplet_of_their_query():
+    queries = np.array(["a", "b", "a", "c", "d"])
+    gallery = np.array(["b", "a", "b", "a", "c", "a", "c", "d"])
+    exclude = np.array([[1, 4, 7], [-1, -1, -1], [5, 1, 3], [0, 6, -1], [-1, 7, -1]])
+    triplets = draw_triplets(queries, gallery, exclude=exclude, per_query=2000, seed=1)
+    for query, label in enumerate(queries):
+        rows = triplets[triplets[:, 0] == query]
+        same = set(np.flatnonzero(gallery == label)) - set(exclude[query])
+        other = set(np.flatnonzero(gallery != label)) - set(exclude[query])
+        if not same:
+            assert query in (2, 4) and len(rows) == 0  # all its right images are excluded
+            continue
+        for column, possible in ((1, same), (2, other)):
+            values, counts = np.unique(rows[:, column], return_counts=True)
+            assert set(values) == possible
+            if len(values) > 1:
+                assert chisquare(counts).pvalue > 1e-4
+    only_copies = np.array([[1], [2]])
+    with pytest.raises(InputError, match="two classes"):
+        draw_triplets(queries[:2], np.array(["c", "a", "b"]), exclude=only_copies)
 
 
 def test_no_triplet_is_one_clear_error():
@@ -270,8 +294,35 @@ def test_lines_of_classes_and_queries_with_ranks():
     lines = list(query_lines({"worst": [ranks.of_query(row) for row in order[:2]]}, 45))
     assert lines[0] == "\nWorst queries (rank of the first right image)"
     assert lines[1] == f"  {placed[0]} of 45  {queries.paths[order[0]]}"
-    assert ranks.missing_classes() == ["product 45", "product 46"]
     assert repr(ranks) == "QueryRanks(30 queries in a gallery of 45)"
+
+
+def test_queries_that_are_in_the_gallery_are_judged_as_among_the_others():
+    given = images(noise=1.5)
+    own = np.arange(len(given.paths))[:, np.newaxis]
+    alone = evaluate_embeddings(given, seed=4)
+    found = evaluate_embeddings(given, given, exclude=own, seed=4)
+    for name in PER_QUERY:
+        assert np.array_equal(found.per_query[name], alone.per_query[name], equal_nan=True)
+        assert found.intervals[name] == alone.intervals[name]
+    assert {**found.whole, **alone.whole} == found.whole
+    assert alone.whole_intervals.items() <= found.whole_intervals.items()
+    assert evaluate_embeddings(given, given, seed=4).intervals["recall_at_1"].mean == 1
+    with pytest.raises(ValueError, match="no gallery"):
+        evaluate_embeddings(given, exclude=own)
+
+
+def test_the_median_rank_of_a_class_leaves_out_queries_without_a_right_image():
+    # "a" has one image in the gallery, which is a copy of the first query.
+    queries = EmbeddedImages(
+        ["1", "2", "3"], np.array(["a", "a", "b"]), np.eye(3, dtype=np.float32)
+    )
+    rows = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 1]], np.float32)
+    gallery = EmbeddedImages(list("xyz"), np.array(["a", "b", "b"]), rows)
+    found = evaluate_embeddings(queries, gallery, exclude=np.array([[0], [-1], [-1]]))
+    by_class = means_by_class(found, queries.labels)
+    assert by_class["a"]["median_rank"] == 2  # z, then x and y in the order of the gallery
+    assert by_class["a"]["recall_at_1"] == 0 and by_class["b"]["recall_at_1"] == 1
 
 
 def test_separable_and_collapsed_embeddings():
@@ -437,11 +488,12 @@ def test_the_command_takes_queries_and_gallery_or_triplets(
 
 @pytest.fixture(scope="module")
 def shop_of_colors(image_tree_of_colors, tmp_path_factory):
-    """The folder of a shop with the first picture of two of the three classes."""
+    """The folder of a shop with the first picture, mirrored, of two of the three classes."""
     root = tmp_path_factory.mktemp("shop")
     for folder in sorted(image_tree_of_colors.iterdir())[:2]:
         (root / folder.name).mkdir()
-        shutil.copy(min(folder.rglob("*.png")), root / folder.name / "shop.png")
+        with Image.open(min(folder.rglob("*.png"))) as picture:
+            picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / folder.name / "shop.png")
     return root
 
 
@@ -485,6 +537,158 @@ def test_the_command_reports_the_rank_of_the_right_item(
     assert len(result["queries"]["worst"]) == 5
     assert result["queries"]["worst"][0]["rank"] == max(ranks)
     assert "average_precision" not in result["queries"]["worst"][0]
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """Three classes of noise: nothing tells them apart, so that only a copy is found at once."""
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee", "cat"):
+        (tmp_path / "noise" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "noise" / name / f"{number}.png")
+    return tmp_path / "noise"
+
+
+def evaluated(model_path, tmp_path, capsys, **folders):
+    """Run the command; return what it printed, in one line, and its JSON."""
+    flags = [part for name, folder in folders.items() for part in (f"--{name}", folder)]
+    arguments = ["--model", model_path, *flags, "--json", tmp_path / "found.json"]
+    assert run_command("evaluate", list(map(str, arguments))) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    return text, json.loads((tmp_path / "found.json").read_text())
+
+
+def copied(noise, to, place):
+    """The gallery of other noise in which `place` puts each query."""
+    for number, query in enumerate(sorted(noise.rglob("*.png"))):
+        folder = to / query.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        place(query, folder / f"copy {number}.png")
+        pixels = np.random.default_rng([1, number]).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"other {number}.png")
+    return to
+
+
+def test_one_folder_as_queries_and_gallery_is_judged_as_a_dataset(
+    model_path, noise, tmp_path, capsys
+):
+    text, found = evaluated(model_path, tmp_path, capsys, queries=noise, gallery=noise)
+    assert "15 queries of 3 classes, searched for in 15 images: median rank " in text
+    assert "the file, copy or link of 15 queries in the gallery, from their results." in text
+    # Each query ranks the other 14, in the heading, in the table and of the worst queries.
+    assert all(f" of 14{end}" in text for end in ("", " [", f" {noise}"))
+    assert not re.search(r"\d of 15\b", text)
+    _, alone = evaluated(model_path, tmp_path, capsys, dataset=noise)
+    model, as_dataset = found["methods"]["model"], alone["methods"]["model"]
+    assert model["metrics"]["recall_at_1"]["mean"] < 0.9
+    shared = set(as_dataset["metrics"]) & set(model["metrics"])
+    assert {"recall_at_1", "map_at_r", "similarity_precision", "recall_at_10"} <= shared
+    assert {name: model["metrics"][name] for name in shared} == {
+        name: as_dataset["metrics"][name] for name in shared
+    }
+    assert model["nmi"] == as_dataset["nmi"] and model["roc_auc"] == as_dataset["roc_auc"]
+    for each in found["ranks"]:
+        assert each["left_out_copies"] == [each["path"]]
+        assert each["num_ranked"] == 14 and each["rank"] <= 14
+        assert each["path"] not in (each["nearest"]["path"], each["first_right"]["path"])
+
+
+@pytest.mark.parametrize("place", [shutil.copy, lambda a, b: b.symlink_to(a), os.link])
+def test_copies_and_links_of_queries_in_the_gallery_are_left_out_of_their_own_results(
+    model_path, noise, tmp_path, capsys, place
+):
+    gallery = copied(noise, tmp_path / "gallery", place)
+    text, found = evaluated(model_path, tmp_path, capsys, queries=noise, gallery=gallery)
+    assert "the file, copy or link of 15 queries in the gallery, from their results." in text
+    assert found["compared"]["queries_with_own_content_left_out"] == 15
+    assert found["methods"]["model"]["metrics"]["recall_at_1"]["mean"] < 0.9
+    numbers = set()
+    for each in found["ranks"]:
+        (copy,) = each["left_out_copies"]
+        assert os.path.samefile(copy, each["path"]) or place is shutil.copy
+        assert copy not in (each["nearest"]["path"], each["first_right"]["path"])
+        assert each["num_ranked"] == 29
+        numbers.add(copy)
+    assert len(numbers) == 15
+    # The copy of one query is a result of the others.
+    assert any("copy" in each["nearest"]["path"] for each in found["ranks"])
+
+
+def test_a_copy_under_another_class_is_left_out_of_the_results_of_its_query(
+    model_path, noise, tmp_path, capsys
+):
+    gallery = copied(noise, tmp_path / "gallery", lambda query, to: None)
+    shutil.copy(noise / "ant" / "0.png", gallery / "bee" / "wrong.png")
+    text, found = evaluated(model_path, tmp_path, capsys, queries=noise, gallery=gallery)
+    assert "the file, copy or link of 1 query in the gallery" in text
+    first, *others = found["ranks"]
+    assert first["left_out_copies"] == [str(gallery / "bee" / "wrong.png")]
+    assert first["num_ranked"] == 15 and first["nearest"]["distance"] > 0
+    assert all(each["num_ranked"] == 16 and not each["left_out_copies"] for each in others)
+
+
+def test_copies_within_a_dataset_change_no_figure(model_path, noise, tmp_path, capsys):
+    _, before = evaluated(model_path, tmp_path, capsys, dataset=noise)
+    shutil.copy(noise / "bee" / "1.png", noise / "bee" / "9.png")
+    (noise / "cat" / "link.png").symlink_to(noise / "cat" / "4.png")
+    shutil.copy(noise / "ant" / "0.png", noise / "cat" / "wrong.png")
+    text, after = evaluated(model_path, tmp_path, capsys, dataset=noise)
+    assert (
+        "Content left out: 2 images, copies of others or links to them (bee/9.png of bee/1.png); "
+        "1 image, copies of images of another class (cat/wrong.png of ant/0.png), one of"
+    ) in text
+    assert {key: after[key] for key in ("methods", "classes", "queries")} == {
+        key: before[key] for key in ("methods", "classes", "queries")
+    }
+    assert len(after["compared"]["copies_left_out"]["images"]) == 2
+
+
+def test_the_evidence_is_in_text_page_and_json(model_path, noise, shop_of_colors):
+    found = evaluating.evaluate(model_path, noise)
+    said = (
+        "15 queries of 3 classes, each searched for among the others; figures are means over "
+        "queries, with 95 % bootstrap intervals over queries; a random order has recall@1 0.286."
+    )
+    few = (
+        "Only 3 classes: the figures say little about other classes, and a random order already "
+        "has recall@1 0.286.",
+        "Only 15 queries: one moves the figures a lot, and the intervals are too narrow.",
+    )
+    drawn = "score_at_top_30: from 150 triplets, 10 drawn for each query; thresholds are distances"
+    for page in (repr(found), found._repr_html_()):
+        text = " ".join(page.split())
+        assert all(line in text for line in (said, *few, drawn))
+    assert found.as_json()["compared"] == found.evidence.as_json()
+    assert found.evidence.as_json()["warnings"] == list(few)
+
+
+def test_a_gallery_of_nothing_but_copies_is_one_line(model_path, noise, tmp_path, capsys):
+    for query in noise.glob("*/0.png"):
+        (tmp_path / "gallery" / query.parent.name).mkdir(parents=True)
+        shutil.copy(query, tmp_path / "gallery" / query.parent.name)
+    arguments = ["--model", model_path, "--queries", tmp_path / "gallery"]
+    arguments += ["--gallery", tmp_path / "gallery"]
+    assert run_command("evaluate", list(map(str, arguments))) == 1
+    line = capsys.readouterr().err
+    assert "two classes are needed, one of them with two images or more; left out: the file" in line
+    assert line.count("\n") == 1
+    for query in noise.glob("*/*.png"):  # of each class, all files have one content
+        shutil.copy(query.with_name("0.png"), query.with_name("copy.png"))
+        query.with_name("copy.png").replace(query)
+    assert run_command("evaluate", ["--model", str(model_path), "--dataset", str(noise)]) == 1
+    line = capsys.readouterr().err
+    assert "two images or more; left out: 12 images, copies of others" in line
+    assert "(ant/1.png of ant/0.png)" in line and line.count("\n") == 1
+
+
+def test_a_file_that_is_no_image_is_still_one_line(model_path, noise, capsys):
+    (noise / "ant" / "0.png").write_text("no image")
+    (noise / "ant" / "1.png").write_text("no image")
+    arguments = ["--model", str(model_path), "--dataset", str(noise)]
+    assert run_command("evaluate", arguments) == 1
+    assert str(noise / "ant" / "0.png") in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_notebook_shows_queries_beside_what_they_found(

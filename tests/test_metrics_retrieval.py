@@ -66,7 +66,7 @@ def naive_metrics(queries, query_labels, gallery, gallery_labels, *, itself=None
         ranked = sorted(
             (float(np.linalg.norm(queries[query].astype(float) - gallery[other])), other)
             for other in range(len(gallery))
-            if itself is None or other != itself[query]
+            if itself is None or other not in np.atleast_1d(itself[query])
         )
         hits = [gallery_labels[other] == label for _, other in ranked]
         size = sum(hits)
@@ -96,7 +96,11 @@ def naive_metrics(queries, query_labels, gallery, gallery_labels, *, itself=None
 
 def assert_equals_naive(found, naive):
     assert found.num_positives.tolist() == [row["num_positives"] for row in naive]
-    assert found.neighbours.tolist() == [row["neighbours"] for row in naive]
+    width = found.neighbours.shape[1]
+    none = [[-1] * (width - len(row["neighbours"])) for row in naive]
+    expected = [row["neighbours"] + rest for row, rest in zip(naive, none, strict=True)]
+    assert found.neighbours.tolist() == expected
+    assert np.array_equal(np.isinf(found.distances[:, :width]), found.neighbours == -1)
     assert found.first_positive.tolist() == [row.get("first_positive", -1) for row in naive]
     distances = [row.get("first_positive_distance", np.nan) for row in naive]
     assert np.allclose(
@@ -156,6 +160,38 @@ def test_some_queries_of_the_gallery_leave_themselves_out():
     assert np.array_equal(some.neighbours, every.neighbours[rows])
     for name, values in some.per_query.items():
         assert np.array_equal(values, every.per_query[name][rows], equal_nan=True)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("size", [80, 29, 5])
+@pytest.mark.parametrize("memory_limit", [1, 2**29], ids=["one query at a time", "all at once"])
+def test_figures_are_those_of_a_gallery_without_the_excluded_rows(most, size, memory_limit):
+    """Some queries exclude gallery rows and some do not; a loop deletes these rows."""
+    generator = np.random.default_rng(most)
+    gallery = rows_with_copies(size, 21)
+    queries = np.concatenate([unit_rows(9, 21, seed=3), gallery[[4, 0, 3]]])
+    labels, gallery_labels = generator.integers(3, size=12), generator.integers(3, size=size)
+    exclude = np.array([generator.permutation(size)[:most] for _ in queries])
+    exclude[generator.random(exclude.shape) < 0.5] = -1
+    exclude[9:, 0] = [4, 0, 3]
+    exclude[:9][:, 0][:3] = -1
+    for each in exclude[9:]:  # each row is named once
+        each[1:][each[1:] == each[0]] = -1
+    assert (exclude == -1).all(axis=1).any() and (exclude >= 0).any()
+    given = Gallery(gallery, gallery_labels, exclude[:, 0] if most == 1 else exclude)
+    found = retrieval_metrics(queries, labels, given, ks=(1, 3, 30), memory_limit=memory_limit)
+    naive = naive_metrics(queries, labels, gallery, gallery_labels, itself=exclude, ks=(1, 3, 30))
+    assert_equals_naive(found, naive)
+    assert found.num_ranked.tolist() == (size - (exclude >= 0).sum(axis=1)).tolist()
+
+
+def test_a_query_whose_only_image_is_excluded_has_no_figure():
+    rows, labels = unit_rows(2, 4), np.array(["a", "a"])
+    found = retrieval_metrics(rows, labels, Gallery(rows[:1], labels[:1], np.array([0, -1])))
+    assert found.num_ranked.tolist() == found.num_positives.tolist() == [0, 1]
+    assert found.neighbours.tolist() == [[-1], [0]]
+    for values in found.per_query.values():
+        assert np.isnan(values[0]) and values[1] == 1
 
 
 @pytest.mark.parametrize("memory_limit", [1, 2**29], ids=["one query at a time", "all at once"])
@@ -399,10 +435,15 @@ def test_bad_input_is_refused():
         retrieval_metrics(rows, labels[:3])
     with pytest.raises(ValueError, match="gallery need one label for each of 4"):
         retrieval_metrics(rows, labels, Gallery(rows, labels[:3]))
-    with pytest.raises(ValueError, match=r"one gallery row for each of 4 .* \(3,\)"):
+    with pytest.raises(ValueError, match=r"gallery rows for each of 4 .* \(3,\)"):
         retrieval_metrics(rows, labels, Gallery(rows, labels, np.arange(3)))
     with pytest.raises(ValueError, match=r"rows 0 to 3 .* 1 to 4"):
         retrieval_metrics(rows, labels, Gallery(rows, labels, np.arange(1, 5)))
+    with pytest.raises(ValueError, match=r"or -1 for none.* -2 to 1"):
+        retrieval_metrics(rows, labels, Gallery(rows, labels, np.array([-2, 0, 1, -1])))
+    twice = np.array([[0, -1], [-1, -1], [2, 2], [1, 0]])
+    with pytest.raises(ValueError, match=r"once for each query.* \[2, 2\] \(query 2\)"):
+        retrieval_metrics(rows, labels, Gallery(rows, labels, twice))
     with pytest.raises(ValueError, match="only row of the gallery is the query"):
         retrieval_metrics(rows[:1], labels[:1])
     with pytest.raises(ValueError, match="k=0"):

@@ -3,7 +3,13 @@ import itertools
 import numpy as np
 from PIL import Image
 
-from deep_ranking.images.near_copies import GLANCE, MAX_HASH_BITS, group_hashes, near_copy_groups
+from deep_ranking.images.near_copies import (
+    GLANCE,
+    MAX_HASH_BITS,
+    group_hashes,
+    near_copy_groups,
+    near_copy_pairs,
+)
 
 
 def picture(seed):
@@ -36,6 +42,27 @@ def test_copies_and_near_copies_are_found_and_others_are_not(tmp_path):
     assert num_unreadable == 2
     assert len(set(groups[:3])) == 1
     assert len(set(groups.tolist())) == 8  # all others are alone
+
+
+def test_pairs_are_near_copies_by_the_same_rule(tmp_path):
+    first, second = picture(0), picture(1)
+    first.save(tmp_path / "a.png")
+    first.resize((70, 70)).save(tmp_path / "smaller.jpg", quality=70)
+    first.convert("L").save(tmp_path / "gray.png")
+    second.save(tmp_path / "b.png")
+    (tmp_path / "broken.png").write_bytes(b"")
+    (tmp_path / "broken too.png").write_bytes(b"")
+    pairs = {
+        ("a.png", "smaller.jpg"): True,
+        ("a.png", "b.png"): False,
+        ("smaller.jpg", "a.png"): True,
+        ("a.png", "gray.png"): False,
+        ("broken.png", "broken too.png"): False,
+        ("b.png", "b.png"): True,
+    }
+    columns = [[str(tmp_path / name) for name in column] for column in zip(*pairs, strict=True)]
+    assert near_copy_pairs(*columns).tolist() == list(pairs.values())
+    assert near_copy_pairs([], []).tolist() == []
 
 
 def test_groups_of_hashes_are_those_of_all_pairs():

@@ -11,9 +11,10 @@ too.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Int64Array, UInt8Array
+from deep_ranking.files.array_types import BoolArray, Int64Array, IntArray, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE, perceptual_hash
 from deep_ranking.images.reading import read_image
@@ -50,20 +51,29 @@ def near_copy_groups(files: Sequence[str]) -> tuple[Int64Array, int]:
     Returns:
         int64 (images,), and how many could not be read.
     """
-    hashes = np.zeros((len(files), 8), np.uint8)
-    glances = np.zeros((len(files), GLANCE * GLANCE * 3), np.uint8)
-    readable = np.ones(len(files), bool)
-    for number, file in enumerate(progress_bar(files, title="copies", unit="images")):
-        try:
-            pixels = read_image(file, HASH_IMAGE_SIZE)
-        except InputError:
-            readable[number] = False
-            continue
-        hashes[number], glances[number] = hash_and_glance(pixels)
+    hashes, glances, readable = _hashes_and_glances(files)
     groups = group_hashes(hashes[readable], glances[readable])
     numbers = np.arange(len(files)) + len(groups)  # no group has such a number
     numbers[readable] = groups
     return numbers, int((~readable).sum())
+
+
+def near_copy_pairs(first: Sequence[str], second: Sequence[str]) -> BoolArray:
+    """Return whether the two image files of each pair are near copies of each other.
+
+    Args:
+        first: an image file of each pair. One that cannot be read is no near copy.
+        second: the other one.
+
+    Returns:
+        Bool array (pairs,).
+    """
+    hashes, glances, readable = _hashes_and_glances([*first, *second])
+    numbers = np.arange(len(first))
+    found = np.zeros(len(first), bool)
+    codes, values = hashes.view(np.uint64).ravel(), glances.astype(np.int16)
+    found[_near_pairs(codes, values, numbers, len(first) + numbers)[0]] = True
+    return found & readable[: len(first)] & readable[len(first) :]
 
 
 def hash_and_glance(pixels: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
@@ -96,7 +106,7 @@ def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> Int64Array:
     # Equal rows need no search: the first stands for all of them.
     whole = np.column_stack([hashes, glances])
     _, first, copy_of = np.unique(whole, axis=0, return_index=True, return_inverse=True)
-    codes, glances = codes[first], glances[first].astype(np.int16)
+    codes, values = codes[first], glances[first].astype(np.int16)
     pairs = [np.empty((2, 0), np.int64)]
     bands = codes.view(np.uint16).reshape(-1, NUM_BANDS)
     for band in bands.T:
@@ -108,10 +118,32 @@ def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> Int64Array:
             for begin in range(0, len(places), PAIRS_AT_ONCE):
                 here = places[begin : begin + PAIRS_AT_ONCE]
                 a, b = order[here], order[here + step]
-                near = np.bitwise_count(codes[a] ^ codes[b]) <= MAX_HASH_BITS
-                a, b = a[near], b[near]
-                near = np.abs(glances[a] - glances[b]).mean(axis=1) <= MAX_COLOUR_DIFFERENCE
-                pairs.append(np.stack([a[near], b[near]]))
+                pairs.append(_near_pairs(codes, values, a, b))
     left, right = np.concatenate(pairs, axis=1)
     graph = coo_array((np.ones(len(left), bool), (left, right)), (len(codes), len(codes)))
     return np.asarray(connected_components(graph, directed=False)[1][copy_of], np.int64)
+
+
+def _hashes_and_glances(files: Sequence[str]) -> tuple[UInt8Array, UInt8Array, BoolArray]:
+    """Return the hash and the glance of each image file, and whether it could be read."""
+    hashes = np.zeros((len(files), 8), np.uint8)
+    glances = np.zeros((len(files), GLANCE * GLANCE * 3), np.uint8)
+    readable = np.ones(len(files), bool)
+    for number, file in enumerate(progress_bar(files, title="copies", unit="images")):
+        try:
+            pixels = read_image(file, HASH_IMAGE_SIZE)
+        except InputError:
+            readable[number] = False
+            continue
+        hashes[number], glances[number] = hash_and_glance(pixels)
+    return hashes, glances, readable
+
+
+def _near_pairs(
+    codes: npt.NDArray[np.uint64], glances: npt.NDArray[np.int16], first: IntArray, second: IntArray
+) -> Int64Array:
+    """Return the pairs of rows that are near copies: int64 (2, pairs)."""
+    near = np.bitwise_count(codes[first] ^ codes[second]) <= MAX_HASH_BITS
+    first, second = first[near], second[near]
+    near = np.abs(glances[first] - glances[second]).mean(axis=1) <= MAX_COLOUR_DIFFERENCE
+    return np.stack([first[near], second[near]])

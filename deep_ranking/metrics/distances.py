@@ -194,8 +194,8 @@ class GalleryDistances:
 
         Args:
             queries: float array (queries, dim), finite.
-            exclude: integer array (queries,), for each query the gallery row that is the query
-                itself.
+            exclude: integer array (queries, most), for each query the gallery rows to leave out,
+                such as the query itself; -1 for none.
 
         Returns:
             Float32 array (queries, gallery), 0 or more; infinite at the excluded rows.
@@ -216,7 +216,8 @@ class GalleryDistances:
             repeated, first = self._first_equal
             squared[:, repeated] = squared[:, first]
         if exclude is not None:
-            squared[np.arange(len(queries)), exclude] = np.inf
+            left_out = exclude >= 0
+            squared[np.nonzero(left_out)[0], exclude[left_out]] = np.inf
         return squared
 
     def _shifted(self, embeddings: FloatArray) -> npt.NDArray[np.float32]:

@@ -6,23 +6,20 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Float64Array, Int64Array
+from deep_ranking.files.array_types import Float64Array, Int64Array, IntArray
 from deep_ranking.metrics.clustering import nmi
 from deep_ranking.metrics.distances import first_non_finite_row, slices
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval, median_interval
+from deep_ranking.metrics.meaningless import RECALL_DEPTHS, TOP_K, meaningless_figures
 from deep_ranking.metrics.pairs import pair_intervals, pair_metrics
 from deep_ranking.metrics.retrieval import Gallery, RetrievalMetrics, retrieval_metrics
 from deep_ranking.metrics.triplets import (
     correct_triplets,
-    score_at_top_k,
     triplet_distances,
-    triplet_ranks,
 )
 
 TRIPLETS_PER_QUERY = 10
-TOP_K = 30
 TRIPLETS_AT_ONCE = 1 << 16
-RECALL_DEPTHS = (1, 5, 10, 20, TOP_K)
 
 # The metrics with a value for every query that commands print, in this order; those with a gallery
 # begin with the rank of the first right image, and leave out what `meaningless_figures` names.
@@ -89,7 +86,11 @@ class EmbeddingMetrics:
 
 
 def evaluate_embeddings(
-    queries: EmbeddedImages, gallery: EmbeddedImages | None = None, *, seed: int = 0
+    queries: EmbeddedImages,
+    gallery: EmbeddedImages | None = None,
+    *,
+    exclude: IntArray | None = None,
+    seed: int = 0,
 ) -> EmbeddingMetrics:
     """Evaluate embeddings by how they rank a gallery for each query.
 
@@ -101,28 +102,34 @@ def evaluate_embeddings(
     Args:
         queries: images to search with.
         gallery: images to search; by default the queries, each left out of its own ranking.
+        exclude: integer array (queries, most), for each query the rows of the gallery that are
+            left out of its own ranking and triplets, such as its copies; -1 for none.
         seed: seed of triplets, bootstrap and clustering.
 
     Raises:
         InputError: an embedding is not finite (the message names its image), dimensions differ, or
             no query has both an image of its class and one of another class in the gallery.
+        ValueError: `exclude` without a gallery, or it names no rows of it.
     """
+    if exclude is not None and gallery is None:
+        raise ValueError("exclude names rows of a gallery. Received: no gallery.")
     for images in filter(None, (queries, gallery)):
-        _check_finite(images)
+        check_finite_images(images)
     searched = gallery or queries
     if searched.embeddings.shape[1] != queries.embeddings.shape[1]:
         raise InputError(
             f"queries have {queries.embeddings.shape[1]} dimensions, the gallery "
             f"{searched.embeddings.shape[1]}; embed both with the same model"
         )
-    triplets = draw_triplets(queries.labels, None if gallery is None else gallery.labels, seed=seed)
+    gallery_labels = None if gallery is None else gallery.labels
+    triplets = draw_triplets(queries.labels, gallery_labels, exclude=exclude, seed=seed)
     rows = None if gallery is None else gallery.embeddings
     distances = triplet_distances(queries.embeddings, triplets, rows)
     correct = correct_triplets(*distances)
     retrieval = retrieval_metrics(
         queries.embeddings,
         queries.labels,
-        None if gallery is None else Gallery(gallery.embeddings, gallery.labels),
+        None if gallery is None else Gallery(gallery.embeddings, gallery.labels, exclude),
         ks=RECALL_DEPTHS,
     )
     pairs = pair_metrics(*distances)
@@ -137,7 +144,8 @@ def evaluate_embeddings(
     whole_intervals = pair_intervals(*distances, groups, groups, seed=seed)
     if gallery is not None:
         names = tuple(dict.fromkeys((*OF_RANKS, *PER_QUERY)))
-        left_out = meaningless_figures(retrieval.num_positives, gallery.labels)
+        ranked = retrieval.most_ranked
+        left_out = meaningless_figures(retrieval.num_positives, gallery.labels, ranked)
         median = median_interval(retrieval.first_positive_rank, seed=seed)
         whole["median_rank"], whole_intervals["median_rank"] = median.mean, median
     per_query = {name: per_query[name] for name in names if name not in left_out}
@@ -162,74 +170,11 @@ def evaluate_embeddings(
     )
 
 
-def meaningless_figures(
-    num_positives: Int64Array, gallery_labels: npt.NDArray[np.str_]
-) -> dict[str, str]:
-    """Return the figures that say nothing, or nothing of their own, when a gallery is searched.
-
-    Args:
-        num_positives: int64 (queries,), gallery images of each query's class.
-        gallery_labels: array (gallery,) of classes.
-
-    Returns:
-        Name of the figure -> why, in a few words.
-
-    Example:
-        >>> sorted(meaningless_figures(np.array([2, 3]), np.repeat(["a", "b"], 15)))
-        ['precision_at_30', 'score_at_top_30']
-    """
-    size = len(gallery_labels)
-    found = {f"recall_at_{k}": f"1 in a gallery of {size}" for k in RECALL_DEPTHS[:-1] if k >= size}
-    if size <= TOP_K:
-        reason = f"all {size} images are among the {TOP_K} nearest"
-        found |= dict.fromkeys(("precision_at_30", "score_at_top_30"), reason)
-    if num_positives.max() <= 1:
-        found |= dict.fromkeys(("r_precision", "map_at_r"), "equal to recall_at_1")
-        found["mean_average_precision"] = "equal to mean_reciprocal_rank"
-        found["precision_at_30"] = "1/30 at most"
-        found["knn_accuracy"] = "one vote for the right class"
-        found |= dict.fromkeys(("similarity_precision", "score_at_top_30"), "samples of the rank")
-    if len(np.unique(gallery_labels)) == size:
-        found["nmi"] = "one image a class"
-    return found
-
-
-def evaluate_triplets(
-    images: EmbeddedImages, triplets: npt.NDArray[np.integer], *, seed: int = 0
-) -> tuple[Interval, int]:
-    """Evaluate embeddings by given triplets, such as those that people labelled.
-
-    Args:
-        images: images of the triplets, which are also the gallery; their labels are ignored.
-        triplets: int (triplets, 3), rows of `images`.
-        seed: seed of the bootstrap, which draws queries with all their triplets.
-
-    Returns:
-        The paper's two metrics: the similarity precision, which is the share of correct triplets,
-        with its 95 % bootstrap interval; and the score at top 30, which is correct minus incorrect
-        triplets, of those with an image among the query's 30 nearest.
-
-    Raises:
-        InputError: an embedding is not finite (the message names its image), or a triplet's query
-            is its own positive or negative.
-    """
-    _check_finite(images)
-    itself = (triplets[:, :1] == triplets[:, 1:]).any(axis=1)
-    if itself.any():
-        raise InputError(
-            f"triplet {int(np.argmax(itself)) + 1}: the query is its own positive or negative"
-        )
-    correct = correct_triplets(*triplet_distances(images.embeddings, triplets))
-    return (
-        bootstrap_interval(correct, seed=seed, groups=triplets[:, 0]),
-        score_at_top_k(*triplet_ranks(images.embeddings, triplets), k=TOP_K),
-    )
-
-
 def draw_triplets(
     query_labels: npt.NDArray[np.str_],
     gallery_labels: npt.NDArray[np.str_] | None = None,
     *,
+    exclude: IntArray | None = None,
     per_query: int = TRIPLETS_PER_QUERY,
     seed: int = 0,
 ) -> Int64Array:
@@ -239,6 +184,8 @@ def draw_triplets(
         query_labels: array (queries,) of classes.
         gallery_labels: array (gallery,) of classes; by default the queries are the gallery, and
             none is its own positive.
+        exclude: integer array (queries, most), for each query the gallery rows that are in none of
+            its triplets, each row once; -1 for none. With a gallery only.
         per_query: triplets for each query that has a positive and a negative; others get none.
         seed: seed of the draw.
 
@@ -248,13 +195,18 @@ def draw_triplets(
     Raises:
         InputError: no query has both a positive and a negative.
     """
-    own = gallery_labels is None
-    gallery_labels = query_labels if gallery_labels is None else gallery_labels
+    if gallery_labels is None:
+        gallery_labels, exclude = query_labels, np.arange(len(query_labels))[:, np.newaxis]
+    elif exclude is None:
+        exclude = np.empty((len(query_labels), 0), np.int64)
     order = np.argsort(gallery_labels, kind="stable")  # the images of a class in a row
     ordered = gallery_labels[order]
     start = np.searchsorted(ordered, query_labels, side="left")
     size = np.searchsorted(ordered, query_labels, side="right") - start
-    num_positives, num_negatives = size - own, len(ordered) - size
+    not_positive, not_negative = _excluded_places(exclude, order, start, size)
+    none = len(order)
+    num_positives = size - (not_positive < none).sum(axis=1)
+    num_negatives = none - size - (not_negative < none).sum(axis=1)
     usable = np.flatnonzero((num_positives > 0) & (num_negatives > 0))
     if not len(usable):
         raise InputError(
@@ -264,13 +216,37 @@ def draw_triplets(
     query = np.repeat(usable, per_query)
     rng = np.random.default_rng(seed)
     positive = rng.integers(0, num_positives[query])
-    if own:  # skip the query's own place within its class
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        positive += positive >= place[query] - start[query]
     negative = rng.integers(0, num_negatives[query])
+    for column in range(exclude.shape[1]):  # skip the excluded places, in rising order
+        positive += positive >= not_positive[query, column]
+        negative += negative >= not_negative[query, column]
     negative += np.where(negative >= start[query], size[query], 0)
     return np.column_stack([query, order[start[query] + positive], order[negative]])
+
+
+def _excluded_places(
+    exclude: IntArray, order: Int64Array, start: Int64Array, size: Int64Array
+) -> tuple[Int64Array, Int64Array]:
+    """Return the excluded places of each query among its class, and among all other images.
+
+    Args:
+        exclude: integer array (queries, most) of gallery rows, -1 for none.
+        order: int64 (gallery,), gallery rows with those of a class side by side.
+        start: int64 (queries,), place in `order` where the query's class starts.
+        size: int64 (queries,), images of that class.
+
+    Returns:
+        int64 (queries, most) each, rising; the size of the gallery for none.
+    """
+    start, size, none = start[:, np.newaxis], size[:, np.newaxis], len(order)
+    place = np.empty(none, np.int64)
+    place[order] = np.arange(none)
+    at = np.where(exclude >= 0, place[exclude], none)
+    in_class = (at >= start) & (at < start + size)
+    others = at - np.where(at >= start, size, 0)
+    among_class = np.where(in_class, at - start, none)
+    among_others = np.where(in_class | (exclude < 0), none, others)
+    return np.sort(among_class, axis=1), np.sort(among_others, axis=1)
 
 
 def means_by_class(
@@ -293,10 +269,13 @@ def means_by_class(
         for name, values in evaluation.per_query.items()
     }
     if evaluation.num_gallery is not None:
-        ranks = evaluation.retrieval.first_positive_rank  # one class has one rank or NaN for all
+        ranks = evaluation.retrieval.first_positive_rank
         order = np.argsort(codes, kind="stable")
         parts = np.split(ranks[order], np.cumsum(sizes)[:-1])
-        table["median_rank"] = np.array([np.median(part) for part in parts])
+        ranked = [part[~np.isnan(part)] for part in parts]
+        table["median_rank"] = np.array(
+            [np.median(each) if len(each) else np.nan for each in ranked]
+        )
     return {
         str(label): {
             "queries": float(sizes[row]),
@@ -306,7 +285,8 @@ def means_by_class(
     }
 
 
-def _check_finite(images: EmbeddedImages) -> None:
+def check_finite_images(images: EmbeddedImages) -> None:
+    """Raise InputError, which names the image, if an embedding is not finite."""
     bad = first_non_finite_row(images.embeddings)
     if bad is not None:
         raise InputError(f"{images.paths[bad]}: its embedding is not finite (NaN or infinity)")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.files.array_types import Float64Array, FloatArray, IntArray
+from deep_ranking.files.array_types import Float64Array, FloatArray, Int64Array, IntArray
 from deep_ranking.metrics.distances import (
     MEMORY_LIMIT,
     GalleryDistances,
@@ -25,15 +25,18 @@ class Ranking:
 
     Attributes:
         queries: slice of the queries in this chunk.
-        order: uint32 array (chunk, ranked) of gallery rows, nearest first; ranked is the number of
-            gallery rows, less one where the query itself is left out.
+        order: uint32 array (chunk, ranked) of gallery rows, nearest first; ranked is the largest of
+            `num_ranked`. A query that ranks fewer rows has excluded ones in its last columns.
         distances: float64 array (chunk, nearest), Euclidean distances of the first columns of
-            `order`.
+            `order`; infinite for an excluded row.
+        num_ranked: int64 array (chunk,), for each query the gallery rows less its excluded ones:
+            so many columns of `order` are its ranking.
     """
 
     queries: slice
     order: npt.NDArray[np.uint32]
     distances: Float64Array
+    num_ranked: Int64Array
 
 
 def rank_gallery(
@@ -49,8 +52,9 @@ def rank_gallery(
     Args:
         queries: float array (queries, dim).
         gallery: float array (gallery, dim); may be the same array.
-        exclude: integer array (queries,), for each query the gallery row that is the query itself;
-            it is left out of the ranking. Without `exclude`, every gallery row is ranked.
+        exclude: integer array (queries,) or (queries, most), for each query the gallery rows that
+            are left out of its ranking, such as the query itself, each row once; -1 for none.
+            Without `exclude`, every gallery row is ranked.
         nearest: how many neighbours get an exact distance; at most all that are ranked.
         memory_limit: bytes that a chunk may take, besides the embeddings.
 
@@ -61,15 +65,16 @@ def rank_gallery(
 
     Raises:
         ValueError: queries or gallery are not a matrix, are empty or not finite; their dimensions
-            differ; `exclude` does not name a gallery row for each query; or nothing is left to
-            rank.
+            differ; `exclude` does not name gallery rows, or -1, for each query; or nothing is left
+            to rank for any query.
     """
     check_embeddings(queries, "queries")
     distances = GalleryDistances(gallery, memory_limit=memory_limit)
-    ranked = len(gallery)
+    num_ranked = np.full(len(queries), len(gallery), np.int64)
     if exclude is not None:
-        _check_exclude(exclude, len(queries), len(gallery))
-        ranked -= 1
+        exclude = _checked_exclude(exclude, len(queries), len(gallery))
+        num_ranked -= (exclude >= 0).sum(axis=1)
+    ranked = int(num_ranked.max())
     if ranked == 0:
         raise ValueError("Nothing to rank: the only row of the gallery is the query itself.")
     nearest = min(nearest, ranked)
@@ -85,21 +90,31 @@ def rank_gallery(
         )
         resorted = np.lexsort((nearest_rows, exact), axis=1)
         order[:, :nearest] = np.take_along_axis(nearest_rows, resorted, axis=1)
-        yield Ranking(chunk, order, np.take_along_axis(exact, resorted, axis=1))
+        yield Ranking(chunk, order, np.take_along_axis(exact, resorted, axis=1), num_ranked[chunk])
 
 
-def _check_exclude(exclude: IntArray, num_queries: int, num_gallery: int) -> None:
-    """Raise ValueError unless `exclude` names an existing gallery row for each query."""
-    if np.shape(exclude) != (num_queries,):
+def _checked_exclude(exclude: IntArray, num_queries: int, num_gallery: int) -> IntArray:
+    """Return `exclude` as (queries, most); raise ValueError unless it names gallery rows."""
+    if np.ndim(exclude) not in (1, 2) or len(exclude) != num_queries or exclude.size == 0:
         raise ValueError(
-            f"exclude must name one gallery row for each of {num_queries} queries. "
+            f"exclude must name gallery rows for each of {num_queries} queries. "
             f"Received: shape {np.shape(exclude)}."
         )
-    if exclude.min() < 0 or exclude.max() >= num_gallery:
+    if exclude.min() < -1 or exclude.max() >= num_gallery:
         raise ValueError(
-            f"exclude must name rows 0 to {num_gallery - 1} of the gallery. "
+            f"exclude must name rows 0 to {num_gallery - 1} of the gallery, or -1 for none. "
             f"Received: {exclude.min()} to {exclude.max()}."
         )
+    exclude = exclude.reshape(num_queries, -1)
+    rising = np.sort(exclude, axis=1)
+    twice = ((rising[:, 1:] == rising[:, :-1]) & (rising[:, 1:] >= 0)).any(axis=1)
+    if twice.any():
+        query = int(np.argmax(twice))
+        raise ValueError(
+            "exclude must name a gallery row once for each query. "
+            f"Received: {exclude[query].tolist()} (query {query})."
+        )
+    return exclude
 
 
 def _order(squared: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:

@@ -9,7 +9,9 @@ is the number of hits in the complete ranking. For every metric here:
 * Ties: gallery rows at equal distance keep the order of the gallery. So a wrong image at the
   distance of the right one is ranked before it if it comes first in the gallery, else after it. If
   all embeddings are equal, the rank of an image is its place in the gallery.
-* Query in the gallery: its row is left out of its own ranking. A second copy of the image stays in.
+* Query in the gallery: its row is left out of its own ranking, as are all rows that
+  `Gallery.exclude` names for it. Every figure is that of a gallery without these rows. A second
+  copy that is not named stays in.
 * No positive: NaN for a query without a hit (R = 0, a class of one image). Means leave it out.
 
 Each metric of hits takes a bool array (queries, ranked): whether each image of the complete
@@ -45,8 +47,9 @@ class Gallery(NamedTuple):
     Attributes:
         embeddings: float array (gallery, dim).
         labels: array (gallery,) of classes, integers or strings.
-        exclude: integer array (queries,), for each query the gallery row that is the query itself,
-            or None if no query is in the gallery.
+        exclude: integer array (queries,) or (queries, most), for each query the gallery rows that
+            are left out of its ranking, such as the query itself and its copies; -1 for none. None
+            if no query is in the gallery.
     """
 
     embeddings: FloatArray
@@ -60,24 +63,32 @@ class RetrievalMetrics:
 
     Attributes:
         per_query: metric name -> float64 array (queries,), NaN where undefined.
-        num_positives: int64 array (queries,), gallery images of the query's class.
+        num_positives: int64 array (queries,), ranked gallery images of the query's class.
+        num_ranked: int64 array (queries,), gallery images that were ranked: all but the excluded.
         first_positive_rank: float64 array (queries,), rank of the nearest of them from 1, NaN where
             there is none. Recall@K for any K is the share of ranks up to K.
         first_positive: int64 array (queries,), the gallery row of that image, -1 where there is
             none.
         first_positive_distance: float64 array (queries,), its Euclidean distance, NaN where there
             is none.
-        neighbours: int64 array (queries, nearest) of gallery rows, nearest first.
-        distances: float64 array (queries, nearest), their Euclidean distances.
+        neighbours: int64 array (queries, nearest) of gallery rows, nearest first; -1 in the last
+            columns of a query that ranks fewer.
+        distances: float64 array (queries, nearest), their Euclidean distances, infinite for -1.
     """
 
     per_query: dict[str, Float64Array]
     num_positives: npt.NDArray[np.int64]
+    num_ranked: npt.NDArray[np.int64]
     first_positive_rank: Float64Array
     first_positive: npt.NDArray[np.int64]
     first_positive_distance: Float64Array
     neighbours: npt.NDArray[np.int64]
     distances: Float64Array
+
+    @property
+    def most_ranked(self) -> int:
+        """Most images that any query ranks: the gallery, or less if each leaves some out."""
+        return int(self.num_ranked.max())
 
 
 def retrieval_metrics(
@@ -121,12 +132,15 @@ def retrieval_metrics(
         hits = np.empty(ranking.order.shape, np.bool_)
         for query, code in enumerate(codes):
             np.equal(gallery_codes[ranking.order[query]], code, out=hits[query])
+        fewest, most = int(ranking.num_ranked.min()), len(hits[0])
+        hits[:, fewest:] &= _is_ranked(ranking, fewest, most)
         nearest = ranking.order[:, : ranking.distances.shape[1]].astype(np.int64)
+        nearest[~_is_ranked(ranking, 0, nearest.shape[1])] = -1  # infinitely far: without a vote
         predicted = knn_classify(
             gallery_codes[nearest[:, :NUM_NEIGHBOURS]], ranking.distances[:, :NUM_NEIGHBOURS]
         )
         per_query = {f"recall_at_{k}": recall_at_k(hits, k) for k in ks}
-        per_query |= {f"precision_at_{k}": precision_at_k(hits, k) for k in ks}
+        per_query |= {f"precision_at_{k}": precision_at_k(hits, k, ranking.num_ranked) for k in ks}
         rank = first_positive_rank(hits)
         per_query |= {
             "mean_reciprocal_rank": 1 / rank,
@@ -136,7 +150,8 @@ def retrieval_metrics(
             "knn_accuracy": _where_defined(hits, predicted == codes),
         }
         first = _first_positives(ranking, rank, embeddings, gallery.embeddings)
-        chunks.append((per_query, hits.sum(axis=1), rank, *first, nearest, ranking.distances))
+        counts = hits.sum(axis=1), ranking.num_ranked
+        chunks.append((per_query, *counts, rank, *first, nearest, ranking.distances))
     tables, *columns = zip(*chunks, strict=True)
     per_query = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     return RetrievalMetrics(per_query, *map(np.concatenate, columns))
@@ -152,13 +167,17 @@ def recall_at_k(hits: BoolArray, k: int) -> Float64Array:
     return _where_defined(hits, hits[:, :k].any(axis=1))
 
 
-def precision_at_k(hits: BoolArray, k: int) -> Float64Array:
+def precision_at_k(
+    hits: BoolArray, k: int, num_ranked: npt.NDArray[np.int64] | None = None
+) -> Float64Array:
     """Return Precision@K: (h_1 + ... + h_k) / k (Manning et al. 2008).
 
-    With fewer ranked images than `k`, divide by their number. Raise ValueError if `k` is below 1.
+    With fewer ranked images than `k`, divide by their number: `num_ranked` int64 (queries,), or all
+    columns of `hits`. Raise ValueError if `k` is below 1.
     """
     _check_depth(k)
-    return _where_defined(hits, hits[:, :k].sum(axis=1) / min(k, hits.shape[1]))
+    ranked = hits.shape[1] if num_ranked is None else np.maximum(num_ranked, 1)
+    return _where_defined(hits, hits[:, :k].sum(axis=1) / np.minimum(k, ranked))
 
 
 def r_precision(hits: BoolArray) -> Float64Array:
@@ -208,6 +227,11 @@ def knn_classify(classes: IntArray, distances: Float64Array) -> IntArray:
     winners = votes >= votes.max(axis=1, keepdims=True) * (1 - 1e-12)
     smallest: IntArray = np.where(winners, classes, classes.max()).min(axis=1)
     return smallest
+
+
+def _is_ranked(ranking: Ranking, begin: int, end: int) -> BoolArray:
+    """Return whether columns of the order are ranked for each query, not excluded."""
+    return np.arange(begin, end) < ranking.num_ranked[:, np.newaxis]
 
 
 def _first_positives(

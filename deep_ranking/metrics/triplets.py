@@ -119,7 +119,7 @@ def triplet_ranks(
     triplets_of = np.split(by_query, np.cumsum(counts)[:-1])
     for chunk in distances.query_chunks(len(queries)):
         rows = queries[chunk]
-        squared = distances.squared(embeddings[rows], rows)
+        squared = distances.squared(embeddings[rows], rows[:, np.newaxis])
         for around, members in zip(squared, triplets_of[chunk], strict=True):
             ranks[members] = np.searchsorted(np.sort(around), around[triplets[members, 1:]]) + 1
     return ranks[:, 0], ranks[:, 1]

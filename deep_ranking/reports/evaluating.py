@@ -7,10 +7,9 @@ from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
 import math
 import os
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from deep_ranking.datasets.splits import TO_JUDGE
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.html import paragraph, table
-from deep_ranking.files.words import counted, listed
-from deep_ranking.images.hand_made_features import BASELINES
+from deep_ranking.files.words import listed
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import Interval, bootstrap_interval
 from deep_ranking.metrics.evaluation import (
@@ -31,10 +29,12 @@ from deep_ranking.metrics.evaluation import (
     evaluate_embeddings,
     means_by_class,
 )
+from deep_ranking.reports.compared_images import ComparedImages, compare_contents
 from deep_ranking.reports.evaluation_text import (
     MAX_WIDTH,
     class_lines,
     describe_gain,
+    drawn_in_words,
     figures,
     format_metric,
     left_out_in_words,
@@ -45,16 +45,14 @@ from deep_ranking.reports.evaluation_text import (
     query_pictures,
     rank_in_words,
 )
+from deep_ranking.reports.evidence import Evidence, gather_evidence
+from deep_ranking.reports.methods import BACKBONE, MODEL, embedders_of
 from deep_ranking.reports.query_ranks import QueryRanks
 
 if TYPE_CHECKING:
     import keras
 
-MODEL = "model"
-BACKBONE = "untrained backbone"
 NUM_EXTREME_QUERIES = 5
-
-Embedder = Callable[[list[str]], AbstractContextManager[Float32Array]]
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,7 @@ class Evaluation:
             by rank, and what `ranks` has of each.
         gain: lead of the model over the best untrained backbone in `gain_metric`; None without
             baselines.
-        num_queries: images that were searched with.
-        num_gallery: images that were searched; None if these are the queries.
+        evidence: what was compared, what was left out and why, and how much the figures can say.
         ranks: with a gallery, the rank of the first right image of each query, by the model.
 
     Example:
@@ -85,9 +82,18 @@ class Evaluation:
     classes: dict[str, dict[str, float]]
     queries: dict[str, list[dict[str, Any]]]
     gain: Interval | None
-    num_queries: int
-    num_gallery: int | None
+    evidence: Evidence
     ranks: QueryRanks | None = None
+
+    @property
+    def num_queries(self) -> int:
+        """Number of images that were searched with."""
+        return self.evidence.num_queries
+
+    @property
+    def num_gallery(self) -> int | None:
+        """Number of images that were searched; None if these are the queries."""
+        return self.evidence.num_gallery
 
     @property
     def gain_metric(self) -> str:
@@ -117,6 +123,7 @@ class Evaluation:
             for metric in metrics_shown(first)
         ]
         parts = [*map(paragraph, self._heading()), table(("metric", *self.methods), rows)]
+        parts.append(paragraph(drawn_in_words(first)))
         if self.gain is not None:
             parts.append(paragraph(describe_gain(self.gain, self.gain_metric)))
         for kind, queries in self.queries.items():
@@ -127,19 +134,11 @@ class Evaluation:
         return "\n".join(parts)
 
     def _heading(self) -> Iterator[str]:
-        queries, classes = counted(self.num_queries, "query"), counted(len(self.classes), "class")
-        rest = "each searched for among the others"
         model = self.methods[MODEL]
-        if self.num_gallery is not None:
-            rank = rank_in_words(model.whole["median_rank"], self.num_gallery)
-            rest = f"searched for in {counted(self.num_gallery, 'image')}: median rank {rank}"
-        yield f"{queries} of {classes}, {rest}; means with 95 % bootstrap intervals over queries."
-        if self.ranks is not None and (missing := self.ranks.missing_classes()):
-            number = int((~self.ranks.has_right_image).sum())
-            yield (
-                f"{counted(number, 'query')} of {counted(len(missing), 'class')} without an image "
-                f"in the gallery ({listed(missing)}): in no figure."
-            )
+        rank = model.whole.get("median_rank")
+        yield from self.evidence.lines(
+            None if rank is None else rank_in_words(rank, model.retrieval.most_ranked)
+        )
         if model.left_out:
             one = model.retrieval.num_positives.max() <= 1
             yield left_out_in_words(model.left_out, one_right_image=bool(one))
@@ -159,13 +158,14 @@ class Evaluation:
             },
             "classes": self.classes,
             "queries": self.queries,
+            "compared": self.evidence.as_json(),
         }
         if self.ranks is not None:
             found |= {
                 "num_queries": self.num_queries,
                 "num_gallery": self.num_gallery,
                 "num_without_right_image": int((~self.ranks.has_right_image).sum()),
-                "classes_not_in_gallery": self.ranks.missing_classes(),
+                "classes_not_in_gallery": self.evidence.in_queries_only,
                 "left_out": self.methods[MODEL].left_out,
                 "ranks": list(self.ranks),
             }
@@ -194,7 +194,8 @@ def evaluate(
         dataset: folder with one folder for each class, or the images of `read_folder`; each image
             is a query.
         gallery: the images to search, in the same way; None searches the queries, each for the
-            others. Queries whose class is not in the gallery are counted, and are in no figure.
+            others. Queries whose class is not in the gallery are counted, and are in no figure. The
+            content of a query, its file, copies and links, is left out of its own results.
         baselines: evaluate features without training as well.
         weights: of the untrained backbones, as in `NetworkConfig.weights`.
         seed: decides the triplets and the bootstrap samples.
@@ -213,21 +214,20 @@ def evaluate(
         each if isinstance(each, LabelledImages) else take_split(read_folder(each), TO_JUDGE)
         for each in given
     ]
-    paths = [each.files() for each in images]
-    labels = [each.classes_of_images() for each in images]
     _check_shared_classes(images)
-    draw_triplets(*labels)  # refuses a single class before the long work
+    draw_triplets(*(each.classes_of_images() for each in images))  # refuses a single class
     from deep_ranking.model.file import opened_model
 
     network = opened_model(model)
+    compared = compare_contents(*images)
+    paths = [each.files() for each in compared.sets()]
+    labels = [each.classes_of_images() for each in compared.sets()]
+    _check_what_is_left(compared)
     methods: dict[str, EmbeddingMetrics] = {}
-    for name, embed in _embedders(network, weights, baselines=baselines).items():
+    for name, embed in embedders_of(network, weights, baselines=baselines).items():
         with ExitStack() as held:
-            sets = [
-                EmbeddedImages(files, of, held.enter_context(embed(files)))
-                for files, of in zip(paths, labels, strict=True)
-            ]
-            methods[name] = evaluate_embeddings(*sets, seed=seed)
+            rows = [held.enter_context(embed(files)) for files in paths]
+            methods[name] = _metrics_of_rows(compared, rows, seed=seed)
         if progress is not None:
             progress(figures(name, methods[name]))
     gain = None
@@ -239,16 +239,27 @@ def evaluate(
         gain = bootstrap_interval(lead, seed=seed)
     ranks = None
     if gallery is not None:
-        ranks = QueryRanks(paths[0], labels[0], paths[1], methods[MODEL].retrieval)
+        found = methods[MODEL].retrieval
+        ranks = QueryRanks(paths[0], labels[0], paths[1], found, compared.own)
     return Evaluation(
         methods,
         means_by_class(methods[MODEL], labels[0]),
         _extreme_queries(methods[MODEL], paths[0], ranks),
         gain,
-        len(paths[0]),
-        None if ranks is None else len(paths[1]),
+        gather_evidence(compared, methods[MODEL]),
         ranks,
     )
+
+
+def _metrics_of_rows(
+    compared: ComparedImages, rows: Sequence[Float32Array], *, seed: int
+) -> EmbeddingMetrics:
+    """Return the metrics of one method, from a row for each query and each gallery image."""
+    sets = [
+        EmbeddedImages(images.files(), images.classes_of_images(), each)
+        for images, each in zip(compared.sets(), rows, strict=True)
+    ]
+    return evaluate_embeddings(*sets, exclude=compared.own, seed=seed)
 
 
 def _gain_metric(evaluation: EmbeddingMetrics) -> str:
@@ -267,6 +278,16 @@ def _check_shared_classes(images: list[LabelledImages]) -> None:
         f"queries and gallery have no class in common: {queries}; {gallery}; give the folders that "
         "hold the same classes, or say by --label which folder is the class"
     )
+
+
+def _check_what_is_left(compared: ComparedImages) -> None:
+    """Refuse images that cannot be evaluated without the copies, and name those."""
+    try:
+        labels = [each.classes_of_images() for each in compared.sets()]
+        draw_triplets(*labels, exclude=compared.own)
+    except InputError as error:
+        left_out = compared.content_left_out()
+        raise InputError(f"{error}; left out: {left_out}" if left_out else str(error)) from None
 
 
 def _extreme_queries(
@@ -297,22 +318,3 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [without_nan(each) for each in value]
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _embedders(
-    model: "keras.Model", weights: str | None, *, baselines: bool
-) -> dict[str, Embedder]:
-    """Return for each method a function from image paths to embeddings, open for a `with` block."""
-    from deep_ranking.embedding.kept_rows import kept_baseline_features, kept_embeddings
-    from deep_ranking.model.network import untrained_backbone
-
-    embedders: dict[str, Embedder] = {MODEL: partial(kept_embeddings, model)}
-    if baselines:
-        config = model.network_config
-        network = untrained_backbone(config, weights)
-        embedders[BACKBONE] = partial(kept_embeddings, network)
-        if config.seen_size != config.image_size:
-            network = untrained_backbone(config, weights, enlarged=True)
-            embedders[f"{BACKBONE}, {config.seen_size} px"] = partial(kept_embeddings, network)
-        embedders |= {name: partial(kept_baseline_features, name) for name in BASELINES}
-    return embedders

@@ -13,7 +13,8 @@ import numpy as np
 from deep_ranking.files.html import table
 from deep_ranking.files.words import counted
 from deep_ranking.metrics import Interval
-from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_triplets
+from deep_ranking.metrics.evaluation import EmbeddedImages
+from deep_ranking.metrics.given_triplets import evaluate_triplets
 from deep_ranking.reports.evaluation_text import format_interval
 from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 

@@ -1,5 +1,6 @@
 """The figures of an evaluation in words and columns."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,13 +8,14 @@ import numpy as np
 
 from deep_ranking.files.words import shortened
 from deep_ranking.metrics import Interval
-from deep_ranking.metrics.evaluation import EmbeddingMetrics
+from deep_ranking.metrics.evaluation import TRIPLETS_PER_QUERY, EmbeddingMetrics
 
 MAX_WIDTH = 100
 BETWEEN = "   "  # two columns of a table
 NUM_CLASSES_SHOWN = 10
 MOST_NAME = 40  # characters of a class in a table
 WHOLE = ("nmi", "roc_auc", "equal_error_rate", "equal_error_threshold", "score_at_top_30")
+OF_TRIPLETS = ("similarity_precision", "roc_auc", "equal_error_rate", "score_at_top_30")
 CLASS_COLUMNS = ("similarity_precision", "recall_at_1")  # before the metric that sorts the classes
 RANK_COLUMNS = ("median_rank", "recall_at_1")
 NO_VALUE = "-"  # of a class whose queries have no right image
@@ -41,11 +43,11 @@ def left_out_in_words(left_out: dict[str, str], *, one_right_image: bool) -> str
     return f"{beginning}: {'; '.join(parts)}." if parts else ""
 
 
-def rank_in_words(rank: float, num_gallery: int) -> str:
+def rank_in_words(rank: float, num_ranked: int) -> str:
     """Return a rank: "2 of 41", "1.5 of 41"; that of a query without a right image is "-"."""
     if np.isnan(rank):
         return NO_VALUE
-    return f"{rank:,.1f}".removesuffix(".0") + f" of {num_gallery:,}"
+    return f"{rank:,.1f}".removesuffix(".0") + f" of {num_ranked:,}"
 
 
 def method_lines(evaluations: dict[str, EmbeddingMetrics]) -> Iterator[str]:
@@ -68,7 +70,14 @@ def method_lines(evaluations: dict[str, EmbeddingMetrics]) -> Iterator[str]:
     else:
         for number, block in enumerate(_blocks(by_method)):
             yield from ["", *_aligned(block)] if number else _aligned(block)
-    yield f"({first.whole['triplets']:,} triplets drawn; thresholds are distances)"
+    yield from textwrap.wrap(f"({drawn_in_words(first)})", MAX_WIDTH, break_on_hyphens=False)
+
+
+def drawn_in_words(evaluation: EmbeddingMetrics) -> str:
+    """Return which figures are no means over queries of a ranking, but of drawn triplets."""
+    names = [name for name in OF_TRIPLETS if name in metrics_shown(evaluation)]
+    drawn = f"{evaluation.whole['triplets']:,} triplets, {TRIPLETS_PER_QUERY} drawn for each query"
+    return f"{', '.join(names)}: from {drawn}; thresholds are distances"
 
 
 def figures(name: str, evaluation: EmbeddingMetrics) -> str:
@@ -120,9 +129,9 @@ def format_metric(evaluation: EmbeddingMetrics, metric: str) -> str:
     if metric in evaluation.intervals:
         return format_interval(evaluation.intervals[metric])
     value, interval = evaluation.whole[metric], evaluation.whole_intervals.get(metric)
-    if metric == "median_rank" and interval is not None and evaluation.num_gallery is not None:
+    if metric == "median_rank" and interval is not None:
         low, high = (f"{each:,.1f}".removesuffix(".0") for each in interval[1:])
-        return f"{rank_in_words(value, evaluation.num_gallery)} [{low}, {high}]"
+        return f"{rank_in_words(value, evaluation.retrieval.most_ranked)} [{low}, {high}]"
     if interval is None:
         return f"{value:.3f}"
     if isinstance(value, int):
@@ -173,7 +182,7 @@ def query_value(query: dict[str, Any], num_gallery: int | None) -> str:
     """Return that value of a query, in words."""
     if num_gallery is None:
         return f"{query['average_precision']:.3f}"
-    return rank_in_words(query["rank"], num_gallery)
+    return rank_in_words(query["rank"], query["num_ranked"])
 
 
 def query_pictures(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deep_ranking.files.array_types import IntArray
 from deep_ranking.metrics.retrieval import RetrievalMetrics
 
 
@@ -22,6 +23,8 @@ class QueryRanks:
         labels: array (queries,) of their classes.
         gallery_paths: one path for each image of the gallery.
         retrieval: the results of `retrieval_metrics`.
+        own: int (queries, most), for each query the gallery rows that were left out of its results,
+            because they have its own content; -1 for none. None if no query has any.
 
     Example:
         >>> next(iter(evaluate(model, "street", gallery="shop").ranks))["rank"]
@@ -32,6 +35,7 @@ class QueryRanks:
     labels: npt.NDArray[np.str_]
     gallery_paths: list[str]
     retrieval: RetrievalMetrics
+    own: IntArray | None = None
 
     def __repr__(self) -> str:
         return f"QueryRanks({len(self):,} queries in a gallery of {len(self.gallery_paths):,})"
@@ -49,29 +53,31 @@ class QueryRanks:
             row: its number, from 0.
 
         Returns:
-            `path`, `class`, `rank` from 1, and `path` and `distance` of the `nearest` and of the
-            `first_right` image. Rank and first right image are None if the gallery has none.
+            `path`, `class`, `rank` from 1 of `num_ranked` images, and `path` and `distance` of the
+            `nearest` and of the `first_right` image. Rank and first right image are None if the
+            gallery has none. `left_out_copies` has the paths of its own content in the gallery.
         """
         found = self.retrieval
-        first_right = None
+        own = [] if self.own is None else self.own[row].tolist()
+        first_right = nearest = None
+        if found.num_ranked[row]:
+            nearest = self._image(found.neighbours[row, 0], found.distances[row, 0])
         if self.has_right_image[row]:
             first_right = self._image(found.first_positive[row], found.first_positive_distance[row])
         return {
             "path": self.paths[row],
             "class": str(self.labels[row]),
             "rank": None if first_right is None else int(found.first_positive_rank[row]),
-            "nearest": self._image(found.neighbours[row, 0], found.distances[row, 0]),
+            "num_ranked": int(found.num_ranked[row]),
+            "nearest": nearest,
             "first_right": first_right,
+            "left_out_copies": [self.gallery_paths[each] for each in own if each >= 0],
         }
 
     @property
     def has_right_image(self) -> npt.NDArray[np.bool_]:
-        """Bool array (queries,): whether an image of the query's class is in the gallery."""
+        """Bool array (queries,): whether an image of the query's class was ranked for it."""
         return self.retrieval.num_positives > 0
-
-    def missing_classes(self) -> list[str]:
-        """Return the classes of queries that the gallery lacks, in order."""
-        return [str(name) for name in np.unique(self.labels[~self.has_right_image])]
 
     def worst_first(self) -> list[int]:
         """Return the numbers of the queries with a right image: last rank first.
