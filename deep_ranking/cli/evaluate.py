@@ -17,7 +17,9 @@ from deep_ranking.cli.conflicts import refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file, write_json
+from deep_ranking.cli.smoothing import add_smoothing
 from deep_ranking.datasets.splits import TO_JUDGE
+from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER
 
 if TYPE_CHECKING:
     from deep_ranking.reports.evaluating import Evaluation
@@ -31,6 +33,10 @@ EXAMPLES = (
     (
         "Was training worth it, on classes never seen?",
         "python -m deep_ranking evaluate -m m.h5 --dataset unseen --baselines",
+    ),
+    (
+        "What do smoothing and re-ranking give a search in these images?",
+        "python -m deep_ranking evaluate -m m.h5 --dataset unseen --smooth --rerank",
     ),
     (
         "At which rank is the right item of the shop?",
@@ -64,6 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="imagenet",
         metavar="imagenet|none|PATH",
         help="weights of the untrained backbone, one of the --baselines",
+    )
+    group = parser.add_argument_group("modes of search")
+    add_smoothing(
+        group,
+        const=DEFAULT_NEIGHBOURS,
+        help_text="also measure searches in rows that are smoothed, each the weighted mean of its "
+        f"K nearest, itself among them (K: {DEFAULT_NEIGHBOURS} if it is not given)",
+    )
+    group.add_argument(
+        "--rerank",
+        action="store_true",
+        help="also measure searches that are ranked again, as by search --rerank; with --smooth, "
+        "those of smoothed rows",
     )
     group = parser.add_argument_group("output")
     add_path(group, "--json", metavar="FILE", help_text="write everything as JSON")
@@ -100,6 +119,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             data,
             gallery=gallery[0] if gallery else None,
             baselines=args.baselines,
+            smooth=args.smooth or 0,
+            smooth_power=args.smooth_power or DEFAULT_POWER,
+            rerank=args.rerank,
             weights=None if args.weights == "none" else args.weights,
             seed=args.seed,
             progress=partial(print, flush=True) if args.baselines else None,

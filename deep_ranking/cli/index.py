@@ -4,9 +4,8 @@ import argparse
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
     add_folder_arguments,
@@ -26,11 +25,11 @@ from deep_ranking.cli.conflicts import (
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.signals import resume_hint
+from deep_ranking.cli.smoothing import add_smoothing
 from deep_ranking.config import FolderConfig
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection
 from deep_ranking.search.collection.folder import SETTINGS
-from deep_ranking.search.collection.settings import MOST_NEIGHBOURS, MOST_POWER
 
 if TYPE_CHECKING:
     from deep_ranking.search.indexing import IndexReport
@@ -107,24 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "smallest sufficient number of clusters is measured and stored (clusters and hierarchy; "
         "default: 0.95)",
     )
-    group.add_argument(
-        "--smooth",
-        type=_smooth,
-        nargs="?",
+    add_smoothing(
+        group,
         const="choose",
-        metavar="K",
-        help="search rows that are smoothed: each is the weighted mean of its K nearest, itself "
-        "among them; without K, it is chosen by the classes of the images; 0 for the plain rows "
-        "again; kept up to date by later runs",
-    )
-    group.add_argument(
-        "--smooth_power",
-        type=checked_number(
-            float, lambda value: 0 < value <= MOST_POWER, f"be above 0 and at most {MOST_POWER:g}"
-        ),
-        metavar="P",
-        help="weight of a neighbour in --smooth: its cosine to the power of P (default: 2, or "
-        "chosen with K)",
+        help_text="search rows that are smoothed: each is the weighted mean of its K nearest, "
+        "itself among them; without K, it is chosen by the classes of the images; 0 for the plain "
+        "rows again; kept up to date by later runs",
     )
     group.add_argument(
         "--measure",
@@ -219,19 +206,6 @@ def _print_measurements(done: "IndexReport") -> None:
         print("  ".join(f"{cell:>10}" for cell in (name, *numbers)))
     sizes = {each.name: each.stat().st_size for each in sorted(collection.folder.iterdir())}
     print("\n" + ", ".join(f"{name} {byte_size(size)}" for name, size in sizes.items() if size))
-
-
-def _smooth(text: str) -> int | Literal["choose"]:
-    """Parse the K of --smooth; "choose" stands for none."""
-    if text == "choose":
-        return "choose"
-    with suppress(ValueError):
-        if int(text) == 0 or 2 <= int(text) <= MOST_NEIGHBOURS:
-            return int(text)
-    raise argparse.ArgumentTypeError(
-        f"must be 0 for the plain rows, or 2 to {MOST_NEIGHBOURS:,} nearest, the row itself among "
-        f"them. Received: {text}"
-    )
 
 
 def _shard(text: str) -> tuple[int, int]:

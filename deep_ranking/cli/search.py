@@ -77,8 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--rerank",
         action="store_true",
-        help="rank the first 200 again by the neighbours that they and the query have in common; a "
-        "few milliseconds more for each query",
+        help="search again with each query moved towards its 10 nearest and, unless the rows are "
+        "smoothed, rank the first 200 by the neighbours that they and the query have in common",
     )
     group = parser.add_argument_group("which images to find")
     group.add_argument(

@@ -24,7 +24,7 @@ References:
     Musgrave et al. 2020, "A Metric Learning Reality Check", section 3.2 (R-precision, MAP@R).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,6 +98,7 @@ def retrieval_metrics(
     *,
     ks: Sequence[int] = (1, 5, 10, 30),
     memory_limit: int = MEMORY_LIMIT,
+    reorder: Callable[[Ranking], Ranking] | None = None,
 ) -> RetrievalMetrics:
     """Return all metrics of all queries, in one pass over their rankings.
 
@@ -107,6 +108,7 @@ def retrieval_metrics(
         gallery: the images to rank; by default the queries, each left out of its own ranking.
         ks: depths of recall and precision.
         memory_limit: bytes that a chunk of queries may take, besides the embeddings.
+        reorder: returns another order of the same rows, for searches that do not rank by distance.
 
     Returns:
         For each query `recall_at_K` and `precision_at_K` for each K, `mean_reciprocal_rank` (the
@@ -121,13 +123,14 @@ def retrieval_metrics(
         gallery = Gallery(embeddings, labels, np.arange(len(embeddings)))
     query_codes, gallery_codes = _class_codes(embeddings, labels, gallery)
     chunks = []
-    for ranking in rank_gallery(
+    by_distance = rank_gallery(
         embeddings,
         gallery.embeddings,
         exclude=gallery.exclude,
         nearest=max(*ks, NUM_NEIGHBOURS),
         memory_limit=memory_limit,
-    ):
+    )
+    for ranking in by_distance if reorder is None else map(reorder, by_distance):
         codes = query_codes[ranking.queries]
         hits = np.empty(ranking.order.shape, np.bool_)
         for query, code in enumerate(codes):

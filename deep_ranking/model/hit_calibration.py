@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit  # type: ignore[import-untyped]
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, FloatArray, Int64Array
@@ -113,7 +112,8 @@ class HitCalibration:
         """
         found = hit_features(distances, classes, around)[..., : len(self.weights)]
         found = (found - self.centres) / self.scales
-        chances: Float64Array = expit(found @ np.array(self.weights) + self.bias)
+        log_odds = found @ np.array(self.weights) + self.bias
+        chances: Float64Array = np.exp(-np.logaddexp(0, -log_odds))
         return chances
 
     @classmethod

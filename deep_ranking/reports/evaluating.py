@@ -32,6 +32,7 @@ from deep_ranking.metrics.evaluation import (
 from deep_ranking.reports.compared_images import ComparedImages, compare_contents
 from deep_ranking.reports.evaluation_text import (
     MAX_WIDTH,
+    aligned,
     class_lines,
     describe_gain,
     drawn_in_words,
@@ -48,6 +49,8 @@ from deep_ranking.reports.evaluation_text import (
 from deep_ranking.reports.evidence import Evidence, gather_evidence
 from deep_ranking.reports.methods import BACKBONE, MODEL, embedders_of
 from deep_ranking.reports.query_ranks import QueryRanks
+from deep_ranking.reports.search_modes import SearchModes, measure_modes
+from deep_ranking.search.collection.settings import DEFAULT_POWER
 
 if TYPE_CHECKING:
     import keras
@@ -71,6 +74,7 @@ class Evaluation:
             baselines.
         evidence: what was compared, what was left out and why, and how much the figures can say.
         ranks: with a gallery, the rank of the first right image of each query, by the model.
+        modes: searches with and without smoothing and re-ranking; None if they were not asked for.
 
     Example:
         >>> found = evaluate(model, "photos")
@@ -84,6 +88,7 @@ class Evaluation:
     gain: Interval | None
     evidence: Evidence
     ranks: QueryRanks | None = None
+    modes: SearchModes | None = None
 
     @property
     def num_queries(self) -> int:
@@ -111,6 +116,9 @@ class Evaluation:
             *class_lines(self.classes, self.gain_metric),
         ]
         parts += query_lines(self.queries, self.num_gallery)
+        if self.modes is not None:
+            heading = textwrap.fill(self.modes.heading(), MAX_WIDTH, break_on_hyphens=False)
+            parts += ["", heading, *aligned(self.modes.rows())]
         if self.gain is not None:
             gain = describe_gain(self.gain, self.gain_metric)
             parts += ["", textwrap.fill(gain, MAX_WIDTH)]
@@ -126,6 +134,9 @@ class Evaluation:
         parts.append(paragraph(drawn_in_words(first)))
         if self.gain is not None:
             parts.append(paragraph(describe_gain(self.gain, self.gain_metric)))
+        if self.modes is not None:
+            names, *of_modes = self.modes.rows()
+            parts += [paragraph(self.modes.heading()), table(names, of_modes)]
         for kind, queries in self.queries.items():
             parts.append(
                 paragraph(f"{kind.capitalize()} queries ({query_measure(self.num_gallery)})")
@@ -169,6 +180,8 @@ class Evaluation:
                 "left_out": self.methods[MODEL].left_out,
                 "ranks": list(self.ranks),
             }
+        if self.modes is not None:
+            found["search_modes"] = self.modes.as_json()
         if self.gain is not None:
             found["gain_over_backbone"] = {self.gain_metric: self.gain._asdict()}
         return {key: without_nan(value) for key, value in found.items()}
@@ -181,6 +194,9 @@ def evaluate(
     gallery: str | os.PathLike[str] | LabelledImages | None = None,
     baselines: bool = False,
     weights: str | None = "imagenet",
+    smooth: int = 0,
+    smooth_power: float = DEFAULT_POWER,
+    rerank: bool = False,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -198,6 +214,9 @@ def evaluate(
             content of a query, its file, copies and links, is left out of its own results.
         baselines: evaluate features without training as well.
         weights: of the untrained backbones, as in `NetworkConfig.weights`.
+        smooth: also measure searches in smoothed rows, over so many nearest; 0 for none.
+        smooth_power: of the similarity, see `search.smoothing`.
+        rerank: also measure searches whose first results are ranked again.
         seed: decides the triplets and the bootstrap samples.
         progress: called with the figures of each method as soon as it is done.
 
@@ -224,10 +243,15 @@ def evaluate(
     labels = [each.classes_of_images() for each in compared.sets()]
     _check_what_is_left(compared)
     methods: dict[str, EmbeddingMetrics] = {}
+    modes = None
     for name, embed in embedders_of(network, weights, baselines=baselines).items():
         with ExitStack() as held:
             rows = [held.enter_context(embed(files)) for files in paths]
             methods[name] = _metrics_of_rows(compared, rows, seed=seed)
+            if name == MODEL and (smooth or rerank):
+                modes = measure_modes(
+                    compared, rows, smooth, smooth_power, rerank=rerank, seed=seed
+                )
         if progress is not None:
             progress(figures(name, methods[name]))
     gain = None
@@ -248,6 +272,7 @@ def evaluate(
         gain,
         gather_evidence(compared, methods[MODEL]),
         ranks,
+        modes,
     )
 
 

@@ -66,10 +66,10 @@ def method_lines(evaluations: dict[str, EmbeddingMetrics]) -> Iterator[str]:
     ]
     by_metric = [list(row) for row in zip(*by_method, strict=True)]
     if _width(by_metric) <= MAX_WIDTH:
-        yield from _aligned(by_metric)
+        yield from aligned(by_metric)
     else:
         for number, block in enumerate(_blocks(by_method)):
-            yield from ["", *_aligned(block)] if number else _aligned(block)
+            yield from ["", *aligned(block)] if number else aligned(block)
     yield from textwrap.wrap(f"({drawn_in_words(first)})", MAX_WIDTH, break_on_hyphens=False)
 
 
@@ -116,7 +116,7 @@ def _width(rows: Sequence[Sequence[str]]) -> int:
     return sum(widths) + len(BETWEEN) * (len(widths) - 1)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table: the first column to the left, the others to the right."""
     first, *others = _widths(rows)
     for name, *cells in rows:
@@ -152,7 +152,7 @@ def class_lines(by_class: dict[str, dict[str, float]], metric: str) -> Iterator[
     longest = min(MOST_NAME, MAX_WIDTH - _width(rows))
     for row, (name, _) in zip(rows[1:], shown, strict=True):
         row[0] = shortened(name, longest)
-    yield from _aligned(rows)
+    yield from aligned(rows)
 
 
 def _class_cell(column: str, value: float) -> str:

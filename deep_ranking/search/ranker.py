@@ -13,7 +13,12 @@ from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.kinds import open_index
-from deep_ranking.search.reranking import NUM_RERANKED, expanded, reciprocal_distances
+from deep_ranking.search.reranking import (
+    NUM_RERANKED,
+    expanded,
+    reciprocal_distances,
+    reranking_in_words,
+)
 from deep_ranking.search.results import Hit
 from deep_ranking.search.smoothed_collection import open_smoothed_index
 from deep_ranking.search.smoothed_rows import smoothed_rows_of
@@ -67,9 +72,9 @@ class Ranker:
 
     def in_words(self, *, rerank: bool = False) -> str:
         """Return how results are ranked, in a line; "" if by the distances that are shown."""
-        again = f"the first {NUM_RERANKED} ranked again by common neighbours"
+        again = reranking_in_words(of_smoothed_rows=self.is_smoothed)
         if self._smoothed is None:
-            return f"Ranked by distance, {again} (--rerank)." if rerank else ""
+            return f"Ranked by --rerank, not by the distances shown: {again}." if rerank else ""
         how = smoothing_in_words(self._smoothed.num_neighbours, self._smoothed.power)
         if rerank:
             return f"Ranked by smoothed rows ({how}), {again}; --no-smooth takes the plain rows."
@@ -110,7 +115,9 @@ class Ranker:
                 ranked_by = _distances(query, self._smoothed.rows, rows)
                 smoothed = list(map(float, ranked_by))
             if rerank:
-                ranked_by = self._ranked_again(moved_query, rows)
+                ranked_by = _distances(moved_query, self._ranked, rows)
+            if rerank and self._smoothed is None:
+                ranked_by = self._by_common_neighbours(moved_query, rows, ranked_by)
             measured = zip(
                 ranked_by.tolist(), distances.tolist(), smoothed, rows.tolist(), strict=True
             )
@@ -122,11 +129,12 @@ class Ranker:
             found.append(of_query[:count])
         return found
 
-    def _ranked_again(self, query: Float32Array, rows: Int64Array) -> Float64Array:
+    def _by_common_neighbours(
+        self, query: Float32Array, rows: Int64Array, distances: Float64Array
+    ) -> Float64Array:
         """Return what ranks some rows: of the first 200 the new distance, then the others."""
-        distances = _distances(query, self._ranked, rows)
         first = np.argsort(distances, kind="stable")[:NUM_RERANKED]
-        distances += 2  # more than any new distance
+        distances = distances + 2  # more than any new distance
         if len(first):
             with threadpool_limits(1):  # the matrices are small, and threads wait for each other
                 distances[first] = reciprocal_distances(query, self._read(rows[first]))

@@ -203,7 +203,8 @@ class Searcher:
                 working folder.
             like: float32 (images, dim): move the queries towards these, as `moved_queries` does.
             unlike: likewise, away from these.
-            rerank: rank the first 200 again, see `search.reranking`.
+            rerank: rank the results again by what the collection knows of them, see
+                `search.reranking`.
             min_probability: leave out hits with a smaller chance to be of the query's class, 0 to
                 1, and hits whose chance is not known.
 

@@ -23,14 +23,14 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.folder import SMOOTHED
-from deep_ranking.search.collection.settings import MOST_NEIGHBOURS, MOST_POWER
+from deep_ranking.search.collection.settings import DEFAULT_POWER, MOST_NEIGHBOURS, MOST_POWER
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.kinds import KINDS, MILVUS, cluster_index
 from deep_ranking.search.index.tuning import GroundTruth, fewest_probes
 from deep_ranking.search.smoothed_rows import SmoothedRows, read_smoothed
-from deep_ranking.search.smoothing import DEFAULT_POWER, smoothing_in_words
+from deep_ranking.search.smoothing import smoothing_in_words
 from deep_ranking.search.smoothing_choice import SmoothingChoice, choose_smoothing
 from deep_ranking.search.smoothing_updates import update_rows
 

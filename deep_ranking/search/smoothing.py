@@ -26,7 +26,6 @@ from deep_ranking.metrics.distances import slices
 from deep_ranking.search.index.base import Index, batches, read_rows
 from deep_ranking.search.index.exact import ExactIndex
 
-DEFAULT_NEIGHBOURS, DEFAULT_POWER = 20, 2.0
 ROWS_AT_ONCE = 4_096
 # An index compares in float32. It is asked for some rows more than are wanted, which are then
 # compared in float64; and for yet more while one that it left out may be as near.
@@ -196,5 +195,5 @@ def smooth_rows(embeddings: FloatArray, num_neighbours: int, power: float) -> Fl
 
 
 def smoothing_in_words(num_neighbours: int, power: float) -> str:
-    """Return how rows are smoothed, such as "over 20 nearest, power 2"."""
+    """Return how rows are smoothed, such as "over 20 nearest, power 1"."""
     return f"over {num_neighbours} nearest, power {power:g}"

@@ -11,11 +11,10 @@ from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.stored_rows import Rows
 from deep_ranking.metrics.distances import slices
 from deep_ranking.metrics.retrieval import average_precision_at_r
+from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER
 from deep_ranking.search.index.base import batches, read_rows
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.smoothing import (
-    DEFAULT_NEIGHBOURS,
-    DEFAULT_POWER,
     ELEMENTS_AT_ONCE,
     ROWS_AT_ONCE,
     NearestRows,
@@ -68,7 +67,7 @@ def choose_smoothing(
         seed: of the sample.
 
     Returns:
-        The choice; 20 and 2 (or the power given), as a guess, where no classes can tell.
+        The choice; 20 and 1 (or the power given), as a guess, where no classes can tell.
 
     Example:
         >>> import numpy as np

@@ -177,7 +177,7 @@ class Collection:
             like: image files or folders that the results shall be more like.
             unlike: image files or folders that they shall be less like.
             smooth: whether to rank by the smoothed rows; None to do so if the collection has them.
-            rerank: rank the first 200 again, by the neighbours that they and the query share.
+            rerank: rank the results again by what the collection knows of them.
             min_probability: leave out hits with a smaller chance to be of the query's class.
 
         Example:
