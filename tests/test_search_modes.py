@@ -101,14 +101,8 @@ def test_plain_rows_can_be_ranked_again(images):
     found = measure_modes(ComparedImages(images), [rows], rerank=True)
     assert list(found.figures) == ["plain", "re-ranked"]
     assert "smoothed" not in found.heading()
-    again = figures_by_loops(
-        rows,
-        rows,
-        images.classes_of_images(),
-        images.classes_of_images(),
-        inside=True,
-        rerank="by neighbours",
-    )
+    labels = images.classes_of_images()
+    again = figures_by_loops(rows, rows, labels, labels, inside=True, rerank="by neighbours")
     assert found.figures["re-ranked"]["map_at_r"].mean == pytest.approx(again[0], abs=2e-3)
 
 
