@@ -24,7 +24,7 @@ from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.indexing import update_index
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.search.smoothed_collection import update_smoothing
-from deep_ranking.search.smoothed_rows import read_smoothed
+from deep_ranking.search.smoothed_rows import SmoothedWriter, read_smoothed
 from deep_ranking.search.smoothing import nearest_rows, smooth_rows, smoothed
 from deep_ranking.search.smoothing_choice import choose_smoothing, leave_one_out_precision
 
@@ -225,19 +225,21 @@ def test_only_rows_that_gain_or_lose_a_neighbour_are_recomputed(tmp_path, monkey
     gallery = Gallery(tmp_path, rows)
     gallery.hold(range(60))
     gallery.update(5)
-    before = neighbours_of(gallery)
-    gallery.hold([*range(3, 60), 60, 61])
-    computed = []
     real = smoothing_updates.smoothed
-    monkeypatch.setattr(
-        smoothing_updates, "smoothed", lambda *args: computed.extend(args[1][:, 0]) or real(*args)
-    )
-    report = gallery.update()
-    after = neighbours_of(gallery)
-    changed = {row for row, nearest in after.items() if before.get(row) != nearest}
-    assert set(computed) == changed and report.num_recomputed == len(changed) < 50
-    assert {60, 61} < changed
-    assert all(changed for row in before if before[row] & {0, 1, 2} and row in after)
+    for held, new in (([*range(3, 62)], {60, 61}), ([*range(3, 59)], set())):
+        before = neighbours_of(gallery)
+        gallery.hold(held)
+        computed = []
+        monkeypatch.setattr(
+            smoothing_updates,
+            "smoothed",
+            lambda *args, into=computed: into.extend(args[1][:, 0].tolist()) or real(*args),
+        )
+        report = gallery.update()
+        after = neighbours_of(gallery)
+        changed = {row for row, nearest in after.items() if before.get(row) != nearest}
+        assert set(computed) == changed and new <= changed
+        assert 0 < report.num_recomputed == len(changed) < 50
 
 
 def neighbours_of(gallery):
@@ -546,6 +548,33 @@ def test_damaged_smoothed_rows_are_told(small):
     assert "missing; run index" in smoothed_refusal(small)
     small.update()
     assert len(small.smoothed()) == 600
+
+
+def rewrite(small, place=(0, 0), value=0, rows_in_block=256):
+    """Write the smoothed rows as somebody would who fakes them: with the right checksums."""
+    rows = read_smoothed(small.collection)
+    nearest = rows.nearest(np.arange(600))
+    nearest.rows[place] = value
+    keys = np.array(small.collection.store.keys(), "V32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deep_ranking.search.smoothed_rows.ROWS_IN_BLOCK", rows_in_block)
+        with SmoothedWriter.replacing(small.collection, 600, 4, 3.0) as writer:
+            writer.write(keys, np.ones(600, bool), nearest, rows.rows[:])
+
+
+@pytest.mark.parametrize("number", [600, -2, 1 << 62])
+def test_neighbours_that_do_not_exist_are_refused(small, number):
+    rewrite(small)
+    assert small.update().num_recomputed == 0
+    rewrite(small, (7, 2), number)
+    small.hold(range(590))
+    with pytest.raises(InputError, match="holds an invalid row number"):
+        small.update()
+
+
+def test_blocks_that_are_not_in_order_are_refused(small):
+    rewrite(small, rows_in_block=250)  # 3 blocks as well
+    assert "damaged" in smoothed_refusal(small)
 
 
 def test_smoothed_rows_are_no_link_and_no_pipe(small, tmp_path):
