@@ -631,7 +631,7 @@ def test_what_cannot_be_smoothed_is_refused(small):
     with pytest.raises(InputError, match="is a shard"):
         small.update(4)
     small.collection.change(shard=None)
-    for smooth, power in ((1, None), (-3, None), (10**6, None), (4, 0), (4, 1e9)):
+    for smooth, power in ((1, None), (-3, None), ("x", None), (10**6, None), (4, 0), (4, 1e9)):
         with pytest.raises(InputError, match="Received"):
             small.update(smooth, power=power)
     for smooth in (None, 0):
@@ -666,7 +666,7 @@ class StoppedError(BaseException):
     pass
 
 
-def stopped_update(gallery, fatal=None):
+def stopped_update(gallery, smooth, fatal=None):
     """Update the smoothed rows, and stop at a line of the code that writes; count the lines."""
     count, index = 0, update_index(gallery.collection)[0]
 
@@ -684,13 +684,16 @@ def stopped_update(gallery, fatal=None):
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        update_smoothing(gallery.collection, index)
+        update_smoothing(gallery.collection, index, smooth=smooth)
     finally:
         sys.settrace(before)
     return count
 
 
-def test_an_update_may_be_stopped_anywhere(tmp_path):
+# An error between the opening of a file and its `with`, where none comes by itself, leaves it open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed")
+@pytest.mark.parametrize("smooth", [None, 7])
+def test_an_update_may_be_stopped_anywhere(tmp_path, smooth):
     """Then a search ranks by complete smoothed rows, old or new, and the next update ends it."""
     rows, labels = labelled(12, 15, 0.25)
     made = Gallery(tmp_path, rows, {"kind": "clusters", "clusters": 3}, labels.tolist())
@@ -706,16 +709,16 @@ def test_an_update_may_be_stopped_anywhere(tmp_path):
         return gallery
 
     undisturbed = copied("undisturbed")
-    count = stopped_update(undisturbed)
+    count = stopped_update(undisturbed, smooth)
     undisturbed.collection = Collection.open(undisturbed.folder)
-    new, wanted = undisturbed.smoothed(), undisturbed.wanted(5, 3)
+    new, wanted = undisturbed.smoothed(), undisturbed.wanted(smooth or 5, 3)
     assert_equal(new, wanted)
     query = drawn(1, 5, 16)
     seen = set()
     for fatal in np.unique(np.linspace(1, count, 40).astype(int)):
         gallery = copied(fatal)
         with pytest.raises(StoppedError):
-            stopped_update(gallery, fatal)
+            stopped_update(gallery, smooth, fatal)
         gallery.collection = Collection.open(gallery.folder)
         (found,) = Searcher(gallery.collection).search(query, 180, probes=3)
         for state in (old, new):
@@ -727,7 +730,7 @@ def test_an_update_may_be_stopped_anywhere(tmp_path):
                     break
         else:
             pytest.fail(f"line {fatal}: neither the old nor the new smoothed rows")
-        gallery.update()
+        gallery.update(smooth)
         assert_equal(gallery.smoothed(), new)
         index = Searcher(gallery.collection).index
         rows = read_smoothed(gallery.collection)
