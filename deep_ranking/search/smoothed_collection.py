@@ -99,10 +99,11 @@ def check_smoothing(collection: Collection, smooth: Smooth, power: float | None,
         raise InputError(
             f"smooth_power must be above 0 and at most {MOST_POWER:g}. Received: {power}"
         )
-    if smooth not in (None, CHOOSE, 0) and not 2 <= int(smooth) <= MOST_NEIGHBOURS:
+    is_count = isinstance(smooth, int | np.integer) and 2 <= smooth <= MOST_NEIGHBOURS
+    if smooth not in (None, CHOOSE, 0) and not is_count:
         raise InputError(
-            f"smooth must be 0 for none, or 2 to {MOST_NEIGHBOURS:,} nearest rows, the row itself "
-            f"among them. Received: {smooth}"
+            f"smooth must be {CHOOSE!r}, 0 for none, or 2 to {MOST_NEIGHBOURS:,} nearest rows, the "
+            f"row itself among them. Received: {smooth}"
         )
     if smooth == 0 or (smooth is None and collection.settings.smoothing is None):
         return
@@ -252,15 +253,18 @@ def _update_index(
         return ExactIndex(rows.rows, rows.in_use()), {"kind": ExactIndex.kind}, None
     asked = {name: plain[name] for name in ("kind", "clusters", "target_recall") if name in plain}
     file = _index_file(collection.folder, plain["kind"])
-    if before is None or any(before.get(name) != plain.get(name) for name in ("kind", "clusters")):
-        file.unlink(missing_ok=True)
-        before = {}
+    is_new = before is None or any(
+        before.get(name) != plain.get(name) for name in ("kind", "clusters")
+    )
+    before = {} if before is None or is_new else before
     index: ClusterIndex = cluster_index(collection, asked | before, file)
     wanted, held = rows.in_use(), index.rows()
     added = np.union1d(np.setdiff1d(wanted, held), recomputed)
     removed = np.union1d(np.setdiff1d(held, wanted), np.intersect1d(held, recomputed))
     if len(added) or len(removed):
         index.update(rows.rows, added, removed)
+    if is_new and len(held):  # a file that is there serves searches until another replaces it
+        index.rebuild(rows.rows)
     recall = None
     if "target_recall" not in plain:
         index.probes = min(plain.get("probes", 1), max(1, index.num_clusters))
