@@ -79,6 +79,7 @@ def test_a_query_is_moved_by_its_ten_nearest():
     assert expanded(query, nearest) == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-6)
     assert expanded(query, nearest[:0]) == pytest.approx(query)
     assert expanded(query, -query[None]) == pytest.approx(query)  # no weight
+    assert expanded(query, query[None]) == pytest.approx(query)  # its own content
 
 
 def collection_of(tmp_path, rows):

@@ -292,10 +292,13 @@ def labelled(num_classes, size, noise, seed=0, dim=16):
 def left_out_in_a_loop(rows, labels, query, count, power):
     """Average precision at R of a query in the other rows, smoothed without it."""
     others = [row for row in range(len(rows)) if row != query]
+    asked = rows[query]
+    if count:
+        asked = smoothed_in_a_loop(rows, range(len(rows)), query, count, power)
     found = []
     for row in others:
         value = rows[row] if not count else smoothed_in_a_loop(rows, others, row, count, power)
-        found.append((-float(value @ rows[query]), row))
+        found.append((-float(value @ asked), row))
     hits = [labels[row] == labels[query] for _, row in sorted(found)]
     depth = sum(hits)
     return sum(hits[i] * sum(hits[: i + 1]) / (i + 1) for i in range(depth)) / depth
@@ -366,13 +369,25 @@ def smooth_gallery(request, tmp_path):
 def ranked_in_a_loop(gallery, query, numbers=None):
     """Number, smoothed distance and distance of images, nearest smoothed rows first."""
     smooth = gallery.wanted(5, 1)
+    rows = np.concatenate([query[None], gallery.embeddings])
+    held = [0, *(1 + number for number in smooth)]
+    asked = smoothed_in_a_loop(rows, held, 0, 5, 1)
     found = []
     for number in smooth if numbers is None else numbers:
         plain = gallery.embeddings[number].astype(np.float64)
         found.append(
-            (np.linalg.norm(smooth[number] - query), number, np.linalg.norm(plain - query))
+            (np.linalg.norm(smooth[number] - asked), number, np.linalg.norm(plain - query))
         )
     return sorted(found)
+
+
+def test_an_image_of_the_collection_searches_with_its_own_smoothed_row(smooth_gallery):
+    every = max(1, Searcher(smooth_gallery.collection).index.num_clusters)
+    for number in (0, 47, 179):
+        query = np.asarray(smooth_gallery.embeddings[number], np.float32)[None]
+        (found,) = Searcher(smooth_gallery.collection).search(query, 3, probes=every)
+        assert found[0].path.endswith(f"/{number:03}.jpg") or str(number) in found[0].path
+        assert found[0].smoothed_distance < 1e-4
 
 
 def assert_are(results, wanted):
@@ -721,11 +736,15 @@ def test_an_update_may_be_stopped_anywhere(tmp_path, smooth):
         with pytest.raises(StoppedError):
             stopped_update(gallery, smooth, fatal)
         gallery.collection = Collection.open(gallery.folder)
-        (found,) = Searcher(gallery.collection).search(query, 180, probes=3)
+        searcher = Searcher(gallery.collection)
+        (found,) = searcher.search(query, 180, probes=3)
+        ranker = searcher.ranker
+        near = ranker._plain_index.search(query, 7, probes=3).rows
+        asked = ranker._moved(query, near, ranker._smoothed_query)[0]
         for state in (old, new):
             numbers = [int(each.path.rpartition("/")[2]) for each in found]
             if set(numbers) <= set(state):
-                distances = [np.linalg.norm(state[number] - query[0]) for number in numbers]
+                distances = [np.linalg.norm(state[number] - asked) for number in numbers]
                 if np.allclose(distances, [each.smoothed_distance for each in found], atol=1e-5):
                     seen.add("old" if state is old else "new")
                     break

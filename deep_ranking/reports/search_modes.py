@@ -19,13 +19,13 @@ from deep_ranking.metrics.ranking import Ranking, rank_gallery
 from deep_ranking.metrics.retrieval import Gallery, RetrievalMetrics, retrieval_metrics
 from deep_ranking.reports.compared_images import ComparedImages
 from deep_ranking.search.reranking import (
+    EXPANSION_POWER,
     NUM_EXPANDING,
     NUM_RERANKED,
-    expanded,
     reciprocal_distances,
     reranking_in_words,
 )
-from deep_ranking.search.smoothing import smooth_rows, smoothing_in_words
+from deep_ranking.search.smoothing import smooth_rows, smoothed_query, smoothing_in_words
 
 PLAIN, SMOOTHED, RERANKED = "plain", "smoothed", "re-ranked"
 FIGURES = ("recall_at_1", "recall_at_5", "recall_at_10", "mean_reciprocal_rank", "map_at_r")
@@ -114,7 +114,6 @@ def measure_modes(
         compared: the images to search with and to search; each query's own content is left out of
             its results.
         rows: float32 (images, dim), unit rows of the queries and, if there is one, of the gallery.
-            Those of the queries are not smoothed.
         num_neighbours: K of `smooth_rows`; 0 for no smoothing.
         power: of the similarity.
         rerank: measure re-ranking, of the smoothed rows if there are any.
@@ -131,11 +130,12 @@ def measure_modes(
     name, how = PLAIN, ""
     if num_neighbours:
         smoothed = smooth_rows(gallery.embeddings, num_neighbours, power)
+        moved = _moved(queries, gallery, num_neighbours - 1, power)
         gallery, name = gallery._replace(embeddings=smoothed), SMOOTHED
-        found[name] = retrieval_metrics(queries, labels, gallery, ks=DEPTHS)
+        found[name] = retrieval_metrics(moved, labels, gallery, ks=DEPTHS)
         how = smoothing_in_words(num_neighbours, power)
     if rerank:
-        moved = _moved(queries, gallery)
+        moved = _moved(queries, gallery, NUM_EXPANDING, EXPANSION_POWER)
         again = None if num_neighbours else _ranks_again(moved, gallery)
         name = RERANKED if name == PLAIN else f"{SMOOTHED}, {RERANKED}"
         found[name] = retrieval_metrics(moved, labels, gallery, ks=DEPTHS, reorder=again)
@@ -164,17 +164,14 @@ def _means(found: RetrievalMetrics, names: list[str], seed: int) -> dict[str, In
     return {name: bootstrap_interval(found.per_query[name], seed=seed) for name in names}
 
 
-def _moved(queries: Float32Array, gallery: Gallery) -> Float32Array:
-    """Return the expanded queries."""
+def _moved(queries: Float32Array, gallery: Gallery, count: int, power: float) -> Float32Array:
+    """Return the queries moved towards their nearest rows, their own content left out."""
     moved = np.empty_like(queries, np.float32)
-    for ranking in rank_gallery(
-        queries, gallery.embeddings, exclude=gallery.exclude, nearest=NUM_EXPANDING
-    ):
+    rows = gallery.embeddings
+    for ranking in rank_gallery(queries, rows, exclude=gallery.exclude, nearest=count):
         for place, query in enumerate(range(*ranking.queries.indices(len(queries)))):
-            count = min(NUM_EXPANDING, int(ranking.num_ranked[place]))
-            moved[query] = expanded(
-                queries[query], gallery.embeddings[ranking.order[place, :count]]
-            )
+            nearest = ranking.order[place, : min(count, int(ranking.num_ranked[place]))]
+            moved[query] = smoothed_query(queries[query], rows[nearest], power)
     return moved
 
 

@@ -20,10 +20,9 @@ from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.base import Index, batches, read_rows
 from deep_ranking.search.neighbours import nearest_of_other_classes
 from deep_ranking.search.results import Hit
+from deep_ranking.search.smoothing import SAME_CONTENT
 
 QUERIES_AT_ONCE = 256
-SAME_CONTENT = 1e-3
-"""Distance below which a row is that of the query itself, stored as float16 or not."""
 
 
 def fit_collection(collection: Collection, index: Index) -> HitCalibration | None:

@@ -1,6 +1,8 @@
 """The hits of queries in a collection, by its plain or its smoothed rows, ranked again or not."""
 
+from collections.abc import Callable
 from contextlib import closing
+from functools import cached_property
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -22,7 +24,7 @@ from deep_ranking.search.reranking import (
 from deep_ranking.search.results import Hit
 from deep_ranking.search.smoothed_collection import open_smoothed_index
 from deep_ranking.search.smoothed_rows import smoothed_rows_of
-from deep_ranking.search.smoothing import smoothing_in_words
+from deep_ranking.search.smoothing import SAME_CONTENT, smoothed_query, smoothing_in_words
 from deep_ranking.search.subset import Subset
 
 MOST_COMPARED = 100_000
@@ -100,23 +102,26 @@ class Ranker:
         rerank: bool = False,
     ) -> list[list[Hit]]:
         """Return the hits of each query, best first: `count`, or all images if there are fewer."""
-        moved, width = queries, max(count, NUM_RERANKED) if rerank else count
-        nearest, known = self._nearest(queries, width, probes, subset)
+        width = max(count, NUM_RERANKED) if rerank else count
+        moved = queries
         if rerank:
-            pairs = zip(queries, nearest, strict=True)
-            moved = np.stack([expanded(query, self._read(rows)) for query, rows in pairs])
-            nearest, known = self._nearest(moved, width, probes, subset)
+            nearest, _ = self._nearest(queries, width, probes, subset)
+            moved = self._moved(queries, nearest, expanded)
+        elif self._smoothed is not None:
+            others = self._smoothed.num_neighbours - 1
+            # One more, in case that the query is an image of the collection.
+            nearest = self._plain_index.search(queries, others + 1, probes=probes).rows
+            moved = self._moved(queries, nearest, self._smoothed_query)
+        nearest, known = self._nearest(moved, width, probes, subset)
         found = []
         for query, moved_query, numbers in zip(queries, moved, nearest, strict=True):
             rows = np.array([row for row in numbers.tolist() if row in known], np.int64)
-            distances = ranked_by = _distances(query, self._embeddings, rows)
+            distances = _distances(query, self._embeddings, rows)
+            ranked_by = _distances(moved_query, self._ranked, rows)
             smoothed: list[float | None] = [None] * len(rows)
             if self._smoothed is not None:
-                ranked_by = _distances(query, self._smoothed.rows, rows)
                 smoothed = list(map(float, ranked_by))
-            if rerank:
-                ranked_by = _distances(moved_query, self._ranked, rows)
-            if rerank and self._smoothed is None:
+            elif rerank:
                 ranked_by = self._by_common_neighbours(moved_query, rows, ranked_by)
             measured = zip(
                 ranked_by.tolist(), distances.tolist(), smoothed, rows.tolist(), strict=True
@@ -128,6 +133,34 @@ class Ranker:
             )
             found.append(of_query[:count])
         return found
+
+    def _moved(
+        self,
+        queries: Float32Array,
+        nearest: Int64Array,
+        move: Callable[[Float32Array, Float32Array], Float32Array],
+    ) -> Float32Array:
+        """Return each query moved by the rows that are nearest to it."""
+        by = self._ranked if move is expanded else self._embeddings
+        return np.stack(
+            [
+                move(query, read_rows(by, rows[rows >= 0]))
+                for query, rows in zip(queries, nearest, strict=True)
+            ]
+        )
+
+    def _smoothed_query(self, query: Float32Array, nearest: Float32Array) -> Float32Array:
+        assert self._smoothed is not None
+        itself = len(nearest) and np.linalg.norm(nearest[0] - query) < SAME_CONTENT
+        others = nearest if itself else nearest[: self._smoothed.num_neighbours - 1]
+        return smoothed_query(query, others, self._smoothed.power)
+
+    @cached_property
+    def _plain_index(self) -> Index:
+        """The index of the plain rows, by which queries are smoothed."""
+        if self.index.kind == ExactIndex.kind:
+            return ExactIndex(self._embeddings, self.collection.rows())
+        return open_index(self.collection)
 
     def _by_common_neighbours(
         self, query: Float32Array, rows: Int64Array, distances: Float64Array

@@ -8,13 +8,14 @@
                       Encoding"), where neighbours are looked for among the 200 and the query
 
 Smoothed rows have learned from their neighbours already: of them, query expansion alone gains as
-much for a hundredth of the time (`benchmarks/search_modes.py`). Plain rows go through both steps.
+much in a tenth of the time (`benchmarks/search_modes.py`). Plain rows go through both steps.
 Beside the second search, the work for a query does not grow with the collection.
 """
 
 import numpy as np
 
 from deep_ranking.files.array_types import Float32Array, Float64Array
+from deep_ranking.search.smoothing import smoothed_query
 
 NUM_EXPANDING, EXPANSION_POWER = 10, 2
 NUM_RERANKED = 200
@@ -24,23 +25,13 @@ DISTANCE_WEIGHT = 0.3
 
 
 def expanded(query: Float32Array, nearest: Float32Array) -> Float32Array:
-    """Return a query moved towards the rows nearest to it.
+    """Return a query moved towards the 10 rows nearest to it: a unit row, float32 (dim,).
 
     Args:
         query: float32 (dim,), a unit row.
-        nearest: float32 (rows, dim), unit rows, nearest first; the first 10 count.
-
-    Returns:
-        float32 (dim,), a unit row.
-
-    Example:
-        >>> expanded(np.float32([1, 0]), np.float32([[0.6, 0.8]]))
-        array([0.9730803, 0.2304664], dtype=float32)
+        nearest: float32 (rows, dim), unit rows, nearest first.
     """
-    first = nearest[:NUM_EXPANDING].astype(np.float64)
-    weights = np.maximum(first @ query, 0) ** EXPANSION_POWER
-    mean = query + weights @ first
-    return np.asarray(mean / np.linalg.norm(mean), np.float32)
+    return smoothed_query(query, nearest[:NUM_EXPANDING], EXPANSION_POWER)
 
 
 def reciprocal_distances(query: Float32Array, nearest: Float32Array) -> Float64Array:

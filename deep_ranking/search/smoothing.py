@@ -3,8 +3,9 @@
     row_i' = unit(sum over the K nearest j of max(cos_ij, 0)^power * row_j)
 
 The K nearest of a row are the row itself, with the similarity 1, and the K - 1 rows nearest to it;
-ties by row number. Queries are not changed. It is transductive: a row depends on the other rows of
-its collection. So it is a mode of search, and no property of the model.
+ties by row number. A query is smoothed likewise, over the K - 1 rows nearest to it, so that an
+image of the collection searches with its own smoothed row. It is transductive: a row depends on the
+other rows of its collection. So it is a mode of search, and no property of the model.
 
 The functions here are pure: arrays in, arrays out. `smoothing_choice` chooses K and the power, and
 `smoothed_collection` keeps a collection smoothed.
@@ -34,6 +35,8 @@ ROUNDING = 5e-5
 """Largest error of the similarity of two unit rows that an index computes in float32."""
 
 ELEMENTS_AT_ONCE = 1 << 24
+SAME_CONTENT = 1e-3
+"""Distance below which a row is that of a query itself, stored as float16 or not."""
 
 
 class NearestRows(NamedTuple):
@@ -192,6 +195,30 @@ def smooth_rows(embeddings: FloatArray, num_neighbours: int, power: float) -> Fl
             nearest = nearest_rows(embeddings, part, index, num_neighbours)
             result[part] = smoothed(embeddings, *nearest, power)
     return result
+
+
+def smoothed_query(query: Float32Array, nearest: Float32Array, power: float) -> Float32Array:
+    """Return a query as a row of the collection would be smoothed.
+
+    Args:
+        query: float32 (dim,), a unit row.
+        nearest: float32 (rows, dim), the unit rows that are nearest to it. A row of the query's own
+            content has no weight: it is the query itself.
+        power: of the similarity, above 0.
+
+    Returns:
+        float32 (dim,), a unit row.
+
+    Example:
+        >>> import numpy as np
+        >>> smoothed_query(np.float32([1, 0]), np.float32([[1, 0], [0.6, 0.8]]), 2)
+        array([0.9730803, 0.2304664], dtype=float32)
+    """
+    near = nearest.astype(np.float64)
+    weights = np.maximum(near @ query, 0) ** power
+    weights[np.linalg.norm(near - query, axis=1) < SAME_CONTENT] = 0
+    mean = query + weights @ near
+    return np.asarray(mean / np.linalg.norm(mean), np.float32)
 
 
 def smoothing_in_words(num_neighbours: int, power: float) -> str:

@@ -55,7 +55,7 @@ def choose_smoothing(
     """Choose K and the power by searches that leave the query out of the collection.
 
     At most 1,000 rows are queries, and at most 20,000 rows are searched, of whole classes where
-    that is possible. Each query is searched as it is, in rows that are smoothed without it. The
+    that is possible. Each query is smoothed, and searched in rows that are smoothed without it. The
     figure is the mean average precision at R. Of the choices that are within one standard error of
     the best one, over the same queries, the one that smooths least is taken; that may be none.
 
@@ -148,7 +148,7 @@ def leave_one_out_precision(
     at_once = max(1, ELEMENTS_AT_ONCE // len(gallery))
     for part in slices(len(queries), at_once):
         asked = queries[part]
-        cosines = embeddings[asked] @ gallery.T  # (asked, rows)
+        cosines = gallery[asked] @ gallery.T  # (asked, rows)
         if len(line):
             here = np.isin(neighbours[line, column], asked)
             rows, columns = line[here], column[here]
@@ -156,7 +156,7 @@ def leave_one_out_precision(
             without[np.arange(len(rows)), columns] = 0
             left = smoothed(embeddings, neighbours[rows], without, power)
             query = neighbours[rows, columns]
-            changed = np.einsum("ij,ij->i", left, embeddings[query])
+            changed = np.einsum("ij,ij->i", left, gallery[query])
             cosines[np.searchsorted(asked, query), rows] = changed
         cosines[np.arange(len(asked)), asked] = -np.inf
         order = np.argsort(-cosines, axis=1, kind="stable")[:, :-1]
