@@ -230,6 +230,7 @@ def test_the_report_has_every_section_and_closes_every_tag(report):
         "summary",
         "training",
         "distances",
+        "how-far-probabilities-can-be-trusted",
         "recall",
         "hard-negatives",
         "classes",
