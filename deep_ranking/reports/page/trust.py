@@ -26,8 +26,8 @@ def trust(images: EmbeddedImages, calibration: Calibration | None, seed: int) ->
     about = (
         "A probability can be trusted if it comes true: of the answers given with about 0.8, four "
         "in five should be right. Points below the diagonal promise too much, points above it too "
-        "little. The expected calibration error is the mean distance from the diagonal; bars show "
-        "how many answers are in each bin."
+        "little. The expected calibration error is the mean distance from the diagonal. The bars "
+        "above count the answers; a point of few answers tells little."
     )
     return [paragraph(about), *_pairs(images, calibration, seed), *_hits(images, calibration, seed)]
 
@@ -73,7 +73,7 @@ def _hits(images: EmbeddedImages, calibration: Calibration | None, seed: int) ->
         f"{_sure(judged.chances, judged.right, 'hits')}"
     ]
     if judged.pairwise is not None:
-        pairwise = curves["as two images"] = reliability(judged.pairwise, judged.right)
+        pairwise = curves["probability of two images"] = reliability(judged.pairwise, judged.right)
         source = "" if calibration is not None else ", fitted to pairs of the collection,"
         texts.append(
             f"Grey: what the probability of two images{source} says of the same hits. It supposes "
