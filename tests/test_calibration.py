@@ -1,12 +1,13 @@
 import itertools
 import json
+import runpy
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
 from deep_ranking.cli.main import run_command
@@ -17,6 +18,9 @@ from deep_ranking.model.calibration import Calibration, fit_calibration
 from deep_ranking.model.file import load_model, save_model, store_calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
 from deep_ranking.model.network import build_network
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "hit_probability.py"
+KINDS, MADE_UP = map(runpy.run_path(str(BENCHMARK)).get, ("KINDS", "groups"))
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager")
 
@@ -58,23 +62,10 @@ def test_knots_are_isotonic_regression_by_pooling():
 
 def groups(kind, seed):
     """Distances of same and of different pairs, and the probability of "same" at a distance."""
-    rng = np.random.default_rng(seed)
-    same, different = {
-        "separated": (stats.norm(0.5, 0.15), stats.norm(1.3, 0.08)),
-        "overlapping": (stats.norm(0.8, 0.2), stats.norm(1.0, 0.2)),
-        "skewed": (stats.lognorm(0.5, scale=0.4), stats.beta(8, 2, scale=1.8)),
-        "few pairs": (stats.norm(0.6, 0.1), stats.norm(1.2, 0.1)),
-        "one-sided": (stats.expon(0, 0.2), stats.norm(1.2, 0.1)),
-    }[kind]
-    count = 60 if kind == "few pairs" else 20_000
-
-    def bayes(x):
-        return same.pdf(x) / (same.pdf(x) + different.pdf(x))
-
-    return same.rvs(count, random_state=rng), different.rvs(count, random_state=rng), bayes
+    return MADE_UP(kind, seed, 60 if kind == "few pairs" else 20_000)
 
 
-@pytest.mark.parametrize("kind", ["separated", "overlapping", "skewed", "few pairs", "one-sided"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_are_right_wherever_there_are_pairs(kind):
     same, different, bayes = groups(kind, 0)
     calibration = fit_calibration(same, different)

@@ -148,6 +148,19 @@ def test_chances_hold_for_new_queries(tmp_path):
     assert all(each.hit_probability == pytest.approx(by_path[each.path]) for each in of_one)
 
 
+def test_rows_in_memory_teach_what_a_collection_of_them_does(tmp_path):
+    labels = np.repeat(np.arange(NUM_CLASSES), 20)
+    rows = clustered(np.random.default_rng(10), labels)
+    collection = collection_of(tmp_path, rows, labels)
+    update_index(collection)
+    learned = Collection.open(collection.folder).hit_calibration
+    found = fit_hits_among(rows, labels, by_classes=True)
+    assert found.needs_classes
+    assert found.weights == pytest.approx(learned.weights, abs=1e-4)
+    assert found.bias == pytest.approx(learned.bias, abs=1e-4)
+    assert fit_hits_among(rows, labels).weights != pytest.approx(learned.weights[:3], abs=0.1)
+
+
 def test_queries_of_unknown_classes_are_rarely_sure_of_a_hit(tmp_path):
     rng = np.random.default_rng(4)
     labels = np.repeat(np.arange(4, NUM_CLASSES), 25)

@@ -6,6 +6,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from deep_ranking.metrics import Interval
+from deep_ranking.metrics.reliability import reliability
 from deep_ranking.reports import plots
 from deep_ranking.reports.plots import (
     Neighbours,
@@ -18,6 +19,7 @@ from deep_ranking.reports.plots import (
     plot_distances,
     plot_negatives,
     plot_recall,
+    plot_reliability,
     plot_samplings,
 )
 from deep_ranking.reports.plots.metrics import shortened
@@ -42,6 +44,7 @@ def test_public_names():
         "plot_distances",
         "plot_negatives",
         "plot_recall",
+        "plot_reliability",
         "plot_samplings",
     ]
 
@@ -78,6 +81,7 @@ def test_run_figure_has_three_axes():
     [
         lambda ax: plot_distances(np.array([0.1]), np.array([0.9]), 0.5, ax),
         lambda ax: plot_recall(np.array([1.0]), ax),
+        lambda ax: plot_reliability({"a": reliability(np.ones(2), np.array([True, False]))}, ax),
         lambda ax: plot_confusions([("a", "b")], [0.5], ax),
         lambda ax: plot_negatives([0, 1], [Interval(1, 1, 1)] * 2, in_class="hard", ax=ax),
         lambda ax: plot_history([{"epoch": 1, "loss": 1.0}], ["loss"], ax),
@@ -115,6 +119,25 @@ def test_distances_of_both_kinds_share_bins_and_have_area_1():
 
 def test_distances_that_are_all_0_are_drawn():
     drawn(plot_distances(np.zeros(3), np.zeros(3), 0.0))
+
+
+def test_reliability_is_drawn_where_there_are_answers():
+    right = np.array([True, False, True, True])
+    stated = np.array([0.1, 0.16, 0.92, 0.98])
+    curves = {
+        "ours": reliability(stated, right, num_bins=5),
+        "other": reliability(1 - stated, right),
+    }
+    ax = drawn(plot_reliability(curves))
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    # |0.13 - 0.5| / 2 + |0.95 - 1| / 2; (0.1 + 0.84 + 0.92 + 0.98) / 4
+    assert list(lines) == ["as stated", "other, error 0.710", "ours, error 0.210"]
+    np.testing.assert_allclose(lines["ours, error 0.210"].get_xydata(), [[0.13, 0.5], [0.95, 1]])
+    assert lines["other, error 0.710"].get_color() == "0.6"
+    (above,) = ax.child_axes
+    counts = [patch.get_data().values.tolist() for patch in above.patches]
+    assert counts[1] == [2, 0, 0, 0, 2]
+    assert sum(counts[0]) == 4 and len(counts[0]) == 15
 
 
 def test_recall_is_the_share_of_ranks_up_to_k():

@@ -14,6 +14,7 @@ from deep_ranking.files.html import escaped, table
 from deep_ranking.metrics import pair_metrics
 from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 from deep_ranking.metrics.retrieval import retrieval_metrics
+from deep_ranking.model.calibration import Calibration
 from deep_ranking.reports.page import write_report
 from deep_ranking.reports.page.hard_negatives import in_class_negatives, precision_over_shares
 from deep_ranking.reports.page.html import page
@@ -230,6 +231,7 @@ def test_the_report_has_every_section_and_closes_every_tag(report):
         "summary",
         "training",
         "distances",
+        "how-far-probabilities-can-be-trusted",
         "recall",
         "hard-negatives",
         "classes",
@@ -410,6 +412,7 @@ def report_of(folder, *more, model="model.h5", dataset="images", output="report.
 def test_the_command_writes_a_report_and_says_where(folder, capsys, monkeypatch):
     keras = pytest.importorskip("keras")
     network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
+    network.calibration = Calibration((0.0, 2.0), (0.9, 0.1), (0.0,), (2.0,), 1.0, 20)
     monkeypatch.setattr("deep_ranking.model.file.load_model", lambda path: network)
     (folder / "model.run").mkdir()
     (folder / "model.run" / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.25\n")
@@ -420,6 +423,7 @@ def test_the_command_writes_a_report_and_says_where(folder, capsys, monkeypatch)
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "<h1>Dark &amp; light</h1>" in text
     assert 'id="training"' in text
+    assert "The model&#x27;s own calibration is shown" in text
     assert "<td>recall@1</td><td>1.000</td>" in text
 
 

@@ -1,9 +1,10 @@
 """Metrics of visual similarity: embeddings, distances and labels in, numbers out. NumPy only.
 
 `triplets` has the paper's two metrics, `retrieval` the metrics of a ranking (Recall@K, mAP, k-NN),
-`pairs` the verification metrics (ROC-AUC, equal error rate), `clustering` the NMI, and `intervals`
-the bootstrap interval of each. They build on `distances` and `ranking`. Each function states what
-it does on ties, with the query in the gallery, with no positive, and where it is undefined.
+`pairs` the verification metrics (ROC-AUC, equal error rate), `reliability` how far probabilities
+come true, `clustering` the NMI, and `intervals` the bootstrap interval of each. They build on
+`distances` and `ranking`. Each function states what it does on ties, with the query in the gallery,
+with no positive, and where it is undefined.
 """
 
 from deep_ranking.metrics.distances import (

@@ -249,15 +249,18 @@ def neighbourhoods(
 
 
 def fit_hits_among(
-    rows: FloatArray, classes: npt.NDArray[np.integer], *, seed: int = 0
+    rows: FloatArray,
+    classes: npt.NDArray[np.integer],
+    *,
+    by_classes: bool = False,
+    seed: int = 0,
 ) -> HitCalibration | None:
-    """Fit the chance of a hit, without classes, to searches for images among the others.
-
-    It serves collections whose images have no classes.
+    """Fit the chance of a hit to searches for images among the others.
 
     Args:
         rows: float (images, dim), unit rows, in memory or memory-mapped.
         classes: integers (images,); `NO_CLASS` for none.
+        by_classes: as for `fit_hits`; False for collections whose images have no classes.
         seed: decides which images are searched with, at most 500.
     """
     queries = queries_to_fit_on(classes, seed)
@@ -272,7 +275,7 @@ def fit_hits_among(
         neighbourhoods(rows, queries, rows, np.stack(each), classes) for each in (near, others)
     )
     known = classes[queries].astype(np.int64)
-    return fit_hits(known, around, without_class, by_classes=False)
+    return fit_hits(known, around, without_class, by_classes=by_classes)
 
 
 def first_images(order: npt.NDArray[np.integer]) -> Int64Array:

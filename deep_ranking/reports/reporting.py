@@ -116,7 +116,8 @@ def report(
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.model.file import opened_model
 
-    with embedded_images(opened_model(model), paths) as embeddings:
+    network = opened_model(model)
+    with embedded_images(network, paths) as embeddings:
         images = EmbeddedImages(paths, labels, embeddings)
         errors = write_report(
             output,
@@ -124,6 +125,7 @@ def report(
             images,
             title=title or f"{name} on {data.root}",
             history=rows,
+            calibration=getattr(network, "calibration", None),
             seed=seed,
         )
     return Report(Path(output), data.items.num_names, errors, paths)

@@ -97,7 +97,7 @@ def hit_chances(
     """
     names = {hit.label for found in (*around, *hits) for hit in found if hit.label}
     numbers = {name: number for number, name in enumerate(sorted(names))}
-    near = _without_query(Neighbourhood(*_as_arrays(around, numbers)))
+    near = without_query(Neighbourhood(*_as_arrays(around, numbers)))
     distances, classes = _as_arrays(hits, numbers)
     chances = calibration.probabilities(distances, classes, near)
     known = (classes != NO_CLASS) | (not calibration.needs_classes)
@@ -120,8 +120,14 @@ def _as_arrays(
     return distances, classes
 
 
-def _without_query(around: Neighbourhood) -> Neighbourhood:
-    """Return the neighbourhoods without the query itself, as the calibration learned from them."""
+def without_query(around: Neighbourhood) -> Neighbourhood:
+    """Return the nearest 100 images of each query without the query itself, and its copies.
+
+    A calibration learned from such neighbourhoods.
+
+    Args:
+        around: the nearest images of each query, 101 or more if there are so many.
+    """
     distances = np.where(around.distances < SAME_CONTENT, np.inf, around.distances)
     order = np.argsort(distances, axis=1, kind="stable")[:, :DEPTH]
     nearest: Float64Array = np.take_along_axis(distances, order, axis=1)

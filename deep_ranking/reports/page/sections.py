@@ -16,10 +16,12 @@ from deep_ranking.metrics.evaluation import (
     draw_triplets,
     means_by_class,
 )
+from deep_ranking.model.calibration import Calibration
 from deep_ranking.reports.page import galleries
 from deep_ranking.reports.page.hard_negatives import in_class_negatives, precision_over_shares
 from deep_ranking.reports.page.html import contents, page, picture, section
 from deep_ranking.reports.page.label_errors import LabelErrors, find_label_errors
+from deep_ranking.reports.page.trust import trust
 from deep_ranking.reports.plots import plot_confusions, plot_distances, plot_negatives, plot_recall
 from deep_ranking.training.history import History, plot_history
 
@@ -66,6 +68,7 @@ def write_report(
     *,
     title: str = "Visual similarity",
     history: History = (),
+    calibration: Calibration | None = None,
     seed: int = 0,
 ) -> LabelErrors:
     """Write all that is known of a model to one HTML file, which has its pictures in it.
@@ -76,6 +79,7 @@ def write_report(
         images: those images; some are read again for the page.
         title: plain text.
         history: rows of the training run, if known.
+        calibration: the model's; None for a model that was never calibrated.
         seed: seed of everything drawn at random; the same seed gives the same page.
 
     Returns:
@@ -92,6 +96,7 @@ def write_report(
         "Summary": _summary(evaluation, images),
         "Training": _training(history),
         "Distances": _distances(evaluation, images, seed),
+        "How far probabilities can be trusted": trust(images, calibration, seed),
         "Recall": _recall(evaluation),
         "Hard negatives": _negatives(images, seed),
         "Classes": _classes(evaluation, images),

@@ -10,6 +10,7 @@ from deep_ranking.reports.plots.metrics import (
     plot_distances,
     plot_negatives,
     plot_recall,
+    plot_reliability,
     plot_samplings,
 )
 from deep_ranking.reports.plots.thumbnails import (
@@ -31,5 +32,6 @@ __all__ = [
     "plot_distances",
     "plot_negatives",
     "plot_recall",
+    "plot_reliability",
     "plot_samplings",
 ]

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from deep_ranking.files.array_types import FloatArray
 from deep_ranking.files.words import shortened
 from deep_ranking.metrics import Interval
+from deep_ranking.metrics.reliability import Reliability
 
 NUM_BINS = 60
 
@@ -123,6 +124,38 @@ def plot_negatives(
     ax.set(xlabel=label, ylabel="similarity precision", ylim=(0, 1.02))
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.grid(alpha=0.3)
+    return ax
+
+
+def plot_reliability(curves: Mapping[str, Reliability], ax: Axes | None = None) -> Axes:
+    """Draw a reliability diagram: the share of right answers against the stated probability.
+
+    Args:
+        curves: name -> bins of stated probabilities; the first is drawn in colour, the others in
+            grey.
+        ax: axes to draw on.
+
+    Returns:
+        The axes: the diagonal, and for each curve a line through the bins that have answers, whose
+        label gives the expected calibration error. A panel above has the counts.
+    """
+    ax = ax or new_axes(width=5.2, height=5.2)
+    above = ax.inset_axes((0, 1.03, 1, 0.16), sharex=ax)
+    ax.plot([0, 1], [0, 1], color="black", linestyle=":", label="as stated")
+    for number, (name, found) in reversed(list(enumerate(curves.items()))):
+        color, style = ("0.6", "s--") if number else ("C0", "o-")
+        there = found.counts > 0
+        label = f"{name}, error {found.calibration_error:.3f}"
+        ax.plot(found.stated[there], found.right[there], style, color=color, label=label)
+        edges = np.linspace(0, 1, len(found.counts) + 1)
+        above.stairs(found.counts, edges, color=color, fill=not number, alpha=0.8)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    ax.set(xlabel="stated probability", ylabel="share that is right")
+    above.tick_params(labelbottom=False)
+    above.set_ylabel("count")
+    above.locator_params(axis="y", nbins=2)
+    ax.grid(alpha=0.3)
+    ax.legend(loc="upper left")
     return ax
 
 
