@@ -9,14 +9,15 @@ all    each image is searched for among the others, and its row has a part in th
 new    half of the images of each class are the collection, the others search it
 
 For each: mAP@R (times that of the plain rows) and recall@1 (its change) of plain and of smoothed
-rows, and of ways to rank the first results again. `--rerank_plain` also ranks those of plain rows
-again. K and the power are given, so nothing is chosen on these classes; `--grid` prints what other
-values would have given.
+rows, and of ways to rank the first results again: of smoothed rows and, with `--rerank_plain`, of
+plain ones. `search` smooths the query as well, and ranks smoothed rows again by query expansion
+alone. K and the power are given, so nothing is chosen on these classes; `--grid` prints what others
+would give.
 
 Ways to rank again: query expansion (a second search), k-reciprocal neighbours among the first 200
 (Zhong et al. 2017), diffusion among the first 200 (Iscen et al. 2017, "Efficient Diffusion on
 Region Manifolds": the closed form, mutual 20 nearest, cosine to the third power, alpha 0.9), and
-what `search --rerank` does: query expansion, then k-reciprocal neighbours. Milliseconds are a
+query expansion followed by k-reciprocal neighbours. Milliseconds are a
 query's, of the second search and the re-ranking, one thread, median over the queries.
 """
 
@@ -32,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from deep_ranking.metrics.retrieval import average_precision_at_r
 from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER
 from deep_ranking.search.reranking import NUM_RERANKED, expanded, reciprocal_distances
-from deep_ranking.search.smoothing import smooth_rows
+from deep_ranking.search.smoothing import smooth_rows, smoothed_query
 
 MOST_QUERIES = 1_000
 NEAREST_IN_GRAPH, GRAPH_POWER, ALPHA = 20, 3, 0.9
@@ -48,19 +49,26 @@ def by_distance(query, rows, own):
 
 def by_expansion(query, rows, own):
     """Return the rows by their cosine to the expanded query."""
-    first = by_distance(query, rows, own)
-    return by_distance(expanded(query, rows[first[:NUM_RERANKED]]), rows, own)
+    return by_distance(_expanded(query, rows, own), rows, own)
 
 
-def again(query, rows, own, *, order, distances):
-    """Return the rows by another order, the first of them by new distances."""
-    found = order(query, rows, own)
+def by_neighbours(query, rows, own, *, expand, distances):
+    """Return the rows by their cosine, the first of them by new distances."""
+    asked = _expanded(query, rows, own) if expand else query
+    found = by_distance(asked, rows, own)
     first = found[:NUM_RERANKED]
-    asked = query
-    if order is by_expansion:
-        asked = expanded(query, rows[by_distance(query, rows, own)[:NUM_RERANKED]])
     new = distances(asked, rows[first])
     return np.concatenate([first[np.argsort(new, kind="stable")], found[NUM_RERANKED:]])
+
+
+def with_smoothed_query(query, rows, own, *, order, plain, neighbours, power):
+    """Return the rows by an order, for the query smoothed over its nearest plain rows."""
+    first = by_distance(query, plain, own)[: neighbours - 1]
+    return order(smoothed_query(query, plain[first], power), rows, own)
+
+
+def _expanded(query, rows, own):
+    return expanded(query, rows[by_distance(query, rows, own)[:NUM_RERANKED]])
 
 
 def diffused(query, nearest):
@@ -80,10 +88,10 @@ def diffused(query, nearest):
 
 WAYS: dict[str, Order] = {
     "query expansion": by_expansion,
-    "k-reciprocal": partial(again, order=by_distance, distances=reciprocal_distances),
-    "diffusion": partial(again, order=by_distance, distances=diffused),
+    "k-reciprocal": partial(by_neighbours, expand=False, distances=reciprocal_distances),
+    "diffusion": partial(by_neighbours, expand=False, distances=diffused),
     "expansion, then k-reciprocal": partial(
-        again, order=by_expansion, distances=reciprocal_distances
+        by_neighbours, expand=True, distances=reciprocal_distances
     ),
 }
 
@@ -132,8 +140,15 @@ def print_table(name, rows, labels, args):
         modes = [("plain rows", by_distance, gallery)]
         if args.rerank_plain:
             modes += [(f"plain rows, {way}", order, gallery) for way, order in WAYS.items()]
-        modes.append(("smoothed rows", by_distance, smoothed))
-        modes += [(f"smoothed rows, {way}", order, smoothed) for way, order in WAYS.items()]
+        smooth_too = partial(
+            with_smoothed_query, plain=gallery, neighbours=args.neighbours, power=args.power
+        )
+        modes.append(("smoothed rows", partial(smooth_too, order=by_distance), smoothed))
+        modes.append(("smoothed rows, plain query", by_distance, smoothed))
+        modes += [
+            (f"smoothed rows, {way}", partial(smooth_too, order=order), smoothed)
+            for way, order in WAYS.items()
+        ]
         for mode, order, searched in modes:
             precision, recall, milliseconds = measure(order, rows=searched)
             print(
@@ -147,7 +162,14 @@ def print_table(name, rows, labels, args):
             for count in args.grid_neighbours:
                 cells = []
                 for power in args.grid_powers:
-                    found = measure(by_distance, rows=smooth_rows(gallery, count, power))
+                    order = partial(
+                        with_smoothed_query,
+                        order=by_distance,
+                        plain=gallery,
+                        neighbours=count,
+                        power=power,
+                    )
+                    found = measure(order, rows=smooth_rows(gallery, count, power))
                     cells.append(f"{found[0] / plain[0]:.3f} ({found[1] - plain[1]:+.3f})")
                 print(f"| {count} | {' | '.join(cells)} |", flush=True)
 

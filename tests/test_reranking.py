@@ -6,6 +6,7 @@ from deep_ranking.search.ranker import Ranker
 from deep_ranking.search.reranking import NUM_RERANKED, expanded, reciprocal_distances
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.search.smoothed_collection import update_smoothing
+from deep_ranking.search.smoothing import smoothed_query
 
 DIM = 12
 
@@ -107,8 +108,12 @@ def test_the_first_are_ranked_again_and_the_others_follow(tmp_path, smooth, coun
     results = Searcher(collection).search(queries, count, rerank=True)
     paths = {image.row: image.path for image in collection.images().images()}
     for query, found in zip(queries, results, strict=True):
-        first = stored[np.argsort(-(stored @ query), kind="stable")[:10]]
-        moved = expanded(query, first)
+        asked = query
+        if smooth:
+            near = plain[np.argsort(-(plain @ query), kind="stable")[:3]]
+            asked = smoothed_query(query, near, 2)
+        first = stored[np.argsort(-(stored @ asked), kind="stable")[:10]]
+        moved = expanded(asked, first)
         order = np.argsort(-(stored @ moved), kind="stable")
         wanted = order
         if not smooth:
@@ -145,4 +150,4 @@ def test_words_say_how_results_are_ranked(tmp_path):
     assert f"{words}, the first 200 ranked again by common" in plain.in_words(rerank=True)
     update_smoothing(collection, plain.index, smooth=4)
     both = Ranker(collection).in_words(rerank=True)
-    assert f"smoothed rows (over 4 nearest, power 1), {words}; --no-smooth" in both
+    assert f"smoothed rows (over 4 nearest, power 2), {words}; --no-smooth" in both

@@ -525,7 +525,7 @@ def test_smoothed_rows_from_index_to_search(index, photos, capsys):
     assert all(each["smoothed_distance"] is None for each in plain)
     out = call(capsys, "index", "--output", index, "--smooth", 3).splitlines()
     assert out[-1] == (
-        "Smoothed over 3 nearest, power 1, as given: 6 of 6 rows recomputed. "
+        "Smoothed over 3 nearest, power 2, as given: 6 of 6 rows recomputed. "
         "`search --no-smooth` ranks by the plain rows."
     )
     found = searched(capsys, index, *query)
@@ -544,7 +544,7 @@ def test_smoothed_rows_from_index_to_search(index, photos, capsys):
     printed = capsys.readouterr()
     assert "6 of 6 images compared (100.0%); recall@7 against exact 1.000" in printed.out
     assert printed.err == (
-        "Ranked by smoothed rows (over 3 nearest, power 1); --no-smooth ranks by the distances "
+        "Ranked by smoothed rows (over 3 nearest, power 2); --no-smooth ranks by the distances "
         "shown.\n"
     )
     in_b = searched(capsys, index, *query, "--class", "b", "--like", photos / "a/1.png")
@@ -561,7 +561,7 @@ def test_smoothed_rows_follow_the_collection(index, photos, capsys):
     Image.new("RGB", (40, 40), "teal").save(photos / "new.png")
     out = call(capsys, "index", "--output", index, "--measure")
     last = out.splitlines()[-1]
-    assert last.startswith("Smoothed over 3 nearest, power 1: ") and " of 6 rows recomputed" in last
+    assert last.startswith("Smoothed over 3 nearest, power 2: ") and " of 6 rows recomputed" in last
     assert "a search visits 1 of 1 clusters" in last
     assert "Of 6 queries in the smoothed rows, one at a time, against exact search" in out
     found = searched(capsys, index, "--image", photos / "new.png", "--top", 99)
@@ -581,7 +581,7 @@ def test_a_guess_of_the_smoothing_names_the_flags(tmp_path, photos, model_path, 
     shutil.rmtree(photos / "b")
     flags = ("--model", model_path, "--images", photos, "--output", tmp_path / "few")
     last = call(capsys, "index", *flags, "--smooth").splitlines()[-1]
-    assert last.startswith("Smoothed over 20 nearest, power 1, a guess, because fewer than two")
+    assert last.startswith("Smoothed over 20 nearest, power 2, a guess, because fewer than two")
     assert "--smooth K and --smooth_power P" in last
 
 
@@ -631,6 +631,6 @@ def test_a_merge_keeps_its_output_smoothed(tmp_path, photos, model_path, capsys)
     for part in parts:
         call(capsys, "index", "--output", part)
     out = call(capsys, "merge", *parts, "--output", whole)
-    assert out.splitlines()[-1].startswith("Smoothed over 3 nearest, power 1: ")
+    assert out.splitlines()[-1].startswith("Smoothed over 3 nearest, power 2: ")
     found = searched(capsys, whole, "--image", photos / "new.png", "--top", 99)
     assert len(found) == 8 and all(each["smoothed_distance"] for each in found)

@@ -267,7 +267,7 @@ def test_rows_whose_content_is_another_are_smoothed_anew(tmp_path):
         (gallery.folder / name).unlink()
     gallery.hold([*range(8, 20), *range(20, 24), *range(4)])
     gallery.update()
-    assert_equal(gallery.smoothed(), gallery.wanted(4, 1))
+    assert_equal(gallery.smoothed(), gallery.wanted(4, 2))
 
 
 def test_another_k_or_power_smooths_all_rows(tmp_path):
@@ -334,7 +334,7 @@ def test_classes_that_neighbours_show_are_smoothed_and_others_are_not():
 @pytest.mark.parametrize("labels", [[""] * 20, ["a"] * 20, [str(i) for i in range(20)]])
 def test_without_classes_the_choice_is_a_guess(labels):
     choice = choose_smoothing(drawn(20), np.array(labels))
-    assert (choice.num_neighbours, choice.power) == (20, 1)
+    assert (choice.num_neighbours, choice.power) == (20, 2)
     assert choice.reason.startswith("a guess")
 
 
@@ -368,10 +368,10 @@ def smooth_gallery(request, tmp_path):
 
 def ranked_in_a_loop(gallery, query, numbers=None):
     """Number, smoothed distance and distance of images, nearest smoothed rows first."""
-    smooth = gallery.wanted(5, 1)
+    smooth = gallery.wanted(5, 2)
     rows = np.concatenate([query[None], gallery.embeddings])
     held = [0, *(1 + number for number in smooth)]
-    asked = smoothed_in_a_loop(rows, held, 0, 5, 1)
+    asked = smoothed_in_a_loop(rows, held, 0, 5, 2)
     found = []
     for number in smooth if numbers is None else numbers:
         plain = gallery.embeddings[number].astype(np.float64)
@@ -408,7 +408,7 @@ def test_a_search_ranks_by_smoothed_rows_unless_it_is_told_not_to(smooth_gallery
     assert_are(found, ranked)
     assert [each.distance for each in found] != sorted(each.distance for each in found)
     words = searcher.ranker.in_words()
-    assert words.startswith("Ranked by smoothed rows (over 5 nearest, power 1)")
+    assert words.startswith("Ranked by smoothed rows (over 5 nearest, power 2)")
     plain = Searcher(gallery.collection, smooth=False)
     (found,) = plain.search(query, 180, probes=every)
     by_distance = sorted((distance, number) for _, number, distance in ranked)
@@ -516,7 +516,7 @@ def test_a_large_collection_with_clusters_takes_neighbours_from_its_index(tmp_pa
     gallery.update(5)
     index = open_index(gallery.collection)
     found = nearest_rows(rows, np.arange(180), index, 5)
-    wanted = smoothed(rows, *found, 1)
+    wanted = smoothed(rows, *found, 2)
     np.testing.assert_allclose(read_smoothed(gallery.collection).rows[:], wanted, atol=1e-6)
     exact = nearest_rows(rows, np.arange(180), ExactIndex(rows, np.arange(180)), 5)
     assert (found.rows != exact.rows).any()  # so the exception is real
@@ -574,7 +574,7 @@ def rewrite(small, place=(0, 0), value=0, rows_in_block=256):
     keys = np.array(small.collection.store.keys(), "V32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deep_ranking.search.smoothed_rows.ROWS_IN_BLOCK", rows_in_block)
-        with SmoothedWriter.replacing(small.collection, 600, 4, 1.0) as writer:
+        with SmoothedWriter.replacing(small.collection, 600, 4, 2.0) as writer:
             writer.write(keys, np.ones(600, bool), nearest, rows.rows[:])
 
 
@@ -663,7 +663,7 @@ def test_rows_in_half_precision_and_of_images_that_cannot_be_read(tmp_path):
     gallery.update(30)
     rows = read_smoothed(gallery.collection)
     assert rows.rows.dtype == np.float16 and 0 not in rows.in_use() and len(rows.in_use()) == 20
-    for number, row in gallery.wanted(30, 1).items():
+    for number, row in gallery.wanted(30, 2).items():
         np.testing.assert_allclose(gallery.smoothed()[number], row, atol=1e-3)
 
 
@@ -727,7 +727,7 @@ def test_an_update_may_be_stopped_anywhere(tmp_path, smooth):
     undisturbed = copied("undisturbed")
     count = stopped_update(undisturbed, smooth)
     undisturbed.collection = Collection.open(undisturbed.folder)
-    new, wanted = undisturbed.smoothed(), undisturbed.wanted(smooth or 5, 1)
+    new, wanted = undisturbed.smoothed(), undisturbed.wanted(smooth or 5, 2)
     assert_equal(new, wanted)
     query = drawn(1, 5, 16)
     seen = set()

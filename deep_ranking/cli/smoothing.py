@@ -33,7 +33,7 @@ def add_smoothing(
             float, lambda value: 0 < value <= MOST_POWER, f"be above 0 and at most {MOST_POWER:g}"
         ),
         metavar="P",
-        help="weight of a neighbour in --smooth: its cosine to the power of P (default: 1"
+        help="weight of a neighbour in --smooth: its cosine to the power of P (default: 2"
         f"{', or chosen with K' if const == 'choose' else ''})",
     )
 

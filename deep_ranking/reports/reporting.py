@@ -12,8 +12,11 @@ from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
+from deep_ranking.reports.compared_images import ComparedImages
 from deep_ranking.reports.page import write_report
 from deep_ranking.reports.page.label_errors import LabelErrors
+from deep_ranking.reports.search_modes import measure_modes
+from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER
 from deep_ranking.training.history import read_history
 
 if TYPE_CHECKING:
@@ -126,6 +129,14 @@ def report(
             title=title or f"{name} on {data.root}",
             history=rows,
             calibration=getattr(network, "calibration", None),
+            modes=measure_modes(
+                ComparedImages(data),
+                [embeddings],
+                DEFAULT_NEIGHBOURS,
+                DEFAULT_POWER,
+                rerank=True,
+                seed=seed,
+            ),
             seed=seed,
         )
     return Report(Path(output), data.items.num_names, errors, paths)

@@ -130,9 +130,9 @@ def measure_modes(
     name, how = PLAIN, ""
     if num_neighbours:
         smoothed = smooth_rows(gallery.embeddings, num_neighbours, power)
-        moved = _moved(queries, gallery, num_neighbours - 1, power)
+        queries = _moved(queries, gallery, num_neighbours - 1, power)
         gallery, name = gallery._replace(embeddings=smoothed), SMOOTHED
-        found[name] = retrieval_metrics(moved, labels, gallery, ks=DEPTHS)
+        found[name] = retrieval_metrics(queries, labels, gallery, ks=DEPTHS)
         how = smoothing_in_words(num_neighbours, power)
     if rerank:
         moved = _moved(queries, gallery, NUM_EXPANDING, EXPANSION_POWER)

@@ -137,7 +137,7 @@ def index_images(
             them, from 2 to 1,000; "choose" to choose K and the power by searches that leave an
             image out of the collection, by its classes; 0 to search the plain rows again; None for
             what it was. The plain rows are kept beside them.
-        smooth_power: of the similarity, the weight of a neighbour; None for 1, or to choose it.
+        smooth_power: of the similarity, the weight of a neighbour; None for 2, or to choose it.
         when_synced: called with the `SyncReport` before the index is updated.
 
     Example:

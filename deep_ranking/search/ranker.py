@@ -104,14 +104,14 @@ class Ranker:
         """Return the hits of each query, best first: `count`, or all images if there are fewer."""
         width = max(count, NUM_RERANKED) if rerank else count
         moved = queries
-        if rerank:
-            nearest, _ = self._nearest(queries, width, probes, subset)
-            moved = self._moved(queries, nearest, expanded)
-        elif self._smoothed is not None:
+        if self._smoothed is not None:
             others = self._smoothed.num_neighbours - 1
             # One more, in case that the query is an image of the collection.
             nearest = self._plain_index.search(queries, others + 1, probes=probes).rows
             moved = self._moved(queries, nearest, self._smoothed_query)
+        if rerank:
+            nearest, _ = self._nearest(moved, width, probes, subset)
+            moved = self._moved(moved, nearest, expanded)
         nearest, known = self._nearest(moved, width, probes, subset)
         found = []
         for query, moved_query, numbers in zip(queries, moved, nearest, strict=True):

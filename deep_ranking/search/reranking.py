@@ -8,7 +8,7 @@
                       Encoding"), where neighbours are looked for among the 200 and the query
 
 Smoothed rows have learned from their neighbours already: of them, query expansion alone gains as
-much in a tenth of the time (`benchmarks/search_modes.py`). Plain rows go through both steps.
+more in a tenth of the time (`benchmarks/search_modes.py`). Plain rows go through both steps.
 Beside the second search, the work for a query does not grow with the collection.
 """
 

@@ -222,5 +222,5 @@ def smoothed_query(query: Float32Array, nearest: Float32Array, power: float) -> 
 
 
 def smoothing_in_words(num_neighbours: int, power: float) -> str:
-    """Return how rows are smoothed, such as "over 20 nearest, power 1"."""
+    """Return how rows are smoothed, such as "over 20 nearest, power 2"."""
     return f"over {num_neighbours} nearest, power {power:g}"

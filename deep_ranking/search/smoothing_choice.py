@@ -67,7 +67,7 @@ def choose_smoothing(
         seed: of the sample.
 
     Returns:
-        The choice; 20 and 1 (or the power given), as a guess, where no classes can tell.
+        The choice; 20 and 2 (or the power given), as a guess, where no classes can tell.
 
     Example:
         >>> import numpy as np

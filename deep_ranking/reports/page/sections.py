@@ -23,6 +23,7 @@ from deep_ranking.reports.page.html import contents, page, picture, section
 from deep_ranking.reports.page.label_errors import LabelErrors, find_label_errors
 from deep_ranking.reports.page.trust import trust
 from deep_ranking.reports.plots import plot_confusions, plot_distances, plot_negatives, plot_recall
+from deep_ranking.reports.search_modes import SearchModes
 from deep_ranking.training.history import History, plot_history
 
 THUMBNAIL_SIZE = 96
@@ -69,6 +70,7 @@ def write_report(
     title: str = "Visual similarity",
     history: History = (),
     calibration: Calibration | None = None,
+    modes: SearchModes | None = None,
     seed: int = 0,
 ) -> LabelErrors:
     """Write all that is known of a model to one HTML file, which has its pictures in it.
@@ -80,6 +82,7 @@ def write_report(
         title: plain text.
         history: rows of the training run, if known.
         calibration: the model's; None for a model that was never calibrated.
+        modes: searches with smoothing and without; None for no such section.
         seed: seed of everything drawn at random; the same seed gives the same page.
 
     Returns:
@@ -98,6 +101,7 @@ def write_report(
         "Distances": _distances(evaluation, images, seed),
         "How far probabilities can be trusted": trust(images, calibration, seed),
         "Recall": _recall(evaluation),
+        "With smoothing, and without": _modes(modes),
         "Hard negatives": _negatives(images, seed),
         "Classes": _classes(evaluation, images),
         "Confusions": _confusions(errors),
@@ -166,6 +170,14 @@ def _distances(evaluation: EmbeddingMetrics, images: EmbeddedImages, seed: int) 
         ),
         picture(ax, "Histogram of same and different distances"),
     ]
+
+
+def _modes(modes: SearchModes | None) -> list[str]:
+    """Return searches by plain rows, by smoothed ones, and ranked again."""
+    if modes is None:
+        return []
+    names, *rows = modes.rows()
+    return [paragraph(modes.heading()), table(names, rows)]
 
 
 def _recall(evaluation: EmbeddingMetrics) -> list[str]:

@@ -16,7 +16,7 @@ DTYPES = ("float32", "float16")
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
 # Chosen on held-back classes (benchmarks/search_modes.py): K and the power of smoothing.
-DEFAULT_NEIGHBOURS, DEFAULT_POWER = 20, 1.0
+DEFAULT_NEIGHBOURS, DEFAULT_POWER = 20, 2.0
 MOST_NEIGHBOURS, MOST_POWER = 1_000, 100.0
 """The most that smoothing takes: with more, rows come near the mean of all."""
 
