@@ -88,7 +88,7 @@ def test_modes_against_loops(images, inside):
     ):
         precision, recall = figures_by_loops(
             searched,
-            asked_smoothed if mode == "smoothed" else queries,
+            queries if mode == "plain" else asked_smoothed,
             asked,
             labels,
             inside=inside,
