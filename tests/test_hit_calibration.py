@@ -17,6 +17,7 @@ from deep_ranking.model.hit_calibration import (
     neighbourhoods,
     queries_to_fit_on,
 )
+from deep_ranking.search import indexing
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.hit_probability import classes_of_rows
 from deep_ranking.search.indexing import update_index
@@ -246,6 +247,18 @@ def test_a_change_of_classes_is_learned_again(tmp_path):
     update_index(collection)
     assert collection.settings.hits != before
     assert Collection.open(collection.folder).settings.hits == collection.settings.hits
+
+
+def test_what_did_not_change_is_not_learned_again(tmp_path, monkeypatch):
+    rng = np.random.default_rng(10)
+    labels = np.repeat(np.arange(NUM_CLASSES), 6)
+    collection = collection_of(tmp_path, clustered(rng, labels), labels)
+    update_index(collection)
+    learned = collection.settings.hits
+    assert learned is not None
+    monkeypatch.setattr(indexing, "fit_collection", None)  # calling it fails
+    update_index(Collection.open(collection.folder))
+    assert Collection.open(collection.folder).settings.hits == learned
 
 
 def test_a_row_of_two_classes_has_the_first(tmp_path):

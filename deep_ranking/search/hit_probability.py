@@ -1,11 +1,13 @@
 """The chance that a hit is of the query's class, learned from a collection's own classes."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
 
 from deep_ranking.files.array_types import Float64Array, Int64Array
+from deep_ranking.files.content_digest import data_digest
 from deep_ranking.model.hit_calibration import (
     DEPTH,
     NO_CLASS,
@@ -63,6 +65,17 @@ def fit_collection(collection: Collection, index: Index) -> HitCalibration | Non
         for each in (np.stack(near), others.astype(np.int64))
     )
     return fit_hits(classes[queries], around, without_class, by_classes=True)
+
+
+def state_of_classes(collection: Collection) -> str:
+    """Return 16 hexadecimal digits that change with the rows in use or the size of a class.
+
+    While they are the same, p(hit) need not be learned again.
+    """
+    with closing(collection.images()) as images:
+        rows = images.rows()
+        state = f"{images.classes()} {len(rows)} {rows[-1:].tolist()}"
+    return data_digest(os.fsencode(state)).hex()[:16]
 
 
 def classes_of_rows(collection: Collection) -> Int64Array:

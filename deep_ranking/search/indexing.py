@@ -25,7 +25,7 @@ from deep_ranking.search.collection import (
 )
 from deep_ranking.search.collection.folder import SETTINGS
 from deep_ranking.search.collection.settings import VERSION
-from deep_ranking.search.hit_probability import fit_collection
+from deep_ranking.search.hit_probability import fit_collection, state_of_classes
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.kinds import KINDS, index_settings, open_index
@@ -319,9 +319,11 @@ def update_index(
             settings |= {"probes": index.probes, "target_recall": target}
     elif target_recall is not None and settings["kind"] not in KINDS:
         raise InputError("--target_recall is for clusters and hierarchy; use --probes")
-    hits = fit_collection(collection, index)
-    if (settings, hits) != (before, collection.settings.hits):
-        collection.change(index=settings, hits=hits)
+    if settings != before:
+        collection.change(index=settings)
+    state = state_of_classes(collection)
+    if len(added) or len(removed) or state != collection.settings.hits_of:
+        collection.change(hits=fit_collection(collection, index), hits_of=state)
     for kind in KINDS:
         if kind != settings["kind"]:
             (collection.folder / f"{kind}.faiss").unlink(missing_ok=True)

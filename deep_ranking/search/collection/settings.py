@@ -39,6 +39,7 @@ class Settings:
             an absolute path.
         hits: the chance of a hit by the collection's own classes; None where too few images have
             a class with another image.
+        hits_of: the `state_of_classes` that `hits` was learned from.
         smoothing: how its rows are smoothed (`smoothed_collection`); None if they are not.
         version: version of the folder's format.
     """
@@ -53,6 +54,7 @@ class Settings:
     index: dict[str, Any] = field(default_factory=lambda: {"kind": "exact"})
     folders: dict[str, Any] = field(default_factory=dict)
     hits: HitCalibration | None = None
+    hits_of: str = ""
     smoothing: dict[str, Any] | None = None
     version: int = VERSION
 
@@ -104,7 +106,7 @@ class Settings:
             (self.image_size, MAX_IMAGE_SIZE),
             (self.batch_size, MAX_BATCH_SIZE),
         )
-        texts = (self.fingerprint, self.root, self.index["kind"])
+        texts = (self.fingerprint, self.root, self.index["kind"], self.hits_of)
         return (
             self.dtype in DTYPES
             and all(type(number) is int and 0 < number <= most for number, most in numbers)
