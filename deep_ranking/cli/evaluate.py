@@ -29,14 +29,23 @@ DESCRIPTION = (
     "Evaluate a model on images of known classes, or on given triplets: print a table with 95 % "
     "bootstrap intervals. Use classes that the model was not trained on."
 )
+BASIC_FLAGS = (
+    "model",
+    "dataset",
+    "queries",
+    "gallery",
+    "triplets",
+    "label",
+    "split",
+    "baselines",
+    "smooth",
+    "rerank",
+    "json",
+)
 EXAMPLES = (
     (
         "Was training worth it, on classes never seen?",
         "python -m deep_ranking evaluate -m m.h5 --dataset unseen --baselines",
-    ),
-    (
-        "What do smoothing and re-ranking give a search in these images?",
-        "python -m deep_ranking evaluate -m m.h5 --dataset unseen --smooth --rerank",
     ),
     (
         "At which rank is the right item of the shop?",

@@ -40,6 +40,19 @@ EXAMPLES = (
         "python -m deep_ranking search --index photos.index -i queries --csv",
     ),
 )
+BASIC_FLAGS = (
+    "index",
+    "image",
+    "top",
+    "rerank",
+    "label",
+    "folder",
+    "min_probability",
+    "metric",
+    "picture",
+    "json",
+    "csv",
+)
 THUMBNAIL_SIZE = 128
 MOST_PICTURED = 20  # queries, and results of each
 
