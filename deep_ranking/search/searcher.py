@@ -236,12 +236,12 @@ class Searcher:
         whole = subset is None and not self.ranker.is_smoothed and not rerank
         depth = max(count, DEPTH + 1) if calibration is not None and whole else count
         hits = self.ranker.hits(queries, depth, probes, subset, rerank=rerank)
+        around = hits
+        hits = [found[:count] for found in hits]
         chances: list[list[float | None]] = [[None] * len(found) for found in hits]
         if calibration is not None:
-            around = hits
             if not whole:
                 around = self._plain.hits(queries, DEPTH + 1, probes)
-            hits = [found[:count] for found in hits]
             chances = hit_chances(calibration, around, hits)
         root, least = Path(self.collection.settings.root), min_probability or 0.0
         return [
