@@ -155,7 +155,7 @@ class SearchResults:
     def _why_none(self) -> str:
         if self.min_probability is None:
             return "nothing found"
-        return f"no hit has a probability of {self.min_probability:g} or more"
+        return f"no hit is known to have a probability of {self.min_probability:g} or more"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all results as plain values, for JSON and CSV.
