@@ -35,7 +35,7 @@ class Report:
 
     Example:
         >>> report(model, "photos", "found.html")
-        12 images of 3 classes: ... likely mislabelled, ...
+        11 images of 3 classes: ... likely mislabelled, ...
     """
 
     path: Path
