@@ -20,8 +20,10 @@ from deep_ranking.model.hit_calibration import (
 from deep_ranking.search import indexing
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.hit_probability import classes_of_rows
+from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.indexing import update_index
 from deep_ranking.search.searcher import Searcher
+from deep_ranking.search.smoothed_collection import update_smoothing
 
 DIM, NUM_CLASSES = 16, 12
 BY_DISTANCE = HitCalibration((0.0,) * 3, (1.0,) * 3, (-1.0, 0.0, 0.0), 1.0, 10)
@@ -94,15 +96,18 @@ def name_of(label):
     return f"c{label:02}"
 
 
-def collection_of(tmp_path, rows, labels):
-    """A collection of these rows; the class of each is the folder of its file."""
+def collection_of(tmp_path, rows, labels, *, copies=1):
+    """A collection of these rows; the class of each is the folder of its file, and its copies."""
     root = tmp_path / "photos"
     folders = ["" if label < 0 else f"{name_of(label)}/" for label in labels]
-    paths = [f"{folder}{number:04}.jpg" for number, folder in enumerate(folders)]
-    for number, path in enumerate(paths):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(str(number))
-    return make_collection(tmp_path / "index", root, dict(zip(paths, rows, strict=True)))
+    by_path = {}
+    for number, folder in enumerate(folders):
+        for copy in range(copies):
+            path = f"{folder}{copy or ''}{number:04}.jpg"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(str(number))
+            by_path[path] = rows[number]
+    return make_collection(tmp_path / "index", root, by_path)
 
 
 def expected_calibration_error(chances, right):
@@ -300,3 +305,45 @@ def test_a_calibration_keeps_its_hits():
     assert Calibration.from_json(without.to_json()) == without
     assert without.to_json().endswith('"hits": null}')
     assert Calibration.from_json(without.to_json().replace(', "hits": null', "")) == without
+
+
+def test_the_query_itself_is_as_sure_as_the_next(tmp_path):
+    """It is not among the images that vote, so no vote of its own is taken off."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat(np.arange(NUM_CLASSES), 12)
+    rows = clustered(rng, labels)
+    collection = collection_of(tmp_path, rows, labels)
+    update_index(collection)
+    found = Searcher(collection).search(rows[::3], 2)
+    pairs = [each for each in found if each[0].label == each[1].label]
+    assert len(pairs) > NUM_CLASSES // 2
+    for itself, following in pairs:
+        assert itself.distance < 1e-3
+        assert itself.hit_probability >= following.hit_probability
+
+
+@pytest.mark.parametrize("smooth", [None, 5])
+def test_copies_count_once_whatever_is_asked_for(tmp_path, smooth):
+    """Each image has a file, or five; the chance of a hit goes by the images."""
+    rng = np.random.default_rng(12)
+    labels = np.repeat(np.arange(NUM_CLASSES), 12)
+    rows, queries = clustered(rng, labels), clustered(rng, np.arange(NUM_CLASSES))
+    queries = np.concatenate([queries, rows[:4]])
+    single = collection_of(tmp_path, rows, labels)
+    update_index(single)
+    (tmp_path / "more").mkdir()
+    copied = collection_of(tmp_path / "more", rows, labels, copies=5)
+    update_index(copied)
+    if smooth is not None:
+        update_smoothing(copied, open_index(copied), smooth=smooth)
+    assert copied.settings.hits == single.settings.hits
+    expected = [
+        {each.path[-8:]: each.hit_probability for each in found}
+        for found in Searcher(single).search(queries, len(rows))
+    ]
+    searcher = Searcher(copied)
+    for top, options in ((5, {}), (60, {}), (1000, {}), (40, {"rerank": True})):
+        for found, chances in zip(searcher.search(queries, top, **options), expected, strict=True):
+            assert len(found) == min(top, 5 * len(rows))
+            for each in found:
+                assert each.hit_probability == pytest.approx(chances[each.path[-8:]], abs=1e-6)

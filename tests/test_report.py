@@ -2,6 +2,7 @@ import base64
 import io
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -425,6 +426,28 @@ def test_the_command_writes_a_report_and_says_where(folder, capsys, monkeypatch)
     assert 'id="training"' in text
     assert "The model&#x27;s own calibration is shown" in text
     assert "<td>recall@1</td><td>1.000</td>" in text
+    assert "<th>MAP@R over plain</th>" in text
+    assert "Left out" not in text
+
+
+@pytest.mark.parametrize("other", ["dark", "light"])
+def test_copies_change_no_figure_of_a_report(folder, capsys, monkeypatch, other):
+    """As in `evaluate`; but a copy in another class stays, to be shown."""
+    keras = pytest.importorskip("keras")
+    network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
+    monkeypatch.setattr("deep_ranking.model.file.load_model", lambda path: network)
+    for number in range(3, 6):
+        shutil.copy(folder / "images/dark/0.png", folder / f"images/{other}/{number}.png")
+    assert report_of(folder) == 0
+    words = "".join(Page((folder / "report.html").read_text(encoding="utf-8")).words)
+    if other == "dark":
+        assert "6 images of 2 classes, each searched" in words
+        assert (
+            "Left out: 3 images, copies of others or links to them (dark/3.png of dark/0.p" in words
+        )
+    else:  # one of the class's own copies is left in it
+        assert "7 images of 2 classes, each searched" in words
+        assert " 0 near-duplicates" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

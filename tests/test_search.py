@@ -1,6 +1,7 @@
 import math
 import os
 from contextlib import closing
+from dataclasses import replace
 
 import faiss
 import h5py
@@ -182,6 +183,16 @@ def test_a_least_probability_needs_one(tmp_path):
     collection, _ = gallery(tmp_path, EVERY[0])
     with pytest.raises(InputError, match="nothing tells the probability of a hit"):
         Searcher(collection).search(QUERIES, 5, min_probability=0.5)
+    collection.settings = replace(collection.settings, version=3)
+    with pytest.raises(InputError, match=r"earlier version.* run `index --output"):
+        Searcher(collection).search(QUERIES, 5, min_probability=0.5)
+
+
+@pytest.mark.parametrize("least", [1.5, -0.1, float("nan")])
+def test_a_least_probability_is_a_probability(tmp_path, least):
+    collection, _ = gallery(tmp_path, EVERY[0])
+    with pytest.raises(InputError, match="min_probability must be 0 to 1"):
+        Searcher(collection).search(QUERIES, 5, min_probability=least)
 
 
 def test_calibration_comes_from_the_model_file(tmp_path):

@@ -581,7 +581,7 @@ def test_a_guess_of_the_smoothing_names_the_flags(tmp_path, photos, model_path, 
     shutil.rmtree(photos / "b")
     flags = ("--model", model_path, "--images", photos, "--output", tmp_path / "few")
     last = call(capsys, "index", *flags, "--smooth").splitlines()[-1]
-    assert last.startswith("Smoothed over 20 nearest, power 2, a guess, because fewer than two")
+    assert last.startswith("Not smoothed, a guess, because fewer than two classes have two images")
     assert "--smooth K and --smooth_power P" in last
 
 

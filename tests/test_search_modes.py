@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from deep_ranking.datasets import read_folder
+from deep_ranking.metrics import Interval
 from deep_ranking.metrics.retrieval import average_precision_at_r
 from deep_ranking.reports.compared_images import ComparedImages
 from deep_ranking.reports.search_modes import measure_modes
@@ -100,10 +101,26 @@ def test_modes_against_loops(images, inside):
     assert found.leads["smoothed"]["map_at_r"].mean == pytest.approx(gained)
     assert gained > 0.02
     head, *table = found.rows()
-    assert head[-1] == "map_at_r, times plain"
+    assert head[-1] == "map_at_r over plain"
+    lead = found.leads["smoothed"]["map_at_r"]
+    times = found.figures["smoothed"]["map_at_r"].mean / found.figures["plain"]["map_at_r"].mean
+    shown = f"{lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}], {times:.3f} times"
+    assert table[1][-1] == shown
     assert [row[0] for row in table] == ["plain", "smoothed", "smoothed, re-ranked"]
     assert ("Each query is one of the searched images" in found.heading()) == inside
     assert set(found.as_json()["modes"]) == set(found.figures)
+
+
+def test_nothing_found_by_plain_rows(images):
+    """A gain over 0 has no factor."""
+    found = measure_modes(
+        ComparedImages(images), [drawn(len(images), images.items.codes)], rerank=True
+    )
+    nothing = Interval(0.0, 0.0, 0.0)
+    none = replace(
+        found, figures={mode: dict.fromkeys(each, nothing) for mode, each in found.figures.items()}
+    )
+    assert "times" not in none.rows()[-1][-1]
 
 
 def test_plain_rows_can_be_ranked_again(images):

@@ -331,9 +331,11 @@ def test_classes_that_neighbours_show_are_smoothed_and_others_are_not():
     assert choose_smoothing(rows, labels).num_neighbours == 0
 
 
-@pytest.mark.parametrize("labels", [[""] * 20, ["a"] * 20, [str(i) for i in range(20)]])
+@pytest.mark.parametrize("labels", [[""] * 100, ["a"] * 100, [str(i) for i in range(100)]])
 def test_without_classes_the_choice_is_a_guess(labels):
-    choice = choose_smoothing(drawn(20), np.array(labels))
+    few = choose_smoothing(drawn(99), np.array(labels[:99]))
+    assert few.num_neighbours == 0 and few.reason.startswith("a guess")
+    choice = choose_smoothing(drawn(100), np.array(labels))
     assert (choice.num_neighbours, choice.power) == (20, 2)
     assert choice.reason.startswith("a guess")
 

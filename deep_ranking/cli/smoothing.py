@@ -39,13 +39,13 @@ def add_smoothing(
 
 
 def _smooth(text: str, *, may_choose: bool) -> int | Literal["choose"]:
-    """Parse the K of --smooth; "choose" stands for none."""
+    """Parse the K of --smooth; "choose" stands for none, and 0 for the plain rows."""
     if may_choose and text == "choose":
         return "choose"
     with suppress(ValueError):
-        if int(text) == 0 or 2 <= int(text) <= MOST_NEIGHBOURS:
+        if (may_choose and int(text) == 0) or 2 <= int(text) <= MOST_NEIGHBOURS:
             return int(text)
     raise argparse.ArgumentTypeError(
-        f"must be 0 for the plain rows, or 2 to {MOST_NEIGHBOURS:,} nearest, the row itself among "
-        f"them. Received: {text}"
+        f"must be {'0 for the plain rows, or ' if may_choose else ''}2 to {MOST_NEIGHBOURS:,} "
+        f"nearest, the row itself among them. Received: {text}"
     )

@@ -39,6 +39,9 @@ MOST_QUERIES = 500
 MIN_QUERIES, MIN_HITS = 10, 10
 """Queries, and hits of either kind, that a fit needs."""
 
+ROUNDING = 1e-6
+"""By which the distance of one image may differ from call to call."""
+
 NO_CLASS = -1
 FEATURES = ("distance", "rank", "background", "agreement")
 LISTS = ("centres", "scales", "weights")
@@ -150,8 +153,11 @@ def hit_features(
     votes = _votes(near[:, :NUM_VOTERS])
     same = classes[:, :, None] == near_classes[:, None, :NUM_VOTERS]
     same &= (classes != NO_CLASS)[:, :, None]
-    # A hit among the voters does not vote for itself.
-    own = np.where(places < votes.shape[1], _votes(distances), 0)
+    # A hit among the voters does not vote for itself. The query's own image is not among them.
+    lowest, highest = (distances[:, :, None] + each for each in (-ROUNDING, ROUNDING))
+    voters = near[:, None, :NUM_VOTERS]
+    is_voter = (places < votes.shape[1]) & ((voters >= lowest) & (voters <= highest)).any(axis=2)
+    own = np.where(is_voter, _votes(distances), 0)
     all_votes = votes.sum(axis=1, keepdims=True) - own
     for_class = np.einsum("qhv,qv->qh", same, votes) - np.where(classes == NO_CLASS, 0, own)
     agreement = np.clip(for_class / np.maximum(all_votes, 1e-9), 0, 1)

@@ -12,7 +12,7 @@ from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
-from deep_ranking.reports.compared_images import ComparedImages
+from deep_ranking.reports.compared_images import ComparedImages, compare_contents
 from deep_ranking.reports.page import write_report
 from deep_ranking.reports.page.label_errors import LabelErrors
 from deep_ranking.reports.search_modes import measure_modes
@@ -35,7 +35,7 @@ class Report:
 
     Example:
         >>> report(model, "photos", "found.html")
-        12 images of 3 classes: ... likely mislabelled, ...
+        11 images of 3 classes: ... likely mislabelled, ...
     """
 
     path: Path
@@ -88,6 +88,8 @@ def report(
 ) -> Report:
     """Write all that is known of a model to one HTML file, which has its pictures in it.
 
+    Of files with the same content in one class, one is taken.
+
     Args:
         model: model file, or a model from `build_network` or `load_model`.
         dataset: folder with one folder for each class, or the images of `read_folder`; best with
@@ -107,7 +109,13 @@ def report(
     """
     if not isinstance(dataset, LabelledImages):
         dataset = take_split(read_folder(dataset), TO_JUDGE)
-    data = dataset
+    # Copies in other classes stay: the page shows them, as near-duplicates across classes.
+    compared = compare_contents(dataset, dataset)
+    data, copies = compared.queries, compared.left_out["queries"]
+    left_out = ""
+    if copies:
+        images_left = counted(len(copies), "image")
+        left_out = f"Left out: {images_left}, copies of others or links to them ({copies[0]})."
     paths, labels = data.files(), data.classes_of_images()
     name = "the model"
     if isinstance(model, str | os.PathLike):
@@ -127,6 +135,7 @@ def report(
             evaluate_embeddings(images, seed=seed),
             images,
             title=title or f"{name} on {data.root}",
+            left_out=left_out,
             history=rows,
             calibration=getattr(network, "calibration", None),
             modes=measure_modes(

@@ -70,15 +70,16 @@ class SearchModes:
         )
 
     def rows(self) -> list[list[str]]:
-        """Return the table: a row for each mode, with what it gains over plain rows."""
+        """Return the table: a row for each mode, with its lead over plain rows and their ratio."""
         names = [name for name in SHOWN if name in self.figures[PLAIN]]
-        table = [["", *names, f"{names[-1]}, times {PLAIN}"]]
+        table = [["", *names, f"{names[-1]} over {PLAIN}"]]
         for mode, values in self.figures.items():
             gain = ""
             if mode in self.leads:
                 lead = self.leads[mode][names[-1]]
-                times = values[names[-1]].mean / self.figures[PLAIN][names[-1]].mean
-                gain = f"{times:.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
+                gain = f"{lead.mean:+.3f} [{lead.low:+.3f}, {lead.high:+.3f}]"
+                if plain := self.figures[PLAIN][names[-1]].mean:
+                    gain += f", {values[names[-1]].mean / plain:.3f} times"
             table.append([mode, *(f"{values[name].mean:.3f}" for name in names), gain])
         return table
 

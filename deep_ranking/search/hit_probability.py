@@ -102,7 +102,9 @@ def hit_chances(
 
     Args:
         calibration: the collection's, or that of its model.
-        around: for each query the images of the whole collection that are nearest to it.
+        around: for each query the images of the whole collection that are nearest to it, of 101
+            rows or more if there are so many. Copies of an image count once, as in the searches
+            that a calibration is learned from.
         hits: for each query its hits.
 
     Returns:
@@ -110,7 +112,7 @@ def hit_chances(
     """
     names = {hit.label for found in (*around, *hits) for hit in found if hit.label}
     numbers = {name: number for number, name in enumerate(sorted(names))}
-    near = without_query(Neighbourhood(*_as_arrays(around, numbers)))
+    near = without_query(Neighbourhood(*_as_arrays(list(map(_distinct, around)), numbers)))
     distances, classes = _as_arrays(hits, numbers)
     chances = calibration.probabilities(distances, classes, near)
     known = (classes != NO_CLASS) | (not calibration.needs_classes)
@@ -118,6 +120,16 @@ def hit_chances(
         [float(chances[row, place]) if known[row, place] else None for place in range(len(found))]
         for row, found in enumerate(hits)
     ]
+
+
+def _distinct(found: Sequence[Hit]) -> list[Hit]:
+    """Return one hit for each of the first 101 rows, with the first of its files' classes."""
+    rows: dict[int, Hit] = {}
+    for hit in found:
+        before = rows.setdefault(hit.row, hit)
+        if hit.label and (not before.label or hit.label < before.label):
+            rows[hit.row] = hit
+    return list(rows.values())[: DEPTH + 1]
 
 
 def _as_arrays(
@@ -139,7 +151,7 @@ def without_query(around: Neighbourhood) -> Neighbourhood:
     A calibration learned from such neighbourhoods.
 
     Args:
-        around: the nearest images of each query, 101 or more if there are so many.
+        around: the nearest rows of each query, 101 if there are so many.
     """
     distances = np.where(around.distances < SAME_CONTENT, np.inf, around.distances)
     order = np.argsort(distances, axis=1, kind="stable")[:, :DEPTH]

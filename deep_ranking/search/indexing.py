@@ -90,7 +90,10 @@ class IndexReport:
         if found.needs_classes:
             searches = counted(found.num_queries, "search")
             return f" p(hit) is learned from {searches} with its own images."
-        return " Its images have no classes, so p(hit) comes from those the model is calibrated on."
+        return (
+            " Its images have no classes, or too few or too small ones to learn p(hit) from, so it "
+            "comes from those the model is calibrated on."
+        )
 
     def __repr__(self) -> str:
         lines = [repr(self.synced), self.conclusion]

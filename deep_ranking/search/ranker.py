@@ -101,7 +101,10 @@ class Ranker:
         *,
         rerank: bool = False,
     ) -> list[list[Hit]]:
-        """Return the hits of each query, best first: `count`, or all images if there are fewer."""
+        """Return the hits of each query, best first: all images of `count` or more rows.
+
+        Of all rows, if there are fewer.
+        """
         width = max(count, NUM_RERANKED) if rerank else count
         moved = queries
         if self._smoothed is not None:
@@ -126,12 +129,13 @@ class Ranker:
             measured = zip(
                 ranked_by.tolist(), distances.tolist(), smoothed, rows.tolist(), strict=True
             )
-            of_query = sorted(
-                Hit(by, image.path, image.label, distance, smoothed_distance)
-                for by, distance, smoothed_distance, row in measured
-                for image in known[row]
+            found.append(
+                sorted(
+                    Hit(by, image.path, image.label, distance, row, smoothed_distance)
+                    for by, distance, smoothed_distance, row in measured
+                    for image in known[row]
+                )
             )
-            found.append(of_query[:count])
         return found
 
     def _moved(

@@ -35,6 +35,7 @@ class Hit(NamedTuple):
         path: relative to the collection's root.
         label: its class; "" for none.
         distance: Euclidean, 0 to 2, of the query to the image's own row.
+        row: number of that row, which copies of an image share.
         smoothed_distance: likewise, to its smoothed row; None where rows are not smoothed.
     """
 
@@ -42,6 +43,7 @@ class Hit(NamedTuple):
     path: str
     label: str
     distance: float
+    row: int
     smoothed_distance: float | None = None
 
 
@@ -153,7 +155,7 @@ class SearchResults:
     def _why_none(self) -> str:
         if self.min_probability is None:
             return "nothing found"
-        return f"no hit has a probability of {self.min_probability:g} or more"
+        return f"no hit is known to have a probability of {self.min_probability:g} or more"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all results as plain values, for JSON and CSV.

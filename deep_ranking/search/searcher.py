@@ -14,6 +14,7 @@ from deep_ranking.files.array_types import Float32Array
 from deep_ranking.images import read_image
 from deep_ranking.model.hit_calibration import DEPTH
 from deep_ranking.search.collection import Collection
+from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.hit_probability import hit_chances
 from deep_ranking.search.index.base import Index
@@ -215,7 +216,8 @@ class Searcher:
 
         Raises:
             InputError: the queries come from another model, the index is empty, no image is of
-                the class or below the folder, or the chance of a hit is not known.
+                the class or below the folder, or `min_probability` is out of range, or given
+                where nothing tells the chance of a hit.
         """
         width = self.collection.settings.dimension
         if queries.shape[1] != width:
@@ -226,22 +228,17 @@ class Searcher:
         queries = moved_queries(queries, like, unlike)
         subset = find_subset(self.collection, label=label, folder=folder)
         calibration = self.collection.hit_calibration
-        if min_probability is not None and calibration is None:
-            raise InputError(
-                f"{self.collection.folder}: nothing tells the probability of a hit: too few of its "
-                "images have a class with another image, and its model is not calibrated with "
-                "classes; run `calibrate` on the model, then `index` with it, or leave out "
-                "--min_probability"
-            )
+        if min_probability is not None:
+            self._check_least(min_probability)
         whole = subset is None and not self.ranker.is_smoothed and not rerank
         depth = max(count, DEPTH + 1) if calibration is not None and whole else count
         hits = self.ranker.hits(queries, depth, probes, subset, rerank=rerank)
+        around = hits
+        hits = [found[:count] for found in hits]
         chances: list[list[float | None]] = [[None] * len(found) for found in hits]
         if calibration is not None:
-            around = hits
             if not whole:
                 around = self._plain.hits(queries, DEPTH + 1, probes)
-            hits = [found[:count] for found in hits]
             chances = hit_chances(calibration, around, hits)
         root, least = Path(self.collection.settings.root), min_probability or 0.0
         return [
@@ -259,6 +256,25 @@ class Searcher:
             ]
             for found, of_query in zip(hits, chances, strict=True)
         ]
+
+    def _check_least(self, min_probability: float) -> None:
+        """Refuse a least probability that is none, or where nothing tells the probability."""
+        if not 0 <= min_probability <= 1:
+            raise InputError(f"min_probability must be 0 to 1. Received: {min_probability}")
+        folder, settings = self.collection.folder, self.collection.settings
+        if self.collection.hit_calibration is not None:
+            return
+        if settings.version < VERSION:
+            raise InputError(
+                f"{folder}: made by an earlier version, which did not learn the probability of a "
+                f"hit; run `index --output {folder}` again, which learns it"
+            )
+        raise InputError(
+            f"{folder}: nothing tells the probability of a hit: its images have no classes, or too "
+            "few or too small ones to learn it from, and its model is not calibrated with classes, "
+            f"or it has no more than {DEPTH} images; run `calibrate` on the model, then `index` "
+            "with it, or leave out --min_probability"
+        )
 
     @cached_property
     def _plain(self) -> Ranker:

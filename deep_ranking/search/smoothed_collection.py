@@ -130,7 +130,7 @@ def update_smoothing(
         index: its index.
         smooth: the number of nearest rows, the row itself among them; "choose" to choose it by
             searches; 0 for no smoothing; None for what it was.
-        power: of the similarity; None for 3, or to choose it as well.
+        power: of the similarity; None for 2, or to choose it as well.
 
     Returns:
         What was done; None if the collection is not smoothed, as before.

@@ -25,6 +25,9 @@ from deep_ranking.search.smoothing import (
 COUNTS, POWERS = (5, 10, 20, 40), (1.0, 2.0, 3.0)
 """What `choose_smoothing` tries, besides no smoothing."""
 
+FEWEST_TO_GUESS = 100
+"""Images of a collection that is smoothed without classes that can tell."""
+
 NUM_QUERIES, MOST_SAMPLED = 1_000, 20_000
 """Rows that search, and rows that are searched, for the choice."""
 
@@ -67,12 +70,13 @@ def choose_smoothing(
         seed: of the sample.
 
     Returns:
-        The choice; 20 and 2 (or the power given), as a guess, where no classes can tell.
+        The choice. Where no classes can tell: 20 and 2 (or the power given), as a guess, and no
+        smoothing of fewer than 100 rows.
 
     Example:
         >>> import numpy as np
-        >>> rows = np.eye(4, dtype=np.float32)
-        >>> choose_smoothing(rows, np.array(["", "", "", ""])).num_neighbours
+        >>> rows = np.eye(100, dtype=np.float32)
+        >>> choose_smoothing(rows, np.array([""] * 100)).num_neighbours
         20
     """
     rng = np.random.default_rng(seed)
@@ -86,7 +90,9 @@ def choose_smoothing(
             "a guess, because fewer than two classes have two images (--smooth K and "
             "--smooth_power P say otherwise)"
         )
-        return SmoothingChoice(DEFAULT_NEIGHBOURS, power or DEFAULT_POWER, reason)
+        # Of few images, the 20 nearest are most of them.
+        count = DEFAULT_NEIGHBOURS if len(rows) >= FEWEST_TO_GUESS else 0
+        return SmoothingChoice(count, power or DEFAULT_POWER, reason)
     queries = np.flatnonzero(counts[codes])
     queries = np.sort(rng.choice(queries, min(NUM_QUERIES, len(queries)), replace=False))
     sample = read_rows(embeddings, rows)

@@ -68,6 +68,7 @@ def write_report(
     images: EmbeddedImages,
     *,
     title: str = "Visual similarity",
+    left_out: str = "",
     history: History = (),
     calibration: Calibration | None = None,
     modes: SearchModes | None = None,
@@ -80,6 +81,7 @@ def write_report(
         evaluation: `evaluate_embeddings(images, seed=seed)`, without another gallery.
         images: those images; some are read again for the page.
         title: plain text.
+        left_out: which images of the data set are left out, in a sentence; "" for none.
         history: rows of the training run, if known.
         calibration: the model's; None for a model that was never calibrated.
         modes: searches with smoothing and without; None for no such section.
@@ -96,7 +98,7 @@ def write_report(
     )
     errors = find_label_errors(evaluation, images)
     sections = {
-        "Summary": _summary(evaluation, images),
+        "Summary": _summary(evaluation, images, left_out),
         "Training": _training(history),
         "Distances": _distances(evaluation, images, seed),
         "How far probabilities can be trusted": trust(images, calibration, seed),
@@ -120,7 +122,7 @@ def write_report(
     return errors
 
 
-def _summary(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> list[str]:
+def _summary(evaluation: EmbeddingMetrics, images: EmbeddedImages, left_out: str) -> list[str]:
     rows = [
         (
             _metric_name(name),
@@ -140,6 +142,7 @@ def _summary(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> list[str]:
             "searched for among the others. Means over queries have 95 % bootstrap intervals. "
             f"{int(evaluation.whole['triplets']):,} triplets were drawn."
         ),
+        *([paragraph(left_out)] if left_out else []),
         table(("metric", "value", "95 % interval", "meaning"), rows, text=[3]),
     ]
 
@@ -177,7 +180,9 @@ def _modes(modes: SearchModes | None) -> list[str]:
     if modes is None:
         return []
     names, *rows = modes.rows()
-    return [paragraph(modes.heading()), table(names, rows)]
+    parts = [name.partition(" ") for name in names]  # such as "map_at_r over plain"
+    header = [f"{_metric_name(name)}{space}{rest}" for name, space, rest in parts]
+    return [paragraph(modes.heading()), table(header, rows)]
 
 
 def _recall(evaluation: EmbeddingMetrics) -> list[str]:

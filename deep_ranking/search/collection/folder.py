@@ -33,7 +33,7 @@ from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration
-from deep_ranking.model.hit_calibration import HitCalibration
+from deep_ranking.model.hit_calibration import DEPTH, HitCalibration
 from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.settings import VERSION, Settings
 
@@ -257,9 +257,14 @@ class Collection:
 
     @property
     def hit_calibration(self) -> HitCalibration | None:
-        """What tells the chance of a hit: the collection's own classes, or else its model's."""
+        """What tells the chance of a hit: the collection's own classes, or else its model's.
+
+        The model's needs the 100 images that are nearest to a query: with fewer, all are near.
+        """
         if self.settings.hits is not None:
             return self.settings.hits
+        if len(self.rows()) <= DEPTH:
+            return None
         return None if self.calibration is None else self.calibration.hits
 
     def check_model(self, fingerprint: str) -> None:
