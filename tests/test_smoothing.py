@@ -742,7 +742,8 @@ def test_an_update_may_be_stopped_anywhere(tmp_path, smooth):
         (found,) = searcher.search(query, 180, probes=3)
         ranker = searcher.ranker
         near = ranker._plain_index.search(query, 7, probes=3).rows
-        asked = ranker._moved(query, near, ranker._smoothed_query)[0]
+        rows = gallery.collection.embeddings()[near[0]]
+        asked = ranker._smoothed_query(query[0], np.asarray(rows, np.float32))
         for state in (old, new):
             numbers = [int(each.path.rpartition("/")[2]) for each in found]
             if set(numbers) <= set(state):

@@ -111,10 +111,10 @@ class Ranker:
             others = self._smoothed.num_neighbours - 1
             # One more, in case that the query is an image of the collection.
             nearest = self._plain_index.search(queries, others + 1, probes=probes).rows
-            moved = self._moved(queries, nearest, self._smoothed_query)
+            moved = _moved(queries, nearest, self._embeddings, self._smoothed_query)
         if rerank:
             nearest, _ = self._nearest(moved, width, probes, subset)
-            moved = self._moved(moved, nearest, expanded)
+            moved = _moved(moved, nearest, self._ranked, expanded)
         nearest, known = self._nearest(moved, width, probes, subset)
         found = []
         for query, moved_query, numbers in zip(queries, moved, nearest, strict=True):
@@ -138,21 +138,6 @@ class Ranker:
             )
         return found
 
-    def _moved(
-        self,
-        queries: Float32Array,
-        nearest: Int64Array,
-        move: Callable[[Float32Array, Float32Array], Float32Array],
-    ) -> Float32Array:
-        """Return each query moved by the rows that are nearest to it."""
-        by = self._ranked if move is expanded else self._embeddings
-        return np.stack(
-            [
-                move(query, read_rows(by, rows[rows >= 0]))
-                for query, rows in zip(queries, nearest, strict=True)
-            ]
-        )
-
     def _smoothed_query(self, query: Float32Array, nearest: Float32Array) -> Float32Array:
         assert self._smoothed is not None
         itself = len(nearest) and np.linalg.norm(nearest[0] - query) < SAME_CONTENT
@@ -174,12 +159,9 @@ class Ranker:
         distances = distances + 2  # more than any new distance
         if len(first):
             with threadpool_limits(1):  # the matrices are small, and threads wait for each other
-                distances[first] = reciprocal_distances(query, self._read(rows[first]))
+                nearest = read_rows(self._ranked, rows[first])
+                distances[first] = reciprocal_distances(query, nearest)
         return distances
-
-    def _read(self, numbers: Int64Array) -> Float32Array:
-        """Return the rows of some numbers that are ranked; -1 for none."""
-        return read_rows(self._ranked, numbers[numbers >= 0])
 
     def _nearest_of_subset(
         self, queries: Float32Array, count: int, probes: int | None, subset: Subset
@@ -240,6 +222,17 @@ class Ranker:
             if rows.shape[1] < wanted or (gone.sum(axis=1) <= wanted - count).all():
                 return rows, known
             wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
+
+
+def _moved(
+    queries: Float32Array,
+    nearest: Int64Array,
+    rows: Rows,
+    move: Callable[[Float32Array, Float32Array], Float32Array],
+) -> Float32Array:
+    """Return each query moved by the rows that are nearest to it; -1 for none."""
+    pairs = zip(queries, nearest, strict=True)
+    return np.stack([move(query, read_rows(rows, near[near >= 0])) for query, near in pairs])
 
 
 def _distances(query: Float32Array, rows: Rows, numbers: Int64Array) -> Float64Array:
