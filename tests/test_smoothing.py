@@ -383,6 +383,20 @@ def ranked_in_a_loop(gallery, query, numbers=None):
     return sorted(found)
 
 
+def test_a_search_with_p_hit_ranks_as_one_without(smooth_gallery):
+    query = drawn(4, 8, 16)
+    every = max(1, Searcher(smooth_gallery.collection).index.num_clusters)
+    found = Searcher(smooth_gallery.collection).search(query, 50, probes=every)
+    assert found[0][0].hit_probability is not None
+    smooth_gallery.collection.change(hits=None)
+    plain = Searcher(smooth_gallery.collection).search(query, 50, probes=every)
+    assert plain[0][0].hit_probability is None
+    for expected, results in zip(plain, found, strict=True):
+        assert [each.path for each in results] == [each.path for each in expected]
+        distances = [each.smoothed_distance for each in expected]
+        assert [each.smoothed_distance for each in results] == pytest.approx(distances, abs=1e-6)
+
+
 def test_an_image_of_the_collection_searches_with_its_own_smoothed_row(smooth_gallery):
     every = max(1, Searcher(smooth_gallery.collection).index.num_clusters)
     for number in (0, 47, 179):

@@ -1,6 +1,6 @@
 """The hits of queries in a collection, by its plain or its smoothed rows, ranked again or not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import cached_property
 
@@ -72,6 +72,11 @@ class Ranker:
         """Whether it ranks by smoothed rows."""
         return self._smoothed is not None
 
+    @property
+    def num_neighbours(self) -> int:
+        """K of the smoothed rows; 0 for plain ones."""
+        return 0 if self._smoothed is None else self._smoothed.num_neighbours
+
     def in_words(self, *, rerank: bool = False) -> str:
         """Return how results are ranked, in a line; "" if by the distances that are shown."""
         again = reranking_in_words(of_smoothed_rows=self.is_smoothed)
@@ -100,17 +105,26 @@ class Ranker:
         subset: Subset | None = None,
         *,
         rerank: bool = False,
+        around: Sequence[Sequence[Hit]] | None = None,
     ) -> list[list[Hit]]:
         """Return the hits of each query, best first: all images of `count` or more rows.
 
-        Of all rows, if there are fewer.
+        Args:
+            queries: float32 (queries, dim), unit rows.
+            count: how many rows to find; all if there are fewer.
+            probes: clusters that a query visits; None for the index's own.
+            subset: the images to find; None for all.
+            rerank: whether to rank them again.
+            around: the hits of each query among the plain rows, if they are known, K or more of
+                them: by these it is smoothed.
         """
         width = max(count, NUM_RERANKED) if rerank else count
         moved = queries
         if self._smoothed is not None:
-            others = self._smoothed.num_neighbours - 1
-            # One more, in case that the query is an image of the collection.
-            nearest = self._plain_index.search(queries, others + 1, probes=probes).rows
+            if around is None:
+                nearest = self._plain_index.search(queries, self.num_neighbours, probes=probes).rows
+            else:
+                nearest = np.stack([self._first_rows(found) for found in around])
             moved = _moved(queries, nearest, self._embeddings, self._smoothed_query)
         if rerank:
             nearest, _ = self._nearest(moved, width, probes, subset)
@@ -138,10 +152,16 @@ class Ranker:
             )
         return found
 
+    def _first_rows(self, hits: Sequence[Hit]) -> Int64Array:
+        """Return the first K rows of some hits, each once, -1 for none: int64 (K,)."""
+        rows = list(dict.fromkeys(hit.row for hit in hits))[: self.num_neighbours]
+        return np.array(rows + [-1] * (self.num_neighbours - len(rows)), np.int64)
+
     def _smoothed_query(self, query: Float32Array, nearest: Float32Array) -> Float32Array:
+        """Return a query, smoothed over its K nearest rows: itself and K - 1 others."""
         assert self._smoothed is not None
         itself = len(nearest) and np.linalg.norm(nearest[0] - query) < SAME_CONTENT
-        others = nearest if itself else nearest[: self._smoothed.num_neighbours - 1]
+        others = nearest if itself else nearest[: self.num_neighbours - 1]
         return smoothed_query(query, others, self._smoothed.power)
 
     @cached_property

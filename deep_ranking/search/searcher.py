@@ -232,14 +232,14 @@ class Searcher:
             self._check_least(min_probability)
         whole = subset is None and not self.ranker.is_smoothed and not rerank
         depth = max(count, DEPTH + 1) if calibration is not None and whole else count
-        hits = self.ranker.hits(queries, depth, probes, subset, rerank=rerank)
-        around = hits
-        hits = [found[:count] for found in hits]
-        chances: list[list[float | None]] = [[None] * len(found) for found in hits]
+        around = None
+        if calibration is not None and not whole:
+            around = self._plain.hits(queries, max(DEPTH + 1, self.ranker.num_neighbours), probes)
+        found = self.ranker.hits(queries, depth, probes, subset, rerank=rerank, around=around)
+        hits = [of_query[:count] for of_query in found]
+        chances: list[list[float | None]] = [[None] * len(of_query) for of_query in hits]
         if calibration is not None:
-            if not whole:
-                around = self._plain.hits(queries, DEPTH + 1, probes)
-            chances = hit_chances(calibration, around, hits)
+            chances = hit_chances(calibration, found if around is None else around, hits)
         root, least = Path(self.collection.settings.root), min_probability or 0.0
         return [
             [
@@ -251,10 +251,10 @@ class Searcher:
                     chance,
                     smoothed_distance=hit.smoothed_distance,
                 )
-                for rank, (hit, chance) in enumerate(zip(found, of_query, strict=True), start=1)
+                for rank, (hit, chance) in enumerate(zip(*of_query, strict=True), start=1)
                 if min_probability is None or (chance is not None and chance >= least)
             ]
-            for found, of_query in zip(hits, chances, strict=True)
+            for of_query in zip(hits, chances, strict=True)
         ]
 
     def _check_least(self, min_probability: float) -> None:

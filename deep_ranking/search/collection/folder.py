@@ -257,13 +257,10 @@ class Collection:
 
     @property
     def hit_calibration(self) -> HitCalibration | None:
-        """What tells the chance of a hit: the collection's own classes, or else its model's.
-
-        The model's needs the 100 images that are nearest to a query: with fewer, all are near.
-        """
+        """What tells the chance of a hit: the collection's own classes, or else its model's."""
         if self.settings.hits is not None:
             return self.settings.hits
-        if len(self.rows()) <= DEPTH:
+        if len(self.rows()) <= DEPTH:  # of few images, all are among the nearest
             return None
         return None if self.calibration is None else self.calibration.hits
 
