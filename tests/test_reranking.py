@@ -33,11 +33,11 @@ def nearest_of(row, rows, count):
 def by_the_article(query, nearest, k1=20, k2=6, weight=0.3):
     """Zhong et al. 2017, sections 3.2 to 3.4, set by set, within the query and its nearest rows."""
     rows = np.concatenate([query[None], nearest]).astype(np.float64)
+    near = [nearest_of(row, rows, k1) for row in range(len(rows))]
 
     def reciprocal(row, count):
-        return {
-            other for other in nearest_of(row, rows, count) if row in nearest_of(other, rows, count)
-        }
+        first = near[row][: count + 1]
+        return {other for other in first if row in near[other][: count + 1]}
 
     codes = np.zeros((len(rows), len(rows)))
     for row in range(len(rows)):
@@ -50,7 +50,7 @@ def by_the_article(query, nearest, k1=20, k2=6, weight=0.3):
         for other in wider:
             codes[row, other] = np.exp(-((rows[row] - rows[other]) ** 2).sum())
         codes[row] /= codes[row].sum()
-    averaged = [codes[nearest_of(row, rows, k2 - 1)].mean(axis=0) for row in range(len(rows))]
+    averaged = [codes[near[row][:k2]].mean(axis=0) for row in range(len(rows))]
     found = []
     for row in range(1, len(rows)):
         shared = np.minimum(averaged[0], averaged[row]).sum()

@@ -747,7 +747,7 @@ def test_an_update_may_be_stopped_anywhere(tmp_path, smooth):
     assert_equal(new, wanted)
     query = drawn(1, 5, 16)
     seen = set()
-    for fatal in np.unique(np.linspace(1, count, 40).astype(int)):
+    for fatal in np.unique(np.linspace(1, count, 16).astype(int)):
         gallery = copied(fatal)
         with pytest.raises(StoppedError):
             stopped_update(gallery, smooth, fatal)
