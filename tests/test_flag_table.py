@@ -119,7 +119,7 @@ VALUES = {
     "summary": {"backbone": "resnet50", "backbone_size": "96", "hidden_layers": "1"},
     "export": {"tolerance": "0.1"},
     "dataset": {"label": "parent"},
-    "evaluate": {"label": "parent", "weights": "none", "smooth": "5"},
+    "evaluate": {"label": "parent", "weights": "none", "smooth": "5", "smooth_power": "2"},
 }  # fmt: skip
 VALUES["doctor"] = VALUES["train"]
 VALUES["calibrate"] = VALUES["report"] = VALUES["evaluate"]
