@@ -124,6 +124,7 @@ def test_fit_refuses_what_is_no_class_number_with_the_same_text(case):
     assert str(raised.value) == f"{SAID} {shown}"
 
 
+@pytest.mark.slow
 def test_where_xla_leaves_out_the_check_the_loss_is_nan_and_nothing_is_learned():
     rows = unit_rows(0, 6).astype(np.float32)
     model = compiled(MultiSimilarityLoss(), jit_compile=True)

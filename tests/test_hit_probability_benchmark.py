@@ -81,6 +81,7 @@ def test_each_probability_is_in_the_table():
     ]
 
 
+@pytest.mark.slow
 def test_the_command_prints_three_tables(monkeypatch, tmp_path, capsys):
     def embed_images(_, files, **options):
         labels = [int(Path(file).parent.name[1:]) for file in files]

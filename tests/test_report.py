@@ -430,6 +430,7 @@ def test_the_command_writes_a_report_and_says_where(folder, capsys, monkeypatch)
     assert "Left out" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["dark", "light"])
 def test_copies_change_no_figure_of_a_report(folder, capsys, monkeypatch, other):
     """As in `evaluate`; but a copy in another class stays, to be shown."""

@@ -458,6 +458,7 @@ def test_an_update_of_the_index_of_smoothed_rows_finds_what_is_there(smooth_gall
         assert found.distances.max() < 1e-3
 
 
+@pytest.mark.slow
 def test_the_kind_of_index_may_change(tmp_path):
     rows, labels = labelled(12, 15, 0.25)
     gallery = Gallery(tmp_path, rows, labels=labels.tolist())
@@ -723,6 +724,7 @@ def stopped_update(gallery, smooth, fatal=None):
 
 
 # An error between the opening of a file and its `with`, where none comes by itself, leaves it open.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed")
 @pytest.mark.parametrize("smooth", [None, 7])
 def test_an_update_may_be_stopped_anywhere(tmp_path, smooth):
@@ -747,7 +749,7 @@ def test_an_update_may_be_stopped_anywhere(tmp_path, smooth):
     assert_equal(new, wanted)
     query = drawn(1, 5, 16)
     seen = set()
-    for fatal in np.unique(np.linspace(1, count, 16).astype(int)):
+    for fatal in np.unique(np.linspace(1, count, 40).astype(int)):
         gallery = copied(fatal)
         with pytest.raises(StoppedError):
             stopped_update(gallery, smooth, fatal)
