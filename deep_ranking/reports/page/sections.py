@@ -103,7 +103,7 @@ def write_report(
         "Distances": _distances(evaluation, images, seed),
         "How far probabilities can be trusted": trust(images, calibration, seed),
         "Recall": _recall(evaluation),
-        "With smoothing, and without": _modes(modes),
+        "Searches with and without smoothing": _modes(modes),
         "Hard negatives": _negatives(images, seed),
         "Classes": _classes(evaluation, images),
         "Confusions": _confusions(errors),
