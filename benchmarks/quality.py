@@ -219,7 +219,8 @@ def embeddings_of(
 ) -> dict[str, list[np.ndarray]]:
     """Return embeddings of the model of each seed, and of the untouched backbone."""
     from deep_ranking.embedding.cached_features import cache_features
-    from deep_ranking.embedding.embed import embed_images, embedded_features
+    from deep_ranking.embedding.embed import embed_images
+    from deep_ranking.embedding.embedded_features import embedded_features
     from deep_ranking.model.file import load_model
     from deep_ranking.model.network import set_trainable_from, split_at_frozen, untrained_backbone
 

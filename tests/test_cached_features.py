@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from deep_ranking.embedding import cached_features as feature_cache
-from deep_ranking.embedding import embed
+from deep_ranking.embedding.embedded_features import embedded_features
 from deep_ranking.embedding.cached_features import cache_features, cached_view
 from deep_ranking.files import InputError
 from deep_ranking.images import decode_image, read_image, resample
@@ -392,7 +392,7 @@ def test_networks_are_traced_once_whatever_the_last_batch_holds(images, tmp_path
     whole = keras.layers.Concatenate()([keras.layers.Flatten()(each) for each in inputs])
     head = keras.Model(inputs, keras.layers.Dense(3)(Counting()(whole)))
     traced.clear()
-    with embed.embedded_features(head, features) as rows:
+    with embedded_features(head, features) as rows:
         assert len(traced) == 1
         expected = head([np.float32(each) for each in views(features)])
         np.testing.assert_allclose(rows, expected, atol=1e-5)

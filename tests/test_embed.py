@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deep_ranking.embedding.cached_features import CachedFeatures
-from deep_ranking.embedding.embed import embedded_features
+from deep_ranking.embedding.embedded_features import embedded_features
 from deep_ranking.files import InputError
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from deep_ranking.cli.arguments import add_metric, add_model, add_path, check_files_exist
 from deep_ranking.cli.conflicts import refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
-from deep_ranking.cli.library_messages import open_model, quieten_tensorflow
+from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import csv_output
 from deep_ranking.files import atomic_path
 
@@ -88,9 +88,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 
 
 def _compare_two(args: argparse.Namespace) -> None:
-    model = open_model(args.model)
+    quieten_tensorflow()
+    from deep_ranking.embedding.embedder import Embedder
     from deep_ranking.reports.comparison import compare
 
+    model = Embedder(args.model)
     found = compare(model, args.image1, args.image2)
     if not args.json:
         print(found.text(metric=args.metric))

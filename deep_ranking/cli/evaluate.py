@@ -19,6 +19,8 @@ from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file, write_json
 from deep_ranking.cli.smoothing import add_smoothing
 from deep_ranking.datasets.splits import TO_JUDGE
+from deep_ranking.embedding.compiled.places import PRECISIONS
+from deep_ranking.embedding.embedder import compiled_embedder
 from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER
 
 if TYPE_CHECKING:
@@ -66,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         metavar = "FILE" if name == "triplets" else "DIR"
         add_path(group, f"--{name}", metavar=metavar, help_text=help_text)
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="evaluate the model as it was compiled in float32 or int8 (default: the most exact one "
+        "that there is)",
+    )
     add_folder_arguments(parser, takes_split=True)
     group = parser.add_argument_group("baselines")
     group.add_argument(
@@ -110,13 +118,14 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model")
     if args.json:
         check_output_file(args.json, "--json")
+    model = compiled_embedder(args.model, args.precision) if args.precision else args.model
     quieten_tensorflow()
     from deep_ranking.reports.evaluating import evaluate
     from deep_ranking.reports.evaluating_triplets import evaluate_on_triplets
 
     found: Evaluation | TripletEvaluation
     if given == ["triplets"]:
-        found = evaluate_on_triplets(args.model, args.triplets, seed=args.seed)
+        found = evaluate_on_triplets(model, args.triplets, seed=args.seed)
     else:
         data, *gallery = [
             read_dataset(args, folder, TO_JUDGE)
@@ -124,7 +133,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             if folder is not None
         ]
         found = evaluate(
-            args.model,
+            model,
             data,
             gallery=gallery[0] if gallery else None,
             baselines=args.baselines,

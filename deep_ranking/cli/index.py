@@ -30,6 +30,7 @@ from deep_ranking.config import FolderConfig
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection
 from deep_ranking.search.collection.folder import SETTINGS
+from deep_ranking.search.collection.precision import AUTO, CHOICES
 
 if TYPE_CHECKING:
     from deep_ranking.search.indexing import IndexReport
@@ -80,6 +81,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=DTYPES,
         help="type of the embeddings on disk; float16 takes half the space (default: float32)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=CHOICES,
+        default=None,
+        help="what to compute in: float32; int8, which is faster and less exact; auto: int8 if, as "
+        "measured on these images, it finds 95%% of the nearest ones, and they are many (default: "
+        "auto for a new index)",
     )
     group.add_argument(
         "--checksum",
@@ -148,6 +157,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             shard=args.shard,
             folders=folders,
             checksum=args.checksum,
+            precision=args.precision or (AUTO if is_new else None),
             smooth=args.smooth,
             smooth_power=args.smooth_power,
             when_synced=print,

@@ -35,11 +35,18 @@ COMMANDS = {
     "report": "write one HTML page about a model: pictures, likely wrong labels, duplicates",
     "explain": "show where the similarity of two images comes from",
     "summary": "show a network as a table of its layers",
+    "compile": "compile a model, so that it starts at once and needs no TensorFlow",
     "export": "write a model as SavedModel, ONNX or TensorFlow Lite, and check the result",
     "demo": "learn handwritten digits in a few minutes, to see how it works",
 }
 
-WITHOUT_IMAGES = ("merge", "summary", "export", "demo")  # commands that read no image files
+WITHOUT_IMAGES = (
+    "merge",
+    "summary",
+    "compile",
+    "export",
+    "demo",
+)  # commands that read no image files
 
 EXAMPLES = (
     (

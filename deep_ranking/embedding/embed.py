@@ -1,28 +1,69 @@
-"""Model + image paths -> embeddings."""
+"""Model + image files -> embeddings.
+
+Reading, embedding and taking the rows overlap: threads read the images of the next batches while
+those of the engine compute.
+"""
 
 import os
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
+import cv2
 import numpy as np
 
-from deep_ranking.embedding.batches import ImageSource, padded
-from deep_ranking.embedding.cached_features import Features
-from deep_ranking.files.array_types import Float32Array
+from deep_ranking.embedding.engines import Engine
+from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.row_store import temporary_rows
-from deep_ranking.model.folding import inference_model
-from deep_ranking.model.keras_settings import default_settings
+from deep_ranking.images import read_image
 
-FEATURES_AT_ONCE = 256
+if TYPE_CHECKING:
+    import keras
+
+    from deep_ranking.embedding.embedder import Embedder
+
+BATCH_SIZE = 64
+BATCHES_AHEAD = 2  # of what the engine works on
+
+Image = str | os.PathLike[str] | bytes
+
+
+class EmbeddedBatch(NamedTuple):
+    """The rows of some images.
+
+    Attributes:
+        rows: float32 (images, dim), NaN for an image that cannot be read.
+        readable: bool (images,).
+    """
+
+    rows: Float32Array
+    readable: np.ndarray
+
+
+@dataclass
+class EngineTime:
+    """How long an engine worked.
+
+    Attributes:
+        seconds: in `embed`, summed over its threads.
+        num_threads: of these, at the same time.
+    """
+
+    seconds: float = 0.0
+    num_threads: int = 1
 
 
 def embed_images(
-    model: keras.Model,
-    paths: Sequence[str | os.PathLike[str]],
+    model: "keras.Model | Embedder",
+    paths: Sequence[Image],
     *,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     skip_broken: bool = False,
     progress: bool = False,
     out: Float32Array | None = None,
@@ -30,9 +71,9 @@ def embed_images(
     """Embed image files.
 
     Args:
-        model: a network of `build_network` or `load_model`.
-        paths: image files.
-        batch_size: images a batch.
+        model: a network of `build_network` or `load_model`; or an `Embedder`.
+        paths: image files, or the bytes of image files.
+        batch_size: images a batch, of a network.
         skip_broken: return a row of NaN for a missing or broken image instead of raising an error.
         progress: whether to show a progress bar on standard error, if that is a terminal.
         out: float32 (images, dim) to write to, such as a memory-mapped file; None for a new array
@@ -48,58 +89,114 @@ def embed_images(
     Raises:
         InputError: an image is missing or broken.
     """
-    source = ImageSource(
-        paths,
-        image_size=model.input_shape[1],
-        batch_size=max(1, min(batch_size, len(paths))),
-        skip_broken=skip_broken,
-    )
+    engine = engine_of(model, max(1, min(batch_size, len(paths))))
     if out is None:
-        out = np.empty((len(paths), model.output_shape[-1]), np.float32)
+        out = np.empty((len(paths), engine.dimension), np.float32)
     filled = 0
-    with (
-        source.raising_image_errors(),
-        progress_bar(total=len(paths), title="embedding", unit="images", shown=progress) as bar,
-    ):
-        for rows in embed_batches(model, source):
-            out[filled : filled + len(rows)] = rows
-            filled += len(rows)
-            bar.update(len(rows))
-    out[sorted(source.broken)] = np.nan
+    with progress_bar(total=len(paths), title="embedding", unit="images", shown=progress) as bar:
+        for batch in embed_batches(engine, paths, skip_broken=skip_broken):
+            out[filled : filled + len(batch.rows)] = batch.rows
+            filled += len(batch.rows)
+            bar.update(len(batch.rows))
     return out
 
 
-def embed_batches(model: keras.Model, source: ImageSource) -> Iterator[Float32Array]:
-    """Embed batch after batch, all of one shape.
-
-    Black images fill up the last batch, and their rows are dropped. So the network is traced once,
-    and the same images give the same bytes in any batch.
+def engine_of(model: "keras.Model | Embedder", batch_size: int = BATCH_SIZE) -> Engine:
+    """Return what computes a model.
 
     Args:
-        model: a network of `build_network` or `load_model`.
-        source: the images.
+        model: as for `embed_images`.
+        batch_size: images a batch, of a network.
+    """
+    from deep_ranking.embedding.embedder import Embedder
+
+    if isinstance(model, Embedder):
+        return model.engine(batch_size)
+    from deep_ranking.embedding.engines.keras_model import KerasEngine
+
+    return KerasEngine(model, batch_size)
+
+
+def embed_batches(
+    engine: Engine,
+    images: Sequence[Image],
+    *,
+    skip_broken: bool = False,
+    worked: EngineTime | None = None,
+) -> Iterator[EmbeddedBatch]:
+    """Embed batch after batch, in the order of the images.
+
+    Args:
+        engine: what computes the rows.
+        images: image files, or the bytes of image files.
+        skip_broken: return a row of NaN for a missing or broken image instead of raising an error.
+        worked: gets the time that the engine works.
 
     Yields:
-        float32 (batch, dim), unit rows.
+        Batches of the engine's size, or of fewer where its threads share a few images; the last one
+        may be short.
+
+    Raises:
+        InputError: an image is missing or broken, the first one of those.
     """
-    with default_settings():
-        model = inference_model(model)
-    for images in source.dataset():
-        count = len(images)
-        with default_settings():
-            rows = model.predict_on_batch(padded(images, source.batch_size))[:count]
-            rows = np.array(rows, np.float32)
-        yield rows
+    worked = EngineTime() if worked is None else worked
+    worked.num_threads = max(1, engine.num_threads)
+
+    def read(image: Image) -> UInt8Array | None:
+        try:
+            return read_image(image, engine.image_size)
+        except InputError:
+            if not skip_broken:
+                raise
+            return None
+
+    def computed(reading: list[Future[UInt8Array | None]]) -> EmbeddedBatch:
+        pixels = [each.result() for each in reading]
+        readable = np.array([each is not None for each in pixels])
+        rows = np.full((len(pixels), engine.dimension), np.nan, np.float32)
+        if readable.any():
+            blank = np.zeros((engine.image_size, engine.image_size, 3), np.uint8)
+            batch = np.stack([blank if each is None else each for each in pixels])
+            began = time.perf_counter()
+            embedded = engine.embed(batch)
+            worked.seconds += time.perf_counter() - began
+            rows[readable] = embedded[readable]
+        return EmbeddedBatch(rows, readable)
+
+    size = engine.batch_size
+    if engine.num_threads:  # a few images for all of its threads
+        size = min(size, -(-len(images) // engine.num_threads) or 1)
+    cv2.setNumThreads(1)  # OpenCV's own threads would compete with these
+    readers = ThreadPoolExecutor(os.cpu_count() or 1)
+    computers = ThreadPoolExecutor(max(1, engine.num_threads))
+    waiting: deque[list[Future[UInt8Array | None]] | Future[EmbeddedBatch]] = deque()
+
+    def next_batch() -> EmbeddedBatch:
+        first = waiting.popleft()
+        return computed(first) if isinstance(first, list) else first.result()
+
+    try:
+        for begin in range(0, len(images), size):
+            part = images[begin : begin + size]
+            reading = [readers.submit(read, each) for each in part]
+            waiting.append(computers.submit(computed, reading) if engine.num_threads else reading)
+            if len(waiting) > engine.num_threads + BATCHES_AHEAD:
+                yield next_batch()
+        while waiting:
+            yield next_batch()
+    finally:
+        computers.shutdown(wait=False, cancel_futures=True)
+        readers.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
 def embedded_images(
-    model: keras.Model, paths: Sequence[str | os.PathLike[str]], *, skip_broken: bool = False
+    model: "keras.Model | Embedder", paths: Sequence[Image], *, skip_broken: bool = False
 ) -> Iterator[Float32Array]:
     """Embed image files into a temporary file, with a progress bar and bounded memory.
 
     Args:
-        model: a network of `build_network` or `load_model`.
+        model: as for `embed_images`.
         paths: image files.
         skip_broken: as for `embed_images`.
 
@@ -109,28 +206,6 @@ def embedded_images(
     Raises:
         InputError: an image is missing or broken.
     """
-    with temporary_rows(len(paths), model.output_shape[-1]) as rows:
+    engine = engine_of(model, max(1, min(BATCH_SIZE, len(paths))))
+    with temporary_rows(len(paths), engine.dimension) as rows:
         yield embed_images(model, paths, skip_broken=skip_broken, progress=True, out=rows)
-
-
-@contextmanager
-def embedded_features(model: keras.Model, features: Features) -> Iterator[Float32Array]:
-    """Embed cached features into a temporary file, like `embedded_images`.
-
-    Args:
-        model: the layers that take the features, the second model of `split_at_frozen`.
-        features: cached features, of which the first view of each image is embedded.
-
-    Yields:
-        float32 (images, dim), memory-mapped, NaN for a broken image; deleted when the block ends.
-    """
-    with temporary_rows(len(features.rows), model.output_shape[-1]) as rows:
-        rows[:] = np.nan
-        whole = np.flatnonzero(features.rows[:, 0] >= 0)
-        count = max(1, min(FEATURES_AT_ONCE, len(whole)))
-        for begin in range(0, len(whole), count):
-            part = whole[begin : begin + count]
-            inputs = [padded(each, count) for each in features.read(part, 0 * part)]
-            with default_settings():
-                rows[part] = model.predict_on_batch(inputs)[: len(part)]
-        yield rows

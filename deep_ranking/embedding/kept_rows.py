@@ -12,14 +12,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-from filelock import Timeout
 
-from deep_ranking.embedding.batches import ImageSource
-from deep_ranking.embedding.cached_features import network_key
-from deep_ranking.embedding.embed import embed_batches
+from deep_ranking.embedding.embed import BATCH_SIZE, embed_batches, engine_of
 from deep_ranking.files import InputError, make_folder
 from deep_ranking.files.array_types import Float32Array, IntArray
 from deep_ranking.files.cache_folder import cache_folder
@@ -29,8 +26,12 @@ from deep_ranking.files.row_store import RowStore, temporary_rows
 from deep_ranking.images import open_image
 from deep_ranking.images.hand_made_features import BASELINES, baseline_features
 
+if TYPE_CHECKING:
+    import keras
+
+    from deep_ranking.embedding.embedder import Embedder
+
 FOLDER = "embeddings"
-BATCH_SIZE = 64
 MAX_BYTES = 2 << 30
 VERSION = 1
 """Of the pixels that a file is read as. Raise it when `images` reads some file differently."""
@@ -39,11 +40,13 @@ Compute = Callable[[Sequence[str]], Iterator[Float32Array]]
 
 
 @contextmanager
-def kept_embeddings(model: keras.Model, paths: Sequence[str]) -> Iterator[Float32Array]:
+def kept_embeddings(
+    model: "keras.Model | Embedder", paths: Sequence[str]
+) -> Iterator[Float32Array]:
     """Embed image files as `embedded_images`, but compute only rows that are not kept yet.
 
     Args:
-        model: a network of `build_network` or `load_model`.
+        model: a network of `build_network` or `load_model`; or an `Embedder`.
         paths: image files.
 
     Yields:
@@ -52,16 +55,13 @@ def kept_embeddings(model: keras.Model, paths: Sequence[str]) -> Iterator[Float3
     Raises:
         InputError: an image is missing or broken.
     """
+    # The size of a whole run also for the rest of it: the last bits of a row depend on it.
+    engine = engine_of(model, max(1, min(BATCH_SIZE, len(paths))))
 
     def compute(missing: Sequence[str]) -> Iterator[Float32Array]:
-        # The size of a whole run also for the rest of it: the last bits of a row depend on it.
-        size = min(BATCH_SIZE, len(paths))
-        source = ImageSource(missing, image_size=model.input_shape[1], batch_size=size)
-        with source.raising_image_errors():
-            yield from embed_batches(model, source)
+        return (batch.rows for batch in embed_batches(engine, missing))
 
-    key = network_key(model, "float32")
-    with _kept_rows(paths, key, model.output_shape[-1], compute, "embedding") as rows:
+    with _kept_rows(paths, engine.key, engine.dimension, compute, "embedding") as rows:
         yield rows
 
 
@@ -105,7 +105,7 @@ def _kept_rows(
         if store is not None:
             try:
                 held.enter_context(store.lock.acquire(timeout=0))
-            except (Timeout, OSError):  # another process keeps the same rows, or it is read-only
+            except OSError:  # another process keeps the same rows, or it is read-only
                 store = None
         missing = np.flatnonzero(~is_known)
         blocks = compute([paths[number] for number in missing.tolist()]) if len(missing) else ()

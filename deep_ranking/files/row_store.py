@@ -18,18 +18,21 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from deep_ranking.files.array_types import Float32Array, FloatArray, Int64Array
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.stored_rows import StoredRows, checksum
 from deep_ranking.files.words import byte_size
 from deep_ranking.files.writing import make_folder
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 KEY_BYTES = 32
 MAX_TORN_ROWS = 1 << 20
@@ -49,7 +52,6 @@ class RowStore:
         remedy: what the user can do about damaged rows.
 
     Attributes:
-        lock: held by whoever writes, where nothing else keeps two writers apart.
         row_bytes: bytes of a row on disk, without its key.
 
     Raises:
@@ -70,7 +72,6 @@ class RowStore:
         self.width = width
         self.dtype = np.dtype(dtype)
         self.row_bytes = self.dtype.itemsize * width
-        self.lock = FileLock(folder / "lock")
         self._remedy = remedy
         self._rows = self.folder / f"{name}.bin"
         self._keys = self.folder / "keys.bin"
@@ -96,6 +97,13 @@ class RowStore:
         records = self._records()
         rows, blocks = self._mapped_rows(len(records)), self._checked_blocks(len(records))
         return StoredRows(rows, records, blocks, file=self._rows, remedy=self._remedy)
+
+    @cached_property
+    def lock(self) -> "FileLock":
+        """Held by whoever writes, where nothing else keeps two writers apart."""
+        from filelock import FileLock
+
+        return FileLock(self.folder / "lock")
 
     def extend(self, blocks: Iterable[tuple[Sequence[bytes], FloatArray]]) -> None:
         """Append rows.

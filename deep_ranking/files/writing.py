@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from deep_ranking.files.errors import InputError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 WRITING = ".writing-"
 REPLACED, LOCK = "replaced", "lock"
@@ -129,7 +131,7 @@ def _writing_folder(path: Path) -> Iterator[Path]:
     so the next one that writes beside `path` removes the folders whose lock nobody holds.
     """
     for left in sorted(path.parent.glob(f"{WRITING}*")):
-        with suppress(Timeout, OSError), _lock_of(left):
+        with suppress(OSError), _lock_of(left):
             _remove(left)
     work = path.parent / f"{WRITING}{uuid.uuid4().hex}"
     with ExitStack() as held:
@@ -159,14 +161,16 @@ def _begin(work: Path, held: ExitStack) -> None:
         work.mkdir(mode=0o700, exist_ok=True)
         try:
             held.enter_context(_lock_of(work))
-        except (Timeout, FileNotFoundError):
+        except (TimeoutError, FileNotFoundError):
             continue  # another process took it for one that was left behind
         except OSError:
             return  # a file system without locks: folders that are left behind stay
         return
 
 
-def _lock_of(work: Path) -> FileLock:
+def _lock_of(work: Path) -> "FileLock":
+    from filelock import FileLock  # late: it imports asyncio, and most programs write nothing
+
     return FileLock(work / LOCK, timeout=0, thread_local=False)
 
 

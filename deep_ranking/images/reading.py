@@ -17,7 +17,7 @@ import numpy as np
 
 from deep_ranking.files.array_types import Float64Array, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.images.decoding import decode_image
+from deep_ranking.images.decoding import decode_bytes, decode_image
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class View:
 PLAIN = View()
 
 
-def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> UInt8Array:
+def read_image(image: str | os.PathLike[str] | bytes, size: int, view: View = PLAIN) -> UInt8Array:
     """Read an image file as a square of RGB pixels, the way every part of the project does.
 
     The EXIF orientation is applied. Transparency becomes white, and black behind a drawing that is
@@ -53,7 +53,8 @@ def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> U
     animation gives its first frame. The image is stretched to a square, antialiased.
 
     Args:
-        path: an image file, of any format in `images/formats.py`, whatever its extension.
+        image: an image file, of any format in `images/formats.py`, whatever its extension; or the
+            bytes of one.
         size: side of the square in pixels, 1 or more.
         view: how to see it; augmentation draws other views than the plain one.
 
@@ -68,7 +69,11 @@ def read_image(path: str | os.PathLike[str], size: int, view: View = PLAIN) -> U
         InputError: there is no such file, it is not a complete image of a reasonable size, its
             pixels have no fixed range (float, 32 bits), or its format needs an extra.
     """
-    pixels = resample(decode_image(path, size), size, view.affine)
+    if isinstance(image, bytes):
+        decoded = decode_bytes(image, size, "the bytes of an image")
+    else:
+        decoded = decode_image(image, size)
+    pixels = resample(decoded, size, view.affine)
     return _without_color(pixels) if view.grayscale else pixels
 
 

@@ -13,7 +13,6 @@ from deep_ranking.model.keras_settings import default_settings
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import h5py
@@ -31,7 +30,12 @@ from deep_ranking.files.hdf5 import (
     weights_of,
 )
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, calibration_in
+from deep_ranking.model.header import (
+    CALIBRATION_ATTRIBUTE,
+    CONFIG_ATTRIBUTE,
+    calibration_in,
+    store_attribute,
+)
 from deep_ranking.model.mixed_precision import FULL, temporary_policies
 from deep_ranking.model.network import build_network
 
@@ -82,10 +86,7 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
     with open_hdf5(path) as file:
         if read_text(file, CONFIG_ATTRIBUTE) is None:
             raise InputError("not a model that train.py wrote; only those can be calibrated")
-    with atomic_path(path) as temporary:
-        shutil.copyfile(path, temporary)
-        with h5py.File(temporary, "r+") as file:
-            file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
+    store_attribute(path, CALIBRATION_ATTRIBUTE, calibration.to_json())
 
 
 @default_settings()

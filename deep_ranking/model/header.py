@@ -1,19 +1,25 @@
 """The header of a model file: config, calibration and fingerprint, read without TensorFlow."""
 
 import hashlib
+import json
 import os
-from dataclasses import dataclass
+import re
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from deep_ranking.config import NetworkConfig
+from deep_ranking.files import atomic_path
 from deep_ranking.files.hdf5 import arrays_in, open_hdf5, read_text, weights_of
 from deep_ranking.model.calibration import Calibration
 
 CONFIG_ATTRIBUTE = "deep_ranking_network"
 CALIBRATION_ATTRIBUTE = "deep_ranking_calibration"
+COMPILED_ATTRIBUTE = "deep_ranking_compiled"
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,13 @@ class ModelHeader:
         calibration: the model's calibration; None if it was never calibrated.
         fingerprint: 32 hexadecimal digits, a digest of the network and its weights: models with the
             same fingerprint return the same embeddings.
+        compiled: precision -> SHA-256 of the model's compiled file, 64 hexadecimal digits.
     """
 
     network: NetworkConfig
     calibration: Calibration | None
     fingerprint: str
+    compiled: dict[str, str] = field(default_factory=dict)
 
 
 def read_header(path: str | os.PathLike[str]) -> ModelHeader:
@@ -48,7 +56,8 @@ def read_header(path: str | os.PathLike[str]) -> ModelHeader:
         for name, array in arrays_in(weights_of(file)):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array[()]).data)
-        return ModelHeader(network, calibration_in(file), digest.hexdigest()[:32])
+        fingerprint = digest.hexdigest()[:32]
+        return ModelHeader(network, calibration_in(file), fingerprint, compiled_in(file))
 
 
 def read_calibration(path: str | os.PathLike[str]) -> Calibration | None:
@@ -68,3 +77,56 @@ def calibration_in(file: Any) -> Calibration | None:
     """Return the calibration in an open model file, None if it has none."""
     text = read_text(file, CALIBRATION_ATTRIBUTE)
     return None if text is None else Calibration.from_json(text)
+
+
+def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the digests of compiled files that a model file names, by precision.
+
+    Args:
+        path: an .h5 file, as for `load_model`.
+
+    Raises:
+        InputError: the file is missing, damaged, or not a model file.
+    """
+    with open_hdf5(Path(path)) as file:
+        return compiled_in(file)
+
+
+def store_attribute(path: Path, name: str, text: str) -> None:
+    """Write a text into a model file atomically, replacing an earlier one.
+
+    Args:
+        path: the model file.
+        name: name of the attribute.
+        text: its new value.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs[name] = text
+
+
+def compiled_in(file: Any) -> dict[str, str]:
+    """Return the digests of compiled files that an open model file names, by precision."""
+    text = read_text(file, COMPILED_ATTRIBUTE)
+    return {} if text is None else digests_from_json(text)
+
+
+def digests_from_json(text: str) -> dict[str, str]:
+    """Return precision -> SHA-256 of a compiled file, from JSON; nothing else that it holds."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {
+        name: digest
+        for name, digest in values.items()
+        if re.fullmatch("[a-z0-9]{1,16}", name)
+        and isinstance(digest, str)
+        and re.fullmatch("[0-9a-f]{64}", digest)
+    }

@@ -25,6 +25,8 @@ from deep_ranking.reports.comparing import (
 if TYPE_CHECKING:
     import keras
 
+    from deep_ranking.embedding.embedder import Embedder
+
 SMALL = 32  # pixels; enough to learn why an image cannot be read
 
 
@@ -91,14 +93,14 @@ class Comparison:
 
 
 def compare(
-    model: "keras.Model | str | os.PathLike[str]",
+    model: "keras.Model | Embedder | str | os.PathLike[str]",
     image1: str | os.PathLike[str],
     image2: str | os.PathLike[str],
 ) -> Comparison:
     """Return the distance of two images under a model.
 
     Args:
-        model: model file, or a model from `build_network` or `load_model`.
+        model: model file, an `Embedder`, or a model from `build_network` or `load_model`.
         image1: an image file.
         image2: another.
 
@@ -111,16 +113,16 @@ def compare(
         InputError: a file is missing or cannot be read.
     """
     from deep_ranking.embedding.embed import embed_images
-    from deep_ranking.model.file import opened_model
+    from deep_ranking.embedding.embedder import opened_embedder
 
-    network = opened_model(model)
+    network = opened_embedder(model)
     first, second = embed_images(network, [image1, image2])
     distance = float(row_distances(first[None], second[None])[0])
     return Comparison(os.fspath(image1), os.fspath(image2), distance, _calibration(network))
 
 
 def compare_all(
-    model: "keras.Model | str | os.PathLike[str]",
+    model: "keras.Model | Embedder | str | os.PathLike[str]",
     images1: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     images2: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
@@ -148,7 +150,7 @@ def compare_all(
 
 
 def compare_pairs(
-    model: "keras.Model | str | os.PathLike[str]",
+    model: "keras.Model | Embedder | str | os.PathLike[str]",
     pairs: str | os.PathLike[str],
     *,
     metric: str = METRICS[0],
@@ -180,7 +182,7 @@ def compare_pairs(
 
 
 def _compared(
-    model: "keras.Model | str | os.PathLike[str]",
+    model: "keras.Model | Embedder | str | os.PathLike[str]",
     pairs: ListedPairs | CrossedPairs,
     *,
     metric: str,
@@ -188,9 +190,9 @@ def _compared(
 ) -> PairComparison:
     """Embed the images into a temporary file, which is deleted with the comparison."""
     from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.model.file import opened_model
+    from deep_ranking.embedding.embedder import opened_embedder
 
-    network = opened_model(model)
+    network = opened_embedder(model)
     with ExitStack() as opened:
         rows = opened.enter_context(embedded_images(network, pairs.paths, skip_broken=skip_broken))
         found = PairComparison(pairs, rows, metric=metric, calibration=_calibration(network))
@@ -198,7 +200,7 @@ def _compared(
         return found
 
 
-def _calibration(model: "keras.Model") -> Calibration | None:
+def _calibration(model: "keras.Model | Embedder") -> Calibration | None:
     calibration: Calibration | None = getattr(model, "calibration", None)
     return calibration
 

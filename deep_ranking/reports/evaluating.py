@@ -55,6 +55,8 @@ from deep_ranking.search.collection.settings import DEFAULT_POWER
 if TYPE_CHECKING:
     import keras
 
+    from deep_ranking.embedding.embedder import Embedder
+
 NUM_EXTREME_QUERIES = 5
 
 
@@ -188,7 +190,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: "keras.Model | str | os.PathLike[str]",
+    model: "keras.Model | Embedder | str | os.PathLike[str]",
     dataset: str | os.PathLike[str] | LabelledImages,
     *,
     gallery: str | os.PathLike[str] | LabelledImages | None = None,
@@ -206,7 +208,7 @@ def evaluate(
     that was cut goes on from there when it is made again.
 
     Args:
-        model: model file, or a model from `build_network` or `load_model`.
+        model: model file, an `Embedder`, or a model from `build_network` or `load_model`.
         dataset: folder with one folder for each class, or the images of `read_folder`; each image
             is a query.
         gallery: the images to search, in the same way; None searches the queries, each for the
@@ -235,9 +237,9 @@ def evaluate(
     ]
     _check_shared_classes(images)
     draw_triplets(*(each.classes_of_images() for each in images))  # refuses a single class
-    from deep_ranking.model.file import opened_model
+    from deep_ranking.embedding.embedder import opened_embedder
 
-    network = opened_model(model)
+    network = opened_embedder(model)
     compared = compare_contents(*images)
     paths = [each.files() for each in compared.sets()]
     labels = [each.classes_of_images() for each in compared.sets()]

@@ -21,6 +21,8 @@ from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 if TYPE_CHECKING:
     import keras
 
+    from deep_ranking.embedding.embedder import Embedder
+
 
 @dataclass(frozen=True)
 class TripletEvaluation:
@@ -71,7 +73,7 @@ class TripletEvaluation:
 
 
 def evaluate_on_triplets(
-    model: "keras.Model | str | os.PathLike[str]",
+    model: "keras.Model | Embedder | str | os.PathLike[str]",
     triplets: str | os.PathLike[str],
     *,
     seed: int = 0,
@@ -93,9 +95,9 @@ def evaluate_on_triplets(
     given = read_triplets(triplets)
     paths = resolve_paths(given, None)
     from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.model.file import opened_model
+    from deep_ranking.embedding.embedder import opened_embedder
 
-    with embedded_images(opened_model(model), paths) as embeddings:
+    with embedded_images(opened_embedder(model), paths) as embeddings:
         images = EmbeddedImages(paths, np.full(len(paths), ""), embeddings)
         precision, score = evaluate_triplets(images, given.rows, seed=seed)
     return TripletEvaluation(len(given), len(paths), precision, score)

@@ -11,21 +11,24 @@ from deep_ranking.images.hand_made_features import BASELINES
 if TYPE_CHECKING:
     import keras
 
+    from deep_ranking.embedding.embedder import Embedder
+
 MODEL = "model"
 BACKBONE = "untrained backbone"
 
-Embedder = Callable[[list[str]], AbstractContextManager[Float32Array]]
+Method = Callable[[list[str]], AbstractContextManager[Float32Array]]
 
 
 def embedders_of(
-    model: "keras.Model", weights: str | None, *, baselines: bool
-) -> dict[str, Embedder]:
+    model: "keras.Model | Embedder", weights: str | None, *, baselines: bool
+) -> dict[str, Method]:
     """Return for each method a function from image paths to embeddings, open for a `with` block."""
     from deep_ranking.embedding.kept_rows import kept_baseline_features, kept_embeddings
-    from deep_ranking.model.network import untrained_backbone
 
-    embedders: dict[str, Embedder] = {MODEL: partial(kept_embeddings, model)}
+    embedders: dict[str, Method] = {MODEL: partial(kept_embeddings, model)}
     if baselines:
+        from deep_ranking.model.network import untrained_backbone
+
         config = model.network_config
         network = untrained_backbone(config, weights)
         embedders[BACKBONE] = partial(kept_embeddings, network)

@@ -93,7 +93,7 @@ def find_neighbours(
         data: the images.
         count: neighbours of each image.
         source: path of an index's folder, which must have all of the images; path of a model file;
-            or a network of `build_network` or `load_model`.
+            an `Embedder`; or a network of `build_network` or `load_model`.
         skip_broken: leave out missing and broken images instead of raising an error; not for an
             index.
 
@@ -112,9 +112,9 @@ def find_neighbours(
         index = open_index(collection)
         return nearest_of_other_classes(index, embeddings, row_of, items, count, allowed=allowed)
     from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.model.file import load_model
+    from deep_ranking.embedding.embedder import opened_embedder
 
-    model = load_model(source) if isinstance(source, Path) else source
+    model = opened_embedder(source)
     with embedded_images(model, data.files(), skip_broken=skip_broken) as rows:
         whole = ~np.isnan(rows[:, 0])
         rows[~whole] = 0

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +12,13 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
-from deep_ranking.images import read_image
+from deep_ranking.files.content_digest import content_digests
+from deep_ranking.images import open_image, read_image
 from deep_ranking.model.hit_calibration import DEPTH
 from deep_ranking.search.collection import Collection
-from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.hit_probability import hit_chances
-from deep_ranking.search.index.base import Index
+from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.out_of_date import note_on_problems, out_of_date
 from deep_ranking.search.queries import PathOrPaths, are_given, list_queries
 from deep_ranking.search.query_classes import classes_of_queries
@@ -25,6 +26,7 @@ from deep_ranking.search.ranker import Ranker
 from deep_ranking.search.results import Result, SearchResults
 from deep_ranking.search.subset import find_subset
 
+FIRST_WITH_HITS = 4  # version of a collection that learns the probability of a hit
 SMALL = 32  # pixels; enough to learn why an image cannot be read
 
 
@@ -57,12 +59,6 @@ class Searcher:
     def index(self) -> Index:
         """The index that is searched."""
         return self.ranker.index
-
-    @cached_property
-    def _model(self) -> Any:
-        from deep_ranking.model.file import load_model
-
-        return load_model(self.collection.model)
 
     def search_images(
         self,
@@ -161,10 +157,8 @@ class Searcher:
 
     def _embed(self, queries: Mapping[str, bool]) -> tuple[list[str], Float32Array, list[str]]:
         """Return the images that can be read, their embeddings, and those that cannot be read."""
-        from deep_ranking.embedding.embed import embed_images
-
         paths = list(queries)
-        rows = embed_images(self._model, paths, skip_broken=True, progress=len(paths) > 1)
+        rows = self._rows_of(paths)
         broken = np.isnan(rows[:, 0])
         left_out = [paths[number] for number in np.flatnonzero(broken)]
         for path in left_out:
@@ -174,6 +168,38 @@ class Searcher:
             raise InputError("none of the query images can be read")
         kept = [path for path, bad in zip(paths, broken, strict=True) if not bad]
         return kept, rows[~broken], left_out
+
+    def _rows_of(self, paths: list[str]) -> Float32Array:
+        """Return the rows of images, NaN for those that cannot be read.
+
+        An image with the content of one in the collection takes the row of that, so that a search
+        for these alone opens no model.
+        """
+        contents = list(content_digests(paths, open_file=open_image))
+        with closing(self.collection.images()) as table:
+            found = [
+                table.row_of_content(each) if isinstance(each, bytes) else None for each in contents
+            ]
+        known = np.array([each is not None for each in found])
+        rows = np.full((len(paths), self.collection.settings.dimension), np.nan, np.float32)
+        if known.any():
+            stored = np.array([each for each in found if each is not None], np.int64)
+            rows[known] = read_rows(self.collection.embeddings(), stored)
+        if known.all():
+            return rows
+        from deep_ranking.embedding.embed import embed_images
+
+        missing = [path for path, is_known in zip(paths, known, strict=True) if not is_known]
+        embedded = embed_images(
+            self.collection.embedder, missing, skip_broken=True, progress=len(missing) > 1
+        )
+        if embedded.shape[1] != rows.shape[1]:
+            raise InputError(
+                f"{self.collection.folder}: its embeddings have {rows.shape[1]} numbers, and those "
+                f"of its model {embedded.shape[1]}; index the images again into a new folder"
+            )
+        rows[~known] = embedded
+        return rows
 
     def search(
         self,
@@ -264,7 +290,7 @@ class Searcher:
         folder, settings = self.collection.folder, self.collection.settings
         if self.collection.hit_calibration is not None:
             return
-        if settings.version < VERSION:
+        if settings.version < FIRST_WITH_HITS:
             raise InputError(
                 f"{folder}: made by an earlier version, which did not learn the probability of a "
                 f"hit; run `index --output {folder}` again, which learns it"

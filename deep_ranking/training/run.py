@@ -21,7 +21,8 @@ import keras
 
 from deep_ranking.config import TrainConfig
 from deep_ranking.embedding.cached_features import Features, cache_features
-from deep_ranking.embedding.embed import embedded_features, embedded_images
+from deep_ranking.embedding.embed import embedded_images
+from deep_ranking.embedding.embedded_features import embedded_features
 from deep_ranking.files import InputError, atomic_path, make_folder, progress_bar
 from deep_ranking.files.words import counted
 from deep_ranking.model.file import save_model

@@ -12,7 +12,8 @@ import numpy as np
 from deep_ranking.config import HEAD, TrainConfig
 from deep_ranking.embedding.batches import ImageSource
 from deep_ranking.embedding.cached_features import BATCH_SIZE
-from deep_ranking.embedding.embed import embed_images, embedded_features
+from deep_ranking.embedding.embed import embed_images
+from deep_ranking.embedding.embedded_features import embedded_features
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.losses import BatchLoss, kernel_penalty, make_loss, make_metrics, penalise_kernels

@@ -48,7 +48,8 @@ class Format:
     usage: str
 
 
-def _write_savedmodel(model: "keras.Model", path: Path, notes: str) -> None:
+def write_savedmodel(model: "keras.Model", path: Path, notes: str) -> None:
+    """Write a model as a SavedModel, with notes on it in JSON."""
     # Not model.export: in Keras 3.15 it writes each weight twice.
     import tensorflow as tf
 
@@ -162,7 +163,7 @@ def _write_tflite(model: "keras.Model", path: Path, notes: str) -> None:
     from deep_ranking.embedding.export.litert_layers import with_litert_layers
 
     with tempfile.TemporaryDirectory() as folder:
-        _write_savedmodel(with_litert_layers(model), Path(folder), notes)
+        write_savedmodel(with_litert_layers(model), Path(folder), notes)
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
     with zipfile.ZipFile(path, "a") as behind:
         behind.writestr(NOTES_FILE, notes + "\n")
@@ -187,7 +188,7 @@ FORMATS = {
     "savedmodel": Format(
         "",
         (),
-        _write_savedmodel,
+        write_savedmodel,
         _load_savedmodel,
         "import tensorflow as tf; model = tf.saved_model.load({path}); "
         'embeddings = model.signatures["serving_default"]({name}=tf.constant(pixels))["embedding"]',

@@ -155,13 +155,13 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
         InputError: the model cannot be loaded, or an image is gone.
     """
     from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.model.file import load_model
+    from deep_ranking.embedding.embedder import Embedder
 
     numbers = np.flatnonzero(survey.is_trained & survey.readable).tolist()
     if len(numbers) < 2:
         return
     labels = survey.label[numbers]
-    model = load_model(model_path)
+    model = Embedder(model_path)
     with embedded_images(model, [str(survey.file(number)) for number in numbers]) as embeddings:
         near = retrieval_metrics(embeddings, labels)
     sizes = np.bincount(labels)

@@ -2,6 +2,7 @@
 
 collection.json   version, model, images, index; replaced atomically
 model.h5          a copy of the model, so that a search needs nothing but this folder
+model.*.litert    the model compiled
 images.sqlite     path, class, content and row of each image
 embeddings.bin    rows of unit length; keys.bin, their contents; blocks.bin, their checksums
 *.faiss           what a cluster index keeps
@@ -22,9 +23,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from filelock import FileLock, Timeout
-
 from deep_ranking.datasets.labels import FIRST, label_in_words
+from deep_ranking.embedding.compiled.places import SUFFIX, copy_compiled
+from deep_ranking.embedding.embedder import Embedder
 from deep_ranking.files import InputError, atomic_path, make_folder, open_regular
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.html import paragraph
@@ -32,7 +33,7 @@ from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.header import read_calibration
+from deep_ranking.model.header import read_calibration, read_header
 from deep_ranking.model.hit_calibration import DEPTH, HitCalibration
 from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.settings import VERSION, Settings
@@ -264,6 +265,11 @@ class Collection:
             return None
         return None if self.calibration is None else self.calibration.hits
 
+    @cached_property
+    def embedder(self) -> Embedder:
+        """What embeds images as the collection's own were embedded."""
+        return Embedder(self.model, precision=self.settings.precision)
+
     def check_model(self, fingerprint: str) -> None:
         """Refuse a model other than the collection's.
 
@@ -286,6 +292,8 @@ class Collection:
     def _copy_model(self, model: Path) -> None:
         with atomic_path(self.model) as temporary:
             shutil.copyfile(model, temporary)
+        copy_compiled(model, read_header(model), self.model)
+        vars(self).pop("embedder", None)
 
 
 def moved_hint(collection: Collection) -> str:
@@ -299,7 +307,7 @@ def moved_hint(collection: Collection) -> str:
 def _check_vacant(folder: Path) -> None:
     """Refuse a folder with files that do not belong to an unfinished collection."""
     names = {each.name for each in folder.iterdir() if not each.name.startswith(".writing-")}
-    if others := names - OWN_FILES:
+    if others := {each for each in names - OWN_FILES if not each.endswith(SUFFIX)}:
         raise InputError(
             f"{folder}: holds other files, such as {min(others)}; choose a folder of its own"
         )
@@ -309,7 +317,7 @@ def _check_own_files(folder: Path) -> None:
     """Refuse links, pipes and the like: a link would be written through, a pipe never ends."""
     names = OWN_FILES | {SETTINGS, "milvus.name", f"{IMAGES}-wal", f"{IMAGES}-shm"}
     for each in sorted(folder.iterdir()):
-        if each.name not in names and each.suffix != ".faiss":
+        if each.name not in names and each.suffix not in (".faiss", SUFFIX):
             continue
         with suppress(FileNotFoundError):  # the journal of a change that ended meanwhile
             if not stat.S_ISREG(each.lstat().st_mode):
@@ -327,6 +335,8 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         InputError: another process holds it, and which one; or the folder cannot be made, or holds
             other files.
     """
+    from filelock import FileLock  # late: it imports asyncio, and searches lock nothing
+
     folder = make_folder(folder)
     _check_own_files(folder)
     if not (folder / SETTINGS).exists():
@@ -339,7 +349,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
             with atomic_path(holder) as temporary:
                 temporary.write_text(f"{name} since {since}\n", encoding="utf-8")
             yield
-    except Timeout:
+    except TimeoutError:
         try:
             with open_regular(holder) as file:
                 who = file.read(1000).decode(errors="replace").strip()

@@ -115,6 +115,15 @@ class ImageTable:
             rows.update(row for (row,) in self._select(query, parameters))
         return np.sort(np.fromiter(rows, np.int64))
 
+    def row_of_content(self, content: bytes) -> int | None:
+        """Return the row of a content, the SHA-256 of a file; None if no image has it."""
+        query = "SELECT row FROM images WHERE content = ? AND row IS NOT NULL LIMIT 1"
+        for (row,) in self._select(query, (content,)):
+            if type(row) is int and 0 <= row < MAX_ROWS:
+                return row
+            raise self._damaged("an invalid row number")
+        return None
+
     def images(self) -> Iterator[GalleryImage]:
         """Yield all images that can be found, by path."""
         return self._images("row IS NOT NULL")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from deep_ranking.config import FolderConfig
+from deep_ranking.embedding.compiled.places import PRECISIONS
 from deep_ranking.files import InputError, read_text_file
 from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search.index.kinds import KINDS
 
-VERSION = 4
+VERSION = 5
 DTYPES = ("float32", "float16")
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
@@ -40,6 +41,7 @@ class Settings:
         hits: the chance of a hit by the collection's own classes; None where too few images have
             a class with another image.
         hits_of: the `state_of_classes` that `hits` was learned from.
+        precision: what the rows were computed in, "float32" or "int8", and queries are.
         smoothing: how its rows are smoothed (`smoothed_collection`); None if they are not.
         version: version of the folder's format.
     """
@@ -56,6 +58,7 @@ class Settings:
     hits: HitCalibration | None = None
     hits_of: str = ""
     smoothing: dict[str, Any] | None = None
+    precision: str = "float32"
     version: int = VERSION
 
     @classmethod
@@ -109,6 +112,7 @@ class Settings:
         texts = (self.fingerprint, self.root, self.index["kind"], self.hits_of)
         return (
             self.dtype in DTYPES
+            and self.precision in PRECISIONS
             and all(type(number) is int and 0 < number <= most for number, most in numbers)
             and all(type(text) is str for text in texts)
             and b"\0" not in os.fsencode(self.root)

@@ -14,11 +14,11 @@ from collections.abc import Collection as Container
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deep_ranking.datasets import LabelledImages
+from deep_ranking.embedding.embed import embed_batches
 from deep_ranking.files import InputError, without_path
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import content_digests, file_status
@@ -29,9 +29,6 @@ from deep_ranking.search.collection.folder import Collection, moved_hint
 from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.records import FoundFile
 from deep_ranking.search.collection.settings import Settings
-
-if TYPE_CHECKING:
-    import keras
 
 FILES_AT_ONCE = 2_000  # recorded in one transaction
 NUM_FLOATS = 192  # that VGG16 keeps for a pixel at its widest: three layers of 64 channels
@@ -81,14 +78,17 @@ class SyncReport:
 
 
 def sync(
-    collection: Collection, load_model: Callable[[], "keras.Model"], *, checksum: bool = False
+    collection: Collection,
+    *,
+    checksum: bool = False,
+    before_embedding: Callable[[Sequence[Path]], None] | None = None,
 ) -> SyncReport:
     """Bring a collection up to date. The caller holds its lock.
 
     Args:
         collection: an open one, whose settings name the folder of images.
-        load_model: returns the model; called only if there is something to embed.
         checksum: read every file and every embedding again, rather than trust size and times.
+        before_embedding: called with the images that will be embedded, if there are any.
 
     Returns:
         A `SyncReport`.
@@ -120,7 +120,7 @@ def sync(
         # For an earlier sync that was stopped, and for images that come back.
         assign_rows(images, collection, try_again=True, damaged=set(damaged.tolist()))
         num_known = images.count_known(changed)
-        num_embedded = _embed(images, collection, load_model)
+        num_embedded = _embed(images, collection, before_embedding)
         return SyncReport(
             num_images=len(images),
             num_embedded=num_embedded,
@@ -212,7 +212,9 @@ def _without_path(error: InputError, path: Path) -> str:
 
 
 def _embed(
-    images: ImageTable, collection: Collection, load_model: Callable[[], "keras.Model"]
+    images: ImageTable,
+    collection: Collection,
+    before_embedding: Callable[[Sequence[Path]], None] | None,
 ) -> int:
     """Embed what has no row yet; return the number of new embeddings."""
     pending = pending_of(images, collection.settings)
@@ -220,33 +222,28 @@ def _embed(
         return 0
     store, root = collection.store, Path(collection.settings.root)
     store.check_space(len(pending), NO_SPACE)
-    model = load_model()
-    from deep_ranking.embedding.batches import ImageSource
-    from deep_ranking.embedding.embed import embed_batches
-
-    source = ImageSource(
-        [root / path for _, path in pending],
-        image_size=model.input_shape[1],
-        batch_size=collection.settings.batch_size,
-        skip_broken=True,
-    )
+    paths = [root / path for _, path in pending]
+    if before_embedding is not None:
+        before_embedding(paths)
+    engine = collection.embedder.engine(collection.settings.batch_size)
+    num_readable = 0
 
     def blocks() -> Iterator[tuple[list[bytes], Float32Array]]:
+        nonlocal num_readable
         begin = 0
         with progress_bar(total=len(pending), title="embedding", unit="images") as bar:
-            for rows in embed_batches(model, source):
-                # A broken image keeps its place, as NaN, so that the sync after one that was
-                # stopped goes on with the same batches.
-                numbers = range(begin, begin + len(rows))
-                rows[[number in source.broken for number in numbers]] = np.nan
-                yield [pending[number][0] for number in numbers], rows
-                begin += len(rows)
-                bar.update(len(rows))
+            # A broken image keeps its place, as NaN, so that the sync after one that was stopped
+            # goes on with the same batches.
+            for batch in embed_batches(engine, paths, skip_broken=True):
+                end = begin + len(batch.rows)
+                num_readable += int(batch.readable.sum())
+                yield [content for content, _ in pending[begin:end]], batch.rows
+                begin = end
+                bar.update(len(batch.rows))
 
-    with source.raising_image_errors():
-        store.extend(blocks())
+    store.extend(blocks())
     assign_rows(images, collection)
-    return len(pending) - len(source.broken)
+    return num_readable
 
 
 def fitting_batch_size(image_size: int) -> int:

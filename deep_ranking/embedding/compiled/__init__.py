@@ -1,0 +1,1 @@
+"""Compiled models: a model file once converted for an engine that needs no TensorFlow."""

@@ -1,0 +1,72 @@
+"""LiteRT as an engine: opens a compiled model in a tenth of a second, and needs no TensorFlow.
+
+LiteRT computes one image at a time on one thread, and as many images at the same time as there are
+processors: that is a tenth to a fifth faster than all processors at one image, and gives the same
+bytes (`benchmarks/embedding.py`).
+"""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from deep_ranking.files.array_types import Float32Array, UInt8Array
+
+MAX_THREADS = 16
+MAX_BYTES = 4 << 30
+"""Memory that the interpreters of all threads may take: each packs the weights for itself."""
+BATCH_SIZE = 32
+
+
+class LiteRTEngine:
+    """A network in the format of LiteRT as an `Engine`.
+
+    Args:
+        content: the flatbuffer: float32 (1, size, size, 3) -> float32 (1, dim).
+        key: a name for the content.
+        precision: what it computes in, in words.
+
+    Raises:
+        ValueError: the content is no such network.
+    """
+
+    batch_size = BATCH_SIZE
+
+    def __init__(self, content: bytes, key: str, precision: str) -> None:
+        self.key = key
+        self.name = f"LiteRT, {precision}"
+        self._content = content
+        self._idle: list[Any] = []  # interpreters; a call takes one, or makes one more
+        fitting = max(1, MAX_BYTES // (2 * len(content)))
+        self.num_threads = min(os.cpu_count() or 1, MAX_THREADS, fitting)
+        interpreter = self._interpreter()
+        self._idle.append(interpreter)
+        shape = interpreter.get_input_details()[0]["shape"].tolist()
+        output = interpreter.get_output_details()[0]["shape"].tolist()
+        if len(shape) != 4 or shape != [1, shape[1], shape[1], 3] or len(output) != 2:
+            raise ValueError(f"a network from {shape} to {output}")
+        self.image_size, self.dimension = int(shape[1]), int(output[1])
+
+    def embed(self, images: UInt8Array) -> Float32Array:
+        """Embed images, as `Engine` says."""
+        interpreter = self._interpreter()
+        source = interpreter.get_input_details()[0]["index"]
+        target = interpreter.get_output_details()[0]["index"]
+        rows = np.empty((len(images), self.dimension), np.float32)
+        for number, image in enumerate(images):
+            interpreter.set_tensor(source, image[None].astype(np.float32))
+            interpreter.invoke()
+            rows[number] = interpreter.get_tensor(target)[0]
+        self._idle.append(interpreter)
+        return rows
+
+    def _interpreter(self) -> Any:
+        """Return an interpreter that no other thread uses; all of them share the content."""
+        with suppress(IndexError):
+            return self._idle.pop()
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_content=self._content, num_threads=1)
+        interpreter.allocate_tensors()
+        return interpreter

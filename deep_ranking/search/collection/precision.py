@@ -1,0 +1,98 @@
+"""What embeds the images of a collection: its model compiled, in the precision of its rows."""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from deep_ranking.embedding.compiled.places import PRECISIONS, compiled_precisions
+from deep_ranking.files import InputError
+from deep_ranking.model.header import read_header
+from deep_ranking.search.collection.folder import Collection
+
+FLOAT32, INT8 = PRECISIONS
+AUTO = "auto"
+CHOICES = (*PRECISIONS, AUTO)
+WORTH_COMPILING = 200
+"""Images: of fewer, compiling takes longer than it saves."""
+WORTH_INT8 = 2_000
+"""Images: of fewer, measuring what int8 loses takes longer than it saves."""
+MOST_LISTED = 200  # images to measure on
+
+
+def check_precision(collection: Collection, precision: str | None) -> None:
+    """Refuse a precision other than that of the rows there are.
+
+    Raises:
+        InputError: the collection has rows of another precision, or it is none.
+    """
+    if precision not in (None, *CHOICES):
+        raise InputError(f"precision must be one of {', '.join(CHOICES)}. Received: {precision}")
+    found = collection.settings.precision
+    if precision not in (None, AUTO, found) and len(collection.store):
+        raise InputError(
+            f"{collection.folder}: made with --precision {found}, which cannot change; choose "
+            "another --output"
+        )
+
+
+def prepare_engine(
+    collection: Collection, images: Sequence[Path], *, precision: str | None, is_new: bool
+) -> None:
+    """Choose the precision of a new collection, and compile its model where that pays.
+
+    Args:
+        collection: the collection; the caller holds its lock.
+        images: the images that will be embedded.
+        precision: as for `index_images`.
+        is_new: whether there are no rows yet.
+
+    Raises:
+        InputError: int8 is asked for, and the model cannot be compiled in it.
+    """
+    compiled = compiled_precisions(collection.model, read_header(collection.model))
+    if is_new and precision == AUTO:
+        precision = INT8 if INT8 in compiled or _holds_in_int8(collection, images) else FLOAT32
+    elif is_new and precision == INT8:
+        _compile(collection, INT8, images)
+    if is_new and precision not in (None, collection.settings.precision):
+        collection.change(precision=precision)
+    wanted = collection.settings.precision
+    if wanted not in compiled and len(images) >= WORTH_COMPILING and _can_compile():
+        try:
+            _compile(collection, wanted, images)
+        except InputError as error:
+            print(f"{error}; embedding with Keras", file=sys.stderr)
+    vars(collection).pop("embedder", None)
+
+
+def _holds_in_int8(collection: Collection, images: Sequence[Path]) -> bool:
+    """Return whether int8 finds nearly the same images, as measured; say so in a line."""
+    if len(images) < WORTH_INT8 or not _can_compile():
+        return False
+    from deep_ranking.embedding.compiled.compiling import MIN_RECALL
+
+    try:
+        recall = _compile(collection, INT8, images)
+    except InputError as error:
+        print(f"{error}; embedding in float32", file=sys.stderr)
+        return False
+    holds = recall is not None and recall >= MIN_RECALL
+    measured = "too few images to tell" if recall is None else f"{recall:.1%}"
+    print(
+        f"Precision: {INT8 if holds else FLOAT32}, as int8 finds {measured} of the nearest images, "
+        f"and {MIN_RECALL:.0%} are asked for; --precision changes it."
+    )
+    return holds
+
+
+def _compile(collection: Collection, precision: str, images: Sequence[Path]) -> float | None:
+    """Compile the collection's model; return the share of nearest images that it finds."""
+    from deep_ranking.embedding.compiled.compiling import compile_model
+
+    chosen = images[:: max(1, len(images) // MOST_LISTED)] if precision == INT8 else ()
+    return compile_model(collection.model, precision=precision, images=chosen).header.recall
+
+
+def _can_compile() -> bool:
+    return find_spec("tensorflow") is not None and find_spec("ai_edge_litert") is not None
