@@ -57,14 +57,15 @@ class Network:
     def __init__(self):
         self.num_loaded = self.num_seen = 0
 
-    def load(self):
+    def load(self, paths):
         self.num_loaded += 1
         return self
 
-    def predict_on_batch(self, images):
-        assert images.shape == (BATCH, SIZE, SIZE, 3)
+    def embed(self, images):
+        assert len(images) <= BATCH
+        assert images.shape[1:] == (SIZE, SIZE, 3)
         self.num_seen += int(images.any((1, 2, 3)).sum())
-        return embedding_of(images) + 1e-6 * images.mean()
+        return embedding_of(images)
 
 
 def embedding_of(images):

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default=PRECISIONS[0],
-        help="float32: the embeddings of Keras; int8: 1.5 to 4 times as fast, with a mean cosine of "
-        ".995 or more to them (default: float32)",
+        help="float32: the embeddings of Keras; int8: 1.5 to 4 times as fast, with a mean cosine "
+        "to them of .995 or more (default: float32)",
     )
     add_path(
         group,

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="evaluate the model as it was compiled in float32 or int8 (default: the most exact one "
+        help="evaluate the model as compiled in float32 or int8 (default: the most exact one "
         "that there is)",
     )
     add_folder_arguments(parser, takes_split=True)

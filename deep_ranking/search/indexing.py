@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deep_ranking.config import FolderConfig
+from deep_ranking.embedding.engines import Engine
 from deep_ranking.files import InputError
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted
@@ -24,7 +25,7 @@ from deep_ranking.search.collection import (
     sync,
 )
 from deep_ranking.search.collection.folder import SETTINGS
-from deep_ranking.search.collection.precision import check_precision, prepare_engine
+from deep_ranking.search.collection.precision import check_precision, chosen_engine
 from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.hit_probability import fit_collection, state_of_classes
 from deep_ranking.search.index.base import Index
@@ -172,10 +173,10 @@ def index_images(
         check_precision(collection, precision)
         is_new = not len(collection.store)
 
-        def prepare(paths: Sequence[Path]) -> None:
-            prepare_engine(collection, paths, precision=precision, is_new=is_new)
+        def engine_for(paths: Sequence[Path]) -> Engine:
+            return chosen_engine(collection, paths, precision=precision, is_new=is_new)
 
-        synced = sync(collection, checksum=checksum, before_embedding=prepare)
+        synced = sync(collection, engine_for, checksum=checksum)
         if when_synced is not None:
             when_synced(synced)
         if not synced.num_images:

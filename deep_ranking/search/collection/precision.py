@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from deep_ranking.embedding.compiled.places import PRECISIONS, compiled_precisions
+from deep_ranking.embedding.engines import Engine
 from deep_ranking.files import InputError
 from deep_ranking.model.header import read_header
 from deep_ranking.search.collection.folder import Collection
@@ -36,10 +37,10 @@ def check_precision(collection: Collection, precision: str | None) -> None:
         )
 
 
-def prepare_engine(
+def chosen_engine(
     collection: Collection, images: Sequence[Path], *, precision: str | None, is_new: bool
-) -> None:
-    """Choose the precision of a new collection, and compile its model where that pays.
+) -> Engine:
+    """Return what embeds images; choose the precision of a new collection, compile its model.
 
     Args:
         collection: the collection; the caller holds its lock.
@@ -64,6 +65,7 @@ def prepare_engine(
         except InputError as error:
             print(f"{error}; embedding with Keras", file=sys.stderr)
     vars(collection).pop("embedder", None)
+    return collection.embedder.engine(collection.settings.batch_size)
 
 
 def _holds_in_int8(collection: Collection, images: Sequence[Path]) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.embedding.embed import embed_batches
+from deep_ranking.embedding.engines import Engine
 from deep_ranking.files import InputError, without_path
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import content_digests, file_status
@@ -79,16 +80,16 @@ class SyncReport:
 
 def sync(
     collection: Collection,
+    engine_for: Callable[[Sequence[Path]], Engine],
     *,
     checksum: bool = False,
-    before_embedding: Callable[[Sequence[Path]], None] | None = None,
 ) -> SyncReport:
     """Bring a collection up to date. The caller holds its lock.
 
     Args:
         collection: an open one, whose settings name the folder of images.
+        engine_for: returns what embeds some images; called only if there are any.
         checksum: read every file and every embedding again, rather than trust size and times.
-        before_embedding: called with the images that will be embedded, if there are any.
 
     Returns:
         A `SyncReport`.
@@ -120,7 +121,7 @@ def sync(
         # For an earlier sync that was stopped, and for images that come back.
         assign_rows(images, collection, try_again=True, damaged=set(damaged.tolist()))
         num_known = images.count_known(changed)
-        num_embedded = _embed(images, collection, before_embedding)
+        num_embedded = _embed(images, collection, engine_for)
         return SyncReport(
             num_images=len(images),
             num_embedded=num_embedded,
@@ -214,7 +215,7 @@ def _without_path(error: InputError, path: Path) -> str:
 def _embed(
     images: ImageTable,
     collection: Collection,
-    before_embedding: Callable[[Sequence[Path]], None] | None,
+    engine_for: Callable[[Sequence[Path]], Engine],
 ) -> int:
     """Embed what has no row yet; return the number of new embeddings."""
     pending = pending_of(images, collection.settings)
@@ -223,9 +224,7 @@ def _embed(
     store, root = collection.store, Path(collection.settings.root)
     store.check_space(len(pending), NO_SPACE)
     paths = [root / path for _, path in pending]
-    if before_embedding is not None:
-        before_embedding(paths)
-    engine = collection.embedder.engine(collection.settings.batch_size)
+    engine = engine_for(paths)
     num_readable = 0
 
     def blocks() -> Iterator[tuple[list[bytes], Float32Array]]:
