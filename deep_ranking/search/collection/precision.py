@@ -53,6 +53,8 @@ def chosen_engine(
     """
     compiled = compiled_precisions(collection.model, read_header(collection.model))
     if is_new and precision == AUTO:
+        if INT8 in compiled:
+            print("Precision: int8, which the model is compiled in; --precision changes it.")
         precision = INT8 if INT8 in compiled or _holds_in_int8(collection, images) else FLOAT32
     elif is_new and precision == INT8:
         _compile(collection, INT8, images)
