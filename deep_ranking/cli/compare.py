@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from deep_ranking.cli.arguments import add_metric, add_model, add_path, check_files_exist
+from deep_ranking.cli.compile import say_if_not_compiled
 from deep_ranking.cli.conflicts import refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
@@ -81,6 +82,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
     refuse_flags_without_effect(parser, argv, rules_of("compare", args))
     check_files_exist(args, "model", *images)
+    say_if_not_compiled(args.model)
     if args.pairs or args.output or args.image1.is_dir() or args.image2.is_dir():
         _compare_many(args)
     else:

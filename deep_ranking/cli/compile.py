@@ -1,13 +1,16 @@
 """`compile`: a model -> a file from which it starts at once, without TensorFlow."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from deep_ranking.cli.arguments import add_model, add_path, check_files_exist
 from deep_ranking.cli.library_messages import quieten_tensorflow, shown_on_failure
-from deep_ranking.embedding.compiled.places import PRECISIONS
+from deep_ranking.embedding.compiled.places import PRECISIONS, compiled_precisions
 from deep_ranking.files import InputError
 from deep_ranking.images import find_images
+from deep_ranking.model.header import read_header
 
 DESCRIPTION = (
     "Compile a model for LiteRT, which opens it in a tenth of a second and needs no TensorFlow: "
@@ -75,3 +78,26 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             progress=lambda line: print(f"{line} ...", flush=True),
         )
     print(done)
+
+
+def compile_trained(model: Path) -> None:
+    """Compile a model that was just trained; where that fails, say so: it is good without."""
+    from deep_ranking.embedding.compiled.compiling import compile_model
+
+    try:
+        with shown_on_failure():
+            done = compile_model(model)
+    except InputError as error:
+        print(f"{error}; embedding images will start TensorFlow", file=sys.stderr)
+        return
+    print(f"Compiled, so that it starts at once, in {done.path}.")
+
+
+def say_if_not_compiled(model: Path) -> None:
+    """Print what makes a model start at once, if it is not compiled."""
+    if not compiled_precisions(model, read_header(model)):
+        print(
+            f"{model}: not compiled, so TensorFlow starts first; `python -m deep_ranking compile "
+            f"--model {model}` saves these seconds",
+            file=sys.stderr,
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deep_ranking.cli.arguments import add_seed, positive_int
+from deep_ranking.cli.compile import compile_trained
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.config import TrainConfig
 from deep_ranking.config.recipes import find_recipe
@@ -98,6 +99,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         cache_dir=root / "features",
     )
     model = train(config)
+    compile_trained(output)
     backbone = untrained_backbone(config.network, config.network.weights, enlarged=True)
     print("\nshare of triplets in order              untrained backbone  raw pixels  trained model")
     for name, path in evaluated.items():

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from deep_ranking.cli.arguments import add_config_arguments, add_folder_arguments, config_from
+from deep_ranking.cli.compile import compile_trained
 from deep_ranking.cli.conflicts import given_flags, refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import start_tensorflow
@@ -86,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="change each image at random, as the other flags of this group say",
     )
+    groups[TrainConfig].add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compile the model at the end, so that compare, search and index start at once",
+    )
     choice = groups[TrainConfig].add_mutually_exclusive_group()
     choice.add_argument(
         "--resume",
@@ -147,6 +154,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     start = time.monotonic()
     with resume_hint(f"go on by train.py --output {config.output} --resume"):
         train(config, resume=resume, overwrite=bool(args.overwrite))
+    if args.compile:
+        compile_trained(config.output)
     print(
         f"Model in {config.output}, history and best model in {config.run_dir}, "
         f"{time.monotonic() - start:.0f} seconds."
