@@ -44,6 +44,11 @@ class Backbone:
     block: str
     min_size: int
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether its convolutions are dense: each output channel sums over all input channels."""
+        return self.name.startswith(("vgg", "resnet", "densenet", "inception"))
+
     def block_of(self, layer: str) -> str | None:
         """Return the block of the layer with this name; None for a layer outside of blocks."""
         found = re.match(rf"(?:{self.block})(?!\d)", layer)
