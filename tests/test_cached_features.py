@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from deep_ranking.embedding import cached_features as feature_cache
-from deep_ranking.embedding.embedded_features import embedded_features
 from deep_ranking.embedding.cached_features import cache_features, cached_view
+from deep_ranking.embedding.embedded_features import embedded_features
 from deep_ranking.files import InputError
 from deep_ranking.images import decode_image, read_image, resample
 from deep_ranking.images.augmentation import Augmentation

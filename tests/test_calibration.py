@@ -15,8 +15,8 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
 from deep_ranking.metrics import pair_metrics
 from deep_ranking.model.calibration import Calibration, fit_calibration
-from deep_ranking.model.file import load_model, save_model, store_calibration
-from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
+from deep_ranking.model.file import load_model, save_model
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, store_calibration
 from deep_ranking.model.network import build_network
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "hit_probability.py"

@@ -112,7 +112,8 @@ def test_fingerprint_tells_models_apart(tmp_path):
 def test_fingerprint_of_real_models(tmp_path):
     from stubs import build_stub
 
-    from deep_ranking.model.file import save_model, store_calibration
+    from deep_ranking.model.file import save_model
+    from deep_ranking.model.header import store_calibration
 
     config = replace(SMALL, embedding_size=4)
     model = build_stub(config, seed=5)

@@ -90,16 +90,17 @@ def calibrate(
     except ValueError as error:
         raise InputError(f"{data.root}: {error}") from None
     from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.model.file import opened_model, store_calibration
+    from deep_ranking.embedding.embedder import Embedder
+    from deep_ranking.model.header import store_calibration
 
-    network = opened_model(model)
-    with embedded_images(network, data.files()) as rows:
+    path = Path(model) if isinstance(model, str | os.PathLike) else None
+    with embedded_images(model if path is None else Embedder(path), data.files()) as rows:
         same, different = (pair_distances(rows, rows, *chosen.T) for chosen in pairs)
         hits = fit_hits_among(rows, data.items.codes, seed=seed)
     calibration = replace(fit_calibration(same, different), hits=hits)
-    path = Path(model) if isinstance(model, str | os.PathLike) else None
     if path is not None:
         store_calibration(path, calibration)
-    network.calibration = calibration
+    else:
+        model.calibration = calibration
     error_rate = pair_metrics(same, different).equal_error_rate
     return CalibrationResult(calibration, len(data), error_rate, path)

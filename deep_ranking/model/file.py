@@ -29,13 +29,7 @@ from deep_ranking.files.hdf5 import (
     read_text,
     weights_of,
 )
-from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.header import (
-    CALIBRATION_ATTRIBUTE,
-    CONFIG_ATTRIBUTE,
-    calibration_in,
-    store_attribute,
-)
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, calibration_in
 from deep_ranking.model.mixed_precision import FULL, temporary_policies
 from deep_ranking.model.network import build_network
 
@@ -70,23 +64,6 @@ def save_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
             calibration = getattr(model, "calibration", None)
             if calibration is not None:
                 file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
-
-
-def store_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
-    """Write a calibration into a model file atomically, replacing an earlier one.
-
-    Args:
-        path: file of `save_model`.
-        calibration: the model's calibration.
-
-    Raises:
-        InputError: there is no such model file, or it cannot be written.
-    """
-    path = Path(path)
-    with open_hdf5(path) as file:
-        if read_text(file, CONFIG_ATTRIBUTE) is None:
-            raise InputError("not a model that train.py wrote; only those can be calibrated")
-    store_attribute(path, CALIBRATION_ATTRIBUTE, calibration.to_json())
 
 
 @default_settings()

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from deep_ranking.config import NetworkConfig
-from deep_ranking.files import atomic_path
+from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.hdf5 import arrays_in, open_hdf5, read_text, weights_of
 from deep_ranking.model.calibration import Calibration
 
@@ -90,6 +90,23 @@ def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     with open_hdf5(Path(path)) as file:
         return compiled_in(file)
+
+
+def store_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
+    """Write a calibration into a model file atomically, replacing an earlier one.
+
+    Args:
+        path: file of `save_model`.
+        calibration: the model's calibration.
+
+    Raises:
+        InputError: there is no such model file, or it cannot be written.
+    """
+    path = Path(path)
+    with open_hdf5(path) as file:
+        if read_text(file, CONFIG_ATTRIBUTE) is None:
+            raise InputError("not a model that train.py wrote; only those can be calibrated")
+    store_attribute(path, CALIBRATION_ATTRIBUTE, calibration.to_json())
 
 
 def store_attribute(path: Path, name: str, text: str) -> None:

@@ -20,8 +20,8 @@ WORTH_COMPILING = 200
 WORTH_INT8 = {True: 500, False: 10_000}
 """Images, by whether the backbone is dense: of fewer, measuring int8 takes longer than it saves.
 
-int8 is four times as fast as float32 for dense convolutions, and needs no calibration; for depthwise
-ones it is one and a half times as fast, and is calibrated for half a minute.
+int8 is four times as fast as float32 for dense convolutions, and needs no calibration; for
+depthwise ones it is one and a half times as fast, and is calibrated for half a minute.
 """
 MOST_LISTED = 200  # images to measure on
 
