@@ -90,15 +90,16 @@ def calibrate(
     except ValueError as error:
         raise InputError(f"{data.root}: {error}") from None
     from deep_ranking.embedding.embed import embedded_images
-    from deep_ranking.embedding.embedder import Embedder
+    from deep_ranking.embedding.embedder import opened_embedder
     from deep_ranking.model.header import store_calibration
 
-    path = Path(model) if isinstance(model, str | os.PathLike) else None
-    with embedded_images(model if path is None else Embedder(path), data.files()) as rows:
+    with embedded_images(opened_embedder(model), data.files()) as rows:
         same, different = (pair_distances(rows, rows, *chosen.T) for chosen in pairs)
         hits = fit_hits_among(rows, data.items.codes, seed=seed)
     calibration = replace(fit_calibration(same, different), hits=hits)
-    if path is not None:
+    path = None
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
         store_calibration(path, calibration)
     else:
         model.calibration = calibration
