@@ -16,6 +16,7 @@ from deep_ranking.config import NetworkConfig
 from deep_ranking.embedding.compiled.opening import usable_engine
 from deep_ranking.embedding.compiled.places import (
     PRECISIONS,
+    KeptModel,
     compiled_precisions,
     open_compiled,
 )
@@ -24,7 +25,7 @@ from deep_ranking.embedding.engines import Engine
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.header import read_header
+from deep_ranking.model.header import ModelHeader, read_header
 
 if TYPE_CHECKING:
     import keras
@@ -68,7 +69,8 @@ class Embedder:
 
     def _open(self) -> None:
         self._lock = threading.Lock()
-        self._engine: Engine | None = None
+        self._compiled: KeptModel | None = None
+        self._engines: dict[bool, Engine] = {}  # by whether they are for a few images
         self._network: keras.Model | None = None
         self._header = read_header(self.path)
 
@@ -133,29 +135,30 @@ class Embedder:
         standard error.
 
         Args:
-            batch_size: images a batch, if Keras computes it.
+            batch_size: most images at a time: of fewer than there are processors, all of these
+                compute each one.
 
         Raises:
             InputError: there is no compiled file that can be used, and TensorFlow is not installed.
         """
+        is_for_few = batch_size <= (os.cpu_count() or 1)
         with self._lock:
-            if self._engine is None and self._network is None:
-                self._engine = self._compiled_engine()
-                if self._engine is None:
-                    self._network = self._keras_model()
-        if self._engine is not None:
-            return self._engine
+            if is_for_few in self._engines:
+                return self._engines[is_for_few]
+            if self._network is None:
+                engine = self._compiled_engine(is_for_few)
+                if engine is not None:
+                    self._engines[is_for_few] = engine
+                    return engine
+                self._network = self._keras_model()
         from deep_ranking.embedding.engines.keras_model import KerasEngine
 
         return KerasEngine(self._network, batch_size)
 
-    def _compiled_engine(self) -> Engine | None:
+    def _compiled_engine(self, is_for_few: bool) -> Engine | None:
         """Return the engine of the compiled model; None if the model is not compiled."""
         try:
-            kept = open_compiled(self.path, self._header, self.precision)
-            if kept is None and self.precision != FLOAT32:
-                raise InputError(f"{self.path}: not compiled in {self.precision}")
-            return None if kept is None else usable_engine(kept.compiled, kept.digest)
+            return self._opened(self._header, is_for_few)
         except InputError as error:
             if find_spec("tensorflow") is None:
                 raise InputError(f"{error}; {self._remedy()}") from None
@@ -164,11 +167,25 @@ class Embedder:
 
         try:
             compile_model(self.path, precision=self.precision)
-            kept = open_compiled(self.path, read_header(self.path), self.precision)
-            return None if kept is None else usable_engine(kept.compiled, kept.digest)
+            return self._opened(read_header(self.path), is_for_few)
         except InputError as error:
             print(f"{error}; computing with Keras instead", file=sys.stderr)
             return None
+
+    def _opened(self, header: ModelHeader, is_for_few: bool) -> Engine | None:
+        """Open the compiled model, if the model is compiled.
+
+        Raises:
+            InputError: it is in no file that can be used, or not in the wanted precision.
+        """
+        if self._compiled is None:
+            self._compiled = open_compiled(self.path, header, self.precision)
+        if self._compiled is None:
+            if self.precision != FLOAT32:
+                raise InputError(f"{self.path}: not compiled in {self.precision}")
+            return None
+        kept = self._compiled
+        return usable_engine(kept.compiled, kept.digest, is_for_few=is_for_few)
 
     def _keras_model(self) -> "keras.Model":
         if find_spec("tensorflow") is None:

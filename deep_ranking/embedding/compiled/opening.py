@@ -16,14 +16,16 @@ from deep_ranking.files import InputError
 MAX_CHANGE = {"float32": 1e-3, "int8": 0.1}
 
 
-def litert_engine(content: bytes, precision: str, key: str = "") -> LiteRTEngine:
-    """Return the engine of a network.
+def litert_engine(
+    content: bytes, precision: str, key: str = "", *, is_for_few: bool = False
+) -> LiteRTEngine:
+    """Return the engine of a network; arguments as of `LiteRTEngine`.
 
     Raises:
         InputError: LiteRT is missing, or cannot open it.
     """
     try:
-        return LiteRTEngine(content, key, precision)
+        return LiteRTEngine(content, key, precision, is_for_few=is_for_few)
     except ModuleNotFoundError:
         raise InputError(
             "a compiled model needs ai-edge-litert, not installed here: pip install ai-edge-litert"
@@ -32,7 +34,9 @@ def litert_engine(content: bytes, precision: str, key: str = "") -> LiteRTEngine
         raise InputError(f"LiteRT cannot open the compiled model ({error})") from None
 
 
-def usable_engine(compiled: CompiledModel, key: str = "") -> LiteRTEngine:
+def usable_engine(
+    compiled: CompiledModel, key: str = "", *, is_for_few: bool = False
+) -> LiteRTEngine:
     """Return the engine of a compiled model.
 
     Where LiteRT or the processor are others than when it was compiled, it must compute the same
@@ -41,12 +45,13 @@ def usable_engine(compiled: CompiledModel, key: str = "") -> LiteRTEngine:
     Args:
         compiled: the compiled model.
         key: a name for its content.
+        is_for_few: whether it will compute a few images only.
 
     Raises:
         InputError: it cannot be opened here, or computes other rows.
     """
     header = compiled.header
-    engine = litert_engine(compiled.network, header.precision, key)
+    engine = litert_engine(compiled.network, header.precision, key, is_for_few=is_for_few)
     if (engine.image_size, engine.dimension) != (header.image_size, header.dimension):
         raise InputError("the compiled model is not what its header says")
     if (header.engine, header.processor) != (engine_version(), this_processor()):
