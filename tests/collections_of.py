@@ -10,7 +10,7 @@ import numpy as np
 
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files.content_digest import file_status
-from deep_ranking.model.header import CONFIG_ATTRIBUTE, read_header
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, read_header
 from deep_ranking.search.collection import Collection, Settings
 from deep_ranking.search.collection.records import FoundFile
 from deep_ranking.search.index.kinds import open_index
@@ -28,10 +28,13 @@ CREATE TABLE IF NOT EXISTS images (
 """
 
 
-def make_model(path):
+def make_model(path, config=None, calibration=None):
     """Write a model file that has a header, and no layers."""
+    config = config or NetworkConfig(weights=None, image_size=32)
     with h5py.File(path, "w") as file:
-        file.attrs[CONFIG_ATTRIBUTE] = NetworkConfig(weights=None, image_size=32).to_json()
+        file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
+        if calibration is not None:
+            file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
     return path
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from deep_ranking.embedding import cached_features as feature_cache
+from deep_ranking.embedding import embedded_features as feature_embedding
 from deep_ranking.embedding.cached_features import cache_features, cached_view
-from deep_ranking.embedding.embedded_features import embedded_features
 from deep_ranking.files import InputError
 from deep_ranking.images import decode_image, read_image, resample
 from deep_ranking.images.augmentation import Augmentation
@@ -375,7 +375,7 @@ def test_precision_of_the_layers_is_put_back(images, tmp_path, monkeypatch, fail
 def test_networks_are_traced_once_whatever_the_last_batch_holds(images, tmp_path, monkeypatch):
     """TensorFlow warns of retracing in the log, and each trace of a real network takes seconds."""
     monkeypatch.setattr(feature_cache, "BATCH_SIZE", 2)
-    monkeypatch.setattr(embed, "FEATURES_AT_ONCE", 3)
+    monkeypatch.setattr(feature_embedding, "FEATURES_AT_ONCE", 3)
     traced = []
 
     class Counting(keras.layers.Layer):
@@ -392,7 +392,7 @@ def test_networks_are_traced_once_whatever_the_last_batch_holds(images, tmp_path
     whole = keras.layers.Concatenate()([keras.layers.Flatten()(each) for each in inputs])
     head = keras.Model(inputs, keras.layers.Dense(3)(Counting()(whole)))
     traced.clear()
-    with embedded_features(head, features) as rows:
+    with feature_embedding.embedded_features(head, features) as rows:
         assert len(traced) == 1
         expected = head([np.float32(each) for each in views(features)])
         np.testing.assert_allclose(rows, expected, atol=1e-5)

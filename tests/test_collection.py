@@ -12,18 +12,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-from collections_of import make_table_old
+from collections_of import make_model, make_table_old
 from PIL import Image
 
-from deep_ranking.config import FolderConfig, NetworkConfig
+from deep_ranking.config import FolderConfig
 from deep_ranking.files import InputError, content_digest, open_regular
 from deep_ranking.files.content_digest import file_status
 from deep_ranking.images import decoding, read_image
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE
 from deep_ranking.search.collection import (
     Collection,
     GalleryImage,
@@ -49,21 +47,23 @@ def draw(path, seed):
 
 
 class Network:
-    """Embeds by the colours of an image, and a little by those beside it in its batch."""
+    """An engine that embeds by the colours of an image."""
 
-    input_shape = (None, SIZE, SIZE, 3)
-    layers = ()
+    image_size, dimension, batch_size, num_threads = SIZE, DIMENSION, BATCH, 0
+    name = key = "colours"
 
     def __init__(self):
         self.num_loaded = self.num_seen = 0
+        self.batches = []
 
     def load(self, paths):
+        assert paths
         self.num_loaded += 1
         return self
 
     def embed(self, images):
-        assert len(images) <= BATCH
-        assert images.shape[1:] == (SIZE, SIZE, 3)
+        assert images.shape[1:] == (SIZE, SIZE, 3) and images.dtype == np.uint8
+        self.batches.append([hashlib.sha256(image).digest() for image in images])
         self.num_seen += int(images.any((1, 2, 3)).sum())
         return embedding_of(images)
 
@@ -72,14 +72,6 @@ def embedding_of(images):
     pooled = np.asarray(images, np.float64).reshape(-1, 4, 8, 4, 8, 3).mean((2, 4))
     rows = (pooled.reshape(-1, 48) / 255 - 0.5) @ MIX
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def write_model(path, calibration=None):
-    with h5py.File(path, "w") as file:
-        file.attrs[CONFIG_ATTRIBUTE] = NetworkConfig(weights=None).to_json()
-        if calibration is not None:
-            file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
-    return path
 
 
 def settings_for(root, **changes):
@@ -95,7 +87,7 @@ def settings_for(root, **changes):
 
 
 def collection_of(folder, root, **changes):
-    model = write_model(folder.parent / f"{folder.name}.h5")
+    model = make_model(folder.parent / f"{folder.name}.h5")
     return Collection.make(folder, settings_for(root, **changes), model)
 
 
@@ -118,9 +110,9 @@ def collection(tmp_path, root):
     return collection_of(tmp_path / "index", root)
 
 
-def synced(collection, **options):
-    """Sync; the report, and how many images the network saw."""
-    network = Network()
+def synced(collection, network=None, **options):
+    """Sync; the network saw the images that are reported as embedded, and no others."""
+    network = network or Network()
     report = sync(collection, network.load, **options)
     assert network.num_seen == report.num_embedded
     assert network.num_loaded <= 1
@@ -173,7 +165,7 @@ def test_nothing_to_do_loads_no_model(collection, root):
         for name in ("embeddings.bin", "keys.bin", "blocks.bin")
     }
 
-    def load():
+    def load(paths):
         raise AssertionError("the model was loaded")
 
     report = sync(collection, load)
@@ -252,27 +244,30 @@ def test_new_permissions_are_hashed_again_and_not_embedded(collection, root):
 
 def as_of_an_earlier_version(folder, version):
     """Turn an index into one that an earlier version made."""
-    make_table_old(folder / "images.sqlite")
     values = json.loads((folder / "collection.json").read_text()) | {"version": version}
-    del values["smoothing"]
+    del values["precision"]
+    if version <= 2:
+        make_table_old(folder / "images.sqlite")
+        del values["smoothing"]
     if version == 1:
         del values["folders"]
     (folder / "collection.json").write_text(json.dumps(values))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 4])
 def test_an_index_of_an_earlier_version_is_read_and_brought_up_to_date(collection, root, version):
     synced(collection)
     as_of_an_earlier_version(collection.folder, version)
     before = {each.name: each.read_bytes() for each in collection.folder.iterdir()}
     old = Collection.open(collection.folder)
-    assert old.settings.version == version
+    assert old.settings.version == version and old.settings.precision == "float32"
     assert old.rows().tolist() == list(range(8))
     assert {each.name: each.read_bytes() for each in collection.folder.iterdir()} == before
     replace_unseen(root / "cat/2.png", 60)  # what an earlier version would not see
     with writable_collection(collection.folder) as opened:
         report = synced(opened)
-    assert (report.num_embedded, report.num_known) == (1, 8)
+    # The tables of versions 1 and 2 do not tell inodes, so all files are hashed again.
+    assert (report.num_embedded, report.num_known) == (1, 8 if version <= 2 else 0)
     assert_right(opened, root)
     again = Collection.open(collection.folder)
     assert again.settings.version == VERSION
@@ -357,7 +352,7 @@ def test_an_image_that_was_away_when_it_was_to_be_embedded_is_embedded_later(col
     image, network = root / "cat/2.png", Network()
     data, seconds = image.read_bytes(), image.stat().st_mtime
 
-    def load():
+    def load(paths):
         image.unlink()  # after it was hashed
         return network
 
@@ -485,7 +480,7 @@ def test_lost_embeddings_are_told_and_embedded_again(collection, root):
 def test_a_full_disk_is_told_before_the_work(collection, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 100))
 
-    def load():
+    def load(paths):
         raise AssertionError("the model was loaded")
 
     with pytest.raises(InputError, match=re.escape("8 more rows take")) as caught:
@@ -498,29 +493,28 @@ def test_stopped_between_batches_goes_on_with_the_same_batches(
     tmp_path, root, monkeypatch, stopped_at
 ):
     (root / "cat/15.png").write_text("no image")  # in the middle of a batch
-    undisturbed = collection_of(tmp_path / "undisturbed", root)
-    synced(undisturbed)
+    undisturbed, wanted, later = collection_of(tmp_path / "undisturbed", root), Network(), Network()
+    synced(undisturbed, wanted)
 
     class Stopped(Network):
-        def predict_on_batch(self, images):
-            if self.num_batches == stopped_at:
+        def embed(self, images):
+            if len(self.batches) == stopped_at:
                 raise KeyboardInterrupt
-            self.num_batches += 1
-            return super().predict_on_batch(images)
-
-        num_batches = 0
+            return super().embed(images)
 
     collection = collection_of(tmp_path / "index", root)
     network = Stopped()
     if stopped_at < 3:  # 9 contents are 3 batches
         with pytest.raises(KeyboardInterrupt):
             sync(collection, network.load)
-    report = synced(collection)
+    report = synced(collection, later)
     assert report.num_embedded + network.num_seen == 8
     assert report.num_known == 0
+    assert network.batches + later.batches == wanted.batches
+    assert [len(batch) for batch in wanted.batches] == [4, 4, 1]
     for name in ("embeddings.bin", "keys.bin", "blocks.bin"):
-        wanted = (undisturbed.folder / name).read_bytes()
-        assert (collection.folder / name).read_bytes() == wanted
+        expected = (undisturbed.folder / name).read_bytes()
+        assert (collection.folder / name).read_bytes() == expected
     assert_right(collection, root, {"cat/15.png"})
 
 
@@ -696,9 +690,9 @@ def test_settings_that_are_no_text(collection):
 def test_a_newer_version_is_refused_whatever_it_says(collection):
     file = collection.folder / "collection.json"
     for text in (
-        changed_json(file.read_text(), version=5),
-        changed_json(file.read_text(), version=6, anything=[]),
-        '{"version": 7}',
+        changed_json(file.read_text(), version=VERSION + 1),
+        changed_json(file.read_text(), version=VERSION + 2, anything=[]),
+        f'{{"version": {VERSION + 3}}}',
     ):
         file.write_text(text)
         with pytest.raises(InputError, match="made by a newer version") as caught:
@@ -730,7 +724,7 @@ def test_another_model_is_refused_with_both_fingerprints(collection):
 def test_calibration_of_the_model_is_taken_again(collection, tmp_path):
     assert collection.calibration is None
     calibration = Calibration((0.0, 1.0), (0.9, 0.1), (0.0, 0.5), (0.5, 2.0), 0.5, 20)
-    collection.take_calibration(write_model(tmp_path / "calibrated.h5", calibration))
+    collection.take_calibration(make_model(tmp_path / "calibrated.h5", calibration=calibration))
     assert collection.calibration == calibration
     assert Collection.open(collection.folder).calibration == calibration
 

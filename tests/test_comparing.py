@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from collections_of import make_model
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from stubs import build_stub
@@ -201,20 +202,19 @@ def test_rows_are_compared_as_they_are_read():
 # The command
 
 
+CONFIG = NetworkConfig(image_size=32, weights=None, embedding_size=8)
+
+
 @pytest.fixture(scope="module")
 def stub():
-    config = NetworkConfig(image_size=32, weights=None, embedding_size=8)
-    model = build_stub(config, seed=0)
-    model.calibration = None
-    return model
+    return build_stub(CONFIG, seed=0)
 
 
 @pytest.fixture
 def model_path(stub, tmp_path, monkeypatch):
     """A file that loads as a stub; `test_cli` compares with a real model."""
     monkeypatch.setattr("deep_ranking.model.file.load_model", lambda _: stub)
-    (tmp_path / "model.h5").touch()
-    return tmp_path / "model.h5"
+    return make_model(tmp_path / "model.h5", CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -285,11 +285,11 @@ def test_a_file_and_a_folder_as_json_to_a_file(photos, model_path, distance_by_h
     output.unlink()
 
 
-def test_pairs_of_a_calibrated_model(photos, model_path, stub, monkeypatch, capsys):
+def test_pairs_of_a_calibrated_model(photos, model_path, capsys):
     pairs = photos / "pairs.csv"
     pairs.write_text("old/1.png,old/2.png,same\nold/2.png,new/4.png,different\n")
     calibration = some_calibration()
-    monkeypatch.setattr(stub, "calibration", calibration)
+    make_model(model_path, CONFIG, calibration)
     said = compared(capsys, "--model", model_path, "--pairs", pairs)
     rows = list(csv.DictReader(io.StringIO(said.out)))
     assert [row["same"] for row in rows] == ["1", "0"]

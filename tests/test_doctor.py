@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from collections_of import make_model
 from image_bytes import tiff
 from PIL import Image
 from stubs import build_stub
@@ -329,7 +330,7 @@ def test_a_model_finds_a_wrong_label(tmp_path, write_colors, examined, monkeypat
     (root / "red" / "0.png").rename(root / "green" / "red after all.png")
     network = NetworkConfig(image_size=32, weights=None, embedding_size=8, dropout=0.0)
     monkeypatch.setattr("deep_ranking.model.file.load_model", lambda _: build_stub(network, seed=0))
-    (tmp_path / "m.h5").touch()
+    make_model(tmp_path / "m.h5", network)
     found = kinds(examined(root, "--model", str(tmp_path / "m.h5"), "--image_size", "32")[1])
     suspect = found["mislabelled"]
     assert suspect["count"] == 1 and suspect["severity"] == "warning"
@@ -346,7 +347,7 @@ def test_small_classes_are_not_suspects(tmp_path, write_colors, examined, monkey
         Image.new("RGB", (16, 16), color).save(root / "other" / f"{number}.png")
     network = NetworkConfig(image_size=32, weights=None, embedding_size=8, dropout=0.0)
     monkeypatch.setattr("deep_ranking.model.file.load_model", lambda _: build_stub(network, seed=0))
-    (tmp_path / "m.h5").touch()
+    make_model(tmp_path / "m.h5", network)
     flags = ("--model", str(tmp_path / "m.h5"), "--image_size", "32")
     assert "mislabelled" not in kinds(examined(root, *flags)[1])
 

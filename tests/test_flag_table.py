@@ -99,6 +99,8 @@ MODES = {
                 "explain -m small.h5 -i1 photos/red/0.png -i2 photos/red/1.png --json"],
     "dataset": ["dataset stats photos", "dataset stats photos --classes classes.csv",
                 "dataset digits --output digits"],
+    "compile": ["compile -m small.h5 --anew",
+                "compile -m small.h5 --anew --precision int8 --calibrate photos"],
     "export": ["export -m small.h5 --format savedmodel -o saved --overwrite"],
 }  # fmt: skip
 # The flags of an index depend on its kind; `tests/test_conflicts.py` has them.

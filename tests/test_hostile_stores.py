@@ -273,11 +273,13 @@ def test_a_store_is_of_regular_files(tmp_path):
 
 
 def test_nothing_is_unpickled():
-    """NumPy unpickles in `load` alone, and nobody here loads, or runs what is in a file."""
+    """NumPy unpickles in `load` alone, unless told not to, and nobody runs what is in a file."""
     package = Path(__file__).parents[1] / "deep_ranking"
     words = ("np.load(", "pickle", "joblib", "marshal", "eval(", "exec(", "load_extension")
     for file in package.rglob("*.py"):
-        text = file.read_text(encoding="utf-8")
+        lines = file.read_text(encoding="utf-8").splitlines()
+        text = "\n".join(line for line in lines if "allow_pickle=False" not in line)
+        text = text.replace("can be pickled", "")  # of an `Embedder`
         if file.name == "torch_weights.py":  # its unpickler refuses all but arrays: its own tests
             assert "def find_class" in text and "pickle.load" not in text
             text = text.replace("pickle", "")

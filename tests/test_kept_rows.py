@@ -42,9 +42,9 @@ def computed(monkeypatch):
     seen = []
     embed_batches = kept_rows.embed_batches
 
-    def counted(model, source):
-        for batch in embed_batches(model, source):
-            seen.append(len(batch))
+    def counted(engine, paths):
+        for batch in embed_batches(engine, paths):
+            seen.append(len(batch.rows))
             yield batch
 
     monkeypatch.setattr(kept_rows, "embed_batches", counted)
@@ -72,8 +72,8 @@ def test_rows_are_those_of_the_network_and_computed_once(cache, models, photos, 
 def test_a_run_that_was_cut_goes_on(cache, models, photos, monkeypatch, computed):
     embed_batches = kept_rows.embed_batches
 
-    def cut(model, source):
-        batches = embed_batches(model, source)
+    def cut(engine, paths):
+        batches = embed_batches(engine, paths)
         yield next(batches)
         raise KeyboardInterrupt
 

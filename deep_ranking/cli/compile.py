@@ -26,7 +26,7 @@ EXAMPLES = (
     ),
     (
         "Compile it in int8, which is faster, and measure what that loses on photos",
-        "python -m deep_ranking compile --model m.h5 --precision int8 --calibrate photos",
+        "python -m deep_ranking compile -m m.h5 --precision int8 --calibrate photos",
     ),
 )
 

@@ -264,11 +264,13 @@ def _compared(engine: Engine, reference: _Reference) -> _Compared:
     if len(rows) < LEAST_CALIBRATED:
         ours = np.concatenate([check, rows])
         theirs = np.concatenate([reference.of_made_up, reference.of_pixels])
+    distances = np.linalg.norm(ours - theirs, axis=1)
     return _Compared(
         check=check,
         num_images=len(rows),
-        difference=float(np.linalg.norm(ours - theirs, axis=1).max()),
-        cosine=float((ours * theirs).sum(axis=1).mean()),
+        difference=float(distances.max()),
+        # Of unit rows; two rows of 0, as of a black image, agree as well.
+        cosine=float((1 - distances**2 / 2).mean()),
         recall=recall_of(rows, reference.of_pixels),
     )
 

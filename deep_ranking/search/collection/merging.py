@@ -43,6 +43,11 @@ def merge(parts: Sequence[Collection], output: Path) -> Collection:
         whole.check_model(settings.fingerprint)
         if whole.settings.shard is not None:
             raise InputError(f"{output}: is a shard itself; choose another --output")
+        if whole.settings.precision != settings.precision:
+            raise InputError(
+                f"{output}: was computed in {whole.settings.precision}, and the shards in "
+                f"{settings.precision}; choose another --output"
+            )
         if whole.settings.root != settings.root:
             raise InputError(
                 f"{output}: holds the images of {whole.settings.root}, and the shards those of "
@@ -77,7 +82,7 @@ def check_shards(parts: Sequence[Collection]) -> None:
     first = parts[0]
     for part in parts:
         part.check_model(first.settings.fingerprint)
-        for name in ("dtype", "dimension"):
+        for name in ("dtype", "dimension", "precision"):
             mine, other = getattr(part.settings, name), getattr(first.settings, name)
             if mine != other:
                 raise InputError(
