@@ -19,6 +19,7 @@ from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file, write_json
 from deep_ranking.cli.smoothing import add_smoothing
 from deep_ranking.datasets.splits import TO_JUDGE
+from deep_ranking.files.installed import check_installed
 from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model")
     if args.json:
         check_output_file(args.json, "--json")
+    if args.baselines:
+        otherwise = "leave out --baselines"
+        check_installed("--baselines", "tensorflow", "keras", "skimage", otherwise=otherwise)
     quieten_tensorflow()
     from deep_ranking.reports.evaluating import evaluate
     from deep_ranking.reports.evaluating_triplets import evaluate_on_triplets

@@ -16,8 +16,8 @@ def nmi(embeddings: FloatArray, labels: npt.NDArray[Any], *, seed: int = 0) -> f
 
     I(classes; clusters) / ((H(classes) + H(clusters)) / 2), with mutual information I and entropy H
     (Manning et al. 2008, "Introduction to Information Retrieval", 16.3). The clusters are those of
-    faiss, started by k-means++ (Arthur and Vassilvitskii 2007). Many small classes raise the NMI by chance (Musgrave et al.
-    2020), so compare it only on the same images.
+    faiss, started by k-means++ (Arthur and Vassilvitskii 2007). Many small classes raise the NMI by
+    chance (Musgrave et al. 2020), so compare it only on the same images.
 
     Args:
         embeddings: float array (n, dim), finite.
