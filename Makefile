@@ -10,14 +10,15 @@ export PYTEST_DEBUG_TEMPROOT := $(shell df --output=avail /dev/shm 2>/dev/null |
 	awk 'END { if ($$1 > 4194304) print "/dev/shm" }')
 
 .PHONY: install demo test test-slow test-real test-milvus milvus-server torture torture-files \
-	torture-endings options docs wheel release lint types layers check clean
+	torture-endings options docs wheel light release lint types layers check clean
 
 install: $(VENV)/installed
 
-$(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
+$(VENV)/installed: requirements.txt requirements-search.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+		-r requirements-dev.txt -e .
 	touch $@
 
 # Learns handwritten digits, offline; writes to demo_output/.
@@ -73,8 +74,15 @@ wheel: install
 	rm -rf build dist .venv-wheel
 	$(BIN)/python -m build
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/python -m pip install --quiet --no-compile --disable-pip-version-check dist/*.whl
+	.venv-wheel/bin/python -m pip install --quiet --no-compile --disable-pip-version-check "$$(echo dist/*.whl)[train]"
 	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" PYTHONPATH= tools/try_wheel.sh
+
+# The light installation in .venv-light: made anew, measured and tried, without TensorFlow.
+light:
+	rm -rf .venv-light
+	$(PYTHON) -m venv .venv-light
+	.venv-light/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-search.txt
+	tools/try_light.sh
 
 # What CHANGELOG.md lists as unreleased becomes a version: make release VERSION=1.2.3
 release: install
@@ -94,4 +102,4 @@ types: install
 check: lint types layers test
 
 clean:
-	rm -rf $(VENV) .venv-milvus .venv-wheel build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output
+	rm -rf $(VENV) .venv-milvus .venv-wheel .venv-light build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo_output

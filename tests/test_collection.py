@@ -28,10 +28,10 @@ from deep_ranking.search.collection import (
     Settings,
     fitting_batch_size,
     locked,
+    own_files,
     sync,
     syncing,
 )
-from deep_ranking.search.collection import folder as collection_folder
 from deep_ranking.search.collection.merging import merge
 from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.indexing import writable_collection
@@ -609,7 +609,7 @@ def test_missing_files_are_told(collection, name):
 
 @pytest.mark.parametrize("vanishing", ["collection.json", ""])
 def test_an_index_that_vanishes_while_it_is_opened_is_told(collection, monkeypatch, vanishing):
-    check = collection_folder._check_own_files
+    check = own_files.check_own_files
 
     def vanish(path):
         if vanishing:
@@ -618,7 +618,7 @@ def test_an_index_that_vanishes_while_it_is_opened_is_told(collection, monkeypat
             path.rename(path.with_name("moved"))
         check(path)
 
-    monkeypatch.setattr(collection_folder, "_check_own_files", vanish)
+    monkeypatch.setattr("deep_ranking.search.collection.folder.check_own_files", vanish)
     with pytest.raises(InputError, match="no index here; make one with"):
         Collection.open(collection.folder)
 

@@ -5,14 +5,17 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from collections_of import make_collection
+from sklearn.linear_model import LogisticRegression
 
 from deep_ranking.files import InputError
+from deep_ranking.model import hit_calibration
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.hit_calibration import (
     NO_CLASS,
     HitCalibration,
     Neighbourhood,
     fit_hits_among,
+    fit_logistic_regression,
     hit_features,
     neighbourhoods,
     queries_to_fit_on,
@@ -90,6 +93,65 @@ def test_searches_are_with_images_whose_class_has_another():
     many = queries_to_fit_on(np.repeat([1, 2], 400))
     assert len(many) == len(set(many.tolist())) == 500
     assert (np.diff(many) > 0).all()
+
+
+def answers_to(kind, rng):
+    """Features, answers and weights: of a noisy or a separable rule, or hardly any of one kind."""
+    count = 30 if kind == "few" else 4000
+    rows = rng.normal(size=(count, 4)) * [1, 2, 0.1, 1]
+    rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    noise = {"separable": 0.0, "noisy": 3.0}.get(kind, 1.0)
+    score = rows @ [-4.0, 0.5, 0.0, 3.0] + noise * rng.logistic(size=count)
+    if kind == "constant feature":
+        rows[:, 2] = 0
+    answers = score > (np.sort(score)[-12] if kind == "unequal" else 0.3)
+    return rows, answers, np.where(rng.random(count) < 0.5, 1.0, 0.07)
+
+
+def fitted_by_scikit_learn(rows, answers, weights):
+    fitted = LogisticRegression(tol=1e-12, max_iter=100_000)
+    fitted.fit(rows, answers, sample_weight=weights)
+    return np.append(fitted.coef_[0], fitted.intercept_)
+
+
+@pytest.mark.parametrize(
+    "kind", ["noisy", "usual", "separable", "unequal", "few", "constant feature"]
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_fit_is_scikit_learn_s(kind, seed):
+    rows, answers, weights = answers_to(kind, np.random.default_rng(seed))
+    found = fit_logistic_regression(rows, answers, weights)
+    expected = fitted_by_scikit_learn(rows, answers, weights)
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert np.abs(expected).max() > 0.5
+
+
+def test_steps_that_go_too_far_are_halved():
+    # A full step from 0 is to where the curvature is almost 0, and the next one to nowhere.
+    rows = np.array(
+        [
+            [0.0, -0.7],
+            [0.5, -130.1],
+            [-0.3, -3.4],
+            [1.6, 1.0],
+            [0.8, -3.8],
+            [-0.4, -1.0],
+            [-1.7, -0.1],
+            [-0.8, 0.1],
+            [1.2, -1.7],
+        ]
+    )
+    answers = np.array([0, 0, 0, 1, 0, 0, 0, 0, 1], bool)
+    weights = np.full(len(rows), 1e4)
+    found = fit_logistic_regression(rows, answers, weights)
+    expected = fitted_by_scikit_learn(rows, answers, weights)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_fit_that_does_not_converge_says_so(monkeypatch):
+    monkeypatch.setattr(hit_calibration, "MOST_STEPS", 2)
+    with pytest.raises(InputError, match="could not be fitted"):
+        fit_logistic_regression(*answers_to("usual", np.random.default_rng(0)))
 
 
 def name_of(label):

@@ -3,6 +3,8 @@ from math import log
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
 
 from deep_ranking.metrics.clustering import nmi
 
@@ -43,6 +45,17 @@ def test_wrong_labels_cost_what_the_formula_says():
 
 def test_a_collapsed_model_has_no_information():
     assert nmi(np.ones((30, 4), np.float32), np.arange(30) % 3) == 0
+
+
+def test_as_good_as_scikit_learn_s_clusters():
+    rng = np.random.default_rng(0)
+    labels = np.arange(900) % 30
+    embeddings = rng.normal(size=(30, 16))[labels] + 0.7 * rng.normal(size=(900, 16))
+    clusters = KMeans(30, n_init=1, random_state=0).fit_predict(embeddings)
+    theirs = normalized_mutual_info_score(labels, clusters)
+    assert 0.7 < theirs < 0.95
+    found = [nmi(embeddings.astype(np.float32), labels, seed=seed) for seed in range(5)]
+    assert np.mean(found) == pytest.approx(theirs, abs=0.02)
 
 
 def test_one_class_is_undefined():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from deep_ranking.metrics import pair_metrics, sample_pairs
 from deep_ranking.metrics.pairs import pair_intervals
@@ -113,6 +113,7 @@ def test_pair_metrics_equal_loops_and_scikit_learn(seed, decimals):
     # scikit-learn's curve, walked in small steps.
     is_same = np.arange(108) < 41
     scores = -np.concatenate([same, different])
+    assert found.roc_auc == pytest.approx(roc_auc_score(is_same, scores), abs=1e-12)
     false, true, _ = roc_curve(is_same, scores, drop_intermediate=False)
     steps = np.linspace(0, len(false) - 1, 200_001)
     false, true = (np.interp(steps, np.arange(len(false)), values) for values in (false, true))

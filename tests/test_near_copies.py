@@ -1,8 +1,10 @@
 import itertools
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from deep_ranking.images import near_copies
 from deep_ranking.images.near_copies import (
     GLANCE,
     MAX_HASH_BITS,
@@ -65,7 +67,9 @@ def test_pairs_are_near_copies_by_the_same_rule(tmp_path):
     assert near_copy_pairs([], []).tolist() == []
 
 
-def test_groups_of_hashes_are_those_of_all_pairs():
+@pytest.mark.parametrize("pairs_at_once", [near_copies.PAIRS_AT_ONCE, 7])
+def test_groups_of_hashes_are_those_of_all_pairs(monkeypatch, pairs_at_once):
+    monkeypatch.setattr(near_copies, "PAIRS_AT_ONCE", pairs_at_once)
     rng = np.random.default_rng(5)
     base = rng.integers(0, 256, (30, 8), np.uint8)
     bits = np.unpackbits(np.repeat(base, 6, axis=0), axis=1)

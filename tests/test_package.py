@@ -36,13 +36,30 @@ def test_the_tab_key_completes_every_public_name():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_what_the_package_imports_is_declared():
+def required_by(name):
+    """The requirements of a file, without their reasons."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    return [line.partition("#")[0].strip() for line in lines if not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_extra_train_makes_the_light_set_whole(project):
+    light, whole = required_by("requirements-search.txt"), required_by("requirements.txt")
+    extras = project["project"]["optional-dependencies"]
+    assert sorted(light + extras["train"]) == sorted(whole)
+    assert extras["search"] == []  # what searching needs is installed without any extra
+    files = project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"]
+    assert files == ["requirements-search.txt"]
+
+
+def test_what_the_package_imports_is_declared(project):
     """An import that only another package brings would fail when that one stops to."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    declared = [line for line in lines if line and not line.startswith("#")]
-    extras = settings["project"]["optional-dependencies"].values()
-    declared = {name_of(each) for each in chain(declared, *extras)}
+    extras = project["project"]["optional-dependencies"].values()
+    declared = {name_of(each) for each in chain(required_by("requirements-search.txt"), *extras)}
     imported = set()
     for path in (ROOT / "deep_ranking").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):

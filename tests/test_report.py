@@ -16,7 +16,6 @@ from deep_ranking.metrics import pair_metrics
 from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.reports.page import write_report
 from deep_ranking.reports.page.hard_negatives import in_class_negatives, precision_over_shares
 from deep_ranking.reports.page.html import page
 from deep_ranking.reports.page.label_errors import (
@@ -27,7 +26,7 @@ from deep_ranking.reports.page.label_errors import (
     duplicates_across_classes,
     likely_mislabelled,
 )
-from deep_ranking.reports.page.sections import _distances
+from deep_ranking.reports.page.sections import _distances, write_report
 from deep_ranking.reports.plots import plot_distances
 from deep_ranking.training.history import read_history
 

@@ -16,6 +16,7 @@ from deep_ranking.cli.conflicts import refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.datasets.splits import TO_CALIBRATE
+from deep_ranking.files.installed import check_installed
 
 DESCRIPTION = (
     "Learn from pairs of images what a model's distances mean, and store it in the model file: "
@@ -56,6 +57,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     refuse_flags_without_effect(parser, argv, rules_of("calibrate", args))
     check_files_exist(args, "model")
+    check_installed(parser.prog, "sklearn")
     data = read_dataset(args, args.dataset, TO_CALIBRATE)
     quieten_tensorflow()
     from deep_ranking.embedding.calibrating import calibrate

@@ -31,6 +31,7 @@ from deep_ranking.config import (
 )
 from deep_ranking.config.recipes import RECIPES
 from deep_ranking.files import InputError
+from deep_ranking.files.installed import check_installed
 
 DESCRIPTION = (
     "Find what is wrong with a data set before you train on it: broken images, classes of one "
@@ -124,6 +125,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model")
     if args.html:
         check_output_file(args.html, "--html")
+    if args.estimate:
+        otherwise = "give --no-estimate"
+        check_installed("the estimate of training", "tensorflow", "keras", otherwise=otherwise)
     from deep_ranking.reports.doctor import diagnose
 
     if args.recipe:

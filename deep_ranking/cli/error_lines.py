@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 
 from deep_ranking.files import InputError
+from deep_ranking.files.installed import missing_package
 
 # Flags that decide how much memory a command takes, the strongest first.
 MEMORY_FLAGS = ("--batch_size", "--memory", "--image_size")
@@ -29,6 +30,10 @@ def message_of(error: Exception, parser: argparse.ArgumentParser | None = None) 
     """
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError):  # of the light installation
+        missing = missing_package(error.name)
+        who = "this command" if parser is None else parser.prog
+        return None if missing is None else f"{who} needs {missing}"
     if is_out_of_memory(error):
         return f"out of memory: {_memory_remedy(parser)}"
     if isinstance(error, OSError):

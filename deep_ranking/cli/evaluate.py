@@ -21,6 +21,7 @@ from deep_ranking.cli.smoothing import add_smoothing
 from deep_ranking.datasets.splits import TO_JUDGE
 from deep_ranking.embedding.compiled.places import PRECISIONS
 from deep_ranking.embedding.embedder import compiled_embedder
+from deep_ranking.files.installed import check_installed
 from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.json:
         check_output_file(args.json, "--json")
     model = compiled_embedder(args.model, args.precision) if args.precision else args.model
+    if args.baselines:
+        otherwise = "leave out --baselines"
+        check_installed("--baselines", "tensorflow", "keras", "skimage", otherwise=otherwise)
     quieten_tensorflow()
     from deep_ranking.reports.evaluating import evaluate
     from deep_ranking.reports.evaluating_triplets import evaluate_on_triplets

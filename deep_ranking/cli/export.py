@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         required=True,
         help="savedmodel: a folder for TensorFlow and its servers; onnx: a file for ONNX Runtime "
-        'and others; tflite: a file for LiteRT on phones (the last two: pip install "deep-ranking'
-        '[export]")',
+        'and others (pip install "deep-ranking[export]"); tflite: a file for LiteRT on phones',
     )
     add_output(
         group,

@@ -29,7 +29,7 @@ from deep_ranking.cli.smoothing import add_smoothing
 from deep_ranking.config import FolderConfig
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection
-from deep_ranking.search.collection.folder import SETTINGS
+from deep_ranking.search.collection.own_files import SETTINGS
 from deep_ranking.search.collection.precision import AUTO, CHOICES
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from deep_ranking.files import InputError, atomic_path
+from deep_ranking.files.installed import check_installed
 
 # The formats of matplotlib that people open.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".tif", ".tiff", ".webp")
@@ -19,13 +20,14 @@ def picture_format(path: Path) -> str:
     """Return the format, such as "png", that matplotlib writes under this name.
 
     Raises:
-        InputError: the name does not end in one of `PICTURE_SUFFIXES`.
+        InputError: the name does not end in one of `PICTURE_SUFFIXES`, or there is no matplotlib.
     """
     suffix = path.suffix.lower()
     if suffix not in PICTURE_SUFFIXES:
         raise InputError(
             f"{path}: the name of a picture must end in one of {', '.join(PICTURE_SUFFIXES)}"
         )
+    check_installed("a picture", "matplotlib")
     return suffix[1:]
 
 

@@ -18,6 +18,7 @@ from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file
 from deep_ranking.datasets.splits import TO_JUDGE
+from deep_ranking.files.installed import check_installed
 
 DESCRIPTION = (
     "Write one HTML file about a model on images of known classes: metrics, pictures, likely wrong "
@@ -61,6 +62,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     refuse_flags_without_effect(parser, argv, rules_of("report", args))
     check_files_exist(args, "model", "history")
     check_output_file(args.output, "--output")
+    check_installed(parser.prog, "tensorflow", "keras", "sklearn", "matplotlib")
     data = read_dataset(args, args.dataset, TO_JUDGE)
     quieten_tensorflow()
     from deep_ranking.reports.reporting import report

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
@@ -30,12 +31,14 @@ def _lab_histogram(image: UInt8Array) -> Float32Array:
 def perceptual_hash(image: UInt8Array) -> Float32Array:
     """Return the 64 bits of the perceptual hash (DCT), as 0 and 1: (64,).
 
-    Euclidean distance is the root of the Hamming distance.
+    Euclidean distance is the root of the Hamming distance. The bits are those of `imagehash.phash`,
+    whose package needs SciPy.
     """
-    import imagehash
-    from PIL import Image
-
-    return np.asarray(imagehash.phash(Image.fromarray(image)).hash, np.float32).ravel()
+    small = Image.fromarray(image).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    lowest = cv2.dct(np.asarray(small, np.float64))[:8, :8]
+    lowest[0] *= np.sqrt(2)  # imagehash's transform is not orthonormal
+    lowest[:, 0] *= np.sqrt(2)
+    return np.asarray(lowest > np.median(lowest), np.float32).ravel()
 
 
 def _oriented_gradients(image: UInt8Array) -> Float32Array:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import BoolArray, Int64Array, IntArray, UInt8Array
 from deep_ranking.files.progress_bar import progress_bar
+from deep_ranking.images.connected_groups import join_pairs
 from deep_ranking.images.hand_made_features import HASH_IMAGE_SIZE, perceptual_hash
 from deep_ranking.images.reading import read_image
 
@@ -98,16 +99,12 @@ def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> Int64Array:
         hashes: uint8 (images, 8), 64 bits each.
         glances: uint8 (images, values), mean colours.
     """
-    # Imported late: commands read the limits above without waiting for SciPy.
-    from scipy.sparse import coo_array  # type: ignore[import-untyped]
-    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
-
     codes = np.ascontiguousarray(hashes).view(np.uint64).ravel()
     # Equal rows need no search: the first stands for all of them.
     whole = np.column_stack([hashes, glances])
     _, first, copy_of = np.unique(whole, axis=0, return_index=True, return_inverse=True)
     codes, values = codes[first], glances[first].astype(np.int16)
-    pairs = [np.empty((2, 0), np.int64)]
+    groups, waiting = np.arange(len(codes)), [np.empty((2, 0), np.int64)]
     bands = codes.view(np.uint16).reshape(-1, NUM_BANDS)
     for band in bands.T:
         order = np.lexsort((codes, band))
@@ -118,10 +115,11 @@ def group_hashes(hashes: UInt8Array, glances: UInt8Array) -> Int64Array:
             for begin in range(0, len(places), PAIRS_AT_ONCE):
                 here = places[begin : begin + PAIRS_AT_ONCE]
                 a, b = order[here], order[here + step]
-                pairs.append(_near_pairs(codes, values, a, b))
-    left, right = np.concatenate(pairs, axis=1)
-    graph = coo_array((np.ones(len(left), bool), (left, right)), (len(codes), len(codes)))
-    return np.asarray(connected_components(graph, directed=False)[1][copy_of], np.int64)
+                waiting.append(_near_pairs(codes, values, a, b))
+                if sum(each.shape[1] for each in waiting) >= PAIRS_AT_ONCE:
+                    groups = join_pairs(groups, *np.concatenate(waiting, axis=1))
+                    waiting = [np.empty((2, 0), np.int64)]
+    return join_pairs(groups, *np.concatenate(waiting, axis=1))[copy_of]
 
 
 def _hashes_and_glances(files: Sequence[str]) -> tuple[UInt8Array, UInt8Array, BoolArray]:

@@ -13,8 +13,8 @@ from deep_ranking.files.words import counted
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
 from deep_ranking.reports.compared_images import ComparedImages, compare_contents
-from deep_ranking.reports.page import write_report
 from deep_ranking.reports.page.label_errors import LabelErrors
+from deep_ranking.reports.page.sections import write_report
 from deep_ranking.reports.search_modes import measure_modes
 from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER
 from deep_ranking.training.history import read_history

@@ -24,7 +24,7 @@ from deep_ranking.search.collection import (
     locked,
     sync,
 )
-from deep_ranking.search.collection.folder import SETTINGS
+from deep_ranking.search.collection.own_files import SETTINGS
 from deep_ranking.search.collection.precision import check_precision, chosen_engine
 from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.hit_probability import fit_collection, state_of_classes

@@ -22,7 +22,7 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.search.collection import Collection
-from deep_ranking.search.collection.folder import SMOOTHED
+from deep_ranking.search.collection.own_files import SMOOTHED
 from deep_ranking.search.collection.settings import DEFAULT_POWER, MOST_NEIGHBOURS, MOST_POWER
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex

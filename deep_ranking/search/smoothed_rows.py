@@ -30,7 +30,7 @@ from deep_ranking.files import InputError, atomic_path, open_regular
 from deep_ranking.files.array_types import BoolArray, Float32Array, Int64Array
 from deep_ranking.files.row_store import BLOCK, KEY_BYTES
 from deep_ranking.files.stored_rows import StoredRows, checksum
-from deep_ranking.search.collection.folder import SMOOTHED
+from deep_ranking.search.collection.own_files import SMOOTHED
 from deep_ranking.search.collection.settings import MOST_NEIGHBOURS, MOST_POWER
 from deep_ranking.search.smoothing import NearestRows
 

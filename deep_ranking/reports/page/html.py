@@ -3,11 +3,13 @@
 import io
 import warnings
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from deep_ranking.files.html import data_uri, escaped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 120
 
@@ -96,7 +98,7 @@ def contents(titles: Sequence[str]) -> str:
     return "<nav>" + "\n".join(links) + "</nav>"
 
 
-def picture(drawn: Axes | Figure, description: str, *, wide: bool = False) -> str:
+def picture(drawn: "Axes | Figure", description: str, *, wide: bool = False) -> str:
     """Return a figure as an image for the page.
 
     Args:
@@ -107,6 +109,8 @@ def picture(drawn: Axes | Figure, description: str, *, wide: bool = False) -> st
     Raises:
         ValueError: the axes were removed from their figure.
     """
+    from matplotlib.figure import Figure  # late: the light installation has none
+
     figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
     if figure is None:
         raise ValueError("A picture needs a figure. Received: axes that were removed from theirs.")

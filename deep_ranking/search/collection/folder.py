@@ -1,4 +1,4 @@
-"""The folder of a collection: its settings, its files, and the lock of whoever writes to it.
+"""The folder of a collection: its settings, and its files.
 
 collection.json   version, model, images, index; replaced atomically
 model.h5          a copy of the model, so that a search needs nothing but this folder
@@ -13,20 +13,16 @@ lock, holder      who writes
 import json
 import os
 import shutil
-import socket
-import stat
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import asdict, replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from deep_ranking.datasets.labels import FIRST, label_in_words
-from deep_ranking.embedding.compiled.places import SUFFIX, copy_compiled
+from deep_ranking.embedding.compiled.places import copy_compiled
 from deep_ranking.embedding.embedder import Embedder
-from deep_ranking.files import InputError, atomic_path, make_folder, open_regular
+from deep_ranking.files import InputError, atomic_path, make_folder
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.row_store import RowStore
@@ -36,6 +32,13 @@ from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import read_calibration, read_header
 from deep_ranking.model.hit_calibration import DEPTH, HitCalibration
 from deep_ranking.search.collection.image_table import ImageTable
+from deep_ranking.search.collection.own_files import (
+    IMAGES,
+    MODEL,
+    SETTINGS,
+    check_own_files,
+    check_vacant,
+)
 from deep_ranking.search.collection.settings import VERSION, Settings
 
 if TYPE_CHECKING:
@@ -43,11 +46,6 @@ if TYPE_CHECKING:
     from deep_ranking.search.results import SearchResults
     from deep_ranking.search.searcher import Searcher
 
-SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
-LOCK, HOLDER = "lock", "holder"
-STORE = ("embeddings.bin", "keys.bin", "blocks.bin")
-SMOOTHED = "smoothed.bin"
-OWN_FILES = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, SMOOTHED, *STORE}
 REMEDY = "run `index --checksum` again, which embeds those images anew"
 
 
@@ -92,7 +90,7 @@ class Collection:
         if not folder.is_dir() or not file.is_file():
             raise missing
         try:
-            _check_own_files(folder)
+            check_own_files(folder)
             settings = Settings.read(file)
         except FileNotFoundError:  # removed meanwhile
             raise missing from None
@@ -118,7 +116,7 @@ class Collection:
             InputError: it cannot be written, or holds other files.
         """
         folder = make_folder(folder)
-        _check_vacant(folder)
+        check_vacant(folder)
         collection = cls(folder, settings)
         collection._copy_model(model)
         ImageTable(folder / IMAGES, writable=True).close()
@@ -302,57 +300,3 @@ def moved_hint(collection: Collection) -> str:
         f"if the images were moved, run `index --output {collection.folder} --images DIR` with the "
         "folder where they are now: no image is embedded again"
     )
-
-
-def _check_vacant(folder: Path) -> None:
-    """Refuse a folder with files that do not belong to an unfinished collection."""
-    names = {each.name for each in folder.iterdir() if not each.name.startswith(".writing-")}
-    if others := {each for each in names - OWN_FILES if not each.endswith(SUFFIX)}:
-        raise InputError(
-            f"{folder}: holds other files, such as {min(others)}; choose a folder of its own"
-        )
-
-
-def _check_own_files(folder: Path) -> None:
-    """Refuse links, pipes and the like: a link would be written through, a pipe never ends."""
-    names = OWN_FILES | {SETTINGS, "milvus.name", f"{IMAGES}-wal", f"{IMAGES}-shm"}
-    for each in sorted(folder.iterdir()):
-        if each.name not in names and each.suffix not in (".faiss", SUFFIX):
-            continue
-        with suppress(FileNotFoundError):  # the journal of a change that ended meanwhile
-            if not stat.S_ISREG(each.lstat().st_mode):
-                raise InputError(
-                    f"{each}: a link, or not a regular file; all files of an index must lie in its "
-                    "folder"
-                )
-
-
-@contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the lock of a collection, or of a folder that is to become one.
-
-    Raises:
-        InputError: another process holds it, and which one; or the folder cannot be made, or holds
-            other files.
-    """
-    from filelock import FileLock  # late: it imports asyncio, and searches lock nothing
-
-    folder = make_folder(folder)
-    _check_own_files(folder)
-    if not (folder / SETTINGS).exists():
-        _check_vacant(folder)  # before anything is written into it
-    holder = folder / HOLDER
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            name = f"process {os.getpid()} on {socket.gethostname()}"
-            since = datetime.now().astimezone().isoformat(" ", "seconds")
-            with atomic_path(holder) as temporary:
-                temporary.write_text(f"{name} since {since}\n", encoding="utf-8")
-            yield
-    except TimeoutError:
-        try:
-            with open_regular(holder) as file:
-                who = file.read(1000).decode(errors="replace").strip()
-        except OSError:
-            who = "another process"
-        raise InputError(f"{folder}: being written to by {who}; wait for it, or stop it") from None

@@ -10,7 +10,8 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray
-from deep_ranking.search.collection.folder import SETTINGS, Collection
+from deep_ranking.search.collection.folder import Collection
+from deep_ranking.search.collection.own_files import SETTINGS
 from deep_ranking.search.collection.syncing import assign_rows, pending_of
 
 ROWS_AT_ONCE = 4096

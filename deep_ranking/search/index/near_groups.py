@@ -6,12 +6,11 @@ embeddings, never with the number of pairs.
 """
 
 import numpy as np
-from scipy.sparse import coo_array  # type: ignore[import-untyped]
-from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.progress_bar import progress_bar
 from deep_ranking.files.stored_rows import Rows
+from deep_ranking.images.connected_groups import join_pairs
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.index.base import Index, read_rows
 
@@ -79,7 +78,5 @@ def _merge_near_pairs(
         distances = pair_distances(embeddings, embeddings, rows[first], rows[second])
         near = distances < threshold
         if near.any():
-            ends = groups[first[near]], groups[second[near]]
-            graph = coo_array((np.ones(near.sum(), np.int8), ends), shape=(len(rows), len(rows)))
-            groups = connected_components(graph, directed=False)[1].astype(np.int64)[groups]
+            groups = join_pairs(groups, first[near], second[near])
     return groups
