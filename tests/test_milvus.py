@@ -4,6 +4,7 @@ import shutil
 import sys
 import time
 
+import h5py
 import milvus_server
 import numpy as np
 import pymilvus
@@ -82,7 +83,8 @@ def make(tmp_path):
 
     def make(uri, matrix=MATRIX, folder="collection", fingerprint="c0ffee", **index):
         model = tmp_path / "some.h5"
-        model.write_bytes(b"a model")
+        with h5py.File(model, "w") as file:
+            file.attrs["a"] = "model"
         settings = Settings(
             fingerprint=fingerprint,
             dimension=matrix.shape[1],

@@ -82,7 +82,6 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         parser.error(f"the following arguments are required: {', '.join(missing)} (or --pairs)")
     refuse_flags_without_effect(parser, argv, rules_of("compare", args))
     check_files_exist(args, "model", *images)
-    say_if_not_compiled(args.model)
     if args.pairs or args.output or args.image1.is_dir() or args.image2.is_dir():
         _compare_many(args)
     else:
@@ -98,6 +97,7 @@ def _compare_two(args: argparse.Namespace) -> None:
     found = compare(model, args.image1, args.image2)
     if not args.json:
         print(found.text(metric=args.metric))
+        say_if_not_compiled(args.model)
         return
     calibration = found.calibration
     settings = {
