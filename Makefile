@@ -78,7 +78,7 @@ wheel: install
 	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" PYTHONPATH= tools/try_wheel.sh
 
 # The light installation in .venv-light: made anew, measured and tried, without TensorFlow.
-light:
+light: install
 	rm -rf .venv-light
 	$(PYTHON) -m venv .venv-light
 	.venv-light/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-search.txt

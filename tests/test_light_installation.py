@@ -6,6 +6,7 @@ tests start takes them away.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from collections_of import make_collection
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+MODEL = os.environ.get("DEEP_RANKING_LIGHT_MODEL")
 LACKING = (
     *("tensorflow", "keras", "scipy", "sklearn", "skimage", "matplotlib", "imagehash", "pandas"),
     *("tensorboard", "tf2onnx", "onnx", "onnxruntime", "jax", "torch", "networkx"),
@@ -190,6 +192,34 @@ def test_rows_are_searched_learned_from_smoothed_and_judged(tmp_path):
     assert found["chance"] > 0.8
     assert found["classes"] == ["class 0"]
     assert 0.7 < found["nmi"] <= 1 and 0.9 < found["roc_auc"] <= 1
+
+
+@pytest.mark.skipif(MODEL is None, reason="`make light` names a compiled model")
+def test_a_compiled_model_embeds_compares_and_searches(folder, tmp_path):
+    assert MODEL is not None
+    model = tmp_path / "m.h5"
+    for file in Path(MODEL).parent.glob(f"{Path(MODEL).stem}.*"):
+        shutil.copy(file, tmp_path / file.name.replace(Path(MODEL).stem, "m", 1))
+    new, known = folder / "new.png", folder / "photos/cat/1.png"
+    Image.open(known).rotate(90).save(new)
+    found = run_commands(
+        folder,
+        f"compare --model {model} --image1 {new} --image2 {known}",
+        f"index --output light.index --model {model} --images photos",
+        f"search --index light.index --image {new} --json",
+        f"search --index light.index --image {known} --json",
+        "duplicates --index light.index",
+        f"evaluate --model {model} --dataset photos",
+        f"compile --model {model} --precision int8",
+    )
+    for code, _, errors in found[:-1]:
+        assert (code, errors) == (0, "")
+    assert 0 < float(found[0][1].split()[0]) <= 2
+    assert "20 images: 20 embedded now" in found[1][1]
+    assert '"rank": 1' in found[2][1]
+    assert "cat/1.png" in found[3][1].split('"rank": 2')[0]
+    assert "recall_at_1" in found[5][1]
+    assert found[6][0] == 1 and "needs tensorflow" in found[6][2]
 
 
 TRAIN = 'pip install "deep-ranking[train]"'

@@ -10,4 +10,7 @@ echo "light: $size MB installed, $(megabytes) MB with pip and setuptools"
 [ "$size" -lt 450 ] || { echo "light: expected less than 450 MB"; exit 1; }
 if $python -c 'import tensorflow' 2> /dev/null; then echo "light: TensorFlow is there"; exit 1; fi
 $python -m pip install --quiet --disable-pip-version-check 'pytest>=8.3' 'hypothesis>=6.112'
-PYTHONPATH=. $python -m pytest tests/test_light_installation.py
+model=.venv-light/model/light.h5
+mkdir -p "${model%/*}"
+.venv/bin/python tests/light_model.py "$model"
+DEEP_RANKING_LIGHT_MODEL="$PWD/$model" PYTHONPATH=. $python -m pytest tests/test_light_installation.py

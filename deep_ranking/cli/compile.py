@@ -9,6 +9,7 @@ from deep_ranking.cli.arguments import add_model, add_path, check_files_exist
 from deep_ranking.cli.library_messages import quieten_tensorflow, shown_on_failure
 from deep_ranking.embedding.compiled.places import PRECISIONS, compiled_precisions
 from deep_ranking.files import InputError
+from deep_ranking.files.installed import check_installed
 from deep_ranking.images import find_images
 from deep_ranking.model.header import read_header
 
@@ -66,6 +67,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         images = find_images(args.calibrate).files()
         if not images:
             raise InputError(f"{args.calibrate}: has no images; check --calibrate")
+    check_installed(parser.prog, "tensorflow", "keras")
     quieten_tensorflow()
     from deep_ranking.embedding.compiled.compiling import compile_model
 
