@@ -24,8 +24,8 @@ from deep_ranking.files import InputError
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.model import header as model_header
 from deep_ranking.model.calibration import fit_calibration
-from deep_ranking.model.file import save_model, store_calibration
-from deep_ranking.model.header import COMPILED_ATTRIBUTE, read_header
+from deep_ranking.model.file import save_model
+from deep_ranking.model.header import COMPILED_ATTRIBUTE, read_header, store_calibration
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16")
 IMAGES = made_up_images(32)
@@ -270,6 +270,20 @@ def test_another_engine_or_processor_is_checked(
         name_digest(compiled_model, write_compiled(compiled, changed))
         with pytest.raises(InputError, match=r"other rows here than with|no rows to check"):
             Embedder(compiled_model).engine()
+
+
+def test_what_computes_other_rows_here_is_made_anew(compiled_model, compiled, capsys):
+    wanted = rows_of(compiled_model)
+    whole = read_compiled(compiled, data_digest(compiled.read_bytes()).hex())
+    header = dataclasses.replace(whole.header, processor="Linux vax")
+    changed = dataclasses.replace(whole, header=header, check=whole.check[::-1])
+    name_digest(compiled_model, write_compiled(compiled, changed))
+    embedder = Embedder(compiled_model)
+    np.testing.assert_array_equal(embedder.engine().embed(IMAGES), wanted)
+    assert embedder.engine().name == "LiteRT, float32"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{compiled}: the compiled model computes other rows here")
+    assert line.endswith("; compiling it anew")
 
 
 def test_where_engine_and_processor_are_the_same_nothing_is_computed(compiled_model, monkeypatch):

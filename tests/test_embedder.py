@@ -86,7 +86,7 @@ def test_the_engine_opens_on_first_use_and_once(compiled_model, photos, monkeypa
     opened = []
     usable_engine = embedder_module.usable_engine
     monkeypatch.setattr(
-        embedder_module, "usable_engine", lambda *a: opened.append(a) or usable_engine(*a)
+        embedder_module, "usable_engine", lambda *a, **o: opened.append(a) or usable_engine(*a, **o)
     )
     embedder = Embedder(compiled_model)
     assert (embedder.image_size, embedder.dimension, embedder.precision) == (32, 8, "float32")
@@ -95,7 +95,7 @@ def test_the_engine_opens_on_first_use_and_once(compiled_model, photos, monkeypa
     assert repr(embedder) == f"Embedder of {compiled_model}, float32"
     assert not opened
     for _ in range(2):
-        embedder(photos[:2])
+        embedder(photos)
     assert len(opened) == 1
 
 
@@ -104,7 +104,7 @@ def test_eight_threads_get_the_same_bytes(compiled_model, photos, monkeypatch):
     opened = []
     usable_engine = embedder_module.usable_engine
     monkeypatch.setattr(
-        embedder_module, "usable_engine", lambda *a: opened.append(a) or usable_engine(*a)
+        embedder_module, "usable_engine", lambda *a, **o: opened.append(a) or usable_engine(*a, **o)
     )
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda _: embedder(photos)[0], range(24)))
@@ -123,6 +123,18 @@ def test_threads_share_the_network_of_keras(compiled_model, photos, expected):
     for rows in found:
         np.testing.assert_allclose(rows, expected, atol=1e-4)
     assert embedder.engine().name == "Keras"
+
+
+def test_many_and_few_images_have_the_same_bytes(compiled_model, photos, monkeypatch):
+    """On any number of processors, the one way or the other of computing them."""
+    found = []
+    for processors in (1, 2, 4, 64):
+        monkeypatch.setattr("os.cpu_count", lambda n=processors: n)
+        embedder = Embedder(compiled_model)
+        found.append(embedder(photos)[0])
+        found.append(np.concatenate([embedder([photo])[0] for photo in photos]))
+    for rows in found:
+        np.testing.assert_array_equal(rows, found[0])
 
 
 def test_a_pickled_embedder_is_small_and_opens_anew(compiled_model, photos):
