@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -177,6 +178,28 @@ def models_loaded_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file, "load_model", load_once)
         yield
+
+
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory):
+    """A folder with a small model, m.h5, and its compiled file. Not to be written to."""
+    from keras import applications
+    from stubs import build_thin_vgg16, save_thin_model
+
+    from deep_ranking.embedding.compiled.compiling import compile_model
+
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(applications, "VGG16", build_thin_vgg16)
+        compile_model(save_thin_model(folder / "m.h5"))
+    return folder
+
+
+@pytest.fixture
+def compiled_model(compiled_once, tmp_path):
+    """A model file, `model/m.h5`, beside its compiled file."""
+    shutil.copytree(compiled_once, tmp_path / "model")
+    return tmp_path / "model" / "m.h5"
 
 
 @pytest.fixture

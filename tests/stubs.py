@@ -58,3 +58,17 @@ def build_thin_vgg16(*, include_top, weights, input_tensor=None, input_shape=Non
             x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
         x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
     return keras.Model(keras.utils.get_source_inputs(image), x, name="vgg16")
+
+
+def save_thin_model(path, *, seed=0, **changes):
+    """Write a model file of the smallest real network; whoever loads it needs `thin_vgg16`."""
+    from deep_ranking.config import NetworkConfig
+    from deep_ranking.model.file import save_model
+    from deep_ranking.model.network import build_network
+
+    values = {"image_size": 32, "hidden_layers": 0, "embedding_size": 8, "multiscale": "none"}
+    config = NetworkConfig(weights=None, **values | changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "VGG16", build_thin_vgg16)
+        save_model(build_network(config, seed=seed), path)
+    return path

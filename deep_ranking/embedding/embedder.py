@@ -185,7 +185,11 @@ class Embedder:
                 raise InputError(f"{self.path}: not compiled in {self.precision}")
             return None
         kept = self._compiled
-        return usable_engine(kept.compiled, kept.digest, is_for_few=is_for_few)
+        try:
+            return usable_engine(kept.compiled, kept.digest, is_for_few=is_for_few)
+        except InputError as error:
+            self._compiled = None  # it is read again, once it is compiled anew
+            raise InputError(f"{kept.path}: {error}") from None
 
     def _keras_model(self) -> "keras.Model":
         if find_spec("tensorflow") is None:

@@ -41,7 +41,7 @@ class LiteRTEngine:
         self.name = f"LiteRT, {precision}"
         self._content = content
         self._idle: list[Any] = []  # interpreters; a call takes one, or makes one more
-        fitting = max(1, MAX_BYTES // (2 * len(content)))
+        fitting = max(1, MAX_BYTES // (2 * max(1, len(content))))
         processors = os.cpu_count() or 1
         self.num_threads = 1 if is_for_few else min(processors, MAX_THREADS, fitting)
         self._threads_an_image = min(processors, MAX_THREADS) if is_for_few else 1
