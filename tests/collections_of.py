@@ -10,7 +10,7 @@ import numpy as np
 
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files.content_digest import file_status
-from deep_ranking.model.header import CONFIG_ATTRIBUTE, read_header
+from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, read_header
 from deep_ranking.search.collection import Collection, Settings
 from deep_ranking.search.collection.records import FoundFile
 from deep_ranking.search.index.kinds import open_index
@@ -28,14 +28,17 @@ CREATE TABLE IF NOT EXISTS images (
 """
 
 
-def make_model(path):
+def make_model(path, *, calibration=None, **settings):
     """Write a model file that has a header, and no layers."""
     with h5py.File(path, "w") as file:
-        file.attrs[CONFIG_ATTRIBUTE] = NetworkConfig(weights=None, image_size=32).to_json()
+        config = NetworkConfig(weights=None, image_size=32, **settings)
+        file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
+        if calibration is not None:
+            file.attrs[CALIBRATION_ATTRIBUTE] = calibration.to_json()
     return path
 
 
-def make_collection(folder, root, embeddings_by_path, index=None):
+def make_collection(folder, root, embeddings_by_path, index=None, **options):
     """Make a collection as a sync would, of images whose embeddings are given.
 
     Images of equal content share the row of the first of them.
@@ -45,17 +48,21 @@ def make_collection(folder, root, embeddings_by_path, index=None):
         root: folder of the images.
         embeddings_by_path: for each path relative to the root, unit floats (dim,).
         index: settings of the index; by default it is exact.
+        options: the model's `calibration`, and other `Settings`.
     """
-    model = make_model(folder.with_suffix(".h5"))
-    settings = Settings(
-        fingerprint=read_header(model).fingerprint,
-        dimension=len(next(iter(embeddings_by_path.values()))),
-        image_size=32,
-        dtype="float32",
-        batch_size=4,
-        root=str(root),
-        index=index or {"kind": "exact"},
-    )
+    dimension = len(next(iter(embeddings_by_path.values())))
+    calibration = options.pop("calibration", None)
+    model = make_model(folder.with_suffix(".h5"), calibration=calibration, embedding_size=dimension)
+    values = {
+        "fingerprint": read_header(model).fingerprint,
+        "dimension": dimension,
+        "image_size": 32,
+        "dtype": "float32",
+        "batch_size": 4,
+        "root": str(root),
+        "index": index or {"kind": "exact"},
+    }
+    settings = Settings(**values | options)
     collection = Collection.make(folder, settings, model)
     contents = {
         path: hashlib.sha256((root / path).read_bytes()).digest() for path in embeddings_by_path
