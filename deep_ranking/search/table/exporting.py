@@ -47,7 +47,7 @@ class ExportedTable:
 
     Example:
         >>> export_table("photos.index", "photos.parquet")
-        photos.parquet: 12 images, 12 with a class, ... KiB.
+        photos.parquet: 12 images, 12 with a class, ... KiB. ...
     """
 
     path: Path

@@ -67,7 +67,7 @@ class TableReport(IndexReport):
 
     Example:
         >>> done = export_table("photos.index", "photos.parquet")
-        >>> index_table("photos.parquet", "again.index", model="model.h5").taken.num_taken
+        >>> index_table("photos.parquet", "copy.index", model="model.h5").taken.num_taken
         12
     """
 
