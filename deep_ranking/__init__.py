@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from deep_ranking.search.results import Result, SearchResults
     from deep_ranking.search.searcher import Searcher
     from deep_ranking.search.set_aside import MoveReport, move_back
+    from deep_ranking.search.table import ExportedTable, TableReport, export_table, index_table
     from deep_ranking.training.batches import triplet_dataset
     from deep_ranking.training.run import train
 
@@ -69,6 +70,7 @@ _HOMES = {
     "Examination": "reports.doctor",
     "Explanation": "reports.explain",
     "Export": "embedding.export",
+    "ExportedTable": "search.table",
     "ImageListing": "images",
     "IndexReport": "search.indexing",
     "InputError": "files",
@@ -88,6 +90,7 @@ _HOMES = {
     "Searcher": "search.searcher",
     "SoftMarginLoss": "losses",
     "SupervisedContrastiveLoss": "losses",
+    "TableReport": "search.table",
     "TrainConfig": "config",
     "TripletEvaluation": "reports.evaluating_triplets",
     "Triplets": "sampling.triplet_file",
@@ -103,9 +106,11 @@ _HOMES = {
     "evaluate_on_triplets": "reports.evaluating_triplets",
     "explain": "reports.explain",
     "export_model": "embedding.export",
+    "export_table": "search.table",
     "find_duplicates": "search.duplicates",
     "find_images": "images",
     "index_images": "search.indexing",
+    "index_table": "search.table",
     "load_model": "model.file",
     "move_back": "search.set_aside",
     "read_classes": "datasets",
@@ -139,6 +144,7 @@ __all__ = [
     "Examination",
     "Explanation",
     "Export",
+    "ExportedTable",
     "FolderConfig",
     "ImageListing",
     "IndexReport",
@@ -157,6 +163,7 @@ __all__ = [
     "Searcher",
     "SoftMarginLoss",
     "SupervisedContrastiveLoss",
+    "TableReport",
     "TrainConfig",
     "TripletEvaluation",
     "Triplets",
@@ -173,9 +180,11 @@ __all__ = [
     "evaluate_on_triplets",
     "explain",
     "export_model",
+    "export_table",
     "find_duplicates",
     "find_images",
     "index_images",
+    "index_table",
     "load_model",
     "move_back",
     "read_classes",

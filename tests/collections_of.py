@@ -28,9 +28,9 @@ CREATE TABLE IF NOT EXISTS images (
 """
 
 
-def make_model(path, config=None, calibration=None):
+def make_model(path, config=None, calibration=None, **settings):
     """Write a model file that has a header, and no layers."""
-    config = config or NetworkConfig(weights=None, image_size=32)
+    config = config or NetworkConfig(weights=None, image_size=32, **settings)
     with h5py.File(path, "w") as file:
         file.attrs[CONFIG_ATTRIBUTE] = config.to_json()
         if calibration is not None:
@@ -38,7 +38,7 @@ def make_model(path, config=None, calibration=None):
     return path
 
 
-def make_collection(folder, root, embeddings_by_path, index=None):
+def make_collection(folder, root, embeddings_by_path, index=None, **options):
     """Make a collection as a sync would, of images whose embeddings are given.
 
     Images of equal content share the row of the first of them.
@@ -48,17 +48,21 @@ def make_collection(folder, root, embeddings_by_path, index=None):
         root: folder of the images.
         embeddings_by_path: for each path relative to the root, unit floats (dim,).
         index: settings of the index; by default it is exact.
+        options: the model's `calibration`, and other `Settings`.
     """
-    model = make_model(folder.with_suffix(".h5"))
-    settings = Settings(
-        fingerprint=read_header(model).fingerprint,
-        dimension=len(next(iter(embeddings_by_path.values()))),
-        image_size=32,
-        dtype="float32",
-        batch_size=4,
-        root=str(root),
-        index=index or {"kind": "exact"},
-    )
+    dimension = len(next(iter(embeddings_by_path.values())))
+    calibration = options.pop("calibration", None)
+    model = make_model(folder.with_suffix(".h5"), calibration=calibration, embedding_size=dimension)
+    values = {
+        "fingerprint": read_header(model).fingerprint,
+        "dimension": dimension,
+        "image_size": 32,
+        "dtype": "float32",
+        "batch_size": 4,
+        "root": str(root),
+        "index": index or {"kind": "exact"},
+    }
+    settings = Settings(**values | options)
     collection = Collection.make(folder, settings, model)
     contents = {
         path: hashlib.sha256((root / path).read_bytes()).digest() for path in embeddings_by_path

@@ -19,6 +19,7 @@ from deep_ranking.cli.main import run_command
 from deep_ranking.config import NetworkConfig
 from deep_ranking.embedding.export import FORMATS, export_model
 from deep_ranking.embedding.export.exporting import random_batches
+from deep_ranking.embedding.export.pixel_recipe import CODE, pixel_recipe
 from deep_ranking.files import InputError
 from deep_ranking.files.words import byte_size
 from deep_ranking.model.calibration import fit_calibration
@@ -110,7 +111,7 @@ def test_an_export_gives_the_embeddings_for_any_batch(model, exported, format):
     black = np.zeros((2, SIZE, SIZE, 3), np.float32)
     found = embedded_by(done.usage, black)
     np.testing.assert_allclose(found, model.predict_on_batch(black), atol=1e-5)
-    assert os.listdir(path.parent) == [NAMES[format]]
+    assert sorted(os.listdir(path.parent)) == [NAMES[format], f"{NAMES[format]}.pixels.json"]
     assert done.difference < 1e-5 and done.num_images == 8
     files = [each for each in path.rglob("*") if each.is_file()] or [path]
     assert done.num_bytes == sum(len(each.read_bytes()) for each in files)
@@ -153,6 +154,8 @@ def test_an_export_says_what_it_takes_and_what_distances_mean(tmp_path, format):
     assert (notes["image_size"], notes["embedding_size"]) == (SIZE, 4)
     assert notes["network_config"]["pooling"] == "max"
     assert notes["calibration"] == json.loads(small.calibration.to_json())
+    beside = json.loads((tmp_path / f"{NAMES[format]}.pixels.json").read_text())
+    assert notes["pixels"] == beside == pixel_recipe(SIZE)
 
 
 def test_a_savedmodel_holds_each_weight_once(model, exported):
@@ -198,13 +201,15 @@ def test_an_export_that_differs_is_not_written(model, tmp_path, faked, change, s
     faked(lambda rows, _: rows)
     export_model(model, path, format="savedmodel")
     before = {each: each.stat().st_ino for each in path.rglob("*")}
+    recipe = (tmp_path / "m.pixels.json").stat().st_ino
     faked(change)
     with pytest.raises(InputError, match=said):
         export_model(model, path, format="savedmodel", overwrite=True)
     with pytest.raises(InputError, match=said):
         export_model(model, tmp_path / "new", format="savedmodel")
-    assert os.listdir(tmp_path) == ["m"]
+    assert sorted(os.listdir(tmp_path)) == ["m", "m.pixels.json"]
     assert {each: each.stat().st_ino for each in path.rglob("*")} == before
+    assert (tmp_path / "m.pixels.json").stat().st_ino == recipe
 
 
 def test_a_difference_within_the_tolerance_is_told(model, tmp_path, faked):
@@ -223,7 +228,7 @@ def test_the_images_named_are_compared_too(model, tmp_path, faked):
     missing = [tmp_path / "no.png"]
     with pytest.raises(InputError, match=r"no\.png"):
         export_model(model, tmp_path / "n", format="savedmodel", images=missing)
-    assert sorted(os.listdir(tmp_path)) == ["m", "white.png"]
+    assert sorted(os.listdir(tmp_path)) == ["m", "m.pixels.json", "white.png"]
 
 
 def test_what_cannot_be_converted_is_one_line(model, tmp_path, monkeypatch):
@@ -284,9 +289,12 @@ def test_random_images_are_of_all_kinds_and_the_same_each_time(size):
         ("old.onnx", "onnx", "exists; choose another --output, or replace it by --overwrite"),
         ("old", "savedmodel", "exists; choose another"),
         ("no/m", "savedmodel", "no: no such folder"),
+        ("with.onnx", "onnx", r"with\.onnx\.pixels\.json: exists; choose another"),
+        (".", "savedmodel", "exists; choose another"),
     ],
 )
 def test_outputs_that_are_refused(model, tmp_path, name, format, said):
+    (tmp_path / "with.onnx.pixels.json").touch()
     (tmp_path / "old.onnx").touch()
     (tmp_path / "old").mkdir()
     with pytest.raises(InputError, match=said):
@@ -296,8 +304,10 @@ def test_outputs_that_are_refused(model, tmp_path, name, format, said):
 def test_overwriting_replaces_an_export_and_nothing_else(model, exported, tmp_path):
     shutil.copytree(exported("savedmodel")[0], tmp_path / "m")
     (tmp_path / "m" / "assets.extra" / "deep_ranking.json").write_text("of before")
+    (tmp_path / "m.pixels.json").write_text("of before")
     export_model(model, tmp_path / "m", format="savedmodel", overwrite=True)
-    assert os.listdir(tmp_path) == ["m"]
+    assert sorted(os.listdir(tmp_path)) == ["m", "m.pixels.json"]
+    assert json.loads((tmp_path / "m.pixels.json").read_text())["image_size"] == SIZE
     assert json.loads((tmp_path / "m" / "assets.extra" / "deep_ranking.json").read_text())
     (tmp_path / "m" / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="no SavedModel is never replaced"):
@@ -364,7 +374,8 @@ def test_command(capfd, monkeypatch, tmp_path, model_path, image_tree_of_colors)
     assert said.err == ""
     lines = said.out.splitlines()
     assert "8 random images and 13 of yours" in lines[1]
-    assert "on 21 images (allowed: 0.0001)" in lines[2]
+    assert "on 21 images (allowed: 0.0001)" in lines[-3]
+    assert CODE in said.out
     size = sum(each.stat().st_size for each in output.rglob("*") if each.is_file())
     assert lines[-1] == f"savedmodel in {output}, {byte_size(size)}."
     pixels = photos(3)

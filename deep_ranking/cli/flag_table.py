@@ -243,6 +243,10 @@ TABLE: Mapping[str, Table] = {
         (("--probes", "--target_recall"), (NOT_EXACT,)),
         (("--smooth_power",), (When(_is_not("smooth", None, 0), "without --smooth"),)),
         (OF_FOLDERS, (NO_CLASS_FILE,)),
+        (
+            ("--shard", "--checksum", "--precision"),
+            (When(_is("from_parquet", None), "with --from_parquet"),),
+        ),
     ],
     "search": [
         (("--probes",), (NOT_EXACT,)),

@@ -3,8 +3,9 @@
 import argparse
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deep_ranking.cli.arguments import (
@@ -13,6 +14,7 @@ from deep_ranking.cli.arguments import (
     add_model,
     add_output,
     add_path,
+    check_files_exist,
     checked_number,
     config_from,
     non_negative_int,
@@ -96,6 +98,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read every file again instead of trusting its size and modification time",
     )
     add_folder_arguments(parser)
+    group = parser.add_argument_group("tables of other programs")
+    add_path(
+        group,
+        "--export",
+        metavar="FILE.parquet",
+        help_text="also write path, class, distance to the class mean with its probability, and "
+        'vector of each image as a table (pip install "deep-ranking[parquet]")',
+    )
+    add_path(
+        group,
+        "--from_parquet",
+        metavar="FILE.parquet",
+        help_text="make the index of such a table, with columns path, vector and perhaps class, "
+        "instead of embedding; needs --model, and --images if the table names no folder",
+    )
     group = parser.add_argument_group("kind of index, and how thoroughly a search looks")
     add_index_kind(group)
     group.add_argument(
@@ -133,7 +150,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Sync the collection, update its index, and print a report."""
     args = parser.parse_args(argv)
     is_new = not (args.output / SETTINGS).exists()
-    if is_new and not (args.model and args.images):
+    if args.export is not None or args.from_parquet is not None:
+        _check_tables(parser, args, is_new=is_new)
+    if is_new and args.from_parquet is None and not (args.model and args.images):
         parser.error(f"{args.output} is no index yet: give --model and --images to make one")
     wanted = args.index
     if wanted is None and not is_new:
@@ -142,10 +161,20 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     refuse_flags_without_effect(parser, argv, rules_of("index", args))
     folders = _folders(args, given_flags(parser, argv), is_new=is_new)
     quieten_tensorflow()
-    from deep_ranking.search.indexing import index_images
+    from deep_ranking.search.indexing import IndexReport, index_images
 
+    make: Callable[..., IndexReport] = partial(
+        index_images,
+        shard=args.shard,
+        checksum=args.checksum,
+        precision=args.precision or (AUTO if is_new else None),
+    )
+    if args.from_parquet is not None:
+        from deep_ranking.search.table import index_table
+
+        make = partial(index_table, args.from_parquet)
     with resume_hint("run the same command again to resume"):
-        done = index_images(
+        done = make(
             args.output,
             model=args.model,
             images=args.images,
@@ -154,10 +183,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             probes=args.probes,
             target_recall=args.target_recall,
             dtype=args.dtype,
-            shard=args.shard,
             folders=folders,
-            checksum=args.checksum,
-            precision=args.precision or (AUTO if is_new else None),
             smooth=args.smooth,
             smooth_power=args.smooth_power,
             when_synced=print,
@@ -170,6 +196,30 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     )
     if done.smoothing is not None:
         print(done.smoothing)
+    if args.export is not None:
+        from deep_ranking.search.table import export_table
+
+        print(export_table(done.collection, args.export))
+
+
+def _check_tables(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, *, is_new: bool
+) -> None:
+    """Refuse tables that cannot be written or taken in, before the long work."""
+    from deep_ranking.search.table import check_table_name
+
+    if args.export is not None:
+        check_table_name(args.export)
+    if args.from_parquet is None:
+        return
+    if not is_new:
+        parser.error(
+            f"{args.output} is an index already, and --from_parquet makes a new one: choose "
+            "another --output"
+        )
+    if args.model is None:
+        parser.error("--from_parquet needs --model, the model that its vectors were made by")
+    check_files_exist(args, "from_parquet", "model", "images")
 
 
 def _folders(args: argparse.Namespace, given: set[str], *, is_new: bool) -> FolderConfig | None:

@@ -235,7 +235,7 @@ def writable_collection(
                 collection.take_calibration(model)
             if images is not None and str(images.absolute()) != collection.settings.root:
                 collection.change(root=str(images.absolute()))
-            if folders is not None and (given := _as_settings(folders)) != _as_settings(
+            if folders is not None and (given := folder_settings(folders)) != folder_settings(
                 collection.settings.folder_config()
             ):
                 collection.change(folders=given)
@@ -252,13 +252,13 @@ def writable_collection(
                 batch_size=fitting_batch_size(header.network.seen_size),
                 root=str(images.absolute()),
                 shard=shard,
-                folders=_as_settings(folders or FolderConfig()),
+                folders=folder_settings(folders or FolderConfig()),
             )
             collection = Collection.make(folder, settings, model)
         yield collection
 
 
-def _as_settings(folders: FolderConfig) -> dict[str, Any]:
+def folder_settings(folders: FolderConfig) -> dict[str, Any]:
     """Return settings that differ from the defaults, as JSON can hold them."""
     values = {each.name: getattr(folders, each.name) for each in fields(FolderConfig)}
     if folders.classes is not None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deep_ranking import __version__
-from deep_ranking.embedding.export.formats import FORMATS, Runtime
-from deep_ranking.files import InputError, atomic_folder, atomic_path, disk_failure
+from deep_ranking.embedding.export.formats import FORMATS, Format, Runtime
+from deep_ranking.embedding.export.pixel_recipe import pixel_recipe, recipe_in_words, recipe_path
+from deep_ranking.files import InputError, atomic_folder, atomic_path, atomic_paths, disk_failure
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import byte_size, counted
@@ -48,11 +49,15 @@ class Export:
         num_images: images of the check.
         usage: Python code from `pixels`, float32 (batch, size, size, 3), RGB in [0, 255], to
             `embeddings`.
+        image_size: side in pixels of the images that it takes.
         tolerance: largest difference that was allowed.
 
     Example:
-        >>> done = Export("onnx", Path("m.onnx"), 2048, 1e-7, 8, "import onnxruntime; ...")
+        >>> done = Export("onnx", Path("m.onnx"), 2048, 1e-7, 8, "import onnxruntime; ...", 32)
+        >>> print(done.recipe["use"])
+        pixels = np.stack([image_to_pixels(path, 32) for path in paths]).astype(np.float32)
         >>> print(done)
+        pixels of image files, with numpy, pillow, ...
         greatest difference to the model 1e-07, on 8 images (allowed: 0.0001)
         from Python: import onnxruntime; ...
         onnx in m.onnx, 2.0 KiB.
@@ -64,10 +69,17 @@ class Export:
     difference: float
     num_images: int
     usage: str
+    image_size: int
     tolerance: float = DEFAULT_TOLERANCE
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What makes `pixels` of image files, with code; NAME.pixels.json has the same."""
+        return pixel_recipe(self.image_size)
 
     def __repr__(self) -> str:
         return (
+            f"{recipe_in_words(self.recipe, recipe_path(self.path))}\n\n"
             f"greatest difference to the model {self.difference:.2g}, on "
             f"{counted(self.num_images, 'image')} (allowed: {self.tolerance:g})\n"
             f"from Python: {self.usage}\n"
@@ -94,7 +106,8 @@ def export_model(
     Args:
         model: model file; a network of `build_network` or `load_model`; or any functional Keras
             model from images, float32 (batch, size, size, 3), to embeddings, float32 (batch, dim).
-        path: file to write, ending in .onnx or .tflite; for a SavedModel, a folder.
+        path: file to write, ending in .onnx or .tflite; for a SavedModel, a folder. Beside it,
+            PATH.pixels.json gets the recipe of pixels, which the export's notes hold too.
         format: "savedmodel", "onnx" or "tflite".
         images: image files to check the export on, besides random images.
         tolerance: largest allowed difference between two numbers of the embeddings.
@@ -125,8 +138,7 @@ def export_model(
     kind = FORMATS[format]
     size = _image_size(model)
     report = progress or (lambda _: None)
-    writing = atomic_path if kind.suffix else atomic_folder
-    with writing(path) as temporary, warnings.catch_warnings():
+    with _written(path, kind, size) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of the converters, which no user can act on
         report(f"writing {format}")
         runtime = _converted(model, temporary, format)
@@ -144,7 +156,7 @@ def export_model(
         num_bytes = sum(each.stat().st_size for each in files)
     quoted_path = json.dumps(str(path), ensure_ascii=False)
     usage = kind.usage.format(path=quoted_path, name=model.inputs[0].name)
-    return Export(format, path, num_bytes, difference, count, usage, tolerance)
+    return Export(format, path, num_bytes, difference, count, usage, size, tolerance)
 
 
 def check_output(path: Path, format: str, *, overwrite: bool) -> None:
@@ -161,8 +173,11 @@ def check_output(path: Path, format: str, *, overwrite: bool) -> None:
         raise InputError(
             f"{path}: expected a name that ends in {kind.suffix}, as the format is {format}"
         )
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists; choose another --output, or replace it by --overwrite")
+    for each in (path, recipe_path(path)):
+        if each.exists() and not overwrite:
+            raise InputError(
+                f"{each}: exists; choose another --output, or replace it by --overwrite"
+            )
     if not kind.suffix and path.exists():
         _check_is_savedmodel(path)
     if not path.parent.is_dir():
@@ -173,6 +188,26 @@ def check_output(path: Path, format: str, *, overwrite: bool) -> None:
             f"the format {format} needs {' and '.join(missing)}, not installed here: "
             'pip install "deep-ranking[export]"'
         )
+
+
+@contextmanager
+def _written(path: Path, kind: Format, size: int) -> Iterator[Path]:
+    """Yield a temporary path for an export, and move it and its recipe into place at the end.
+
+    If the process is killed between the two, a file is missing, as `atomic_paths` says; a folder
+    is complete and lacks the new recipe, which its notes have.
+    """
+    recipe = recipe_path(path)
+    text = json.dumps(pixel_recipe(size), indent=2, ensure_ascii=False) + "\n"
+    if kind.suffix:
+        with atomic_paths([path, recipe]) as (temporary, beside):
+            beside.write_text(text, encoding="utf-8")
+            yield temporary
+        return
+    with atomic_path(recipe) as beside:
+        beside.write_text(text, encoding="utf-8")
+        with atomic_folder(path) as temporary:
+            yield temporary
 
 
 def _check_is_savedmodel(path: Path) -> None:
@@ -221,6 +256,7 @@ def _notes(model: "keras.Model") -> str:
         "output": f"embeddings, float32, shape (batch, {dim}); compare by Euclidean distance",
         "image_size": size,
         "embedding_size": dim,
+        "pixels": pixel_recipe(size),
     }
     for name in ("network_config", "calibration"):
         value = getattr(model, name, None)

@@ -1,10 +1,10 @@
 """The formats of an export: how to write each, and how to open it in its own runtime.
 
 In all formats the input has the name of the model's input, the output is `embedding`, and a batch
-has any number of images. Each format carries notes, a JSON text on the network's input and the
-meaning of its distances: a SavedModel in `assets.extra/deep_ranking.json`; an ONNX file in its
-metadata, under `deep_ranking`; a TensorFlow Lite file in a zip after the model, the place for
-associated files in that format (`unzip m.tflite`).
+has any number of images. Each format carries notes, a JSON text on the network's input, the recipe
+of its pixels (`pixel_recipe`) and the meaning of its distances: a SavedModel in
+`assets.extra/deep_ranking.json`; an ONNX file in its metadata, under `deep_ranking`; a TensorFlow
+Lite file in a zip after the model, the place for associated files there (`unzip m.tflite`).
 """
 
 import tempfile

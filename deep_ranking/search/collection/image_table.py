@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,16 +117,25 @@ class ImageTable:
 
     def row_of_content(self, content: bytes) -> int | None:
         """Return the row of a content, the SHA-256 of a file; None if no image has it."""
-        query = "SELECT row FROM images WHERE content = ? AND row IS NOT NULL LIMIT 1"
-        for (row,) in self._select(query, (content,)):
-            if type(row) is int and 0 <= row < MAX_ROWS:
-                return row
-            raise self._damaged("an invalid row number")
-        return None
+        rows = self._distinct_rows([("content = ? AND row IS NOT NULL", [content])])
+        return int(rows[0]) if len(rows) else None
 
     def images(self) -> Iterator[GalleryImage]:
         """Yield all images that can be found, by path."""
         return self._images("row IS NOT NULL")
+
+    def by_class(self) -> Generator[GalleryImage]:
+        """Yield all images that can be found, by class, then row: those of a content together."""
+        return self._images("row IS NOT NULL", order="class, row, path")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read the same state all through the block, whatever other processes write meanwhile."""
+        self._base.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._base.execute("ROLLBACK")
 
     def files(self) -> Iterator[FoundFile]:
         """Yield the files of all images that can be found, as they were recorded, by path."""
@@ -311,8 +320,10 @@ class ImageTable:
     def _damaged(self, what: str) -> InputError:
         return InputError(f"{self.file}: damaged: it holds {what}; index the images anew")
 
-    def _images(self, where: str, parameters: Sequence[int] = ()) -> Iterator[GalleryImage]:
-        query = f"SELECT path, class, row FROM images WHERE {where} ORDER BY path"
+    def _images(
+        self, where: str, parameters: Sequence[int] = (), *, order: str = "path"
+    ) -> Generator[GalleryImage]:
+        query = f"SELECT path, class, row FROM images WHERE {where} ORDER BY {order}"
         for path, label, row in self._select(query, parameters):
             yield GalleryImage(self._name(path), self._name(label), row)
 
