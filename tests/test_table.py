@@ -140,6 +140,7 @@ def test_the_metadata_say_what_it_was_made_of(collection, table, root):
         "image_size": 32,
         "root": str(root),
         "folders": {},
+        "precision": "float32",
     }
 
 
@@ -211,7 +212,7 @@ def test_without_pyarrow_there_is_one_line(collection, table, model, tmp_path, m
         index_table(table, tmp_path / "i", model=model)
 
 
-def never():
+def never(_):
     raise AssertionError("the model is loaded")
 
 
