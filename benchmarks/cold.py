@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from deep_ranking import InputError  # noqa: E402 (the path of the package comes first)
+from deep_ranking.cli.arguments import positive_int  # noqa: E402
 
 WATCHED = ("tensorflow", "keras")
 RECORD = "DEEP_RANKING_IMPORTS"
@@ -278,8 +279,8 @@ def main():
     )
     parser.add_argument("--image1", type=Path, required=True, metavar="IMAGE")
     parser.add_argument("--image2", type=Path, required=True, metavar="IMAGE")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--make_collection", type=int, metavar="N", help="make INDEX of N images")
+    parser.add_argument("--rounds", type=positive_int, default=5)
+    parser.add_argument("--make_collection", type=positive_int, metavar="N", help="make INDEX")
     args = parser.parse_args()
     for name, value in vars(args).items():
         if isinstance(value, Path):

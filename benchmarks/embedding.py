@@ -18,10 +18,8 @@ Keras have 64 images, or a quarter of a round if that is less, so that none is f
 - The other networks are read by the same reader at 224 pixels, and have random weights: they show
   speed alone (`reference_networks.py`).
 
-With --judge, a second table has mAP@R and recall@1 of each precision on images of other classes,
-all of them searched among each other, the difference to Keras on the same queries with its 95 %
-bootstrap interval over queries, and the cosine of the rows with those of Keras. The rows are kept
-in the cache folder, as by `evaluate`.
+With --judge, a second table has what each precision finds among images of other classes
+(`precision_quality.py`).
 
 Several models are compared with the first one's Keras too. A model that is not compiled in a
 precision is compiled first, and calibrated on --images.
@@ -43,6 +41,7 @@ import cv2
 import numpy as np
 
 from deep_ranking import InputError
+from deep_ranking.cli.arguments import positive_int
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.embedding.compiled.places import PRECISIONS
 from deep_ranking.embedding.embed import BATCH_SIZE, EngineTime, embed_batches
@@ -211,66 +210,6 @@ def table_of_speeds(methods, first=None):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-class Judged(NamedTuple):
-    """What a precision of a model finds: rows (images, dim), mAP@R and recall@1 of each query."""
-
-    rows: np.ndarray
-    map_at_r: np.ndarray
-    recall: np.ndarray
-
-
-def judge(model, data):
-    """Evaluate a model on images of known classes.
-
-    Args:
-        model: a network or an `Embedder`.
-        data: the images, from `read_folder`.
-    """
-    from deep_ranking.embedding.kept_rows import kept_embeddings
-    from deep_ranking.reports.evaluating import evaluate
-    from deep_ranking.reports.methods import MODEL
-
-    per_query = evaluate(model, data).methods[MODEL].per_query
-    with kept_embeddings(model, data.files()) as rows:
-        return Judged(np.array(rows), per_query["map_at_r"], per_query["recall_at_1"])
-
-
-def table_of_quality(judged):
-    """Return the table of quality, in Markdown.
-
-    Args:
-        judged: for each model, what computes it, in words -> the `Judged`, Keras first.
-    """
-    headings = ["method", "mAP@R", "less Keras", "recall@1", "less Keras"]
-    headings += ["mean cosine with Keras", "least"]
-    lines = [headings, ["---"] * len(headings)]
-    for name, found in judged.items():
-        keras = next(iter(found.values()))
-        for words, each in found.items():
-            is_keras = each is keras
-            cosines = (each.rows.astype(np.float64) * keras.rows).sum(axis=1)
-            lines.append(
-                [
-                    f"{name}: {words}",
-                    f"{np.nanmean(each.map_at_r):.4f}",
-                    NOT_MEASURED if is_keras else difference(each.map_at_r, keras.map_at_r),
-                    f"{np.nanmean(each.recall):.4f}",
-                    NOT_MEASURED if is_keras else difference(each.recall, keras.recall),
-                    NOT_MEASURED if is_keras else f"{cosines.mean():.4f}",
-                    NOT_MEASURED if is_keras else f"{cosines.min():.4f}",
-                ]
-            )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def difference(values, of_keras):
-    """Return the mean difference on the same queries, and its bootstrap interval."""
-    from deep_ranking.metrics import bootstrap_interval
-
-    found = bootstrap_interval(values - of_keras)
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-
-
 def open_model(path, precisions, images):
     """Return the network of a model file, and precision -> its compiled `Embedder`.
 
@@ -305,9 +244,9 @@ def main():
     parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="FILE.h5")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--judge", type=Path, metavar="DIR", help="folder of classes")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images_a_round", type=int, default=256, metavar="N")
-    parser.add_argument("--images_at_most", type=int, default=1_000, metavar="N")
+    parser.add_argument("--rounds", type=positive_int, default=5)
+    parser.add_argument("--images_a_round", type=positive_int, default=256, metavar="N")
+    parser.add_argument("--images_at_most", type=positive_int, default=1_000, metavar="N")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--without_references", action="store_true")
     args = parser.parse_args()
@@ -340,21 +279,9 @@ def main():
         measure(methods, files, args.rounds, quarter)
     print(table_of_speeds(methods, first if len(opened) > 1 else None), flush=True)
     if args.judge is not None:
+        from precision_quality import quality
+
         print("\n" + quality(opened, args.judge))
-
-
-def quality(opened, folder):
-    """Return the table of quality of opened models on the classes of a folder."""
-    from deep_ranking.datasets import read_folder, take_split
-    from deep_ranking.datasets.splits import TO_JUDGE
-
-    data = take_split(read_folder(folder), TO_JUDGE)
-    judged = {
-        name: {"Keras float32": judge(network, data)}
-        | {f"LiteRT {each}": judge(one, data) for each, one in embedders.items()}
-        for name, (network, embedders) in opened.items()
-    }
-    return f"{len(data):,} images of {folder}:\n\n{table_of_quality(judged)}"
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from deep_ranking.metrics import bootstrap_interval
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 benchmark = runpy.run_path(str(BENCHMARKS / "embedding.py"))
+quality = runpy.run_path(str(BENCHMARKS / "precision_quality.py"))
 references = types.SimpleNamespace(**runpy.run_path(str(BENCHMARKS / "reference_networks.py")))
 Method, Run = benchmark["Method"], benchmark["Run"]
 
@@ -138,9 +139,9 @@ def test_methods_of_a_model_know_their_keras_and_their_limit():
 def test_quality_is_compared_query_by_query():
     keras_rows = np.eye(3, dtype=np.float32)
     ours = np.array([[1, 0, 0], [0, 0.6, 0.8], [0, 0, 1]], np.float32)
-    keras = benchmark["Judged"](keras_rows, np.array([0.5, 1, np.nan]), np.array([1, 1, np.nan]))
-    int8 = benchmark["Judged"](ours, np.array([0.25, 1, np.nan]), np.array([0, 1, np.nan]))
-    _, _, first, second = cells(benchmark["table_of_quality"]({"m": {"Keras": keras, "x": int8}}))
+    keras = quality["Judged"](keras_rows, np.array([0.5, 1, np.nan]), np.array([1, 1, np.nan]))
+    int8 = quality["Judged"](ours, np.array([0.25, 1, np.nan]), np.array([0, 1, np.nan]))
+    _, _, first, second = cells(quality["table_of_quality"]({"m": {"Keras": keras, "x": int8}}))
     assert first == ["m: Keras", "0.7500", "-", "1.0000", "-", "-", "-"]
     found = bootstrap_interval(np.array([-0.25, 0, np.nan]))
     assert second[1:3] == ["0.6250", f"-0.1250 [{found.low:+.4f}, {found.high:+.4f}]"]
@@ -239,6 +240,7 @@ def test_the_command_prints_both_tables(files, monkeypatch, tmp_path, capsys):
     flags = ["--model", model, "--images", tmp_path, "--judge", tmp_path, "--rounds", 1]
     flags += ["--images_a_round", 8, "--precisions", "float32", "--without_references"]
     monkeypatch.setattr(sys, "argv", ["embedding.py", *map(str, flags)])
+    monkeypatch.syspath_prepend(BENCHMARKS)
     benchmark["main"]()
     printed = cells(capsys.readouterr().out)
     names = [row[0] for row in printed if len(row) > 1]
