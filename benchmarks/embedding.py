@@ -21,8 +21,9 @@ Keras have 64 images, or a quarter of a round if that is less, so that none is f
 With --judge, a second table has what each precision finds among images of other classes
 (`precision_quality.py`).
 
-Several models are compared with the first one's Keras too. A model that is not compiled in a
-precision is compiled first, and calibrated on --images.
+Several models are compared with the first one's Keras too; decoding and other networks are compared
+with that alone. A model that is not compiled in a precision is compiled first, and calibrated on
+--images.
 """
 
 import argparse
