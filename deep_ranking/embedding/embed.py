@@ -5,12 +5,13 @@ those of the engine compute.
 """
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -53,10 +54,12 @@ class EngineTime:
     Attributes:
         seconds: in `embed`, summed over its threads.
         num_threads: of these, at the same time.
+        lock: held while a thread adds its seconds.
     """
 
     seconds: float = 0.0
     num_threads: int = 1
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
 def embed_images(
@@ -159,7 +162,8 @@ def embed_batches(
             batch = np.stack([blank if each is None else each for each in pixels])
             began = time.perf_counter()
             embedded = engine.embed(batch)
-            worked.seconds += time.perf_counter() - began
+            with worked.lock:
+                worked.seconds += time.perf_counter() - began
             rows[readable] = embedded[readable]
         return EmbeddedBatch(rows, readable)
 
