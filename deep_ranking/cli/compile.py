@@ -7,7 +7,8 @@ from pathlib import Path
 
 from deep_ranking.cli.arguments import add_model, add_path, check_files_exist
 from deep_ranking.cli.library_messages import quieten_tensorflow, shown_on_failure
-from deep_ranking.embedding.compiled.places import PRECISIONS, compiled_precisions
+from deep_ranking.embedding.compiled.names import PRECISIONS
+from deep_ranking.embedding.compiled.places import compiled_precisions
 from deep_ranking.files import InputError
 from deep_ranking.files.installed import check_installed
 from deep_ranking.images import find_images

@@ -19,7 +19,7 @@ from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.cli.output import check_output_file, write_json
 from deep_ranking.cli.smoothing import add_smoothing
 from deep_ranking.datasets.splits import TO_JUDGE
-from deep_ranking.embedding.compiled.places import PRECISIONS
+from deep_ranking.embedding.compiled.names import PRECISIONS
 from deep_ranking.embedding.embedder import compiled_embedder
 from deep_ranking.files.installed import check_installed
 from deep_ranking.search.collection.settings import DEFAULT_NEIGHBOURS, DEFAULT_POWER

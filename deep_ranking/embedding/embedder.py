@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.config import NetworkConfig
+from deep_ranking.embedding.compiled.names import PRECISIONS
 from deep_ranking.embedding.compiled.opening import usable_engine
 from deep_ranking.embedding.compiled.places import (
-    PRECISIONS,
     KeptModel,
     compiled_precisions,
     open_compiled,

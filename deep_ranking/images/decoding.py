@@ -33,7 +33,6 @@ from deep_ranking.images.readers.metadata import WITHOUT_METADATA
 from deep_ranking.images.readers.png import read_png
 from deep_ranking.images.readers.ppm import largest_of, read_deep_ppm
 from deep_ranking.images.readers.raster import Raster
-from deep_ranking.images.readers.tiff import is_plain, read_tiff
 from deep_ranking.images.readers.with_pillow import read_with_pillow
 
 # Pixels of the image between two sampled points. Bilinear sampling averages 2 pixels, so up to this
@@ -133,8 +132,10 @@ def _read(data: bytes, header: Image.Image, size: int) -> Raster:
         raster = read_deep_jpeg_2000(data, header)
     elif kind == "PPM":
         raster = read_deep_ppm(data, header)
-    elif kind == "TIFF" and not is_plain(header):
-        raster = read_tiff(data)
+    elif kind == "TIFF":
+        from deep_ranking.images.readers.tiff import is_plain, read_tiff  # late: few images are
+
+        raster = None if is_plain(header) else read_tiff(data)
     return _read_with_pillow(data, header, size) if raster is None else raster
 
 

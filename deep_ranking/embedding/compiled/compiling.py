@@ -15,9 +15,9 @@ from deep_ranking.embedding.compiled.file import (
     made_up_images,
     this_processor,
 )
+from deep_ranking.embedding.compiled.names import PRECISIONS
 from deep_ranking.embedding.compiled.opening import litert_engine, usable_engine
 from deep_ranking.embedding.compiled.places import (
-    PRECISIONS,
     compiling,
     keep_compiled,
     open_compiled,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deep_ranking.embedding.compiled.file import CompiledModel, read_compiled, write_compiled
+from deep_ranking.embedding.compiled.names import PRECISIONS, SUFFIX
 from deep_ranking.files import InputError, atomic_path, make_folder, read_text_file
 from deep_ranking.files.cache_folder import cache_folder
 from deep_ranking.model.header import (
@@ -24,8 +25,6 @@ from deep_ranking.model.header import (
     store_attribute,
 )
 
-PRECISIONS = ("float32", "int8")
-SUFFIX = ".litert"
 FOLDER, RECORD = "compiled", "digests.json"
 NAME_DIGITS = 12  # of the fingerprint, in the name
 

@@ -17,7 +17,6 @@ from deep_ranking.images.limits import check_pixels, most_pixels, too_many_pixel
 from deep_ranking.images.readers.jpeg import unusual_kind
 from deep_ranking.images.readers.jpeg_xl import JpegXlHeader
 from deep_ranking.images.readers.metadata import WITHOUT_METADATA
-from deep_ranking.images.readers.tiff import TiffHeader
 
 # Formats that Pillow may try, whatever the file's name. For others it may run external programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
@@ -91,6 +90,8 @@ def _name_kind(data: bytes, kind: str | None) -> None:
     Raises:
         InputError: they do.
     """
+    from deep_ranking.images.readers.tiff import TiffHeader  # late: few images are TIFF
+
     name = "PAM" if data.startswith(PAM) else unusual_kind(data) if kind == "JPEG" else None
     if name is not None:
         raise InputError(f"{name} image; this kind cannot be read, save it as PNG or plain JPEG")

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from deep_ranking.datasets.labels import FIRST, label_in_words
-from deep_ranking.embedding.compiled.places import copy_compiled
-from deep_ranking.embedding.embedder import Embedder
 from deep_ranking.files import InputError, atomic_path, make_folder
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.html import paragraph
@@ -29,7 +27,6 @@ from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.header import read_calibration, read_header
 from deep_ranking.model.hit_calibration import DEPTH, HitCalibration
 from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.own_files import (
@@ -42,6 +39,7 @@ from deep_ranking.search.collection.own_files import (
 from deep_ranking.search.collection.settings import VERSION, Settings
 
 if TYPE_CHECKING:
+    from deep_ranking.embedding.embedder import Embedder
     from deep_ranking.search.queries import PathOrPaths
     from deep_ranking.search.results import SearchResults
     from deep_ranking.search.searcher import Searcher
@@ -252,6 +250,8 @@ class Collection:
     @cached_property
     def calibration(self) -> Calibration | None:
         """The calibration of the model: what its distances mean."""
+        from deep_ranking.model.header import read_calibration
+
         return read_calibration(self.model)
 
     @property
@@ -264,8 +264,10 @@ class Collection:
         return None if self.calibration is None else self.calibration.hits
 
     @cached_property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> "Embedder":
         """What embeds images as the collection's own were embedded."""
+        from deep_ranking.embedding.embedder import Embedder  # late: not all searches open a model
+
         return Embedder(self.model, precision=self.settings.precision)
 
     def check_model(self, fingerprint: str) -> None:
@@ -283,11 +285,16 @@ class Collection:
 
     def take_calibration(self, model: Path) -> None:
         """Copy the model file again if it was calibrated since."""
+        from deep_ranking.model.header import read_calibration
+
         if read_calibration(model) != self.calibration:
             self._copy_model(model)
             vars(self).pop("calibration", None)
 
     def _copy_model(self, model: Path) -> None:
+        from deep_ranking.embedding.compiled.places import copy_compiled
+        from deep_ranking.model.header import read_header
+
         with atomic_path(self.model) as temporary:
             shutil.copyfile(model, temporary)
         copy_compiled(model, read_header(model), self.model)

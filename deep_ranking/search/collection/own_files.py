@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from deep_ranking.embedding.compiled.places import SUFFIX
+from deep_ranking.embedding.compiled.names import SUFFIX
 from deep_ranking.files import InputError, atomic_path, make_folder, open_regular
 
 SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from deep_ranking.config.backbones import find_backbone
-from deep_ranking.embedding.compiled.places import PRECISIONS, compiled_precisions
+from deep_ranking.embedding.compiled.names import PRECISIONS
+from deep_ranking.embedding.compiled.places import compiled_precisions
 from deep_ranking.embedding.engines import Engine
 from deep_ranking.files import InputError
 from deep_ranking.model.header import read_header

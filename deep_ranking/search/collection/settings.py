@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from deep_ranking.config import FolderConfig
-from deep_ranking.embedding.compiled.places import PRECISIONS
+from deep_ranking.embedding.compiled.names import PRECISIONS
 from deep_ranking.files import InputError, read_text_file
 from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search.index.kinds import KINDS

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from deep_ranking.config import FolderConfig
-from deep_ranking.embedding.compiled.places import PRECISIONS
+from deep_ranking.embedding.compiled.names import PRECISIONS
 from deep_ranking.files import InputError
 
 PATH, CLASS, VECTOR = "path", "class", "vector"
