@@ -76,6 +76,8 @@ def _open(handle: IO[bytes], kind: str | None) -> Image.Image:
 
 
 def _open_tiff(handle: IO[bytes]) -> Image.Image:
+    from deep_ranking.images.readers.tiff import TiffHeader  # late: few images are TIFF
+
     try:
         return TiffHeader(handle)
     except (InputError, MemoryError):
@@ -90,8 +92,6 @@ def _name_kind(data: bytes, kind: str | None) -> None:
     Raises:
         InputError: they do.
     """
-    from deep_ranking.images.readers.tiff import TiffHeader  # late: few images are TIFF
-
     name = "PAM" if data.startswith(PAM) else unusual_kind(data) if kind == "JPEG" else None
     if name is not None:
         raise InputError(f"{name} image; this kind cannot be read, save it as PNG or plain JPEG")
