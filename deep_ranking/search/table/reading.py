@@ -25,7 +25,7 @@ from deep_ranking.search.table.format import (
 
 ROWS_AT_ONCE = 4096
 BYTES_AT_ONCE = 1 << 24
-MOST_BYTES_OF_TEXT = 4096  # of a path or a class on average, as the file states
+MOST_BYTES_OF_TEXT = 4096  # of a path or a class
 LENGTH_TOLERANCE = 1e-3
 Columns = dict[str, Any]
 
@@ -72,7 +72,14 @@ class TableFile:
             raise InputError(f"{path}: cannot be read ({reason})") from None
         try:
             with self._as_input_error():
-                self._file = pq.ParquetFile(self._handle, page_checksum_verification=True)
+                names = pq.read_schema(self._handle).names
+                self._handle.seek(0)
+                self._file = pq.ParquetFile(
+                    self._handle,
+                    # A long text of many rows is read once.
+                    read_dictionary=[each for each in (PATH, CLASS) if each in names],
+                    page_checksum_verification=True,
+                )
                 schema = self._file.schema_arrow
                 self.num_rows: int = self._file.metadata.num_rows
             origin = (schema.metadata or {}).get(METADATA_KEY)
@@ -133,8 +140,12 @@ class TableFile:
 
     def _texts(self, column: Any, name: str, begin: int) -> list[str | None]:
         import pyarrow as pa
+        import pyarrow.compute as pc
 
-        texts: list[str | None] = column.cast(pa.large_string()).to_pylist()
+        values = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if (pc.max(pc.binary_length(values)).as_py() or 0) > MOST_BYTES_OF_TEXT:
+            raise self._too_long(name)
+        texts: list[str | None] = column.to_pylist()
         for number, each in enumerate(texts, begin):
             if each is not None and "\0" in each:
                 raise self.refusal(number, f"its {name} holds a zero byte; leave the row out")
@@ -213,20 +224,22 @@ class TableFile:
             for number in range(rows.num_columns):
                 column = rows.column(number)
                 name = column.path_in_schema.split(".")[0]
-                size = column.total_uncompressed_size
                 if name == VECTOR:
-                    too_many = column.num_values > rows.num_rows * self._dimension
-                    too_large = size > (rows.num_rows + 1) * (16 * self._dimension + 1024)
-                    if too_many or too_large:
+                    if column.num_values > rows.num_rows * self._dimension:
                         raise InputError(
                             f"{self.path}: holds more numbers than {rows.num_rows:,} vectors of "
                             f"the model's {self._dimension:,}; check the column {VECTOR!r}"
                         )
-                elif name in (PATH, CLASS) and size > (rows.num_rows + 256) * MOST_BYTES_OF_TEXT:
-                    raise InputError(
-                        f"{self.path}: the texts of its column {name!r} are too long to be "
-                        f"{'paths' if name == PATH else 'classes'}"
-                    )
+                    continue
+                most = (rows.num_rows + 256) * MOST_BYTES_OF_TEXT
+                if name in (PATH, CLASS) and column.total_uncompressed_size > most:
+                    raise self._too_long(name)
+
+    def _too_long(self, name: str) -> InputError:
+        what = "paths" if name == PATH else "classes"
+        return InputError(
+            f"{self.path}: the texts of its column {name!r} are too long to be {what}"
+        )
 
     @contextmanager
     def _as_input_error(self) -> Iterator[None]:
@@ -239,7 +252,7 @@ class TableFile:
             raise
         except MemoryError:
             raise InputError(f"{self.path}: not enough memory to read it") from None
-        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        except (pa.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(
                 f"{self.path}: not a Parquet file, or a damaged one ({reason})"
