@@ -1,11 +1,14 @@
 """A collection as a Parquet table, and back; tables of other programs and of strangers."""
 
+import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import os
 import re
 import shutil
+import types
 from contextlib import closing
 
 import numpy as np
@@ -30,6 +33,26 @@ from deep_ranking.search.table.importing import TakenRows
 DIMENSION = 6
 CALIBRATION = Calibration((0.0, 1.0, 2.0), (0.9, 0.5, 0.1), (0.0, 1.0), (1.0, 2.0), 1.0, 20)
 COLUMNS = ["path", "class", "distance_to_class_mean", "probability_of_class", "vector"]
+
+
+def sizes_in_this_process(file):
+    """What a process of its own reads, which takes a quarter of a second to start."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), open(file.path, "rb") as handle:
+        stdin = types.SimpleNamespace(buffer=handle)
+        code = reading.SIZES.replace("sys.stdin", "stdin").replace(
+            "import json, sys", "import json"
+        )
+        exec(code, {"stdin": stdin})
+    return json.loads(printed.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def sizes(monkeypatch):
+    monkeypatch.setattr(reading.TableFile, "_sizes", sizes_in_this_process)
+
+
+READ_APART = reading.TableFile._sizes
 
 
 def unit(rows):
@@ -388,6 +411,7 @@ HOSTILE = {
     "class of numbers": (SOME, {"class": [1, 2, 3]}, "'class' must be text; it is int64"),
     "no rows": (pa.array([], pa.string()),
                 {"vectors": pa.array([], pa.list_(pa.float32()))}, "has no rows"),
+    "numbers beyond float64": (SOME, {"vectors": with_row([1e300] * 6)}, "row 1, .*infinite"),
     "NaN": (SOME, {"vectors": with_row([*HALF[:5], float("nan")])}, "row 1, .*NaN"),
     "infinite": (SOME, {"vectors": with_row([*HALF[:5], float("inf")])}, "row 1, .*infinite"),
     "null number": (SOME, {"vectors": with_row([*HALF[:5], None])}, "row 1, .*null; leave"),
@@ -464,7 +488,11 @@ def test_columns_that_are_missing_or_there_twice(model, root, tmp_path):
         index_table(path, tmp_path / "i", model=model, images=root)
 
 
-def test_files_cut_off_or_changed_anywhere_are_refused_in_a_line(table, model, tmp_path):
+def test_files_cut_off_or_changed_anywhere_are_refused_in_a_line(
+    table, model, tmp_path, monkeypatch
+):
+    # The metadata of columns, which may end pyarrow's process, are not read in this one.
+    monkeypatch.setattr(reading.TableFile, "_sizes", lambda file: [])
     data = table.read_bytes()
     path = tmp_path / "t.parquet"
     rng = np.random.default_rng(0)
@@ -484,6 +512,17 @@ def test_files_cut_off_or_changed_anywhere_are_refused_in_a_line(table, model, t
             continue
         shutil.rmtree(tmp_path / "i")
     assert refused > 50
+
+
+def test_sizes_are_read_apart(table, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading.TableFile, "_sizes", READ_APART)
+    with reading.TableFile(table, DIMENSION) as file:
+        assert [list(each) for each in file._sizes()] == sizes_in_this_process(file)
+        assert ["vector", 19, 19 * DIMENSION] in [list(each)[:3] for each in file._sizes()]
+        assert sum(len(block.paths) for block in file.blocks()) == 19
+    monkeypatch.setattr(reading, "SIZES", "import os; os.abort()")  # as pyarrow does
+    with pytest.raises(InputError, match="a damaged Parquet file"):
+        index_table(table, tmp_path / "i", model=model)
 
 
 def test_a_bit_that_flips_in_a_vector_is_noticed(table, model, tmp_path):
