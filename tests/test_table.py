@@ -1,11 +1,14 @@
 """A collection as a Parquet table, and back; tables of other programs and of strangers."""
 
+import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import os
 import re
 import shutil
+import types
 from contextlib import closing
 
 import numpy as np
@@ -30,6 +33,26 @@ from deep_ranking.search.table.importing import TakenRows
 DIMENSION = 6
 CALIBRATION = Calibration((0.0, 1.0, 2.0), (0.9, 0.5, 0.1), (0.0, 1.0), (1.0, 2.0), 1.0, 20)
 COLUMNS = ["path", "class", "distance_to_class_mean", "probability_of_class", "vector"]
+
+
+def sizes_in_this_process(file):
+    """What a process of its own reads, which takes a quarter of a second to start."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), open(file.path, "rb") as handle:
+        stdin = types.SimpleNamespace(buffer=handle)
+        code = reading.SIZES.replace("sys.stdin", "stdin").replace(
+            "import json, sys", "import json"
+        )
+        exec(code, {"stdin": stdin})
+    return json.loads(printed.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def sizes(monkeypatch):
+    monkeypatch.setattr(reading.TableFile, "_sizes", sizes_in_this_process)
+
+
+READ_APART = reading.TableFile._sizes
 
 
 def unit(rows):
@@ -145,15 +168,18 @@ def test_the_metadata_say_what_it_was_made_of(collection, table, root):
 
 
 def test_a_class_without_a_direction_and_a_model_without_calibration(tmp_path, root):
-    row = unit(np.ones(DIMENSION))
-    rows = {"cat/1.png": row, "cat/2.png": -row, "dog/1.png": row, "loose.png": row}
+    row, second = unit(np.ones(DIMENSION)), unit(np.array([1, -1, 1, -1, 1, -1]))
+    third = [unit(-row / 2 + sign * np.sqrt(0.75) * second) for sign in (1, -1)]
+    assert 0 < np.linalg.norm(row.astype(float) + sum(third)) < 1e-6
+    rows = {"cat/1.png": row, "cat/2.png": third[0], "cat/3.png": third[1]}
+    rows |= {"dog/1.png": row, "loose.png": row}
     made = make_collection(tmp_path / "i", root, rows)
     done = export_table(made.folder, tmp_path / "t.parquet")
     found = {each["path"]: each for each in pq.read_table(tmp_path / "t.parquet").to_pylist()}
     assert found["cat/1.png"]["distance_to_class_mean"] is None
     assert found["dog/1.png"]["distance_to_class_mean"] == pytest.approx(0, abs=1e-6)
     assert found["dog/1.png"]["probability_of_class"] is None
-    assert repr(done).startswith(f"{tmp_path / 't.parquet'}: 4 images, 3 with a class, ")
+    assert repr(done).startswith(f"{tmp_path / 't.parquet'}: 5 images, 4 with a class, ")
     assert repr(done).endswith("No probabilities: the model is not calibrated (`calibrate`).")
 
 
@@ -301,7 +327,8 @@ def test_tables_of_other_programs(model, root, tmp_path, kind):
 
 
 def test_classes_come_from_the_folders_where_the_table_has_none(model, root, tmp_path):
-    path = other_table(tmp_path / "t.parquet", ["cat/deep/9.png", "loose.png"])
+    names = ["cat/deep/9.png", "loose.png"]
+    path = other_table(tmp_path / "t.parquet", names)
     index_table(path, tmp_path / "i", model=model, images=root)
     labels = {p: label for p, (label, _) in rows_by_path(Collection.open(tmp_path / "i")).items()}
     assert labels == {"cat/deep/9.png": "cat", "loose.png": ""}
@@ -310,6 +337,10 @@ def test_classes_come_from_the_folders_where_the_table_has_none(model, root, tmp
     )
     assert done.collection.settings.folders == {"label": "parent"}
     assert rows_by_path(done.collection)["cat/deep/9.png"][0] == "cat/deep"
+    given = other_table(tmp_path / "u.parquet", names, **{"class": ["a", "b"]})
+    done = index_table(given, tmp_path / "k", model=model, images=root, folders=FolderConfig())
+    assert rows_by_path(done.collection)["cat/deep/9.png"][0] == "cat"
+    assert done.taken.num_relabelled == 0
 
 
 def test_what_a_class_is_goes_with_the_table(root, tmp_path, collection):
@@ -381,6 +412,7 @@ HOSTILE = {
     "class of numbers": (SOME, {"class": [1, 2, 3]}, "'class' must be text; it is int64"),
     "no rows": (pa.array([], pa.string()),
                 {"vectors": pa.array([], pa.list_(pa.float32()))}, "has no rows"),
+    "numbers beyond float64": (SOME, {"vectors": with_row([1e300] * 6)}, "row 1, .*infinite"),
     "NaN": (SOME, {"vectors": with_row([*HALF[:5], float("nan")])}, "row 1, .*NaN"),
     "infinite": (SOME, {"vectors": with_row([*HALF[:5], float("inf")])}, "row 1, .*infinite"),
     "null number": (SOME, {"vectors": with_row([*HALF[:5], None])}, "row 1, .*null; leave"),
@@ -395,8 +427,26 @@ HOSTILE = {
                    "its vectors have 2 numbers, and the model's 6"),
     "integers": (SOME, {"vectors": pa.array([[1, 0, 0, 0, 0, 0]] * 3)}, "must be lists of floats"),
     "texts": (SOME, {"vectors": ["a", "b", "c"]}, "must be lists of floats; it is string"),
-    "long texts": (["x" * 3_000_000], {}, "are too long to be paths"),
+    "long texts": (["x" * 3_000_000], {}, "'path' are too long to be paths"),
+    "one long text in all rows": (["x" * 300_000] * 500, {}, "'path' are too long to be paths"),
+    "long class": (SOME, {"class": ["x" * 5000] * 3}, "'class' are too long to be classes"),
 }  # fmt: skip
+
+
+def test_what_cannot_be_smoothed_is_said_before_the_work(table, model, tmp_path):
+    with pytest.raises(InputError, match="index in Milvus searches the rows"):
+        index_table(table, tmp_path / "i", model=model, index=str(tmp_path / "m.db"), smooth=5)
+    assert not (tmp_path / "i").exists()
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_texts_of_all_kinds(model, root, tmp_path, kind):
+    paths = pa.array([*SOME, "dog/Ünï 日本.png"], kind)
+    labels = pa.array(["a", "b", None, "日本"], kind)
+    path = other_table(tmp_path / "t.parquet", paths, **{"class": labels})
+    done = index_table(path, tmp_path / "i", model=model, images=root)
+    found = {name: label for name, (label, _) in rows_by_path(done.collection).items()}
+    assert found == dict(zip(paths.to_pylist(), ["a", "b", "", "日本"], strict=True))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -439,7 +489,11 @@ def test_columns_that_are_missing_or_there_twice(model, root, tmp_path):
         index_table(path, tmp_path / "i", model=model, images=root)
 
 
-def test_files_cut_off_or_changed_anywhere_are_refused_in_a_line(table, model, tmp_path):
+def test_files_cut_off_or_changed_anywhere_are_refused_in_a_line(
+    table, model, tmp_path, monkeypatch
+):
+    # The metadata of columns, which may end pyarrow's process, are not read in this one.
+    monkeypatch.setattr(reading.TableFile, "_sizes", lambda file: [])
     data = table.read_bytes()
     path = tmp_path / "t.parquet"
     rng = np.random.default_rng(0)
@@ -459,6 +513,30 @@ def test_files_cut_off_or_changed_anywhere_are_refused_in_a_line(table, model, t
             continue
         shutil.rmtree(tmp_path / "i")
     assert refused > 50
+
+
+def test_sizes_are_read_apart(table, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading.TableFile, "_sizes", READ_APART)
+    with reading.TableFile(table, DIMENSION) as file:
+        assert [list(each) for each in file._sizes()] == sizes_in_this_process(file)
+        assert ["vector", 19, 19 * DIMENSION] in [list(each)[:3] for each in file._sizes()]
+        assert sum(len(block.paths) for block in file.blocks()) == 19
+    monkeypatch.setattr(reading, "SIZES", "import os; os.abort()")  # as pyarrow does
+    with pytest.raises(InputError, match="a damaged Parquet file"):
+        index_table(table, tmp_path / "i", model=model)
+
+
+def test_a_bit_that_flips_in_a_vector_is_noticed(table, model, tmp_path):
+    column = pq.read_metadata(table).row_group(0).column(COLUMNS.index("vector"))
+    begin = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)))
+    data = bytearray(table.read_bytes())
+    path = tmp_path / "t.parquet"
+    for place in range(begin + 60, begin + column.total_compressed_size, 4 * 29):
+        data[place] ^= 1
+        path.write_bytes(data)
+        data[place] ^= 1
+        with pytest.raises(InputError, match="not a Parquet file, or a damaged one"):
+            index_table(path, tmp_path / "i", model=model)
 
 
 def test_what_is_no_regular_file_is_not_opened(model, tmp_path, time_limit):
@@ -519,7 +597,7 @@ def test_an_index_that_is_there_is_not_touched(collection, table, model):
     assert {**after, "holder": 0, "lock": 0} == {**before, "holder": 0, "lock": 0}
 
 
-def test_a_run_that_was_stopped_is_begun_anew(table, model, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_is_begun_anew(table, model, root, tmp_path, monkeypatch):
     def stop(self, **_):
         raise KeyboardInterrupt
 
@@ -531,8 +609,11 @@ def test_a_run_that_was_stopped_is_begun_anew(table, model, tmp_path, monkeypatc
     assert (tmp_path / "i" / "embeddings.bin").exists()
     with pytest.raises(InputError, match="no index here"):
         Collection.open(tmp_path / "i")
-    done = index_table(table, tmp_path / "i", model=model)
-    assert len(done.collection.store) == 18
+    row = unit(np.ones(DIMENSION))
+    other = other_table(tmp_path / "t.parquet", SOME[:1], [row])
+    done = index_table(other, tmp_path / "i", model=model, images=root)
+    assert len(done.collection.store) == 1
+    np.testing.assert_array_equal(rows_by_path(done.collection)[SOME[0]][1], row)
 
 
 def test_commands(table, model, tmp_path, capsys):

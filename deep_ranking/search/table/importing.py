@@ -175,7 +175,7 @@ def index_table(
             report = SyncReport(
                 num_images=taken.num_taken,
                 num_embedded=0,
-                num_known=taken.num_taken,
+                num_known=0,
                 num_removed=0,
                 lines=[collection.describe()],
                 num_damaged=0,

@@ -2,9 +2,13 @@
 
 What the file says of its own size is checked before a column is read, so that a small file cannot
 fill the memory: a vector's column must hold as many numbers as the rows need, and texts must be of
-a reasonable length. Rows are read a block at a time.
+a reasonable length. Rows are read a block at a time. pyarrow ends the process if the metadata of a
+column are damaged in some ways, so a process of its own reads these sizes.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +29,22 @@ from deep_ranking.search.table.format import (
 
 ROWS_AT_ONCE = 4096
 BYTES_AT_ONCE = 1 << 24
-MOST_BYTES_OF_TEXT = 4096  # of a path or a class on average, as the file states
+MOST_BYTES_OF_TEXT = 4096  # of a path or a class
 LENGTH_TOLERANCE = 1e-3
 Columns = dict[str, Any]
+# Reads standard input; prints of each column of each row group: name, rows, values, bytes.
+SIZES = """
+import json, sys
+import pyarrow.parquet as pq
+groups = pq.read_metadata(sys.stdin.buffer)
+found = []
+for number in range(groups.num_row_groups):
+    group = groups.row_group(number)
+    for column in map(group.column, range(group.num_columns)):
+        name = column.path_in_schema.split(".")[0]
+        found.append([name, group.num_rows, column.num_values, column.total_uncompressed_size])
+print(json.dumps(found))
+"""
 
 
 class TableRows(NamedTuple):
@@ -72,7 +89,14 @@ class TableFile:
             raise InputError(f"{path}: cannot be read ({reason})") from None
         try:
             with self._as_input_error():
-                self._file = pq.ParquetFile(self._handle, page_checksum_verification=True)
+                names = pq.read_schema(self._handle).names
+                self._handle.seek(0)
+                self._file = pq.ParquetFile(
+                    self._handle,
+                    # A long text of many rows is read once.
+                    read_dictionary=[each for each in (PATH, CLASS) if each in names],
+                    page_checksum_verification=True,
+                )
                 schema = self._file.schema_arrow
                 self.num_rows: int = self._file.metadata.num_rows
             origin = (schema.metadata or {}).get(METADATA_KEY)
@@ -133,8 +157,12 @@ class TableFile:
 
     def _texts(self, column: Any, name: str, begin: int) -> list[str | None]:
         import pyarrow as pa
+        import pyarrow.compute as pc
 
-        texts: list[str | None] = column.cast(pa.large_string()).to_pylist()
+        values = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if (pc.max(pc.binary_length(values)).as_py() or 0) > MOST_BYTES_OF_TEXT:
+            raise self._too_long(name)
+        texts: list[str | None] = column.to_pylist()
         for number, each in enumerate(texts, begin):
             if each is not None and "\0" in each:
                 raise self.refusal(number, f"its {name} holds a zero byte; leave the row out")
@@ -154,7 +182,8 @@ class TableFile:
             )
         numbers = column.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
         vectors = numbers.reshape(len(lengths), self._dimension)
-        norms = np.linalg.norm(vectors, axis=1)
+        with np.errstate(all="ignore"):
+            norms = np.linalg.norm(vectors, axis=1)
         # NaN, infinity and a null among the numbers give no length.
         for number in np.flatnonzero(~np.isfinite(norms))[:1].tolist():
             raise self.refusal(
@@ -205,28 +234,34 @@ class TableFile:
 
     def _check_sizes(self) -> None:
         """Refuse columns that would take more memory than their rows need."""
-        metadata = self._file.metadata
         if self.num_rows == 0:
             raise InputError(f"{self.path}: has no rows")
-        for group in range(metadata.num_row_groups):
-            rows = metadata.row_group(group)
-            for number in range(rows.num_columns):
-                column = rows.column(number)
-                name = column.path_in_schema.split(".")[0]
-                size = column.total_uncompressed_size
-                if name == VECTOR:
-                    too_many = column.num_values > rows.num_rows * self._dimension
-                    too_large = size > (rows.num_rows + 1) * (16 * self._dimension + 1024)
-                    if too_many or too_large:
-                        raise InputError(
-                            f"{self.path}: holds more numbers than {rows.num_rows:,} vectors of "
-                            f"the model's {self._dimension:,}; check the column {VECTOR!r}"
-                        )
-                elif name in (PATH, CLASS) and size > (rows.num_rows + 256) * MOST_BYTES_OF_TEXT:
-                    raise InputError(
-                        f"{self.path}: the texts of its column {name!r} are too long to be "
-                        f"{'paths' if name == PATH else 'classes'}"
-                    )
+        for name, num_rows, num_values, num_bytes in self._sizes():
+            if name == VECTOR and num_values > num_rows * self._dimension:
+                raise InputError(
+                    f"{self.path}: holds more numbers than {num_rows:,} vectors of the model's "
+                    f"{self._dimension:,}; check the column {VECTOR!r}"
+                )
+            if name in (PATH, CLASS) and num_bytes > (num_rows + 256) * MOST_BYTES_OF_TEXT:
+                raise self._too_long(name)
+
+    def _sizes(self) -> list[tuple[str, int, int, int]]:
+        """Return name, rows, values and bytes of each column of each row group, as stated."""
+        self._handle.seek(0)
+        done = subprocess.run(
+            [sys.executable, "-c", SIZES], stdin=self._handle, capture_output=True, check=False
+        )
+        self._handle.seek(0)
+        if done.returncode != 0:
+            raise InputError(f"{self.path}: a damaged Parquet file (the metadata of its columns)")
+        found: list[tuple[str, int, int, int]] = list(map(tuple, json.loads(done.stdout)))
+        return found
+
+    def _too_long(self, name: str) -> InputError:
+        what = "paths" if name == PATH else "classes"
+        return InputError(
+            f"{self.path}: the texts of its column {name!r} are too long to be {what}"
+        )
 
     @contextmanager
     def _as_input_error(self) -> Iterator[None]:
@@ -239,7 +274,7 @@ class TableFile:
             raise
         except MemoryError:
             raise InputError(f"{self.path}: not enough memory to read it") from None
-        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        except (pa.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(
                 f"{self.path}: not a Parquet file, or a damaged one ({reason})"
