@@ -16,6 +16,7 @@ PARTS = {
     "loaders": "hostile models, indices and other files of ours before all that load them",
     "flips": "single bits flipped in cached features, embeddings and cluster files",
     "fuzz": "fuzzing of the triplet parser, the partition reader and the model header",
+    "compiled": "compile killed at over twenty instants, and hostile compiled files",
     "commands": "every command with odd values of every flag, and odd inputs",
     "kills": "every long command killed at random moments, and run again",
     "interrupts": "every command stopped by Ctrl-C or SIGTERM at random moments",

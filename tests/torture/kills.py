@@ -44,6 +44,7 @@ class Command:
         start: puts into that folder what is there before.
         in_row: kills before it is left to finish.
         num_real: kills of real processes.
+        enough_seconds: after so long, it gets no more of its kills.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Command:
     start: Callable[[Path], None] = lambda work: None
     in_row: int = 1
     num_real: int = 0
+    enough_seconds: float = ENOUGH_SECONDS
 
     @property
     def is_quick(self) -> bool:
@@ -102,7 +104,7 @@ class _Torture:
         if not self._learn():
             return
         for number in range(0, command.num_kills, command.in_row):
-            if number and time.monotonic() - began > ENOUGH_SECONDS:
+            if number and time.monotonic() - began > command.enough_seconds:
                 break
             self._attempt(min(command.in_row, command.num_kills - number), self._forked_kill)
         if command.num_real:
