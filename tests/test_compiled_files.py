@@ -272,6 +272,7 @@ def test_another_engine_or_processor_is_checked(
             Embedder(compiled_model).engine()
 
 
+@pytest.mark.slow
 def test_what_computes_other_rows_here_is_made_anew(compiled_model, compiled, capsys):
     wanted = rows_of(compiled_model)
     whole = read_compiled(compiled, data_digest(compiled.read_bytes()).hex())
@@ -328,6 +329,7 @@ def test_a_damaged_file_is_made_anew_in_a_line(
         assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_really_made_anew(compiled_model, compiled, capsys):
     whole = compiled.read_bytes()
     compiled.write_bytes(flipped(whole, 9000))
@@ -366,6 +368,7 @@ def uncompiled(model):
     return model
 
 
+@pytest.mark.slow
 def test_beside_a_folder_that_is_read_only_the_cache_keeps_it(
     compiled_model, cache, read_only, no_tensorflow
 ):
@@ -386,6 +389,7 @@ def test_beside_a_folder_that_is_read_only_the_cache_keeps_it(
         Embedder(model).engine()
 
 
+@pytest.mark.slow
 def test_a_model_file_that_is_read_only_has_its_compiled_file_in_the_cache(
     compiled_model, cache, monkeypatch
 ):
@@ -402,6 +406,7 @@ def test_a_model_file_that_is_read_only_has_its_compiled_file_in_the_cache(
     assert open_compiled(model, read_header(model), "float32").path == report.path
 
 
+@pytest.mark.slow
 def test_without_a_cache_folder_too_the_error_says_so_and_keras_computes(
     compiled_model, tmp_path, monkeypatch, read_only, capsys
 ):

@@ -116,6 +116,7 @@ def assert_holds_in_int8(model, report, scheme):
     assert report.header.scheme.startswith(scheme)
 
 
+@pytest.mark.slow
 def test_int8_without_images_holds_its_bound(compiled_model):
     size = next(compiled_model.parent.glob("*.litert")).stat().st_size
     report = compile_model(compiled_model, precision="int8")
@@ -188,6 +189,7 @@ def test_embeddings_that_are_not_finite_are_told(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["m.h5"]
 
 
+@pytest.mark.slow
 def test_a_good_file_is_kept_unless_asked_for_anew(compiled_model, monkeypatch):
     (compiled,) = compiled_model.parent.glob("*.litert")
     written = compiled.stat().st_ino
@@ -201,6 +203,7 @@ def test_a_good_file_is_kept_unless_asked_for_anew(compiled_model, monkeypatch):
     assert_same_rows(compiled_model)
 
 
+@pytest.mark.slow
 def test_the_report_says_how_far_it_was_checked(compiled_model, photos):
     report = compile_model(compiled_model, images=photos, anew=True)
     lines = repr(report).splitlines()
@@ -299,6 +302,7 @@ def test_of_two_processes_one_compiles_and_both_succeed(tmp_path):
     assert_same_rows(model)
 
 
+@pytest.mark.slow
 def test_retrained_the_earlier_file_is_not_used_and_then_removed(compiled_model):
     (earlier,) = compiled_model.parent.glob("*.litert")
     others = ["other.0123456789ab.float32.litert", "m.litert", "m.notes.litert", "m.txt",

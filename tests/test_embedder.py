@@ -160,6 +160,7 @@ def test_other_processes_give_the_same_rows(compiled_model, photos):
     np.testing.assert_array_equal(rows, embedder(photos)[0])
 
 
+@pytest.mark.slow
 def test_precision_is_the_most_exact_that_is_compiled_or_what_is_asked_for(compiled_model, photos):
     with pytest.raises(
         InputError, match=r"not compiled in int8; compile it by .* --precision int8"

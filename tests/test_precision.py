@@ -130,6 +130,7 @@ def test_a_few_images_are_not_worth_compiling(plain_model, photos, tmp_path, mon
     assert said.err == "" and "Precision" not in said.out
 
 
+@pytest.mark.slow
 def test_many_images_compile_the_collections_own_model(
     plain_model, photos, tmp_path, monkeypatch, capsys
 ):
@@ -143,6 +144,7 @@ def test_many_images_compile_the_collections_own_model(
     assert plain_model.read_bytes() == before and not list(tmp_path.glob("*.litert"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_is_embedded_by_keras(
     plain_model, photos, tmp_path, monkeypatch, capsys
 ):
@@ -181,6 +183,7 @@ def test_auto_measures_int8_and_says_what_it_chose(  # noqa: PLR0917
     assert "Precision" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_auto_takes_float32_where_int8_does_not_hold_its_bound(
     plain_model, photos, tmp_path, monkeypatch, capsys
 ):

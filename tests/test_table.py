@@ -489,6 +489,7 @@ def test_columns_that_are_missing_or_there_twice(model, root, tmp_path):
         index_table(path, tmp_path / "i", model=model, images=root)
 
 
+@pytest.mark.slow
 def test_files_cut_off_or_changed_anywhere_are_refused_in_a_line(
     table, model, tmp_path, monkeypatch
 ):

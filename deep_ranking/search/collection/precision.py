@@ -58,6 +58,8 @@ def chosen_engine(
         InputError: int8 is asked for, and the model cannot be compiled in it.
     """
     compiled = compiled_precisions(collection.model, read_header(collection.model))
+    if precision == AUTO and collection.settings.shard is not None:
+        precision = None  # each part could choose another, and `merge` would refuse them
     if is_new and precision == AUTO:
         if INT8 in compiled:
             print("Precision: int8, which the model is compiled in; --precision changes it.")
