@@ -141,6 +141,14 @@ class ImageTable:
             ):
                 yield FoundFile(path, size, changed, self._name(label), *identity), content
 
+    def of_content(self, begin: bytes) -> Iterator[tuple[GalleryImage, bytes]]:
+        """Yield the images whose content begins with some bytes, each with its content."""
+        query = "SELECT path, class, row, content FROM images WHERE content >= ? AND content <= ?"
+        for path, label, row, content in self._select(
+            f"{query} AND row IS NOT NULL ORDER BY path", (begin, begin.ljust(32, b"\xff"))
+        ):
+            yield GalleryImage(self._name(path), self._name(label), row), content
+
     def of_rows(self, rows: Sequence[int]) -> dict[int, list[GalleryImage]]:
         """Return the images of each of some rows, by path; equal contents share a row."""
         found: dict[int, list[GalleryImage]] = {}

@@ -1,0 +1,90 @@
+"""Run a server until it is told to end."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from deep_ranking.files import InputError
+from deep_ranking.serving.application import create_application
+from deep_ranking.serving.opened import open_served
+from deep_ranking.serving.settings import ServerSettings
+
+BACKLOG = 512
+IDLE_SECONDS = 10.0
+"""A connection that has sent no whole request head by then is closed."""
+CLOSING_SECONDS = 5
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1; it closes connections that send nothing, so that they keep no place."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(IDLE_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def run_server(
+    folders: Sequence[Path],
+    settings: ServerSettings,
+    announce: Callable[[ServerSettings], Any],
+) -> None:
+    """Serve collections until the process is told to end.
+
+    Args:
+        folders: of the collections, one or more.
+        settings: of the server.
+        announce: called once it answers, with the settings: their port is the one it listens on.
+
+    Raises:
+        InputError: a collection or its model cannot be opened, or the port is in use.
+    """
+    with _listening(settings) as listener:
+        settings = replace(settings, port=listener.getsockname()[1])
+        served = open_served(folders)
+        for each in served.values():
+            each.current().collection.embedder.engine(1)  # opens the model
+        config = uvicorn.Config(
+            create_application(served, settings),
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_level="critical",  # the guard prints what is needed
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=CLOSING_SECONDS,
+        )
+        announce(settings)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(settings: ServerSettings) -> socket.socket:
+    """Return a socket that listens at the address."""
+    host, port = settings.host, settings.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InputError(f"{host}: not an address ({error.strerror}); check --host") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            f"{host} port {port}: cannot listen there ({error.strerror}); choose another --port"
+        ) from None
+    return listener
