@@ -164,8 +164,7 @@ def _as_answer(_: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         error = RequestError(422, forms.in_a_sentence(error.errors()))
     assert isinstance(error, RequestError)
-    headers = {"Cache-Control": "no-store", **error.headers}
-    return JSONResponse({"detail": error.sentence}, error.status, headers=headers)
+    return JSONResponse({"detail": error.sentence}, error.status, headers=error.headers)
 
 
 def _add_searches(router: APIRouter, serving: Serving) -> None:

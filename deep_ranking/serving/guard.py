@@ -63,8 +63,11 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = list(message.get("headers", ()))
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
                 message["headers"] = [
-                    *message.get("headers", ()),
+                    *headers,
                     *HEADERS,
                     (b"content-security-policy", policy.encode()),
                 ]
@@ -184,7 +187,6 @@ async def send_error(send: Send, error: RequestError) -> None:
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
-        "Cache-Control": "no-store",
         **error.headers,
     }
     await send(
