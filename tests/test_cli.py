@@ -148,6 +148,7 @@ def test_public_names():
         "BatchRankingLoss",
         "Calibration",
         "CalibrationResult",
+        "Client",
         "Collection",
         "Comparison",
         "CompiledReport",

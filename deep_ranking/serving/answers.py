@@ -79,7 +79,7 @@ class SearchAnswer(BaseModel):
     ranked_by: str = Field(description='"distance", or what else ranks the results')
 
 
-class Comparison(BaseModel):
+class ComparisonAnswer(BaseModel):
     """How alike two images are."""
 
     distance: float

@@ -43,8 +43,15 @@ class Match:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """Return a result of an answer."""
-        names = ("id", "rank", "path", "class", "distance", "probability")
-        return cls(*(values[name] for name in names), values.get("problem", ""))
+        return cls(
+            values["id"],
+            values["rank"],
+            values["path"],
+            values["class"],
+            values["distance"],
+            values["probability"],
+            values.get("problem", ""),
+        )
 
 
 @dataclass(frozen=True)

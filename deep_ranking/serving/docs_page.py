@@ -1,5 +1,6 @@
 """The page that shows the description of the API, from this machine alone."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -24,7 +25,7 @@ def add_docs(api: FastAPI) -> None:
         return RedirectResponse("/api/docs")
 
 
-def _sender(name: str, media_type: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _sender(name: str, media_type: str) -> Callable[[], Awaitable[FileResponse]]:
     file = Path(__file__).parent / "static" / name
 
     async def send() -> FileResponse:

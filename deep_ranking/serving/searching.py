@@ -20,7 +20,7 @@ from deep_ranking.search.subset import matching_labels
 from deep_ranking.serving.answers import (
     ClassCount,
     CollectionAnswer,
-    Comparison,
+    ComparisonAnswer,
     FoundImage,
     SearchAnswer,
     in_plain_text,
@@ -101,7 +101,7 @@ def neighbours_of(state: OpenState, given: str, top: int, cursor: str | None) ->
     return search_collection(state, Query(image_id=given), wanted)
 
 
-def compare_images(state: OpenState, first: str | bytes, second: str | bytes) -> Comparison:
+def compare_images(state: OpenState, first: str | bytes, second: str | bytes) -> ComparisonAnswer:
     """Compare two images: bytes of files, or ids.
 
     Raises:
@@ -111,7 +111,7 @@ def compare_images(state: OpenState, first: str | bytes, second: str | bytes) ->
     place = np.zeros(1, np.int64)
     distance = float(pair_distances(rows[0], rows[1], place, place)[0])
     probability = probability_of_same(distance, state.collection.calibration)
-    return Comparison(
+    return ComparisonAnswer(
         distance=distance,
         cosine=cosine_at(distance),
         probability=probability,
