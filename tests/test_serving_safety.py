@@ -24,6 +24,13 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/x",
+    "headers": [(b"host", b"127.0.0.1:8000")],
+}
+
 
 @pytest.fixture(autouse=True)
 def stub_engine(monkeypatch):
@@ -194,6 +201,28 @@ def test_all_bodies_together_are_bounded():
     assert asyncio.run(run()) == (503, 200)
 
 
+def test_answers_that_nobody_takes_are_bounded():
+    async def large(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(200)})
+
+    async def run():
+        guard, taken = Guard(large, ServerSettings(held_bytes=150)), asyncio.Event()
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                await taken.wait()
+
+        first = asyncio.create_task(guard(SCOPE, whole(b""), send))
+        await asyncio.sleep(0.01)
+        refused = await answered(guard, whole(b""))
+        taken.set()
+        await first
+        return refused, await answered(guard, whole(b""))
+
+    assert asyncio.run(run()) == (503, 200)
+
+
 def test_a_slow_body_is_given_up():
     guard = Guard(echo, ServerSettings(body_seconds=0.01))
     assert asyncio.run(answered(guard, lambda: asyncio.sleep(30))) == 408
@@ -213,9 +242,7 @@ async def answered(guard, receive):
     async def send(message):
         sent.append(message)
 
-    headers = [(b"host", b"127.0.0.1:8000")]
-    scope = {"type": "http", "method": "POST", "path": "/x", "headers": headers}
-    await guard(scope, receive, send)
+    await guard(SCOPE, receive, send)
     return sent[0]["status"]
 
 

@@ -50,7 +50,7 @@ class Guard:
     def __init__(self, application: Application, settings: ServerSettings) -> None:
         self._application = application
         self._settings = settings
-        self._held = 0
+        self._held = self._sending = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, or let the application answer it."""
@@ -71,7 +71,12 @@ class Guard:
                     *HEADERS,
                     (b"content-security-policy", policy.encode()),
                 ]
-            await send(message)
+            body = message.get("body", b"")
+            self._sending += len(body)
+            try:
+                await send(message)
+            finally:
+                self._sending -= len(body)
 
         try:
             await self._answer(scope, receive, guarded_send)
@@ -89,6 +94,8 @@ class Guard:
     async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = _single(scope)
         self._check_sender(scope, headers)
+        if self._sending > self._settings.held_bytes:
+            raise RequestError(503, "Too many answers are being sent; try again.", retry_after=5)
         if scope["method"] in READING:
             await self._application(scope, receive, send)
             return

@@ -29,7 +29,7 @@ SHOWN = {
     "AVIF": "image/avif",
 }
 """What browsers show as it is, turned as its EXIF data say, by the name that Pillow gives it."""
-LARGEST_SENT = 64 << 20  # bytes; a larger file is sent as a smaller JPEG
+LARGEST_SENT = 16 << 20  # bytes; a larger file is sent as a smaller JPEG
 LARGEST_SIDE = 4096  # pixels of that JPEG
 SIZES = (128, 256, 512, 1024)
 JPEG = "image/jpeg"

@@ -16,17 +16,33 @@ from deep_ranking.serving.opened import open_served
 from deep_ranking.serving.settings import ServerSettings
 
 BACKLOG = 512
+MOST_OPEN = 8192
 IDLE_SECONDS = 10.0
 """A connection that has sent no whole request head by then is closed."""
 CLOSING_SECONDS = 5
 
 
+SENDING_SECONDS = 300.0
+"""A connection that does not take its answer within that time is closed."""
+
+
 class _Protocol(H11Protocol):
-    """HTTP/1.1; it closes connections that send nothing, so that they keep no place."""
+    """HTTP/1.1; it closes connections that send nothing or take nothing, which keep their place."""
+
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.loop.call_later(IDLE_SECONDS, self._close_if_idle)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(SENDING_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+        super().resume_writing()
 
     def _close_if_idle(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
@@ -48,6 +64,7 @@ def run_server(
     Raises:
         InputError: a collection or its model cannot be opened, or the port is in use.
     """
+    _allow_connections()
     with _listening(settings) as listener:
         settings = replace(settings, port=listener.getsockname()[1])
         served = open_served(folders)
@@ -66,6 +83,18 @@ def run_server(
         )
         announce(settings)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _allow_connections() -> None:
+    """Raise the number of files that the process may have open: each connection is one."""
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN if hard == resource.RLIM_INFINITY else min(MOST_OPEN, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listening(settings: ServerSettings) -> socket.socket:

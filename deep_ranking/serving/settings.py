@@ -26,7 +26,7 @@ class ServerSettings:
         allow_changes: whether duplicates may be set aside.
         log: whether to print a line for each request.
         upload_bytes: most bytes of the body of one request.
-        held_bytes: most bytes of all bodies at once.
+        held_bytes: most bytes of all bodies at once, and of all answers that are being sent.
         body_seconds: time in which a body must arrive.
         work_seconds: time after which a request that is still worked on is answered with 503.
         queue: requests that wait while all threads work; more are answered with 503.
