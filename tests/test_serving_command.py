@@ -1,19 +1,25 @@
 """The command `serve` as a program, and the client that asks it."""
 
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import uvicorn
 from served import make_served, use_stub_engine, write_photos
 
 from deep_ranking import Client
 from deep_ranking.cli.main import main
 from deep_ranking.files import InputError, installed
+from deep_ranking.serving import running
+from deep_ranking.serving.running import run_server
+from deep_ranking.serving.settings import ServerSettings
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-enough-length"
@@ -114,6 +120,65 @@ def test_idle_connections_do_not_keep_others_waiting(client):
     finally:
         for each in idle:
             each.close()
+
+
+@pytest.fixture
+def served_in_a_thread(folder, monkeypatch):
+    """A server in this process whose patience is short; yields host and port."""
+    servers, addresses = [], queue.Queue()
+
+    class Recorded(uvicorn.Server):
+        def __init__(self, config):
+            super().__init__(config)
+            servers.append(self)
+
+    use_stub_engine(monkeypatch)
+    monkeypatch.setattr(running.uvicorn, "Server", Recorded)
+    monkeypatch.setattr(running, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(running, "SENDING_SECONDS", 0.05)
+    settings = ServerSettings(port=0)
+    run = threading.Thread(
+        target=run_server, args=([folder / "index"], settings, addresses.put), daemon=True
+    )
+    run.start()
+    yield "127.0.0.1", addresses.get(timeout=30).port
+    servers[0].should_exit = True
+    run.join(30)
+    assert not run.is_alive()
+
+
+def is_closed(connection):
+    """Whether the other side closes a connection within ten seconds."""
+    connection.settimeout(10)
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_connections_that_send_nothing_are_closed(served_in_a_thread):
+    for begin in (b"", b"GET /api/v1/health HT", b"\x00\x01"):
+        with socket.create_connection(served_in_a_thread) as connection:
+            connection.sendall(begin)
+            assert is_closed(connection)
+
+
+def test_connections_that_take_nothing_are_closed(served_in_a_thread, monkeypatch):
+    sent = threading.Event()
+
+    async def large(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(64 << 20)})
+        sent.set()  # nobody waits for it any more
+
+    monkeypatch.setattr("deep_ranking.serving.guard.Guard._answer", large)
+    with socket.create_connection(served_in_a_thread) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sent.wait(10)
 
 
 def refused(capsys, *argv):
