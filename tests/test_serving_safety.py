@@ -4,12 +4,14 @@ import asyncio
 import json
 import tempfile
 import threading
+from urllib.parse import quote
 
 import pytest
 from served import Caller, caller_of, make_served, use_stub_engine, write_photos
 
 from deep_ranking.files import InputError
 from deep_ranking.serving import searching
+from deep_ranking.serving.forms import SearchFields
 from deep_ranking.serving.guard import Guard
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
@@ -361,3 +363,26 @@ def test_thumbnails_on_disk_are_bounded_and_the_least_used_goes_first(tmp_path):
     cache.add("huge.jpg", bytes(101))
     assert cache.find("huge.jpg") is None
     assert ThumbnailCache(tmp_path, 100)._num_bytes == cache._num_bytes
+
+
+STRANGE = (
+    "", "0", "-1", "1e309", "nan", "true", "null", "é", "\0", "%00", "../..", "/", "0,0,1,1",
+    "0.999999,0.999999,0.000001,0.000001", "[]", "' OR 1=1", "1" * 400, "٣", "W10=", "0.5",
+)  # fmt: skip
+
+
+def test_strange_values_of_fields_make_no_error_of_the_server(call, photo):
+    statuses = set()
+    for name in (*SearchFields.model_json_schema()["properties"], "positive", "negative", ""):
+        for value in STRANGE:
+            statuses.add(call.search({name: value}, image=photo).status_code)
+    assert statuses <= {200, 404, 422}
+    for value in map(quote, STRANGE):
+        for path in (
+            "images/{}",
+            "images/{}/thumbnail",
+            "images/{}/neighbours",
+            "duplicates?top={}",
+        ):
+            statuses.add(call.get(path.format(value)).status_code)
+    assert statuses <= {200, 404, 422}

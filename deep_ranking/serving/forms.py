@@ -1,5 +1,6 @@
 """Forms as they arrive: fields that are checked, and uploads that stay in memory."""
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,8 @@ async def read_form(request: Request, model: type[FormType], *others: str) -> Fo
 
 
 def keep_uploads_in_memory(upload_bytes: int) -> None:
-    """Make the parser of forms keep files of up to so many bytes in memory, never on disk."""
+    """Make the parser of forms keep files of up to so many bytes in memory, and write no log."""
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     MultiPartParser.spool_max_size = max(MultiPartParser.spool_max_size, upload_bytes + 1)
 
 
