@@ -7,11 +7,16 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from collections_of import make_collection
 from PIL import Image
 from served import COLOURS, caller_of, make_served, row_of, use_stub_engine, write_photos
 
 from deep_ranking.model.hit_calibration import HitCalibration
+from deep_ranking.search.collection import Collection
 from deep_ranking.search.feedback import moved_queries
+from deep_ranking.search.index.kinds import open_index
+from deep_ranking.search.searcher import Searcher
+from deep_ranking.search.smoothed_collection import update_smoothing
 from deep_ranking.serving import opened as opened_module
 from deep_ranking.serving.image_ids import image_id
 
@@ -397,3 +402,46 @@ def test_names_that_are_no_text(tmp_path, root):
     found = results_of(call.search(image=png(two_halves())))
     assert found[0]["path"] == "red/\ufffd.png"
     assert call.get(f"images/{found[0]['id']}").status_code == 200
+
+
+def test_smoothed_rows_and_ranking_again(collection, call, root):
+    open_ = Collection.open(collection.folder)
+    update_smoothing(open_, open_index(open_), smooth=3)
+    row = row_of(root / "red" / "1.png")[None]
+    for smooth, rerank in ((None, False), (True, True), (False, False), (False, True)):
+        fields = {"path": "red/1.png", "top": "13", "rerank": str(rerank).lower()}
+        answer = call.search(fields | ({} if smooth is None else {"smooth": str(smooth).lower()}))
+        (wanted,) = Searcher(open_, smooth=smooth).search(row, 13, rerank=rerank)
+        assert paths_of(answer) == [os.path.relpath(each.path, root) for each in wanted]
+        words = "smoothed distance" if smooth is not False else "distance"
+        assert answer.json()["ranked_by"] == words + (", again" if rerank else "")
+    assert call.get("collections").json()["collections"][0]["smoothed"]
+
+
+def test_a_request_that_runs_keeps_the_state_that_it_began_with(collection):
+    served = opened_module.ServedCollection("index", collection.folder)
+    before = served.current()
+    assert served.current() is before
+    collection.change(batch_size=5)
+    after = served.current()
+    assert after is not before and after.collection.settings.batch_size == 5
+    assert before.collection.settings.batch_size == 4
+    assert after.collection.embedder is before.collection.embedder  # the model is not opened anew
+    assert before.searcher().search(np.eye(4, dtype=np.float32)[:1], 3)
+
+
+def test_an_index_of_another_model_is_said_to_be_unusable(tmp_path, root, capsys):
+    rows = {f"red/{number}.png": np.eye(8)[number] for number in range(4)}
+    call = caller_of(make_collection(tmp_path / "index", root, rows))
+    refused(call.search(image=png(two_halves())), 503, "cannot be used")
+    assert "8 numbers" in capsys.readouterr().err
+    assert paths_of(call.search({"path": "red/2.png", "top": "1"})) == ["red/2.png"]
+
+
+@pytest.mark.parametrize("kind", ["clusters", "hierarchy"])
+def test_other_kinds_of_index(tmp_path, root, kind):
+    call = caller_of(make_served(tmp_path / "index", root, index={"kind": kind, "probes": 99}))
+    assert call.get("collections").json()["collections"][0]["index"] == kind
+    wanted = by_distance(row_of(root / "red" / "1.png"), root)
+    found = results_of(call.search({"path": "red/1.png", "top": "13"}))
+    assert [each["path"] for each in found] == [path for _, path in wanted]
