@@ -176,8 +176,12 @@ def undo_names(state: OpenState) -> list[str]:
     folder = state.root / SET_ASIDE
     if not folder.is_dir():
         return []
-    names = (each.parent.name for each in folder.glob(f"*/{UNDO_FILE}"))
-    return sorted(filter(NAME.fullmatch, names), reverse=True)
+    names = sorted((each.parent.name for each in folder.glob(f"*/{UNDO_FILE}")), reverse=True)
+    return [name for name in names if NAME.fullmatch(name) and _has_images(folder / name)]
+
+
+def _has_images(folder: Path) -> bool:
+    return any(each.name != UNDO_FILE and not each.is_dir() for each in folder.rglob("*"))
 
 
 def _left(moved: MoveReport, state: OpenState) -> list[str]:

@@ -183,7 +183,9 @@ def _replayed(body: bytearray, receive: Receive) -> Receive:
         if is_given:
             return await receive()
         is_given = True
-        return {"type": "http.request", "body": bytes(body), "more_body": False}
+        whole = bytes(body)
+        body.clear()
+        return {"type": "http.request", "body": whole, "more_body": False}
 
     return replay
 

@@ -193,9 +193,11 @@ def add_duplicates(router: APIRouter, serving: Serving) -> None:
         images: Sequence[str] = [each for each in form.parts["image"] if isinstance(each, str)]
         name, keeper = form.fields.collection, form.fields.keeper
         _, found = await serving.found_duplicates(name, form.fields.threshold)
-        return await serving.on(
+        done = await serving.on(
             name, lambda state: duplicate_groups.set_aside(state, found, keeper, images)
         )
+        serving.duplicates.forget()
+        return done
 
     @router.post(
         "/duplicates/undo",
@@ -205,10 +207,12 @@ def add_duplicates(router: APIRouter, serving: Serving) -> None:
     async def undo(request: Request) -> answers.UndoAnswer:
         _check_changes(serving.settings)
         form = await read_form(request, forms.UndoFields)
-        return await serving.on(
+        done = await serving.on(
             form.fields.collection,
             lambda state: duplicate_groups.undo_set_aside(state, form.fields.undo),
         )
+        serving.duplicates.forget()
+        return done
 
     @router.get("/duplicates/set_aside", summary="What can be undone, the newest first")
     async def set_aside_before(collection: str | None = None) -> list[str]:
