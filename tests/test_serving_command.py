@@ -7,11 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import uvicorn
 from served import make_served, use_stub_engine, write_photos
 
 from deep_ranking import Client
@@ -24,7 +24,9 @@ from deep_ranking.serving.settings import ServerSettings
 ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-enough-length"
 PROGRAM = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a job in the background has it
 import pytest
 from served import use_stub_engine
 with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    """A program that serves on a free port; yields its address."""
+    """A program that serves on a free port; yields the line that it prints, and the program."""
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "--index", "index", "--port", "0"],
         cwd=folder,
@@ -60,7 +62,7 @@ def server(folder):
     )
     line = program.stdout.readline()
     try:
-        yield line
+        yield line, program
     finally:
         program.send_signal(signal.SIGTERM)
         out, err = program.communicate(timeout=30)
@@ -72,8 +74,9 @@ def server(folder):
 
 @pytest.fixture
 def client(server):
-    assert server.startswith("Serving index on http://127.0.0.1:")
-    return Client(server.split(" on ")[1].partition(";")[0], token=TOKEN)
+    line = server[0]
+    assert line.startswith("Serving index on http://127.0.0.1:")
+    return Client(line.split(" on ")[1].partition(";")[0], token=TOKEN)
 
 
 def test_two_clients_at_once(client, folder):
@@ -110,6 +113,13 @@ def test_the_client_says_what_the_server_says(client):
         Client("http://127.0.0.1:1", timeout=1).collections()
 
 
+def test_a_signal_that_is_ignored_stays_ignored(server, client):
+    server[1].send_signal(signal.SIGINT)
+    time.sleep(0.2)  # the server looks for signals ten times a second
+    assert server[1].poll() is None
+    assert client.collections()
+
+
 def test_idle_connections_do_not_keep_others_waiting(client):
     host, port = client.address.removeprefix("http://").split(":")
     idle = [socket.create_connection((host, int(port))) for _ in range(50)]
@@ -127,13 +137,13 @@ def served_in_a_thread(folder, monkeypatch):
     """A server in this process whose patience is short; yields host and port."""
     servers, addresses = [], queue.Queue()
 
-    class Recorded(uvicorn.Server):
+    class Recorded(running.Server):
         def __init__(self, config):
             super().__init__(config)
             servers.append(self)
 
     use_stub_engine(monkeypatch)
-    monkeypatch.setattr(running.uvicorn, "Server", Recorded)
+    monkeypatch.setattr(running, "Server", Recorded)
     monkeypatch.setattr(running, "IDLE_SECONDS", 0.05)
     monkeypatch.setattr(running, "SENDING_SECONDS", 0.05)
     settings = ServerSettings(port=0)

@@ -1,14 +1,17 @@
 """Run a server until it is told to end."""
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import HANDLED_SIGNALS
 
 from deep_ranking.files import InputError
 from deep_ranking.serving.application import create_application
@@ -49,6 +52,19 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
 
+class Server(uvicorn.Server):
+    """A server; a signal that the program was started to ignore stays ignored."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let signals end the server during the block."""
+        ignored = [each for each in HANDLED_SIGNALS if signal.getsignal(each) is signal.SIG_IGN]
+        with super().capture_signals():
+            for each in ignored:
+                signal.signal(each, signal.SIG_IGN)
+            yield
+
+
 def run_server(
     folders: Sequence[Path],
     settings: ServerSettings,
@@ -82,7 +98,7 @@ def run_server(
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
         announce(settings)
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
 
 
 def _allow_connections() -> None:
