@@ -1,6 +1,7 @@
 """Who may ask a server, how much, and what a stranger learns: each promise of SECURITY.md."""
 
 import asyncio
+import os
 import tempfile
 import threading
 from urllib.parse import quote
@@ -354,16 +355,16 @@ def test_duplicates_are_set_aside_and_put_back(tmp_path):
 
 def test_thumbnails_on_disk_are_bounded_and_the_least_used_goes_first(tmp_path):
     cache = ThumbnailCache(tmp_path, 100)
-    for name in "abc":
-        cache.add(f"{name}.jpg", bytes(30))
-        (tmp_path / f"{name}.jpg").touch()
-    assert cache.find("a.jpg") == bytes(30)  # used last
-    cache.add("d.jpg", bytes(30))
-    assert sum(each.stat().st_size for each in tmp_path.iterdir()) <= 100
-    assert cache.find("a.jpg") and cache.find("d.jpg") and not cache.find("b.jpg")
+    for second, name in zip((3, 1, 6, 2, 5), "abcde", strict=True):
+        cache.add(f"{name}.jpg", bytes(20))
+        os.utime(tmp_path / f"{name}.jpg", (second, second))
+    assert cache.find("b.jpg") == bytes(20)  # was used longest ago, and is now the last
+    cache.add("f.jpg", bytes(20))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["b.jpg", "c.jpg", "e.jpg", "f.jpg"]
+    assert cache.find("d.jpg") is None
     cache.add("huge.jpg", bytes(101))
     assert cache.find("huge.jpg") is None
-    assert ThumbnailCache(tmp_path, 100)._num_bytes == cache._num_bytes
+    assert ThumbnailCache(tmp_path, 100)._num_bytes == cache._num_bytes == 80
 
 
 STRANGE = (
