@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from deep_ranking.search.searcher import Searcher
     from deep_ranking.search.set_aside import MoveReport, move_back
     from deep_ranking.search.table import ExportedTable, TableReport, export_table, index_table
+    from deep_ranking.serving.client import Client
     from deep_ranking.training.batches import triplet_dataset
     from deep_ranking.training.run import train
 
@@ -61,6 +62,7 @@ _HOMES = {
     "BatchRankingLoss": "losses",
     "Calibration": "model.calibration",
     "CalibrationResult": "embedding.calibrating",
+    "Client": "serving.client",
     "Collection": "search.collection",
     "Comparison": "reports.comparison",
     "CompiledReport": "embedding.compiled.compiling",
@@ -135,6 +137,7 @@ __all__ = [
     "BatchRankingLoss",
     "Calibration",
     "CalibrationResult",
+    "Client",
     "Collection",
     "Comparison",
     "CompiledReport",

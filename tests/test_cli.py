@@ -150,6 +150,7 @@ def test_public_names():
         "BatchRankingLoss",
         "Calibration",
         "CalibrationResult",
+        "Client",
         "Collection",
         "Comparison",
         "CompiledReport",

@@ -105,7 +105,7 @@ MODES = {
 }  # fmt: skip
 # The flags of an index depend on its kind; `tests/test_conflicts.py` has them.
 OF_AN_INDEX = {"index", "search", "merge", "duplicates"}
-OTHERS = {"demo"}  # all of its flags always act
+OTHERS = {"demo", "serve"}  # all of their flags always act
 # Values that parse, where the kind of the flag does not tell one.
 VALUES = {
     "train": {

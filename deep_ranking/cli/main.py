@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "evaluate a model on images of known classes, beside features without training",
     "index": "embed a folder of images, or update the index of one, to search it",
     "search": "find the images of an index that are most like others",
+    "serve": "serve indexes over HTTP, to search them from other programs",
     "merge": "join index shards that several machines embedded",
     "duplicates": "find near-duplicates in an index, and set them aside",
     "calibrate": "learn the probability behind a model's distances, from images of known classes",

@@ -4,14 +4,23 @@ from importlib.util import find_spec
 
 from deep_ranking.files.errors import InputError
 
-TRAIN_PACKAGES = {
-    "tensorflow": "tensorflow",
-    "keras": "keras",
-    "sklearn": "scikit-learn",
-    "skimage": "scikit-image",
-    "matplotlib": "matplotlib",
+EXTRAS = {
+    "train": {
+        "tensorflow": "tensorflow",
+        "keras": "keras",
+        "sklearn": "scikit-learn",
+        "skimage": "scikit-image",
+        "matplotlib": "matplotlib",
+    },
+    "serve": {
+        "fastapi": "fastapi",
+        "uvicorn": "uvicorn",
+        "python_multipart": "python-multipart",
+        "starlette": "starlette",
+        "pydantic": "pydantic",
+    },
 }
-"""Of the extra `train`: the package that brings each module."""
+"""For each extra the package that brings each of its modules."""
 
 
 def check_installed(what: str, *modules: str, otherwise: str = "") -> None:
@@ -19,7 +28,7 @@ def check_installed(what: str, *modules: str, otherwise: str = "") -> None:
 
     Args:
         what: what needs them, such as a flag.
-        modules: of `TRAIN_PACKAGES`.
+        modules: of `EXTRAS`.
         otherwise: what else the user can do, such as "leave out --picture".
 
     Raises:
@@ -41,7 +50,8 @@ def missing_package(module: str | None) -> str | None:
         >>> missing_package("skimage.feature")
         'scikit-image, not installed here: pip install "deep-ranking[train]"'
     """
-    package = TRAIN_PACKAGES.get((module or "").partition(".")[0])
-    if package is None:
-        return None
-    return f'{package}, not installed here: pip install "deep-ranking[train]"'
+    wanted = (module or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if wanted in packages:
+            return f'{packages[wanted]}, not installed here: pip install "deep-ranking[{extra}]"'
+    return None

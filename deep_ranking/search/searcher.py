@@ -6,13 +6,13 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
-from deep_ranking.files.content_digest import content_digests
+from deep_ranking.files.content_digest import content_digests, data_digest
 from deep_ranking.images import open_image, read_image
 from deep_ranking.model.hit_calibration import DEPTH
 from deep_ranking.search.collection import Collection
@@ -25,6 +25,9 @@ from deep_ranking.search.query_classes import classes_of_queries
 from deep_ranking.search.ranker import Ranker
 from deep_ranking.search.results import Result, SearchResults
 from deep_ranking.search.subset import find_subset
+
+if TYPE_CHECKING:
+    from deep_ranking.embedding.embed import Image
 
 FIRST_WITH_HITS = 4  # version of a collection that learns the probability of a hit
 SMALL = 32  # pixels; enough to learn why an image cannot be read
@@ -158,7 +161,7 @@ class Searcher:
     def _embed(self, queries: Mapping[str, bool]) -> tuple[list[str], Float32Array, list[str]]:
         """Return the images that can be read, their embeddings, and those that cannot be read."""
         paths = list(queries)
-        rows = self._rows_of(paths)
+        rows = self.rows_of(paths)
         broken = np.isnan(rows[:, 0])
         left_out = [paths[number] for number in np.flatnonzero(broken)]
         for path in left_out:
@@ -169,19 +172,24 @@ class Searcher:
         kept = [path for path, bad in zip(paths, broken, strict=True) if not bad]
         return kept, rows[~broken], left_out
 
-    def _rows_of(self, paths: list[str]) -> Float32Array:
-        """Return the rows of images, NaN for those that cannot be read.
+    def rows_of(self, images: Sequence["Image"]) -> Float32Array:
+        """Return the rows of images, to search with.
 
         An image with the content of one in the collection takes the row of that, so that a search
         for these alone opens no model.
+
+        Args:
+            images: image files, or the bytes of image files.
+
+        Returns:
+            float32 (images, dim), unit rows; NaN for an image that cannot be read.
+
+        Raises:
+            InputError: the collection is damaged, or its model has another dimension.
         """
-        contents = list(content_digests(paths, open_file=open_image))
-        with closing(self.collection.images()) as table:
-            found = [
-                table.row_of_content(each) if isinstance(each, bytes) else None for each in contents
-            ]
+        found = self._stored_rows(images)
         known = np.array([each is not None for each in found])
-        rows = np.full((len(paths), self.collection.settings.dimension), np.nan, np.float32)
+        rows = np.full((len(images), self.collection.settings.dimension), np.nan, np.float32)
         if known.any():
             stored = np.array([each for each in found if each is not None], np.int64)
             rows[known] = read_rows(self.collection.embeddings(), stored)
@@ -189,7 +197,7 @@ class Searcher:
             return rows
         from deep_ranking.embedding.embed import embed_images
 
-        missing = [path for path, is_known in zip(paths, known, strict=True) if not is_known]
+        missing = [image for image, is_known in zip(images, known, strict=True) if not is_known]
         embedded = embed_images(
             self.collection.embedder, missing, skip_broken=True, progress=len(missing) > 1
         )
@@ -200,6 +208,18 @@ class Searcher:
             )
         rows[~known] = embedded
         return rows
+
+    def _stored_rows(self, images: Sequence["Image"]) -> list[int | None]:
+        """Return the number of the row of each image's content; None for an unknown content."""
+        paths = [each for each in images if not isinstance(each, bytes)]
+        of_paths = iter(content_digests(paths, open_file=open_image) if paths else ())
+        with closing(self.collection.images()) as table:
+            contents = (
+                data_digest(each) if isinstance(each, bytes) else next(of_paths) for each in images
+            )
+            return [
+                table.row_of_content(each) if isinstance(each, bytes) else None for each in contents
+            ]
 
     def search(
         self,

@@ -12,12 +12,7 @@ import numpy as np
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.search.collection.records import FoundFile, GalleryImage
-from deep_ranking.search.collection.table_schema import (
-    check_journals,
-    create,
-    has_identity,
-    refusal,
-)
+from deep_ranking.search.collection.table_schema import open_table
 
 SECONDS_TO_WAIT = 60  # for another process to finish a change
 MAX_ROWS = 1 << 40
@@ -38,28 +33,9 @@ class ImageTable:
 
     def __init__(self, file: Path, *, writable: bool = False) -> None:
         self.file = file
-        check_journals(file)
-        # A reader must be able to roll back what a killed writer left half done.
-        mode = "rwc" if writable else "rw" if os.access(file.parent, os.W_OK) else "ro"
-        try:
-            self._base = sqlite3.connect(
-                f"{file.absolute().as_uri()}?mode={mode}",
-                timeout=SECONDS_TO_WAIT,
-                isolation_level=None,
-                uri=True,
-            )
-            self._base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
-            self._base.execute("PRAGMA trusted_schema = 0")
-            self._has_identity = has_identity(self._base, file, may_lack=writable)
-            if writable:
-                create(self._base, add_identity=not self._has_identity)
-                self._has_identity = True
-            self._base.execute(f"PRAGMA query_only = {int(not writable)}")
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may not be UTF-8
-            raise refusal(file, f" ({error})") from None
-        except InputError:
-            self._base.close()
-            raise
+        self._base, self._has_identity = open_table(
+            file, writable=writable, seconds=SECONDS_TO_WAIT, longest_value=MAX_VALUE_BYTES
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -149,6 +125,14 @@ class ImageTable:
                 query, (os.fsencode(path),)
             ):
                 yield FoundFile(path, size, changed, self._name(label), *identity), content
+
+    def of_content(self, begin: bytes) -> Iterator[tuple[GalleryImage, bytes]]:
+        """Yield the images whose content begins with some bytes, each with its content."""
+        query = "SELECT path, class, row, content FROM images WHERE content >= ? AND content <= ?"
+        for path, label, row, content in self._select(
+            f"{query} AND row IS NOT NULL ORDER BY path", (begin, begin.ljust(32, b"\xff"))
+        ):
+            yield GalleryImage(self._name(path), self._name(label), row), content
 
     def of_rows(self, rows: Sequence[int]) -> dict[int, list[GalleryImage]]:
         """Return the images of each of some rows, by path; equal contents share a row."""

@@ -113,3 +113,45 @@ def refusal(file: Path, reason: str = "") -> InputError:
     return InputError(
         f"{file}: not the list of images of a collection{reason}; index the images anew"
     )
+
+
+def open_table(
+    file: Path, *, writable: bool, seconds: float, longest_value: int
+) -> tuple[sqlite3.Connection, bool]:
+    """Open the database of a table; return it, and whether it has the columns of identity.
+
+    Args:
+        file: the database; created if `writable` and missing.
+        writable: whether it will be changed.
+        seconds: how long to wait for another process to finish a change.
+        longest_value: bytes of the longest value that is read.
+
+    Raises:
+        InputError: it is not such a database.
+    """
+    check_journals(file)
+    # A reader must be able to roll back what a killed writer left half done.
+    mode = "rwc" if writable else "rw" if os.access(file.parent, os.W_OK) else "ro"
+    try:
+        base = sqlite3.connect(
+            f"{file.absolute().as_uri()}?mode={mode}",
+            timeout=seconds,
+            isolation_level=None,
+            uri=True,
+        )
+    except sqlite3.Error as error:
+        raise refusal(file, f" ({error})") from None
+    try:
+        base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest_value)
+        base.execute("PRAGMA trusted_schema = 0")
+        has_columns = has_identity(base, file, may_lack=writable)
+        if writable:
+            create(base, add_identity=not has_columns)
+            has_columns = True
+        base.execute(f"PRAGMA query_only = {int(not writable)}")
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may not be UTF-8
+        raise refusal(file, f" ({error})") from None
+    except InputError:
+        base.close()
+        raise
+    return base, has_columns

@@ -1,0 +1,98 @@
+"""`serve`: indexes -> an HTTP API to search them, until Ctrl-C."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from deep_ranking.cli.arguments import checked_number
+from deep_ranking.cli.compile import say_if_not_compiled
+from deep_ranking.cli.library_messages import quieten_tensorflow
+from deep_ranking.files import progress_bar
+from deep_ranking.files.installed import check_installed
+from deep_ranking.files.words import listed
+from deep_ranking.search.collection import Collection
+from deep_ranking.serving.settings import VARIABLE, ServerSettings
+
+DESCRIPTION = (
+    "Serve indexes over HTTP: search by upload, by path or by id, images, neighbours, duplicates. "
+    "It listens on this machine alone and changes nothing, unless flags say otherwise; Ctrl-C ends "
+    "it."
+)
+EXAMPLES = (
+    (
+        "Serve an index on http://127.0.0.1:8000",
+        "python -m deep_ranking serve --index photos.index",
+    ),
+    (
+        "Serve it to other machines, which need the token in DEEP_RANKING_TOKEN",
+        "python -m deep_ranking serve --index photos.index --host 192.168.1.5",
+    ),
+)
+port = checked_number(int, lambda value: 0 <= value <= 65535, "be 0 to 65535")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    group = parser.add_argument_group("what to serve")
+    group.add_argument(
+        "--index",
+        action="append",
+        type=Path,
+        required=True,
+        metavar="INDEX",
+        help="folder that `index` wrote; several of these flags serve several",
+    )
+    group.add_argument(
+        "--allow_changes",
+        action="store_true",
+        help="allow duplicates to be set aside, into the hidden folder .set_aside beside the "
+        "images, and put back",
+    )
+    group = parser.add_argument_group("where, and for whom")
+    group.add_argument(
+        "--host",
+        default=ServerSettings.host,
+        metavar="ADDRESS",
+        help="address to listen on; one that others can reach needs a token",
+    )
+    group.add_argument(
+        "--port",
+        type=port,
+        default=ServerSettings.port,
+        metavar="N",
+        help="port to listen on; 0 for any free one",
+    )
+    group.add_argument(
+        "--token",
+        metavar="TEXT",
+        help="what each request must bring, 16 or more characters; other users of this machine can "
+        f"see it here, and not in the environment variable {VARIABLE}",
+    )
+    group.add_argument(
+        "--log", action="store_true", help="print a line for each request: address, status, time"
+    )
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+    """Open the indexes, and serve them until the program is told to end."""
+    args = parser.parse_args(argv)
+    check_installed(parser.prog, "fastapi", "uvicorn", "python_multipart")
+    settings = ServerSettings(
+        host=args.host,
+        port=args.port,
+        token=args.token or os.environ.get(VARIABLE) or None,
+        allow_changes=args.allow_changes,
+        log=args.log,
+    )
+    quieten_tensorflow()
+    progress_bar.quiet = True  # requests show none
+    for folder in args.index:
+        say_if_not_compiled(Collection.open(folder).model)
+    from deep_ranking.serving.running import run_server
+
+    def announce(running: ServerSettings) -> None:
+        names = listed([str(folder) for folder in args.index])
+        print(f"Serving {names} on {running.address}; Ctrl-C ends it.", flush=True)
+
+    run_server(args.index, settings, announce)

@@ -1,0 +1,155 @@
+"""What the API answers, as models that its description is made from."""
+
+from pydantic import BaseModel, Field
+
+IMAGES = "/api/v1/images"
+WORDS = (
+    (0.95, "very likely the same"),
+    (0.75, "likely the same"),
+    (0.4, "perhaps the same"),
+    (0.1, "likely different"),
+    (0.0, "very likely different"),
+)
+
+
+class ErrorAnswer(BaseModel):
+    """Why a request was refused, and what to do."""
+
+    detail: str
+
+
+class Health(BaseModel):
+    """That the server answers."""
+
+    status: str = "ok"
+    version: str
+    collections: int
+    allow_changes: bool
+
+
+class ClassCount(BaseModel):
+    """A class and the number of its images; "" is that of images without a class."""
+
+    name: str
+    images: int
+
+
+class CollectionAnswer(BaseModel):
+    """A collection that is served."""
+
+    name: str
+    images: int
+    classes: list[ClassCount]
+    index: str = Field(description="exact, clusters, hierarchy or milvus")
+    smoothed: bool
+    precision: str
+    probabilities: bool = Field(description="whether results have a probability")
+
+
+class CollectionsAnswer(BaseModel):
+    """All collections; the first one answers where none is named."""
+
+    collections: list[CollectionAnswer]
+
+
+class ImageAnswer(BaseModel):
+    """An image of a collection."""
+
+    id: str
+    path: str = Field(description="relative to the collection's root")
+    class_: str = Field(alias="class", description='"" for none')
+    thumbnail: str = Field(description="address of a small picture, below this server")
+
+
+class FoundImage(ImageAnswer):
+    """An image that a search found."""
+
+    rank: int = Field(description="1 for the nearest")
+    distance: float = Field(description="Euclidean, of the embeddings: 0 (alike) to 2")
+    probability: float | None = Field(description="that it is of the query's class, if known")
+    problem: str = Field("", description='"gone" or "changed", if its file is not what was indexed')
+
+
+class SearchAnswer(BaseModel):
+    """What a search found, nearest first."""
+
+    collection: str
+    results: list[FoundImage]
+    cursor: str | None = Field(description="what continues the search; null at its end")
+    ranked_by: str = Field(description='"distance", or what else ranks the results')
+
+
+class ComparisonAnswer(BaseModel):
+    """How alike two images are."""
+
+    distance: float
+    cosine: float
+    probability: float | None = Field(description="that both are of one class, if known")
+    words: str | None = Field(description="the probability in words")
+
+
+class DuplicateAnswer(ImageAnswer):
+    """One image of a group of duplicates."""
+
+    distance: float = Field(description="to the image to keep")
+    width: int
+    height: int
+    bytes: int
+    stays: str = Field(description='why it cannot be set aside; "" if it can')
+
+
+class GroupAnswer(BaseModel):
+    """An image to keep, and its duplicates."""
+
+    keeper: DuplicateAnswer
+    why: str = Field(description="why this one is kept")
+    others: list[DuplicateAnswer]
+
+
+class DuplicatesAnswer(BaseModel):
+    """Groups of duplicates, the largest first."""
+
+    collection: str
+    threshold: float
+    total: int = Field(description="groups in all")
+    summary: str
+    groups: list[GroupAnswer]
+    cursor: str | None = Field(description="what continues the list; null at its end")
+
+
+class SetAsideAnswer(BaseModel):
+    """What was moved, and what puts it back."""
+
+    undo: str = Field(description="what to send to undo it")
+    moved: int
+    left: list[str] = Field(description="images that stay, each with the reason")
+
+
+class UndoAnswer(BaseModel):
+    """What was put back."""
+
+    moved: int
+    in_place: int = Field(description="images that were back already")
+    left: list[str] = Field(description="images that could not be put back")
+
+
+def thumbnail_of(image_id: str) -> str:
+    """Return the address of an image's thumbnail."""
+    return f"{IMAGES}/{image_id}/thumbnail"
+
+
+def in_plain_text(path: str) -> str:
+    """Return a path for JSON; bytes that are not UTF-8 become question marks."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def likeness_in_words(probability: float | None) -> str | None:
+    """Return a probability as people say it; None for None.
+
+    Example:
+        >>> likeness_in_words(0.97)
+        'very likely the same'
+    """
+    if probability is None:
+        return None
+    return next(words for least, words in WORDS if probability >= least)

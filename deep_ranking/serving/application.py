@@ -1,0 +1,73 @@
+"""The server as an application: what each request passes, and what answers it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+
+from deep_ranking import __version__
+from deep_ranking.serving.answers import ErrorAnswer
+from deep_ranking.serving.docs_page import add_docs
+from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
+from deep_ranking.serving.guard import Guard
+from deep_ranking.serving.opened import ServedCollection
+from deep_ranking.serving.problems import RequestError
+from deep_ranking.serving.routes import add_duplicates, add_images, add_searches
+from deep_ranking.serving.serving_state import Serving
+from deep_ranking.serving.settings import ServerSettings
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": text}
+    for status, text in (
+        (400, "the request cannot be read"),
+        (401, "the token is missing or wrong"),
+        (403, "this is not allowed"),
+        (404, "there is no such image or collection"),
+        (408, "the request took too long to arrive"),
+        (409, "this cannot be done now"),
+        (410, "the file of the image is gone or has changed"),
+        (413, "the upload is too large"),
+        (415, "the body is no form"),
+        (421, "the server is not called so"),
+        (422, "a field, or an image, cannot be used"),
+        (500, "the server made an error"),
+        (503, "the server is busy, or the collection cannot be used; Retry-After says when to try"),
+    )
+}
+
+
+def create_application(served: Mapping[str, ServedCollection], settings: ServerSettings) -> Guard:
+    """Return the server as an ASGI application.
+
+    Args:
+        served: the collections, by name; one or more.
+        settings: of the server.
+    """
+    api = FastAPI(
+        title="Deep Ranking",
+        version=__version__,
+        description="Search collections of images by what they look like.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    keep_uploads_in_memory(settings.upload_bytes)
+    api.add_exception_handler(RequestError, _as_answer)
+    api.add_exception_handler(RequestValidationError, _as_answer)
+    serving = Serving(served, settings)
+    router = APIRouter(prefix="/api/v1", responses=REFUSALS)
+    add_searches(router, serving)
+    add_images(router, serving)
+    add_duplicates(router, serving)
+    api.include_router(router)
+    add_docs(api)
+    return Guard(api, settings)
+
+
+def _as_answer(_: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        error = RequestError(422, in_a_sentence(error.errors()))
+    assert isinstance(error, RequestError)
+    return JSONResponse({"detail": error.sentence}, error.status, headers=error.headers)

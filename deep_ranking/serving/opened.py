@@ -1,0 +1,154 @@
+"""The collections that a server has open, and how it notices that one has changed.
+
+A sync by another process replaces `collection.json` and changes `images.sqlite`. Before each
+request the server looks at both: if one has changed, it opens the collection anew. Requests that
+run keep the state that they began with.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from deep_ranking.files import InputError
+from deep_ranking.files.content_digest import file_status
+from deep_ranking.search.collection import Collection
+from deep_ranking.search.collection.own_files import IMAGES, MODEL, SETTINGS
+from deep_ranking.search.searcher import Searcher
+from deep_ranking.serving.problems import RequestError
+
+FileState = tuple[tuple[int, ...], ...]
+RETRY_SECONDS = 5
+
+
+class OpenState:
+    """One state of a collection, open to be searched.
+
+    Args:
+        name: what the API calls the collection.
+        folder: of the collection.
+        before: an earlier state, whose model is taken over if it is the same.
+
+    Attributes:
+        name: as given.
+        files: what tells this state from others.
+        collection: the collection.
+
+    Raises:
+        InputError: there is no collection, or it is damaged.
+        OSError: it is gone.
+    """
+
+    def __init__(self, name: str, folder: Path, before: "OpenState | None" = None) -> None:
+        self.name = name
+        self.files = _state_of(folder, SETTINGS, IMAGES)  # first: a later change is seen next time
+        self._model = _state_of(folder, MODEL)
+        self.collection = Collection.open(folder)
+        if before is not None and before._model_state() == self._model_state():
+            self.collection.embedder = before.collection.embedder
+        self._searchers: dict[bool, Searcher] = {}
+        self._lock = threading.Lock()
+        self.searcher()
+
+    def _model_state(self) -> tuple[FileState, str]:
+        return self._model, self.collection.settings.precision
+
+    @property
+    def root(self) -> Path:
+        """The folder of the images."""
+        return Path(self.collection.settings.root)
+
+    @property
+    def is_smoothed(self) -> bool:
+        """Whether the collection has smoothed rows."""
+        return self.collection.settings.smoothing is not None
+
+    def searcher(self, smooth: bool | None = None) -> Searcher:
+        """Return what searches it, by the smoothed rows or not; None: as the collection has them.
+
+        Raises:
+            RequestError: it has no smoothed rows.
+        """
+        wanted = self.is_smoothed if smooth is None else smooth
+        if wanted and not self.is_smoothed:
+            raise RequestError(422, "smooth: this collection has no smoothed rows; leave it out.")
+        with self._lock:
+            if wanted not in self._searchers:
+                self._searchers[wanted] = Searcher(self.collection, smooth=wanted)
+            return self._searchers[wanted]
+
+
+class ServedCollection:
+    """A collection that a server serves, in its newest state.
+
+    Args:
+        name: what the API calls it.
+        folder: of the collection.
+
+    Attributes:
+        name: as given.
+        folder: as given.
+
+    Raises:
+        InputError: there is no collection, or it is damaged.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self._lock = threading.Lock()
+        try:
+            self._state = OpenState(name, folder)
+        except OSError:
+            Collection.open(folder)  # says what is missing
+            raise
+        self._said = ""
+
+    def current(self) -> OpenState:
+        """Return the collection as it is now; it is opened anew if it has changed.
+
+        Raises:
+            RequestError: it is gone, being rebuilt, or damaged.
+        """
+        with self._lock:
+            try:
+                if _state_of(self.folder, SETTINGS, IMAGES) != self._state.files:
+                    self._state = OpenState(self.name, self.folder, self._state)
+            except (InputError, OSError) as error:
+                raise self.refusal(error) from None
+            self._said = ""
+            return self._state
+
+    def refusal(self, error: Exception) -> RequestError:
+        """Return the answer to a collection that cannot be used; say why on standard error."""
+        if str(error) != self._said:
+            self._said = str(error)
+            print(f"{self.name}: {error}", file=sys.stderr, flush=True)
+        return RequestError(
+            503,
+            f"The collection {self.name} cannot be used at the moment: it is being rebuilt, gone "
+            "or damaged. Try again later.",
+            retry_after=RETRY_SECONDS,
+        )
+
+
+def open_served(folders: Sequence[Path]) -> dict[str, ServedCollection]:
+    """Open collections, by their names: those of their folders, with a number where two are equal.
+
+    Raises:
+        InputError: one is missing or damaged.
+    """
+    served: dict[str, ServedCollection] = {}
+    for folder in folders:
+        plain = name = Path(os.path.abspath(folder)).name.encode(errors="replace").decode() or "/"
+        number = 1
+        while name in served:
+            number += 1
+            name = f"{plain} ({number})"
+        served[name] = ServedCollection(name, folder)
+    return served
+
+
+def _state_of(folder: Path, *names: str) -> FileState:
+    return tuple(file_status((folder / name).stat()) for name in names)

@@ -1,0 +1,135 @@
+"""Run a server until it is told to end."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import HANDLED_SIGNALS
+
+from deep_ranking.files import InputError
+from deep_ranking.serving.application import create_application
+from deep_ranking.serving.opened import open_served
+from deep_ranking.serving.settings import ServerSettings
+
+BACKLOG = 512
+MOST_OPEN = 8192
+IDLE_SECONDS = 10.0
+"""A connection that has sent no whole request head by then is closed."""
+CLOSING_SECONDS = 5
+
+
+SENDING_SECONDS = 300.0
+"""A connection that does not take its answer within that time is closed."""
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1; it closes connections that send nothing or take nothing, which keep their place."""
+
+    _stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(IDLE_SECONDS, self._close_if_idle)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(SENDING_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+        super().resume_writing()
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server; a signal that the program was started to ignore stays ignored."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let signals end the server during the block."""
+        ignored = [each for each in HANDLED_SIGNALS if signal.getsignal(each) is signal.SIG_IGN]
+        with super().capture_signals():
+            for each in ignored:
+                signal.signal(each, signal.SIG_IGN)
+            yield
+
+
+def run_server(
+    folders: Sequence[Path],
+    settings: ServerSettings,
+    announce: Callable[[ServerSettings], Any],
+) -> None:
+    """Serve collections until the process is told to end.
+
+    Args:
+        folders: of the collections, one or more.
+        settings: of the server.
+        announce: called once it answers, with the settings: their port is the one it listens on.
+
+    Raises:
+        InputError: a collection or its model cannot be opened, or the port is in use.
+    """
+    _allow_connections()
+    with _listening(settings) as listener:
+        settings = replace(settings, port=listener.getsockname()[1])
+        served = open_served(folders)
+        for each in served.values():
+            each.current().collection.embedder.engine(1)  # opens the model
+        config = uvicorn.Config(
+            create_application(served, settings),
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_level="critical",  # the guard prints what is needed
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=CLOSING_SECONDS,
+        )
+        announce(settings)
+        Server(config).run(sockets=[listener])
+
+
+def _allow_connections() -> None:
+    """Raise the number of files that the process may have open: each connection is one."""
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN if hard == resource.RLIM_INFINITY else min(MOST_OPEN, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _listening(settings: ServerSettings) -> socket.socket:
+    """Return a socket that listens at the address."""
+    host, port = settings.host, settings.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InputError(f"{host}: not an address ({error.strerror}); check --host") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            f"{host} port {port}: cannot listen there ({error.strerror}); choose another --port"
+        ) from None
+    return listener

@@ -1,0 +1,97 @@
+"""What all addresses of the API share: the collections, and the threads that work on them."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from deep_ranking.files import InputError
+from deep_ranking.search.duplicates import Duplicates
+from deep_ranking.serving.duplicate_groups import DuplicateFinder
+from deep_ranking.serving.image_ids import KnownImage, find_by_id
+from deep_ranking.serving.opened import OpenState, ServedCollection
+from deep_ranking.serving.problems import RequestError
+from deep_ranking.serving.settings import ServerSettings
+from deep_ranking.serving.thumbnail_cache import open_thumbnail_cache
+from deep_ranking.serving.workers import Workers
+
+T = TypeVar("T")
+MOST_THREADS = 4
+
+
+class Serving:
+    """What the addresses of the API share.
+
+    Args:
+        served: the collections, by name.
+        settings: of the server.
+    """
+
+    def __init__(self, served: Mapping[str, ServedCollection], settings: ServerSettings) -> None:
+        self.served = served
+        self.settings = settings
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        queue, seconds = settings.queue, settings.work_seconds
+        self._searches = Workers(threads, queue=queue, seconds=seconds)
+        self._pictures = Workers(threads, queue=queue, seconds=seconds)
+        self.duplicates = DuplicateFinder(settings.work_seconds / 2)
+        self.cache = open_thumbnail_cache(settings.cache_bytes)
+
+    def named(self, name: str | None) -> ServedCollection:
+        """Return a collection by its name; the first for None.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if name is None:
+            return next(iter(self.served.values()))
+        if name not in self.served:
+            raise RequestError(
+                404, "collection: none of this name; /api/v1/collections lists them."
+            )
+        return self.served[name]
+
+    async def on(self, name: str | None, function: Callable[[OpenState], T]) -> T:
+        """Return what a function returns of a collection, on a thread for searches."""
+        served = self.named(name)
+        return await self._searches.run(_with_state, served, function)
+
+    async def picture(
+        self, given: str, name: str | None, make: Callable[[OpenState, KnownImage], T]
+    ) -> T:
+        """Return what a function makes of an image of any collection, or of a named one."""
+        among = list(self.served.values()) if name is None else [self.named(name)]
+
+        def find() -> T:
+            for each in among:
+                found = _with_state(each, lambda state: _made(state, given, make))
+                if found is not None:
+                    return found[0]
+            raise RequestError(404, "id: no such image.")
+
+        return await self._pictures.run(find)
+
+    async def found_duplicates(
+        self, name: str | None, threshold: float
+    ) -> tuple[OpenState, Duplicates]:
+        """Return a collection and its duplicates."""
+        served = self.named(name)
+        state = await self._searches.run(served.current)
+        try:
+            return state, await self.duplicates.find(state, threshold)
+        except (InputError, OSError) as error:
+            raise served.refusal(error) from None
+
+
+def _with_state(served: ServedCollection, function: Callable[[OpenState], T]) -> T:
+    state = served.current()
+    try:
+        return function(state)
+    except (InputError, OSError) as error:  # such as a damaged row, or Milvus that is down
+        raise served.refusal(error) from None
+
+
+def _made(
+    state: OpenState, given: str, make: Callable[[OpenState, KnownImage], T]
+) -> tuple[T] | None:
+    image = find_by_id(state.collection, given)
+    return None if image is None else (make(state, image),)

@@ -1,0 +1,83 @@
+"""Thumbnails on disk, within a bound: the one that was not used for longest goes first."""
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from deep_ranking.files import InputError, atomic_path, open_regular
+from deep_ranking.files.cache_folder import cache_folder
+
+FOLDER = "thumbnails"
+KEPT_SHARE = 0.9  # of the bound, once it was reached: so that the folder is seldom listed
+MOST_BYTES = 1 << 24  # of one thumbnail
+
+
+class ThumbnailCache:
+    """A folder of thumbnails.
+
+    Args:
+        folder: the folder, which exists.
+        most_bytes: of all thumbnails together. Several processes may share the folder; then it may
+            be exceeded by what the others add meanwhile.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self._folder = folder
+        self._most = most_bytes
+        self._lock = threading.Lock()
+        self._num_bytes = sum(size for _, size, _ in self._listed())
+
+    def find(self, name: str) -> bytes | None:
+        """Return a thumbnail, and note that it was used; None if it is not here."""
+        path = self._folder / name
+        try:
+            with open_regular(path, max_bytes=MOST_BYTES) as file:
+                data = file.read()
+            os.utime(path)
+        except OSError:
+            return None
+        return data or None
+
+    def add(self, name: str, data: bytes) -> None:
+        """Keep a thumbnail; where that fails, it is made again the next time."""
+        if len(data) > self._most:
+            return
+        with suppress(OSError, InputError):
+            with atomic_path(self._folder / name) as temporary:
+                temporary.write_bytes(data)
+            with self._lock:
+                self._num_bytes += len(data)
+                if self._num_bytes > self._most:
+                    self._shrink()
+
+    def _shrink(self) -> None:
+        """Remove those that were not used for longest."""
+        listed = sorted(self._listed())
+        self._num_bytes = sum(size for _, size, _ in listed)
+        for _, size, path in listed:
+            if self._num_bytes <= KEPT_SHARE * self._most:
+                break
+            with suppress(OSError):
+                path.unlink()
+                self._num_bytes -= size
+
+    def _listed(self) -> list[tuple[int, int, Path]]:
+        """Return time of use (ns), size and path of each thumbnail."""
+        found = []
+        for path in self._folder.glob("*.jpg"):
+            with suppress(OSError):
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_size, path))
+        return found
+
+
+def open_thumbnail_cache(most_bytes: int) -> ThumbnailCache | None:
+    """Return the cache in the user's cache folder; None if there is none or `most_bytes` is 0."""
+    folder = cache_folder()
+    if folder is None or not most_bytes:
+        return None
+    with suppress(OSError):
+        (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
+        return ThumbnailCache(folder / FOLDER, most_bytes)
+    return None
