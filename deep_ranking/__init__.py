@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     )
     from deep_ranking.datasets.public import write_digits
     from deep_ranking.embedding.calibrating import CalibrationResult, calibrate
+    from deep_ranking.embedding.compiled.compiling import CompiledReport, compile_model
     from deep_ranking.embedding.embed import embed_images
+    from deep_ranking.embedding.embedder import Embedder
     from deep_ranking.embedding.export import Export, export_model
     from deep_ranking.files import InputError
     from deep_ranking.images import ImageListing, find_images, read_image

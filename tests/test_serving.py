@@ -322,6 +322,13 @@ def test_links_out_of_the_root_are_refused(tmp_path, root, collection, call):
     refused(call.get(f"images/{name}/thumbnail"), 403, "link")
 
 
+def test_copies_of_one_content_have_ids_of_their_own(call):
+    found = {each["path"]: each["id"] for each in results_of(call.search({"path": "blue/0.png"}))}
+    for path, other in (("blue/0.png", "blue/copy.png"), ("blue/copy.png", "blue/0.png")):
+        near = paths_of(call.get(f"images/{found[path]}/neighbours"))
+        assert near[0] == other and path not in near
+
+
 def test_neighbours_leave_the_image_out(call):
     name = id_of(call, "blue/0.png")
     found = call.get(f"images/{name}/neighbours?top=2")
