@@ -4,11 +4,14 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import Any, Self
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, Self
 
 from deep_ranking.files.words import byte_size, duration
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    ProgressBar = tqdm[Any] | "ProgressLines"
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -97,9 +100,6 @@ class ProgressLines:
         return "" if self._unit == "B" else f" {self._unit}"
 
 
-ProgressBar = tqdm | ProgressLines
-
-
 def progress_bar(
     items: Iterable[Any] | None = None,
     *,
@@ -132,6 +132,8 @@ def progress_bar(
         return ProgressLines(
             items, title=title, unit=unit, total=total, initial=initial, shown=shown
         )
+    from tqdm import tqdm  # late: it takes as long as the rest of a command's parser
+
     options = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
     return tqdm(
         items,

@@ -14,12 +14,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from deep_ranking import __version__
 from deep_ranking.files import InputError
 from deep_ranking.files.content_digest import content_digest
-from deep_ranking.files.progress_bar import ProgressBar, progress_bar
+from deep_ranking.files.progress_bar import progress_bar
+
+if TYPE_CHECKING:
+    from deep_ranking.files.progress_bar import ProgressBar
 
 TIMEOUT = 30.0  # seconds without a byte
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds; a try that gets further starts again with the first
@@ -88,7 +92,7 @@ def download(
     part.replace(path)
 
 
-def _fetch_with_retries(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> None:
+def _fetch_with_retries(url: str, part: Path, num_bytes: int | None, bar: "ProgressBar") -> None:
     tries, first = 0, _size(part)
     furthest = first  # a part may be deleted; to download it again is not progress
     while True:
@@ -109,7 +113,7 @@ def _fetch_with_retries(url: str, part: Path, num_bytes: int | None, bar: Progre
             time.sleep(RETRY_DELAYS[tries - 1])
 
 
-def _fetch(url: str, part: Path, num_bytes: int | None, bar: ProgressBar) -> None:
+def _fetch(url: str, part: Path, num_bytes: int | None, bar: "ProgressBar") -> None:
     """Request the missing bytes once, and append them to `part`."""
     with _response(url, part) as response:
         start = _size(part)
