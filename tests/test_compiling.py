@@ -189,6 +189,18 @@ def test_embeddings_that_are_not_finite_are_told(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["m.h5"]
 
 
+def test_what_cannot_be_converted_is_told_in_a_line(compiled_model, monkeypatch):
+    def fail(_):
+        raise RuntimeError("no such operation: Foo\nand\nfifty lines more")
+
+    monkeypatch.setattr(converting, "to_litert", fail)
+    with pytest.raises(InputError) as caught:
+        compile_model(compiled_model, anew=True)
+    assert str(caught.value) == (
+        "LiteRT cannot convert the model (RuntimeError: no such operation: Foo)"
+    )
+
+
 @pytest.mark.slow
 def test_a_good_file_is_kept_unless_asked_for_anew(compiled_model, monkeypatch):
     (compiled,) = compiled_model.parent.glob("*.litert")
