@@ -113,13 +113,14 @@ def store_attribute(path: Path, name: str, text: str) -> None:
     """Write a text into a model file atomically, replacing an earlier one.
 
     Args:
-        path: the model file.
+        path: the model file; of a link, what it links to is written.
         name: name of the attribute.
         text: its new value.
 
     Raises:
         InputError: the file cannot be written.
     """
+    path = path.resolve() if path.is_symlink() else path
     with atomic_path(path) as temporary:
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "r+") as file:
