@@ -18,7 +18,7 @@ from deep_ranking.embedding.compiled import compiling, opening, places
 from deep_ranking.embedding.compiled.compiling import compile_model
 from deep_ranking.embedding.compiled.file import made_up_images, read_compiled, write_compiled
 from deep_ranking.embedding.compiled.opening import usable_engine
-from deep_ranking.embedding.compiled.places import copy_compiled, open_compiled
+from deep_ranking.embedding.compiled.places import copy_compiled, keep_compiled, open_compiled
 from deep_ranking.embedding.embedder import Embedder
 from deep_ranking.files import InputError
 from deep_ranking.files.content_digest import data_digest
@@ -420,6 +420,24 @@ def test_without_a_cache_folder_too_the_error_says_so_and_keras_computes(
     embedder = Embedder(model)
     np.testing.assert_allclose(embedder.engine().embed(IMAGES), wanted, atol=1e-4)
     assert embedder.engine().name == "Keras" and capsys.readouterr().err == ""
+
+
+def test_a_model_file_that_is_a_link_stays_one(compiled_model, tmp_path, no_tensorflow):
+    """What is trained next to the file behind the link must show through it."""
+    found = open_compiled(compiled_model, read_header(compiled_model), "float32")
+    model = uncompiled(compiled_model)
+    link = tmp_path / "best.h5"
+    link.symlink_to(model)
+    assert keep_compiled(link, found.compiled) == found.path
+    assert link.is_symlink() and [each.name for each in tmp_path.glob("*.litert")] == []
+    np.testing.assert_array_equal(rows_of(link), rows_of(model))
+
+
+def test_a_name_too_long_for_a_compiled_file_is_kept_in_the_cache(compiled_model, cache):
+    found = open_compiled(compiled_model, read_header(compiled_model), "float32")
+    model = uncompiled(compiled_model).rename(compiled_model.with_name("m" * 250 + ".h5"))
+    assert keep_compiled(model, found.compiled).is_relative_to(cache)
+    assert open_compiled(model, read_header(model), "float32").path.is_relative_to(cache)
 
 
 def test_a_calibrated_model_keeps_its_compiled_file(compiled_model, no_tensorflow):

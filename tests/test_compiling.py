@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -189,6 +190,18 @@ def test_embeddings_that_are_not_finite_are_told(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["m.h5"]
 
 
+def test_what_cannot_be_converted_is_told_in_a_line(compiled_model, monkeypatch):
+    def fail(_):
+        raise RuntimeError("no such operation: Foo\nand\nfifty lines more")
+
+    monkeypatch.setattr(converting, "to_litert", fail)
+    with pytest.raises(InputError) as caught:
+        compile_model(compiled_model, anew=True)
+    assert str(caught.value) == (
+        "LiteRT cannot convert the model (RuntimeError: no such operation: Foo)"
+    )
+
+
 @pytest.mark.slow
 def test_a_good_file_is_kept_unless_asked_for_anew(compiled_model, monkeypatch):
     (compiled,) = compiled_model.parent.glob("*.litert")
@@ -259,6 +272,18 @@ def test_litert_gives_the_same_bytes_in_any_batch_and_thread(compiled_model):
             engine.embed(images[begin : begin + 5]), whole[begin : begin + 5]
         )
     assert engine.embed(images[:0]).shape == (0, 8)
+
+
+def test_many_threads_take_the_memory_of_few(compiled_model):
+    """Each interpreter packs the weights for itself, and none is ever given up."""
+    found = open_compiled(compiled_model, read_header(compiled_model), "float32")
+    engine = litert_engine(found.compiled.network, "float32", is_for_few=True)
+    images = pictures(32)
+    wanted = engine.embed(images)
+    with ThreadPoolExecutor(6) as threads:
+        for rows in threads.map(lambda _: engine.embed(images), range(12)):
+            np.testing.assert_array_equal(rows, wanted)
+    assert engine.num_threads == 1 and len(engine._idle) == 1
 
 
 def test_what_is_no_network_is_told(compiled_model):

@@ -137,6 +137,12 @@ def test_many_and_few_images_have_the_same_bytes(compiled_model, photos, monkeyp
         np.testing.assert_array_equal(rows, found[0])
 
 
+def test_with_many_processors_a_batch_is_computed_an_image_on_each(compiled_model, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    embedder = Embedder(compiled_model)
+    assert [embedder.engine(size).num_threads for size in (1, 7, 8, 64)] == [1, 1, 16, 16]
+
+
 def test_a_pickled_embedder_is_small_and_opens_anew(compiled_model, photos):
     embedder = Embedder(compiled_model, precision="float32")
     rows, _ = embedder(photos)  # its engine is open

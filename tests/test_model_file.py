@@ -9,8 +9,8 @@ import pytest
 
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError
-from deep_ranking.model.file import _blog_names, load_model, save_model
-from deep_ranking.model.header import CONFIG_ATTRIBUTE
+from deep_ranking.model.file import load_model, save_model
+from deep_ranking.model.header import CONFIG_ATTRIBUTE, names_of_blog
 from deep_ranking.model.network import build_network
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16", "eager")
@@ -217,7 +217,7 @@ def test_reads_the_files_of_the_blogs_repository(tmp_path):
 def test_layers_of_keras_2_go_by_their_number(numbers):
     names = ["input_1", "lambda_1", *(f"dense{number}" for number in reversed(numbers))]
     names += [f"conv2d{number}" for number in reversed(numbers[:2])]
-    assert _blog_names(names) == {
+    assert names_of_blog(names) == {
         "branch_1_conv": f"conv2d{numbers[0]}",
         "branch_2_conv": f"conv2d{numbers[1]}",
         "hidden_1": f"dense{numbers[0]}",

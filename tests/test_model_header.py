@@ -52,9 +52,19 @@ def test_header_of_a_file(tmp_path):
 
 
 def test_a_file_without_a_description_is_the_blogs(tmp_path):
-    header = read_header(write(tmp_path / "model.h5", {"conv/kernel": np.ones(3)}, config=None))
+    layers = ("conv2d_1", "conv2d_2", "dense_1", "dense_2", "dense_3")
+    ones, zeros = ({f"{name}/kernel": fill(3) for name in layers} for fill in (np.ones, np.zeros))
+    header = read_header(write(tmp_path / "model.h5", ones, config=None))
     assert header.network == NetworkConfig(weights=None)
-    assert header.fingerprint != fingerprint(tmp_path, {"conv/kernel": np.zeros(3)}, config=None)
+    assert header.fingerprint != fingerprint(tmp_path, zeros, config=None)
+
+
+@pytest.mark.parametrize("layers", [{}, {"block1_conv1/block1_conv1/kernel": np.ones(3)}], ids=len)
+def test_a_file_without_a_description_that_is_not_the_blogs_is_refused(tmp_path, layers):
+    """Such as a backbone's weights; `index` would make a folder that takes no other model."""
+    path = write(tmp_path / "model.h5", layers, config=None)
+    with pytest.raises(InputError, match=r"model\.h5: not a model of deep ranking"):
+        read_header(path)
 
 
 def test_fingerprint_follows_from_network_and_weights_alone(tmp_path):
@@ -287,9 +297,9 @@ def test_hostile_files_are_refused_in_one_line(tmp_path, damage):
 
 def test_empty_and_small_arrays_are_read(tmp_path):
     arrays = {"a": np.zeros((0, 4), np.float32), "b": np.float32(3), "c": np.arange(5)}
-    first = fingerprint(tmp_path, arrays, config=None)
-    assert fingerprint(tmp_path, arrays | {"b": np.float32(4)}, config=None) != first
-    assert fingerprint(tmp_path, arrays | {"a": np.zeros((4, 0), "f4")}, config=None) != first
+    first = fingerprint(tmp_path, arrays)
+    assert fingerprint(tmp_path, arrays | {"b": np.float32(4)}) != first
+    assert fingerprint(tmp_path, arrays | {"a": np.zeros((4, 0), "f4")}) != first
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.2, 0.5, 0.9, 0.999])

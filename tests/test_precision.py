@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from stubs import save_thin_model
 from deep_ranking.cli.main import run_command
 from deep_ranking.embedding.compiled import compiling
 from deep_ranking.embedding.compiled.compiling import compile_model
+from deep_ranking.embedding.compiled.file import read_compiled
+from deep_ranking.embedding.compiled.places import keep_compiled
 from deep_ranking.embedding.embedder import Embedder
 from deep_ranking.files import InputError
-from deep_ranking.model.header import read_header
+from deep_ranking.model.calibration import fit_calibration
+from deep_ranking.model.header import read_header, store_calibration
 from deep_ranking.search.collection import Collection, locked, precision
 from deep_ranking.search.collection.merging import merge
 from deep_ranking.search.indexing import index_images
@@ -159,9 +163,9 @@ def test_what_cannot_be_compiled_is_embedded_by_keras(
 @pytest.mark.parametrize(
     ("recall", "chosen", "finds"),
     [
-        (0.97, "int8", "97.0%"),
-        (0.9, "float32", "90.0%"),
-        pytest.param(None, "float32", "too few images to tell", marks=pytest.mark.slow),
+        (0.97, "int8", "finds 97.0%"),
+        (0.9, "float32", "finds 90.0%"),
+        pytest.param(None, "float32", "was compared on too few images", marks=pytest.mark.slow),
     ],
 )
 def test_auto_measures_int8_and_says_what_it_chose(  # noqa: PLR0917
@@ -173,7 +177,7 @@ def test_auto_measures_int8_and_says_what_it_chose(  # noqa: PLR0917
     assert run_command("index", list(map(str, arguments))) == 0  # auto is the default
     said = capsys.readouterr()
     (line,) = [line for line in said.out.splitlines() if line.startswith("Precision:")]
-    assert line.startswith(f"Precision: {chosen}, as int8 finds {finds}")
+    assert line.startswith(f"Precision: {chosen}, as int8 {finds}")
     assert line.endswith("95% are asked for; --precision changes it.") and said.err == ""
     collection = Collection.open(tmp_path / "index")
     assert collection.settings.precision == chosen
@@ -211,6 +215,57 @@ def test_a_collection_takes_the_compiled_files_along(int8_model, photos, tmp_pat
     shutil.rmtree(int8_model.parent)
     shutil.move(tmp_path / "index", tmp_path / "moved")
     assert Collection.open(tmp_path / "moved").embedder.engine().name == "LiteRT, float32"
+
+
+def test_a_model_calibrated_since_leaves_the_compiled_files(
+    int8_model, plain_model, photos, tmp_path
+):
+    """The collection was compiled, its model never was, as where `index` compiled it."""
+    folder = tmp_path / "index"
+    index_images(folder, model=int8_model, images=photos, precision="int8")
+    before = read_header(folder / "model.h5").compiled
+    rng = np.random.default_rng(0)
+    calibration = fit_calibration(rng.uniform(0.2, 1.2, 200), rng.uniform(0.8, 1.9, 200))
+    store_calibration(plain_model, calibration)
+    index_images(folder, model=plain_model)
+    collection = Collection.open(folder)
+    assert collection.calibration == calibration
+    assert read_header(collection.model).compiled == before
+    assert collection.embedder.engine().name == "LiteRT, int8"
+
+
+def test_a_model_compiled_since_brings_its_files_and_replaces_none(
+    compiled_model, int8_model, plain_model, photos, tmp_path
+):
+    folder = tmp_path / "index"
+    index_images(folder, model=plain_model, images=photos)
+    assert Collection.open(folder).embedder.engine().name == "Keras"
+    index_images(folder, model=compiled_model)
+    assert Collection.open(folder).embedder.engine().name == "LiteRT, float32"
+    # Compiled again: other bytes, of which those in the collection know nothing.
+    header = read_header(int8_model)
+    (file,) = int8_model.parent.glob("*.float32.litert")
+    digest = header.compiled["float32"]
+    whole = read_compiled(file, digest)
+    other = replace(whole, header=replace(whole.header, scheme="another"))
+    keep_compiled(int8_model, other)
+    before = read_header(folder / "model.h5").compiled
+    index_images(folder, model=int8_model)
+    after = read_header(folder / "model.h5").compiled
+    assert after == before | {"int8": header.compiled["int8"]}
+    assert Collection.open(folder).embedder.engine().name == "LiteRT, float32"
+
+
+@pytest.mark.slow
+def test_auto_does_not_count_on_files_that_were_left_behind(int8_model, photos, tmp_path, capsys):
+    """The model file alone was copied here, and names them."""
+    for file in int8_model.parent.glob("*.litert"):
+        file.unlink()
+    index_images(tmp_path / "index", model=int8_model, images=photos, precision="auto")
+    collection = Collection.open(tmp_path / "index")
+    assert collection.settings.precision == "float32"
+    assert "Precision" not in capsys.readouterr().out
+    assert_computed_by(collection, collection.model, "float32")
 
 
 def test_a_lost_compiled_file_of_an_int8_collection_is_made_anew(

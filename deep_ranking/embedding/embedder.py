@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import keras
 
 FLOAT32 = PRECISIONS[0]
+MOST_FEW = 7  # images; an index embeds 8 at once or more
 
 
 class Embedder:
@@ -135,13 +136,13 @@ class Embedder:
         standard error.
 
         Args:
-            batch_size: most images at a time: of fewer than there are processors, all of these
-                compute each one.
+            batch_size: most images at a time: of up to 7, if there are as many processors, all of
+                these compute each one.
 
         Raises:
             InputError: there is no compiled file that can be used, and TensorFlow is not installed.
         """
-        is_for_few = batch_size <= (os.cpu_count() or 1)
+        is_for_few = batch_size <= min(os.cpu_count() or 1, MOST_FEW)
         with self._lock:
             if is_for_few in self._engines:
                 return self._engines[is_for_few]

@@ -12,7 +12,6 @@ from deep_ranking.model.keras_settings import default_settings
 # isort: split
 
 import os
-import re
 from pathlib import Path
 
 import h5py
@@ -29,7 +28,12 @@ from deep_ranking.files.hdf5 import (
     read_text,
     weights_of,
 )
-from deep_ranking.model.header import CALIBRATION_ATTRIBUTE, CONFIG_ATTRIBUTE, calibration_in
+from deep_ranking.model.header import (
+    CALIBRATION_ATTRIBUTE,
+    CONFIG_ATTRIBUTE,
+    calibration_in,
+    names_of_blog,
+)
 from deep_ranking.model.mixed_precision import FULL, temporary_policies
 from deep_ranking.model.network import build_network
 
@@ -88,12 +92,7 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         text = read_text(file, CONFIG_ATTRIBUTE)
         calibration = calibration_in(file)
         groups = weights_of(file)
-        blog_names = _blog_names(names_in(groups)) if text is None else {}
-        if text is None and not blog_names:
-            raise InputError(
-                "not a model of deep ranking: it has no description of its network; "
-                "expected a file that train.py wrote"
-            )
+        blog_names = names_of_blog(names_in(groups)) if text is None else {}
         config = NetworkConfig(weights=None) if text is None else NetworkConfig.from_json(text)
         # A short description can ask for gigabytes. Check that the arrays exist before building.
         with keras.StatelessScope(initialize_variables=False):
@@ -118,23 +117,3 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
 def opened_model(model: keras.Model | str | os.PathLike[str]) -> keras.Model:
     """Return a model as it is, or load that of a file by `load_model`."""
     return load_model(model) if isinstance(model, str | os.PathLike) else model
-
-
-def _blog_names(layers: list[str]) -> dict[str, str]:
-    """Return our layer names -> those of a weights-only file of the blog's code; else empty.
-
-    Keras 2 numbered layers in the order of creation: the stride-16 convolution before the stride-32
-    one, and the two hidden layers before the embedding.
-    """
-    convolutions = _numbered(layers, "conv2d")
-    dense = _numbered(layers, "dense")
-    if len(convolutions) != 2 or len(dense) != 3:
-        return {}
-    ours = ("branch_1_conv", "branch_2_conv", "hidden_1", "hidden_2", "embedding")
-    return dict(zip(ours, convolutions + dense, strict=True))
-
-
-def _numbered(layers: list[str], kind: str) -> list[str]:
-    """Return the names KIND, KIND_1, KIND_2 ... among the layers, by number."""
-    matches = [each for name in layers if (each := re.fullmatch(rf"{kind}(?:_(\d+))?", name))]
-    return [match[0] for match in sorted(matches, key=lambda match: int(match[1] or 0))]

@@ -14,7 +14,7 @@ import numpy as np
 
 from deep_ranking.config import NetworkConfig
 from deep_ranking.files import InputError, atomic_path
-from deep_ranking.files.hdf5 import arrays_in, open_hdf5, read_text, weights_of
+from deep_ranking.files.hdf5 import arrays_in, names_in, open_hdf5, read_text, weights_of
 from deep_ranking.model.calibration import Calibration
 
 CONFIG_ATTRIBUTE = "deep_ranking_network"
@@ -51,6 +51,8 @@ def read_header(path: str | os.PathLike[str]) -> ModelHeader:
     """
     with open_hdf5(Path(path)) as file:
         config = read_text(file, CONFIG_ATTRIBUTE)
+        if config is None:
+            names_of_blog(names_in(weights_of(file)))  # raises an error if it is no such file
         network = NetworkConfig(weights=None) if config is None else NetworkConfig.from_json(config)
         digest = hashlib.sha256(network.to_json().encode())
         for name, array in arrays_in(weights_of(file)):
@@ -113,13 +115,14 @@ def store_attribute(path: Path, name: str, text: str) -> None:
     """Write a text into a model file atomically, replacing an earlier one.
 
     Args:
-        path: the model file.
+        path: the model file; of a link, what it links to is written.
         name: name of the attribute.
         text: its new value.
 
     Raises:
         InputError: the file cannot be written.
     """
+    path = path.resolve() if path.is_symlink() else path
     with atomic_path(path) as temporary:
         shutil.copyfile(path, temporary)
         with h5py.File(temporary, "r+") as file:
@@ -147,3 +150,29 @@ def digests_from_json(text: str) -> dict[str, str]:
         and isinstance(digest, str)
         and re.fullmatch("[0-9a-f]{64}", digest)
     }
+
+
+def names_of_blog(layers: list[str]) -> dict[str, str]:
+    """Return our layer names -> those of a weights-only file of the blog's code.
+
+    Keras 2 numbered layers in the order of creation: the stride-16 convolution before the stride-32
+    one, and the two hidden layers before the embedding.
+
+    Raises:
+        InputError: these are layers of something else.
+    """
+    convolutions = _numbered(layers, "conv2d")
+    dense = _numbered(layers, "dense")
+    if len(convolutions) != 2 or len(dense) != 3:
+        raise InputError(
+            "not a model of deep ranking: it has no description of its network; expected a file "
+            "that train.py wrote"
+        )
+    ours = ("branch_1_conv", "branch_2_conv", "hidden_1", "hidden_2", "embedding")
+    return dict(zip(ours, convolutions + dense, strict=True))
+
+
+def _numbered(layers: list[str], kind: str) -> list[str]:
+    """Return the names KIND, KIND_1, KIND_2 ... among the layers, by number."""
+    matches = [each for name in layers if (each := re.fullmatch(rf"{kind}(?:_(\d+))?", name))]
+    return [match[0] for match in sorted(matches, key=lambda match: int(match[1] or 0))]

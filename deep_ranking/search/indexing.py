@@ -233,6 +233,7 @@ def writable_collection(
             if model is not None and header is not None:
                 collection.check_model(header.fingerprint)
                 collection.take_calibration(model)
+                collection.take_compiled(model, header)
             if images is not None and str(images.absolute()) != collection.settings.root:
                 collection.change(root=str(images.absolute()))
             if folders is not None and (given := folder_settings(folders)) != folder_settings(

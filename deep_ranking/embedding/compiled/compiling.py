@@ -41,6 +41,7 @@ MOST_COMPARED = 200
 LEAST_FOR_RECALL = 100
 NEAREST_SHARE = 20  # one in 20 images is among the nearest, 20 at most
 LEAST_CALIBRATED = 20
+MOST_TOLD = 200  # characters of an error of the converter
 
 
 @dataclass(frozen=True)
@@ -221,19 +222,24 @@ def _conversions(
         to_static_int8,
     )
 
-    if precision == FLOAT32:
-        yield "as in Keras", to_litert(network)
-    elif not needs_images(network):
-        yield "int8 kernels, activations quantised image by image", to_dynamic_int8(network)
-    else:
-        if len(pixels) < LEAST_CALIBRATED:
-            raise InputError(
-                f"int8 needs at least {LEAST_CALIBRATED} images to calibrate this network on, and "
-                f"{len(pixels)} can be read; give a folder of images like yours by --calibrate"
-            )
-        for count in FLOAT_CONVOLUTIONS:
-            scheme = f"backbone in int8, its first {count} convolutions in float32"
-            yield scheme, to_static_int8(network, pixels, count)
+    is_static = precision != FLOAT32 and needs_images(network)
+    if is_static and len(pixels) < LEAST_CALIBRATED:
+        raise InputError(
+            f"int8 needs at least {LEAST_CALIBRATED} images to calibrate this network on, and "
+            f"{len(pixels)} can be read; give a folder of images like yours by --calibrate"
+        )
+    try:
+        if precision == FLOAT32:
+            yield "as in Keras", to_litert(network)
+        elif not is_static:
+            yield "int8 kernels, activations quantised image by image", to_dynamic_int8(network)
+        else:
+            for count in FLOAT_CONVOLUTIONS:
+                scheme = f"backbone in int8, its first {count} convolutions in float32"
+                yield scheme, to_static_int8(network, pixels, count)
+    except Exception as error:  # the converter raises errors of many types, and of many lines
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:MOST_TOLD]
+        raise InputError(f"LiteRT cannot convert the model ({reason})") from None
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class KeptModel(NamedTuple):
 
 
 def compiled_path(model: Path, fingerprint: str, precision: str) -> Path:
-    """Return where the compiled file of a model file lies, beside it."""
+    """Return where the compiled file of a model lies: beside the file, behind links."""
+    model = model.resolve() if model.is_symlink() else model
     return model.with_name(f"{model.stem}.{fingerprint[:NAME_DIGITS]}.{precision}{SUFFIX}")
 
 
@@ -96,15 +97,16 @@ def keep_compiled(model: Path, compiled: CompiledModel) -> Path:
     path = compiled_path(model, header.fingerprint, header.precision)
     try:
         digest = write_compiled(path, compiled)
-    except InputError:  # a folder that is read-only, or full
+    except (InputError, OSError):  # a folder that is read-only, or full; a name that is too long
         return _keep_in_cache(compiled)
     try:
         _name_digest(model, header.precision, digest)
     except InputError:
         path.unlink(missing_ok=True)
         return _keep_in_cache(compiled)
-    earlier = re.compile(rf"{re.escape(model.stem)}\.[0-9a-f]{{{NAME_DIGITS}}}\.{header.precision}")
-    for each in model.parent.glob(f"*{SUFFIX}"):
+    stem = path.name.removesuffix(f".{header.fingerprint[:NAME_DIGITS]}.{header.precision}{SUFFIX}")
+    earlier = re.compile(rf"{re.escape(stem)}\.[0-9a-f]{{{NAME_DIGITS}}}\.{header.precision}")
+    for each in path.parent.glob(f"*{SUFFIX}"):
         if each != path and earlier.fullmatch(each.stem):
             each.unlink(missing_ok=True)
     return path
@@ -113,22 +115,26 @@ def keep_compiled(model: Path, compiled: CompiledModel) -> Path:
 def copy_compiled(model: Path, header: ModelHeader, copy: Path) -> None:
     """Copy the compiled files of a model beside a copy of the model file, which then names them.
 
+    Good files that the copy has already stay: the rows of a collection were computed by these.
+
     Args:
         model: the model file.
         header: its header.
         copy: the copy of the model file.
     """
-    digests = {}
+    digests, named = {}, read_digests(copy)
     for precision in PRECISIONS:
-        for path, digest in _places(model, header, precision):
+        target = compiled_path(copy, header.fingerprint, precision)
+        own = [(target, named[precision])] if precision in named else []
+        for path, digest in [*own, *_places(model, header, precision)]:
             with suppress(FileNotFoundError, InputError):
                 read_compiled(path, digest)
-                target = compiled_path(copy, header.fingerprint, precision)
-                with atomic_path(target) as temporary:
-                    shutil.copyfile(path, temporary)
+                if path != target:
+                    with atomic_path(target) as temporary:
+                        shutil.copyfile(path, temporary)
                 digests[precision] = digest
                 break
-    if digests and digests != read_digests(copy):
+    if digests and digests != named:
         store_attribute(copy, COMPILED_ATTRIBUTE, json.dumps(digests))
 
 
@@ -141,7 +147,7 @@ def compiling(fingerprint: str, precision: str) -> Iterator[None]:
     from filelock import FileLock
 
     lock = None
-    with suppress(InputError, OSError):
+    with suppress(InputError, OSError, NotImplementedError):  # a file system without locks
         if (folder := cache_folder()) is not None:
             lock = FileLock(make_folder(folder / FOLDER) / f"{fingerprint}.{precision}.lock")
             lock.acquire()

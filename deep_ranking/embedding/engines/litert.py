@@ -6,6 +6,7 @@ prepared once, not once for each of them. Both give the same bytes.
 """
 
 import os
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -45,6 +46,7 @@ class LiteRTEngine:
         processors = os.cpu_count() or 1
         self.num_threads = 1 if is_for_few else min(processors, MAX_THREADS, fitting)
         self._threads_an_image = min(processors, MAX_THREADS) if is_for_few else 1
+        self._places = threading.BoundedSemaphore(self.num_threads)
         interpreter = self._interpreter()
         self._idle.append(interpreter)
         shape = interpreter.get_input_details()[0]["shape"].tolist()
@@ -54,16 +56,17 @@ class LiteRTEngine:
         self.image_size, self.dimension = int(shape[1]), int(output[1])
 
     def embed(self, images: UInt8Array) -> Float32Array:
-        """Embed images, as `Engine` says."""
-        interpreter = self._interpreter()
-        source = interpreter.get_input_details()[0]["index"]
-        target = interpreter.get_output_details()[0]["index"]
+        """Embed images, as `Engine` says; more threads than `num_threads` wait for each other."""
         rows = np.empty((len(images), self.dimension), np.float32)
-        for number, image in enumerate(images):
-            interpreter.set_tensor(source, image[None].astype(np.float32))
-            interpreter.invoke()
-            rows[number] = interpreter.get_tensor(target)[0]
-        self._idle.append(interpreter)
+        with self._places:
+            interpreter = self._interpreter()
+            source = interpreter.get_input_details()[0]["index"]
+            target = interpreter.get_output_details()[0]["index"]
+            for number, image in enumerate(images):
+                interpreter.set_tensor(source, image[None].astype(np.float32))
+                interpreter.invoke()
+                rows[number] = interpreter.get_tensor(target)[0]
+            self._idle.append(interpreter)
         return rows
 
     def _interpreter(self) -> Any:

@@ -40,6 +40,7 @@ from deep_ranking.search.collection.settings import VERSION, Settings
 
 if TYPE_CHECKING:
     from deep_ranking.embedding.embedder import Embedder
+    from deep_ranking.model.header import ModelHeader
     from deep_ranking.search.queries import PathOrPaths
     from deep_ranking.search.results import SearchResults
     from deep_ranking.search.searcher import Searcher
@@ -284,21 +285,36 @@ class Collection:
             )
 
     def take_calibration(self, model: Path) -> None:
-        """Copy the model file again if it was calibrated since."""
-        from deep_ranking.model.header import read_calibration
+        """Take over the calibration of the model file, if it was calibrated since.
 
-        if read_calibration(model) != self.calibration:
-            self._copy_model(model)
+        The rest of the collection's copy stays: it names the compiled files of the rows.
+        """
+        from deep_ranking.model.header import read_calibration, store_calibration
+
+        calibration = read_calibration(model)
+        if calibration is not None and calibration != self.calibration:
+            store_calibration(self.model, calibration)
             vars(self).pop("calibration", None)
+            vars(self).pop("embedder", None)
+
+    def take_compiled(self, model: Path, header: "ModelHeader") -> None:
+        """Copy compiled files of the model file that the collection does not have.
+
+        Args:
+            model: the model file.
+            header: its header.
+        """
+        from deep_ranking.embedding.compiled.places import copy_compiled
+
+        copy_compiled(model, header, self.model)
+        vars(self).pop("embedder", None)
 
     def _copy_model(self, model: Path) -> None:
-        from deep_ranking.embedding.compiled.places import copy_compiled
         from deep_ranking.model.header import read_header
 
         with atomic_path(self.model) as temporary:
             shutil.copyfile(model, temporary)
-        copy_compiled(model, read_header(model), self.model)
-        vars(self).pop("embedder", None)
+        self.take_compiled(model, read_header(model))
 
 
 def moved_hint(collection: Collection) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deep_ranking.config.backbones import find_backbone
 from deep_ranking.embedding.compiled.names import PRECISIONS
-from deep_ranking.embedding.compiled.places import compiled_precisions
+from deep_ranking.embedding.compiled.places import compiled_precisions, open_compiled
 from deep_ranking.embedding.engines import Engine
 from deep_ranking.files import InputError
 from deep_ranking.model.header import read_header
@@ -24,7 +24,6 @@ WORTH_INT8 = {True: 500, False: 10_000}
 int8 is four times as fast as float32 for dense convolutions, and needs no calibration; for
 depthwise ones it is one and a half times as fast, and is calibrated for half a minute.
 """
-MOST_LISTED = 200  # images to measure on
 
 
 def check_precision(collection: Collection, precision: str | None) -> None:
@@ -61,9 +60,9 @@ def chosen_engine(
     if precision == AUTO and collection.settings.shard is not None:
         precision = None  # each part could choose another, and `merge` would refuse them
     if is_new and precision == AUTO:
-        if INT8 in compiled:
+        if is_there := _has_int8(collection):
             print("Precision: int8, which the model is compiled in; --precision changes it.")
-        precision = INT8 if INT8 in compiled or _holds_in_int8(collection, images) else FLOAT32
+        precision = INT8 if is_there or _holds_in_int8(collection, images) else FLOAT32
     elif is_new and precision == INT8:
         _compile(collection, INT8, images)
     if is_new and precision not in (None, collection.settings.precision):
@@ -76,6 +75,14 @@ def chosen_engine(
             print(f"{error}; embedding with Keras", file=sys.stderr)
     vars(collection).pop("embedder", None)
     return collection.embedder.engine(collection.settings.batch_size)
+
+
+def _has_int8(collection: Collection) -> bool:
+    """Return whether the model is compiled in int8, in a file that can be read."""
+    try:
+        return open_compiled(collection.model, read_header(collection.model), INT8) is not None
+    except InputError:  # the model names a file that is damaged, or was left behind
+        return False
 
 
 def _holds_in_int8(collection: Collection, images: Sequence[Path]) -> bool:
@@ -91,10 +98,14 @@ def _holds_in_int8(collection: Collection, images: Sequence[Path]) -> bool:
         print(f"{error}; embedding in float32", file=sys.stderr)
         return False
     holds = recall is not None and recall >= MIN_RECALL
-    measured = "too few images to tell" if recall is None else f"{recall:.1%}"
+    found = (
+        f"finds {recall:.1%} of the nearest images"
+        if recall is not None
+        else ("was compared on too few images")
+    )
     print(
-        f"Precision: {INT8 if holds else FLOAT32}, as int8 finds {measured} of the nearest images, "
-        f"and {MIN_RECALL:.0%} are asked for; --precision changes it."
+        f"Precision: {INT8 if holds else FLOAT32}, as int8 {found}, and {MIN_RECALL:.0%} are asked "
+        "for; --precision changes it."
     )
     return holds
 
@@ -103,7 +114,7 @@ def _compile(collection: Collection, precision: str, images: Sequence[Path]) -> 
     """Compile the collection's model; return the share of nearest images that it finds."""
     from deep_ranking.embedding.compiled.compiling import compile_model
 
-    chosen = images[:: max(1, len(images) // MOST_LISTED)] if precision == INT8 else ()
+    chosen = images if precision == INT8 else ()
     return compile_model(collection.model, precision=precision, images=chosen).header.recall
 
 
