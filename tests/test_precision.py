@@ -281,6 +281,28 @@ def test_a_lost_compiled_file_of_an_int8_collection_is_made_anew(
     assert line == f"{file}: missing, though the model names it; compiling it anew"
 
 
+def test_rows_of_another_precision_are_never_added(int8_model, photos, tmp_path, monkeypatch):
+    """The compiled file is lost and cannot be made anew: nothing is embedded by Keras instead."""
+    folder = tmp_path / "index"
+    index_images(folder, model=int8_model, images=photos, precision="int8")
+    num_rows = len(Collection.open(folder).store)
+    (file,) = folder.glob("*.int8.litert")
+    file.unlink()
+    new = draw(photos / "new.png", 99)
+    given = []
+
+    def refuse(_, precision, images):
+        given.extend([precision, *map(str, images)])
+        raise InputError("cannot be compiled")
+
+    monkeypatch.setattr(precision, "_compile", refuse)
+    with pytest.raises(InputError, match="cannot be compiled"):
+        index_images(folder)
+    assert given[:2] == ["int8", str(new)]  # and the images that are known, to calibrate on
+    assert len(given) == 2 + num_rows
+    assert len(Collection.open(folder).store) == num_rows
+
+
 # Shards
 
 

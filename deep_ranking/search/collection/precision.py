@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def chosen_engine(
         is_new: whether there are no rows yet.
 
     Raises:
-        InputError: int8 is asked for, and the model cannot be compiled in it.
+        InputError: int8 is asked for, or what the rows there are were computed in, and the model
+            cannot be compiled in it.
     """
     compiled = compiled_precisions(collection.model, read_header(collection.model))
     if precision == AUTO and collection.settings.shard is not None:
@@ -68,7 +70,12 @@ def chosen_engine(
     if is_new and precision not in (None, collection.settings.precision):
         collection.change(precision=precision)
     wanted = collection.settings.precision
-    if wanted not in compiled and len(images) >= WORTH_COMPILING and _can_compile():
+    if wanted == INT8 and not _has_int8(collection):
+        # Lost: rows in float32 among these would be wrong in silence.
+        with closing(collection.images()) as table:
+            root = Path(collection.settings.root)
+            _compile(collection, INT8, [*images, *(root / file.path for file in table.files())])
+    elif wanted not in compiled and len(images) >= WORTH_COMPILING and _can_compile():
         try:
             _compile(collection, wanted, images)
         except InputError as error:
