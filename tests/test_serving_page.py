@@ -73,7 +73,9 @@ def test_modules_import_what_there_is():
         for names, other in re.findall(r'import \{([^}]*)\} from "\./([^"]+)"', text_of(name)):
             assert other in SCRIPTS
             exported = set(
-                re.findall(r"^export (?:async )?(?:function|const|class) (\w+)", text_of(other), re.M)
+                re.findall(
+                    r"^export (?:async )?(?:function|const|class) (\w+)", text_of(other), re.M
+                )
             )
             assert {each.strip() for each in names.split(",")} <= exported, (name, other)
 
@@ -103,10 +105,13 @@ def test_labels_and_landmarks():
 
 def test_dark_and_reduced_motion():
     assert "prefers-color-scheme: dark" in STYLE and "prefers-reduced-motion" in STYLE
-    used, defined = set(re.findall(r"var\((--[\w-]+)", STYLE)), set(re.findall(r"(--[\w-]+):", STYLE))
+    used, defined = (
+        set(re.findall(r"var\((--[\w-]+)", STYLE)),
+        set(re.findall(r"(--[\w-]+):", STYLE)),
+    )
     assert used <= defined
 
 
 def test_words_change_where_those_of_the_api_do():
     bounds = [float(each) for each in re.findall(r"^  \[([\d.]+), \"", text_of("words.js"), re.M)]
-    assert bounds == [least for least, _ in WORDS][:3] + [0]
+    assert bounds == [*[least for least, _ in WORDS][:3], 0]

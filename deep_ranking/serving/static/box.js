@@ -41,7 +41,7 @@ export function canBox(can) {
 function draw() {
   view.hidden = box === null;
   button.setAttribute("aria-pressed", String(box !== null));
-  button.lastElementChild.textContent = box === null ? "Box" : "Remove the box";
+  button.title = box === null ? "Search with a part of the picture" : "Remove the box";
   if (box === null) return;
   view.style.left = `${box.x * 100}%`;
   view.style.top = `${box.y * 100}%`;

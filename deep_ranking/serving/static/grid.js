@@ -37,6 +37,10 @@ export function resultsShown() {
   return [...grid.children].map((each) => known.get(each.dataset.id));
 }
 
+export function focusedTile() {
+  return document.activeElement.closest(".tile")?.dataset.id ?? null;
+}
+
 export function focusTile(id) {
   const found = [...grid.children].find((each) => each.dataset.id === id) ?? active;
   if (!found) return;

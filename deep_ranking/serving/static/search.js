@@ -1,7 +1,7 @@
 // A search: ask, fill the grid, go on when the end of the page comes near.
 import { post } from "./api.js";
 import { byId } from "./dom.js";
-import { addTiles, clearGrid, markExamples, resultsShown } from "./grid.js";
+import { addTiles, clearGrid, focusedTile, focusTile, markExamples, resultsShown } from "./grid.js";
 import { hasFilter, uploadOf } from "./state.js";
 import { counted, UNLIKELY_BELOW } from "./words.js";
 
@@ -28,8 +28,10 @@ export async function newSearch(state, actions) {
   status.textContent = "Searching …";
   const run = running;
   const answer = await request(run.signal);
+  const focused = focusedTile();
   clearGrid();
   take(answer);
+  if (focused) focusTile(focused);
   window.scrollTo({ top: 0 });
   byId("results").setAttribute("aria-busy", "false");
   await fillPage(run);
