@@ -35,6 +35,7 @@ export function showBox(text) {
 
 export function canBox(can) {
   button.hidden = !can;
+  byId("query-hint").hidden = !can;
   stage.classList.toggle("can-box", can);
 }
 

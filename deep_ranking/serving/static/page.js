@@ -5,7 +5,7 @@ import { byId, element, icon } from "./dom.js";
 import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
 import { clearGrid, focusTile, known, markExamples, resultsShown } from "./grid.js";
 import { newSearch, stopSearch } from "./search.js";
-import { addressOf, hasFilter, hasQuery, keepUpload, readState, uploadOf, writeState } from "./state.js";
+import { addressOf, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
 import { openOriginal, openViewer, startViewer } from "./viewer.js";
 import { counted, folderOf, nameOf, percent } from "./words.js";
 
@@ -101,6 +101,7 @@ function problem(error) {
   }
   byId("problem").hidden = false;
   byId("problem-text").textContent = error instanceof Refusal ? error.message : "This page made an error. Load it again.";
+  byId("problem-again").hidden = error instanceof Refusal && error.status >= 400 && error.status < 500 && error.status !== 408;
   if (!(error instanceof Refusal)) console.error(error);
   byId("status").textContent = "";
   byId("nothing").hidden = true;
@@ -351,6 +352,7 @@ async function begin() {
     const [health, found] = await Promise.all([ask("health"), ask("collections")]);
     mayChange = health.allow_changes;
     collections = found.collections;
+    leaveOutCollection(collections[0].name);
   } catch (error) {
     if (document.body.dataset.view !== "token") show("empty");
     return problem(error);

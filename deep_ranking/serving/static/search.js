@@ -3,7 +3,7 @@ import { post } from "./api.js";
 import { byId } from "./dom.js";
 import { addTiles, clearGrid, focusedTile, focusTile, markExamples, resultsShown } from "./grid.js";
 import { hasFilter, uploadOf } from "./state.js";
-import { counted, UNLIKELY_BELOW } from "./words.js";
+import { counted, NEAREST, UNLIKELY_BELOW } from "./words.js";
 
 const PAGE = 48;
 const NEAR = 1200; // pixels from the end of the page
@@ -69,12 +69,12 @@ function take(answer) {
 }
 
 function sayIfNothing(shown) {
-  const chances = shown.map((each) => each.probability);
+  const chances = shown.slice(0, NEAREST).map((each) => each.probability);
   const isUnlikely = shown.length > 0 && chances.every((each) => each !== null && each < UNLIKELY_BELOW);
   byId("nothing").hidden = shown.length > 0 && !isUnlikely;
   byId("nothing-clear").hidden = !hasFilter(current);
   byId("nothing-text").textContent = isUnlikely
-    ? "These are the nearest, and all are unlikely to be the same."
+    ? "Even the nearest pictures are unlikely to be the same."
     : hasFilter(current)
       ? "No picture is left with these filters."
       : "The collection holds no other picture.";

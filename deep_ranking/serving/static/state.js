@@ -3,6 +3,7 @@
 const TEXTS = ["collection", "id", "box", "class", "folder", "min", "threshold"];
 const LISTS = ["plus", "minus"];
 const uploads = new Map();
+let firstCollection = "";
 
 export function keepUpload(file) {
   uploads.set(uploads.size + 1, file);
@@ -21,10 +22,15 @@ export function readState() {
   return state;
 }
 
+// The first collection answers where none is named, so its name is left out.
+export function leaveOutCollection(name) {
+  firstCollection = name;
+}
+
 export function addressOf(state) {
   const parts = new URLSearchParams();
   if (state.view === "duplicates") parts.set("view", "duplicates");
-  for (const name of TEXTS) if (state[name]) parts.set(name, state[name]);
+  for (const name of TEXTS) if (state[name] && !(name === "collection" && state[name] === firstCollection)) parts.set(name, state[name]);
   for (const name of LISTS) if (state[name].length) parts.set(name, state[name].join(","));
   const text = parts.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
   return text ? `/?${text}` : "/";

@@ -7,6 +7,7 @@ export const WORDS = [
   [0, "Unlikely", "unlikely"],
 ];
 export const UNLIKELY_BELOW = 0.4;
+export const NEAREST = 10; // pictures that tell whether anything is like the query
 
 export function likeness(probability) {
   const [, words, kind] = WORDS.find(([least]) => probability >= least);
@@ -39,5 +40,5 @@ export function nameOf(path) {
 
 export function sentence(detail) {
   const told = detail.replace(/^(image|positive|negative): /, "This picture: ");
-  return told.charAt(0).toUpperCase() + told.slice(1);
+  return told.charAt(0).toUpperCase() + told.slice(1) + (/[.?!]$/.test(told) ? "" : ".");
 }
