@@ -1,7 +1,7 @@
 // Groups of duplicates: which picture to keep and why; set aside, undo.
 import { ask, post, Refusal, showPicture, thumbnailAddress } from "./api.js";
 import { byId, element } from "./dom.js";
-import { bytes, counted, nameOf } from "./words.js";
+import { bytes, counted, folderOf, nameOf } from "./words.js";
 
 // A path that may break after its slashes.
 const breakable = (path) => path.split("/").flatMap((each, at, all) => (at < all.length - 1 ? [`${each}/`, element("wbr")] : [each]));
@@ -112,7 +112,8 @@ function member(image, extra) {
     "li",
     { className: "member" },
     place,
-    element("p", { className: "name", title: image.path }, ...breakable(image.path)),
+    element("p", { className: "name" }, nameOf(image.path)),
+    element("p", { className: "fine" }, ...breakable(folderOf(image.path))),
     element("p", { className: "fine" }, `${image.width} × ${image.height} · ${bytes(image.bytes)}${image.distance ? ` · distance ${image.distance.toFixed(3)}` : ""}`),
     extra,
   );

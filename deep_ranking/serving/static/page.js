@@ -57,6 +57,7 @@ function show(view) {
 
 async function render() {
   calm();
+  byId("nothing").hidden = true;
   byId("to-search").href = addressOf({ ...state, view: "search" });
   byId("to-duplicates").href = addressOf({ ...emptyState(), view: "duplicates", threshold: state.threshold });
   showCollection();
@@ -104,8 +105,6 @@ function problem(error) {
   byId("problem-again").hidden = error instanceof Refusal && error.status >= 400 && error.status < 500 && error.status !== 408;
   if (!(error instanceof Refusal)) console.error(error);
   byId("status").textContent = "";
-  byId("nothing").hidden = true;
-  if (document.body.dataset.view === "search") clearGrid();
   byId("duplicates-summary").textContent = "";
 }
 
@@ -284,7 +283,10 @@ function press(event) {
 
 function listen() {
   takeIn();
-  startBox(later((box) => go({ box }, { replaces: state.box !== "" && box !== "" })));
+  const setBox = later(([key, box]) => {
+    if (key === pictureKey) go({ box }, { replaces: state.box !== "" && box !== "" });
+  });
+  startBox((box) => setBox([pictureKey, box]));
   startViewer(focusTile);
   startDuplicates({ toast, problem, search: (id) => actions.more({ id }) });
   const image = byId("query-image");

@@ -27,7 +27,10 @@ export async function newSearch(state, actions) {
   byId("results").setAttribute("aria-busy", "true");
   status.textContent = "Searching …";
   const run = running;
-  const answer = await request(run.signal);
+  const answer = await request(run.signal).catch((error) => {
+    if (error.name !== "AbortError") clearGrid();
+    throw error;
+  });
   const focused = focusedTile();
   clearGrid();
   take(answer);
