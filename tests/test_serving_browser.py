@@ -26,6 +26,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-enough-length"
+HOSTILE = "<img src=x onerror=alert(1)>"  # the name of a folder
 HITS = HitCalibration((0.5, 0.0, 0.0), (1.0, 1.0, 1.0), (-12.0, 0.0, 0.0), 0.0, 20)
 PROGRAM = """
 import sys
@@ -71,10 +72,12 @@ def folder(tmp_path_factory):
     write_photos(folder / "photos")
     collection = make_served(folder / "index", folder / "photos")
     collection.change(hits=HITS)
-    (folder / "hues" / "all").mkdir(parents=True)
+    (folder / "hues" / HOSTILE).mkdir(parents=True)
     for number in range(130):
         colour = np.array([200 - number, 60 + number, 40 + number // 2], np.uint8)
-        Image.fromarray(np.tile(colour, (12, 12, 1))).save(folder / f"hues/all/{number:03}.png")
+        Image.fromarray(np.tile(colour, (12, 12, 1))).save(
+            folder / "hues" / HOSTILE / f"{number:03}.png"
+        )
     make_served(folder / "many", folder / "hues")
     return folder
 
@@ -317,6 +320,53 @@ def test_more_results_come_while_scrolling(opened):
         page.mouse.wheel(0, 3000)
         page.wait_for_timeout(150)
     assert len(set(tiles(page, 130))) == 130
+    assert HOSTILE in page.inner_text(".tile:last-child .places")
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_what_is_there_stays_when_the_server_goes_away(opened):
+    page = opened("/?collection=many", width=600)
+    page.wait_for_selector("#empty-view:not([hidden])")
+    page.set_input_files(
+        "#choose", {"name": "a.png", "mimeType": "image/png", "buffer": red_square()}
+    )
+    seen = len(tiles(page))
+    assert seen < 130
+    page.route("**/search", lambda route: route.abort())
+    for _ in range(8):
+        page.mouse.wheel(0, 5000)
+        page.wait_for_timeout(100)
+    page.wait_for_selector("text=The server does not answer")
+    assert len(tiles(page)) == seen
+    page.unroute("**/search")
+    page.click("#problem-again")
+    page.wait_for_selector("#problem", state="hidden")
+    opened.wrong[:] = [each for each in opened.wrong if "ERR_FAILED" not in each]
+
+
+def test_axe_finds_nothing(opened, folder, address):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
+
+    def check(page):
+        found = axe.Axe().run(page).response["violations"]
+        assert [(each["id"], [node["target"] for node in each["nodes"]]) for each in found] == []
+
+    for width, scheme in ((1280, "light"), (360, "dark")):
+        page = opened(width=width, color_scheme=scheme)
+        page.wait_for_selector("#empty-view:not([hidden])")
+        check(page)
+        upload(page, folder / "photos/red/0.png")
+        page.focus(".tile .picture")
+        page.keyboard.press("+")
+        page.wait_for_selector(".chip.plus", state="attached")
+        tiles(page, 13)
+        check(page)
+        page.click(".tile .picture")
+        page.wait_for_selector("#viewer[open]")
+        check(page)
+        page.goto(f"{address}/?view=duplicates")
+        page.wait_for_selector(".group")
+        check(page)
 
 
 def red_square():

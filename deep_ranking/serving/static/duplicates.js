@@ -82,7 +82,7 @@ function group(given) {
       else chosen.delete(each.id);
       label();
     });
-    return member(each, element("label", { className: "check" }, check, `Set aside ${nameOf(each.path)}`));
+    return member(each, element("label", { className: "check" }, check, "Set aside", element("span", { className: "unseen" }, nameOf(each.path))));
   });
   label();
   const item = element(
