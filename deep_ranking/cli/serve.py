@@ -1,4 +1,4 @@
-"""`serve`: indexes -> an HTTP API to search them, until Ctrl-C."""
+"""`serve`: indexes -> a page and an API to search them, until Ctrl-C."""
 
 import argparse
 import os
@@ -15,9 +15,8 @@ from deep_ranking.search.collection import Collection
 from deep_ranking.serving.settings import VARIABLE, ServerSettings
 
 DESCRIPTION = (
-    "Serve indexes over HTTP: search by upload, by path or by id, images, neighbours, duplicates. "
-    "It listens on this machine alone and changes nothing, unless flags say otherwise; Ctrl-C ends "
-    "it."
+    "Serve indexes: a page to search them in a browser, and an API over HTTP. It listens on this "
+    "machine alone and changes nothing, unless flags say otherwise; Ctrl-C ends it."
 )
 EXAMPLES = (
     (

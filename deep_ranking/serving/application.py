@@ -9,7 +9,6 @@ from fastapi.responses import JSONResponse, Response
 
 from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
-from deep_ranking.serving.docs_page import add_docs
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
 from deep_ranking.serving.guard import Guard
 from deep_ranking.serving.opened import ServedCollection
@@ -17,6 +16,7 @@ from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.routes import add_duplicates, add_images, add_searches
 from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
+from deep_ranking.serving.static_pages import add_pages
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": text}
@@ -62,7 +62,7 @@ def create_application(served: Mapping[str, ServedCollection], settings: ServerS
     add_images(router, serving)
     add_duplicates(router, serving)
     api.include_router(router)
-    add_docs(api)
+    add_pages(api)
     return Guard(api, settings)
 
 

@@ -1,0 +1,30 @@
+// Elements of the page, and new ones. Texts are set as texts, never as HTML.
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in made) made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((each) => each !== null));
+  return made;
+}
+
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(use);
+  return svg;
+}
+
+export function iconButton(name, label, onclick) {
+  const button = element("button", { type: "button", title: label, onclick }, icon(name));
+  button.setAttribute("aria-label", label);
+  return button;
+}

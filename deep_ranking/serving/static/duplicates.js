@@ -1,0 +1,176 @@
+// Groups of duplicates: which picture to keep and why; set aside, undo.
+import { ask, post, Refusal, showPicture, thumbnailAddress } from "./api.js";
+import { byId, element } from "./dom.js";
+import { bytes, counted, folderOf, nameOf } from "./words.js";
+
+// A path that may break after its slashes.
+const breakable = (path) => path.split("/").flatMap((each, at, all) => (at < all.length - 1 ? [`${each}/`, element("wbr")] : [each]));
+
+export const DEFAULT_THRESHOLD = "0.15";
+const PAGE = 20;
+const groups = byId("groups");
+let state = null;
+let cursor = null;
+let running = null;
+let mayChange = false;
+let told = {};
+
+export function startDuplicates(given) {
+  told = given;
+  byId("more-groups").addEventListener("click", () => load().catch(told.problem));
+  byId("toast-undo").addEventListener("click", (event) => undo(event.target.dataset.undo));
+  groups.addEventListener("keydown", press);
+}
+
+export function stopDuplicates() {
+  running?.abort();
+}
+
+export async function showDuplicates(newState, allowChanges) {
+  stopDuplicates();
+  running = new AbortController();
+  [state, mayChange, cursor] = [newState, allowChanges, null];
+  byId("threshold").value = state.threshold || DEFAULT_THRESHOLD;
+  groups.replaceChildren();
+  byId("more-groups").hidden = true;
+  byId("duplicates-summary").textContent = "Looking for duplicates …";
+  await Promise.all([load(), showUndo()]);
+}
+
+async function load() {
+  const { signal } = running;
+  const answer = await patiently(
+    () =>
+      ask("duplicates", { threshold: state.threshold || DEFAULT_THRESHOLD, top: PAGE, cursor, collection: state.collection }, signal),
+    signal,
+  );
+  byId("duplicates-summary").textContent = answer.total
+    ? `${counted(answer.total, "group")}${answer.total > 1 ? ", the largest first" : ""}.`
+    : "No two pictures are as alike as that.";
+  groups.append(...answer.groups.map(group));
+  cursor = answer.cursor;
+  byId("more-groups").hidden = cursor === null;
+}
+
+async function patiently(request, signal) {
+  for (;;) {
+    try {
+      return await request();
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.status !== 503 || !error.retryAfter) throw error;
+      await new Promise((done) => setTimeout(done, error.retryAfter * 1000));
+      if (signal.aborted) throw new DOMException("stopped", "AbortError");
+    }
+  }
+}
+
+function group(given) {
+  const chosen = new Set(given.others.filter((each) => !each.stays).map((each) => each.id));
+  const button = element("button", { type: "button", className: "primary", hidden: !mayChange });
+  const label = () => {
+    button.disabled = chosen.size === 0;
+    button.textContent = chosen.size ? `Set aside ${chosen.size}` : "Nothing to set aside";
+  };
+  const keeper = member(given.keeper, element("p", { className: "keep" }, "Keep"));
+  keeper.classList.add("keeper");
+  const others = given.others.map((each) => {
+    if (each.stays) return member(each, element("p", { className: "stays" }, `Stays: ${each.stays}`));
+    if (!mayChange) return member(each, null);
+    const check = element("input", { type: "checkbox", checked: true });
+    check.addEventListener("change", () => {
+      if (check.checked) chosen.add(each.id);
+      else chosen.delete(each.id);
+      label();
+    });
+    return member(each, element("label", { className: "check" }, check, "Set aside", element("span", { className: "unseen" }, nameOf(each.path))));
+  });
+  label();
+  const item = element(
+    "li",
+    { className: "group", tabIndex: -1 },
+    element("ul", { className: "members" }, keeper, ...others),
+    element("div", { className: "why" }, element("p", {}, `Suggested: keep ${nameOf(given.keeper.path)}, because ${because(given.why)}.`), button),
+  );
+  button.addEventListener("click", () => setAside(item, given.keeper.id, [...chosen], button));
+  item.setAttribute("aria-label", `${given.others.length + 1} pictures; keep ${given.keeper.path}`);
+  return item;
+}
+
+const because = (why) => (/^(it|no) /.test(why) ? why.replace(/^no better/, "it is no better") : `it is ${why}`.replace("it is as much", "it has as much"));
+
+function member(image, extra) {
+  const picture = element("img", { alt: "", decoding: "async" });
+  const place = element("a", { className: "picture", href: `/?${new URLSearchParams({ collection: state.collection, id: image.id })}`, title: image.path }, picture);
+  place.setAttribute("aria-label", `${image.path}: search for what is like it`);
+  place.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    told.search(image.id);
+  });
+  showPicture(picture, thumbnailAddress(image.id, state.collection, 256));
+  return element(
+    "li",
+    { className: "member" },
+    place,
+    element("p", { className: "name" }, nameOf(image.path)),
+    element("p", { className: "fine" }, ...breakable(folderOf(image.path))),
+    element("p", { className: "fine" }, `${image.width} × ${image.height} · ${bytes(image.bytes)}${image.distance ? ` · distance ${image.distance.toFixed(3)}` : ""}`),
+    extra,
+  );
+}
+
+async function setAside(item, keeper, ids, button) {
+  button.disabled = true;
+  try {
+    const fields = [["collection", state.collection], ["keeper", keeper], ["threshold", state.threshold || DEFAULT_THRESHOLD], ...ids.map((each) => ["image", each])];
+    const done = await post("duplicates/set_aside", fields);
+    const next = item.nextElementSibling ?? item.previousElementSibling;
+    item.remove();
+    next?.focus();
+    const left = done.left.length ? ` ${done.left.join("; ")}.` : "";
+    told.toast(`${counted(done.moved, "picture")} set aside.${left}`, done.undo);
+    await showUndo();
+  } catch (error) {
+    button.disabled = false;
+    told.problem(error);
+  }
+}
+
+async function undo(name) {
+  try {
+    const fields = [["collection", state.collection], ["undo", name]];
+    const done = await post("duplicates/undo", fields);
+    const left = done.left.length ? ` ${done.left.join("; ")}.` : "";
+    told.toast(`${counted(done.moved, "picture")} put back.${left}`);
+    await showDuplicates(state, mayChange);
+  } catch (error) {
+    told.problem(error);
+  }
+}
+
+async function showUndo() {
+  const list = byId("undo-list");
+  list.replaceChildren();
+  if (!mayChange) return;
+  const names = await ask("duplicates/set_aside", { collection: state.collection }, running.signal);
+  if (!names.length) return;
+  const rows = names.map((name) =>
+    element("li", {}, element("span", {}, when(name)), element("button", { type: "button", className: "quiet", onclick: () => undo(name) }, "Put back")),
+  );
+  list.replaceChildren(element("details", {}, element("summary", {}, `Set aside before: ${counted(names.length, "time")}`), element("ul", {}, ...rows)));
+}
+
+function when(name) {
+  const [, year, month, day, hour, minute, second] = name.match(/^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)/) ?? [];
+  if (!year) return name;
+  return new Date(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`).toLocaleString();
+}
+
+function press(event) {
+  const item = event.target.closest(".group");
+  if (event.key === "ArrowDown") item?.nextElementSibling?.focus();
+  else if (event.key === "ArrowUp") item?.previousElementSibling?.focus();
+  else if (event.key === "x" && mayChange) item?.querySelector(".why button").click();
+  else return;
+  event.preventDefault();
+}

@@ -1,0 +1,368 @@
+// The page: takes pictures in, keeps the state and the address bar alike, and shows its view.
+import { ask, imageAddress, Refusal, setToken, showPicture, thumbnailAddress } from "./api.js";
+import { canBox, showBox, startBox } from "./box.js";
+import { byId, element, icon } from "./dom.js";
+import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
+import { clearGrid, focusTile, known, markExamples, resultsShown } from "./grid.js";
+import { newSearch, stopSearch } from "./search.js";
+import { addressOf, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
+import { openOriginal, openViewer, startViewer } from "./viewer.js";
+import { counted, folderOf, nameOf, percent } from "./words.js";
+
+const VIEWS = ["token", "empty", "search", "duplicates"];
+let state = readState();
+let collections = [];
+let mayChange = false;
+let pictureKey = "";
+let pictureAddress = "";
+let waiting = 0;
+const folders = new Set();
+
+const actions = {
+  more: (result) => go({ view: "search", id: result.id, upload: 0, box: "", plus: [], minus: [] }),
+  plus: (result) => toggle("plus", "minus", result.id),
+  minus: (result) => toggle("minus", "plus", result.id),
+  open: (result) => openViewer(result, resultsShown(), state, pictureAddress, actions),
+  original: (result) => openOriginal(result, state.collection),
+  filter: (changes) => go(changes),
+  learn,
+  problem,
+};
+
+function go(changes, options = {}) {
+  state = { ...state, ...changes };
+  writeState(state, options);
+  render();
+}
+
+function toggle(name, other, id) {
+  const has = state[name].includes(id);
+  const kept = state[name].filter((each) => each !== id);
+  go({ [name]: has ? kept : [...kept, id], [other]: state[other].filter((each) => each !== id) });
+}
+
+function take(file) {
+  if (!file) return;
+  go({ view: "search", upload: keepUpload(file), id: "", box: "", plus: [], minus: [] });
+}
+
+function show(view) {
+  document.body.dataset.view = view;
+  for (const each of VIEWS) byId(`${each}-view`).hidden = each !== view;
+  for (const each of ["search", "duplicates"]) {
+    if (each === (view === "duplicates" ? "duplicates" : "search")) byId(`to-${each}`).setAttribute("aria-current", "page");
+    else byId(`to-${each}`).removeAttribute("aria-current");
+  }
+}
+
+async function render() {
+  calm();
+  byId("nothing").hidden = true;
+  byId("to-search").href = addressOf({ ...state, view: "search" });
+  byId("to-duplicates").href = addressOf({ ...emptyState(), view: "duplicates", threshold: state.threshold });
+  showCollection();
+  try {
+    if (state.view === "duplicates") {
+      stopSearch();
+      show("duplicates");
+      document.title = "Duplicates · Deep Ranking";
+      await showDuplicates({ ...state }, mayChange);
+      return;
+    }
+    stopDuplicates();
+    if (!hasQuery(state)) {
+      stopSearch();
+      clearGrid();
+      pictureKey = "";
+      show("empty");
+      document.title = "Deep Ranking";
+      const isLost = history.state?.upload;
+      byId("empty-text").textContent = isLost
+        ? "The picture was not kept. Drop it once more, or paste it."
+        : "Drop a picture anywhere on this page, or paste one.";
+      return;
+    }
+    show("search");
+    showQuery();
+    showFilters();
+    showExamples();
+    await newSearch(state, actions);
+  } catch (error) {
+    problem(error);
+  }
+}
+
+function problem(error) {
+  if (error.name === "AbortError") return;
+  byId("results").setAttribute("aria-busy", "false");
+  if (error.status === 401) {
+    show("token");
+    byId("token").focus();
+    return;
+  }
+  byId("problem").hidden = false;
+  byId("problem-text").textContent = error instanceof Refusal ? error.message : "This page made an error. Load it again.";
+  byId("problem-again").hidden = error instanceof Refusal && error.status >= 400 && error.status < 500 && error.status !== 408;
+  if (!(error instanceof Refusal)) console.error(error);
+  byId("status").textContent = "";
+  byId("duplicates-summary").textContent = "";
+}
+
+function calm() {
+  byId("problem").hidden = true;
+}
+
+function emptyState() {
+  return { view: "search", collection: state.collection, id: "", upload: 0, box: "", plus: [], minus: [], class: "", folder: "", min: "", threshold: "" };
+}
+
+function showCollection() {
+  const found = currentCollection();
+  if (!found) return;
+  byId("collection").hidden = collections.length < 2;
+  byId("collection").value = found.name;
+  byId("collection-size").textContent = counted(found.images, "picture");
+  byId("least-field").hidden = !found.probabilities;
+  const names = found.classes.map((each) => each.name).filter(Boolean);
+  const options = [element("option", { value: "" }, "any"), ...names.map((each) => element("option", { value: each }, each))];
+  byId("class").replaceChildren(...options);
+  byId("class").parentElement.hidden = names.length < 2;
+}
+
+function currentCollection() {
+  return collections.find((each) => each.name === state.collection) ?? collections[0];
+}
+
+function showQuery() {
+  const upload = uploadOf(state);
+  const key = upload ? `upload ${state.upload}` : state.id;
+  byId("stage").parentElement.hidden = !key;
+  showBox(key ? state.box : "");
+  const told = upload ? upload.name || "Pasted picture" : state.id ? nameOf(known.get(state.id)?.path ?? "") : "";
+  byId("query-name").textContent = told;
+  document.title = `${told || "Search"} · Deep Ranking`;
+  if (key === pictureKey) return;
+  pictureKey = key;
+  if (pictureAddress.startsWith("blob:")) URL.revokeObjectURL(pictureAddress);
+  pictureAddress = "";
+  if (!key) return;
+  const image = byId("query-image");
+  image.hidden = false;
+  byId("query-unseen").hidden = true;
+  canBox(false);
+  if (upload) {
+    pictureAddress = URL.createObjectURL(upload);
+    image.src = pictureAddress;
+  } else {
+    showPicture(image, imageAddress(state.id, state.collection), { isLazy: false });
+  }
+}
+
+function learn(result) {
+  known.set(result.id, result);
+  if (result.id === state.id) {
+    byId("query-name").textContent = nameOf(result.path);
+    document.title = `${nameOf(result.path)} · Deep Ranking`;
+  }
+  const folder = folderOf(result.path);
+  if (!folder || folders.has(folder) || folders.size > 500) return;
+  folders.add(folder);
+  byId("folders").append(element("option", { value: folder }));
+}
+
+function showFilters() {
+  byId("class").value = state.class;
+  byId("folder").value = state.folder;
+  byId("least").value = state.min || "0";
+  tellLeast();
+  byId("clear-filters").hidden = !hasFilter(state);
+}
+
+function tellLeast() {
+  const least = Number(byId("least").value);
+  byId("least-text").textContent = least ? `at least ${percent(least)}` : "any";
+}
+
+function showExamples() {
+  const chips = [
+    ...state.plus.map((id) => chip(id, "plus")),
+    ...state.minus.map((id) => chip(id, "minus")),
+  ];
+  byId("chips").replaceChildren(...chips);
+  byId("examples").hidden = chips.length === 0;
+  markExamples(state);
+}
+
+function chip(id, sign) {
+  const image = element("img", { alt: "" });
+  showPicture(image, thumbnailAddress(id, state.collection, 96), { isLazy: false });
+  const path = known.get(id)?.path ?? "an example";
+  const label = `Remove ${sign === "plus" ? "more of" : "less of"} ${path}`;
+  const onclick = () => {
+    go({ [sign]: state[sign].filter((each) => each !== id) });
+    (byId("chips").querySelector("button") ?? byId("box-button")).focus();
+  };
+  const button = element("button", { type: "button", className: `chip ${sign}`, title: label, onclick }, image, element("i", {}, icon(sign)), element("b", {}, icon("close")));
+  button.setAttribute("aria-label", label);
+  return element("li", {}, button);
+}
+
+function clearFilters() {
+  go({ class: "", folder: "", min: "" });
+  byId("folder").focus();
+}
+
+function toast(text, undo = "") {
+  byId("toast-text").textContent = text;
+  byId("toast-undo").hidden = !undo;
+  byId("toast-undo").dataset.undo = undo;
+  byId("toast").hidden = false;
+  clearTimeout(waiting);
+  waiting = setTimeout(() => (byId("toast").hidden = true), undo ? 20_000 : 6000);
+}
+
+function later(action) {
+  let timer = 0;
+  return (given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => action(given), 250);
+  };
+}
+
+function follow(link, changes) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    go(changes());
+  });
+}
+
+function takeIn() {
+  for (const id of ["choose", "photograph", "replace", "photograph-again"]) {
+    const input = byId(id);
+    input.addEventListener("change", () => {
+      take(input.files[0]);
+      input.value = "";
+    });
+  }
+  document.addEventListener("paste", (event) => {
+    const file = [...event.clipboardData.files][0];
+    if (!file) return;
+    event.preventDefault();
+    take(file);
+  });
+  let depth = 0;
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  const veil = (isOver) => (byId("veil").hidden = !isOver);
+  document.addEventListener("dragenter", (event) => {
+    if (hasFiles(event)) veil(++depth > 0);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (hasFiles(event)) veil(--depth > 0);
+  });
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    depth = 0;
+    veil(false);
+    take(event.dataTransfer.files[0]);
+  });
+}
+
+function press(event) {
+  const isTyping = event.target.matches("input:not([type=range], [type=checkbox], [type=file]), select, textarea");
+  if (event.key === "/" && !isTyping && !byId("viewer").open) {
+    event.preventDefault();
+    byId(document.body.dataset.view === "search" ? "replace" : "choose").focus();
+  } else if (event.key === "Escape" && !byId("viewer").open) {
+    if (!byId("toast").hidden) byId("toast").hidden = true;
+    else if (event.target.closest("#grid")) byId("replace").focus();
+    else if (event.target.closest("#query")) focusTile(null);
+  }
+}
+
+function listen() {
+  takeIn();
+  const setBox = later(([key, box]) => {
+    if (key === pictureKey) go({ box }, { replaces: state.box !== "" && box !== "" });
+  });
+  startBox((box) => setBox([pictureKey, box]));
+  startViewer(focusTile);
+  startDuplicates({ toast, problem, search: (id) => actions.more({ id }) });
+  const image = byId("query-image");
+  image.addEventListener("load", () => {
+    byId("stage").style.setProperty("--ratio", image.naturalWidth / image.naturalHeight || 1);
+    canBox(true);
+  });
+  image.addEventListener("error", () => {
+    if (!pictureKey) return;
+    image.hidden = true;
+    byId("query-unseen").hidden = false;
+  });
+  image.addEventListener("load", () => {
+    if (!uploadOf(state)) pictureAddress = image.src;
+  });
+  follow(byId("brand"), emptyState);
+  follow(byId("to-search"), () => ({ view: "search" }));
+  follow(byId("to-duplicates"), () => ({ view: "duplicates" }));
+  byId("remove-query").addEventListener("click", () => {
+    go({ id: "", upload: 0, box: "" });
+    byId("choose").focus();
+  });
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("class").addEventListener("change", (event) => go({ class: event.target.value }));
+  byId("folder").addEventListener("change", (event) => go({ folder: event.target.value.trim().replace(/^\/+|\/+$/g, "") }));
+  byId("least").addEventListener("input", tellLeast);
+  const setLeast = later((min) => go({ min: min === "0" ? "" : min }, { replaces: true }));
+  byId("least").addEventListener("input", (event) => setLeast(event.target.value));
+  byId("clear-filters").addEventListener("click", clearFilters);
+  byId("nothing-clear").addEventListener("click", clearFilters);
+  byId("problem-again").addEventListener("click", begin);
+  byId("threshold").addEventListener("change", (event) => go({ threshold: event.target.value }));
+  byId("collection").addEventListener("change", (event) => {
+    const kept = { upload: state.upload, box: state.upload ? state.box : "", view: state.view, threshold: state.threshold };
+    go({ ...emptyState(), ...kept, collection: event.target.value });
+  });
+  byId("panel-button").addEventListener("click", (event) => {
+    const isOpen = byId("query").classList.toggle("open");
+    event.currentTarget.setAttribute("aria-expanded", String(isOpen));
+    event.currentTarget.lastElementChild.textContent = isOpen ? "Done" : "Refine";
+  });
+  byId("token-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    setToken(byId("token").value.trim());
+    byId("token-wrong").hidden = true;
+    await begin();
+    byId("token-wrong").hidden = document.body.dataset.view !== "token";
+  });
+  document.addEventListener("keydown", press);
+  window.addEventListener("popstate", () => {
+    if (byId("viewer").open) byId("viewer").close();
+    state = readState();
+    useCollection();
+    render();
+  });
+}
+
+function useCollection() {
+  if (!collections.some((each) => each.name === state.collection)) state.collection = collections[0]?.name ?? "";
+}
+
+async function begin() {
+  calm();
+  try {
+    const [health, found] = await Promise.all([ask("health"), ask("collections")]);
+    mayChange = health.allow_changes;
+    collections = found.collections;
+    leaveOutCollection(collections[0].name);
+  } catch (error) {
+    if (document.body.dataset.view !== "token") show("empty");
+    return problem(error);
+  }
+  byId("collection").replaceChildren(...collections.map((each) => element("option", { value: each.name }, each.name)));
+  useCollection();
+  await render();
+}
+
+listen();
+begin();

@@ -1,0 +1,51 @@
+// What the page shows, as the address bar has it. Uploads stay in this tab: an address cannot hold them.
+
+const TEXTS = ["collection", "id", "box", "class", "folder", "min", "threshold"];
+const LISTS = ["plus", "minus"];
+const uploads = new Map();
+let firstCollection = "";
+
+export function keepUpload(file) {
+  uploads.set(uploads.size + 1, file);
+  return uploads.size;
+}
+
+export const uploadOf = (state) => uploads.get(state.upload) ?? null;
+
+export function readState() {
+  const given = new URLSearchParams(location.search);
+  const state = { view: given.get("view") === "duplicates" ? "duplicates" : "search" };
+  for (const name of TEXTS) state[name] = given.get(name) ?? "";
+  for (const name of LISTS) state[name] = (given.get(name) ?? "").split(",").filter(Boolean);
+  state.upload = history.state?.upload ?? 0;
+  if (!/^(0(\.\d+)?|1)$/.test(state.min)) state.min = "";
+  return state;
+}
+
+// The first collection answers where none is named, so its name is left out.
+export function leaveOutCollection(name) {
+  firstCollection = name;
+}
+
+export function addressOf(state) {
+  const parts = new URLSearchParams();
+  if (state.view === "duplicates") parts.set("view", "duplicates");
+  for (const name of TEXTS) if (state[name] && !(name === "collection" && state[name] === firstCollection)) parts.set(name, state[name]);
+  for (const name of LISTS) if (state[name].length) parts.set(name, state[name].join(","));
+  const text = parts.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
+  return text ? `/?${text}` : "/";
+}
+
+export function writeState(state, { replaces = false } = {}) {
+  const kept = { upload: state.upload };
+  if (replaces) history.replaceState(kept, "", addressOf(state));
+  else history.pushState(kept, "", addressOf(state));
+}
+
+export function hasQuery(state) {
+  return Boolean(state.id || uploadOf(state) || state.plus.length);
+}
+
+export function hasFilter(state) {
+  return Boolean(state.class || state.folder || state.min);
+}

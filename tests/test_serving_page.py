@@ -1,0 +1,117 @@
+"""The files of the page: what the server sends, and that its parts fit together."""
+
+import re
+
+import pytest
+from served import caller_of, make_served, use_stub_engine, write_photos
+
+from deep_ranking.serving.answers import WORDS
+from deep_ranking.serving.guard import OF_PAGES
+from deep_ranking.serving.settings import ServerSettings
+from deep_ranking.serving.static_pages import FILES, STATIC
+
+MOST_BYTES = 150_000
+PAGE = {address: name for address, (name, _) in FILES.items() if "/api/" not in address}
+SCRIPTS = sorted(name for name in PAGE.values() if name.endswith(".js"))
+STYLE = (STATIC / "page.css").read_text()
+HTML = (STATIC / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        use_stub_engine(patch)
+        write_photos(folder / "photos")
+        made = make_served(folder / "index", folder / "photos")
+        yield caller_of(made, settings=ServerSettings(token="a-token-of-enough-length"))
+
+
+def text_of(name):
+    return (STATIC / name).read_text()
+
+
+@pytest.mark.parametrize("address", PAGE)
+def test_the_page_is_sent_with_its_policy_and_without_a_token(call, address):
+    answer = call("GET", address)
+    assert answer.status_code == 200
+    assert answer.content == (STATIC / PAGE[address]).read_bytes()
+    assert answer.headers["content-type"].split(";")[0] == FILES[address][1].split(";")[0]
+    assert answer.headers["content-security-policy"] == OF_PAGES
+    assert "unsafe" not in OF_PAGES and "default-src 'none'" in OF_PAGES
+
+
+def test_every_file_is_sent_and_nothing_else(call):
+    assert {name for name, _ in FILES.values()} == {each.name for each in STATIC.iterdir()}
+    for address in ("/page/", "/page/docs.css", "/page/../guard.py", "/page/x.js", "/index.html"):
+        assert call("GET", address).status_code == 404
+
+
+def test_the_page_is_small():
+    assert sum(len((STATIC / name).read_bytes()) for name in PAGE.values()) < MOST_BYTES
+
+
+def test_no_code_and_no_style_is_inline():
+    assert re.findall(r"<script[^>]*>[^<]", HTML) == []
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", HTML)
+    for name in SCRIPTS:
+        unsafe = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function"
+        assert not re.search(unsafe, text_of(name)), name
+        assert not re.search(r"""setAttribute\(["'](style|on)""", text_of(name)), name
+
+
+def test_nothing_comes_from_elsewhere():
+    for name in PAGE.values():
+        text = text_of(name).replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?:|[\"'(]//|@import|url\(", text), name
+    links = re.findall(r'(?:src|href)="([^"#]+)"', HTML)
+    assert links and set(links) - {"/?view=duplicates"} <= FILES.keys()
+
+
+def test_modules_import_what_there_is():
+    for name in SCRIPTS:
+        for names, other in re.findall(r'import \{([^}]*)\} from "\./([^"]+)"', text_of(name)):
+            assert other in SCRIPTS
+            exported = set(
+                re.findall(
+                    r"^export (?:async )?(?:function|const|class) (\w+)", text_of(other), re.M
+                )
+            )
+            assert {each.strip() for each in names.split(",")} <= exported, (name, other)
+
+
+def test_elements_that_the_modules_look_for_exist_once():
+    ids = re.findall(r'\bid="([^"]+)"', HTML)
+    assert len(ids) == len(set(ids))
+    wanted = set()
+    for name in SCRIPTS:
+        wanted |= set(re.findall(r'byId\("([^"]+)"\)', text_of(name)))
+    assert len(wanted) > 40 and wanted <= set(ids), wanted - set(ids)
+    assert {"token-view", "empty-view", "search-view", "duplicates-view"} <= set(ids)
+    icons = {name for each in SCRIPTS for name in re.findall(r'icon\("(\w+)"\)', text_of(each))}
+    icons |= set(re.findall(r'href="#icon-(\w+)"', HTML))
+    assert {f"icon-{name}" for name in icons} <= set(ids)
+
+
+def test_labels_and_landmarks():
+    for name in re.findall(r'\bfor="([^"]+)"', HTML):
+        assert f'id="{name}"' in HTML
+    for name in re.findall(r'aria-(?:labelledby|controls)="([^"]+)"', HTML):
+        assert f'id="{name}"' in HTML
+    assert re.search(r"<header.*<nav aria-label=.*<main", HTML, re.S)
+    assert all("alt=" in each for each in re.findall(r"<img[^>]*>", HTML))
+    assert 'aria-live="polite"' in HTML and '<html lang="en">' in HTML
+
+
+def test_dark_and_reduced_motion():
+    assert "prefers-color-scheme: dark" in STYLE and "prefers-reduced-motion" in STYLE
+    used, defined = (
+        set(re.findall(r"var\((--[\w-]+)", STYLE)),
+        set(re.findall(r"(--[\w-]+):", STYLE)),
+    )
+    assert used <= defined
+
+
+def test_words_change_where_those_of_the_api_do():
+    bounds = [float(each) for each in re.findall(r"^  \[([\d.]+), \"", text_of("words.js"), re.M)]
+    assert bounds == [*[least for least, _ in WORDS][:3], 0]
