@@ -35,7 +35,7 @@ def test_training_pays_on_digits_never_seen(demo):
     assert float(results["digits 0-6, images held back"][2]) > 0.97
     (compiled,) = folder.glob("digits.*.float32.litert")
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {
-        *("digits", "digits.h5", "digits.run", "features", compiled.name),
+        *("digits", "digits.h5", "digits.run", "features", "index", compiled.name),
         *("held_back_triplets.txt", "unseen_triplets.txt"),
     }
 

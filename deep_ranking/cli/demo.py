@@ -1,6 +1,8 @@
 """`demo`: from images to distances on scikit-learn's handwritten digits, offline."""
 
 import argparse
+import contextlib
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +78,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     start_tensorflow()
     from deep_ranking.datasets.public import write_digits
     from deep_ranking.model.network import untrained_backbone
+    from deep_ranking.search.indexing import index_images
     from deep_ranking.training.run import train
 
     splits = write_digits(root / "digits", seed=args.seed)
@@ -110,12 +113,16 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         verdict = "better" if trained > max(raw, untrained) else "not better"
         print(f"  {name:38s}{untrained:18.3f}{raw:12.3f}{trained:15.3f}   {verdict}")
     _compare(triplets, model)
-    print(f"\nModel in {output}; find the images of digits that are most like one never seen:")
-    print(f"  deep-ranking index --model {output} --images {root / 'digits'} --output demo.index")
+    index = root / "index"
+    with contextlib.redirect_stdout(io.StringIO()):  # the command says it in more words
+        index_images(index, model=output, images=root / "digits")
+    print(f"\nModel in {output}, and all digits in {index}, by:")
+    print(f"  deep-ranking index --model {output} --images {root / 'digits'} --output {index}")
+    print("Find those that are most like ones never seen; or look at them in a browser:")
     print(
-        f"  deep-ranking search --index demo.index --image {splits.unseen / '9'} "
-        "--picture found.png"
+        f"  deep-ranking search --index {index} --image {splits.unseen / '9'} --picture found.png"
     )
+    print(f"  deep-ranking serve --index {index}")
 
 
 def _empty_folder(root: Path) -> Path:
