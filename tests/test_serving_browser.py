@@ -397,11 +397,15 @@ def test_duplicates_are_set_aside_and_put_back(opened, folder):
     page = opened("/?view=duplicates&threshold=0.05")
     page.wait_for_selector(".group")
     copy = page.locator(".group", has_text="copy.png")
-    assert "Suggested: keep" in copy.inner_text() and "because" in copy.inner_text()
+    assert "Suggested: keep 0.png. No better than the others" in copy.inner_text()
+    groups = page.locator(".group").count()
     files = {each.name for each in (folder / "photos/blue").iterdir()}
     with page.expect_response("**/set_aside"):
         copy.get_by_role("button", name="Set aside").click()
     page.wait_for_selector("#toast:not([hidden])")
+    assert page.locator(".group").count() == groups - 1
+    left = "No group is left." if groups == 1 else f"{groups - 1} group"
+    assert page.inner_text("#duplicates-summary").startswith(left)
     assert {each.name for each in (folder / "photos/blue").iterdir()} < files
     page.click("#toast-undo")
     page.wait_for_selector("text=put back")
