@@ -454,6 +454,15 @@ def test_the_token_is_asked_for_once(opened, folder):
         )
         page.reload()
         page.wait_for_selector("text=The picture was not kept")
+        page.set_input_files("#choose", folder / "photos/red/0.png")
+        tiles(page, 13)
+        page.focus(".tile:last-child .picture")
+        page.keyboard.press("m")
+        tiles(page, 12)
+        page.wait_for_selector("#stage.can-box")
+        page.keyboard.press("Enter")
+        shown = "document.querySelector('#viewer-query-image')"
+        page.wait_for_function(f"() => {shown}.complete && {shown}.naturalWidth > 0")
         assert TOKEN not in page.content() and TOKEN not in page.url
         opened.wrong[:] = [each for each in opened.wrong if "status of 401" not in each]
     finally:

@@ -154,7 +154,7 @@ function showQuery() {
     pictureAddress = URL.createObjectURL(upload);
     image.src = pictureAddress;
   } else {
-    showPicture(image, imageAddress(state.id, state.collection), { isLazy: false });
+    showPicture(image, imageAddress(state.id, state.collection), { isLazy: false, keeps: true });
   }
 }
 
