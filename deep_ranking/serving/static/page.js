@@ -323,6 +323,10 @@ function listen() {
     const kept = { upload: state.upload, box: state.upload ? state.box : "", view: state.view, threshold: state.threshold };
     go({ ...emptyState(), ...kept, collection: event.target.value });
   });
+  byId("stage").parentElement.addEventListener("click", (event) => {
+    const isSmall = !byId("query").classList.contains("open") && byId("panel-button").checkVisibility();
+    if (isSmall && !event.target.closest(".about")) byId("panel-button").click();
+  });
   byId("panel-button").addEventListener("click", (event) => {
     const isOpen = byId("query").classList.toggle("open");
     event.currentTarget.setAttribute("aria-expanded", String(isOpen));
