@@ -12,7 +12,10 @@ from fastapi.responses import FileResponse
 
 STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
-MODULES = ("api", "box", "dom", "duplicates", "grid", "page", "search", "state", "viewer", "words")
+MODULES = (
+    "api", "box", "dom", "duplicates", "grid", "intake",
+    "page", "search", "state", "viewer", "words",
+)  # fmt: skip
 FILES = {
     "/": ("index.html", HTML),
     "/page/page.css": ("page.css", CSS),

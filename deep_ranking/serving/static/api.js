@@ -66,7 +66,9 @@ async function fill(image) {
   try {
     const answer = await send(image.dataset.address);
     const address = URL.createObjectURL(await answer.blob());
-    image.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+    if (!("keeps" in image.dataset)) {
+      image.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+    }
     image.src = address;
   } catch {
     image.dispatchEvent(new Event("error"));
@@ -84,13 +86,15 @@ const nearby = new IntersectionObserver(
   { rootMargin: "600px" },
 );
 
-export function showPicture(image, address, { isLazy = true } = {}) {
+// Show a picture; `keeps` leaves its address usable, until the caller revokes it.
+export function showPicture(image, address, { isLazy = true, keeps = false } = {}) {
   if (token === null) {
     image.loading = isLazy ? "lazy" : "eager";
     image.src = address;
     return;
   }
   image.dataset.address = address;
+  if (keeps) image.dataset.keeps = "";
   if (isLazy) nearby.observe(image);
   else fill(image);
 }

@@ -11,6 +11,7 @@ const PAGE = 20;
 const groups = byId("groups");
 let state = null;
 let cursor = null;
+let total = 0;
 let running = null;
 let mayChange = false;
 let told = {};
@@ -44,12 +45,15 @@ async function load() {
       ask("duplicates", { threshold: state.threshold || DEFAULT_THRESHOLD, top: PAGE, cursor, collection: state.collection }, signal),
     signal,
   );
-  byId("duplicates-summary").textContent = answer.total
-    ? `${counted(answer.total, "group")}${answer.total > 1 ? ", the largest first" : ""}.`
-    : "No two pictures are as alike as that.";
+  total = answer.total;
+  say("No two pictures are as alike as that.");
   groups.append(...answer.groups.map(group));
   cursor = answer.cursor;
   byId("more-groups").hidden = cursor === null;
+}
+
+function say(none) {
+  byId("duplicates-summary").textContent = total ? `${counted(total, "group")}${total > 1 ? ", the largest first" : ""}.` : none;
 }
 
 async function patiently(request, signal) {
@@ -89,14 +93,12 @@ function group(given) {
     "li",
     { className: "group", tabIndex: -1 },
     element("ul", { className: "members" }, keeper, ...others),
-    element("div", { className: "why" }, element("p", {}, `Suggested: keep ${nameOf(given.keeper.path)}, because ${because(given.why)}.`), button),
+    element("div", { className: "why" }, element("p", {}, `Suggested: keep ${nameOf(given.keeper.path)}. ${given.why.charAt(0).toUpperCase()}${given.why.slice(1)}.`), button),
   );
   button.addEventListener("click", () => setAside(item, given.keeper.id, [...chosen], button));
   item.setAttribute("aria-label", `${given.others.length + 1} pictures; keep ${given.keeper.path}`);
   return item;
 }
-
-const because = (why) => (/^(it|no) /.test(why) ? why.replace(/^no better/, "it is no better") : `it is ${why}`.replace("it is as much", "it has as much"));
 
 function member(image, extra) {
   const picture = element("img", { alt: "", decoding: "async" });
@@ -126,7 +128,9 @@ async function setAside(item, keeper, ids, button) {
     const done = await post("duplicates/set_aside", fields);
     const next = item.nextElementSibling ?? item.previousElementSibling;
     item.remove();
-    next?.focus();
+    total -= 1;
+    say("No group is left.");
+    (next ?? byId("threshold")).focus();
     const left = done.left.length ? ` ${done.left.join("; ")}.` : "";
     told.toast(`${counted(done.moved, "picture")} set aside.${left}`, done.undo);
     await showUndo();

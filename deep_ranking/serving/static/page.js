@@ -4,6 +4,7 @@ import { canBox, showBox, startBox } from "./box.js";
 import { byId, element, icon } from "./dom.js";
 import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
 import { clearGrid, focusTile, known, markExamples, resultsShown } from "./grid.js";
+import { startIntake } from "./intake.js";
 import { newSearch, stopSearch } from "./search.js";
 import { addressOf, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
 import { openOriginal, openViewer, startViewer } from "./viewer.js";
@@ -154,7 +155,7 @@ function showQuery() {
     pictureAddress = URL.createObjectURL(upload);
     image.src = pictureAddress;
   } else {
-    showPicture(image, imageAddress(state.id, state.collection), { isLazy: false });
+    showPicture(image, imageAddress(state.id, state.collection), { isLazy: false, keeps: true });
   }
 }
 
@@ -237,38 +238,6 @@ function follow(link, changes) {
   });
 }
 
-function takeIn() {
-  for (const id of ["choose", "photograph", "replace", "photograph-again"]) {
-    const input = byId(id);
-    input.addEventListener("change", () => {
-      take(input.files[0]);
-      input.value = "";
-    });
-  }
-  document.addEventListener("paste", (event) => {
-    const file = [...event.clipboardData.files][0];
-    if (!file) return;
-    event.preventDefault();
-    take(file);
-  });
-  let depth = 0;
-  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
-  const veil = (isOver) => (byId("veil").hidden = !isOver);
-  document.addEventListener("dragenter", (event) => {
-    if (hasFiles(event)) veil(++depth > 0);
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (hasFiles(event)) veil(--depth > 0);
-  });
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    depth = 0;
-    veil(false);
-    take(event.dataTransfer.files[0]);
-  });
-}
-
 function press(event) {
   const isTyping = event.target.matches("input:not([type=range], [type=checkbox], [type=file]), select, textarea");
   if (event.key === "/" && !isTyping && !byId("viewer").open) {
@@ -282,7 +251,7 @@ function press(event) {
 }
 
 function listen() {
-  takeIn();
+  startIntake(take);
   const setBox = later(([key, box]) => {
     if (key === pictureKey) go({ box }, { replaces: state.box !== "" && box !== "" });
   });
@@ -322,6 +291,10 @@ function listen() {
   byId("collection").addEventListener("change", (event) => {
     const kept = { upload: state.upload, box: state.upload ? state.box : "", view: state.view, threshold: state.threshold };
     go({ ...emptyState(), ...kept, collection: event.target.value });
+  });
+  byId("stage").parentElement.addEventListener("click", (event) => {
+    const isSmall = !byId("query").classList.contains("open") && byId("panel-button").checkVisibility();
+    if (isSmall && !event.target.closest(".about")) byId("panel-button").click();
   });
   byId("panel-button").addEventListener("click", (event) => {
     const isOpen = byId("query").classList.toggle("open");
