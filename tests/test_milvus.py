@@ -4,11 +4,11 @@ import shutil
 import sys
 import time
 
-import h5py
 import milvus_server
 import numpy as np
 import pymilvus
 import pytest
+from collections_of import make_model
 
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection, Settings
@@ -82,9 +82,7 @@ def make(tmp_path):
     """A function that makes a collection whose embeddings are kept, and none indexed."""
 
     def make(uri, matrix=MATRIX, folder="collection", fingerprint="c0ffee", **index):
-        model = tmp_path / "some.h5"
-        with h5py.File(model, "w") as file:
-            file.attrs["a"] = "model"
+        model = make_model(tmp_path / "some.h5")
         settings = Settings(
             fingerprint=fingerprint,
             dimension=matrix.shape[1],
