@@ -65,7 +65,9 @@ class CompiledReport:
 
     def __repr__(self) -> str:
         header = self.header
-        images = f"{counted(header.num_images, 'image')} and " if header.num_images else ""
+        images = [counted(header.num_images, "image")] if header.num_images else []
+        if not _by_real_images_alone(header.precision, header.num_images):
+            images.append("made-up ones")
         agreement = f"rows differ by up to {header.difference:.2g}"
         if header.precision != FLOAT32:
             agreement += f", mean cosine {header.cosine:.4f}"
@@ -73,7 +75,7 @@ class CompiledReport:
             agreement += f", {header.recall:.1%} of the nearest images are the same"
         size = byte_size(self.path.stat().st_size) if self.path.exists() else "no file"
         return (
-            f"compared with Keras on {images}made-up ones: {agreement}\n"
+            f"compared with Keras on {' and '.join(images)}: {agreement}\n"
             f"{header.precision} ({header.scheme}) in {self.path}, {size}"
             f"{'' if self.is_new else '; was there already'}."
         )
@@ -142,7 +144,7 @@ def compile_model(
         reasons = []
         for scheme, content in _conversions(network, precision, pixels):
             engine = litert_engine(content, precision)
-            compared = _compared(engine, reference)
+            compared = _compared(engine, reference, precision)
             reason = compared.problem(precision)
             if reason is None:
                 compiled = _compiled(header.fingerprint, precision, scheme, content, compared)
@@ -263,11 +265,15 @@ class _Compared:
         return f"the mean cosine is {self.cosine:.4f}; needed is {MIN_COSINE:g}"
 
 
-def _compared(engine: Engine, reference: _Reference) -> _Compared:
+def _by_real_images_alone(precision: str, num_images: int) -> bool:
+    """Return whether made-up images are left out: ranges learned from real ones do not fit them."""
+    return precision != FLOAT32 and num_images >= LEAST_CALIBRATED
+
+
+def _compared(engine: Engine, reference: _Reference, precision: str) -> _Compared:
     check, rows = rows_of(engine, reference.made_up), rows_of(engine, reference.pixels)
     ours, theirs = rows, reference.of_pixels
-    # Ranges that were learned from real images say nothing of made-up ones.
-    if len(rows) < LEAST_CALIBRATED:
+    if not _by_real_images_alone(precision, len(rows)):
         ours = np.concatenate([check, rows])
         theirs = np.concatenate([reference.of_made_up, reference.of_pixels])
     distances = np.linalg.norm(ours - theirs, axis=1)
