@@ -388,8 +388,8 @@ def test_feedback_moves_the_query_by_the_formula(tmp_path):
     (found,) = Searcher(collection).search(QUERIES[:1], 9, like=like, unlike=unlike)
     moved = []
     for number, value in enumerate(QUERIES[0]):
-        mean = (float(like[0][number]) + float(like[1][number])) / 2
-        moved.append(float(value) + 0.75 * mean - 0.15 * float(unlike[0][number]))
+        mean = (float(value) + float(like[0][number]) + float(like[1][number])) / 3
+        moved.append(mean - 0.4 * float(unlike[0][number]))
     length = math.sqrt(sum(value * value for value in moved))
     moved = np.array([value / length for value in moved], np.float32)
     wanted = nearest(moved, embeddings)[:9]
@@ -402,7 +402,7 @@ def test_feedback_of_nothing_changes_nothing_and_may_not_cancel_a_query():
     assert moved_queries(QUERIES) is QUERIES
     assert moved_queries(QUERIES, np.empty((0, DIM), np.float32)) is QUERIES
     with pytest.raises(InputError, match="cancel the query"):
-        moved_queries(QUERIES[:1], None, QUERIES[:1], unlike_weight=1)
+        moved_queries(QUERIES[:1], None, QUERIES[:1], unlike_share=1)
     moved = moved_queries(QUERIES, QUERIES[:1], QUERIES[1:])
     np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-6)
 
