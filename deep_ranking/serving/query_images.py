@@ -9,10 +9,12 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
+from deep_ranking.files.content_digest import data_digest
 from deep_ranking.images import read_image
 from deep_ranking.images.decoding import decode_bytes
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.index.base import read_rows
+from deep_ranking.serving.answers import ImageAnswer, in_plain_text, thumbnail_of
 from deep_ranking.serving.forms import Box
 from deep_ranking.serving.image_ids import KnownImage, find_by_id, find_by_path
 from deep_ranking.serving.opened import OpenState
@@ -95,8 +97,7 @@ def example_row(state: OpenState, example: str | bytes, field: str) -> Float32Ar
 
 def _row_of_query(state: OpenState, query: Query) -> Float32Array:
     if query.upload is not None:
-        data = query.upload if query.box is None else cropped(query.upload, query.box, _size(state))
-        return _row_of_bytes(state, data, "image")
+        return _row_of_bytes(state, query.upload, "image", query.box)
     if query.image_id is not None:
         image = known_image(state, query.image_id)
     else:
@@ -107,16 +108,50 @@ def _row_of_query(state: OpenState, query: Query) -> Float32Array:
     if query.box is None:
         return _stored_row(state, image)
     data = verified_bytes(state.root, image.path, image.content)
-    return _row_of_bytes(state, cropped(data, query.box, _size(state)), "box")
+    return _row_of_bytes(state, data, "box", query.box)
 
 
-def cropped(data: bytes, box: Box, size: int) -> bytes:
+def bytes_of_example(state: OpenState, example: str | bytes, field: str) -> bytes:
+    """Return the bytes of an uploaded image, or of an id.
+
+    Raises:
+        RequestError: it is empty or unknown, or its file is gone or has changed.
+    """
+    if isinstance(example, str):
+        image = known_image(state, example, field=field)
+        return verified_bytes(state.root, image.path, image.content)
+    if not example:
+        raise RequestError(422, f"{field}: the file is empty.")
+    return example
+
+
+def known_answer(state: OpenState, example: str | bytes) -> ImageAnswer | None:
+    """Return what the API says of an image of the collection; None for an upload.
+
+    Raises:
+        RequestError: the collection has no such image.
+    """
+    if isinstance(example, bytes):
+        return None
+    image = known_image(state, example)
+    return ImageAnswer.model_validate(
+        {
+            "id": example,
+            "path": in_plain_text(image.path),
+            "class": in_plain_text(image.label),
+            "thumbnail": thumbnail_of(example),
+        }
+    )
+
+
+def cropped(data: bytes, box: Box, size: int, *, field: str = "image") -> bytes:
     """Return a part of an image, with as many pixels as a model that sees `size` can use.
 
     Args:
         data: bytes of an image file.
         box: the part, of the upright image.
         size: side in pixels of the images that the model takes.
+        field: the field that sent it, for errors.
 
     Returns:
         The bytes of a PNG, which is read as any other image.
@@ -128,7 +163,7 @@ def cropped(data: bytes, box: Box, size: int) -> bytes:
     try:
         pixels = decode_bytes(data, wanted, BYTES.removesuffix(": "))
     except InputError as error:
-        raise unreadable("image", error) from None
+        raise unreadable(field, error) from None
     height, width = pixels.shape[:2]
     left, top = min(int(box.x * width), width - 1), min(int(box.y * height), height - 1)
     right = max(left + 1, min(width, round((box.x + box.width) * width)))
@@ -138,9 +173,17 @@ def cropped(data: bytes, box: Box, size: int) -> bytes:
     return encoded.tobytes()
 
 
-def _row_of_bytes(state: OpenState, data: bytes, field: str) -> Float32Array:
+def _row_of_bytes(
+    state: OpenState, data: bytes, field: str, box: Box | None = None
+) -> Float32Array:
     if not data:
         raise RequestError(422, f"{field}: the file is empty.")
+    key = (data_digest(data), box)
+    row = state.upload_rows.find(key)
+    if row is not None:
+        return row
+    if box is not None:
+        data = cropped(data, box, state.collection.settings.image_size)
     row = state.searcher().rows_of([data])
     if np.isnan(row[0, 0]):
         try:
@@ -148,6 +191,7 @@ def _row_of_bytes(state: OpenState, data: bytes, field: str) -> Float32Array:
         except InputError as error:
             raise unreadable(field, error) from None
         raise RequestError(422, f"{field}: cannot be read.")
+    state.upload_rows.add(key, row)
     return row
 
 
@@ -162,7 +206,3 @@ def _mean(rows: Sequence[Float32Array]) -> Float32Array:
     if length < 1e-6:
         raise RequestError(422, "positive: these cancel each other; leave some out.")
     return np.asarray(mean / length, np.float32)
-
-
-def _size(state: OpenState) -> int:
-    return state.collection.settings.image_size

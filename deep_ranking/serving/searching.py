@@ -30,7 +30,13 @@ from deep_ranking.serving.answers import (
 from deep_ranking.serving.image_ids import contents_of, image_id
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
-from deep_ranking.serving.query_images import Query, example_row, known_image, query_row
+from deep_ranking.serving.query_images import (
+    Query,
+    example_row,
+    known_answer,
+    known_image,
+    query_row,
+)
 
 DEEPEST = 10_000  # results that a search can be continued to
 
@@ -116,6 +122,8 @@ def compare_images(state: OpenState, first: str | bytes, second: str | bytes) ->
         cosine=cosine_at(distance),
         probability=probability,
         words=likeness_in_words(probability),
+        first=known_answer(state, first),
+        second=known_answer(state, second),
     )
 
 

@@ -1,0 +1,102 @@
+"""Why two images are alike: the heat of both, for programs and as a picture."""
+
+import io
+from functools import partial
+from typing import NamedTuple
+
+from PIL import Image
+
+from deep_ranking.embedding.embed import embed_images
+from deep_ranking.files import InputError
+from deep_ranking.files.content_digest import data_digest
+from deep_ranking.images import read_image
+from deep_ranking.model.calibration import probability_of_same
+from deep_ranking.reports.heat_picture import HEIGHT, heat_pictures
+from deep_ranking.reports.occlusion import Occlusion, occlusion
+from deep_ranking.serving.answers import ExplanationAnswer, HeatAnswer, likeness_in_words
+from deep_ranking.serving.forms import Box
+from deep_ranking.serving.opened import OpenState
+from deep_ranking.serving.pictures import JPEG, Picture, fitted_pixels
+from deep_ranking.serving.problems import unreadable
+from deep_ranking.serving.query_images import bytes_of_example, cropped, known_answer
+
+QUALITY = 88
+DIGITS = 4  # of each share in the grids
+
+
+class Pair(NamedTuple):
+    """Two images to explain: the bytes of files, or ids.
+
+    Attributes:
+        first: one of them.
+        second: the other.
+        box: the part of the first one that counts.
+    """
+
+    first: str | bytes
+    second: str | bytes
+    box: Box | None = None
+
+
+def explain_images(state: OpenState, pair: Pair) -> ExplanationAnswer:
+    """Return which places make two images alike.
+
+    Raises:
+        RequestError: one of them is unknown, gone, or cannot be read.
+    """
+    found = _explained(state, *_files(state, pair))
+    probability = probability_of_same(found.distance, state.collection.calibration)
+    return ExplanationAnswer(
+        distance=found.distance,
+        cosine=found.cosine,
+        probability=probability,
+        words=likeness_in_words(probability),
+        first=known_answer(state, pair.first),
+        second=known_answer(state, pair.second),
+        heat=[
+            HeatAnswer(
+                grid=heat.round(DIGITS).tolist(),
+                strongest=float(drops.max()),
+                words=found.words(number),
+            )
+            for number, (heat, drops) in enumerate(zip(found.heat, found.drops, strict=True))
+        ],
+    )
+
+
+def picture_of_explanation(state: OpenState, pair: Pair) -> Picture:
+    """Return both images side by side, with the heat over them.
+
+    Raises:
+        RequestError: as for `explain_images`.
+    """
+    files = _files(state, pair)
+    found = _explained(state, *files)
+    pixels = heat_pictures([fitted_pixels(each, 2 * HEIGHT) for each in files], found.heat)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)
+    return Picture(buffer.getvalue(), JPEG)
+
+
+def _files(state: OpenState, pair: Pair) -> tuple[bytes, bytes]:
+    """Return the bytes of both images, of the first one the part that counts."""
+    first = bytes_of_example(state, pair.first, "first")
+    if pair.box is not None:
+        first = cropped(first, pair.box, state.collection.settings.image_size, field="first")
+    return first, bytes_of_example(state, pair.second, "second")
+
+
+def _explained(state: OpenState, first: bytes, second: bytes) -> Occlusion:
+    key = (data_digest(first), data_digest(second))
+    found = state.explanations.find(key)
+    if found is None:
+        embedder = state.collection.embedder
+        pixels = []
+        for name, data in (("first", first), ("second", second)):
+            try:
+                pixels.append(read_image(data, embedder.image_size))
+            except InputError as error:
+                raise unreadable(name, error) from None
+        found = occlusion(partial(embed_images, embedder), *pixels)
+        state.explanations.add(key, found)
+    return found
