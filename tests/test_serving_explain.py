@@ -111,10 +111,14 @@ def test_the_picture_shows_both_images_with_their_heat(call):
 
 def test_a_box_of_the_first_image(call, root):
     """The lower right quarter alone: its own upper left is what the engine sees."""
-    data = (root / "red" / "noise0.png").read_bytes()
+    buffer = io.BytesIO()  # other bytes than those of the collection, whose rows are made up
+    Image.open(root / "red" / "noise0.png").save(buffer, "PNG", compress_level=1)
+    data = buffer.getvalue()
     whole = call.post("explain", first=data, second=data).json()
+    compared = call.post("compare", {"box": "0.5,0.5,0.5,0.5"}, first=data, second=data).json()
     part = call.post("explain", {"box": "0.5,0.5,0.5,0.5"}, first=data, second=data).json()
     assert whole["distance"] == 0 and part["distance"] > 0
+    assert compared["distance"] == pytest.approx(part["distance"], abs=1e-6)
     part_picture = call.post(
         "explain", {"box": "0.5,0.5,0.5,0.5", "as": "picture"}, first=data, second=data
     )

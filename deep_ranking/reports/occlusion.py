@@ -97,10 +97,9 @@ class Occlusion:
         else:
             place, after = self._told(drops.argmax(), number)
             is_spread = np.mean(self.heat[number] >= 0.5) >= SPREAD
-            begin = (
-                "Most of it makes them alike, above all" if is_spread else "Above all, they share"
-            )
-            said = f"{begin} {place}: with it covered, the likeness falls from {before} to {after}."
+            begin = f"Most of it counts, above all {place}" if is_spread else f"{place} counts most"
+            said = f"{begin}: with it covered, the likeness falls from {before} to {after}."
+            said = said[0].upper() + said[1:]
         other, after = self._told(drops.argmin(), number)
         if drops.min() > -max(LEAST_CHANGE, LEAST_APART * drops.max()) or other == place:
             return said

@@ -2,7 +2,6 @@
 
 import io
 from functools import partial
-from typing import NamedTuple
 
 from PIL import Image
 
@@ -14,28 +13,13 @@ from deep_ranking.model.calibration import probability_of_same
 from deep_ranking.reports.heat_picture import HEIGHT, heat_pictures
 from deep_ranking.reports.occlusion import Occlusion, occlusion
 from deep_ranking.serving.answers import ExplanationAnswer, HeatAnswer, likeness_in_words
-from deep_ranking.serving.forms import Box
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.pictures import JPEG, Picture, fitted_pixels
 from deep_ranking.serving.problems import unreadable
-from deep_ranking.serving.query_images import bytes_of_example, cropped, known_answer
+from deep_ranking.serving.query_images import Pair, bytes_of_example, cropped, known_answer
 
 QUALITY = 88
 DIGITS = 4  # of each share in the grids
-
-
-class Pair(NamedTuple):
-    """Two images to explain: the bytes of files, or ids.
-
-    Attributes:
-        first: one of them.
-        second: the other.
-        box: the part of the first one that counts.
-    """
-
-    first: str | bytes
-    second: str | bytes
-    box: Box | None = None
 
 
 def explain_images(state: OpenState, pair: Pair) -> ExplanationAnswer:

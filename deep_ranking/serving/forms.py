@@ -63,15 +63,16 @@ class SearchFields(Fields):
 
 
 class CompareFields(Fields):
-    """The fields of a comparison: ids, where nothing is uploaded."""
+    """The fields of a comparison, besides both images."""
+
+    box: str | None = Field(
+        None, description="x,y,width,height of the part of the first image that counts"
+    )
 
 
 class ExplainFields(CompareFields):
     """The fields of an explanation."""
 
-    box: str | None = Field(
-        None, description="x,y,width,height of the part of the first image that counts"
-    )
     as_: Literal["json", "picture"] = Field(
         "json", alias="as", description="picture: a JPEG of both images with the heat over them"
     )

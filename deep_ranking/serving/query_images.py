@@ -45,6 +45,20 @@ class Query(NamedTuple):
     negative: Sequence[str | bytes] = ()
 
 
+class Pair(NamedTuple):
+    """Two images to compare: the bytes of files, or ids.
+
+    Attributes:
+        first: one of them.
+        second: the other.
+        box: the part of the first one that counts.
+    """
+
+    first: str | bytes
+    second: str | bytes
+    box: Box | None = None
+
+
 def known_image(state: OpenState, image_id: str, *, field: str = "id") -> KnownImage:
     """Return the image of an id.
 
@@ -84,31 +98,41 @@ def query_row(state: OpenState, query: Query) -> Float32Array:
         raise RequestError(422, "negative: these cancel the query; leave some out.") from None
 
 
-def example_row(state: OpenState, example: str | bytes, field: str) -> Float32Array:
+def example_row(
+    state: OpenState, example: str | bytes, field: str, box: Box | None = None
+) -> Float32Array:
     """Return the row of an uploaded image, or of an id: float32 (1, dim).
+
+    Args:
+        state: the collection.
+        example: the bytes of an image file, or the id.
+        field: the field that sent it, for errors.
+        box: the part of it that counts.
 
     Raises:
         RequestError: it is unknown or cannot be read; with the name of its field.
     """
     if isinstance(example, bytes):
-        return _row_of_bytes(state, example, field)
-    return _stored_row(state, known_image(state, example, field=field))
+        return _row_of_bytes(state, example, field, box)
+    return _row_of_known(state, known_image(state, example, field=field), field, box)
 
 
 def _row_of_query(state: OpenState, query: Query) -> Float32Array:
     if query.upload is not None:
         return _row_of_bytes(state, query.upload, "image", query.box)
     if query.image_id is not None:
-        image = known_image(state, query.image_id)
-    else:
-        found = find_by_path(state.collection, query.path or "")
-        if found is None:
-            raise RequestError(404, f"path: no such image in the collection {state.name}.")
-        image = found
-    if query.box is None:
+        return example_row(state, query.image_id, "id", query.box)
+    found = find_by_path(state.collection, query.path or "")
+    if found is None:
+        raise RequestError(404, f"path: no such image in the collection {state.name}.")
+    return _row_of_known(state, found, "path", query.box)
+
+
+def _row_of_known(state: OpenState, image: KnownImage, field: str, box: Box | None) -> Float32Array:
+    if box is None:
         return _stored_row(state, image)
     data = verified_bytes(state.root, image.path, image.content)
-    return _row_of_bytes(state, data, "box", query.box)
+    return _row_of_bytes(state, data, field, box)
 
 
 def bytes_of_example(state: OpenState, example: str | bytes, field: str) -> bytes:
@@ -183,7 +207,7 @@ def _row_of_bytes(
     if row is not None:
         return row
     if box is not None:
-        data = cropped(data, box, state.collection.settings.image_size)
+        data = cropped(data, box, state.collection.settings.image_size, field=field)
     row = state.searcher().rows_of([data])
     if np.isnan(row[0, 0]):
         try:
