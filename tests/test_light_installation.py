@@ -245,7 +245,8 @@ TRAIN = 'pip install "deep-ranking[train]"'
         ),
         (
             ("explain -m index.h5 -i1 photos/ape/1.png -i2 photos/ape/2.png --output a.png",),
-            f"error: a picture needs matplotlib, not installed here: {TRAIN}\n",
+            f"error: a picture needs matplotlib, not installed here: {TRAIN}; or give --method "
+            "occlusion\n",
         ),
         (
             ("search --index index --image photos/ape/1.png --picture a.png",),

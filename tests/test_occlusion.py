@@ -1,13 +1,15 @@
 """Which places make two images alike, by engines whose answer is known."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from served import StubEngine, make_served, write_photos
+from served import CornerEngine, StubEngine, make_served, write_photos
 
+from deep_ranking.cli.main import run_command
 from deep_ranking.embedding.embedder import Embedder
 from deep_ranking.files import InputError
 from deep_ranking.reports.heat_picture import HEIGHT, heat_over, heat_pictures
@@ -150,6 +152,19 @@ def test_rows_that_are_not_finite_are_refused(noise):
         occlusion(lambda images: np.full((len(images), 4), np.nan, np.float32), noise, noise)
 
 
+def stub_model(folder, patch, engine):
+    """The model of a collection, with another engine; and two images with one corner in common."""
+    write_photos(folder / "photos")
+    embedder = make_served(folder / "index", folder / "photos").embedder
+    patch.setattr(Embedder, "engine", lambda *_: engine())
+    patch.setattr(Embedder, "image_size", StubEngine.image_size)
+    for name, colour in (("a.png", (200, 40, 40)), ("b.png", (180, 60, 40))):
+        pixels = np.full((30, 50, 3), colour, np.uint8)
+        pixels[:10, :16] = np.random.default_rng(0).integers(0, 256, (10, 16, 3))
+        Image.fromarray(pixels).save(folder / name)
+    return embedder
+
+
 def test_a_model_file_is_opened_and_its_engine_called(tmp_path, monkeypatch):
     calls = []
 
@@ -160,12 +175,7 @@ def test_a_model_file_is_opened_and_its_engine_called(tmp_path, monkeypatch):
             calls.append(len(images))
             return super().embed(images)
 
-    write_photos(tmp_path / "photos")
-    model = make_served(tmp_path / "index", tmp_path / "photos").embedder
-    monkeypatch.setattr(Embedder, "engine", lambda *_: Counted())
-    monkeypatch.setattr(Embedder, "image_size", StubEngine.image_size)
-    for name, colour in (("a.png", (200, 40, 40)), ("b.png", (180, 60, 40))):
-        Image.new("RGB", (50, 30), colour).save(tmp_path / name)
+    model = stub_model(tmp_path, monkeypatch, Counted)
     found = explain_by_occlusion(model, tmp_path / "a.png", tmp_path / "b.png")
     assert found.drops.shape == (2, GRID, GRID) and 0.9 < found.cosine < 1
     assert sum(calls) == 2 * (1 + GRID * GRID) and max(calls) <= 64
@@ -185,10 +195,12 @@ def test_no_tensorflow_and_no_matplotlib_is_imported():
 
 def test_heat_over_a_picture():
     picture = np.full((70, 140, 3), (250, 10, 10), np.uint8)
+    picture[50:60] = 0
     heat = np.zeros((GRID, GRID))
     heat[0, 6] = 1
     drawn = heat_over(picture, heat).astype(int)
     assert (np.ptp(drawn[50:, :70], axis=-1) == 0).all()  # grey where there is no heat
+    assert drawn[55, 10, 0] == 0 < drawn[65, 10, 0]
     y, x = np.unravel_index(drawn[..., 0].argmax(), drawn.shape[:2])
     assert y < 10 and x > 120
     assert drawn[y, x, 0] - drawn[y, x, 2] > 80  # warm
@@ -200,3 +212,27 @@ def test_pictures_stand_side_by_side():
     assert drawn.shape == (HEIGHT, 960 + 16 + 120, 3)
     assert (drawn[:, 960:976] == 255).all() and (drawn[HEIGHT // 2, 0] == 0).all()
     assert (drawn[0, 0] == 255).all()  # above the wide one
+
+
+def test_the_command_draws_and_prints_the_places(tmp_path, monkeypatch, capsys):
+    model = stub_model(tmp_path, monkeypatch, CornerEngine).path
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    given = ["-m", model, "-i1", files[0], "-i2", files[1], "--method", "occlusion"]
+
+    def run(*others):
+        return run_command("explain", list(map(str, [*given, *others])), prog="explain")
+
+    assert run("-o", tmp_path / "x.jpg") == 0
+    found = explain_by_occlusion(model, *files)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{found}\nPicture in {tmp_path / 'x.jpg'}\n")
+    assert "The upper left counts most" in printed
+    with Image.open(tmp_path / "x.jpg") as picture:
+        assert (picture.format, picture.size) == ("JPEG", (800 + 16 + 800, 480))
+    assert run("-o", tmp_path / "x.png", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["cosine"] == found.cosine and told["image2"]["file"] == str(files[1])
+    np.testing.assert_array_equal(told["image1"]["heat"], found.heat[0])
+    np.testing.assert_array_equal(told["image2"]["drops"], found.drops[1])
+    assert run("-o", tmp_path / "x.pdf") == 1
+    assert "must end in one of .png, .jpg, .jpeg, .tif, .tiff, .webp" in capsys.readouterr().err

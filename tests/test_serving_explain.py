@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from served import SIZE, StubEngine, caller_of, make_served, write_photos
+from served import SIZE, CornerEngine, caller_of, make_served, write_photos
 
 from deep_ranking.embedding.embedder import Embedder
 from deep_ranking.model.calibration import Calibration
@@ -14,20 +14,6 @@ from deep_ranking.serving import client as client_module
 from deep_ranking.serving.client import Client, Match
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.recently_used import RecentlyUsed
-
-
-class CornerEngine(StubEngine):
-    """Three random mixtures of the upper left quarter, beside a constant; it counts its images."""
-
-    def __init__(self):
-        self.num_images = 0
-        self.mixtures = np.random.default_rng(0).normal(size=(3 * SIZE * SIZE // 4, 3))
-
-    def embed(self, images):
-        self.num_images += len(images)
-        seen = images[:, : SIZE // 2, : SIZE // 2].reshape(len(images), -1) / 255 - 0.5
-        rows = np.concatenate([seen @ self.mixtures, np.full((len(images), 1), 0.1)], axis=1)
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture

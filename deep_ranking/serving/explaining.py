@@ -9,12 +9,13 @@ from deep_ranking.embedding.embed import embed_images
 from deep_ranking.files import InputError
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.images import read_image
+from deep_ranking.images.thumbnails import fitted_pixels
 from deep_ranking.model.calibration import probability_of_same
 from deep_ranking.reports.heat_picture import HEIGHT, heat_pictures
 from deep_ranking.reports.occlusion import Occlusion, occlusion
 from deep_ranking.serving.answers import ExplanationAnswer, HeatAnswer, likeness_in_words
 from deep_ranking.serving.opened import OpenState
-from deep_ranking.serving.pictures import JPEG, Picture, fitted_pixels
+from deep_ranking.serving.pictures import JPEG, Picture
 from deep_ranking.serving.problems import unreadable
 from deep_ranking.serving.query_images import Pair, bytes_of_example, cropped, known_answer
 
