@@ -130,6 +130,18 @@ def test_what_sets_them_apart_is_said_and_has_no_heat(noise):
     assert found.words(0).startswith("The upper left counts most")
 
 
+def test_what_counts_little_is_said(noise):
+    sees = looks_at(0, 0)
+
+    def embed(images):
+        """A corner that is a small part of the row."""
+        return unit(np.concatenate([sees(images), np.full((len(images), 1), 5.0)], axis=1))
+
+    found = occlusion(embed, noise, noise)
+    assert 0.01 < found.drops[0].max() < 0.04 and found.heat[0].max() == 1
+    assert found.words(0).startswith("No place counts much, the upper left most: with it covered")
+
+
 def test_nothing_to_show_is_said(noise):
     found = occlusion(lambda images: unit(np.ones((len(images), 4))), noise, noise)
     assert not found.heat.any()

@@ -246,15 +246,22 @@ def test_two_pictures_that_are_sent_to_somebody(opened, address):
         f"{address}/api/v1/search", multipart={"path": "red/0.png", "top": "13"}
     ).json()["results"]
     pair = found[0]["id"], found[12]["id"]
-    page.goto(f"{address}/?compare={','.join(pair)}")
+    page.goto(f"{address}/?id={found[0]['id']}&compare={','.join(pair)}")
     page.wait_for_selector("#viewer[open]")
+    tiles(page, 12)
     page.wait_for_function("() => document.querySelector('#viewer-right-path').textContent")
     for side, each in (("left", found[0]), ("right", found[12])):
         assert page.inner_text(f"#viewer-{side}-path") == f"{each['class']} · {each['path']}"
         page.wait_for_function(
             f"() => document.querySelector('#viewer-{side}-image').naturalWidth > 0"
         )
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("id => location.search.endsWith(id)", arg=found[11]["id"])
     page.click("#viewer-close")
+    closed(page)
+    page.goto(f"{address}/?compare={','.join(pair)}")
+    page.wait_for_selector("#viewer[open]")
+    page.keyboard.press("Escape")
     closed(page)
     assert page.is_visible("#empty-view")
 

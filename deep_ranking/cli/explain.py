@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 GRADIENTS, OCCLUSION = "gradients", "occlusion"
 DESCRIPTION = (
     "Show where the similarity of two images comes from: how much the ConvNet and each shallow "
-    "branch contribute, and heatmaps of the contributing places. With --method "
-    "occlusion, which places count: each is covered in turn, with any engine and without TensorFlow."
+    "branch contribute, and heatmaps of the contributing places. With "
+    "--method occlusion, which places count: each is covered in turn, with any engine and without "
+    "TensorFlow."
 )
 
 EXAMPLES = (

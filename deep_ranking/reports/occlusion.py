@@ -38,6 +38,7 @@ GRID = 7  # places in each direction
 BLUR = 0.1  # standard deviation of the cover, as a share of the image's side
 SOFT = 0.08  # width of a patch's soft edge, likewise
 LEAST_CHANGE = 0.01  # of the cosine; less of it tells nothing
+LITTLE = 0.04  # likewise: so small a fall is said to be little
 SPREAD = 0.5  # share of the places that count at least half as much as the strongest
 LEAST_APART = 0.5  # share of the largest fall; of a smaller rise the words say nothing
 ROWS, COLUMNS = ("upper", "", "lower"), ("left", "", "right")
@@ -97,7 +98,11 @@ class Occlusion:
         else:
             place, after = self._told(drops.argmax(), number)
             is_spread = np.mean(self.heat[number] >= 0.5) >= SPREAD
-            begin = f"Most of it counts, above all {place}" if is_spread else f"{place} counts most"
+            begin = f"{place} counts most"
+            if is_spread:
+                begin = f"Most of it counts, above all {place}"
+            elif drops.max() < LITTLE:
+                begin = f"No place counts much, {place} most"
             said = f"{begin}: with it covered, the likeness falls from {before} to {after}."
             said = said[0].upper() + said[1:]
         other, after = self._told(drops.argmin(), number)

@@ -25,7 +25,10 @@ const keyOf = ({ left, right, collection }) => [collection, left?.id ?? left?.up
 
 export function showPair(given, acts) {
   const isSame = pair !== null && viewer.open && keyOf(given) === keyOf(pair);
-  if (isSame && (pair.told !== null) === (given.told !== null)) return;
+  if (isSame && pair.told === given.told) {
+    pair.list = given.list; // a search may have ended meanwhile
+    return;
+  }
   const before = pair;
   [pair, actions] = [given, acts];
   tell(pair.told);
