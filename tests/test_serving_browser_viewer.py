@@ -171,7 +171,8 @@ def test_the_server_itself_explains(opened, folder):
 def test_back_closes_and_arrows_leave_no_trail(opened, folder):
     page = opened()
     seen = upload(page, folder / "photos/red/0.png")
-    names = ids(page)
+    names, asked = ids(page), []
+    page.on("request", lambda request: asked.append(request.url))
     open_viewer(page)
     assert compared(page) == [names[0]]
     page.keyboard.press("ArrowRight")
@@ -185,6 +186,7 @@ def test_back_closes_and_arrows_leave_no_trail(opened, folder):
     page.wait_for_selector("#viewer[open]")
     page.keyboard.press("Escape")
     closed(page)
+    assert not any("/search" in each for each in asked)  # what is behind the pair stays
     page.go_back()
     page.wait_for_selector("#empty-view:not([hidden])")
 
