@@ -109,6 +109,9 @@ def test_a_box_of_the_first_image(call, root):
         "explain", {"box": "0.5,0.5,0.5,0.5", "as": "picture"}, first=data, second=data
     )
     assert Image.open(io.BytesIO(part_picture.content)).size == (720 + 16 + 720, 480)
+    wide = {"box": "0,0.5,1,0.25", "as": "picture"}  # 96 x 16 pixels, shown 960 wide
+    picture = call.post("explain", wide, first=data, second=data).content
+    assert Image.open(io.BytesIO(picture)).size == (960 + 16 + 720, 480)
 
 
 def test_calibrated_models_tell_the_probability(tmp_path, root, engine):

@@ -23,6 +23,7 @@ from deep_ranking.serving.recently_used import RecentlyUsed
 
 FileState = tuple[tuple[int, ...], ...]
 UploadKey = tuple[bytes, tuple[float, ...] | None]
+PairKey = tuple[bytes, bytes, tuple[float, ...] | None]
 RETRY_SECONDS = 5
 MOST_ROWS, MOST_PAIRS = 128, 256  # that are kept: 2 MiB at most, and 0.2
 
@@ -41,7 +42,7 @@ class OpenState:
         collection: the collection.
         upload_rows: rows of uploads, by the digest of the content and the box: each further page
             of results sends the upload again.
-        explanations: by the digests of both contents.
+        explanations: by the digests of both contents, and the box of the first one.
 
     Raises:
         InputError: there is no collection, or it is damaged.
@@ -56,7 +57,7 @@ class OpenState:
         if before is not None and before._model_state() == self._model_state():
             self.collection.embedder = before.collection.embedder
         self.upload_rows: RecentlyUsed[UploadKey, Float32Array] = RecentlyUsed(MOST_ROWS)
-        self.explanations: RecentlyUsed[tuple[bytes, bytes], Occlusion] = RecentlyUsed(MOST_PAIRS)
+        self.explanations: RecentlyUsed[PairKey, Occlusion] = RecentlyUsed(MOST_PAIRS)
         self._searchers: dict[bool, Searcher] = {}
         self._lock = threading.Lock()
         self.searcher()

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Float32Array
+from deep_ranking.files.array_types import Float32Array, UInt8Array
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.images import read_image
 from deep_ranking.images.decoding import decode_bytes
@@ -188,13 +188,18 @@ def cropped(data: bytes, box: Box, size: int, *, field: str = "image") -> bytes:
         pixels = decode_bytes(data, wanted, BYTES.removesuffix(": "))
     except InputError as error:
         raise unreadable(field, error) from None
+    part = cv2.cvtColor(part_of(pixels, box), cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".png", part, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return encoded.tobytes()
+
+
+def part_of(pixels: UInt8Array, box: Box) -> UInt8Array:
+    """Return a part of an image (height, width, 3), of a pixel or more."""
     height, width = pixels.shape[:2]
     left, top = min(int(box.x * width), width - 1), min(int(box.y * height), height - 1)
     right = max(left + 1, min(width, round((box.x + box.width) * width)))
     bottom = max(top + 1, min(height, round((box.y + box.height) * height)))
-    part = cv2.cvtColor(pixels[top:bottom, left:right], cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".png", part, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return encoded.tobytes()
+    return pixels[top:bottom, left:right]
 
 
 def _row_of_bytes(
