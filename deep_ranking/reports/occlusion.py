@@ -9,10 +9,10 @@ The places are the cells of a grid. A patch is two cells wide and lies around th
 cell, so that each overlaps its neighbours by half. At the border it reaches beyond the image.
 
 The cover is a blurred copy of the image with a soft edge. It leaves a plain place as it is, where a
-patch of one colour would add an object with four corners: on 15 pairs of held-out classes of
-Caltech 101, covering plain places with the mean colour moved the cosine by 7.8 % of the strongest
-fall, and by 5.0 % with the blurred copy. A colour that reaches far beyond its patch stays visible,
-so what a uniform area adds by its colour is not shown.
+patch of one colour would add an object of its own. Tried on 15 pairs of held-out classes of Caltech
+101, of which 6 have plain places: covering these with the mean colour moved the cosine by 7.8 % of
+the strongest fall, and with the blurred copy by 5.0 %, both with a soft edge. A colour that reaches
+far beyond its patch stays visible, so what a uniform area adds by its colour is not shown.
 """
 
 import os
