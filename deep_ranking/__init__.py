@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from deep_ranking.reports.evaluating import Evaluation, evaluate
     from deep_ranking.reports.evaluating_triplets import TripletEvaluation, evaluate_on_triplets
     from deep_ranking.reports.explain import Explanation, explain
+    from deep_ranking.reports.occlusion import Occlusion, explain_by_occlusion
     from deep_ranking.reports.reporting import Report, report
     from deep_ranking.sampling import sample_triplets
     from deep_ranking.sampling.sample import SampledTriplets, sample
@@ -83,6 +84,7 @@ _HOMES = {
     "MultiSimilarityLoss": "losses",
     "FolderConfig": "config",
     "NetworkConfig": "config",
+    "Occlusion": "reports.occlusion",
     "PairComparison": "reports.comparing",
     "RECIPES": "config.recipes",
     "RankingLoss": "losses",
@@ -109,6 +111,7 @@ _HOMES = {
     "evaluate": "reports.evaluating",
     "evaluate_on_triplets": "reports.evaluating_triplets",
     "explain": "reports.explain",
+    "explain_by_occlusion": "reports.occlusion",
     "export_model": "embedding.export",
     "export_table": "search.table",
     "find_duplicates": "search.duplicates",
@@ -158,6 +161,7 @@ __all__ = [
     "MoveReport",
     "MultiSimilarityLoss",
     "NetworkConfig",
+    "Occlusion",
     "PairComparison",
     "RankingLoss",
     "Report",
@@ -184,6 +188,7 @@ __all__ = [
     "evaluate",
     "evaluate_on_triplets",
     "explain",
+    "explain_by_occlusion",
     "export_model",
     "export_table",
     "find_duplicates",

@@ -31,6 +31,20 @@ class StubEngine:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+class CornerEngine(StubEngine):
+    """Three random mixtures of the upper left quarter, beside a constant; it counts its images."""
+
+    def __init__(self):
+        self.num_images = 0
+        self.mixtures = np.random.default_rng(0).normal(size=(3 * SIZE * SIZE // 4, 3))
+
+    def embed(self, images):
+        self.num_images += len(images)
+        seen = images[:, : SIZE // 2, : SIZE // 2].reshape(len(images), -1) / 255 - 0.5
+        rows = np.concatenate([seen @ self.mixtures, np.full((len(images), 1), 0.1)], axis=1)
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
 def use_stub_engine(patch):
     patch.setattr(Embedder, "engine", lambda *_: StubEngine())
 

@@ -210,6 +210,7 @@ def test_a_compiled_model_embeds_compares_and_searches(folder, tmp_path):
         f"search --index light.index --image {known} --json",
         "duplicates --index light.index",
         f"evaluate --model {model} --dataset photos",
+        f"explain -m {model} -i1 {new} -i2 {known} --method occlusion --output {tmp_path}/a.png",
         f"compile --model {model} --precision int8",
     )
     for code, _, errors in found[:-1]:
@@ -219,7 +220,8 @@ def test_a_compiled_model_embeds_compares_and_searches(folder, tmp_path):
     assert '"rank": 1' in found[2][1]
     assert "cat/1.png" in found[3][1].split('"rank": 2')[0]
     assert "recall_at_1" in found[5][1]
-    assert found[6][0] == 1 and "needs tensorflow" in found[6][2]
+    assert "image 2: " in found[6][1] and (tmp_path / "a.png").stat().st_size
+    assert found[7][0] == 1 and "needs tensorflow" in found[7][2]
 
 
 TRAIN = 'pip install "deep-ranking[train]"'
@@ -245,7 +247,8 @@ TRAIN = 'pip install "deep-ranking[train]"'
         ),
         (
             ("explain -m index.h5 -i1 photos/ape/1.png -i2 photos/ape/2.png --output a.png",),
-            f"error: a picture needs matplotlib, not installed here: {TRAIN}\n",
+            f"error: a picture needs matplotlib, not installed here: {TRAIN}; or give --method "
+            "occlusion\n",
         ),
         (
             ("search --index index --image photos/ape/1.png --picture a.png",),

@@ -13,7 +13,7 @@ from deep_ranking.serving.static_pages import FILES, STATIC
 MOST_BYTES = 150_000
 PAGE = {address: name for address, (name, _) in FILES.items() if "/api/" not in address}
 SCRIPTS = sorted(name for name in PAGE.values() if name.endswith(".js"))
-STYLE = (STATIC / "page.css").read_text()
+STYLE = "".join((STATIC / name).read_text() for name in PAGE.values() if name.endswith(".css"))
 HTML = (STATIC / "index.html").read_text()
 
 

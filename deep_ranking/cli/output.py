@@ -4,7 +4,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,21 +14,35 @@ from deep_ranking.files.installed import check_installed
 
 # The formats of matplotlib that people open.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".tif", ".tiff", ".webp")
+# Those of them that are pixels, which Pillow writes.
+PIXEL_SUFFIXES = tuple(each for each in PICTURE_SUFFIXES if each not in (".pdf", ".svg"))
 
 
-def picture_format(path: Path) -> str:
+def picture_format(path: Path, *, otherwise: str = "") -> str:
     """Return the format, such as "png", that matplotlib writes under this name.
+
+    Args:
+        path: the picture to write.
+        otherwise: what to do without matplotlib.
 
     Raises:
         InputError: the name does not end in one of `PICTURE_SUFFIXES`, or there is no matplotlib.
     """
-    suffix = path.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
-        raise InputError(
-            f"{path}: the name of a picture must end in one of {', '.join(PICTURE_SUFFIXES)}"
-        )
-    check_installed("a picture", "matplotlib")
+    suffix = checked_suffix(path, PICTURE_SUFFIXES)
+    check_installed("a picture", "matplotlib", otherwise=otherwise)
     return suffix[1:]
+
+
+def checked_suffix(path: Path, suffixes: Sequence[str]) -> str:
+    """Return how the name of a picture ends, such as ".png".
+
+    Raises:
+        InputError: it does not end in one of `suffixes`.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        raise InputError(f"{path}: the name of a picture must end in one of {', '.join(suffixes)}")
+    return suffix
 
 
 @contextmanager

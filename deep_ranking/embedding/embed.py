@@ -33,6 +33,7 @@ BATCH_SIZE = 64
 BATCHES_AHEAD = 2  # of what the engine works on
 
 Image = str | os.PathLike[str] | bytes
+ImageOrPixels = Image | UInt8Array
 
 
 class EmbeddedBatch(NamedTuple):
@@ -64,7 +65,7 @@ class EngineTime:
 
 def embed_images(
     model: "keras.Model | Embedder",
-    paths: Sequence[Image],
+    paths: Sequence[ImageOrPixels],
     *,
     batch_size: int = BATCH_SIZE,
     skip_broken: bool = False,
@@ -75,7 +76,8 @@ def embed_images(
 
     Args:
         model: a network of `build_network` or `load_model`; or an `Embedder`.
-        paths: image files, or the bytes of image files.
+        paths: image files, the bytes of image files, or their pixels as `read_image` reads them at
+            the model's size.
         batch_size: images a batch, of a network.
         skip_broken: return a row of NaN for a missing or broken image instead of raising an error.
         progress: whether to show a progress bar on standard error, if that is a terminal.
@@ -122,7 +124,7 @@ def engine_of(model: "keras.Model | Embedder", batch_size: int = BATCH_SIZE) -> 
 
 def embed_batches(
     engine: Engine,
-    images: Sequence[Image],
+    images: Sequence[ImageOrPixels],
     *,
     skip_broken: bool = False,
     worked: EngineTime | None = None,
@@ -131,7 +133,7 @@ def embed_batches(
 
     Args:
         engine: what computes the rows.
-        images: image files, or the bytes of image files.
+        images: image files, the bytes of image files, or pixels, as for `embed_images`.
         skip_broken: return a row of NaN for a missing or broken image instead of raising an error.
         worked: gets the time that the engine works.
 
@@ -145,7 +147,9 @@ def embed_batches(
     worked = EngineTime() if worked is None else worked
     worked.num_threads = max(1, engine.num_threads)
 
-    def read(image: Image) -> UInt8Array | None:
+    def read(image: ImageOrPixels) -> UInt8Array | None:
+        if isinstance(image, np.ndarray):
+            return image
         try:
             return read_image(image, engine.image_size)
         except InputError:

@@ -1,15 +1,18 @@
-"""Small pictures of images, as HTML: for pages, and for what a notebook shows of a result."""
+"""Small pictures of images: as pixels, and as HTML for pages and for what a notebook shows."""
 
 import io
 import os
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.files.html import data_uri, escaped
+from deep_ranking.images.decoding import decode_bytes, open_header
+from deep_ranking.images.orientation import upright_size
 from deep_ranking.images.reading import read_image
 
 JPEG_QUALITY = 85
@@ -66,3 +69,27 @@ def thumbnail(
         f'<figure{style}><img{frame} src="{source}" alt="{text}" title="{text}">'
         f"<figcaption>{escaped(caption)}</figcaption></figure>"
     )
+
+
+def fitted_pixels(data: bytes, largest: int) -> UInt8Array:
+    """Return an image, upright and in its own shape, with no side longer than `largest`.
+
+    Args:
+        data: the bytes of an image file.
+        largest: pixels, 1 or more.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with open_header("image", data) as header:
+        width, height = upright_size(header)
+    scale = min(1.0, largest / max(width, height))
+    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    pixels = decode_bytes(data, largest, "image")
+    if shape == pixels.shape[1::-1]:
+        return pixels
+    resized = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, np.uint8)

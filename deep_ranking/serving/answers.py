@@ -86,6 +86,25 @@ class ComparisonAnswer(BaseModel):
     cosine: float
     probability: float | None = Field(description="that both are of one class, if known")
     words: str | None = Field(description="the probability in words")
+    first: ImageAnswer | None = Field(description="the first image; null for an upload")
+    second: ImageAnswer | None = Field(description="the second image, likewise")
+
+
+class HeatAnswer(BaseModel):
+    """Which places of an image make it like another one."""
+
+    grid: list[list[float]] = Field(
+        description="for each place, row by row, how much it counts: 1 the most; 0 for a place "
+        "that does not, or that sets the two apart"
+    )
+    strongest: float = Field(description="how much the cosine falls, with the place of 1 covered")
+    words: str = Field(description="what the places say")
+
+
+class ExplanationAnswer(ComparisonAnswer):
+    """How alike two images are, and which places make them so."""
+
+    heat: list[HeatAnswer] = Field(description="of the first and of the second image")
 
 
 class DuplicateAnswer(ImageAnswer):

@@ -137,12 +137,30 @@ class Client:
         """Return a small picture of an image, as a JPEG."""
         return self._ask(f"{IMAGES}/{quote(image_id)}/thumbnail?size={size}")
 
-    def compare(self, first: Upload, second: Upload) -> dict[str, Any]:
+    def compare(self, first: Upload | Match, second: Upload | Match) -> dict[str, Any]:
         """Return distance, cosine, and the probability that two images are of one class."""
-        answer = json.loads(
-            self._ask("compare", *_form({}, [("first", first), ("second", second)]))
-        )
-        return dict(answer)
+        return dict(json.loads(self._ask("compare", *_two(first, second, {}))))
+
+    def explain(
+        self, first: Upload | Match, second: Upload | Match, **fields: Any
+    ) -> dict[str, Any]:
+        """Return which places make two images alike: of each a grid of heat, and words.
+
+        Args:
+            first: an image file, the bytes of one, or what a search found.
+            second: another.
+            **fields: of the form: box, collection.
+
+        Raises:
+            InputError: as for `search`.
+        """
+        return dict(json.loads(self._ask("explain", *_two(first, second, fields))))
+
+    def explanation_picture(
+        self, first: Upload | Match, second: Upload | Match, **fields: Any
+    ) -> bytes:
+        """Return both images side by side with the heat over them, as a JPEG; as `explain`."""
+        return self._ask("explain", *_two(first, second, {**fields, "as": "picture"}))
 
     def duplicates(self, threshold: float = 0.3, **fields: Any) -> dict[str, Any]:
         """Return groups of duplicates; `cursor` of an answer continues it."""
@@ -163,6 +181,16 @@ class Client:
         except (URLError, OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise InputError(f"{address}: no answer ({reason}); is the server running?") from None
+
+
+def _two(
+    first: Upload | Match, second: Upload | Match, fields: Mapping[str, Any]
+) -> tuple[bytes, str]:
+    """Return the form of two images, each a file or an id, and its content type."""
+    given = (("first", first), ("second", second))
+    ids = {name: each.image_id for name, each in given if isinstance(each, Match)}
+    files = [(name, each) for name, each in given if not isinstance(each, Match)]
+    return _form({**fields, **ids}, files)
 
 
 def _form(fields: Mapping[str, Any], files: Sequence[tuple[str, Upload]]) -> tuple[bytes, str]:

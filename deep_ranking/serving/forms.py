@@ -4,7 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -63,7 +63,19 @@ class SearchFields(Fields):
 
 
 class CompareFields(Fields):
-    """The fields of a comparison: ids, where nothing is uploaded."""
+    """The fields of a comparison, besides both images."""
+
+    box: str | None = Field(
+        None, description="x,y,width,height of the part of the first image that counts"
+    )
+
+
+class ExplainFields(CompareFields):
+    """The fields of an explanation."""
+
+    as_: Literal["json", "picture"] = Field(
+        "json", alias="as", description="picture: a JPEG of both images with the heat over them"
+    )
 
 
 class SetAsideFields(Fields):

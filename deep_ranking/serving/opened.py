@@ -12,14 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import file_status
+from deep_ranking.reports.occlusion import Occlusion
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.own_files import IMAGES, MODEL, SETTINGS
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.serving.problems import RequestError
+from deep_ranking.serving.recently_used import RecentlyUsed
 
 FileState = tuple[tuple[int, ...], ...]
+UploadKey = tuple[bytes, tuple[float, ...] | None]
+PairKey = tuple[bytes, bytes, tuple[float, ...] | None]
 RETRY_SECONDS = 5
+MOST_ROWS, MOST_PAIRS = 128, 256  # that are kept: 2 MiB at most, and 0.2
 
 
 class OpenState:
@@ -34,6 +40,9 @@ class OpenState:
         name: as given.
         files: what tells this state from others.
         collection: the collection.
+        upload_rows: rows of uploads, by the digest of the content and the box: each further page
+            of results sends the upload again.
+        explanations: by the digests of both contents, and the box of the first one.
 
     Raises:
         InputError: there is no collection, or it is damaged.
@@ -47,6 +56,8 @@ class OpenState:
         self.collection = Collection.open(folder)
         if before is not None and before._model_state() == self._model_state():
             self.collection.embedder = before.collection.embedder
+        self.upload_rows: RecentlyUsed[UploadKey, Float32Array] = RecentlyUsed(MOST_ROWS)
+        self.explanations: RecentlyUsed[PairKey, Occlusion] = RecentlyUsed(MOST_PAIRS)
         self._searchers: dict[bool, Searcher] = {}
         self._lock = threading.Lock()
         self.searcher()

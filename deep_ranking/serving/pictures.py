@@ -6,15 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
 from PIL import Image
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.files.content_digest import data_digest
-from deep_ranking.images.decoding import decode_bytes, open_header, read_file
-from deep_ranking.images.orientation import upright_size
+from deep_ranking.images.decoding import open_header, read_file
+from deep_ranking.images.thumbnails import fitted_pixels
 from deep_ranking.serving.image_ids import KnownImage
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
@@ -136,27 +133,3 @@ def _as_jpeg(data: bytes, largest: int, *, quality: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
-
-
-def fitted_pixels(data: bytes, largest: int) -> UInt8Array:
-    """Return an image, upright and in its own shape, with no side longer than `largest`.
-
-    Args:
-        data: the bytes of an image file.
-        largest: pixels, 1 or more.
-
-    Returns:
-        uint8 (height, width, 3), RGB.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    with open_header("image", data) as header:
-        width, height = upright_size(header)
-    scale = min(1.0, largest / max(width, height))
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-    pixels = decode_bytes(data, largest, "image")
-    if shape == pixels.shape[1::-1]:
-        return pixels
-    resized = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, np.uint8)

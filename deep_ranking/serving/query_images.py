@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Float32Array
+from deep_ranking.files.array_types import Float32Array, UInt8Array
+from deep_ranking.files.content_digest import data_digest
 from deep_ranking.images import read_image
 from deep_ranking.images.decoding import decode_bytes
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.index.base import read_rows
+from deep_ranking.serving.answers import ImageAnswer, in_plain_text, thumbnail_of
 from deep_ranking.serving.forms import Box
 from deep_ranking.serving.image_ids import KnownImage, find_by_id, find_by_path
 from deep_ranking.serving.opened import OpenState
@@ -41,6 +43,20 @@ class Query(NamedTuple):
     box: Box | None = None
     positive: Sequence[str | bytes] = ()
     negative: Sequence[str | bytes] = ()
+
+
+class Pair(NamedTuple):
+    """Two images to compare: the bytes of files, or ids.
+
+    Attributes:
+        first: one of them.
+        second: the other.
+        box: the part of the first one that counts.
+    """
+
+    first: str | bytes
+    second: str | bytes
+    box: Box | None = None
 
 
 def known_image(state: OpenState, image_id: str, *, field: str = "id") -> KnownImage:
@@ -82,41 +98,84 @@ def query_row(state: OpenState, query: Query) -> Float32Array:
         raise RequestError(422, "negative: these cancel the query; leave some out.") from None
 
 
-def example_row(state: OpenState, example: str | bytes, field: str) -> Float32Array:
+def example_row(
+    state: OpenState, example: str | bytes, field: str, box: Box | None = None
+) -> Float32Array:
     """Return the row of an uploaded image, or of an id: float32 (1, dim).
+
+    Args:
+        state: the collection.
+        example: the bytes of an image file, or the id.
+        field: the field that sent it, for errors.
+        box: the part of it that counts.
 
     Raises:
         RequestError: it is unknown or cannot be read; with the name of its field.
     """
     if isinstance(example, bytes):
-        return _row_of_bytes(state, example, field)
-    return _stored_row(state, known_image(state, example, field=field))
+        return _row_of_bytes(state, example, field, box)
+    return _row_of_known(state, known_image(state, example, field=field), field, box)
 
 
 def _row_of_query(state: OpenState, query: Query) -> Float32Array:
     if query.upload is not None:
-        data = query.upload if query.box is None else cropped(query.upload, query.box, _size(state))
-        return _row_of_bytes(state, data, "image")
+        return _row_of_bytes(state, query.upload, "image", query.box)
     if query.image_id is not None:
-        image = known_image(state, query.image_id)
-    else:
-        found = find_by_path(state.collection, query.path or "")
-        if found is None:
-            raise RequestError(404, f"path: no such image in the collection {state.name}.")
-        image = found
-    if query.box is None:
+        return example_row(state, query.image_id, "id", query.box)
+    found = find_by_path(state.collection, query.path or "")
+    if found is None:
+        raise RequestError(404, f"path: no such image in the collection {state.name}.")
+    return _row_of_known(state, found, "path", query.box)
+
+
+def _row_of_known(state: OpenState, image: KnownImage, field: str, box: Box | None) -> Float32Array:
+    if box is None:
         return _stored_row(state, image)
     data = verified_bytes(state.root, image.path, image.content)
-    return _row_of_bytes(state, cropped(data, query.box, _size(state)), "box")
+    return _row_of_bytes(state, data, field, box)
 
 
-def cropped(data: bytes, box: Box, size: int) -> bytes:
+def bytes_of_example(state: OpenState, example: str | bytes, field: str) -> bytes:
+    """Return the bytes of an uploaded image, or of an id.
+
+    Raises:
+        RequestError: it is empty or unknown, or its file is gone or has changed.
+    """
+    if isinstance(example, str):
+        image = known_image(state, example, field=field)
+        return verified_bytes(state.root, image.path, image.content)
+    if not example:
+        raise RequestError(422, f"{field}: the file is empty.")
+    return example
+
+
+def known_answer(state: OpenState, example: str | bytes) -> ImageAnswer | None:
+    """Return what the API says of an image of the collection; None for an upload.
+
+    Raises:
+        RequestError: the collection has no such image.
+    """
+    if isinstance(example, bytes):
+        return None
+    image = known_image(state, example)
+    return ImageAnswer.model_validate(
+        {
+            "id": example,
+            "path": in_plain_text(image.path),
+            "class": in_plain_text(image.label),
+            "thumbnail": thumbnail_of(example),
+        }
+    )
+
+
+def cropped(data: bytes, box: Box, size: int, *, field: str = "image") -> bytes:
     """Return a part of an image, with as many pixels as a model that sees `size` can use.
 
     Args:
         data: bytes of an image file.
         box: the part, of the upright image.
         size: side in pixels of the images that the model takes.
+        field: the field that sent it, for errors.
 
     Returns:
         The bytes of a PNG, which is read as any other image.
@@ -128,19 +187,32 @@ def cropped(data: bytes, box: Box, size: int) -> bytes:
     try:
         pixels = decode_bytes(data, wanted, BYTES.removesuffix(": "))
     except InputError as error:
-        raise unreadable("image", error) from None
-    height, width = pixels.shape[:2]
-    left, top = min(int(box.x * width), width - 1), min(int(box.y * height), height - 1)
-    right = max(left + 1, min(width, round((box.x + box.width) * width)))
-    bottom = max(top + 1, min(height, round((box.y + box.height) * height)))
-    part = cv2.cvtColor(pixels[top:bottom, left:right], cv2.COLOR_RGB2BGR)
+        raise unreadable(field, error) from None
+    part = cv2.cvtColor(part_of(pixels, box), cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".png", part, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return encoded.tobytes()
 
 
-def _row_of_bytes(state: OpenState, data: bytes, field: str) -> Float32Array:
+def part_of(pixels: UInt8Array, box: Box) -> UInt8Array:
+    """Return a part of an image (height, width, 3), of a pixel or more."""
+    height, width = pixels.shape[:2]
+    left, top = min(int(box.x * width), width - 1), min(int(box.y * height), height - 1)
+    right = max(left + 1, min(width, round((box.x + box.width) * width)))
+    bottom = max(top + 1, min(height, round((box.y + box.height) * height)))
+    return pixels[top:bottom, left:right]
+
+
+def _row_of_bytes(
+    state: OpenState, data: bytes, field: str, box: Box | None = None
+) -> Float32Array:
     if not data:
         raise RequestError(422, f"{field}: the file is empty.")
+    key = (data_digest(data), box)
+    row = state.upload_rows.find(key)
+    if row is not None:
+        return row
+    if box is not None:
+        data = cropped(data, box, state.collection.settings.image_size, field=field)
     row = state.searcher().rows_of([data])
     if np.isnan(row[0, 0]):
         try:
@@ -148,6 +220,7 @@ def _row_of_bytes(state: OpenState, data: bytes, field: str) -> Float32Array:
         except InputError as error:
             raise unreadable(field, error) from None
         raise RequestError(422, f"{field}: cannot be read.")
+    state.upload_rows.add(key, row)
     return row
 
 
@@ -162,7 +235,3 @@ def _mean(rows: Sequence[Float32Array]) -> Float32Array:
     if length < 1e-6:
         raise RequestError(422, "positive: these cancel each other; leave some out.")
     return np.asarray(mean / length, np.float32)
-
-
-def _size(state: OpenState) -> int:
-    return state.collection.settings.image_size

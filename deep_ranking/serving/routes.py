@@ -7,11 +7,20 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from deep_ranking import __version__
-from deep_ranking.serving import answers, duplicate_groups, forms, searching
-from deep_ranking.serving.forms import DEFAULT_TOP, MOST_TOP, Form, described, read_box, read_form
+from deep_ranking.serving import answers, duplicate_groups, explaining, forms, searching
+from deep_ranking.serving.forms import (
+    DEFAULT_TOP,
+    MOST_TOP,
+    Box,
+    Form,
+    described,
+    read_box,
+    read_form,
+)
 from deep_ranking.serving.image_ids import KnownImage
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.pictures import (
+    JPEG,
     Picture,
     check_is_there,
     original,
@@ -19,6 +28,7 @@ from deep_ranking.serving.pictures import (
     small_picture,
 )
 from deep_ranking.serving.problems import RequestError
+from deep_ranking.serving.query_images import Pair
 from deep_ranking.serving.query_images import Query as SearchQuery
 from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
@@ -63,12 +73,41 @@ def add_searches(router: APIRouter, serving: Serving) -> None:
     )
     async def compare(request: Request) -> answers.ComparisonAnswer:
         form = await read_form(request, forms.CompareFields, "first", "second")
-        if any(len(form.parts[name]) != 1 for name in ("first", "second")):
-            raise RequestError(422, "Send two images: first and second, each a file or an id.")
-        first, second = form.parts["first"][0], form.parts["second"][0]
+        pair = _two_images(form)
         return await serving.on(
-            form.fields.collection, lambda state: searching.compare_images(state, first, second)
+            form.fields.collection, lambda state: searching.compare_images(state, pair)
         )
+
+    @router.post(
+        "/explain",
+        summary="Why two images are alike: the places that make them so",
+        response_model=answers.ExplanationAnswer,
+        responses={200: {"content": {JPEG: {"schema": {"type": "string", "format": "binary"}}}}},
+        openapi_extra=described(forms.ExplainFields, first="either", second="either"),
+    )
+    async def explain(request: Request) -> Any:
+        form = await read_form(request, forms.ExplainFields, "first", "second")
+        pair, name = _two_images(form), form.fields.collection
+        if form.fields.as_ == "json":
+            return await serving.explanation(
+                name, lambda state: explaining.explain_images(state, pair)
+            )
+        picture = await serving.explanation(
+            name, lambda state: explaining.picture_of_explanation(state, pair)
+        )
+        return Response(picture.data, media_type=picture.media_type)
+
+
+def _two_images(form: Form) -> Pair:
+    box = _box(form.fields)
+    if any(len(form.parts[name]) != 1 for name in ("first", "second")):
+        raise RequestError(422, "Send two images: first and second, each a file or an id.")
+    first, second = form.parts["first"][0], form.parts["second"][0]
+    return Pair(first, second, box)
+
+
+def _box(fields: forms.SearchFields | forms.CompareFields) -> Box | None:
+    return None if fields.box is None else read_box(fields.box)
 
 
 def _query(form: Form) -> SearchQuery:
@@ -81,7 +120,7 @@ def _query(form: Form) -> SearchQuery:
         upload=upload if isinstance(upload, bytes) else None,
         path=fields.path,
         image_id=fields.id,
-        box=None if fields.box is None else read_box(fields.box),
+        box=_box(fields),
         positive=form.parts["positive"],
         negative=form.parts["negative"],
     )

@@ -30,7 +30,14 @@ from deep_ranking.serving.answers import (
 from deep_ranking.serving.image_ids import contents_of, image_id
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
-from deep_ranking.serving.query_images import Query, example_row, known_image, query_row
+from deep_ranking.serving.query_images import (
+    Pair,
+    Query,
+    example_row,
+    known_answer,
+    known_image,
+    query_row,
+)
 
 DEEPEST = 10_000  # results that a search can be continued to
 
@@ -101,13 +108,16 @@ def neighbours_of(state: OpenState, given: str, top: int, cursor: str | None) ->
     return search_collection(state, Query(image_id=given), wanted)
 
 
-def compare_images(state: OpenState, first: str | bytes, second: str | bytes) -> ComparisonAnswer:
-    """Compare two images: bytes of files, or ids.
+def compare_images(state: OpenState, pair: Pair) -> ComparisonAnswer:
+    """Compare two images.
 
     Raises:
         RequestError: one of them is unknown or cannot be read.
     """
-    rows = [example_row(state, first, "first"), example_row(state, second, "second")]
+    rows = [
+        example_row(state, pair.first, "first", pair.box),
+        example_row(state, pair.second, "second"),
+    ]
     place = np.zeros(1, np.int64)
     distance = float(pair_distances(rows[0], rows[1], place, place)[0])
     probability = probability_of_same(distance, state.collection.calibration)
@@ -116,6 +126,8 @@ def compare_images(state: OpenState, first: str | bytes, second: str | bytes) ->
         cosine=cosine_at(distance),
         probability=probability,
         words=likeness_in_words(probability),
+        first=known_answer(state, pair.first),
+        second=known_answer(state, pair.second),
     )
 
 

@@ -33,6 +33,8 @@ class Serving:
         queue, seconds = settings.queue, settings.work_seconds
         self._searches = Workers(threads, queue=queue, seconds=seconds)
         self._pictures = Workers(threads, queue=queue, seconds=seconds)
+        # One at a time: each embeds a hundred images, and searches must not wait behind them.
+        self._explanations = Workers(1, queue=queue, seconds=seconds)
         self.duplicates = DuplicateFinder(settings.work_seconds / 2)
         self.cache = open_thumbnail_cache(settings.cache_bytes)
 
@@ -54,6 +56,11 @@ class Serving:
         """Return what a function returns of a collection, on a thread for searches."""
         served = self.named(name)
         return await self._searches.run(_with_state, served, function)
+
+    async def explanation(self, name: str | None, function: Callable[[OpenState], T]) -> T:
+        """Return what a function returns of a collection, on the thread for explanations."""
+        served = self.named(name)
+        return await self._explanations.run(_with_state, served, function)
 
     async def picture(
         self, given: str, name: str | None, make: Callable[[OpenState, KnownImage], T]

@@ -13,12 +13,13 @@ from fastapi.responses import FileResponse
 STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
 MODULES = (
-    "api", "box", "dom", "duplicates", "grid", "intake",
+    "api", "box", "dom", "duplicates", "examples", "grid", "heat", "intake",
     "page", "search", "state", "viewer", "words",
 )  # fmt: skip
 FILES = {
     "/": ("index.html", HTML),
     "/page/page.css": ("page.css", CSS),
+    "/page/viewer.css": ("viewer.css", CSS),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
     **{f"/page/{name}.js": (f"{name}.js", SCRIPT) for name in MODULES},
     "/api/docs": ("docs.html", HTML),

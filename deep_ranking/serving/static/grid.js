@@ -9,6 +9,7 @@ const PROBLEMS = {
 };
 const grid = byId("grid");
 let active = null;
+let pin = () => {};
 
 export const known = new Map(); // id -> result, of all that was shown
 
@@ -18,6 +19,7 @@ export function clearGrid() {
 }
 
 export function addTiles(results, state, actions) {
+  pin = actions.pin;
   const tiles = results.map((each) => tile(each, state, actions));
   grid.append(...tiles);
   if (active === null && tiles.length) activate(tiles[0]);
@@ -132,7 +134,8 @@ function press(event) {
     if (next) next.querySelector(".picture").focus();
   } else if (event.key.toLowerCase() in acts) {
     active.querySelector(`[data-act=${acts[event.key.toLowerCase()]}]`).click();
-  } else return;
+  } else if (event.key.toLowerCase() === "c") pin(known.get(active.dataset.id));
+  else return;
   event.preventDefault();
 }
 

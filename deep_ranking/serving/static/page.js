@@ -3,13 +3,15 @@ import { ask, imageAddress, Refusal, setToken, showPicture, thumbnailAddress } f
 import { canBox, showBox, startBox } from "./box.js";
 import { byId, element, icon } from "./dom.js";
 import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
-import { clearGrid, focusTile, known, markExamples, resultsShown } from "./grid.js";
+import { showExamples } from "./examples.js";
+import { clearGrid, focusTile, known, resultsShown } from "./grid.js";
 import { startIntake } from "./intake.js";
 import { newSearch, stopSearch } from "./search.js";
-import { addressOf, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
-import { openOriginal, openViewer, startViewer } from "./viewer.js";
+import { addressOf, countOwn, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
+import { captionOf, leave, openOriginal, showPair, startViewer } from "./viewer.js";
 import { counted, folderOf, nameOf, percent } from "./words.js";
 
+const MOST_OWN = 31; // pictures of one's own beside the query: a request holds 32
 const VIEWS = ["token", "empty", "search", "duplicates"];
 let state = readState();
 let collections = [];
@@ -17,13 +19,16 @@ let mayChange = false;
 let pictureKey = "";
 let pictureAddress = "";
 let waiting = 0;
+let pinned = null;
 const folders = new Set();
 
 const actions = {
   more: (result) => go({ view: "search", id: result.id, upload: 0, box: "", plus: [], minus: [] }),
   plus: (result) => toggle("plus", "minus", result.id),
   minus: (result) => toggle("minus", "plus", result.id),
-  open: (result) => openViewer(result, resultsShown(), state, pictureAddress, actions),
+  open: (result) => compare(pinned && pinned.id !== result.id ? [pinned.id, result.id] : [result.id]),
+  step: (result) => compare([...state.compare.slice(0, -1), result.id], { replaces: true }),
+  pin,
   original: (result) => openOriginal(result, state.collection),
   filter: (changes) => go(changes),
   learn,
@@ -31,7 +36,7 @@ const actions = {
 };
 
 function go(changes, options = {}) {
-  state = { ...state, ...changes };
+  state = { ...state, compare: [], isOpened: false, ...changes };
   writeState(state, options);
   render();
 }
@@ -42,9 +47,56 @@ function toggle(name, other, id) {
   go({ [name]: has ? kept : [...kept, id], [other]: state[other].filter((each) => each !== id) });
 }
 
-function take(file) {
-  if (!file) return;
-  go({ view: "search", upload: keepUpload(file), id: "", box: "", plus: [], minus: [] });
+function take(zone, files) {
+  if (!files.length) return;
+  if (zone === "query") {
+    if (files.length > 1) toast(`Only the first of ${files.length} pictures is searched for.`);
+    go({ view: "search", upload: keepUpload(files[0]), id: "", box: "", plus: [], minus: [] });
+    return;
+  }
+  const taken = files.slice(0, MOST_OWN - countOwn(state));
+  if (taken.length < files.length) toast(`${counted(files.length - taken.length, "picture")} left out: a search takes ${MOST_OWN} of your own.`);
+  if (taken.length) go({ [zone]: [...state[zone], ...taken.map(keepUpload)] });
+}
+
+// Open two pictures side by side, or close them: the search behind them stays as it is.
+function compare(ids, { replaces = false } = {}) {
+  state = { ...state, compare: ids, isOpened: replaces ? state.isOpened : true };
+  writeState(state, { replaces });
+  showCompared();
+}
+
+function showCompared() {
+  const { id, collection, compare: ids } = state;
+  const right = ids.at(-1);
+  const upload = uploadOf(state);
+  if (!right || document.body.dataset.view === "token") return leave();
+  let left = null;
+  if (ids.length > 1) left = { id: ids[0], address: imageAddress(ids[0], collection), caption: captionOf(known.get(ids[0]) ?? {}) };
+  else if (upload) left = { upload: state.upload, file: upload, box: state.box, address: pictureAddress, caption: `Query: ${upload.name || "pasted picture"}` };
+  else if (id) left = { id, box: state.box, address: imageAddress(id, collection), caption: `Query: ${captionOf(known.get(id) ?? {})}` };
+  const told = ids.length === 1 && hasQuery(state) ? (known.get(right) ?? null) : null;
+  const isShown = resultsShown().some((each) => each.id === right);
+  const isMoved = state.plus.length + state.minus.length > 0;
+  showPair({ left, right: known.get(right) ?? { id: right }, told: isShown ? told : null, isMoved, list: resultsShown(), collection }, actions);
+}
+
+function closed(id) {
+  if (state.compare.length) {
+    if (state.isOpened) history.back();
+    else compare([], { replaces: true });
+  }
+  focusTile(id);
+}
+
+function pin(result) {
+  pinned = result;
+  byId("pin").hidden = pinned === null;
+  if (pinned === null) return;
+  const name = known.get(pinned.id)?.path ?? "this picture";
+  byId("pin-text").textContent = `Choose a picture to compare with ${nameOf(name)}.`;
+  showPicture(byId("pin-image"), thumbnailAddress(pinned.id, state.collection, 96), { isLazy: false });
+  leave();
 }
 
 function show(view) {
@@ -67,6 +119,7 @@ async function render() {
       stopSearch();
       show("duplicates");
       document.title = "Duplicates · Deep Ranking";
+      showCompared();
       await showDuplicates({ ...state }, mayChange);
       return;
     }
@@ -81,13 +134,16 @@ async function render() {
       byId("empty-text").textContent = isLost
         ? "The picture was not kept. Drop it once more, or paste it."
         : "Drop a picture anywhere on this page, or paste one.";
+      showCompared();
       return;
     }
     show("search");
     showQuery();
     showFilters();
-    showExamples();
+    showExamples(state, removeExample);
+    showCompared();
     await newSearch(state, actions);
+    showCompared();
   } catch (error) {
     problem(error);
   }
@@ -114,7 +170,7 @@ function calm() {
 }
 
 function emptyState() {
-  return { view: "search", collection: state.collection, id: "", upload: 0, box: "", plus: [], minus: [], class: "", folder: "", min: "", threshold: "" };
+  return { view: "search", collection: state.collection, id: "", upload: 0, box: "", plus: [], minus: [], compare: [], class: "", folder: "", min: "", threshold: "" };
 }
 
 function showCollection() {
@@ -184,28 +240,8 @@ function tellLeast() {
   byId("least-text").textContent = least ? `at least ${percent(least)}` : "any";
 }
 
-function showExamples() {
-  const chips = [
-    ...state.plus.map((id) => chip(id, "plus")),
-    ...state.minus.map((id) => chip(id, "minus")),
-  ];
-  byId("chips").replaceChildren(...chips);
-  byId("examples").hidden = chips.length === 0;
-  markExamples(state);
-}
-
-function chip(id, sign) {
-  const image = element("img", { alt: "" });
-  showPicture(image, thumbnailAddress(id, state.collection, 96), { isLazy: false });
-  const path = known.get(id)?.path ?? "an example";
-  const label = `Remove ${sign === "plus" ? "more of" : "less of"} ${path}`;
-  const onclick = () => {
-    go({ [sign]: state[sign].filter((each) => each !== id) });
-    (byId("chips").querySelector("button") ?? byId("box-button")).focus();
-  };
-  const button = element("button", { type: "button", className: `chip ${sign}`, title: label, onclick }, image, element("i", {}, icon(sign)), element("b", {}, icon("close")));
-  button.setAttribute("aria-label", label);
-  return element("li", {}, button);
+function removeExample(sign, example) {
+  go({ [sign]: state[sign].filter((each) => each !== example) });
 }
 
 function clearFilters() {
@@ -245,18 +281,23 @@ function press(event) {
     byId(document.body.dataset.view === "search" ? "replace" : "choose").focus();
   } else if (event.key === "Escape" && !byId("viewer").open) {
     if (!byId("toast").hidden) byId("toast").hidden = true;
+    else if (pinned) byId("pin-cancel").click();
     else if (event.target.closest("#grid")) byId("replace").focus();
     else if (event.target.closest("#query")) focusTile(null);
   }
 }
 
 function listen() {
-  startIntake(take);
+  startIntake(take, () => state.view === "search" && hasQuery(state));
   const setBox = later(([key, box]) => {
     if (key === pictureKey) go({ box }, { replaces: state.box !== "" && box !== "" });
   });
   startBox((box) => setBox([pictureKey, box]));
-  startViewer(focusTile);
+  startViewer(closed);
+  byId("pin-cancel").addEventListener("click", () => {
+    pin(null);
+    focusTile(null);
+  });
   startDuplicates({ toast, problem, search: (id) => actions.more({ id }) });
   const image = byId("query-image");
   image.addEventListener("load", () => {
@@ -310,12 +351,16 @@ function listen() {
   });
   document.addEventListener("keydown", press);
   window.addEventListener("popstate", () => {
-    if (byId("viewer").open) byId("viewer").close();
+    const before = searched(state);
     state = readState();
     useCollection();
-    render();
+    if (searched(state) === before) showCompared();
+    else render();
   });
 }
+
+// What a search depends on: not the pictures that are compared.
+const searched = (of) => JSON.stringify({ ...of, compare: [], isOpened: false });
 
 function useCollection() {
   if (!collections.some((each) => each.name === state.collection)) state.collection = collections[0]?.name ?? "";
@@ -334,6 +379,7 @@ async function begin() {
   }
   byId("collection").replaceChildren(...collections.map((each) => element("option", { value: each.name }, each.name)));
   useCollection();
+  if (state.lost) toast(`${counted(state.lost, "example picture")} ${state.lost === 1 ? "was" : "were"} not kept. Add them again.`);
   await render();
 }
 

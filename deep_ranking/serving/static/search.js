@@ -2,7 +2,7 @@
 import { post } from "./api.js";
 import { byId } from "./dom.js";
 import { addTiles, clearGrid, focusedTile, focusTile, markExamples, resultsShown } from "./grid.js";
-import { hasFilter, uploadOf } from "./state.js";
+import { fileOf, hasFilter, uploadOf } from "./state.js";
 import { counted, NEAREST, UNLIKELY_BELOW } from "./words.js";
 
 const PAGE = 48;
@@ -53,8 +53,8 @@ function request(signal) {
     ["collection", collection],
     ["top", String(PAGE)],
     ["cursor", cursor],
-    ...plus.map((each) => ["positive", each]),
-    ...minus.map((each) => ["negative", each]),
+    ...plus.map((each) => ["positive", fileOf(each) ?? each]),
+    ...minus.map((each) => ["negative", fileOf(each) ?? each]),
   ];
   return post("search", fields, signal);
 }

@@ -1,7 +1,7 @@
 // What the page shows, as the address bar has it. Uploads stay in this tab: an address cannot hold them.
 
 const TEXTS = ["collection", "id", "box", "class", "folder", "min", "threshold"];
-const LISTS = ["plus", "minus"];
+const LISTS = ["plus", "minus", "compare"]; // of ids; plus and minus also have numbers of uploads
 const uploads = new Map();
 let firstCollection = "";
 
@@ -12,12 +12,23 @@ export function keepUpload(file) {
 
 export const uploadOf = (state) => uploads.get(state.upload) ?? null;
 
+export const fileOf = (example) => uploads.get(example) ?? null;
+
+const ownOf = (list) => list.filter((each) => typeof each === "number");
+
 export function readState() {
   const given = new URLSearchParams(location.search);
   const state = { view: given.get("view") === "duplicates" ? "duplicates" : "search" };
   for (const name of TEXTS) state[name] = given.get(name) ?? "";
   for (const name of LISTS) state[name] = (given.get(name) ?? "").split(",").filter(Boolean);
   state.upload = history.state?.upload ?? 0;
+  state.isOpened = history.state?.isOpened ?? false;
+  state.lost = 0; // pictures of one's own that a reload of the tab took away
+  for (const name of ["plus", "minus"]) {
+    const own = history.state?.[name] ?? [];
+    state[name].push(...own.filter((each) => uploads.has(each)));
+    state.lost += own.filter((each) => !uploads.has(each)).length;
+  }
   if (!/^(0(\.\d+)?|1)$/.test(state.min)) state.min = "";
   return state;
 }
@@ -31,16 +42,21 @@ export function addressOf(state) {
   const parts = new URLSearchParams();
   if (state.view === "duplicates") parts.set("view", "duplicates");
   for (const name of TEXTS) if (state[name] && !(name === "collection" && state[name] === firstCollection)) parts.set(name, state[name]);
-  for (const name of LISTS) if (state[name].length) parts.set(name, state[name].join(","));
+  for (const name of LISTS) {
+    const ids = state[name].filter((each) => typeof each === "string");
+    if (ids.length) parts.set(name, ids.join(","));
+  }
   const text = parts.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
   return text ? `/?${text}` : "/";
 }
 
 export function writeState(state, { replaces = false } = {}) {
-  const kept = { upload: state.upload };
+  const kept = { upload: state.upload, plus: ownOf(state.plus), minus: ownOf(state.minus), isOpened: state.isOpened };
   if (replaces) history.replaceState(kept, "", addressOf(state));
   else history.pushState(kept, "", addressOf(state));
 }
+
+export const countOwn = (state) => [state.plus, state.minus].flatMap(ownOf).length;
 
 export function hasQuery(state) {
   return Boolean(state.id || uploadOf(state) || state.plus.length);

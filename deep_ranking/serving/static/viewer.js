@@ -1,34 +1,107 @@
-// A picture in large, beside the query.
-import { hasToken, imageAddress, openPicture, showPicture } from "./api.js";
+// Two pictures in large, side by side: the query or a pinned picture, and a result; and why they are alike.
+import { hasToken, imageAddress, openPicture, post, Refusal, showPicture } from "./api.js";
+import { parseBox } from "./box.js";
 import { byId } from "./dom.js";
+import { drawHeat } from "./heat.js";
 import { likeness, percent } from "./words.js";
 
+const MOST_KEPT = 50; // explanations that the tab keeps
 const viewer = byId("viewer");
-let shown = null;
-let list = [];
-let collection = "";
+const sides = ["left", "right"].map((name) => ({
+  figure: byId(`viewer-${name}`),
+  image: byId(`viewer-${name}-image`),
+  canvas: byId(`viewer-${name}-heat`),
+  path: byId(`viewer-${name}-path`),
+  words: byId(`viewer-${name}-words`),
+}));
+const explained = new Map();
+let pair = null; // { left: { id or file, box, address, caption } or null, right: { id }, told }
 let actions = {};
+let isWhy = false;
+let comparing = null;
+let asking = null;
 
-function show(result) {
-  shown = result;
-  const told = result.probability == null ? null : likeness(result.probability);
-  const number = `distance ${result.distance.toFixed(3)}`;
-  byId("viewer-title").textContent = told ? `${told.words}, ${percent(result.probability)} · ${number}` : `Like it: ${number}`;
-  byId("viewer-path").textContent = [result.class, result.path].filter(Boolean).join(" · ");
-  const address = imageAddress(result.id, collection);
-  const image = byId("viewer-image");
-  image.alt = result.path;
-  image.removeAttribute("src");
-  showPicture(image, address, { isLazy: false });
-  byId("viewer-open").href = address;
+const keyOf = ({ left, right, collection }) => [collection, left?.id ?? left?.upload ?? "", left?.box ?? "", right.id].join(" ");
+
+export function showPair(given, acts) {
+  const isSame = pair !== null && viewer.open && keyOf(given) === keyOf(pair);
+  if (isSame && pair.told === given.told) {
+    pair.list = given.list; // a search may have ended meanwhile
+    return;
+  }
+  const before = pair;
+  [pair, actions] = [given, acts];
+  tell(pair.told);
+  if (isSame) return;
+  const { left, right, collection } = pair;
+  viewer.classList.toggle("alone", left === null);
+  sides[0].figure.hidden = left === null;
+  byId("viewer-why").hidden = left === null;
+  if (left !== null) {
+    sides[0].image.alt = left.caption;
+    sides[0].path.textContent = left.caption;
+    if (!viewer.open || keyOf({ ...pair, right: before.right }) !== keyOf(before)) showSide(sides[0], left.address);
+  }
+  sides[1].image.alt = right.path ?? "";
+  showSide(sides[1], imageAddress(right.id, collection));
+  byId("viewer-open").href = imageAddress(right.id, collection);
+  if (!viewer.open) viewer.showModal();
+  if (pair.told === null) compare();
+  clearHeat();
+  if (isWhy && left !== null) explain();
 }
 
-export function openViewer(result, results, state, queryImage, given) {
-  [list, collection, actions] = [results, state.collection, given];
-  byId("viewer-query").hidden = !queryImage;
-  if (queryImage) byId("viewer-query-image").src = queryImage;
-  show(result);
-  viewer.showModal();
+function showSide({ image }, address) {
+  image.removeAttribute("src");
+  if (address.startsWith("blob:")) image.src = address;
+  else showPicture(image, address, { isLazy: false });
+}
+
+function tell(told) {
+  if (told === null) {
+    byId("viewer-title").textContent = "Comparing …";
+    sides[1].path.textContent = "";
+    return;
+  }
+  const chance = told.probability == null ? null : likeness(told.probability);
+  const number = `distance ${told.distance.toFixed(3)}${pair.isMoved && pair.told ? " with the examples" : ""}`;
+  byId("viewer-title").textContent = chance ? `${chance.words}, ${percent(told.probability)} · ${number}` : `Like it: ${number}`;
+  sides[1].path.textContent = captionOf(told);
+  sides[1].image.alt = told.path ?? "";
+}
+
+export const captionOf = (known) => [known.class, known.path].filter(Boolean).join(" · ");
+
+function fieldsOf({ left, right, collection }) {
+  return [["first", left.file ?? left.id], ["second", right.id], ["box", left.box], ["collection", collection]];
+}
+
+// What a search did not tell: two pictures of the address bar, or one that is far down the results.
+async function compare() {
+  comparing?.abort();
+  comparing = new AbortController();
+  const asked = pair;
+  const known = asked.left ? asked : { ...asked, left: { id: asked.right.id } };
+  try {
+    const answer = await post("compare", fieldsOf(known), comparing.signal);
+    if (pair !== asked) return;
+    if (answer.first && asked.left) sides[0].path.textContent = sides[0].image.alt = captionOf(answer.first);
+    tell({ ...answer, ...answer.second });
+  } catch (error) {
+    if (error.name === "AbortError" || pair !== asked) return;
+    byId("viewer-title").textContent = sentenceOf(error);
+    if (error.status === 401) actions.problem(error);
+  }
+}
+
+const sentenceOf = (error) => {
+  if (error instanceof Refusal) return error.message;
+  console.error(error);
+  return "This page made an error. Load it again.";
+};
+
+export function leave() {
+  if (viewer.open) viewer.close();
 }
 
 export function openOriginal(result, of) {
@@ -37,32 +110,90 @@ export function openOriginal(result, of) {
   else window.open(address, "_blank", "noopener");
 }
 
-function closeAnd(action) {
-  return () => {
-    viewer.close();
-    action()(shown);
-  };
+function clearHeat() {
+  asking?.abort();
+  asking = null;
+  viewer.classList.remove("warm");
+  for (const { canvas, words } of sides) canvas.hidden = words.hidden = true;
+  byId("why-busy").hidden = byId("why-problem").hidden = true;
+  byId("legend").hidden = true;
+  viewer.setAttribute("aria-busy", "false");
 }
 
-export function startViewer(focusAgain) {
-  byId("viewer-close").addEventListener("click", () => viewer.close());
-  byId("viewer-more").addEventListener("click", closeAnd(() => actions.more));
-  byId("viewer-plus").addEventListener("click", closeAnd(() => actions.plus));
-  byId("viewer-minus").addEventListener("click", closeAnd(() => actions.minus));
+function setWhy(is) {
+  isWhy = is;
+  byId("viewer-why").setAttribute("aria-pressed", String(is));
+  clearHeat();
+  if (is && pair.left !== null) explain();
+}
+
+async function explain() {
+  clearHeat();
+  const asked = pair;
+  asking = new AbortController();
+  const { signal } = asking;
+  byId("why-busy").hidden = false;
+  viewer.setAttribute("aria-busy", "true");
+  try {
+    const answer = explained.get(keyOf(asked)) ?? (await post("explain", fieldsOf(asked), signal));
+    if (explained.size >= MOST_KEPT) explained.clear();
+    explained.set(keyOf(asked), answer);
+    await Promise.all(sides.map(({ image }) => image.decode().catch(() => {})));
+    if (signal.aborted) return;
+    clearHeat();
+    viewer.classList.add("warm");
+    byId("legend").hidden = false;
+    sides.forEach(({ canvas, image, words }, number) => {
+      drawHeat(canvas, image, answer.heat[number].grid, number ? null : parseBox(asked.left.box ?? ""));
+      words.textContent = answer.heat[number].words;
+      canvas.hidden = words.hidden = false;
+    });
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    clearHeat();
+    byId("why-problem").hidden = false;
+    byId("why-problem-text").textContent = sentenceOf(error);
+    if (error.status === 401) actions.problem(error);
+  }
+}
+
+function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const key = event.key.toLowerCase();
+  if (step) {
+    const { list, right } = pair;
+    const next = list[list.findIndex((each) => each.id === right.id) + step];
+    if (next && list.some((each) => each.id === right.id)) actions.step(next);
+  } else if (key === "w" && pair.left !== null) setWhy(!isWhy);
+  else if (key === "c") actions.pin(pair.right);
+  else return;
+  event.preventDefault();
+}
+
+export function startViewer(closed) {
+  byId("viewer-close").addEventListener("click", leave);
+  byId("viewer-more").addEventListener("click", () => actions.more(pair.right));
+  byId("viewer-plus").addEventListener("click", () => actions.plus(pair.right));
+  byId("viewer-minus").addEventListener("click", () => actions.minus(pair.right));
+  byId("viewer-pin").addEventListener("click", () => actions.pin(pair.right));
+  byId("viewer-why").addEventListener("click", () => setWhy(!isWhy));
+  byId("why-again").addEventListener("click", () => {
+    byId("viewer-why").focus();
+    explain();
+  });
   byId("viewer-open").addEventListener("click", (event) => {
     if (!hasToken()) return;
     event.preventDefault();
-    openOriginal(shown, collection);
+    openOriginal(pair.right, pair.collection);
   });
-  viewer.addEventListener("close", () => focusAgain(shown.id));
+  viewer.addEventListener("close", () => {
+    comparing?.abort();
+    clearHeat();
+    closed(pair.right.id);
+  });
   viewer.addEventListener("click", (event) => {
-    if (event.target === viewer) viewer.close();
+    if (event.target === viewer) leave();
   });
-  viewer.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
-    const next = list[list.indexOf(shown) + step];
-    if (next) show(next);
-    event.preventDefault();
-  });
+  viewer.addEventListener("keydown", press);
 }

@@ -1,0 +1,38 @@
+// Plus and minus examples: pictures of the collection, and pictures of one's own.
+import { showPicture, thumbnailAddress } from "./api.js";
+import { byId, element, icon } from "./dom.js";
+import { known, markExamples } from "./grid.js";
+import { fileOf } from "./state.js";
+
+const SIGNS = { plus: "more of", minus: "less of" };
+
+export function showExamples(state, remove) {
+  for (const sign of Object.keys(SIGNS)) {
+    const chips = state[sign].map((each) => chip(each, sign, state.collection, remove));
+    byId(`${sign}-chips`).replaceChildren(...chips);
+  }
+  markExamples(state);
+}
+
+function chip(example, sign, collection, remove) {
+  const file = fileOf(example);
+  const image = element("img", { alt: "" });
+  const name = file ? file.name || "your picture" : (known.get(example)?.path ?? "an example");
+  if (file) showOwn(image, file, name);
+  else showPicture(image, thumbnailAddress(example, collection, 96), { isLazy: false });
+  const label = `Remove ${SIGNS[sign]} ${name}`;
+  const onclick = () => {
+    remove(sign, example);
+    (byId(`${sign}-chips`).querySelector("button") ?? byId(`add-${sign}`)).focus();
+  };
+  const button = element("button", { type: "button", className: `chip ${sign}`, title: label, onclick }, image, element("i", {}, icon(sign)), element("b", {}, icon("close")));
+  button.setAttribute("aria-label", label);
+  return element("li", {}, button);
+}
+
+function showOwn(image, file, name) {
+  const address = URL.createObjectURL(file);
+  image.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+  image.addEventListener("error", () => image.replaceWith(element("span", { className: "unshown" }, name)), { once: true });
+  image.src = address;
+}
