@@ -22,10 +22,10 @@ from deep_ranking.model.hit_calibration import (
 )
 from deep_ranking.model.hit_fitting import fit_hits_among, neighbourhoods, queries_to_fit_on
 from deep_ranking.model.logistic_regression import LogisticRegression
-from deep_ranking.search import indexing
+from deep_ranking.search import hit_probability, indexing
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.syncing import SyncReport
-from deep_ranking.search.hit_probability import classes_of_rows
+from deep_ranking.search.hit_probability import classes_of_rows, state_of_classes
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.indexing import IndexReport, update_index
 from deep_ranking.search.searcher import Searcher
@@ -307,7 +307,7 @@ def test_a_collection_without_classes_tells_none(tmp_path):
     assert report.conclusion.endswith("to learn p(hit) from, so searches tell none.")
 
 
-def test_what_an_earlier_version_learned_is_used_and_learned_again(tmp_path):
+def test_what_an_earlier_version_learned_is_used_and_learned_again(tmp_path, monkeypatch):
     rng = np.random.default_rng(11)
     labels = np.repeat(np.arange(NUM_CLASSES), 10)
     rows = clustered(rng, labels)
@@ -316,8 +316,10 @@ def test_what_an_earlier_version_learned_is_used_and_learned_again(tmp_path):
     learned = collection.settings.hits
     file = collection.folder / "collection.json"
     values = json.loads(file.read_text())
-    # The digest that the earlier version stored is another one, since it learned otherwise.
-    file.write_text(json.dumps(values | {"hits": EARLIER, "hits_of": "1" * 16, "version": 5}))
+    with monkeypatch.context() as earlier_version:
+        earlier_version.setattr(hit_probability, "WAY_OF_LEARNING", 1)
+        state = state_of_classes(collection)
+    file.write_text(json.dumps(values | {"hits": EARLIER, "hits_of": state, "version": 5}))
     earlier = Collection.open(collection.folder)
     assert earlier.settings.hits == HitCalibration(None, BY_DISTANCE, 10)
     found = Searcher(earlier).search_embedded(["q.jpg"], rows[:1], 5)
