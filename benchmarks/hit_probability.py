@@ -1,6 +1,7 @@
 """How far the probabilities of a model can be trusted, of two images and of the hits of a search.
 
-    python benchmarks/hit_probability.py --model m.h5 --dataset unseen --calibrate_on validation
+    python benchmarks/hit_probability.py --model m.h5 --dataset unseen --calibrate_on validation \
+        --foreign other
 
 Two images: `fit_calibration` is fitted to pairs of --dataset, and to made-up pairs of five kinds.
 The first table has its largest difference from scikit-learn's IsotonicRegression, fitted to the
@@ -8,24 +9,22 @@ same pairs, and from the share of same pairs among fresh pairs. That share is ta
 width of the distance; bins of fewer than 200 pairs are left out.
 
 Hits: half of the images of each class of --dataset are the collection, the others the queries, with
-20 hits each. Three probabilities are compared with whether the hit is of the query's class:
+20 hits each. Two probabilities are compared with whether the hit is of the query's class:
 
-    as for two images          what `compare` says of the distance, and what searches said before
-                               there was p(hit)
-    p(hit), with classes       learned from the collection itself, by the classes of its images
-    p(hit), without classes    for a collection whose images have no classes: learned from the
-                               images that the model is calibrated with
+    as for two images   what `compare` says of the distance, fitted to images of --calibrate_on,
+                        without the classes of --dataset
+    p(hit)              learned from the collection itself, by the classes of its images
 
-The first and the third are fitted to images of --calibrate_on, without the classes of --dataset.
-They should be classes that the model was not trained on: distances between images of trained
-classes promise too much. In the last table they are fitted to half of the classes of --dataset, and
-only the other half is searched.
+Foreign queries: the collection is of half of the classes of --dataset, and is searched with other
+images of these, with images of the other half, and with images of --foreign. All hits of the latter
+two are wrong, so their p(hit) should be low. This is done on SPLITS splits of the classes, for
+several shares of foreign searches. `FOREIGN_SHARE` is chosen by such tables of classes to choose
+on, and judged on others.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +39,7 @@ from deep_ranking.files.words import counted  # noqa: E402
 from deep_ranking.metrics import pair_distances, sample_pairs  # noqa: E402
 from deep_ranking.metrics.reliability import reliability  # noqa: E402
 from deep_ranking.model.calibration import Calibration, fit_calibration  # noqa: E402
-from deep_ranking.model.hit_calibration import fit_hits_among  # noqa: E402
+from deep_ranking.model.hit_fitting import FOREIGN_SHARE, fit_hits_among  # noqa: E402
 from deep_ranking.reports.probabilities import (  # noqa: E402
     find_hits,
     pair_probabilities,
@@ -57,6 +56,21 @@ PAIR_HEADER = (
     "from IsotonicRegression",
     "from shares of fresh pairs",
     "bins",
+)
+SHARES = (0.05, 0.1, 0.15, FOREIGN_SHARE, 0.25, 0.3)
+SPLITS = 3
+MOST_FOREIGN = 500
+FOREIGN_HEADER = (
+    "foreign searches",
+    "known: expected calibration error",
+    "0.9 and more: hits, right",
+    "queries with such a hit",
+    "other classes: mean p(hit)",
+    "queries with 0.4 or more",
+    "0.9 or more",
+    "--foreign: mean p(hit)",
+    "queries with 0.4 or more",
+    "0.9 or more",
 )
 HIT_HEADER = (
     "probability",
@@ -160,7 +174,7 @@ def of_hits(
     Args:
         images: split into a collection and queries.
         known: images to calibrate with; None to take the calibration stored with the model.
-        stored: that calibration; None for none, so that only p(hit) with classes is known.
+        stored: that calibration; None for none, so that only p(hit) is known.
         seed: of the split and the fits.
     """
     codes = np.unique(images.labels, return_inverse=True)[1]
@@ -170,14 +184,12 @@ def of_hits(
     found = np.isfinite(hits.distances)
     right = (hits.classes == codes[queries, None])[found]
     calibration = stored if known is None else calibrated(known, seed)
-    learned = fit_hits_among(rows, classes, by_classes=True, seed=seed)
+    learned = fit_hits_among(rows, classes, seed=seed)
     stated = {}
     if calibration is not None:
         stated["as for two images"] = pair_probabilities(calibration, hits.distances[found])
-    without = None if calibration is None else calibration.hits
-    for name, fitted in (("with", learned), ("without", without)):
-        if fitted is not None:
-            stated[f"p(hit), {name} classes"] = fitted.probabilities(*hits, around)[found]
+    if learned is not None:
+        stated["p(hit)"] = learned.probabilities(hits.distances, around)[found]
     table = [
         (
             name,
@@ -198,8 +210,60 @@ def calibrated(known: Images, seed: int) -> Calibration:
     """Return the calibration that `calibrate` would store."""
     codes = np.unique(known.labels, return_inverse=True)[1]
     pairs = sample_pairs(codes, NUM_PAIRS, seed=seed)
-    fitted = fit_calibration(*(pair_distances(known.rows, known.rows, *each.T) for each in pairs))
-    return replace(fitted, hits=fit_hits_among(known.rows, codes, seed=seed))
+    return fit_calibration(*(pair_distances(known.rows, known.rows, *each.T) for each in pairs))
+
+
+def of_foreign(images: Images, other: Images | None, seed: int) -> Iterable[tuple[str, ...]]:
+    """Yield a row for each share of foreign searches; figures are means over `SPLITS` splits.
+
+    Args:
+        images: classes to split into those of the collection and others.
+        other: images of none of these classes; None for none.
+        seed: of the first split.
+    """
+    codes = np.unique(images.labels, return_inverse=True)[1]
+    figures: dict[float, list[list[float]]] = {share: [] for share in SHARES}
+    for split in range(seed, seed + SPLITS):
+        held = hold_back_classes(codes, 0.5, split)
+        searched = np.flatnonzero(~held)
+        collection, queries = (searched[part] for part in split_images(codes[searched], split))
+        rows, classes = images.rows[collection], codes[collection]
+        asked = [images.rows[queries], some(images.rows[held], split)]
+        asked += [] if other is None else [some(other.rows, split)]
+        found = [find_hits(each, rows, classes) for each in asked]
+        right = found[0][0].classes == codes[queries, None]
+        for share, of_share in figures.items():
+            learned = fit_hits_among(rows, classes, seed=split, foreign_share=share)
+            assert learned is not None  # classes of a benchmark have images enough
+            known, *foreign = (
+                learned.probabilities(hits.distances, around) for hits, around in found
+            )
+            assert all((np.diff(each, axis=1) <= 0).all() for each in (known, *foreign))
+            of_share.append(figures_of(known, right, foreign))
+    for share, of_share in figures.items():
+        error, sure, correct, *others = np.mean(of_share, axis=0)
+        cells = f"{sure:,.0f}, {correct / sure:.1%}" if sure else "0"
+        percent = [
+            f"{each:.3f}" if number % 3 == 1 else f"{each:.1%}"
+            for number, each in enumerate(others)
+        ]
+        yield f"{share:.0%}", f"{error:.3f}", cells, *percent
+
+
+def figures_of(known, right, foreign) -> list[float]:
+    """Return the figures of a split, in the order of `FOREIGN_HEADER`; two for its third cell."""
+    sure = known >= RANGES[-1][0]
+    found = [reliability(known.ravel(), right.ravel()).calibration_error]
+    found += [np.count_nonzero(sure), np.count_nonzero(sure & right), sure.any(axis=1).mean()]
+    for each in foreign:
+        nearest = each[:, 0]  # no other hit is likelier
+        found += [each.mean(), np.mean(nearest >= 0.4), np.mean(nearest >= 0.9)]
+    return found
+
+
+def some(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Return at most `MOST_FOREIGN` of the rows."""
+    return np.random.default_rng(seed).permutation(rows)[:MOST_FOREIGN]
 
 
 def in_range(chances, right, least: float, below: float) -> str:
@@ -234,7 +298,7 @@ def read_images(model, folders, args: argparse.Namespace, leave_out=()) -> Image
 
 
 def main() -> None:
-    """Parse the arguments, embed each image once, print both tables."""
+    """Parse the arguments, embed each image once, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument(
@@ -251,6 +315,9 @@ def main() -> None:
         type=Path,
         help="folder of other classes, to calibrate with (default: the model's calibration)",
     )
+    parser.add_argument(
+        "--foreign", type=Path, help="folder of quite other images, none of a class of --dataset"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     from deep_ranking.cli.library_messages import start_tensorflow
@@ -264,16 +331,17 @@ def main() -> None:
     if args.calibrate_on is not None:
         known = read_images(model, [args.calibrate_on], args, np.unique(images.labels))
         how = f"calibrated with {described(known)} of --calibrate_on"
-    held = hold_back_classes(np.unique(images.labels, return_inverse=True)[1], 0.5, args.seed)
-    half, others = (Images(*(each[part] for each in images)) for part in (held, ~held))
-    stored = getattr(model, "calibration", None)
-    for searched, calibrating, words in (
-        (images, known, how),
-        (half, others, f"calibrated with the other half of the classes, {described(others)}"),
-    ):
-        about, table = of_hits(searched, calibrating, stored, args.seed)
-        print(f"\n{about}; {words}:\n")
-        print_table(HIT_HEADER, table)
+    about, table = of_hits(images, known, getattr(model, "calibration", None), args.seed)
+    print(f"\n{about}; {how}:\n")
+    print_table(HIT_HEADER, table)
+    other = None
+    if args.foreign is not None:
+        other = read_images(model, [args.foreign], args, np.unique(images.labels))
+    print(
+        "\nHalf of the classes are searched with them, with the other half, and with --foreign:\n"
+    )
+    table = of_foreign(images, other, args.seed)
+    print_table(FOREIGN_HEADER if other is not None else FOREIGN_HEADER[:-3], table)
 
 
 def described(images: Images) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 from served import make_served, write_photos
 
 from deep_ranking.model.hit_calibration import HitCalibration
+from deep_ranking.model.logistic_regression import LogisticRegression
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is missing")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -26,7 +27,9 @@ MARKS = [
 ]
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<img src=x onerror=alert(1)>"  # the name of a folder
-HITS = HitCalibration((0.5, 0.0, 0.0), (1.0, 1.0, 1.0), (-12.0, 0.0, 0.0), 0.0, 20)
+HITS = HitCalibration(
+    None, LogisticRegression((0.5, 0.0, 0.0, 0.0), (1.0,) * 4, (-12.0, 0.0, 0.0, 0.0), 0.0), 20
+)
 PROGRAM = """
 import sys
 import pytest

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_hit_calibration import NUM_CLASSES, clustered, name_of
+from test_hit_calibration import DIM, NUM_CLASSES, clustered, name_of, unit
 
 from deep_ranking.metrics.reliability import reliability
 from deep_ranking.model.calibration import Calibration, fit_calibration
@@ -59,13 +59,13 @@ def test_each_probability_is_in_the_table():
     searched, known = images(0), images(1)
     words, table = benchmark["of_hits"](searched, known, None, 0)
     rows = {name: cells for name, *cells in table}
-    assert list(rows) == ["as for two images", "p(hit), with classes", "p(hit), without classes"]
+    assert list(rows) == ["as for two images", "p(hit)"]
     assert "180 queries in a collection of 180 images of 12 classes: 3,600 hits" in words
     calibration = benchmark["calibrated"](known, 0)
     judged = judge_hits(searched.rows, searched.labels, calibration)
     for name, stated in (
         ("as for two images", judged.pairwise),
-        ("p(hit), with classes", judged.chances),
+        ("p(hit)", judged.chances),
     ):
         assert rows[name][0] == f"{reliability(stated, judged.right).calibration_error:.3f}"
         sure = stated >= 0.9
@@ -74,11 +74,41 @@ def test_each_probability_is_in_the_table():
     assert rows == {
         name: cells for name, *cells in benchmark["of_hits"](searched, None, calibration, 0)[1]
     }
-    # The images that it was learned from had twice as many of each class as this collection.
-    assert float(rows["p(hit), without classes"][0]) < 0.12 < float(rows["as for two images"][0])
-    assert [name for name, *_ in benchmark["of_hits"](searched, None, None, 0)[1]] == [
-        "p(hit), with classes"
+    assert float(rows["p(hit)"][0]) < 0.12 < float(rows["as for two images"][0])
+    assert [name for name, *_ in benchmark["of_hits"](searched, None, None, 0)[1]] == ["p(hit)"]
+
+
+def test_figures_of_a_split_against_loops():
+    rng = np.random.default_rng(5)
+    known, other = (-np.sort(-rng.uniform(size=(40, 20)), axis=1) for _ in range(2))
+    right = rng.uniform(size=known.shape) < known
+    error, sure, correct, with_one, mean, perhaps, surely = benchmark["figures_of"](
+        known, right, [other]
+    )
+    assert error == pytest.approx(reliability(known.ravel(), right.ravel()).calibration_error)
+    pairs = [
+        (p, r) for ps, rs in zip(known, right, strict=True) for p, r in zip(ps, rs, strict=True)
     ]
+    assert sure == sum(p >= 0.9 for p, _ in pairs)
+    assert correct == sum(p >= 0.9 and r for p, r in pairs)
+    assert with_one == sum(any(p >= 0.9 for p in ps) for ps in known) / 40
+    assert mean == pytest.approx(sum(map(sum, other)) / 800)
+    for share, least in ((perhaps, 0.4), (surely, 0.9)):
+        assert share == sum(any(p >= least for p in ps) for ps in other) / 40
+
+
+def test_more_foreign_searches_make_lower_chances(monkeypatch):
+    monkeypatch.setitem(benchmark["of_foreign"].__globals__, "SPLITS", 1)
+    monkeypatch.setitem(benchmark["of_foreign"].__globals__, "SHARES", (0.05, 0.4))
+    rng = np.random.default_rng(2)
+    other = benchmark["Images"](unit(rng.normal(size=(50, DIM))), np.repeat("far", 50))
+    (low, *few), (high, *many) = benchmark["of_foreign"](images(0), other, 0)
+    assert (low, high) == ("5%", "40%")
+    near, far = 3, 6  # the places of mean p(hit)
+    assert float(few[near]) > float(many[near]) and float(few[far]) > float(many[far])
+    assert float(many[far]) < float(many[near])
+    alone = next(iter(benchmark["of_foreign"](images(0), None, 0)))
+    assert alone == (low, *few[:far])
 
 
 @pytest.mark.slow
@@ -97,15 +127,17 @@ def test_the_command_prints_three_tables(monkeypatch, tmp_path, capsys):
                 (tmp_path / root / name_of(label) / f"{number}.jpg").touch()
     flags = ["--model", "m.h5", "--dataset", tmp_path / "a", tmp_path / "b"]
     flags += ["--calibrate_on", tmp_path / "other", "--max_images_per_class", 20]
+    flags += ["--foreign", tmp_path / "other"]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, flags)])
     benchmark["main"]()
     lines = capsys.readouterr().out.splitlines()
     names = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("|")]
-    assert names.count("---") == names.count("probability") + 1 == 3
+    assert names.count("---") == 3
+    assert names.count("probability") == names.count("foreign searches") == 1
+    assert {f"{share:.0%}" for share in benchmark["SHARES"]} < set(names)
     assert {f"made up: {kind}" for kind in benchmark["KINDS"]} < set(names)
     said = [line for line in lines if line.endswith(":")]
     # Classes 4 to 7 are in the data set too, so 4 classes are left to calibrate with.
     assert said[0].endswith("calibrated with 80 images of 4 classes of --calibrate_on:")
     assert said[0].startswith("160 queries in a collection of 160 images of 8 classes")
-    assert said[1].startswith("80 queries in a collection of 80 images of 4 classes")
-    assert said[1].endswith("the other half of the classes, 160 images of 4 classes:")
+    assert said[1].startswith("Half of the classes are searched")

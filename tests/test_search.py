@@ -1,7 +1,8 @@
+import json
 import math
 import os
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import faiss
 import h5py
@@ -14,6 +15,7 @@ from deep_ranking.files import InputError
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.model.header import CALIBRATION_ATTRIBUTE
 from deep_ranking.model.hit_calibration import HitCalibration
+from deep_ranking.model.logistic_regression import LogisticRegression
 from deep_ranking.search import ranker as ranker_module
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.feedback import moved_queries
@@ -27,8 +29,10 @@ from deep_ranking.search.subset import matching_labels
 DIM = 8
 EVERY = [{"kind": "exact"}, {"kind": "clusters", "probes": 99}, {"kind": "hierarchy", "probes": 99}]
 # The chance of a hit goes by its distance alone.
-HITS = HitCalibration((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (-4.0, 0.0, 0.0), 0.0, 20)
-CALIBRATION = Calibration((0.0, 2.0), (0.9, 0.1), (0.0, 0.5), (0.5, 2.0), 0.5, 20, HITS)
+HITS = HitCalibration(
+    None, LogisticRegression((1.0, 0.0, 0.0, 0.0), (1.0,) * 4, (-4.0, 0.0, 0.0, 0.0), 0.0), 20
+)
+CALIBRATION = Calibration((0.0, 2.0), (0.9, 0.1), (0.0, 0.5), (0.5, 2.0), 0.5, 20)
 
 every_index = pytest.mark.parametrize("index", EVERY, ids=lambda index: index["kind"])
 
@@ -140,14 +144,14 @@ def test_cosine_and_chance_of_a_hit(tmp_path):
     searcher = Searcher(collection)
     (plain,) = searcher.search(QUERIES[:1], 200)
     assert all(each.hit_probability is None for each in plain)
-    searcher.collection.calibration = CALIBRATION
+    searcher.collection.change(hits=HITS)
     (found,) = searcher.search(QUERIES[:1], 200)
     for each in found:
         path = each.path.removeprefix(f"{tmp_path / 'photos'}/")
         row = embeddings[path].astype(np.float64)
         assert each.cosine == pytest.approx(row @ QUERIES[0].astype(np.float64), abs=1e-6)
-        expected = 1 / (1 + math.exp(4 * (each.distance - 1)))
-        assert each.hit_probability == pytest.approx(expected, abs=1e-12)
+        expected = 1 / (1 + math.exp(4 * (each.distance - 1))) if each.label else None
+        assert each.hit_probability == (expected and pytest.approx(expected, abs=1e-6))
     first = as_rows("q.jpg", found)[1]
     assert first == {
         "query": "q.jpg",
@@ -165,7 +169,7 @@ def test_cosine_and_chance_of_a_hit(tmp_path):
 
 def test_hits_below_a_probability_are_left_out(tmp_path):
     collection, _ = gallery(tmp_path, EVERY[0])
-    collection.calibration = CALIBRATION
+    collection.change(hits=HITS)
     searcher = Searcher(collection)
     (every,) = searcher.search(QUERIES[:1], 30)
     least = every[9].hit_probability
@@ -174,7 +178,7 @@ def test_hits_below_a_probability_are_left_out(tmp_path):
             searcher.search(QUERIES[:1], 30, **limits, **limit)
             for limit in ({}, {"min_probability": least})
         )
-        assert found == [each for each in wanted if each.hit_probability >= least]
+        assert found == [each for each in wanted if (each.hit_probability or 0) >= least]
         assert 0 < len(found) < len(wanted)
     assert searcher.search(QUERIES[:1], 30, min_probability=0.99) == [[]]
 
@@ -195,13 +199,15 @@ def test_a_least_probability_is_a_probability(tmp_path, least):
         Searcher(collection).search(QUERIES, 5, min_probability=least)
 
 
-def test_calibration_comes_from_the_model_file(tmp_path):
+def test_a_model_tells_nothing_of_hits(tmp_path):
     collection, _ = gallery(tmp_path, EVERY[0])
+    of_earlier_version = {"hits": asdict(HITS.hit) | {"num_queries": 20}}
     with h5py.File(collection.model, "r+") as file:
-        file.attrs[CALIBRATION_ATTRIBUTE] = CALIBRATION.to_json()
-    searcher = Searcher(Collection.open(collection.folder))
-    ((found,),) = searcher.search(QUERIES[:1], 1)
-    assert found.hit_probability == pytest.approx(1 / (1 + math.exp(4 * (found.distance - 1))))
+        file.attrs[CALIBRATION_ATTRIBUTE] = json.dumps(asdict(CALIBRATION) | of_earlier_version)
+    collection = Collection.open(collection.folder)
+    assert collection.calibration == CALIBRATION
+    ((found,),) = Searcher(collection).search(QUERIES[:1], 1)
+    assert found.hit_probability is None
 
 
 @pytest.mark.parametrize("kind", ["clusters", "hierarchy"])

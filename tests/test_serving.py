@@ -12,6 +12,7 @@ from PIL import Image
 from served import COLOURS, caller_of, make_served, row_of, use_stub_engine, write_photos
 
 from deep_ranking.model.hit_calibration import HitCalibration
+from deep_ranking.model.logistic_regression import LogisticRegression
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.index.kinds import open_index
@@ -20,7 +21,9 @@ from deep_ranking.search.smoothed_collection import update_smoothing
 from deep_ranking.serving import opened as opened_module
 from deep_ranking.serving.image_ids import image_id
 
-HITS = HitCalibration((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (-4.0, 0.0, 0.0), 0.0, 20)
+HITS = HitCalibration(
+    None, LogisticRegression((1.0, 0.0, 0.0, 0.0), (1.0,) * 4, (-4.0, 0.0, 0.0, 0.0), 0.0), 20
+)
 KEYS = {"id", "rank", "path", "class", "distance", "probability", "thumbnail"}
 
 

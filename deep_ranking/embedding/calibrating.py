@@ -1,7 +1,7 @@
 """A model and labelled images -> what its distances mean, stored in the model file."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from deep_ranking.files.html import paragraph, table
 from deep_ranking.files.words import counted
 from deep_ranking.metrics import pair_distances, pair_metrics, sample_pairs
 from deep_ranking.model.calibration import Calibration, fit_calibration
-from deep_ranking.model.hit_calibration import fit_hits_among
 
 if TYPE_CHECKING:
     import keras
@@ -95,8 +94,7 @@ def calibrate(
 
     with embedded_images(opened_embedder(model), data.files()) as rows:
         same, different = (pair_distances(rows, rows, *chosen.T) for chosen in pairs)
-        hits = fit_hits_among(rows, data.items.codes, seed=seed)
-    calibration = replace(fit_calibration(same, different), hits=hits)
+    calibration = fit_calibration(same, different)
     path = None
     if isinstance(model, str | os.PathLike):
         path = Path(model)

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array
 from deep_ranking.metrics import pair_metrics
-from deep_ranking.model.hit_calibration import HitCalibration
 
 NUM_QUANTILES = 101
 MIN_PAIRS = 10
@@ -34,8 +33,6 @@ class Calibration:
         threshold: distance of equal error: the share of same pairs above it equals the share of
             different pairs below it.
         num_pairs: pairs that it was fitted on, both kinds together.
-        hits: what the calibration's classes tell of hits in a search, for collections without
-            classes of their own; None if they are not known, or too few.
 
     Example:
         >>> found = Calibration((0.0, 2.0), (0.9, 0.1), (0.0, 1.0), (1.0, 2.0), 1.0, 20)
@@ -52,7 +49,6 @@ class Calibration:
     different_quantiles: tuple[float, ...]
     threshold: float
     num_pairs: int
-    hits: HitCalibration | None = None
 
     def __post_init__(self) -> None:
         """Check order and ranges: the numbers may come from an untrusted file."""
@@ -93,9 +89,8 @@ class Calibration:
         """
         try:
             values: dict[str, Any] = dict(json.loads(text))
-            hits = values.pop("hits", None)
-            hits = None if hits is None else HitCalibration.from_values(hits)
-            return cls(**values | {name: tuple(values[name]) for name in LISTS}, hits=hits)
+            values.pop("hits", None)  # of earlier versions: p(hit) for collections without classes
+            return cls(**values | {name: tuple(values[name]) for name in LISTS})
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise

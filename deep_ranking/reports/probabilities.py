@@ -16,7 +16,8 @@ from deep_ranking.files import InputError
 from deep_ranking.files.array_types import BoolArray, Float64Array, FloatArray, Int64Array, IntArray
 from deep_ranking.metrics import pair_distances, rank_gallery, sample_pairs
 from deep_ranking.model.calibration import Calibration, fit_calibration
-from deep_ranking.model.hit_calibration import DEPTH, Neighbourhood, fit_hits_among, neighbourhoods
+from deep_ranking.model.hit_calibration import DEPTH, Neighbourhood
+from deep_ranking.model.hit_fitting import fit_hits_among, neighbourhoods
 from deep_ranking.search.hit_probability import without_query
 
 MOST_PAIRS = 20_000
@@ -118,14 +119,14 @@ def judge_hits(
     codes = np.unique(labels, return_inverse=True)[1]
     collection, queries = split_images(codes, seed)
     rows, classes = embeddings[collection], codes[collection]
-    learned = fit_hits_among(rows, classes, by_classes=True, seed=seed)
+    learned = fit_hits_among(rows, classes, seed=seed)
     if learned is None:
         return None
     hits, around = find_hits(embeddings[queries], rows, classes)
     calibration = calibration or _fit_pairs(rows, classes, np.arange(len(rows)), seed)
     found = np.isfinite(hits.distances)
     return JudgedHits(
-        learned.probabilities(*hits, around)[found],
+        learned.probabilities(hits.distances, around)[found],
         None if calibration is None else pair_probabilities(calibration, hits.distances[found]),
         (hits.classes == codes[queries, None])[found],
         len(queries),

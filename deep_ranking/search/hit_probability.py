@@ -8,11 +8,8 @@ import numpy as np
 
 from deep_ranking.files.array_types import Float64Array, Int64Array
 from deep_ranking.files.content_digest import data_digest
-from deep_ranking.model.hit_calibration import (
-    DEPTH,
-    NO_CLASS,
-    HitCalibration,
-    Neighbourhood,
+from deep_ranking.model.hit_calibration import DEPTH, NO_CLASS, HitCalibration, Neighbourhood
+from deep_ranking.model.hit_fitting import (
     first_images,
     fit_hits,
     neighbourhoods,
@@ -25,12 +22,13 @@ from deep_ranking.search.results import Hit
 from deep_ranking.search.smoothing import SAME_CONTENT
 
 QUERIES_AT_ONCE = 256
+WAY_OF_LEARNING = 2  # 1: without the chance that the collection has the query's class
 
 
 def fit_collection(collection: Collection, index: Index) -> HitCalibration | None:
     """Fit the chance of a hit to searches with up to 500 images of a collection.
 
-    Each image is left out of its own results.
+    Each image is left out of its own results; then its whole class is.
 
     Args:
         collection: a synced one.
@@ -57,25 +55,36 @@ def fit_collection(collection: Collection, index: Index) -> HitCalibration | Non
         np.arange(len(classes)),
         classes,
         DEPTH,
-        allowed=classes != NO_CLASS,
         queries=queries,
     )
     around, without_class = (
         neighbourhoods(embeddings, queries, embeddings, each, classes)
         for each in (np.stack(near), others.astype(np.int64))
     )
-    return fit_hits(classes[queries], around, without_class, by_classes=True)
+    return fit_hits(classes[queries], around, without_class)
 
 
 def state_of_classes(collection: Collection) -> str:
     """Return 16 hexadecimal digits that change with the rows in use or the size of a class.
 
-    While they are the same, p(hit) need not be learned again.
+    While they are the same, p(hit) need not be learned again. They are others than those of a
+    version that learned it otherwise.
     """
     with closing(collection.images()) as images:
         rows = images.rows()
-        state = f"{images.classes()} {len(rows)} {rows[-1:].tolist()}"
+        state = f"{WAY_OF_LEARNING} {images.classes()} {len(rows)} {rows[-1:].tolist()}"
     return data_digest(os.fsencode(state)).hex()[:16]
+
+
+def note_on_calibration(collection: Collection) -> str:
+    """Return what to do about p(hit) that an earlier version learned, in a line; "" for nothing."""
+    calibration = collection.hit_calibration
+    if calibration is None or calibration.presence is not None:
+        return ""
+    return (
+        "p(hit) was learned by an earlier version, which took the query's class to be in the "
+        f"collection: run `index --output {collection.folder}` again, which learns it anew."
+    )
 
 
 def classes_of_rows(collection: Collection) -> Int64Array:
@@ -101,23 +110,25 @@ def hit_chances(
     """Return the chance of each hit of each query to be of the query's class.
 
     Args:
-        calibration: the collection's, or that of its model.
+        calibration: the collection's.
         around: for each query the images of the whole collection that are nearest to it, of 101
             rows or more if there are so many. Copies of an image count once, as in the searches
             that a calibration is learned from.
         hits: for each query its hits.
 
     Returns:
-        0 to 1; None for a hit without a class, where the calibration goes by classes.
+        0 to 1, never rising with distance; None for a hit without a class.
     """
     names = {hit.label for found in (*around, *hits) for hit in found if hit.label}
     numbers = {name: number for number, name in enumerate(sorted(names))}
     near = without_query(Neighbourhood(*_as_arrays(list(map(_distinct, around)), numbers)))
     distances, classes = _as_arrays(hits, numbers)
-    chances = calibration.probabilities(distances, classes, near)
-    known = (classes != NO_CLASS) | (not calibration.needs_classes)
+    chances = calibration.probabilities(distances, near)
     return [
-        [float(chances[row, place]) if known[row, place] else None for place in range(len(found))]
+        [
+            None if classes[row, place] == NO_CLASS else float(chances[row, place])
+            for place in range(len(found))
+        ]
         for row, found in enumerate(hits)
     ]
 

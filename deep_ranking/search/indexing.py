@@ -85,17 +85,15 @@ class IndexReport:
         return f"{self.collection.folder}: {images}{part} in index {kind}.{self._of_hits()}"
 
     def _of_hits(self) -> str:
-        """Return what tells the probability of a hit, in a sentence; "" for nothing."""
+        """Return what tells the probability of a hit, in a sentence."""
         found = self.collection.hit_calibration
         if found is None:
-            return ""
-        if found.needs_classes:
-            searches = counted(found.num_queries, "search")
-            return f" p(hit) is learned from {searches} with its own images."
-        return (
-            " Its images have no classes, or too few or too small ones to learn p(hit) from, so it "
-            "comes from those the model is calibrated on."
-        )
+            return (
+                " Its images have no classes, or too few or too small ones to learn p(hit) from, "
+                "so searches tell none."
+            )
+        searches = counted(found.num_queries, "search")
+        return f" p(hit) is learned from {searches} with its own images."
 
     def __repr__(self) -> str:
         lines = [repr(self.synced), self.conclusion]

@@ -17,7 +17,7 @@ from deep_ranking.images import open_image, read_image
 from deep_ranking.model.hit_calibration import DEPTH
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.feedback import moved_queries
-from deep_ranking.search.hit_probability import hit_chances
+from deep_ranking.search.hit_probability import hit_chances, note_on_calibration
 from deep_ranking.search.index.base import Index, read_rows
 from deep_ranking.search.out_of_date import note_on_problems, out_of_date
 from deep_ranking.search.queries import PathOrPaths, are_given, list_queries
@@ -146,14 +146,17 @@ class Searcher:
             for found in results
         ]
         labels = classes_of_queries(self.collection, queries)
-        note = note_on_problems(self.collection, list(problems.values()))
+        notes = (
+            note_on_problems(self.collection, list(problems.values())),
+            note_on_calibration(self.collection),
+        )
         return SearchResults(
             queries,
             results,
             list(left_out),
             embeddings,
             labels,
-            note,
+            "\n".join(filter(None, notes)),
             ranking=self.ranker.in_words(rerank=options.get("rerank", False)),
             min_probability=options.get("min_probability"),
         )
@@ -317,9 +320,8 @@ class Searcher:
             )
         raise InputError(
             f"{folder}: nothing tells the probability of a hit: its images have no classes, or too "
-            "few or too small ones to learn it from, and its model is not calibrated with classes, "
-            f"or it has no more than {DEPTH} images; run `calibrate` on the model, then `index` "
-            "with it, or leave out --min_probability"
+            "few or too small ones to learn it from; put images in folders of their classes and "
+            "run `index` again, or leave out --min_probability"
         )
 
     @cached_property

@@ -1,7 +1,6 @@
 """Validation of a model while it trains, on triplets or classes that training does not see."""
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -15,7 +14,6 @@ from deep_ranking.losses import make_metrics, ranking_loss
 from deep_ranking.metrics import correct_triplets, triplet_distances
 from deep_ranking.metrics.evaluation import EmbeddedImages, draw_triplets, evaluate_embeddings
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
-from deep_ranking.model.hit_calibration import HitCalibration, fit_hits_among
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.training.batches import FileTriplets
 from deep_ranking.training.data import RunImages, read_run_images
@@ -60,12 +58,7 @@ class Validation(ABC):
         found = {f"val_{name}": value for name, value in found.items()}
         if len(triplets) < MIN_PAIRS:
             return found, None
-        calibration = fit_calibration(*triplet_distances(rows, triplets))
-        return found, replace(calibration, hits=self._fit_hits(rows, whole))
-
-    def _fit_hits(self, rows: Float32Array, whole: IntArray) -> HitCalibration | None:
-        """Return what the images tell of hits in a search; None without classes."""
-        return None
+        return found, fit_calibration(*triplet_distances(rows, triplets))
 
     @abstractmethod
     def _measure(self, rows: Float32Array, whole: IntArray) -> tuple[Row, IntArray]:
@@ -145,10 +138,6 @@ class ClassValidation(Validation):
             values["similarity_precision"] = correct.astype(np.float64)
         names = ("similarity_precision", "recall_at_1", "map_at_r")
         return {name: float(np.nanmean(values[name])) for name in names}, triplets
-
-    def _fit_hits(self, rows: Float32Array, whole: IntArray) -> HitCalibration | None:
-        codes = np.unique(self.labels[whole], return_inverse=True)[1]
-        return fit_hits_among(self._rows(rows, whole), codes, seed=self.config.seed)
 
     def _embedded(self, rows: Float32Array, chosen: IntArray) -> EmbeddedImages:
         paths = [self.paths[number] for number in chosen]

@@ -27,7 +27,7 @@ from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.hit_calibration import DEPTH, HitCalibration
+from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.own_files import (
     IMAGES,
@@ -257,12 +257,12 @@ class Collection:
 
     @property
     def hit_calibration(self) -> HitCalibration | None:
-        """What tells the chance of a hit: the collection's own classes, or else its model's."""
-        if self.settings.hits is not None:
-            return self.settings.hits
-        if len(self.rows()) <= DEPTH:  # of few images, all are among the nearest
-            return None
-        return None if self.calibration is None else self.calibration.hits
+        """What the collection's own classes tell of the chance of a hit; None for nothing.
+
+        The classes that a model is calibrated on tell nothing of it: how far apart images of one
+        class are, and how many there are, differs too much from collection to collection.
+        """
+        return self.settings.hits
 
     @cached_property
     def embedder(self) -> "Embedder":

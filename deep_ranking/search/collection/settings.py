@@ -12,7 +12,7 @@ from deep_ranking.files import InputError, read_text_file
 from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search.index.kinds import KINDS
 
-VERSION = 5
+VERSION = 6
 DTYPES = ("float32", "float16")
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
