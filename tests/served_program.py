@@ -42,16 +42,17 @@ def address_of(line):
 
 
 @contextlib.contextmanager
-def served_program(folder, *arguments, errors):
+def served_program(folder, *arguments, errors, **options):
     """Serve until the end of the block; gives the address and the process.
 
     Args:
         folder: to start in.
         arguments: of the command.
         errors: path of the file that gets its standard error.
+        options: further ones of `subprocess.Popen`.
     """
     with errors.open("w") as file:
-        program = start_program(folder, *arguments, stderr=file)
+        program = start_program(folder, *arguments, stderr=file, **options)
     try:
         yield address_of(program.stdout.readline()), program
     finally:
