@@ -266,6 +266,7 @@ def test_an_error_of_the_server_tells_a_stranger_nothing(call, photo, monkeypatc
     monkeypatch.setattr(searching, "query_row", fail)
     answer = call.search(image=photo)
     assert answer.status_code == 500
+    assert answer.json() == {"detail": "The server made an error; its own output says which."}
     assert "secret" not in answer.text and "Traceback" not in answer.text
     assert "a secret of /home/someone" in capsys.readouterr().err
     monkeypatch.undo()

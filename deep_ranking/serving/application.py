@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Match
 from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
-from deep_ranking.serving.guard import Guard
+from deep_ranking.serving.guard import UNEXPECTED, Guard
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.routes import add_duplicates, add_images, add_searches
@@ -58,6 +58,7 @@ def create_application(served: Mapping[str, ServedCollection], settings: ServerS
     keep_uploads_in_memory(settings.upload_bytes)
     api.add_exception_handler(RequestError, _as_answer)
     api.add_exception_handler(RequestValidationError, _as_answer)
+    api.add_exception_handler(Exception, _as_unexpected)
     serving = Serving(served, settings)
     router = APIRouter(prefix="/api/v1", responses=REFUSALS)
     add_searches(router, serving)
@@ -74,6 +75,11 @@ def _as_answer(_: Request, error: Exception) -> Response:
         error = RequestError(422, in_a_sentence(error.errors()))
     assert isinstance(error, RequestError)
     return JSONResponse({"detail": error.sentence}, error.status, headers=error.headers)
+
+
+async def _as_unexpected(_: Request, error: Exception) -> Response:
+    """Answer to an error of the server; Starlette raises it again, and the guard prints it."""
+    return JSONResponse({"detail": UNEXPECTED}, 500)
 
 
 def _answer_to_other_methods(
