@@ -24,17 +24,23 @@ checks = {{ positive_data_acceptance = {{ expected-statuses = ["200", "403", "40
 
 [dictionaries]
 ids = {{ values = {ids} }}
+keepers = {{ values = {keepers} }}
+copies = {{ values = {copies} }}
 undo = {{ values = {undo} }}
 paths = {{ values = ["red/0.png", "blue/copy.png"] }}
 
+names = {{ values = ["index"] }}
+
 [parameters]
+"body.collection" = {{ dictionary = "names", probability = 0.9 }}
+"query.collection" = {{ dictionary = "names", probability = 0.9 }}
 "path.id" = {{ dictionary = "ids", probability = 0.7 }}
 "body.id" = {{ dictionary = "ids", probability = 0.5 }}
 "body.path" = {{ dictionary = "paths", probability = 0.5 }}
 "body.first" = {{ dictionary = "ids", probability = 0.5 }}
 "body.second" = {{ dictionary = "ids", probability = 0.5 }}
-"body.keeper" = {{ dictionary = "ids", probability = 0.7 }}
-"body.image[*]" = {{ dictionary = "ids", probability = 0.7 }}
+"body.keeper" = {{ dictionary = "keepers", probability = 0.9 }}
+"body.image[*]" = {{ dictionary = "copies", probability = 0.9 }}
 "body.undo" = {{ dictionary = "undo", probability = 0.7 }}
 
 # No schema says whether fields fit together, an image can be read or a cursor is of this search.
@@ -47,6 +53,18 @@ include-path = [
 ]
 checks = {{ positive_data_acceptance = {{ enabled = false }} }}
 """
+READING = {
+    "GET /api/v1/health",
+    "GET /api/v1/collections",
+    "GET /api/v1/images/ID",
+    "GET /api/v1/images/ID/thumbnail",
+    "GET /api/v1/images/ID/neighbours",
+    "GET /api/v1/duplicates",
+    "GET /api/v1/duplicates/set_aside",
+    "POST /api/v1/search",
+    "POST /api/v1/compare",
+}
+CHANGING = {"POST /api/v1/duplicates/set_aside", "POST /api/v1/duplicates/undo"}
 
 
 @pytest.fixture
@@ -73,8 +91,13 @@ def test_generated_requests_get_the_answers_that_are_described(folder, flags):
         if flags:
             data = {"keeper": ids["blue/0.png"], "image": ids["blue/copy.png"], "threshold": "0"}
             done = httpx.post(f"{address}/api/v1/duplicates/set_aside", data=data)
-            undo.append(done.json()["undo"])
-        settings = SETTINGS.format(ids=json.dumps(list(ids.values())), undo=json.dumps(undo))
+            undo = [done.json()["undo"]]
+        settings = SETTINGS.format(
+            ids=json.dumps(list(ids.values())),
+            keepers=json.dumps([ids["blue/0.png"]]),
+            copies=json.dumps([ids["blue/copy.png"], ids["blue/1.png"]]),
+            undo=json.dumps(undo),
+        )
         (folder / "schemathesis.toml").write_text(settings)
         tried = subprocess.run(
             [
@@ -90,10 +113,12 @@ def test_generated_requests_get_the_answers_that_are_described(folder, flags):
         )
         assert httpx.get(f"{address}/api/v1/health").status_code == 200
     lines = errors.read_text().splitlines()
-    answers = Counter(re.findall(r"^(\S+) /api/v1/\S+ (\d+) [0-9.]+ s$", "\n".join(lines), re.M))
-    told = f"{tried.stdout[-6000:]}\n{answers}"
+    answers = Counter(re.findall(r"^(\S+ /api/v1/\S+) (\d+) [0-9.]+ s$", "\n".join(lines), re.M))
+    told = f"{tried.stdout[-6000:]}\n{answers.most_common(40)}"
     assert tried.returncode == 0, told
     assert answers.total() >= FEWEST, told
     assert not any(status.startswith("5") for _, status in answers), told
     assert "Traceback" not in "".join(lines)
+    answered = {re.sub("[0-9a-f]{32}", "ID", what) for what, status in answers if status == "200"}
+    assert answered == READING | (CHANGING if flags else set()), told
     assert Counter(each.read_bytes() for each in photos.rglob("*.png")) == before
