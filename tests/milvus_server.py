@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 PROGRAM_VARIABLE = "DEEP_RANKING_MILVUS_SERVER"
 DEFAULT_PROGRAM = Path(__file__).parents[1] / ".venv-milvus" / "bin" / "milvus-server"
 START_SECONDS, STOP_SECONDS = 120, 5
@@ -84,12 +86,39 @@ class MilvusServer:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def stop(self):
-        """End it in order, and its data with it."""
+    def interrupt(self):
+        """End it in order, if it does so in time."""
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             self.kill()
+
+    def stop(self):
+        """End it, and its data with it."""
+        self.interrupt()
         shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running(folder):
+    """Run a server until the end of the block; skips the test where there is none.
+
+    Args:
+        folder: gets a folder for its data.
+    """
+    program = find_program()
+    if program is None:
+        reason = f"no milvus-server; make milvus-server, or set {PROGRAM_VARIABLE}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    # After a kill the server waits until its former self is taken for dead, by default 30 s.
+    server = MilvusServer(program, folder / "data", "--extra-config", "common.session.ttl=5")
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()

@@ -1,5 +1,4 @@
 import fcntl
-import os
 import shutil
 import sys
 import time
@@ -35,25 +34,8 @@ QUERIES = np.concatenate([unit_rows(6, seed=1), MATRIX[5:6]])
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    program = milvus_server.find_program()
-    if program is None:
-        reason = f"no milvus-server; make milvus-server, or set {milvus_server.PROGRAM_VARIABLE}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    server = milvus_server.MilvusServer(
-        program,
-        tmp_path_factory.mktemp("milvus") / "data",
-        # After a kill the server waits until its former self is taken for dead, by default 30 s.
-        "--extra-config",
-        "common.session.ttl=5",
-    )
-    server.start()
-    try:
-        server.wait()
+    with milvus_server.running(tmp_path_factory.mktemp("milvus")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections_of import make_collection
 from PIL import Image
 from served import COLOURS, caller_of, make_served, row_of, use_stub_engine, write_photos
 
+from deep_ranking.files import InputError
 from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.model.logistic_regression import LogisticRegression
 from deep_ranking.search.collection import Collection
@@ -396,6 +397,22 @@ def test_a_collection_that_is_gone_comes_back(collection, call, capsys):
     assert call.get("health").status_code == 200
     away.rename(collection.folder)
     assert results_of(call.search({"path": "red/0.png"}))
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(60.0, 1), (-1.0, 3)])
+def test_a_search_that_fails_is_said_once_a_minute(call, monkeypatch, capsys, seconds, times):
+    """As while Milvus is down: its clients shall not fill the log, nor wait as a command does."""
+
+    def fail(searcher, *_, **__):
+        assert searcher.collection.retry_seconds <= 5
+        raise InputError("Milvus does not answer")
+
+    monkeypatch.setattr(Searcher, "search", fail)
+    monkeypatch.setattr(opened_module, "SAY_SECONDS", seconds)
+    for _ in range(3):
+        refused(call.search({"path": "red/0.png"}), 503, "Try again")
+        assert call.get("collections").status_code == 200
+    assert capsys.readouterr().err == "index: Milvus does not answer\n" * times
 
 
 def test_ids_of_copies_differ_and_hide_the_path():

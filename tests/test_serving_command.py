@@ -1,18 +1,19 @@
 """The command `serve` as a program, and the client that asks it."""
 
-import os
+import contextlib
+import json
 import queue
+import resource
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from served import make_served, use_stub_engine, write_photos
+from served_program import address_of, start_program
 
 from deep_ranking import Client
 from deep_ranking.cli.main import main
@@ -21,22 +22,8 @@ from deep_ranking.serving import running
 from deep_ranking.serving.running import run_server
 from deep_ranking.serving.settings import ServerSettings
 
-ROOT = Path(__file__).parents[1]
 TOKEN = "a-token-of-enough-length"
-PROGRAM = """
-import signal
-import sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a job in the background has it
-import pytest
-from served import use_stub_engine
-with pytest.MonkeyPatch.context() as patch:
-    use_stub_engine(patch)
-    from deep_ranking.cli.main import main
-    code = main(["serve", *sys.argv[1:]])
-large = {"tensorflow", "keras", "scipy", "sklearn", "matplotlib"} & set(sys.modules)
-print("imported", sorted(large), flush=True)
-sys.exit(code)
-"""
+NUM_IDLE = 1_000
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +39,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder):
     """A program that serves on a free port; yields the line that it prints, and the program."""
-    program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "--index", "index", "--port", "0"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "DEEP_RANKING_TOKEN": TOKEN},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEP_RANKING_TOKEN", TOKEN)
+        program = start_program(folder, "--index", "index", stderr=subprocess.PIPE)
     line = program.stdout.readline()
     try:
         yield line, program
@@ -76,7 +58,7 @@ def server(folder):
 def client(server):
     line = server[0]
     assert line.startswith("Serving index on http://127.0.0.1:")
-    return Client(line.split(" on ")[1].partition(";")[0], token=TOKEN)
+    return Client(address_of(line), token=TOKEN)
 
 
 def test_two_clients_at_once(client, folder):
@@ -120,9 +102,18 @@ def test_a_signal_that_is_ignored_stays_ignored(server, client):
     assert client.collections()
 
 
-def test_idle_connections_do_not_keep_others_waiting(client):
+@pytest.fixture
+def many_sockets():
+    """Allow this process as many open files as the test below needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * NUM_IDLE), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_idle_connections_do_not_keep_others_waiting(client, many_sockets):
     host, port = client.address.removeprefix("http://").split(":")
-    idle = [socket.create_connection((host, int(port))) for _ in range(50)]
+    idle = [socket.create_connection((host, int(port))) for _ in range(NUM_IDLE)]
     idle[0].sendall(b"POST /api/v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\na")
     idle[1].sendall(b"\x00\xffno HTTP\r\n\r\n")
     try:
@@ -157,24 +148,79 @@ def served_in_a_thread(folder, monkeypatch):
     assert not run.is_alive()
 
 
-def is_closed(connection):
-    """Whether the other side closes a connection within ten seconds."""
+HEAD = b"GET /api/v1/health HTTP/1.1\r\nHost: x\r\n"
+
+
+def received(connection, end=None):
+    """Return what the other side sends until some bytes, or until it closes the connection."""
     connection.settimeout(10)
-    try:
-        while connection.recv(1 << 16):
-            pass
-    except ConnectionError:
-        pass
-    except TimeoutError:
-        return False
-    return True
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while (end is None or end not in found) and (part := connection.recv(1 << 16)):
+            found += part
+    return found
 
 
 def test_connections_that_send_nothing_are_closed(served_in_a_thread):
     for begin in (b"", b"GET /api/v1/health HT", b"\x00\x01"):
         with socket.create_connection(served_in_a_thread) as connection:
             connection.sendall(begin)
-            assert is_closed(connection)
+            received(connection)
+
+
+@pytest.mark.parametrize(
+    "more", [b"\r\n" + HEAD, b"Content-Length: 9\r\n\r\n"], ids=["next", "rest"]
+)
+def test_connections_that_go_on_slowly_after_an_answer_are_closed(served_in_a_thread, more):
+    """With the next request, or with the rest of a body that was refused."""
+    with socket.create_connection(served_in_a_thread) as connection:
+        connection.sendall(HEAD + more)
+        assert received(connection, b"}").startswith(b"HTTP/1.1 421 ")
+        connection.sendall(b"a")  # ends the wait of uvicorn's own timer
+        received(connection)
+
+
+CHUNKED = HEAD.replace(b"GET", b"POST") + b"Transfer-Encoding: chunked\r\n\r\n"
+NO_REQUESTS = (
+    b"\x00\x01 no HTTP\r\n\r\n",
+    HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+    HEAD + b"Transfer-Encoding: xchunked\r\n\r\n",
+    HEAD + b"Transfer-Encoding : chunked\r\n\r\n",
+    HEAD + b"Host: y\r\n\r\n",
+    HEAD + b"X: a\0b\r\n\r\n",
+    CHUNKED + b"zz\r\n",
+    CHUNKED + b"-1\r\n",
+    CHUNKED + b"3\r\nabcXX0\r\n\r\n",
+    b"GET /" + b"a" * 70_000,
+    HEAD + b"X: a\r\n" * 14_000,
+)
+
+
+@pytest.mark.parametrize("request_", NO_REQUESTS, ids=range(len(NO_REQUESTS)))
+def test_what_is_no_http_gets_an_answer_like_others(served_in_a_thread, request_):
+    with socket.create_connection(served_in_a_thread) as connection:
+        connection.sendall(request_)
+        answer = received(connection)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    for name in (b"content-security-policy: default-src 'none'", b"nosniff", b"no-store"):
+        assert name in head
+    assert b"HTTP" in json.loads(body)["detail"].encode()
+
+
+def test_what_is_no_http_after_an_answer_only_ends_the_connection(served_in_a_thread, caplog):
+    with socket.create_connection(served_in_a_thread) as connection:
+        connection.sendall(CHUNKED + b"3\r\nabc\r\n")
+        assert received(connection, b"}").startswith(b"HTTP/1.1 421 ")
+        connection.sendall(b"zz\r\n")
+        assert received(connection) == b""
+    assert not caplog.records  # as of an exception in the loop
+
+
+def test_requests_one_behind_the_other(served_in_a_thread):
+    with socket.create_connection(served_in_a_thread) as connection:
+        connection.sendall((HEAD + b"\r\n") * 200)
+        assert received(connection).count(b"HTTP/1.1 421 ") == 200
 
 
 def test_connections_that_take_nothing_are_closed(served_in_a_thread, monkeypatch):

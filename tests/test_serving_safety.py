@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from served import Caller, caller_of, make_served, use_stub_engine, write_photos
+from starlette.formparsers import FormParser
 
 from deep_ranking.files import InputError
 from deep_ranking.serving import searching
@@ -265,6 +266,7 @@ def test_an_error_of_the_server_tells_a_stranger_nothing(call, photo, monkeypatc
     monkeypatch.setattr(searching, "query_row", fail)
     answer = call.search(image=photo)
     assert answer.status_code == 500
+    assert answer.json() == {"detail": "The server made an error; its own output says which."}
     assert "secret" not in answer.text and "Traceback" not in answer.text
     assert "a secret of /home/someone" in capsys.readouterr().err
     monkeypatch.undo()
@@ -379,7 +381,7 @@ def test_strange_values_of_fields_make_no_error_of_the_server(call, photo):
         for value in STRANGE:
             statuses.add(call.search({name: value}, image=photo).status_code)
     assert statuses <= {200, 404, 422}
-    for value in map(quote, STRANGE):
+    for value in (*map(quote, STRANGE), "%ff%fe", "%ed%a0%80", "a%0d%0ab"):
         for path in (
             "images/{}",
             "images/{}/thumbnail",
@@ -388,3 +390,70 @@ def test_strange_values_of_fields_make_no_error_of_the_server(call, photo):
         ):
             statuses.add(call.get(path.format(value)).status_code)
     assert statuses <= {200, 404, 422}
+
+
+CHARSETS = ("utf-7", "unicode_escape", "idna", "punycode", "undefined", "utf-16", "none", "a" * 99)
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+def test_forms_in_other_codes_are_refused(call, charset):
+    """Python's codecs raise errors of their own, or make lone surrogates, which no path has."""
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    for value in (b"+2AA-", rb"\ud800", b"xn--a-ecp.ru", b"a..b"):
+        part = b'--x\r\nContent-Disposition: form-data; name="path"\r\n\r\n%b\r\n--x--\r\n'
+        answer = call("POST", "/api/v1/search", content=part % value, headers=headers)
+        assert answer.status_code == 415 and "UTF-8" in answer.json()["detail"]
+    headers = {"content-type": "Multipart/Form-Data; boundary=x; charset=UTF-8"}
+    for value, status in ((b"red/0.png", 200), (b"\xff\xed\xa0\x80", 404), (b"\0", 404)):
+        answer = call("POST", "/api/v1/search", content=part % value, headers=headers)
+        assert answer.status_code == status
+
+
+def test_empty_fields_are_counted_before_they_are_read(call, monkeypatch):
+    """Their parser looks at each of them: four seconds for 8 MiB, in which nobody is answered."""
+    monkeypatch.setattr(FormParser, "parse", lambda _: pytest.fail("parsed"))
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = call("POST", "/api/v1/search", content=b"&" * 64, headers=headers)
+    assert answer.status_code == 400 and "64 fields" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_of_two_lengths_is_refused(method):
+    headers = {"transfer-encoding": "chunked", "content-length": "3"}
+    answer = guarded()(method, "/x", content=b"abc", headers=headers)
+    assert answer.status_code == 400 and "two lengths" in answer.json()["detail"]
+    assert answer.headers["connection"] == "close"
+
+
+def test_files_are_no_duplicates_to_set_aside(collection, photo):
+    call = caller_of(collection, settings=ServerSettings(allow_changes=True))
+    (group,) = call.get("duplicates?threshold=0").json()["groups"]
+    keeper, other = group["keeper"]["id"], group["others"][0]["id"]
+    fields = {"keeper": keeper, "threshold": "0", "image": other}
+    answer = call.post("duplicates/set_aside", fields, image=photo)
+    assert answer.status_code == 422 and "image" in answer.json()["detail"]
+    assert call.get("duplicates/set_aside").json() == []
+
+
+def test_all_methods_of_an_address_are_told(call):
+    answer = call("DELETE", "/api/v1/duplicates/set_aside")
+    assert answer.status_code == 405 and answer.headers["allow"] == "GET, POST"
+    assert call("POST", "/").headers["allow"] == "GET"
+
+
+def test_the_description_knows_what_forms_cannot_hold(call):
+    """No form has a null, and its empty fields are none."""
+    paths = call("GET", "/api/openapi.json").json()["paths"]
+    assert "null" not in str(paths)
+    forms = {
+        path.removeprefix("/api/v1/"): each["post"]["requestBody"]["content"]["multipart/form-data"]
+        for path, each in paths.items()
+        if "post" in each
+    }
+    required = {path: form["schema"].get("required") for path, form in forms.items()}
+    assert required == {
+        "search": None,
+        "compare": ["first", "second"],
+        "duplicates/set_aside": ["keeper", "image"],
+        "duplicates/undo": ["undo"],
+    }

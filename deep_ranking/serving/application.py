@@ -1,16 +1,18 @@
 """The server as an application: what each request passes, and what answers it."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Match
 
 from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
-from deep_ranking.serving.guard import Guard
+from deep_ranking.serving.guard import UNEXPECTED, Guard
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.routes import add_duplicates, add_images, add_searches
@@ -56,6 +58,7 @@ def create_application(served: Mapping[str, ServedCollection], settings: ServerS
     keep_uploads_in_memory(settings.upload_bytes)
     api.add_exception_handler(RequestError, _as_answer)
     api.add_exception_handler(RequestValidationError, _as_answer)
+    api.add_exception_handler(Exception, _as_unexpected)
     serving = Serving(served, settings)
     router = APIRouter(prefix="/api/v1", responses=REFUSALS)
     add_searches(router, serving)
@@ -63,6 +66,7 @@ def create_application(served: Mapping[str, ServedCollection], settings: ServerS
     add_duplicates(router, serving)
     api.include_router(router)
     add_pages(api)
+    api.add_exception_handler(405, _answer_to_other_methods([*router.routes, *api.routes]))
     return Guard(api, settings)
 
 
@@ -71,3 +75,25 @@ def _as_answer(_: Request, error: Exception) -> Response:
         error = RequestError(422, in_a_sentence(error.errors()))
     assert isinstance(error, RequestError)
     return JSONResponse({"detail": error.sentence}, error.status, headers=error.headers)
+
+
+async def _as_unexpected(_: Request, error: Exception) -> Response:
+    """Answer to an error of the server; Starlette raises it again, and the guard prints it."""
+    return JSONResponse({"detail": UNEXPECTED}, 500)
+
+
+def _answer_to_other_methods(
+    routes: Sequence[BaseRoute],
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return what answers with the methods of all routes; Starlette names those of one route."""
+
+    async def answer(request: Request, _: Exception) -> Response:
+        methods: set[str] = set()
+        for route in routes:
+            if isinstance(route, APIRoute) and route.matches(request.scope)[0] != Match.NONE:
+                methods |= route.methods or set()
+        sentence = "This address does not answer to this method."
+        headers = {"Allow": ", ".join(sorted(methods))}
+        return JSONResponse({"detail": sentence}, 405, headers)
+
+    return answer

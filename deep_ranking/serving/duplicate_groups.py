@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from deep_ranking.files import InputError, without_path
 from deep_ranking.search.duplicates import DuplicateGroup, Duplicates, find_duplicates
 from deep_ranking.search.keeper import EQUAL_DETAIL, LOSSLESS, DuplicateImage
@@ -30,6 +32,7 @@ SET_ASIDE = ".set_aside"
 """Folder below the root that gets duplicates; `index` passes hidden folders by."""
 NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
 NUMBER = re.compile(r"[0-9]{1,9}")
+CURSOR: dict[str, JsonValue] = {"pattern": f"^{NUMBER.pattern}$"}
 
 
 class DuplicateFinder:
@@ -120,7 +123,7 @@ def why_kept(group: DuplicateGroup) -> str:
 
 
 def set_aside(
-    state: OpenState, found: Duplicates, keeper: str, images: Sequence[str]
+    state: OpenState, found: Duplicates, keeper: str, images: Sequence[str | bytes]
 ) -> SetAsideAnswer:
     """Move images of one group into a hidden folder below the root, with an undo file.
 
@@ -136,7 +139,7 @@ def set_aside(
     group = next((each for each in found.groups if _id(each.keeper) == keeper), None)
     if group is None:
         raise RequestError(404, "keeper: no group of duplicates keeps this image.")
-    by_id = {_id(each): each for each in group.others}
+    by_id: dict[str | bytes, DuplicateImage] = {_id(each): each for each in group.others}
     if not images or not set(images) <= by_id.keys():
         raise RequestError(422, "image: expected ids of duplicates of the image that is kept.")
     name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")

@@ -7,16 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic.json_schema import SkipJsonSchema
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 from deep_ranking.serving.problems import RequestError
 
 FormType = TypeVar("FormType", bound="Fields")
+Absent = SkipJsonSchema[None]  # what a field is if it is not there: no form can send null
 MOST_FILES, MOST_FIELDS, MOST_FIELD_BYTES = 32, 64, 1 << 16
 MOST_TOP, DEFAULT_TOP = 200, 20
+ENCODED = b"application/x-www-form-urlencoded"
 NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:[eE]-?[0-9]{1,3})?|[0-9]+\.")
+AN_ID: dict[str, JsonValue] = {"pattern": "^[0-9a-f]{32}$"}
+CURSOR: dict[str, JsonValue] = {"pattern": "^[A-Za-z0-9_=-]+$"}
+A_BOX: dict[str, JsonValue] = {"pattern": f"^({NUMBER.pattern})(, ?({NUMBER.pattern})){{3}}$"}
 SLACK = 1e-6  # of shares that were rounded
 
 
@@ -41,32 +48,39 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    collection: str | None = Field(None, description="name of a collection; the first by default")
+    collection: str | Absent = Field(None, description="name of a collection; the first by default")
 
 
 class SearchFields(Fields):
     """The fields of a search."""
 
-    path: str | None = Field(None, description="query: path of an image in the collection")
-    id: str | None = Field(None, description="query: id of an image in the collection")
+    path: str | Absent = Field(None, description="query: path of an image in the collection")
+    id: str | Absent = Field(
+        None, description="query: id of an image in the collection", json_schema_extra=AN_ID
+    )
     top: int = Field(DEFAULT_TOP, ge=1, le=MOST_TOP, description="results to return")
-    cursor: str | None = Field(None, description="of an earlier answer, to continue it")
-    box: str | None = Field(
+    cursor: str | Absent = Field(
+        None, description="of an earlier answer, to continue it", json_schema_extra=CURSOR
+    )
+    box: str | Absent = Field(
         None,
         description="x,y,width,height of the part of the query that counts, as shares of the image",
+        json_schema_extra=A_BOX,
     )
-    class_: str | None = Field(None, alias="class", description="find only this class")
-    folder: str | None = Field(None, description="find only images below this folder")
-    min_probability: float | None = Field(None, ge=0, le=1, description="leave out others")
-    smooth: bool | None = Field(None, description="rank by the smoothed rows, if there are any")
+    class_: str | Absent = Field(None, alias="class", description="find only this class")
+    folder: str | Absent = Field(None, description="find only images below this folder")
+    min_probability: float | Absent = Field(None, ge=0, le=1, description="leave out others")
+    smooth: bool | Absent = Field(None, description="rank by the smoothed rows, if there are any")
     rerank: bool = Field(False, description="rank the results again")
 
 
 class CompareFields(Fields):
     """The fields of a comparison, besides both images."""
 
-    box: str | None = Field(
-        None, description="x,y,width,height of the part of the first image that counts"
+    box: str | Absent = Field(
+        None,
+        description="x,y,width,height of the part of the first image that counts",
+        json_schema_extra=A_BOX,
     )
 
 
@@ -81,14 +95,17 @@ class ExplainFields(CompareFields):
 class SetAsideFields(Fields):
     """The fields of a request to set duplicates aside."""
 
-    keeper: str = Field(description="id of the image to keep")
+    keeper: str = Field(description="id of the image to keep", json_schema_extra=AN_ID)
     threshold: float = Field(0.3, ge=0, le=2, description="as for the list of duplicates")
 
 
 class UndoFields(Fields):
     """The fields of a request to undo it."""
 
-    undo: str = Field(description="what setting aside answered")
+    undo: str = Field(
+        description="what setting aside answered",
+        json_schema_extra={"pattern": "^[0-9]{8}-[0-9]{6}-[0-9]{6}$"},
+    )
 
 
 class Form(NamedTuple):
@@ -109,9 +126,15 @@ async def read_form(request: Request, model: type[FormType], *others: str) -> Fo
     Raises:
         RequestError: it is no form, or a field is unknown, twice there or out of range.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind not in (b"multipart/form-data", ENCODED):
         raise RequestError(415, "Send a form: Content-Type multipart/form-data.")
+    # Some of Python's codecs raise other errors than the parser expects, or make no legal text.
+    if options.get(b"charset", b"utf-8").lower() != b"utf-8":
+        raise RequestError(415, "Send the form in UTF-8.")
+    # The parser looks at each sign of empty fields, which takes seconds, and does not count them.
+    if kind == ENCODED and (await request.body()).count(b"&") >= MOST_FIELDS:
+        raise RequestError(400, f"The form cannot be read: it has more than {MOST_FIELDS} fields.")
     texts: dict[str, str] = {}
     parts: dict[str, list[str | bytes]] = {name: [] for name in others}
     try:
@@ -176,20 +199,25 @@ def read_box(text: str) -> Box:
     return box
 
 
-def described(model: type[Fields], **others: str) -> dict[str, Any]:
+def described(model: type[Fields], *required: str, **others: str) -> dict[str, Any]:
     """Return how a form is described in OpenAPI.
 
     Args:
         model: its fields.
-        **others: for each other name what it is: "file", or "many" for any number of files and ids.
+        *required: those of the other names that must be there.
+        **others: for each other name what it is: "file", "either" for a file or an id, "many" for
+            any number of files and ids, or "ids" for one or more ids.
     """
     schema = model.model_json_schema()
-    file = {"type": "string", "format": "binary"}
+    file, an_id = {"type": "string", "format": "binary"}, {"type": "string", **AN_ID}
     kinds = {
         "file": file,
-        "either": {"anyOf": [file, {"type": "string"}]},
-        "many": {"type": "array", "items": {"anyOf": [file, {"type": "string"}]}},
+        "either": {"anyOf": [file, an_id]},
+        "many": {"type": "array", "items": {"anyOf": [file, an_id]}},
+        "ids": {"type": "array", "items": an_id, "minItems": 1},
     }
     schema["properties"] |= {name: kinds[kind] for name, kind in others.items()}
+    if required:
+        schema["required"] = [*schema.get("required", ()), *required]
     content = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}

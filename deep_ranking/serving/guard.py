@@ -66,11 +66,7 @@ class Guard:
                 headers = list(message.get("headers", ()))
                 if all(name != b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
-                message["headers"] = [
-                    *headers,
-                    *HEADERS,
-                    (b"content-security-policy", policy.encode()),
-                ]
+                message["headers"] = [*headers, *headers_of_all(policy)]
             body = message.get("body", b"")
             self._sending += len(body)
             try:
@@ -171,6 +167,11 @@ def _single(scope: Message) -> dict[bytes, bytes]:
         if name in found and name in (b"host", b"origin", b"authorization", b"content-length"):
             raise RequestError(400, f"The header {name.decode('latin-1')} is there twice.")
         found[name] = value
+    if {b"content-length", b"transfer-encoding"} <= found.keys():
+        # A proxy that goes by the other one would see the requests begin at other places.
+        raise RequestError(
+            400, "The request has two lengths; send one.", headers={"Connection": "close"}
+        )
     return found
 
 
@@ -190,19 +191,24 @@ def _replayed(body: bytearray, receive: Receive) -> Receive:
     return replay
 
 
-async def send_error(send: Send, error: RequestError) -> None:
-    """Send an error as an answer in JSON."""
+def headers_of_all(policy: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers that every answer has, with a content security policy."""
+    return [*HEADERS, (b"content-security-policy", policy.encode())]
+
+
+def in_json(error: RequestError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Return the headers and the body of the answer to an error."""
     body = json.dumps({"detail": error.sentence}).encode()
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         **error.headers,
     }
-    await send(
-        {
-            "type": "http.response.start",
-            "status": error.status,
-            "headers": [(name.lower().encode(), text.encode()) for name, text in headers.items()],
-        }
-    )
+    return [(name.lower().encode(), text.encode()) for name, text in headers.items()], body
+
+
+async def send_error(send: Send, error: RequestError) -> None:
+    """Send an error as an answer in JSON."""
+    headers, body = in_json(error)
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -8,6 +8,7 @@ run keep the state that they began with.
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,8 @@ UploadKey = tuple[bytes, tuple[float, ...] | None]
 PairKey = tuple[bytes, bytes, tuple[float, ...] | None]
 RETRY_SECONDS = 5
 MOST_ROWS, MOST_PAIRS = 128, 256  # that are kept: 2 MiB at most, and 0.2
+SAY_SECONDS = 60.0
+PATIENCE_SECONDS = 2.0  # with the server of an index: whoever asks is told to try again instead
 
 
 class OpenState:
@@ -54,6 +57,7 @@ class OpenState:
         self.files = _state_of(folder, SETTINGS, IMAGES)  # first: a later change is seen next time
         self._model = _state_of(folder, MODEL)
         self.collection = Collection.open(folder)
+        self.collection.retry_seconds = PATIENCE_SECONDS
         if before is not None and before._model_state() == self._model_state():
             self.collection.embedder = before.collection.embedder
         self.upload_rows: RecentlyUsed[UploadKey, Float32Array] = RecentlyUsed(MOST_ROWS)
@@ -114,7 +118,7 @@ class ServedCollection:
         except OSError:
             Collection.open(folder)  # says what is missing
             raise
-        self._said = ""
+        self._said, self._say_again = "", 0.0
 
     def current(self) -> OpenState:
         """Return the collection as it is now; it is opened anew if it has changed.
@@ -128,13 +132,16 @@ class ServedCollection:
                     self._state = OpenState(self.name, self.folder, self._state)
             except (InputError, OSError) as error:
                 raise self.refusal(error) from None
-            self._said = ""
             return self._state
 
     def refusal(self, error: Exception) -> RequestError:
-        """Return the answer to a collection that cannot be used; say why on standard error."""
-        if str(error) != self._said:
-            self._said = str(error)
+        """Return the answer to a collection that cannot be used; say why on standard error.
+
+        The same is said once a minute, not for each request.
+        """
+        now = time.monotonic()
+        if str(error) != self._said or now > self._say_again:
+            self._said, self._say_again = str(error), now + SAY_SECONDS
             print(f"{self.name}: {error}", file=sys.stderr, flush=True)
         return RequestError(
             503,

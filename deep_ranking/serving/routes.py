@@ -1,16 +1,19 @@
 """The addresses of the API, and what answers at each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from deep_ranking import __version__
 from deep_ranking.serving import answers, duplicate_groups, explaining, forms, searching
 from deep_ranking.serving.forms import (
+    AN_ID,
+    CURSOR,
     DEFAULT_TOP,
     MOST_TOP,
+    Absent,
     Box,
     Form,
     described,
@@ -34,6 +37,9 @@ from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
 
 Top = Annotated[int, Query(ge=1, le=MOST_TOP)]
+Id = Annotated[str, Path(json_schema_extra=AN_ID)]
+Cursor = Annotated[str | Absent, Query(json_schema_extra=CURSOR)]
+Name = Annotated[str | Absent, Query(description="of a collection; the first by default")]
 
 
 def add_searches(router: APIRouter, serving: Serving) -> None:
@@ -69,7 +75,9 @@ def add_searches(router: APIRouter, serving: Serving) -> None:
     @router.post(
         "/compare",
         summary="Compare two images",
-        openapi_extra=described(forms.CompareFields, first="either", second="either"),
+        openapi_extra=described(
+            forms.CompareFields, "first", "second", first="either", second="either"
+        ),
     )
     async def compare(request: Request) -> answers.ComparisonAnswer:
         form = await read_form(request, forms.CompareFields, "first", "second")
@@ -83,7 +91,9 @@ def add_searches(router: APIRouter, serving: Serving) -> None:
         summary="Why two images are alike: the places that make them so",
         response_model=answers.ExplanationAnswer,
         responses={200: {"content": {JPEG: {"schema": {"type": "string", "format": "binary"}}}}},
-        openapi_extra=described(forms.ExplainFields, first="either", second="either"),
+        openapi_extra=described(
+            forms.ExplainFields, "first", "second", first="either", second="either"
+        ),
     )
     async def explain(request: Request) -> Any:
         form = await read_form(request, forms.ExplainFields, "first", "second")
@@ -151,7 +161,7 @@ def add_images(router: APIRouter, serving: Serving) -> None:
         response_class=Response,
         responses=pictures,
     )
-    async def image(request: Request, id: str, collection: str | None = None) -> Response:
+    async def image(request: Request, id: Id, collection: Name = None) -> Response:
         return await serving.picture(
             id, collection, lambda state, each: _sent(request, state, each, "image", original)
         )
@@ -164,9 +174,9 @@ def add_images(router: APIRouter, serving: Serving) -> None:
     )
     async def thumbnail(
         request: Request,
-        id: str,
+        id: Id,
         size: Annotated[int, Query(ge=16, le=1024)] = 256,
-        collection: str | None = None,
+        collection: Name = None,
     ) -> Response:
         pixels = sent_size(size)
 
@@ -183,7 +193,7 @@ def add_images(router: APIRouter, serving: Serving) -> None:
         response_model_exclude_unset=True,
     )
     async def neighbours(
-        id: str, top: Top = DEFAULT_TOP, cursor: str | None = None, collection: str | None = None
+        id: Id, top: Top = DEFAULT_TOP, cursor: Cursor = None, collection: Name = None
     ) -> answers.SearchAnswer:
         return await serving.on(
             collection, lambda state: searching.neighbours_of(state, id, top, cursor)
@@ -215,8 +225,8 @@ def add_duplicates(router: APIRouter, serving: Serving) -> None:
     async def duplicates(
         threshold: Annotated[float, Query(ge=0, le=2)] = 0.3,
         top: Top = DEFAULT_TOP,
-        cursor: str | None = None,
-        collection: str | None = None,
+        cursor: Annotated[str | Absent, Query(json_schema_extra=duplicate_groups.CURSOR)] = None,
+        collection: Name = None,
     ) -> answers.DuplicatesAnswer:
         state, found = await serving.found_duplicates(collection, threshold)
         return duplicate_groups.told(state, found, top, cursor)
@@ -224,13 +234,12 @@ def add_duplicates(router: APIRouter, serving: Serving) -> None:
     @router.post(
         "/duplicates/set_aside",
         summary="Move duplicates into a hidden folder; nothing is deleted",
-        openapi_extra=described(forms.SetAsideFields, image="many"),
+        openapi_extra=described(forms.SetAsideFields, "image", image="ids"),
     )
     async def set_aside(request: Request) -> answers.SetAsideAnswer:
         _check_changes(serving.settings)
         form = await read_form(request, forms.SetAsideFields, "image")
-        images: Sequence[str] = [each for each in form.parts["image"] if isinstance(each, str)]
-        name, keeper = form.fields.collection, form.fields.keeper
+        name, keeper, images = form.fields.collection, form.fields.keeper, form.parts["image"]
         _, found = await serving.found_duplicates(name, form.fields.threshold)
         done = await serving.on(
             name, lambda state: duplicate_groups.set_aside(state, found, keeper, images)
@@ -254,7 +263,7 @@ def add_duplicates(router: APIRouter, serving: Serving) -> None:
         return done
 
     @router.get("/duplicates/set_aside", summary="What can be undone, the newest first")
-    async def set_aside_before(collection: str | None = None) -> list[str]:
+    async def set_aside_before(collection: Name = None) -> list[str]:
         return await serving.on(collection, duplicate_groups.undo_names)
 
 

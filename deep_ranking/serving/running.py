@@ -9,34 +9,43 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from deep_ranking.files import InputError
 from deep_ranking.serving.application import create_application
+from deep_ranking.serving.guard import OF_ANSWERS, headers_of_all, in_json
 from deep_ranking.serving.opened import open_served
+from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
 
 BACKLOG = 512
 MOST_OPEN = 8192
 IDLE_SECONDS = 10.0
-"""A connection that has sent no whole request head by then is closed."""
+"""A connection that has sent no whole head of a first or next request by then is closed."""
 CLOSING_SECONDS = 5
-
-
 SENDING_SECONDS = 300.0
 """A connection that does not take its answer within that time is closed."""
+NO_HTTP = RequestError(
+    400, "This is no request of HTTP/1.1, or its head is too long.", headers={"Connection": "close"}
+)
 
 
 class _Protocol(H11Protocol):
     """HTTP/1.1; it closes connections that send nothing or take nothing, which keep their place."""
 
     _stalled: asyncio.TimerHandle | None = None
+    _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(IDLE_SECONDS, self._close_if_idle)
+        self._wait_for_request()
+
+    def on_response_complete(self) -> None:
+        self._wait_for_request()
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -47,8 +56,31 @@ class _Protocol(H11Protocol):
             self._stalled.cancel()
         super().resume_writing()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as every error is answered; where an answer has begun, only close.
+
+        Args:
+            msg: what uvicorn would say.
+        """
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers, body = in_json(NO_HTTP)
+            headers += [(b"cache-control", b"no-store"), *headers_of_all(OF_ANSWERS)]
+            start = h11.Response(status_code=NO_HTTP.status, headers=headers)
+            for event in (start, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _wait_for_request(self) -> None:
+        """Close the connection in a while, unless a request is there by then.
+
+        What arrives slowly does not count: uvicorn's own timer ends with the first byte.
+        """
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self.loop.call_later(IDLE_SECONDS, self._close_if_idle)
+
     def _close_if_idle(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
 

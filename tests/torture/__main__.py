@@ -15,6 +15,7 @@ PARTS = {
     "readers": "hostile images before every command that reads images",
     "loaders": "hostile models, indices and other files of ours before all that load them",
     "flips": "single bits flipped in cached features, embeddings and cluster files",
+    "server": "hostile images sent to a server, and lying in the collection that it serves",
     "fuzz": "fuzzing of the triplet parser, the partition reader and the model header",
     "compiled": "compile killed at over twenty instants, and hostile compiled files",
     "commands": "every command with odd values of every flag, and odd inputs",

@@ -66,7 +66,7 @@ def cases(seed, *, num_flips=300, parts=PARTS, bombs=True) -> Iterator[Case]:
             yield _case(f"cut-{part:02}.{extension}", cut, EITHER, COLORS, special=part in (1, 25))
     yield from _flipped(seed, num_flips)
     yield from _wrong()
-    yield from _no_files()
+    yield from no_files()
     if bombs:
         yield from _bombs()
         yield from _long_sides()
@@ -277,7 +277,7 @@ def _wrong():
     yield _case("tags.tif", b"II*\0\x08\0\0\0\xf6\0" + tags + bytes(4), REFUSED)
 
 
-def _no_files():
+def no_files():
     """What has the name of an image, and is none."""
     yield Case("fifo.jpg", os.mkfifo, REFUSED)
     yield Case("zero.png", lambda path: path.symlink_to("/dev/zero"), REFUSED)
@@ -348,6 +348,10 @@ def _bombs():
     place = frame.index(b",", 13 + 3 * 2 ** ((frame[10] & 7) + 1))
     frames = frame[:place] + frame[place:-1] * 20_000 + b";"
     yield _case("frames.gif", frames, PIXELS, COLORS)
+    frames = [image, Image.new("RGB", image.size)] * 500
+    for kind, extension in (("PNG", "png"), ("WEBP", "webp")):
+        data = encoded(image, kind, save_all=True, append_images=frames[1:], lossless=True)
+        yield _case(f"frames.{extension}", data, PIXELS, COLORS)
 
 
 def _claiming(extension, width, height):

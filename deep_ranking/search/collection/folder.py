@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from deep_ranking.search.results import SearchResults
     from deep_ranking.search.searcher import Searcher
 
+RETRY_SECONDS = 60.0
 REMEDY = "run `index --checksum` again, which embeds those images anew"
 
 
@@ -58,6 +59,7 @@ class Collection:
     Attributes:
         folder: as given.
         settings: the settings, as on disk.
+        retry_seconds: how long to retry when a server that has the index does not answer.
 
     Example:
         >>> Collection.open("photos.index").settings.image_size
@@ -67,6 +69,7 @@ class Collection:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
+        self.retry_seconds = RETRY_SECONDS
         self._searchers: dict[bool, Searcher] = {}
 
     @classmethod

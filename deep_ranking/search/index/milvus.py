@@ -51,7 +51,8 @@ class MilvusIndex(Index):
     Args:
         collection: its index settings have the `uri`, and may have the Milvus collection's `name`
             and the `probes`.
-        retry_seconds: how long to retry when the server does not answer.
+        retry_seconds: how long to retry when the server does not answer; None: as the collection
+            says.
 
     Raises:
         InputError: pymilvus is missing, the server does not answer or refuses the token, or the
@@ -60,11 +61,13 @@ class MilvusIndex(Index):
 
     kind = "milvus"
 
-    def __init__(self, collection: "Collection", *, retry_seconds: float = 60.0) -> None:
+    def __init__(self, collection: "Collection", *, retry_seconds: float | None = None) -> None:
         settings = collection.settings
         self.probes = settings.index.get("probes", DEFAULT_PROBES)
         self._collection = collection
         self._uri: str = settings.index["uri"]
+        if retry_seconds is None:
+            retry_seconds = collection.retry_seconds
         self._connection = MilvusConnection(self._uri, retry_seconds=retry_seconds)
         self._index_type = INDEX_TYPE
         self._is_current = False  # whether a read has seen everything that was written

@@ -1,0 +1,124 @@
+"""Requests that schemathesis generates from the server's own description."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+from served import make_served, use_stub_engine, write_photos
+from served_program import served_program
+
+FEWEST = 1_000  # requests of each run
+SETTINGS = """
+request-timeout = 30
+continue-on-failure = true
+generation = {{ deterministic = true, max-examples = 45 }}
+cache = {{ enabled = false }}
+warnings = false
+# Nothing may be changed (403), and an image that was set aside is gone (410).
+checks = {{ positive_data_acceptance = {{ expected-statuses = ["200", "403", "404", "410"] }} }}
+
+[dictionaries]
+ids = {{ values = {ids} }}
+keepers = {{ values = {keepers} }}
+copies = {{ values = {copies} }}
+undo = {{ values = {undo} }}
+paths = {{ values = ["red/0.png", "blue/copy.png"] }}
+
+names = {{ values = ["index"] }}
+
+[parameters]
+"body.collection" = {{ dictionary = "names", probability = 0.9 }}
+"query.collection" = {{ dictionary = "names", probability = 0.9 }}
+"path.id" = {{ dictionary = "ids", probability = 0.7 }}
+"body.id" = {{ dictionary = "ids", probability = 0.5 }}
+"body.path" = {{ dictionary = "paths", probability = 0.5 }}
+"body.first" = {{ dictionary = "ids", probability = 0.5 }}
+"body.second" = {{ dictionary = "ids", probability = 0.5 }}
+"body.keeper" = {{ dictionary = "keepers", probability = 0.9 }}
+"body.image[*]" = {{ dictionary = "copies", probability = 0.9 }}
+"body.undo" = {{ dictionary = "undo", probability = 0.7 }}
+
+# No schema says whether fields fit together, an image can be read or a cursor is of this search.
+[[operations]]
+include-path = [
+    "/api/v1/search",
+    "/api/v1/compare",
+    "/api/v1/images/{{id}}/neighbours",
+    "/api/v1/duplicates/set_aside",
+]
+checks = {{ positive_data_acceptance = {{ enabled = false }} }}
+"""
+READING = {
+    "GET /api/v1/health",
+    "GET /api/v1/collections",
+    "GET /api/v1/images/ID",
+    "GET /api/v1/images/ID/thumbnail",
+    "GET /api/v1/images/ID/neighbours",
+    "GET /api/v1/duplicates",
+    "GET /api/v1/duplicates/set_aside",
+    "POST /api/v1/search",
+    "POST /api/v1/compare",
+}
+CHANGING = {"POST /api/v1/duplicates/set_aside", "POST /api/v1/duplicates/undo"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        use_stub_engine(patch)
+        write_photos(tmp_path / "photos")
+        make_served(tmp_path / "index", tmp_path / "photos")
+    return tmp_path
+
+
+def known_ids(address):
+    results = httpx.post(f"{address}/search", data={"path": "blue/0.png"}).json()["results"]
+    return {each["path"]: each["id"] for each in results}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--allow_changes",)], ids=["", "allow_changes"])
+def test_generated_requests_get_the_answers_that_are_described(folder, flags):
+    errors, photos = folder / "errors.txt", folder / "photos"
+    before = Counter(each.read_bytes() for each in photos.rglob("*.png"))
+    with served_program(folder, "--index", "index", "--log", *flags, errors=errors) as (address, _):
+        ids, undo = known_ids(f"{address}/api/v1"), ["20260101-000000-000000"]
+        if flags:
+            data = {"keeper": ids["blue/0.png"], "image": ids["blue/copy.png"], "threshold": "0"}
+            done = httpx.post(f"{address}/api/v1/duplicates/set_aside", data=data)
+            undo = [done.json()["undo"]]
+        settings = SETTINGS.format(
+            ids=json.dumps(list(ids.values())),
+            keepers=json.dumps([ids["blue/0.png"]]),
+            copies=json.dumps([ids["blue/copy.png"], ids["blue/1.png"]]),
+            undo=json.dumps(undo),
+        )
+        (folder / "schemathesis.toml").write_text(settings)
+        tried = subprocess.run(
+            [
+                Path(sys.executable).with_name("st"),
+                "run",
+                f"{address}/api/openapi.json",
+                "--no-color",
+            ],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert httpx.get(f"{address}/api/v1/health").status_code == 200
+    lines = errors.read_text().splitlines()
+    answers = Counter(re.findall(r"^(\S+ /api/v1/\S+) (\d+) [0-9.]+ s$", "\n".join(lines), re.M))
+    told = f"{tried.stdout[-6000:]}\n{answers.most_common(40)}"
+    assert tried.returncode == 0, told
+    assert answers.total() >= FEWEST, told
+    assert not any(status.startswith("5") for _, status in answers), told
+    assert "Traceback" not in "".join(lines)
+    answered = {re.sub("[0-9a-f]{32}", "ID", what) for what, status in answers if status == "200"}
+    assert answered == READING | (CHANGING if flags else set()), told
+    assert Counter(each.read_bytes() for each in photos.rglob("*.png")) == before
