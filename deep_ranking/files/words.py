@@ -37,6 +37,14 @@ def byte_size(number: float) -> str:
     return f"{number:,.0f} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
 
 
+def in_percent(share: float) -> str:
+    """Return a share of 1 in percent: "38 %"; with a decimal where 0 % or 100 % would be wrong."""
+    text = f"{share:.0%}"
+    if text in ("0%", "100%") and share not in (0, 1):
+        text = f"{min(max(share, 0.001), 0.999):.1%}"
+    return text.replace("%", " %")
+
+
 def duration(seconds: float) -> str:
     """Return a duration for people: "20 seconds", "3.5 hours"."""
     for size, unit in UNITS_OF_TIME:

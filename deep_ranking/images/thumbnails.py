@@ -4,16 +4,20 @@ import io
 import os
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.files.html import data_uri, escaped
+from deep_ranking.images.decoding import decode_image, open_header
+from deep_ranking.images.orientation import upright_size
 from deep_ranking.images.reading import read_image
 
 JPEG_QUALITY = 85
 THUMBNAIL_SIZE = 96
+PROPORTIONAL_SIZE = 224  # pixels of the longer side
 MOST_ROWS, MOST_IMAGES = 8, 12  # rows of pictures that a notebook shows, and pictures in a row
 WIDTH = f"{THUMBNAIL_SIZE}px; margin: 0; overflow-wrap: anywhere; font-size: .7rem"
 ROW_STYLE = "display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0"
@@ -45,24 +49,68 @@ def _figure(path: str | os.PathLike[str], caption: str) -> str:
 
 
 def thumbnail(
-    pixels: UInt8Array, caption: str, *, kind: str = "", description: str = "", width: str = ""
+    pixels: UInt8Array,
+    caption: str,
+    *,
+    mark: str = "",
+    kind: str = "",
+    description: str = "",
+    width: str = "",
 ) -> str:
     """Return a small image with a caption.
 
     Args:
         pixels: uint8 (height, width, 3), RGB.
         caption: plain text below it.
+        mark: plain text before the caption, of more weight.
         kind: "hit" or "miss" for a frame.
         description: what it is, such as its path; also shown when pointed at.
         width: width in CSS units; that of the page's other thumbnails by default.
     """
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    source = data_uri(buffer.getvalue(), "image/jpeg")
-    text = escaped(description)
+    source, text = jpeg_uri(pixels), escaped(description)
     frame = f' class="{kind}"' if kind else ""
     style = f' style="width: {width}"' if width else ""
+    strong = f"<strong>{escaped(mark)}</strong> " if mark else ""
     return (
         f'<figure{style}><img{frame} src="{source}" alt="{text}" title="{text}">'
-        f"<figcaption>{escaped(caption)}</figcaption></figure>"
+        f"<figcaption>{strong}{escaped(caption)}</figcaption></figure>"
     )
+
+
+def jpeg_uri(pixels: UInt8Array) -> str:
+    """Return pixels (height, width, 3) as a JPEG, in the address of a picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def scaled_pixels(path: str | os.PathLike[str], size: int) -> UInt8Array:
+    """Return an image with its sides in proportion.
+
+    Args:
+        path: an image file.
+        size: pixels of the longer side.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    pixels = decode_image(path, size)
+    with open_header(path) as header:
+        sides = upright_size(header)
+    # `decode_image` may have reduced one side more than the other.
+    width, height = (max(1, round(size * side / max(sides))) for side in sides)
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def proportional_pixels(path: str | os.PathLike[str]) -> UInt8Array:
+    """Return an image with its sides in proportion, the longer of 224 pixels.
+
+    An image that cannot be read is a white square.
+    """
+    try:
+        return scaled_pixels(path, PROPORTIONAL_SIZE)
+    except InputError:  # gone since it was found
+        return np.full((PROPORTIONAL_SIZE, PROPORTIONAL_SIZE, 3), 255, np.uint8)

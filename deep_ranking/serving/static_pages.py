@@ -1,7 +1,7 @@
 """The pages that the server sends: the one that searches, and the description of the API.
 
-Their files are in `static/`, but for the design values, which the reports share. They load nothing from elsewhere and hold nothing of the collections,
-so no token is needed for them.
+Their files are in `static/`, except for the design values, which the reports share. They load
+nothing from elsewhere and hold nothing of the collections, so no token is needed for them.
 """
 
 from collections.abc import Awaitable, Callable

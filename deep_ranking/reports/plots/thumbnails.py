@@ -1,9 +1,8 @@
-"""Pictures made of images: rows of nearest images, and a map of embeddings."""
+"""Pictures made of images: rows of nearest images; and the places of images on a map."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,17 +10,14 @@ from matplotlib.patches import Rectangle
 
 from deep_ranking.files.array_types import Float64Array, FloatArray, UInt8Array
 from deep_ranking.files.words import shortened
-from deep_ranking.reports.plots.metrics import new_axes
+from deep_ranking.reports.plots.style import ACCENT, QUIET, WARN
 
-HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
+HIT, MISS, QUERY = ACCENT, WARN, QUIET
 ROW_HEIGHT, LINE_HEIGHT = 1.4, 0.16
 LONGEST_CAPTION = 18  # characters, with room on both sides
 LONGEST_LINE = 16  # beside others
 NUM_COMPONENTS = 50
 PERPLEXITY = 30
-THUMBNAIL_SHARE = 0.045
-MOST_NAMED_CLASSES = 20
-NAME_SIZE = np.array([3.0, 0.7])  # width and height of a class's name on the map, in thumbnails
 
 
 class Neighbours(NamedTuple):
@@ -103,61 +99,6 @@ def missing_image(size: int) -> UInt8Array:
     return pixels
 
 
-def embedding_map(
-    embeddings: FloatArray,
-    thumbnails: Sequence[UInt8Array],
-    classes: Sequence[str],
-    *,
-    seed: int = 0,
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw a map that puts images with similar embeddings near each other.
-
-    Every image is a dot in the colour of its class, below its thumbnail where there is room. Up to
-    20 classes have their name in the middle of their dots. Only nearness has a meaning: large
-    distances and the axes have none.
-
-    Args:
-        embeddings: float array (images, dim), finite; more than about 500 images hide each other.
-        thumbnails: uint8 (height, width, 3), RGB, one an image.
-        classes: one an image.
-        seed: seed of the map.
-        ax: axes to draw on.
-
-    Returns:
-        The axes.
-    """
-    ax = ax or new_axes(width=9, height=9)
-    points = map_points(embeddings, seed=seed)
-    names, codes = np.unique(np.asarray(classes), return_inverse=True)
-    # The first two colormaps have a colour a class: numbers choose among them, without blending.
-    colormap = "tab10" if len(names) <= 10 else "tab20" if len(names) <= 20 else "gist_rainbow"
-    values = np.arange(len(names)) if len(names) <= 20 else np.linspace(0, 1, len(names))
-    colors = matplotlib.colormaps[colormap](values)
-    low, high = points.min(axis=0), points.max(axis=0)
-    side = THUMBNAIL_SHARE * (float((high - low).max()) or 1.0)
-    ax.scatter(points[:, 0], points[:, 1], s=12, c=colors[codes], zorder=1)
-    shown: list[int] = []
-    for row, (x, y) in enumerate(points):
-        if shown and (np.abs(points[shown] - (x, y)).max(axis=1) < side).any():
-            continue
-        shown.append(row)
-        left, bottom = x - side / 2, y - side / 2
-        extent = (left, left + side, bottom, bottom + side)
-        ax.imshow(thumbnails[row], extent=extent, zorder=2)
-        frame = Rectangle((left, bottom), side, side, fill=False, lw=2, ec=colors[codes[row]])
-        ax.add_patch(frame).set_zorder(3)
-    if len(names) <= MOST_NAMED_CLASSES:
-        middles = np.stack([np.median(points[codes == code], axis=0) for code in range(len(names))])
-        for code, (x, y) in enumerate(_without_overlap(middles, side * NAME_SIZE)):
-            box = {"facecolor": "white", "edgecolor": colors[code], "alpha": 0.8, "pad": 2}
-            name = shortened(str(names[code]))
-            ax.text(x, y, name, bbox=box, ha="center", zorder=4, parse_math=False)
-    (left, bottom), (right, top) = low - side, high + side
-    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
-    return ax
-
-
 def map_points(embeddings: FloatArray, *, seed: int = 0) -> Float64Array:
     """Return positions of embeddings in the plane: 50 principal components, then t-SNE.
 
@@ -186,16 +127,6 @@ def map_points(embeddings: FloatArray, *, seed: int = 0) -> Float64Array:
         perplexity = min(PERPLEXITY, (num_images - 1) / 3)
         layout = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
     return np.asarray(layout, np.float64)
-
-
-def _without_overlap(centers: Float64Array, size: FloatArray) -> Float64Array:
-    """Move each box down until it overlaps none before it; all are of one size."""
-    placed = np.empty_like(centers)
-    for number, center in enumerate(centers):
-        placed[number] = center
-        while (np.abs(placed[:number] - placed[number]) < size).all(axis=1).any():
-            placed[number, 1] -= size[1] / 2
-    return placed
 
 
 def _write(ax: Axes, column: int, height: float, text: str) -> None:
