@@ -186,7 +186,7 @@ def test_recall_is_the_share_of_ranks_up_to_k():
 
 def test_recall_at_1_is_drawn_though_nobody_has_rank_1():
     ax = drawn(plot_recall(np.array([2.0])))
-    assert ax.get_lines()[0].get_xydata().tolist() == [[1, 0], [2, 1]]
+    assert ax.get_lines()[0].get_xydata().tolist() == [[1, 0], [2, 1], [10, 1]]
 
 
 def test_recall_without_ranks_is_refused():

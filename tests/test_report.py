@@ -170,7 +170,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "link", "img", "br"):
+        if tag not in ("meta", "link", "img", "br", "wbr"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):

@@ -9,11 +9,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_duplicates import odd  # noqa: F401
+from test_duplicates import make, odd  # noqa: F401
 
 from deep_ranking.cli.main import main, run_command
-from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 from deep_ranking.metrics import Interval
+from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 from deep_ranking.reports.page.sections import write_report
 from deep_ranking.reports.search_modes import SearchModes
 
@@ -31,32 +31,40 @@ WIDTHS = (360, 1280, 2560)
 CUT = """() => [...document.querySelectorAll("main *")].filter((each) => {
   const style = getComputedStyle(each);
   const hides = style.overflowX === "hidden" || style.textOverflow === "ellipsis";
-  const ownText = [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  if (hides && ownText && each.scrollWidth > each.clientWidth + 1) return true;
-  return ownText && !each.closest(".scroll") && each.getBoundingClientRect().right > innerWidth + 1;
+  const hasText = [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  if (hides && hasText && each.scrollWidth > each.clientWidth + 1) return true;
+  const { right } = each.getBoundingClientRect();
+  return hasText && !each.closest(".scroll") && right > innerWidth + 1;
 }).map((each) => each.outerHTML.slice(0, 200))"""
-# Pairs of words of a chart that lie over each other, words outside of it, and those that are small.
-CHARTS = """() => [...document.querySelectorAll(".chart svg")].flatMap((svg) => {
-  const texts = [...svg.querySelectorAll("text")].map((text) => [text, text.getBoundingClientRect()]);
-  const card = svg.closest(".chart").getBoundingClientRect();
-  const wrong = [];
-  texts.forEach(([text, a], index) => {
-    if (a.left < card.left || a.right > card.right || a.top < card.top || a.bottom > card.bottom) wrong.push("out: " + text.textContent);
-    if (Math.min(a.height, a.width) < 9) wrong.push("small: " + text.textContent);
-    for (const [other, b] of texts.slice(index + 1)) {
-      if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 2 && b.top < a.bottom - 2) wrong.push(text.textContent + " / " + other.textContent);
-    }
-  });
-  return wrong;
-})"""
-# Names on the map that lie over a picture or over each other.
-MAP = """() => {
-  const names = [...document.querySelectorAll(".map span")].map((each) => each.getBoundingClientRect());
-  const images = [...document.querySelectorAll(".map img")].map((each) => each.getBoundingClientRect());
-  const over = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
-  const wrong = names.filter((name, index) => [...images, ...names.slice(index + 1)].some((other) => over(name, other)));
+OVER = """const box = (each) => each.getBoundingClientRect();
+  const over = (a, b) => a.left < b.right - 1 && b.left < a.right - 1
+    && a.top < b.bottom - 2 && b.top < a.bottom - 2;"""
+# Words of a chart that lie over another or outside of it, or are too small.
+CHARTS = f"""() => {{
+  {OVER}
+  return [...document.querySelectorAll(".chart svg")].flatMap((svg) => {{
+    const texts = [...svg.querySelectorAll("text")], card = box(svg.closest(".chart"));
+    return texts.filter((text, index) => {{
+      const {{ left, right, top, bottom }} = box(text);
+      if (left < card.left || right > card.right || top < card.top || bottom > card.bottom) {{
+        return true;
+      }}
+      if (Math.max(right - left, bottom - top) < 9) return true;
+      return texts.slice(index + 1).some((other) => over(box(text), box(other)));
+    }}).map((text) => text.textContent);
+  }});
+}}"""
+# The names on the map, its pictures, and the names that lie over a picture or another name.
+MAP = f"""() => {{
+  {OVER}
+  const names = [...document.querySelectorAll(".map span")].map(box);
+  const images = [...document.querySelectorAll(".map img")].map(box);
+  const wrong = names.filter((name, index) =>
+    [...images, ...names.slice(index + 1)].some((other) => over(name, other)));
   return [names.length, images.length, wrong.length];
-}"""
+}}"""
+COLOURS = """() => [...document.querySelectorAll(".chart text")].map((each) =>
+  getComputedStyle(each).fill + getComputedStyle(each.closest(".chart")).backgroundColor)"""
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +191,7 @@ def test_charts_follow_a_dark_screen(report, opened):
     colours = {}
     for scheme in ("light", "dark"):
         page = opened(report, scheme=scheme)
-        colours[scheme] = page.evaluate(
-            """() => [...document.querySelectorAll(".chart text")].map((each) =>
-            getComputedStyle(each).fill + " on " + getComputedStyle(each.closest(".chart")).backgroundColor)"""
-        )
+        colours[scheme] = page.evaluate(COLOURS)
     assert set(colours["light"]).isdisjoint(colours["dark"])
     assert len(colours["light"]) == len(colours["dark"]) > 50
 
@@ -194,9 +199,7 @@ def test_charts_follow_a_dark_screen(report, opened):
 def test_a_report_prints(report, opened):
     page = opened(report, scheme="dark")
     page.emulate_media(media="print")
-    background, ink = page.evaluate(
-        "() => [document.documentElement, document.querySelector('h1')].map((each) => getComputedStyle(each))"
-        ".map((style, index) => index ? style.color : style.colorScheme)"
-    )
-    assert background == "light" and ink == "rgb(30, 29, 27)"
+    styles = "(name) => getComputedStyle(document.querySelector(name))"
+    assert page.evaluate(f"({styles})('html').colorScheme") == "light"
+    assert page.evaluate(f"({styles})('h1').color") == "rgb(30, 29, 27)"
     assert not page.is_visible("nav")

@@ -1,5 +1,6 @@
 """Words for numbers: a count with its noun, a size in bytes, a duration."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from deep_ranking.files.errors import printable
@@ -39,10 +40,11 @@ def byte_size(number: float) -> str:
 
 def in_percent(share: float) -> str:
     """Return a share of 1 in percent: "38 %"; with a decimal where 0 % or 100 % would be wrong."""
-    text = f"{share:.0%}"
-    if text in ("0%", "100%") and share not in (0, 1):
-        text = f"{min(max(share, 0.001), 0.999):.1%}"
-    return text.replace("%", " %")
+    whole = round(share)
+    if f"{share:z.0%}" != f"{whole:.0%}" or math.isclose(share, whole, abs_tol=1e-9):
+        return f"{share:z.0%}".replace("%", " %")
+    least = max(abs(share - whole), 0.001)  # as much as one decimal can show
+    return f"{whole + math.copysign(least, share - whole):.1%}".replace("%", " %")
 
 
 def duration(seconds: float) -> str:

@@ -71,9 +71,10 @@ def thumbnail(
     frame = f' class="{kind}"' if kind else ""
     style = f' style="width: {width}"' if width else ""
     strong = f"<strong>{escaped(mark)}</strong> " if mark else ""
+    below = escaped(caption).replace("/", "/<wbr>")  # paths wrap between folders
     return (
         f'<figure{style}><img{frame} src="{source}" alt="{text}" title="{text}">'
-        f"<figcaption>{strong}{escaped(caption)}</figcaption></figure>"
+        f"<figcaption>{strong}{below}</figcaption></figure>"
     )
 
 

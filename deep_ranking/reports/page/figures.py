@@ -69,6 +69,8 @@ def summary(evaluation: EmbeddingMetrics, images: EmbeddedImages, left_out: str)
         mean, low, high = evaluation.intervals.get(name, (math.nan,) * 3)
         if not math.isnan(mean):
             sure = f"between {in_percent(low)} and {in_percent(high)}, 95 % sure"
+            if low == high:  # nothing differs that the bootstrap could draw from
+                sure = "without exception"
             large.append((in_percent(mean), meaning, sure))
     threshold = f"at the best distance, {evaluation.whole['equal_error_threshold']:.3f}"
     right = in_percent(1 - evaluation.whole["equal_error_rate"])

@@ -69,7 +69,7 @@ def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes
         ax: axes to draw on.
 
     Returns:
-        The axes, with k on a logarithmic scale up to where recall is 1.
+        The axes, with k on a logarithmic scale, at least up to where recall is 1.
 
     Raises:
         ValueError: if no rank is defined.
@@ -78,10 +78,10 @@ def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes
     if not len(ranks):
         raise ValueError("Recall needs a query with an image of its class. Received: only NaN.")
     ax = ax or new_axes()
-    depths = np.unique(np.concatenate([[1], ranks]))
+    last = max(10, ranks[-1])
+    depths = np.unique(np.concatenate([[1], ranks, [last]]))
     recall = np.searchsorted(ranks, depths, side="right") / len(ranks)
     ax.plot(depths, recall, color=ACCENT, drawstyle="steps-post")
-    last = max(10, depths[-1])
     for depth in (1, 5, 10) if last <= 30 else (1, 10, 100)[: 3 if last >= 100 else 2]:
         value = float(np.searchsorted(ranks, depth, side="right") / len(ranks))
         ax.plot(depth, value, "o", color=ACCENT, clip_on=False)
