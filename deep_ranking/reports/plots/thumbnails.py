@@ -1,5 +1,6 @@
 """Pictures made of images: rows of nearest images; and the places of images on a map."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,9 +14,9 @@ from deep_ranking.files.words import shortened
 from deep_ranking.reports.plots.style import ACCENT, QUIET, WARN
 
 HIT, MISS, QUERY = ACCENT, WARN, QUIET
-ROW_HEIGHT, LINE_HEIGHT = 1.4, 0.16
-LONGEST_CAPTION = 18  # characters, with room on both sides
-LONGEST_LINE = 16  # beside others
+LINE_HEIGHT = 0.16
+LONGEST_LINE = 16  # characters
+MOST_LINES = 4  # of one text; the middle of a longer one is cut out
 NUM_COMPONENTS = 50
 PERPLEXITY = 30
 
@@ -24,13 +25,13 @@ class Neighbours(NamedTuple):
     """A query and its nearest images.
 
     Attributes:
-        caption: text above the query, such as its class.
+        caption: text below the query, such as its class.
         query: uint8 (height, width, 3), RGB.
         images: the nearest images, likewise, nearest first.
         hits: whether each of them is of the query's class; None if that is not known.
         distances: distance of each from the query.
         details: more about each, such as its class, a line of text each; or none.
-        about_query: a line of text below the query.
+        about_query: more text below the query.
     """
 
     caption: str
@@ -43,7 +44,7 @@ class Neighbours(NamedTuple):
 
 
 def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
-    """Draw queries with their nearest images, hits framed green and misses red, or all in grey.
+    """Draw queries with their nearest images, hits framed in green and misses in dashed orange, or all in grey.
 
     Below each image is its distance, after a tick or a cross for readers and printers that cannot
     tell the colours apart.
@@ -55,28 +56,24 @@ def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
         The figure, with one row a query.
     """
     columns = 1 + max(len(row.images) for row in rows)
-    num_lines = max(len(lines) for row in rows for lines in ((), *row.details))
-    height = ROW_HEIGHT + LINE_HEIGHT * max(num_lines, *(bool(row.about_query) for row in rows))
+    below = [_lines_below(row) for row in rows]  # of the query, then of each image
+    num_lines = max(len(lines) for row in below for lines in row)
+    height = 1.1 + LINE_HEIGHT * num_lines
     figure = Figure(figsize=(1.1 * columns, height * len(rows)), layout="constrained")
     ax = figure.subplots()  # separate axes for each image would take seconds
-    for number, row in enumerate(rows):
+    for number, (row, lines_below) in enumerate(zip(rows, below, strict=True)):
         top = number * height
-        _draw_framed(ax, row.query, 0, top, QUERY)
-        caption = shortened(row.caption, LONGEST_CAPTION)
-        ax.text(0.5, top - 0.04, caption, fontsize=7, ha="center", va="bottom", parse_math=False)
-        _write(ax, 0, top + 1.04, row.about_query)
-        marks = [("", QUERY)] * len(row.images)
+        frames = [QUERY] * len(row.images)
         if row.hits is not None:
-            marks = [("✓ ", HIT) if hit else ("✗ ", MISS) for hit in row.hits]
-        shown = zip(row.images, marks, row.distances, strict=True)
-        for column, (image, (mark, color), distance) in enumerate(shown, start=1):
+            frames = [HIT if hit else MISS for hit in row.hits]
+        images = zip([row.query, *row.images], [QUERY, *frames], lines_below, strict=True)
+        for column, (image, color, lines) in enumerate(images):
             _draw_framed(ax, image, column, top, color)
-            words = f"{mark}{distance:.3f}"
-            ax.text(column + 0.5, top + 1.04, words, fontsize=8, ha="center", va="top")
-            lines = row.details[column - 1] if row.details else ()
-            for line, text in enumerate(lines, start=1):
-                _write(ax, column, top + 1.04 + LINE_HEIGHT * line, text)
-    downwards = len(rows) * height - 0.08, -0.2
+            for line, text in enumerate(lines):
+                size = 8 if column and not line else 6  # the distance
+                where = column + 0.5, top + 1.04 + LINE_HEIGHT * line
+                ax.text(*where, text, fontsize=size, ha="center", va="top", parse_math=False)
+    downwards = len(rows) * height, 0
     ax.set(xlim=(0, columns), ylim=downwards, aspect="equal")
     ax.set_axis_off()
     return figure
@@ -129,13 +126,30 @@ def map_points(embeddings: FloatArray, *, seed: int = 0) -> Float64Array:
     return np.asarray(layout, np.float64)
 
 
-def _write(ax: Axes, column: int, height: float, text: str) -> None:
-    """Write a line in the middle of a column, cut to its width; nothing if it is empty."""
-    if words := shortened(text, LONGEST_LINE):
-        ax.text(column + 0.5, height, words, fontsize=6, ha="center", va="top", parse_math=False)
+def _lines_below(row: Neighbours) -> list[list[str]]:
+    """Return the lines below the query, and below each image: its distance, then its details."""
+    marks = [""] * len(row.images)
+    if row.hits is not None:
+        marks = ["✓ " if hit else "✗ " for hit in row.hits]
+    details = row.details or [[]] * len(row.images)
+    return [
+        [*_wrapped(row.caption), *_wrapped(row.about_query)],
+        *(
+            [f"{mark}{distance:.3f}", *(line for text in texts for line in _wrapped(text))]
+            for mark, distance, texts in zip(marks, row.distances, details, strict=True)
+        ),
+    ]
+
+
+def _wrapped(text: str) -> list[str]:
+    """Return a text in lines, broken after the slashes of a path if possible."""
+    words = shortened(text, LONGEST_LINE * MOST_LINES).replace("/", "/ ")
+    return [line.replace("/ ", "/") for line in textwrap.wrap(words, LONGEST_LINE)]
 
 
 def _draw_framed(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:
     """Draw a framed image, 0.9 wide and high, in the middle of a cell of side 1."""
     ax.imshow(image, extent=(column + 0.05, column + 0.95, top + 0.95, top + 0.05))
-    ax.add_patch(Rectangle((column + 0.05, top + 0.05), 0.9, 0.9, fill=False, lw=3, ec=color))
+    style = "--" if color == MISS else "-"
+    frame = Rectangle((column + 0.05, top + 0.05), 0.9, 0.9, fill=False, lw=3, ec=color, ls=style)
+    ax.add_patch(frame)
