@@ -44,10 +44,10 @@ class Neighbours(NamedTuple):
 
 
 def neighbours_figure(rows: Sequence[Neighbours]) -> Figure:
-    """Draw queries with their nearest images, hits framed in green and misses in dashed orange, or all in grey.
+    """Draw queries with their nearest images, hits framed in green and misses in orange dashes.
 
-    Below each image is its distance, after a tick or a cross for readers and printers that cannot
-    tell the colours apart.
+    Where hits are not known, all frames are grey. Below each image is its distance, after a tick or
+    a cross for readers and printers that cannot tell the colours apart.
 
     Args:
         rows: one or more queries; those with fewer images than others leave places empty.
