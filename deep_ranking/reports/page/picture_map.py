@@ -18,11 +18,14 @@ from deep_ranking.files.array_types import BoolArray, Float64Array, FloatArray, 
 from deep_ranking.files.html import escaped
 from deep_ranking.images.thumbnails import jpeg_uri
 
-COLUMNS, ROWS = 22, 13
+SHAPE = 13 / 22  # height of the map over its width
+FEWEST_COLUMNS, MOST_COLUMNS = 8, 22
+CELLS = 3  # for each image, unless that is more than the most
 MOST_SEEN = 150  # images: the other cells are for names, and for gaps between groups
 MOST_NAMED = 20  # classes
 LONGEST_LINE = 18  # characters of a name
-CHARACTER, LINE = 0.215, 0.42  # width and height of the largest, with the font of the style sheet
+# Width and height of the largest with the font of the style sheet, in widths of the map.
+CHARACTER, LINE = 0.0098, 0.0191
 HIDING = 0.6  # what a name moves away to be over the places of one image less
 
 
@@ -40,10 +43,14 @@ class MapLayout(NamedTuple):
     Attributes:
         corners: float64 (images, 2), the cell of each image: its upper left corner.
         names: names of the largest classes that have room.
+        columns: cells across.
+        rows: cells down.
     """
 
     corners: Float64Array
     names: list[MapName]
+    columns: int
+    rows: int
 
 
 def lay_out(points: FloatArray, classes: Sequence[str]) -> MapLayout:
@@ -55,15 +62,18 @@ def lay_out(points: FloatArray, classes: Sequence[str]) -> MapLayout:
     """
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # late: slow
 
+    wanted = math.ceil(math.sqrt(CELLS * len(points) / SHAPE))
+    columns = min(max(wanted, FEWEST_COLUMNS), MOST_COLUMNS)
+    rows = round(columns * SHAPE)
     low, spread = points.min(axis=0), np.ptp(points, axis=0)
     shares = np.where(spread > 0, (points - low) / np.where(spread > 0, spread, 1), 0.5)
-    places = shares * (COLUMNS - 1, ROWS - 1)  # of the corners
-    free = np.ones((ROWS, COLUMNS), np.bool_)
+    places = shares * (columns - 1, rows - 1)  # of the corners
+    free = np.ones((rows, columns), np.bool_)
     names = _place_names(places + 0.5, np.asarray(classes), free)
     cells = np.argwhere(free)[:, ::-1].astype(np.float64)
     # The cells for which all images together move least.
     moves = np.sum((places[:, np.newaxis] - cells) ** 2, axis=2)
-    return MapLayout(cells[linear_sum_assignment(moves)[1]], names)
+    return MapLayout(cells[linear_sum_assignment(moves)[1]], names, columns, rows)
 
 
 def map_html(
@@ -79,7 +89,7 @@ def map_html(
     """
     images = [
         f'<img{" class=odd" if is_odd else ""} src="{jpeg_uri(pixels)}" alt="" '
-        f'title="{escaped(title)}" style="{_position(corner)}">'
+        f'title="{escaped(title)}" style="{_position(layout, corner)}">'
         for corner, pixels, title, is_odd in zip(
             layout.corners, thumbnails, titles, odd, strict=True
         )
@@ -87,18 +97,20 @@ def map_html(
     names = []
     for each in layout.names:
         lines = "<br>".join(map(escaped, each.lines))
-        names.append(f'<span style="{_position(each.corner + each.size / 2)}">{lines}</span>')
+        names.append(
+            f'<span style="{_position(layout, each.corner + each.size / 2)}">{lines}</span>'
+        )
     about = f"Map of {len(images):,} pictures, those alike near each other"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="The map">'
         f'<div class="map" role="img" aria-label="{about}" '
-        f'style="--columns: {COLUMNS}; --rows: {ROWS}">'
+        f'style="--columns: {layout.columns}; --rows: {layout.rows}">'
         f"{''.join(images)}{''.join(names)}</div></div>"
     )
 
 
-def _position(place: Float64Array) -> str:
-    left, top = 100 * place / (COLUMNS, ROWS)
+def _position(layout: MapLayout, place: Float64Array) -> str:
+    left, top = 100 * place / (layout.columns, layout.rows)
     return f"left: {left:.2f}%; top: {top:.2f}%"
 
 
@@ -113,13 +125,19 @@ def _place_names(
         free: bool (rows, columns), the cells; those of the names are taken. A cell is left for
             each image.
     """
+    rows, columns = free.shape
     names, codes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     placed: list[MapName] = []
     for code in np.argsort(-sizes, kind="stable")[:MOST_NAMED]:
         lines = textwrap.wrap(str(names[code]).replace("/", " / "), LONGEST_LINE)
         widest = max(map(len, lines), default=0)
-        width, height = math.ceil(CHARACTER * widest + 0.4), math.ceil(LINE * len(lines) + 0.1)
-        if height > ROWS or np.count_nonzero(free) - width * height < len(centers):
+        width = math.ceil(columns * CHARACTER * (widest + 2))
+        height = math.ceil(columns * LINE * len(lines) + 0.1)
+        if (
+            width > columns
+            or height > rows
+            or np.count_nonzero(free) - width * height < len(centers)
+        ):
             continue
         blocks = sliding_window_view(free, (height, width)).all(axis=(2, 3))
         corners = np.argwhere(blocks)[:, ::-1].astype(np.float64)
