@@ -630,7 +630,7 @@ def test_json_has_all_of_it(odd, tmp_path):
 
 
 class Page(HTMLParser):
-    """Images with their attributes, and the text of captions."""
+    """Images with their attributes, and the text of captions, marks included."""
 
     def __init__(self, text):
         super().__init__()
@@ -639,14 +639,18 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        self.within = tag
         if tag == "img":
             self.images.append(dict(attrs))
+        if tag == "figcaption":
+            self.captions.append("")
+            self.within = tag
+
+    def handle_endtag(self, tag):
+        self.within = "" if tag == "figcaption" else self.within
 
     def handle_data(self, data):
-        if self.within == "figcaption" and data.strip():
-            self.captions.append(data)
-        self.within = "" if self.within == "figcaption" else self.within
+        if self.within:
+            self.captions[-1] += data
 
 
 def test_the_page_shows_each_image_and_frames_the_keeper(odd, tmp_path):
@@ -662,8 +666,8 @@ def test_the_page_shows_each_image_and_frames_the_keeper(odd, tmp_path):
     ]
     assert [image.get("class") for image in found.images] == ["hit", None, "hit", None]
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in found.images)
-    assert found.captions[0].startswith("✓ keep, 60x40, ") and ODD in found.captions[0]
-    assert found.captions[1].startswith("0.020, 48x32, ")
+    assert found.captions[0].startswith("✓ keep 60x40, ") and ODD in found.captions[0]
+    assert found.captions[1].startswith("0.020 48x32, ")
     shown = Image.open(io.BytesIO(base64.b64decode(found.images[0]["src"].split(",")[1])))
     assert shown.size == (224, 149)  # in proportion
     expected = cv2.resize(scene(0, 60, 40), shown.size, interpolation=cv2.INTER_AREA)

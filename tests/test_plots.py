@@ -1,52 +1,95 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from deep_ranking.files.words import shortened
 from deep_ranking.metrics import Interval
 from deep_ranking.metrics.reliability import reliability
 from deep_ranking.reports import plots
 from deep_ranking.reports.plots import (
     Neighbours,
-    embedding_map,
     map_points,
     missing_image,
     neighbours_figure,
     new_axes,
-    plot_confusions,
     plot_distances,
     plot_negatives,
     plot_recall,
     plot_reliability,
     plot_samplings,
 )
-from deep_ranking.reports.plots.metrics import shortened
+from deep_ranking.reports.plots.style import ACCENT, INK, QUIET, WARN
 from deep_ranking.training.history import plot_history, run_figure
 
 
 def drawn(ax):
     """Draw all of it, so that what fails or warns only then does so here."""
-    ax.get_figure(root=True).canvas.draw()
+    FigureCanvasAgg(ax.get_figure(root=True)).draw()
     return ax
 
 
 def test_public_names():
     assert plots.__all__ == [
         "Neighbours",
-        "embedding_map",
         "map_points",
         "missing_image",
         "neighbours_figure",
         "new_axes",
-        "plot_confusions",
         "plot_distances",
         "plot_negatives",
         "plot_recall",
         "plot_reliability",
         "plot_samplings",
     ]
+
+
+RNG = np.random.default_rng(0)
+HISTORY = [{"epoch": n, "loss": 3.0 - n, "val_loss": 3.5 - n} for n in range(3)]
+JUDGED = reliability(np.ones(3), np.ones(3) == 1)
+CHARTS = {
+    "apart": lambda: plot_distances(RNG.uniform(0, 1, 99), RNG.uniform(1, 1.3, 99), 1.0),
+    "mixed": lambda: plot_distances(RNG.uniform(0, 1, 99), RNG.uniform(0, 1, 99), 0.01),
+    "all": lambda: plot_recall(np.ones(5)),
+    "none": lambda: plot_recall(np.full(5, 2000.0)),
+    "some": lambda: plot_recall(np.array([1, 2, 11, 600.0])),
+    "easy": lambda: plot_negatives([0, 1], [Interval(1, 1, 1)] * 2, in_class="hard"),
+    "hard": lambda: plot_negatives([0, 1], [Interval(0, 0, 0)] * 2, in_class="hard"),
+    "sure": lambda: plot_reliability({"a": JUDGED, "b": JUDGED}),
+    "history": lambda: plot_history(HISTORY, ["loss"], new_axes()),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_axes_begin_at_0_and_no_word_lies_over_another_or_over_the_frame(name):
+    ax = drawn(CHARTS[name]())
+    if not name.startswith("hist"):
+        assert ax.get_xlim()[0] == (0.9 if ax.get_xscale() == "log" else 0)
+    assert ax.get_ylim()[0] == 0
+    frame, canvas = ax.get_window_extent(), ax.get_figure(root=True).bbox
+    ticks = [
+        text
+        for axis in (ax.xaxis, ax.yaxis)
+        for place, text in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+        if min(axis.get_view_interval()) <= place <= max(axis.get_view_interval())
+    ]
+    words = [*ax.texts, ax.xaxis.label, ax.yaxis.label, *ticks]
+    boxes = {text: text.get_window_extent() for text in words if text.get_text()}
+    for text in ax.texts:
+        box = boxes[text]
+        assert frame.x0 - 1 <= box.x0 and box.x1 <= frame.x1 + 1, text
+        assert frame.y0 - 1 <= box.y0 and box.y1 <= frame.y1 + 1, text
+    for one, other in itertools.combinations(boxes, 2):
+        if not {one, other} <= set(ticks):
+            assert not boxes[one].overlaps(boxes[other]), (one, other)
+    for box in boxes.values():
+        assert canvas.x0 <= box.x0 and box.x1 <= canvas.x1
+        assert canvas.y0 <= box.y0 and box.y1 <= canvas.y1
+    assert all(axis.label.get_text() for axis in (ax.xaxis, ax.yaxis)) or name == "history"
 
 
 def test_history_draws_what_was_measured_where_it_was():
@@ -82,10 +125,8 @@ def test_run_figure_has_three_axes():
         lambda ax: plot_distances(np.array([0.1]), np.array([0.9]), 0.5, ax),
         lambda ax: plot_recall(np.array([1.0]), ax),
         lambda ax: plot_reliability({"a": reliability(np.ones(2), np.array([True, False]))}, ax),
-        lambda ax: plot_confusions([("a", "b")], [0.5], ax),
         lambda ax: plot_negatives([0, 1], [Interval(1, 1, 1)] * 2, in_class="hard", ax=ax),
         lambda ax: plot_history([{"epoch": 1, "loss": 1.0}], ["loss"], ax),
-        lambda ax: embedding_map(np.eye(2), np.zeros((2, 2, 2, 3), np.uint8), ["a", "b"], ax=ax),
     ],
 )
 def test_given_axes_are_drawn_on_and_returned(draw):
@@ -99,22 +140,19 @@ def test_distances_of_both_kinds_share_bins_and_have_area_1():
     rng = np.random.default_rng(0)
     same, different = rng.uniform(0.2, 1, 500), rng.uniform(0.5, 1.5, 2000)
     ax = drawn(plot_distances(same, different, 0.77))
-    bars = np.array([[bar.get_x(), bar.get_width(), bar.get_height()] for bar in ax.patches])
-    first, second = np.split(bars, 2)
-    np.testing.assert_array_equal(first[:, :2], second[:, :2])
+    kinds = {to_hex(patch.get_facecolor()): patch.get_data() for patch in ax.patches}
+    first, second = kinds[ACCENT], kinds[QUIET]
+    np.testing.assert_array_equal(first.edges, second.edges)
     for kind, distances in ((first, same), (second, different)):
-        left, width, height = kind.T
-        assert np.sum(width * height) == pytest.approx(1)
+        width = kind.edges[1] - kind.edges[0]
+        assert np.sum(width * kind.values) == pytest.approx(1)
         # The middle of the bars is the mean of the distances, but for the width of a bin.
-        assert np.sum((left + width / 2) * width * height) == pytest.approx(
-            distances.mean(), abs=width[0]
-        )
-    assert ax.get_lines()[0].get_xdata() == [0.77, 0.77]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "same class",
-        "different",
-        "equal error at 0.770",
-    ]
+        middles = (kind.edges[:-1] + kind.edges[1:]) / 2
+        assert np.sum(middles * width * kind.values) == pytest.approx(distances.mean(), abs=width)
+    (line,) = ax.collections
+    assert line.get_segments()[0][:, 0].tolist() == [0.77, 0.77]
+    names = {text.get_text(): text.get_color() for text in ax.texts}
+    assert names == {"threshold 0.770": INK, "same class": ACCENT, "two classes": QUIET}
 
 
 def test_distances_that_are_all_0_are_drawn():
@@ -122,22 +160,21 @@ def test_distances_that_are_all_0_are_drawn():
 
 
 def test_reliability_is_drawn_where_there_are_answers():
-    right = np.array([True, False, True, True])
-    stated = np.array([0.1, 0.16, 0.92, 0.98])
+    right = np.array([True, False, True, True, True])
+    stated = np.array([0.1, 0.16, 0.92, 0.98, 0.95])
     curves = {
         "ours": reliability(stated, right, num_bins=5),
         "other": reliability(1 - stated, right),
     }
     ax = drawn(plot_reliability(curves))
     lines = {line.get_label(): line for line in ax.get_lines()}
-    # |0.13 - 0.5| / 2 + |0.95 - 1| / 2; (0.1 + 0.84 + 0.92 + 0.98) / 4
-    assert list(lines) == ["as stated", "other, error 0.710", "ours, error 0.210"]
-    np.testing.assert_allclose(lines["ours, error 0.210"].get_xydata(), [[0.13, 0.5], [0.95, 1]])
-    assert lines["other, error 0.710"].get_color() == "0.6"
-    (above,) = ax.child_axes
-    counts = [patch.get_data().values.tolist() for patch in above.patches]
-    assert counts[1] == [2, 0, 0, 0, 2]
-    assert sum(counts[0]) == 4 and len(counts[0]) == 15
+    assert list(lines) == ["as promised", "other", "ours"]
+    np.testing.assert_allclose(lines["ours"].get_xydata(), [[0.13, 0.5], [0.95, 1]])
+    assert (lines["ours"].get_color(), lines["other"].get_color()) == (ACCENT, QUIET)
+    areas = ax.collections[1].get_sizes()
+    assert areas[0] / areas[1] == pytest.approx(2 / 3, abs=0.05)  # two answers, and three
+    (legend,) = ax.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["ours", "other", "as promised"]
 
 
 def test_recall_is_the_share_of_ranks_up_to_k():
@@ -149,24 +186,12 @@ def test_recall_is_the_share_of_ranks_up_to_k():
 
 def test_recall_at_1_is_drawn_though_nobody_has_rank_1():
     ax = drawn(plot_recall(np.array([2.0])))
-    assert ax.get_lines()[0].get_xydata().tolist() == [[1, 0], [2, 1]]
+    assert ax.get_lines()[0].get_xydata().tolist() == [[1, 0], [2, 1], [10, 1]]
 
 
 def test_recall_without_ranks_is_refused():
     with pytest.raises(ValueError, match="Received: only NaN"):
         plot_recall(np.array([np.nan]))
-
-
-def test_confusions_stand_in_order_from_top_to_bottom():
-    pairs = [("cat", "dog"), ("a$x_$", "b$")]
-    ax = drawn(plot_confusions(pairs, [0.5, 0.125]))
-    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.125]
-    labels = ax.get_yticklabels()
-    assert [label.get_text() for label in labels] == ["cat → dog", "a$x_$ → b$"]
-    assert not any(label.get_parse_math() for label in labels)
-    top, bottom = (label.get_window_extent().y0 for label in labels)
-    assert top > bottom
-    assert [text.get_text() for text in ax.texts] == ["50%", "12%"]
 
 
 def test_negatives_name_what_is_in_class():
@@ -217,13 +242,14 @@ def test_neighbours_are_framed_by_what_they_are():
         assert bottom > top  # the axis points downwards
         value = int(drawn_image.get_array()[0, 0, 0])
         found.append((value, corner, to_hex(frame.get_edgecolor())))
-    gray, green, red = "#888888", "#2e7d32", "#c62828"
+        assert (frame.get_linestyle() == "--") == (found[-1][2] == WARN)
+    gray, green, red = QUIET, ACCENT, WARN
     assert found == [
         (1, (0.05, 0.05), gray),
         (2, (1.05, 0.05), green),
         (3, (2.05, 0.05), red),
-        (4, (0.05, 1.4 + 0.05), gray),
-        (5, (1.05, 1.4 + 0.05), red),
+        (4, (0.05, 1.26 + 0.05), gray),
+        (5, (1.05, 1.26 + 0.05), red),
     ]
     words = [(text.get_text(), *text.get_position()) for text in ax.texts]
     assert [(text, int(x)) for text, x, _ in words] == [
@@ -264,37 +290,6 @@ def test_small_and_flat_sets_have_a_map(embeddings):
     assert np.isfinite(points).all()
 
 
-def test_the_map_shows_every_image_and_the_thumbnails_that_have_room():
-    embeddings = clusters()
-    embeddings[1] = embeddings[0]  # these two lie on each other
-    classes = np.repeat(["a$_$", "_b", "c"], 8).tolist()
-    thumbnails = [np.full((2, 2, 3), number, np.uint8) for number in range(24)]
-    ax = drawn(embedding_map(embeddings, thumbnails, classes, seed=0))
-    dots = ax.collections[0].get_offsets()
-    assert len(dots) == 24
-    shown = {int(image.get_array()[0, 0, 0]): image.get_extent() for image in ax.get_images()}
-    assert 0 in shown
-    assert 1 not in shown
-    for number, (left, right, bottom, top) in shown.items():
-        np.testing.assert_allclose(dots[number], ((left + right) / 2, (bottom + top) / 2))
-    boxes = list(shown.values())
-    for index, one in enumerate(boxes):
-        for other in boxes[:index]:
-            beside = one[0] >= other[1] or other[0] >= one[1]
-            assert beside or one[2] >= other[3] or other[2] >= one[3]
-    assert [text.get_text() for text in ax.texts] == ["_b", "a$_$", "c"]
-
-
-def test_names_of_classes_in_one_place_do_not_hide_each_other():
-    embeddings = np.random.default_rng(0).normal(size=(40, 3))
-    classes = [f"class {number % 4}" for number in range(40)]
-    ax = drawn(embedding_map(embeddings, np.zeros((40, 2, 2, 3), np.uint8), classes))
-    boxes = [text.get_window_extent() for text in ax.texts]
-    assert len(boxes) == 4
-    for index, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[:index])
-
-
 def test_the_middle_of_a_long_name_is_cut():
     assert shortened("short") == "short"
     assert shortened("abcdefghij", 10) == "abcdefghij"
@@ -320,11 +315,14 @@ def test_details_of_neighbours_are_written_below_them():
     )
     (ax,) = figure.axes
     texts = {text.get_text(): text.get_position() for text in ax.texts}
-    cut = "Fruit/Ap…licious"
-    assert len(texts) == 7 and all(len(text) <= 18 for text in texts)
-    columns = [(text.get_text(), round(text.get_position()[0], 1)) for text in ax.texts]
-    assert (cut, 0.5) in columns and (cut, 1.5) in columns  # of the query, and of the first
-    assert ("p(hit) 0.91", 1.5) in columns and ("gone: 7.jpg", 2.5) in columns
+    columns = {}
+    for text in ax.texts:
+        columns.setdefault(int(text.get_position()[0]), []).append(text.get_text())
+    assert columns == {
+        0: ["a long name of a", "file 012.jpg", "Fruit/Apple/", "Golden-Delicious"],
+        1: ["✓ 0.250", "Fruit/Apple/", "Golden-Delicious", "p(hit) 0.91"],
+        2: ["✗ 0.500", "$dog", "gone: 7.jpg"],
+    }
     heights = [texts["✓ 0.250"][1], texts["p(hit) 0.91"][1]]
     assert heights[0] < heights[1] < ax.get_ylim()[0]  # downwards, and within the picture
     figure.savefig(io.BytesIO(), format="png")

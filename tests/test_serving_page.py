@@ -5,6 +5,7 @@ import re
 import pytest
 from served import caller_of, make_served, use_stub_engine, write_photos
 
+from deep_ranking.files.design import TOKENS
 from deep_ranking.serving.answers import WORDS
 from deep_ranking.serving.guard import OF_PAGES
 from deep_ranking.serving.settings import ServerSettings
@@ -13,7 +14,8 @@ from deep_ranking.serving.static_pages import FILES, STATIC
 MOST_BYTES = 150_000
 PAGE = {address: name for address, (name, _) in FILES.items() if "/api/" not in address}
 SCRIPTS = sorted(name for name in PAGE.values() if name.endswith(".js"))
-STYLE = "".join((STATIC / name).read_text() for name in PAGE.values() if name.endswith(".css"))
+STYLES = [name for name in PAGE.values() if name.endswith(".css") and name != "tokens.css"]
+STYLE = TOKENS.read_text() + "".join((STATIC / name).read_text() for name in STYLES)
 HTML = (STATIC / "index.html").read_text()
 
 
@@ -27,28 +29,33 @@ def call(tmp_path_factory):
         yield caller_of(made, settings=ServerSettings(token="a-token-of-enough-length"))
 
 
+def path_of(name):
+    return TOKENS if name == TOKENS.name else STATIC / name
+
+
 def text_of(name):
-    return (STATIC / name).read_text()
+    return path_of(name).read_text()
 
 
 @pytest.mark.parametrize("address", PAGE)
 def test_the_page_is_sent_with_its_policy_and_without_a_token(call, address):
     answer = call("GET", address)
     assert answer.status_code == 200
-    assert answer.content == (STATIC / PAGE[address]).read_bytes()
+    assert answer.content == path_of(PAGE[address]).read_bytes()
     assert answer.headers["content-type"].split(";")[0] == FILES[address][1].split(";")[0]
     assert answer.headers["content-security-policy"] == OF_PAGES
     assert "unsafe" not in OF_PAGES and "default-src 'none'" in OF_PAGES
 
 
 def test_every_file_is_sent_and_nothing_else(call):
-    assert {name for name, _ in FILES.values()} == {each.name for each in STATIC.iterdir()}
+    kept = {each.name for each in STATIC.iterdir()} | {TOKENS.name}
+    assert {name for name, _ in FILES.values()} == kept
     for address in ("/page/", "/page/docs.css", "/page/../guard.py", "/page/x.js", "/index.html"):
         assert call("GET", address).status_code == 404
 
 
 def test_the_page_is_small():
-    assert sum(len((STATIC / name).read_bytes()) for name in PAGE.values()) < MOST_BYTES
+    assert sum(len(path_of(name).read_bytes()) for name in PAGE.values()) < MOST_BYTES
 
 
 def test_no_code_and_no_style_is_inline():
@@ -101,6 +108,14 @@ def test_labels_and_landmarks():
     assert re.search(r"<header.*<nav aria-label=.*<main", HTML, re.S)
     assert all("alt=" in each for each in re.findall(r"<img[^>]*>", HTML))
     assert 'aria-live="polite"' in HTML and '<html lang="en">' in HTML
+
+
+def test_the_design_values_are_in_one_place():
+    assert set(re.findall(r"^  (--[\w-]+): #", TOKENS.read_text(), re.M)) > {"--accent", "--ink"}
+    for name, address in (("index.html", "/page/page.css"), ("docs.html", "/api/docs.css")):
+        links = re.findall(r'rel="stylesheet" href="([^"]+)"', text_of(name))
+        assert links == ["/page/tokens.css", address]
+        assert not re.search(r"prefers-color-scheme|:root", text_of(FILES[address][0]))
 
 
 def test_dark_and_reduced_motion():

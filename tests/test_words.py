@@ -1,6 +1,6 @@
 import pytest
 
-from deep_ranking.files.words import broken_lines, byte_size, counted, duration, listed
+from deep_ranking.files.words import broken_lines, byte_size, counted, duration, in_percent, listed
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,25 @@ def test_names_in_lists_show_no_control_characters():
     assert listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
     (line,) = broken_lines([("x\x1b.png", "broken\n")], indent="  ")
     assert line == r"  x\x1b.png: broken\n"
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.384, "38 %"),
+        (1, "100 %"),
+        (1 - 1e-12, "100 %"),
+        (0.9962, "99.6 %"),
+        (0.99999, "99.9 %"),
+        (0, "0 %"),
+        (1e-5, "0.1 %"),
+        (0.004, "0.4 %"),
+        (-0.25, "-25 %"),
+        (-0.0002, "-0.1 %"),
+        (-1e-12, "0 %"),
+        (1.2, "120 %"),
+        (1.002, "100.2 %"),
+    ],
+)
+def test_a_share_is_100_percent_only_if_it_is_all(share, words):
+    assert in_percent(share) == words

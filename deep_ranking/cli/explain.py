@@ -84,7 +84,6 @@ def _cover(args: argparse.Namespace) -> None:
     quieten_tensorflow()
     from PIL import Image
 
-    from deep_ranking.images.decoding import read_file
     from deep_ranking.images.thumbnails import fitted_pixels
     from deep_ranking.reports.heat_picture import HEIGHT, heat_pictures
     from deep_ranking.reports.occlusion import explain_by_occlusion
@@ -92,8 +91,7 @@ def _cover(args: argparse.Namespace) -> None:
     kind = Image.registered_extensions()[checked_suffix(args.output, PIXEL_SUFFIXES)]
     with atomic_path(args.output) as temporary:
         found = explain_by_occlusion(args.model, args.image1, args.image2)
-        files = [read_file(each) for each in (args.image1, args.image2)]
-        pictures = [fitted_pixels(each, 2 * HEIGHT) for each in files]
+        pictures = [fitted_pixels(each, 2 * HEIGHT) for each in (args.image1, args.image2)]
         Image.fromarray(heat_pictures(pictures, found.heat)).save(temporary, kind)
     if args.json:
         _print_places(found, args)

@@ -128,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PICTURE",
         help_text="write a picture of queries and results; its name must end in one of "
         f"{', '.join(PICTURE_SUFFIXES)}; if the class of a query is known, results of it have a "
-        "green frame (✓), others a red one (✗)",
+        "green frame (✓), others a dashed orange one (✗)",
     )
     group.add_argument(
         "--explain_cost",

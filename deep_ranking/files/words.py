@@ -1,5 +1,6 @@
 """Words for numbers: a count with its noun, a size in bytes, a duration."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from deep_ranking.files.errors import printable
@@ -35,6 +36,15 @@ def byte_size(number: float) -> str:
             break
         value /= 1024
     return f"{number:,.0f} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
+
+
+def in_percent(share: float) -> str:
+    """Return a share of 1 in percent: "38 %"; with a decimal where 0 % or 100 % would be wrong."""
+    whole = round(share)
+    if f"{share:z.0%}" != f"{whole:.0%}" or math.isclose(share, whole, abs_tol=1e-9):
+        return f"{share:z.0%}".replace("%", " %")
+    least = max(abs(share - whole), 0.001)  # as much as one decimal can show
+    return f"{whole + math.copysign(least, share - whole):.1%}".replace("%", " %")
 
 
 def duration(seconds: float) -> str:

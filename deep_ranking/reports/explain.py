@@ -46,19 +46,17 @@ from deep_ranking.metrics import first_non_finite_row, row_distances
 from deep_ranking.model.branches import ROOTS
 from deep_ranking.model.file import opened_model
 from deep_ranking.model.network import backbone_blocks
+from deep_ranking.reports.likeness_words import BIAS, MIN_COSINE, parts_in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONVNET = "convnet"
-BIAS = "bias"
 PART_NAMES = {CONVNET: "ConvNet", "branch_1": "branch 1", "branch_2": "branch 2", BIAS: "bias"}
 WORD_NAMES = {"branch_1": "colours", "branch_2": "textures"}  # of branches that count words
 
 # A coarser map tells little about places.
 MIN_MAP_SIDE = 7
-# Below this cosine, parts in percent of it would be huge and mean nothing.
-MIN_COSINE = 0.05
 # Keras divides by the length of a vector, but by no less than this.
 MIN_LENGTH = 1e-12
 
@@ -105,6 +103,7 @@ class Explanation:
         for name, value in self.parts.items():
             share = f"  {100 * value / self.cosine:6.1f} %" if self.cosine >= MIN_COSINE else ""
             lines.append(f"  {self.part_names[name]:8} {value:+.6f}{share}")
+        lines += parts_in_words(self.parts, self.part_names, self.cosine)
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -1,7 +1,7 @@
 """The pages that the server sends: the one that searches, and the description of the API.
 
-Their files are in `static/`. They load nothing from elsewhere and hold nothing of the collections,
-so no token is needed for them.
+Their files are in `static/`, except for the design values, which the reports share. They load
+nothing from elsewhere and hold nothing of the collections, so no token is needed for them.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
+
+from deep_ranking.files.design import TOKENS
 
 STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
@@ -18,6 +20,7 @@ MODULES = (
 )  # fmt: skip
 FILES = {
     "/": ("index.html", HTML),
+    "/page/tokens.css": (TOKENS.name, CSS),
     "/page/page.css": ("page.css", CSS),
     "/page/viewer.css": ("viewer.css", CSS),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -38,7 +41,9 @@ def add_pages(api: FastAPI) -> None:
 
 
 def _sender(name: str, media_type: str) -> Callable[[], Awaitable[FileResponse]]:
+    path = TOKENS if name == TOKENS.name else STATIC / name
+
     async def send() -> FileResponse:
-        return FileResponse(STATIC / name, media_type=media_type)
+        return FileResponse(path, media_type=media_type)
 
     return send

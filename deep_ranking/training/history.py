@@ -11,11 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deep_ranking.files import InputError, atomic_path, open_regular
+from deep_ranking.files.design import light_color
 
 Row = dict[str, float]
 """What was measured in an epoch, by name, and "epoch", counted from 1; 0 is before training."""
 
 History = Sequence[Mapping[str, float]]
+
+LEGEND_LINE = 15  # points
+COLORS = [light_color(name) for name in ("accent", "warn", "ink", "quiet")]
 
 
 def write_history(path: Path, history: Sequence[Row]) -> None:
@@ -76,10 +80,12 @@ def plot_history(history: History, quantities: Sequence[str], ax: Axes | None = 
         ax: axes to draw on; None for new ones.
 
     Returns:
-        The axes.
+        The axes, which begin at 0 if no value is below. The names of the curves stand above them.
     """
     ax = ax or Figure(figsize=(6.4, 4.8), layout="constrained").subplots()
+    lowest = 0.0
     for index, quantity in enumerate(quantities):
+        color = COLORS[index % len(COLORS)]
         for prefix, style, where in (("", "-", "training"), ("val_", "--", "validation")):
             points = [
                 (row["epoch"], row[prefix + quantity])
@@ -88,27 +94,32 @@ def plot_history(history: History, quantities: Sequence[str], ax: Axes | None = 
             ]
             if points:
                 label = f"{quantity.replace('_', ' ')} ({where})"
-                ax.plot(
-                    *zip(*points, strict=True), style, color=f"C{index}", marker=".", label=label
-                )
+                ax.plot(*zip(*points, strict=True), style, color=color, marker=".", label=label)
+                lowest = min(lowest, *(value for _, value in points))
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
+    if lowest == 0:
+        ax.set_ylim(bottom=0)
     if ax.lines:
-        ax.legend()
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, borderpad=0)
     return ax
 
 
 def run_figure(history: History) -> Figure:
     """Draw loss, mean distances, and the shares of triplets, on three axes side by side."""
-    figure = Figure(figsize=(15, 4.5), layout="constrained")
+    figure = Figure(figsize=(15, 5.2), layout="constrained")
     losses, distances, shares = figure.subplots(1, 3)
-    plot_history(history, ["loss"], losses).set_title("loss")
-    plot_history(history, ["positive_distance", "negative_distance"], distances).set_title(
-        "mean distance to the query"
-    )
-    plot_history(
-        history, ["similarity_precision", "active_triplets", "recall_at_1", "map_at_r"], shares
-    ).set_title("share of triplets, or of images")
-    shares.set_ylim(0, 1)
+    for ax, title, names in (
+        (losses, "loss", ["loss"]),
+        (distances, "mean distance to the query", ["positive_distance", "negative_distance"]),
+        (
+            shares,
+            "share of triplets, or of images",
+            ["similarity_precision", "active_triplets", "recall_at_1", "map_at_r"],
+        ),
+    ):
+        plot_history(history, names, ax)
+        ax.set_title(title, pad=8 + LEGEND_LINE * len(ax.lines))
+    shares.set_ylim(0, 1.02)
     return figure

@@ -5,17 +5,15 @@ drawn as they are: "$" starts no formula.
 """
 
 from deep_ranking.reports.plots.metrics import (
-    new_axes,
-    plot_confusions,
     plot_distances,
     plot_negatives,
     plot_recall,
     plot_reliability,
     plot_samplings,
 )
+from deep_ranking.reports.plots.style import new_axes
 from deep_ranking.reports.plots.thumbnails import (
     Neighbours,
-    embedding_map,
     map_points,
     missing_image,
     neighbours_figure,
@@ -23,12 +21,10 @@ from deep_ranking.reports.plots.thumbnails import (
 
 __all__ = [
     "Neighbours",
-    "embedding_map",
     "map_points",
     "missing_image",
     "neighbours_figure",
     "new_axes",
-    "plot_confusions",
     "plot_distances",
     "plot_negatives",
     "plot_recall",

@@ -1,25 +1,26 @@
-"""Curves, bars and histograms of what an evaluation measured."""
+"""Curves and histograms of what an evaluation measured.
+
+Axes of shares, distances and numbers begin at 0. Curves have their names and values beside them.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from deep_ranking.files.array_types import FloatArray
-from deep_ranking.files.words import shortened
+from deep_ranking.files.words import in_percent
 from deep_ranking.metrics import Interval
 from deep_ranking.metrics.reliability import Reliability
+from deep_ranking.reports.plots.style import ACCENT, INK, QUIET, new_axes, styled
 
 NUM_BINS = 60
+DEPTH_TICKS = [float(step * 10**zeros) for zeros in range(7) for step in (1, 5)]
+LARGEST_POINT = 220  # area in points² of the bin with most answers
 
 
-def new_axes(*, width: float = 6.4, height: float = 4.8) -> Axes:
-    """Return axes on a figure of their own, of a size in inches; pyplot is not involved."""
-    return Figure(figsize=(width, height), layout="constrained").subplots()
-
-
+@styled
 def plot_distances(
     same: FloatArray, different: FloatArray, threshold: float, ax: Axes | None = None
 ) -> Axes:
@@ -36,15 +37,29 @@ def plot_distances(
     """
     ax = ax or new_axes()
     highest = max(np.max(same), np.max(different))
-    bins = np.linspace(0, highest if highest > 0 else 1, NUM_BINS + 1).tolist()
-    for distances, label, color in ((same, "same class", "C0"), (different, "different", "C1")):
-        ax.hist(distances, bins=bins, density=True, alpha=0.6, color=color, label=label)
-    ax.axvline(threshold, color="black", linestyle="--", label=f"equal error at {threshold:.3f}")
-    ax.set(xlabel="distance", ylabel="density of pairs")
-    ax.legend()
+    bins = np.linspace(0, highest if highest > 0 else 1, NUM_BINS + 1)
+    top = 0.0
+    for distances, color, alpha in ((different, QUIET, 0.4), (same, ACCENT, 0.7)):
+        density = np.histogram(distances, bins, density=True)[0]
+        ax.stairs(density, bins, fill=True, color=color, alpha=alpha, linewidth=0)
+        top = max(top, density.max())
+    # Above the hills: the threshold beside its line, and the names above that.
+    ax.vlines(threshold, 0, 1.16 * top, color=INK, linestyle="--", linewidth=1.2)
+    side, gap = ("right", -4) if threshold > bins[-1] / 2 else ("left", 4)
+    ax.annotate(f"threshold {threshold:.3f}", (threshold, 1.16 * top), (gap, 0), ha=side, va="top",
+                textcoords="offset points", fontsize=10)  # fmt: skip
+    names = [("same class", ACCENT), ("two classes", QUIET)]
+    if np.mean(same) > np.mean(different):
+        names.reverse()
+    for (name, color), x, side in zip(names, (0.02, 0.98), ("left", "right"), strict=True):
+        ax.text(x, 0.99, name, color=color, ha=side, va="top", transform=ax.transAxes)
+    ax.set(xlabel="distance: 0 is the same picture", ylabel="pairs", yticks=[])
+    ax.set(xlim=(0, bins[-1]), ylim=(0, 1.32 * top))
+    ax.grid(False)
     return ax
 
 
+@styled
 def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes:
     """Draw recall@k over k: the share of queries with an image of their class among the k nearest.
 
@@ -54,7 +69,7 @@ def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes
         ax: axes to draw on.
 
     Returns:
-        The axes, with k on a logarithmic scale up to where recall is 1.
+        The axes, with k on a logarithmic scale, at least up to where recall is 1.
 
     Raises:
         ValueError: if no rank is defined.
@@ -63,41 +78,28 @@ def plot_recall(first_positive_rank: FloatArray, ax: Axes | None = None) -> Axes
     if not len(ranks):
         raise ValueError("Recall needs a query with an image of its class. Received: only NaN.")
     ax = ax or new_axes()
-    depths = np.unique(np.concatenate([[1], ranks]))
+    last = max(10, ranks[-1])
+    depths = np.unique(np.concatenate([[1], ranks, [last]]))
     recall = np.searchsorted(ranks, depths, side="right") / len(ranks)
-    ax.plot(depths, recall, marker=".", drawstyle="steps-post")
-    ax.set(xscale="log", xlim=(0.9, max(10, depths[-1]) * 1.1), ylim=(0, 1.02))
-    ax.set(xlabel="k, number of nearest images", ylabel="recall@k")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.grid(alpha=0.3)
+    ax.plot(depths, recall, color=ACCENT, drawstyle="steps-post")
+    for depth in (1, 5, 10) if last <= 30 else (1, 10, 100)[: 3 if last >= 100 else 2]:
+        value = float(np.searchsorted(ranks, depth, side="right") / len(ranks))
+        ax.plot(depth, value, "o", color=ACCENT, clip_on=False)
+        # To the right the curve is no lower, so there is room below it; but not at the bottom.
+        side, above = ("top", -5) if value > 0.2 else ("bottom", 5)
+        ax.annotate(in_percent(value), (depth, value), (3, above), textcoords="offset points",
+                    va=side)  # fmt: skip
+    # The last value is beside its point, so the axis goes on for its width.
+    ax.set(xscale="log", xlim=(0.9, 1.9 * last), ylim=(0, 1.04))
+    ax.set(xlabel="number of nearest pictures", ylabel="searches")
+    ax.xaxis.set_major_locator(FixedLocator(DEPTH_TICKS))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return ax
 
 
-def plot_confusions(
-    pairs: Sequence[tuple[str, str]], shares: Sequence[float], ax: Axes | None = None
-) -> Axes:
-    """Draw the most confused pairs of classes, in the given order from top to bottom.
-
-    Args:
-        pairs: a class, and the class that its images are taken for.
-        shares: for each pair the share of the first class's images, 0 to 1.
-        ax: axes to draw on; by default new ones, higher for more pairs.
-
-    Returns:
-        The axes.
-    """
-    ax = ax or new_axes(width=7.5, height=1 + 0.3 * len(pairs))
-    names = [f"{shortened(first)} → {shortened(second)}" for first, second in pairs]
-    bars = ax.barh(range(len(pairs)), shares, color="C3")
-    ax.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3)
-    ax.set_yticks(range(len(pairs)), names, parse_math=False)
-    ax.invert_yaxis()
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_xlim(0, 1.1 * max([*shares, 0.1]))
-    ax.set_xlabel("images whose nearest wrong image is of the second class")
-    return ax
-
-
+@styled
 def plot_negatives(
     shares: Sequence[float],
     precisions: Sequence[Interval],
@@ -118,15 +120,20 @@ def plot_negatives(
     """
     ax = ax or new_axes()
     means, lows, highs = zip(*precisions, strict=True)
-    ax.plot(shares, means, marker="o")
-    ax.fill_between(shares, lows, highs, alpha=0.2)
-    label = f"share of in-class negatives: {in_class}"
-    ax.set(xlabel=label, ylabel="similarity precision", ylim=(0, 1.02))
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.grid(alpha=0.3)
+    ax.plot(shares, means, marker="o", color=ACCENT, clip_on=False)
+    ax.fill_between(shares, lows, highs, alpha=0.2, color=ACCENT, linewidth=0)
+    for end in (0, -1):
+        side, above = ("top", -8) if means[end] > 0.2 else ("bottom", 8)
+        ax.annotate(in_percent(means[end]), (shares[end], means[end]), (0, above), va=side,
+                    textcoords="offset points", ha=("left", "right")[end])  # fmt: skip
+    ax.set(xlabel=f"hard negatives: {in_class}", ylabel="triplets in order")
+    ax.set(xlim=(shares[0], shares[-1]), ylim=(0, 1.02))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     return ax
 
 
+@styled
 def plot_reliability(curves: Mapping[str, Reliability], ax: Axes | None = None) -> Axes:
     """Draw a reliability diagram: the share of right answers against the stated probability.
 
@@ -136,29 +143,27 @@ def plot_reliability(curves: Mapping[str, Reliability], ax: Axes | None = None) 
         ax: axes to draw on.
 
     Returns:
-        The axes: the diagonal, and for each curve a line through the bins that have answers, whose
-        label gives the expected calibration error. A panel above has the counts.
+        The axes: the diagonal, and for each curve a line through the bins that have answers, with
+        a point for each bin whose area grows with its number of answers.
     """
-    ax = ax or new_axes(width=5.2, height=5.2)
-    above = ax.inset_axes((0, 1.03, 1, 0.16), sharex=ax)
-    ax.plot([0, 1], [0, 1], color="black", linestyle=":", label="as stated")
+    ax = ax or new_axes(height=4.5)
+    ax.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1.2, label="as promised")
     for number, (name, found) in reversed(list(enumerate(curves.items()))):
-        color, style = ("0.6", "s--") if number else ("C0", "o-")
+        color, style = (QUIET, "--") if number else (ACCENT, "-")
         there = found.counts > 0
-        label = f"{name}, error {found.calibration_error:.3f}"
-        ax.plot(found.stated[there], found.right[there], style, color=color, label=label)
-        edges = np.linspace(0, 1, len(found.counts) + 1)
-        above.stairs(found.counts, edges, color=color, fill=not number, alpha=0.8)
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    ax.set(xlabel="stated probability", ylabel="share that is right")
-    above.tick_params(labelbottom=False)
-    above.set_ylabel("count")
-    above.locator_params(axis="y", nbins=2)
-    ax.grid(alpha=0.3)
-    ax.legend(loc="upper left")
+        stated, right, counts = found.stated[there], found.right[there], found.counts[there]
+        ax.plot(stated, right, style, color=color, label=name, linewidth=1.5)
+        areas = LARGEST_POINT * counts / counts.max() + 8
+        ax.scatter(stated, right, areas, color=color, alpha=0.6, linewidth=0, clip_on=False)
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set(xlabel="promised probability", ylabel="answers that are right")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    ax.figure.legend(loc="outside upper left", ncols=1, reverse=True)
     return ax
 
 
+@styled
 def plot_samplings(
     shares: Sequence[float],
     curves: Mapping[str, FloatArray],
