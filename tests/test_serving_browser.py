@@ -1,42 +1,14 @@
-"""The page in a real browser: what people do on it.
+"""The page in Chromium: what people do on it. `test_serving_browser_rows.py` has long lists."""
 
-It needs Chromium and the package playwright, which are not among the project's requirements.
-"""
-
-import io
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from served import make_served, write_photos
+from browsing import check_access, end, serve, tiles, upload
 
-from deep_ranking.model.hit_calibration import HitCalibration
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is missing")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
-ROOT = Path(__file__).parents[1]
+pytest_plugins = ("browsing",)
+pytestmark = pytest.mark.browser
 TOKEN = "a-token-of-enough-length"
-HOSTILE = "<img src=x onerror=alert(1)>"  # the name of a folder
-HITS = HitCalibration((0.5, 0.0, 0.0), (1.0, 1.0, 1.0), (-12.0, 0.0, 0.0), 0.0, 20)
-PROGRAM = """
-import sys
-import pytest
-from served import use_stub_engine
-with pytest.MonkeyPatch.context() as patch:
-    use_stub_engine(patch)
-    from deep_ranking.cli.main import main
-    main(["serve", "--port", "0", *sys.argv[1:]])
-"""
 SENT = """([kind, name, data]) => {
   const files = new DataTransfer();
   files.items.add(new File([Uint8Array.from(data)], name, { type: "image/png" }));
@@ -45,96 +17,6 @@ SENT = """([kind, name, data]) => {
     : new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true });
   document.body.dispatchEvent(given);
 }"""
-
-
-def serve(folder, *flags, token=""):
-    """Start a server; return the program and its address."""
-    program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *flags],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "DEEP_RANKING_TOKEN": token},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    line = program.stdout.readline()
-    return program, re.search(r"http://[\d.:]+", line)[0]
-
-
-def end(program):
-    program.terminate()
-    program.communicate(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two collections: `index` tells probabilities, and `many` takes several pages."""
-    folder = tmp_path_factory.mktemp("browser")
-    write_photos(folder / "photos")
-    collection = make_served(folder / "index", folder / "photos")
-    collection.change(hits=HITS)
-    (folder / "hues" / HOSTILE).mkdir(parents=True)
-    for number in range(130):
-        colour = np.array([200 - number, 60 + number, 40 + number // 2], np.uint8)
-        Image.fromarray(np.tile(colour, (12, 12, 1))).save(
-            folder / "hues" / HOSTILE / f"{number:03}.png"
-        )
-    make_served(folder / "many", folder / "hues")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    program, address = serve(folder, "--index", "index", "--index", "many", "--allow_changes")
-    yield address
-    end(program)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(browser, address):
-    """Opens a page of its own; no request may leave this machine, and nothing may go wrong."""
-    contexts, asked, wrong = [], [], []
-
-    def open_page(path="/", *, at=address, width=1280, **options):
-        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(15_000)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text))
-        page.goto(at + path)
-        return page
-
-    open_page.wrong = wrong
-    yield open_page
-    for each in contexts:
-        each.close()
-    assert asked
-    assert [each for each in asked if not re.match(r"(blob:)?http://127\.0\.0\.1:", each)] == []
-    assert wrong == []
-
-
-def tiles(page, number=None):
-    """The classes and paths of the tiles, once there are so many (or any) and no search runs."""
-    wanted = "tiles.length > 0" if number is None else f"tiles.length === {number}"
-    page.wait_for_function(
-        "() => { const tiles = document.querySelectorAll('.tile');"
-        f"return {wanted} && document.querySelector('#results').ariaBusy === 'false'; }}"
-    )
-    return page.eval_on_selector_all(".tile", "all => all.map((each) => each.title)")
-
-
-def upload(page, file):
-    page.set_input_files("#choose", file)
-    return tiles(page, 13)
 
 
 def red_id(page, address):
@@ -294,8 +176,7 @@ def test_the_keyboard_alone(opened, address):
     third = page.locator(".tile").nth(2).get_attribute("title")
     assert third in page.inner_text("#viewer-path")
     page.keyboard.press("Escape")
-    page.wait_for_selector("#viewer", state="hidden")
-    assert page.evaluate(f"{focused}.closest('.tile').title") == third
+    page.wait_for_function(f"third => {focused}.closest('.tile')?.title === third", arg=third)
     page.keyboard.press("+")
     page.wait_for_selector(".chip.plus")
     tiles(page, 12)
@@ -310,73 +191,23 @@ def test_the_keyboard_alone(opened, address):
     page.wait_for_function("() => !location.search.includes('box=')")
 
 
-def test_more_results_come_while_scrolling(opened):
-    page = opened("/?collection=many")
-    page.wait_for_selector("#empty-view:not([hidden])")
-    assert page.input_value("#collection") == "many"
-    page.set_input_files(
-        "#choose", {"name": "a.png", "mimeType": "image/png", "buffer": red_square()}
-    )
-    seen = len(tiles(page))
-    assert 48 <= seen < 130
-    assert page.is_hidden("#least-field")  # this collection tells no probabilities
-    for _ in range(8):
-        page.mouse.wheel(0, 3000)
-        page.wait_for_timeout(150)
-    assert len(set(tiles(page, 130))) == 130
-    assert HOSTILE in page.inner_text(".tile:last-child .places")
-    assert page.locator("img[src=x]").count() == 0
-
-
-def test_what_is_there_stays_when_the_server_goes_away(opened):
-    page = opened("/?collection=many", width=600)
-    page.wait_for_selector("#empty-view:not([hidden])")
-    page.set_input_files(
-        "#choose", {"name": "a.png", "mimeType": "image/png", "buffer": red_square()}
-    )
-    seen = len(tiles(page))
-    assert seen < 130
-    page.route("**/search", lambda route: route.abort())
-    for _ in range(8):
-        page.mouse.wheel(0, 5000)
-        page.wait_for_timeout(100)
-    page.wait_for_selector("text=The server does not answer")
-    assert len(tiles(page)) == seen
-    page.unroute("**/search")
-    page.click("#problem-again")
-    page.wait_for_selector("#problem", state="hidden")
-    opened.wrong[:] = [each for each in opened.wrong if "ERR_FAILED" not in each]
-
-
 def test_axe_finds_nothing(opened, folder, address):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
-
-    def check(page):
-        found = axe.Axe().run(page).response["violations"]
-        assert [(each["id"], [node["target"] for node in each["nodes"]]) for each in found] == []
-
     for width, scheme in ((1280, "light"), (360, "dark")):
         page = opened(width=width, color_scheme=scheme)
         page.wait_for_selector("#empty-view:not([hidden])")
-        check(page)
+        check_access(page)
         upload(page, folder / "photos/red/0.png")
         page.focus(".tile .picture")
         page.keyboard.press("+")
         page.wait_for_selector(".chip.plus", state="attached")
         tiles(page, 13)
-        check(page)
+        check_access(page)
         page.click(".tile .picture")
         page.wait_for_selector("#viewer[open]")
-        check(page)
+        check_access(page)
         page.goto(f"{address}/?view=duplicates")
         page.wait_for_selector(".group")
-        check(page)
-
-
-def red_square():
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((20, 20, 3), (200, 60, 40), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
+        check_access(page)
 
 
 def test_360_pixels(opened, folder, address):
