@@ -8,18 +8,37 @@ run keep the state that they began with.
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import file_status
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.own_files import IMAGES, MODEL, SETTINGS
+from deep_ranking.search.results import Result
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.serving.problems import RequestError
+from deep_ranking.serving.recent import Recent
 
 FileState = tuple[tuple[int, ...], ...]
+RANKED_KEPT = 40_000
+"""Results of the last searches of a collection that are kept for their cursors, some 20 MB."""
+ROWS_KEPT = 64  # of the last images that were embedded
 RETRY_SECONDS = 5
+
+
+class RankedResults(NamedTuple):
+    """The first results of a search.
+
+    Attributes:
+        depth: images that were searched for; where fewer were found, the collection has no more.
+        results: nearest first.
+    """
+
+    depth: int
+    results: Sequence[Result]
 
 
 class OpenState:
@@ -34,6 +53,8 @@ class OpenState:
         name: as given.
         files: what tells this state from others.
         collection: the collection.
+        ranked: the results of the last searches, which cursors continue.
+        embedded: the rows of the last images that were embedded.
 
     Raises:
         InputError: there is no collection, or it is damaged.
@@ -47,6 +68,8 @@ class OpenState:
         self.collection = Collection.open(folder)
         if before is not None and before._model_state() == self._model_state():
             self.collection.embedder = before.collection.embedder
+        self.ranked: Recent[str, RankedResults] = Recent(RANKED_KEPT)
+        self.embedded: Recent[Hashable, Float32Array] = Recent(ROWS_KEPT)
         self._searchers: dict[bool, Searcher] = {}
         self._lock = threading.Lock()
         self.searcher()

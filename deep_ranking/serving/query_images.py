@@ -9,6 +9,7 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
+from deep_ranking.files.content_digest import data_digest
 from deep_ranking.images import read_image
 from deep_ranking.images.decoding import decode_bytes
 from deep_ranking.search.feedback import moved_queries
@@ -95,8 +96,7 @@ def example_row(state: OpenState, example: str | bytes, field: str) -> Float32Ar
 
 def _row_of_query(state: OpenState, query: Query) -> Float32Array:
     if query.upload is not None:
-        data = query.upload if query.box is None else cropped(query.upload, query.box, _size(state))
-        return _row_of_bytes(state, data, "image")
+        return _row_of_bytes(state, query.upload, "image", query.box)
     if query.image_id is not None:
         image = known_image(state, query.image_id)
     else:
@@ -107,7 +107,7 @@ def _row_of_query(state: OpenState, query: Query) -> Float32Array:
     if query.box is None:
         return _stored_row(state, image)
     data = verified_bytes(state.root, image.path, image.content)
-    return _row_of_bytes(state, cropped(data, query.box, _size(state)), "box")
+    return _row_of_bytes(state, data, "box", query.box)
 
 
 def cropped(data: bytes, box: Box, size: int) -> bytes:
@@ -138,9 +138,18 @@ def cropped(data: bytes, box: Box, size: int) -> bytes:
     return encoded.tobytes()
 
 
-def _row_of_bytes(state: OpenState, data: bytes, field: str) -> Float32Array:
+def _row_of_bytes(
+    state: OpenState, data: bytes, field: str, box: Box | None = None
+) -> Float32Array:
+    """Return the row of an image, or of a part of it; it is embedded once for all its cursors."""
     if not data:
         raise RequestError(422, f"{field}: the file is empty.")
+    key = (data_digest(data), box)
+    known = state.embedded.find(key)
+    if known is not None:
+        return known
+    if box is not None:
+        data = cropped(data, box, state.collection.settings.image_size)
     row = state.searcher().rows_of([data])
     if np.isnan(row[0, 0]):
         try:
@@ -148,11 +157,12 @@ def _row_of_bytes(state: OpenState, data: bytes, field: str) -> Float32Array:
         except InputError as error:
             raise unreadable(field, error) from None
         raise RequestError(422, f"{field}: cannot be read.")
+    state.embedded.keep(key, row)
     return row
 
 
 def _stored_row(state: OpenState, image: KnownImage) -> Float32Array:
-    rows = read_rows(state.collection.embeddings(), np.array([image.row]))
+    rows = read_rows(state.searcher().ranker.embeddings, np.array([image.row]))
     return np.asarray(rows, np.float32)
 
 
@@ -162,7 +172,3 @@ def _mean(rows: Sequence[Float32Array]) -> Float32Array:
     if length < 1e-6:
         raise RequestError(422, "positive: these cancel each other; leave some out.")
     return np.asarray(mean / length, np.float32)
-
-
-def _size(state: OpenState) -> int:
-    return state.collection.settings.image_size
