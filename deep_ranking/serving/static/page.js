@@ -5,7 +5,7 @@ import { byId, element, icon } from "./dom.js";
 import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
 import { clearGrid, focusTile, known, markExamples, resultsShown } from "./grid.js";
 import { startIntake } from "./intake.js";
-import { newSearch, stopSearch } from "./search.js";
+import { newSearch, sayRefused, stopSearch } from "./search.js";
 import { addressOf, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
 import { openOriginal, openViewer, startViewer } from "./viewer.js";
 import { counted, folderOf, nameOf, percent } from "./words.js";
@@ -99,6 +99,10 @@ function problem(error) {
   if (error.status === 401) {
     show("token");
     byId("token").focus();
+    return;
+  }
+  if (error.status === 422 && hasFilter(state) && /^(Class|Folder): /.test(error.message)) {
+    sayRefused(error.message.replace(/^\w+: /, "").replace(/^./, (first) => first.toUpperCase()));
     return;
   }
   byId("problem").hidden = false;

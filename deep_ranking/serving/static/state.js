@@ -42,6 +42,13 @@ export function writeState(state, { replaces = false } = {}) {
   else history.pushState(kept, "", addressOf(state));
 }
 
+// How far down the results somebody was, for when they come back to them.
+export function keepPlace(place) {
+  if (keptPlace() !== place) history.replaceState({ ...history.state, place }, "");
+}
+
+export const keptPlace = () => history.state?.place ?? 0;
+
 export function hasQuery(state) {
   return Boolean(state.id || uploadOf(state) || state.plus.length);
 }
