@@ -92,6 +92,14 @@ def test_more_results_come_while_scrolling(narrow):
     assert narrow.evaluate("document.documentElement.scrollHeight") == pytest.approx(height, abs=2)
 
 
+def test_there_is_room_for_results_that_are_not_in_the_page_yet(narrow):
+    search(narrow)
+    scroll(narrow, 2900)  # near enough to the end for more, and too far for tiles of them
+    narrow.wait_for_selector("text=130 pictures,")
+    assert max(ranks(narrow)) < 48
+    assert narrow.evaluate("document.querySelector('#grid').offsetHeight") > 65 * 200
+
+
 def test_what_is_in_view_stays_where_it_is(narrow):
     search_all(narrow)
     scroll(narrow, 3000)

@@ -148,7 +148,10 @@ export function rowsOf(grid, { make, drop }) {
     columns: () => columns,
     setCount(number) {
       count = number;
-      if (count) return update();
+      if (count) {
+        update();
+        return pad();
+      }
       for (const tile of tiles.values()) {
         drop(tile);
         tile.remove();
