@@ -127,7 +127,7 @@ def test_nothing_is_like_it(opened, address):
     tiles(page, 12)
     assert page.is_hidden("#nothing")
     page.goto(f"{address}/?id={name}&class=green&folder=red")
-    page.wait_for_selector("text=No image of this class is in it.")
+    page.wait_for_selector("text=Folder: no image of this class is in it.")
     page.click("#nothing-clear")
     tiles(page, 12)
     opened.wrong[:] = [each for each in opened.wrong if "status of 422" not in each]

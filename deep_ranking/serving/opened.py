@@ -24,7 +24,7 @@ from deep_ranking.serving.recent import Recent
 
 FileState = tuple[tuple[int, ...], ...]
 RANKED_KEPT = 40_000
-"""Results of the last searches of a collection that are kept for their cursors, some 20 MB."""
+"""Results of the last searches of a collection that are kept for their cursors: some 13 MB."""
 ROWS_KEPT = 64  # of the last images that were embedded
 RETRY_SECONDS = 5
 

@@ -102,7 +102,7 @@ function problem(error) {
     return;
   }
   if (error.status === 422 && hasFilter(state) && /^(Class|Folder): /.test(error.message)) {
-    sayRefused(error.message.replace(/^\w+: /, "").replace(/^./, (first) => first.toUpperCase()));
+    sayRefused(error.message);
     return;
   }
   byId("problem").hidden = false;
