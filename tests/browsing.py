@@ -31,6 +31,16 @@ with pytest.MonkeyPatch.context() as patch:
     main(["serve", "--port", "0", *sys.argv[1:]])
 """
 
+# Pastes or drops a picture.
+SENT = """([kind, name, data]) => {
+  const files = new DataTransfer();
+  files.items.add(new File([Uint8Array.from(data)], name, { type: "image/png" }));
+  const given = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: files, bubbles: true, cancelable: true })
+    : new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(given);
+}"""
+
 
 def serve(folder, *flags, token=""):
     """Start a server; return the program and its address."""
@@ -137,6 +147,18 @@ def tiles(page, number=None):
 def upload(page, file):
     page.set_input_files("#choose", file)
     return tiles(page, 13)
+
+
+def red_id(page, address):
+    """The id of red/0.png."""
+    return page.request.post(
+        f"{address}/api/v1/search", multipart={"path": "red/0.png", "top": "1"}
+    ).json()["results"][0]["id"]
+
+
+def at_query(page, name):
+    """The value of a part of the address bar."""
+    return page.evaluate("name => new URLSearchParams(location.search).get(name)", name)
 
 
 def check_access(page):

@@ -4,30 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from browsing import check_access, end, serve, tiles, upload
+from browsing import SENT, at_query, check_access, end, red_id, serve, tiles, upload
 
 pytest_plugins = ("browsing",)
 pytestmark = pytest.mark.browser
 TOKEN = "a-token-of-enough-length"
-SENT = """([kind, name, data]) => {
-  const files = new DataTransfer();
-  files.items.add(new File([Uint8Array.from(data)], name, { type: "image/png" }));
-  const given = kind === "paste"
-    ? new ClipboardEvent("paste", { clipboardData: files, bubbles: true, cancelable: true })
-    : new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true });
-  document.body.dispatchEvent(given);
-}"""
-
-
-def red_id(page, address):
-    return page.request.post(
-        f"{address}/api/v1/search", multipart={"path": "red/0.png", "top": "1"}
-    ).json()["results"][0]["id"]
-
-
-def at_query(page, name):
-    """The value of a part of the address bar."""
-    return page.evaluate("name => new URLSearchParams(location.search).get(name)", name)
 
 
 def test_choose_a_picture(opened, folder):

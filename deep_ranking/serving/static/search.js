@@ -6,7 +6,7 @@ import { hasFilter, keepPlace, keptPlace, uploadOf } from "./state.js";
 import { counted, NEAREST, UNLIKELY_BELOW } from "./words.js";
 
 const PAGES = [48, 96, 200]; // results of the first requests; the others are as large as the last
-const NEAR = 2400; // pixels from the end of the page
+const NEAR = 4000; // pixels from the end of the page
 const status = byId("status");
 const sentinel = byId("sentinel");
 let running = null;
