@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTEST_DEBUG_TEMPROOT := $(shell df --output=avail /dev/shm 2>/dev/null | \
 	awk 'END { if ($$1 > 4194304) print "/dev/shm" }')
 
-.PHONY: install demo test test-slow test-real test-milvus milvus-server torture torture-files \
-	torture-endings options docs wheel light release lint types layers check clean
+.PHONY: install demo test test-slow test-real test-milvus milvus-server test-browser browser torture \
+	torture-files torture-endings options docs wheel light release lint types layers check clean
 
 install: $(VENV)/installed
 
@@ -48,6 +48,14 @@ milvus-server: .venv-milvus/installed
 	$(PYTHON) -m venv .venv-milvus
 	.venv-milvus/bin/python -m pip install --quiet --disable-pip-version-check 'milvus==2.3.5' 'setuptools<81'
 	touch $@
+
+# The tests of the page in Chromium; they fail where there is none. Each file has a server of its own.
+test-browser: browser
+	CI=true $(BIN)/python -m pytest -m browser -n 2 --dist loadfile
+
+# A Chromium, if there is none yet.
+browser: install
+	$(BIN)/python tools/browser.py
 
 # Hostile files, kills, full disks: tried and counted, in two halves at a time.
 torture: install

@@ -1,12 +1,11 @@
-"""A real browser on a page of a small server, for the tests of the page.
+"""What tests of the page in Chromium share: a server with a stub engine, and watched pages.
 
-It needs Chromium and the package playwright, which are not among the project's requirements.
+A test module takes the fixtures by `pytest_plugins = ("browsing",)`, and is marked `browser`.
 """
 
-import io
 import os
 import re
-import shutil
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,17 +18,12 @@ from served import make_served, write_photos
 from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.model.logistic_regression import LogisticRegression
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is missing")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-MARKS = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<img src=x onerror=alert(1)>"  # the name of a folder
 HITS = HitCalibration(
     None, LogisticRegression((0.5, 0.0, 0.0, 0.0), (1.0,) * 4, (-12.0, 0.0, 0.0, 0.0), 0.0), 20
 )
+PATIENCE = 15_000  # milliseconds that a page may take on a busy machine
 PROGRAM = """
 import sys
 import pytest
@@ -39,6 +33,8 @@ with pytest.MonkeyPatch.context() as patch:
     from deep_ranking.cli.main import main
     main(["serve", "--port", "0", *sys.argv[1:]])
 """
+
+# Pastes or drops a picture.
 SENT = """([kind, name, data]) => {
   const files = new DataTransfer();
   files.items.add(new File([Uint8Array.from(data)], name, { type: "image/png" }));
@@ -67,6 +63,19 @@ def end(program):
     program.communicate(timeout=30)
 
 
+def needed(name):
+    """Import a module of the tests in a browser."""
+    try:
+        return __import__(name, fromlist=["sync_api"])
+    except ImportError:
+        missing(f"{name.partition('.')[0]} is not installed; run `make install`")
+
+
+def missing(what):
+    """Skip the test; where all tests must run, as in CI, it fails."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Two collections: `index` tells probabilities, and `many` takes several pages."""
@@ -91,10 +100,14 @@ def address(folder):
     end(program)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module")  # while Playwright runs, other tests cannot use asyncio
 def browser():
+    sync_api = needed("playwright.sync_api")
+    chromium = runpy.run_path(str(ROOT / "tools" / "browser.py"))["find_browser"]()
+    if chromium is None:
+        missing("no Chromium is installed; run `make browser`")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -108,7 +121,7 @@ def opened(browser, address):
         context = browser.new_context(viewport={"width": width, "height": 800}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text))
@@ -125,7 +138,7 @@ def opened(browser, address):
 
 
 def tiles(page, number=None):
-    """The classes and paths of the tiles, once there are so many (or any) and no search runs."""
+    """The paths of the tiles, once there are so many (or any) and no search runs."""
     wanted = "tiles.length > 0" if number is None else f"tiles.length === {number}"
     page.wait_for_function(
         "() => { const tiles = document.querySelectorAll('.tile');"
@@ -140,6 +153,7 @@ def upload(page, file):
 
 
 def red_id(page, address):
+    """The id of red/0.png."""
     return page.request.post(
         f"{address}/api/v1/search", multipart={"path": "red/0.png", "top": "1"}
     ).json()["results"][0]["id"]
@@ -150,10 +164,8 @@ def at_query(page, name):
     return page.evaluate("name => new URLSearchParams(location.search).get(name)", name)
 
 
-def red_square():
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((20, 20, 3), (200, 60, 40), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-FIXTURES = folder, address, browser, opened
+def check_access(page):
+    """Fail where axe finds that somebody cannot use the page."""
+    axe = needed("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page).response["violations"]
+    assert [(each["id"], [node["target"] for node in each["nodes"]]) for each in found] == []

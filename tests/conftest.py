@@ -16,6 +16,9 @@ from PIL import Image
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
 
+# Both a plugin, for its fixtures, and a module, for its functions.
+pytest.register_assert_rewrite("browsing")
+
 # The tests compute little: threads that share it cost more than they save, and each processor has a
 # test of its own. Programs that tests start inherit this.
 for library in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):

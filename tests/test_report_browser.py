@@ -1,13 +1,10 @@
-"""The HTML reports in a real browser: what people see of them, at several widths.
-
-It needs Chromium and the packages playwright and axe-playwright-python, which are not among the
-project's requirements.
-"""
+"""The HTML reports in Chromium: what people see of them, at several widths."""
 
 import shutil
 
 import numpy as np
 import pytest
+from browsing import check_access
 from PIL import Image
 from test_duplicates import make, odd  # noqa: F401
 
@@ -17,13 +14,8 @@ from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
 from deep_ranking.reports.page.sections import write_report
 from deep_ranking.reports.search_modes import SearchModes
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is missing")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
+pytest_plugins = ("browsing",)
+pytestmark = pytest.mark.browser
 LONG = "Packages/Juice/A-name-that-is-as-long-as-those-of-shops, 100 % orange"
 CLASSES = ["Fruit/Apple/Golden-Delicious", LONG, *(f"class {number}" for number in range(7))]
 WIDTHS = (360, 1280, 2560)
@@ -65,14 +57,6 @@ MAP = f"""() => {{
 }}"""
 COLOURS = """() => [...document.querySelectorAll(".chart text")].map((each) =>
   getComputedStyle(each).fill + getComputedStyle(each.closest(".chart")).backgroundColor)"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -167,8 +151,7 @@ def test_pages_fit_every_screen_and_axe_finds_nothing(kind, request, opened):
             page = opened(path, width=width, scheme=scheme)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.evaluate(CUT) == []
-            results = axe.Axe().run(page)
-            assert results.violations_count == 0, results.generate_report()
+            check_access(page)
             page.close()
 
 

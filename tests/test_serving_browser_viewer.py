@@ -3,13 +3,12 @@
 import json
 import re
 
-import browsing
 import numpy as np
 import pytest
-from browsing import SENT, at_query, red_id, tiles, upload
+from browsing import SENT, at_query, check_access, red_id, tiles, upload
 
-pytestmark = browsing.MARKS
-folder, address, browser, opened = browsing.FIXTURES
+pytest_plugins = ("browsing",)
+pytestmark = pytest.mark.browser
 HOT = [[1.0 if (row, column) == (1, 5) else 0.0 for column in range(7)] for row in range(7)]
 ANSWER = {
     "distance": 0.5,
@@ -345,11 +344,8 @@ def test_too_many_own_pictures_and_lost_ones_are_said(opened, folder, address):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_axe_finds_nothing_and_nothing_is_too_wide(explained, folder, width, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
-
     def check(page):
-        found = axe.Axe().run(page).response["violations"]
-        assert [(each["id"], [node["target"] for node in each["nodes"]]) for each in found] == []
+        check_access(page)
         wide = (
             "id => document.querySelector(id).scrollWidth - document.querySelector(id).clientWidth"
         )

@@ -13,7 +13,6 @@ from deep_ranking.model.calibration import Calibration
 from deep_ranking.serving import client as client_module
 from deep_ranking.serving.client import Client, Match
 from deep_ranking.serving.opened import ServedCollection
-from deep_ranking.serving.recently_used import RecentlyUsed
 
 
 @pytest.fixture
@@ -169,18 +168,9 @@ def test_two_pages_of_an_upload_embed_it_once(call, engine):
 
 def test_rows_of_uploads_go_with_the_state_of_their_collection(collection):
     served = ServedCollection("index", collection.folder)
-    served.current().upload_rows.add((b"", None), np.ones((1, 4), np.float32))
+    served.current().upload_rows.keep((b"", None), np.ones((1, 4), np.float32))
     collection.change(batch_size=5)
     assert served.current().upload_rows.find((b"", None)) is None
-
-
-def test_what_was_unused_for_longest_goes_first():
-    kept = RecentlyUsed(2)
-    for key in (1, 2):
-        kept.add(key, str(key))
-    assert kept.find(1) == "1"
-    kept.add(3, "3")
-    assert [kept.find(key) for key in (1, 2, 3)] == ["1", None, "3"]
 
 
 def test_the_client_asks_with_files_and_matches(call, root, monkeypatch):

@@ -46,6 +46,7 @@ class Ranker:
     Attributes:
         collection: as given.
         index: the index.
+        embeddings: the plain rows, opened once: the first reading checks them.
 
     Raises:
         InputError: the index is damaged, its server does not answer, or the collection has no
@@ -56,7 +57,7 @@ class Ranker:
         self, collection: Collection, index: Index | None = None, *, smooth: bool | None = None
     ) -> None:
         self.collection = collection
-        self._embeddings = collection.embeddings()
+        self.embeddings = collection.embeddings()
         if smooth is None:
             smooth = index is None and collection.settings.smoothing is not None
         self._smoothed = smoothed_rows_of(collection) if smooth else None
@@ -90,7 +91,7 @@ class Ranker:
     @property
     def _ranked(self) -> Rows:
         """The rows that the index has: smoothed or plain."""
-        return self._embeddings if self._smoothed is None else self._smoothed.rows
+        return self.embeddings if self._smoothed is None else self._smoothed.rows
 
     def exact_index(self) -> ExactIndex:
         """Return an index that compares all rows that are ranked."""
@@ -125,7 +126,7 @@ class Ranker:
                 nearest = self._plain_index.search(queries, self.num_neighbours, probes=probes).rows
             else:
                 nearest = np.stack([self._first_rows(found) for found in around])
-            moved = _moved(queries, nearest, self._embeddings, self._smoothed_query)
+            moved = _moved(queries, nearest, self.embeddings, self._smoothed_query)
         if rerank:
             nearest, _ = self._nearest(moved, width, probes, subset)
             moved = _moved(moved, nearest, self._ranked, expanded)
@@ -133,7 +134,7 @@ class Ranker:
         found = []
         for query, moved_query, numbers in zip(queries, moved, nearest, strict=True):
             rows = np.array([row for row in numbers.tolist() if row in known], np.int64)
-            distances = _distances(query, self._embeddings, rows)
+            distances = _distances(query, self.embeddings, rows)
             ranked_by = _distances(moved_query, self._ranked, rows)
             smoothed: list[float | None] = [None] * len(rows)
             if self._smoothed is not None:
@@ -168,7 +169,7 @@ class Ranker:
     def _plain_index(self) -> Index:
         """The index of the plain rows, by which queries are smoothed."""
         if self.index.kind == ExactIndex.kind:
-            return ExactIndex(self._embeddings, self.collection.rows())
+            return ExactIndex(self.embeddings, self.collection.rows())
         return open_index(self.collection)
 
     def _by_common_neighbours(

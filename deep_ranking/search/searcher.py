@@ -195,7 +195,7 @@ class Searcher:
         rows = np.full((len(images), self.collection.settings.dimension), np.nan, np.float32)
         if known.any():
             stored = np.array([each for each in found if each is not None], np.int64)
-            rows[known] = read_rows(self.collection.embeddings(), stored)
+            rows[known] = read_rows(self.ranker.embeddings, stored)
         if known.all():
             return rows
         from deep_ranking.embedding.embed import embed_images

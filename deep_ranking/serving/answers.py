@@ -76,6 +76,7 @@ class SearchAnswer(BaseModel):
     collection: str
     results: list[FoundImage]
     cursor: str | None = Field(description="what continues the search; null at its end")
+    is_cut: bool = Field(description="whether it ends at the 10,000th result though there are more")
     ranked_by: str = Field(description='"distance", or what else ranks the results')
 
 

@@ -93,5 +93,5 @@ def _explained(state: OpenState, first: bytes, second: bytes, box: Box | None) -
             except InputError as error:
                 raise unreadable(name, error) from None
         found = occlusion(partial(embed_images, embedder), *pixels)
-        state.explanations.add(key, found)
+        state.explanations.keep(key, found)
     return found

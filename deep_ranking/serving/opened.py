@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
@@ -18,17 +19,32 @@ from deep_ranking.files.content_digest import file_status
 from deep_ranking.reports.occlusion import Occlusion
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.own_files import IMAGES, MODEL, SETTINGS
+from deep_ranking.search.results import Result
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.serving.problems import RequestError
-from deep_ranking.serving.recently_used import RecentlyUsed
+from deep_ranking.serving.recent import Recent
 
 FileState = tuple[tuple[int, ...], ...]
 UploadKey = tuple[bytes, tuple[float, ...] | None]
 PairKey = tuple[bytes, bytes, tuple[float, ...] | None]
-RETRY_SECONDS = 5
+RANKED_KEPT = 40_000
+"""Results of the last searches of a collection that are kept for their cursors: some 13 MB."""
 MOST_ROWS, MOST_PAIRS = 128, 256  # that are kept: 2 MiB at most, and 0.2
+RETRY_SECONDS = 5
 SAY_SECONDS = 60.0
 PATIENCE_SECONDS = 2.0  # with the server of an index: whoever asks is told to try again instead
+
+
+class RankedResults(NamedTuple):
+    """The first results of a search.
+
+    Attributes:
+        depth: images that were searched for; where fewer were found, the collection has no more.
+        results: nearest first.
+    """
+
+    depth: int
+    results: Sequence[Result]
 
 
 class OpenState:
@@ -43,6 +59,7 @@ class OpenState:
         name: as given.
         files: what tells this state from others.
         collection: the collection.
+        ranked: the results of the last searches, which cursors continue.
         upload_rows: rows of uploads, by the digest of the content and the box: each further page
             of results sends the upload again.
         explanations: by the digests of both contents, and the box of the first one.
@@ -60,8 +77,9 @@ class OpenState:
         self.collection.retry_seconds = PATIENCE_SECONDS
         if before is not None and before._model_state() == self._model_state():
             self.collection.embedder = before.collection.embedder
-        self.upload_rows: RecentlyUsed[UploadKey, Float32Array] = RecentlyUsed(MOST_ROWS)
-        self.explanations: RecentlyUsed[PairKey, Occlusion] = RecentlyUsed(MOST_PAIRS)
+        self.ranked: Recent[str, RankedResults] = Recent(RANKED_KEPT)
+        self.upload_rows: Recent[UploadKey, Float32Array] = Recent(MOST_ROWS)
+        self.explanations: Recent[PairKey, Occlusion] = Recent(MOST_PAIRS)
         self._searchers: dict[bool, Searcher] = {}
         self._lock = threading.Lock()
         self.searcher()

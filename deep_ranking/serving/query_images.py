@@ -205,6 +205,7 @@ def part_of(pixels: UInt8Array, box: Box) -> UInt8Array:
 def _row_of_bytes(
     state: OpenState, data: bytes, field: str, box: Box | None = None
 ) -> Float32Array:
+    """Return the row of an image, or of a part of it; it is embedded once for all its cursors."""
     if not data:
         raise RequestError(422, f"{field}: the file is empty.")
     key = (data_digest(data), box)
@@ -220,12 +221,12 @@ def _row_of_bytes(
         except InputError as error:
             raise unreadable(field, error) from None
         raise RequestError(422, f"{field}: cannot be read.")
-    state.upload_rows.add(key, row)
+    state.upload_rows.keep(key, row)
     return row
 
 
 def _stored_row(state: OpenState, image: KnownImage) -> Float32Array:
-    rows = read_rows(state.collection.embeddings(), np.array([image.row]))
+    rows = read_rows(state.searcher().ranker.embeddings, np.array([image.row]))
     return np.asarray(rows, np.float32)
 
 

@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deep_ranking.files import InputError
+from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.metrics import cosine_at, pair_distances
 from deep_ranking.model.calibration import probability_of_same
@@ -28,7 +30,7 @@ from deep_ranking.serving.answers import (
     thumbnail_of,
 )
 from deep_ranking.serving.image_ids import contents_of, image_id
-from deep_ranking.serving.opened import OpenState
+from deep_ranking.serving.opened import OpenState, RankedResults
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.query_images import (
     Pair,
@@ -39,7 +41,10 @@ from deep_ranking.serving.query_images import (
     query_row,
 )
 
-DEEPEST = 10_000  # results that a search can be continued to
+DEEPEST = 10_000
+"""Results that a search can be continued to: what Milvus returns at most, and memory, bound them.
+An answer that ends there says so."""
+DEEPER = 4  # times: how much deeper a continued search goes than before
 
 
 class Wanted(NamedTuple):
@@ -73,28 +78,54 @@ def search_collection(state: OpenState, query: Query, wanted: Wanted) -> SearchA
         RequestError: the query or what is wanted cannot be used.
     """
     row = query_row(state, query)
-    _check(state, wanted)
     searcher = state.searcher(wanted.smooth)
     key = data_digest(row.tobytes() + repr(wanted._replace(top=0, cursor=None)).encode())[:8].hex()
+    if state.ranked.find(key) is None:  # else it was checked
+        _check(state, wanted)
     begin = 0 if wanted.cursor is None else _read_cursor(wanted.cursor, key)
     end = min(begin + wanted.top, DEEPEST)
-    more = 1 + (wanted.leave_out is not None)
-    (found,) = searcher.search(
-        row, end + more, label=wanted.label, folder=wanted.folder, rerank=wanted.rerank
-    )
-    paths = [os.path.relpath(each.path, state.root) for each in found]
-    pairs = [pair for pair in zip(paths, found, strict=True) if pair[0] != wanted.leave_out]
-    page = [(rank, *pair) for rank, pair in enumerate(pairs[begin:end], start=begin + 1)]
+    found = _ranked(state, row, wanted, key, end + 1)
+    page = [
+        (rank, os.path.relpath(each.path, state.root), each)
+        for rank, each in enumerate(found[begin:end], start=begin + 1)
+    ]
     least = wanted.min_probability
     if least is not None:
         page = [each for each in page if (each[2].hit_probability or 0.0) >= least]
-    is_more = len(pairs) > end and end < DEEPEST and bool(page)
+    is_more = len(found) > end and bool(page)
     return SearchAnswer(
         collection=state.name,
         results=_described(state, page),
-        cursor=_written_cursor(end, key) if is_more else None,
+        cursor=_written_cursor(end, key) if is_more and end < DEEPEST else None,
+        is_cut=is_more and end == DEEPEST,
         ranked_by=_ranked_by(searcher.ranker.is_smoothed, wanted.rerank),
     )
+
+
+def _ranked(
+    state: OpenState, row: Float32Array, wanted: Wanted, key: str, count: int
+) -> Sequence[Result]:
+    """Return the first results of a search, `count` or more; all if there are fewer.
+
+    They are kept for the next cursor. A search that is continued goes several times as deep as
+    before, so that going on to the end costs little more than the last search alone.
+    """
+    known = state.ranked.find(key)
+    if known is not None and (known.depth >= count or len(known.results) < known.depth):
+        return known.results
+    out = int(wanted.leave_out is not None)
+    depth = count + out
+    if known is not None:
+        depth = max(depth, min(DEEPER * known.depth, DEEPEST + 1 + out))
+    (found,) = state.searcher(wanted.smooth).search(
+        row, depth, label=wanted.label, folder=wanted.folder, rerank=wanted.rerank
+    )
+    ranking = RankedResults(depth, found)
+    if wanted.leave_out is not None:
+        own = str(state.root / wanted.leave_out)
+        ranking = RankedResults(depth - out, [each for each in found if each.path != own])
+    state.ranked.keep(key, ranking, len(found))
+    return ranking.results
 
 
 def neighbours_of(state: OpenState, given: str, top: int, cursor: str | None) -> SearchAnswer:
@@ -190,7 +221,8 @@ def _check(state: OpenState, wanted: Wanted) -> None:
             _check_folder(wanted.folder)
         folder = wanted.folder or ""
         if (labels or folder) and not len(table.rows_of(labels, folder.strip("/"))):
-            raise RequestError(422, "folder: no image of the collection is in it.")
+            which = "the collection" if labels is None else "this class"
+            raise RequestError(422, f"folder: no image of {which} is in it.")
     if wanted.min_probability is not None and state.collection.hit_calibration is None:
         raise RequestError(
             422, "min_probability: this collection tells no probabilities; leave it out."

@@ -16,7 +16,7 @@ STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
 MODULES = (
     "api", "box", "dom", "duplicates", "examples", "grid", "heat", "intake",
-    "page", "search", "state", "viewer", "words",
+    "page", "rows", "search", "state", "viewer", "words",
 )  # fmt: skip
 FILES = {
     "/": ("index.html", HTML),

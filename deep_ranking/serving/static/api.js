@@ -99,6 +99,12 @@ export function showPicture(image, address, { isLazy = true, keeps = false } = {
   else fill(image);
 }
 
+// Of a picture that leaves the page: what was asked for and is not there yet is no longer wanted.
+export function dropPicture(image) {
+  nearby.unobserve(image);
+  image.removeAttribute("src");
+}
+
 export async function openPicture(address) {
   const opened = window.open("", "_blank");
   const answer = await send(address);

@@ -67,11 +67,10 @@ try {
   const description = await (await fetch("/api/openapi.json")).json();
   const operations = Object.entries(description.paths).flatMap(([path, methods]) =>
     Object.entries(methods).flatMap(([method, about]) => operation(path, method, about, description)));
-  const file = element("a", "/api/openapi.json");
-  file.href = "/api/openapi.json";
+  const link = (address, text) => Object.assign(element("a", text), { href: address });
   page.replaceChildren(
     element("h1", `API of ${description.info.title} ${description.info.version}`),
-    element("p", description.info.description, " The description for programs: ", file),
+    element("p", description.info.description, " ", link("/", "Search on the page"), ", or read ", link("/api/openapi.json", "the description for programs"), "."),
     ...operations, element("h1", "Models"), ...models(description));
 } catch {
   page.append(element("p", "The description cannot be loaded. Is the server still running?"));

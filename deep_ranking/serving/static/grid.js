@@ -1,56 +1,99 @@
 // The grid of results: tiles, and the keys that move between them.
-import { showPicture, thumbnailAddress } from "./api.js";
+import { dropPicture, showPicture, thumbnailAddress } from "./api.js";
 import { byId, element, iconButton } from "./dom.js";
+import { rowsOf } from "./rows.js";
 import { folderOf, likeness, nameOf, percent } from "./words.js";
 
 const PROBLEMS = {
   gone: "The file is gone since it was indexed.",
   changed: "The file has changed since it was indexed.",
 };
+const EDGE = 250; // pixels below the upper side of the view, where bars may be
 const grid = byId("grid");
-let active = null;
-let pin = () => {};
+const rows = rowsOf(grid, { make: makeTile, drop: dropTile });
+let results = []; // all that were loaded, nearest first
+let isAll = false;
+let state = null;
+let actions = null;
+let active = -1; // index of the tile that the Tab key reaches
 
 export const known = new Map(); // id -> result, of all that was shown
 
 export function clearGrid() {
-  grid.replaceChildren();
-  active = null;
+  [results, active] = [[], -1];
+  rows.setCount(0);
 }
 
-export function addTiles(results, state, actions) {
-  pin = actions.pin;
-  const tiles = results.map((each) => tile(each, state, actions));
-  grid.append(...tiles);
-  if (active === null && tiles.length) activate(tiles[0]);
+export function addTiles(found, newState, newActions, isLast) {
+  [state, actions, isAll] = [newState, newActions, isLast];
+  results.push(...found);
+  rows.setCount(results.length);
+  for (const each of rows.tiles.values()) tellSize(each);
+  if (active < 0 && results.length) activate(0);
 }
 
-export function markExamples(state) {
-  for (const each of grid.children) {
-    const { id } = each.dataset;
-    const sign = state.plus.includes(id) ? "plus" : state.minus.includes(id) ? "minus" : "";
-    each.dataset.sign = sign;
-    each.querySelector("[data-act=plus]").setAttribute("aria-pressed", String(sign === "plus"));
-    each.querySelector("[data-act=minus]").setAttribute("aria-pressed", String(sign === "minus"));
-  }
+export function markExamples(newState) {
+  state = newState;
+  for (const each of rows.tiles.values()) mark(each);
 }
 
-export function resultsShown() {
-  return [...grid.children].map((each) => known.get(each.dataset.id));
+function mark(item) {
+  const { id } = item.dataset;
+  const sign = state.plus.includes(id) ? "plus" : state.minus.includes(id) ? "minus" : "";
+  item.dataset.sign = sign;
+  item.querySelector("[data-act=plus]").setAttribute("aria-pressed", String(sign === "plus"));
+  item.querySelector("[data-act=minus]").setAttribute("aria-pressed", String(sign === "minus"));
 }
+
+export const resultsShown = () => results;
 
 export function focusedTile() {
   return document.activeElement.closest(".tile")?.dataset.id ?? null;
 }
 
 export function focusTile(id) {
-  const found = [...grid.children].find((each) => each.dataset.id === id) ?? active;
-  if (!found) return;
-  activate(found);
-  found.querySelector(".picture").focus();
+  const found = results.findIndex((each) => each.id === id);
+  if (found >= 0 || active >= 0) focusAt(found >= 0 ? found : active);
 }
 
-function tile(result, state, actions) {
+// Return the index of the first result in view, once scrolling has ended; `showPlace` goes back to it.
+// Whoever scrolled away from the tile of the Tab key finds it where they look.
+export function settle() {
+  const place = results.length ? rows.inView().index : 0;
+  if (active >= 0 && !rows.tiles.has(active)) activate(place);
+  return place;
+}
+
+export function showPlace(index) {
+  if (index > 0 && index < results.length) rows.place(index, EDGE);
+}
+
+function focusAt(index) {
+  if (!rows.tiles.has(index)) rows.place(index, EDGE);
+  activate(index);
+  rows.tiles.get(index).querySelector(".picture").focus();
+}
+
+function makeTile(index) {
+  const item = tile(results[index]);
+  item.dataset.index = index;
+  item.setAttribute("aria-posinset", String(index + 1));
+  tellSize(item);
+  mark(item);
+  if (index === active) reach(item, 0);
+  return item;
+}
+
+function tellSize(item) {
+  item.setAttribute("aria-setsize", String(isAll ? results.length : -1));
+}
+
+function dropTile(item) {
+  const image = item.querySelector("img");
+  if (image) dropPicture(image);
+}
+
+function tile(result) {
   known.set(result.id, result);
   const { probability, problem, path } = result;
   const told = probability === null ? null : likeness(probability);
@@ -61,10 +104,10 @@ function tile(result, state, actions) {
   picture.setAttribute("aria-label", `${spoken.filter(Boolean).join(", ")}. Open`);
   if (problem) picture.append(element("span", { className: "lost" }, PROBLEMS[problem]));
   else picture.append(thumbnail(result, state.collection));
-  const item = element("li", { className: "tile" }, picture, buttons(result, actions), caption(result, told, distance, actions));
+  const item = element("li", { className: "tile" }, picture, buttons(result), caption(result, told, distance));
   item.dataset.id = result.id;
   item.title = path;
-  item.addEventListener("focusin", () => activate(item));
+  item.addEventListener("focusin", () => activate(Number(item.dataset.index)));
   return item;
 }
 
@@ -79,7 +122,7 @@ function thumbnail(result, collection) {
   return image;
 }
 
-function buttons(result, actions) {
+function buttons(result) {
   const made = [
     ["more", "more", "More like this (M)", actions.more],
     ["plus", "plus", "More of this: plus example (+)", actions.plus],
@@ -94,7 +137,7 @@ function buttons(result, actions) {
   return element("div", { className: "actions" }, ...made);
 }
 
-function caption(result, told, distance, actions) {
+function caption(result, told, distance) {
   const folder = folderOf(result.path);
   const inner = folder.startsWith(`${result.class}/`) ? folder.slice(result.class.length + 1) : folder;
   const lines = element("div", { className: "caption" });
@@ -111,30 +154,29 @@ function caption(result, told, distance, actions) {
   return lines;
 }
 
-function activate(item) {
-  if (active === item) return;
-  const set = (of, tabIndex) => of?.querySelectorAll("button").forEach((each) => (each.tabIndex = tabIndex));
-  set(active, -1);
-  set(item, 0);
-  active = item;
+function reach(item, tabIndex) {
+  item?.querySelectorAll("button").forEach((each) => (each.tabIndex = tabIndex));
 }
 
-function columns() {
-  return getComputedStyle(grid).gridTemplateColumns.split(" ").length;
+function activate(index) {
+  if (active === index) return;
+  reach(rows.tiles.get(active), -1);
+  reach(rows.tiles.get(index), 0);
+  active = index;
 }
 
 function press(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || active === null) return;
-  const tiles = [...grid.children];
-  const at = tiles.indexOf(active);
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns(), ArrowDown: columns(), Home: -at, End: tiles.length - 1 - at };
+  if (event.ctrlKey || event.metaKey || event.altKey || active < 0) return;
+  const step = rows.columns();
+  const last = results.length - 1;
+  const places = { ArrowLeft: active - 1, ArrowRight: active + 1, ArrowUp: active - step, ArrowDown: active + step, Home: 0, End: last };
   const acts = { m: "more", "+": "plus", "=": "plus", "-": "minus", o: "original" };
-  if (event.key in steps) {
-    const next = tiles[at + steps[event.key]];
-    if (next) next.querySelector(".picture").focus();
+  if (event.key in places) {
+    const next = places[event.key];
+    if (next >= 0 && next <= last) focusAt(next);
   } else if (event.key.toLowerCase() in acts) {
-    active.querySelector(`[data-act=${acts[event.key.toLowerCase()]}]`).click();
-  } else if (event.key.toLowerCase() === "c") pin(known.get(active.dataset.id));
+    rows.tiles.get(active).querySelector(`[data-act=${acts[event.key.toLowerCase()]}]`).click();
+  } else if (event.key.toLowerCase() === "c") actions.pin(results[active]);
   else return;
   event.preventDefault();
 }

@@ -6,7 +6,7 @@ import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js
 import { showExamples } from "./examples.js";
 import { clearGrid, focusTile, known, resultsShown } from "./grid.js";
 import { startIntake } from "./intake.js";
-import { newSearch, stopSearch } from "./search.js";
+import { newSearch, sayRefused, stopSearch } from "./search.js";
 import { addressOf, countOwn, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
 import { captionOf, leave, openOriginal, showPair, startViewer } from "./viewer.js";
 import { counted, folderOf, nameOf, percent } from "./words.js";
@@ -155,6 +155,10 @@ function problem(error) {
   if (error.status === 401) {
     show("token");
     byId("token").focus();
+    return;
+  }
+  if (error.status === 422 && hasFilter(state) && /^(Class|Folder): /.test(error.message)) {
+    sayRefused(error.message);
     return;
   }
   byId("problem").hidden = false;

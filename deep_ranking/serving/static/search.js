@@ -1,27 +1,34 @@
 // A search: ask, fill the grid, go on when the end of the page comes near.
 import { post } from "./api.js";
 import { byId } from "./dom.js";
-import { addTiles, clearGrid, focusedTile, focusTile, markExamples, resultsShown } from "./grid.js";
-import { fileOf, hasFilter, uploadOf } from "./state.js";
+import { addTiles, clearGrid, focusedTile, focusTile, resultsShown, settle, showPlace } from "./grid.js";
+import { fileOf, hasFilter, keepPlace, keptPlace, uploadOf } from "./state.js";
 import { counted, NEAREST, UNLIKELY_BELOW } from "./words.js";
 
-const PAGE = 48;
-const NEAR = 1200; // pixels from the end of the page
+const PAGES = [48, 96, 200]; // results of the first requests; the others are as large as the last
+const NEAR = 4000; // pixels from the end of the page
 const status = byId("status");
 const sentinel = byId("sentinel");
 let running = null;
 let cursor = null;
+let turn = 0;
 let isLoading = false;
+let hasFailed = false;
+let waiting = 0;
 let current = null;
 let told = {};
 
 export function stopSearch() {
   running?.abort();
-  [running, cursor, isLoading] = [null, null, false];
+  clearTimeout(waiting);
+  waiting = 0;
+  [running, cursor, turn, isLoading, hasFailed] = [null, null, 0, false, false];
 }
 
 export async function newSearch(state, actions) {
   stopSearch();
+  history.scrollRestoration = "manual";
+  const place = keptPlace();
   running = new AbortController();
   [current, told] = [state, actions];
   byId("results").setAttribute("aria-busy", "true");
@@ -36,6 +43,8 @@ export async function newSearch(state, actions) {
   take(answer);
   if (focused) focusTile(focused);
   window.scrollTo({ top: 0 });
+  while (run === running && cursor !== null && resultsShown().length <= place) take(await request(run.signal));
+  showPlace(place);
   byId("results").setAttribute("aria-busy", "false");
   await fillPage(run);
 }
@@ -51,7 +60,7 @@ function request(signal) {
     ["folder", folder],
     ["min_probability", min],
     ["collection", collection],
-    ["top", String(PAGE)],
+    ["top", String(PAGES[Math.min(turn++, PAGES.length - 1)])],
     ["cursor", cursor],
     ...plus.map((each) => ["positive", fileOf(each) ?? each]),
     ...minus.map((each) => ["negative", fileOf(each) ?? each]),
@@ -60,15 +69,24 @@ function request(signal) {
 }
 
 function take(answer) {
-  const isFirst = cursor === null;
+  const isFirst = resultsShown().length === 0;
   cursor = answer.cursor;
   const isOther = (each) => current.upload || each.id !== current.id;
   answer.results.forEach((each) => told.learn(each));
-  addTiles(answer.results.filter(isOther), current, told);
-  markExamples(current);
+  addTiles(answer.results.filter(isOther), current, told, cursor === null);
+  byId("grid-end").hidden = !answer.is_cut;
   const shown = resultsShown();
   status.textContent = shown.length ? `${counted(shown.length, "picture")}${cursor ? " so far" : ""}, nearest first` : "No pictures";
   if (isFirst) sayIfNothing(shown);
+}
+
+// A class or folder of the address that the collection does not have: say it where it can be mended.
+export function sayRefused(sentence) {
+  clearGrid();
+  status.textContent = "";
+  byId("nothing").hidden = false;
+  byId("nothing-clear").hidden = false;
+  byId("nothing-text").textContent = sentence;
 }
 
 function sayIfNothing(shown) {
@@ -84,10 +102,13 @@ function sayIfNothing(shown) {
 }
 
 async function fillPage(run) {
-  if (isLoading) return;
+  if (isLoading || hasFailed) return;
   isLoading = true;
   try {
     while (run === running && cursor !== null && isNear()) take(await request(run.signal));
+  } catch (error) {
+    hasFailed = run === running; // only "Try again" asks once more
+    throw error;
   } finally {
     if (run === running) isLoading = false;
   }
@@ -95,9 +116,19 @@ async function fillPage(run) {
 
 const isNear = () => sentinel.getBoundingClientRect().top < innerHeight + NEAR;
 
-new IntersectionObserver(
-  ([entry]) => {
-    if (entry.isIntersecting && cursor !== null && running !== null) fillPage(running).catch(told.problem);
-  },
-  { rootMargin: `${NEAR}px` },
-).observe(sentinel);
+// The place in the results is kept for who comes back, once scrolling has ended or something is pressed.
+function rest() {
+  clearTimeout(waiting);
+  if (waiting && running !== null) keepPlace(settle());
+  waiting = 0;
+}
+
+function scrolled() {
+  if (running === null) return;
+  clearTimeout(waiting);
+  waiting = setTimeout(rest, 200);
+  if (cursor !== null && isNear()) fillPage(running).catch(told.problem);
+}
+
+for (const each of ["scroll", "resize"]) addEventListener(each, scrolled, { passive: true });
+for (const each of ["pointerdown", "keydown"]) addEventListener(each, rest, { capture: true, passive: true });

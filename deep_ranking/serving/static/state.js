@@ -57,6 +57,12 @@ export function writeState(state, { replaces = false } = {}) {
 }
 
 export const countOwn = (state) => [state.plus, state.minus].flatMap(ownOf).length;
+// How far down the results somebody was, for when they come back to them.
+export function keepPlace(place) {
+  if (keptPlace() !== place) history.replaceState({ ...history.state, place }, "");
+}
+
+export const keptPlace = () => history.state?.place ?? 0;
 
 export function hasQuery(state) {
   return Boolean(state.id || uploadOf(state) || state.plus.length);
