@@ -16,7 +16,6 @@ from deep_ranking.reports.plots.metrics import (
 from deep_ranking.reports.plots.thumbnails import (
     Neighbours,
     embedding_map,
-    map_points,
     missing_image,
     neighbours_figure,
 )
@@ -24,7 +23,6 @@ from deep_ranking.reports.plots.thumbnails import (
 __all__ = [
     "Neighbours",
     "embedding_map",
-    "map_points",
     "missing_image",
     "neighbours_figure",
     "new_axes",

@@ -12,13 +12,12 @@ from matplotlib.patches import Rectangle
 from deep_ranking.files.array_types import Float64Array, FloatArray, UInt8Array
 from deep_ranking.files.words import shortened
 from deep_ranking.reports.plots.metrics import new_axes
+from deep_ranking.search.planar_map import map_points
 
 HIT, MISS, QUERY = "#2e7d32", "#c62828", "#888888"
 ROW_HEIGHT, LINE_HEIGHT = 1.4, 0.16
 LONGEST_CAPTION = 18  # characters, with room on both sides
 LONGEST_LINE = 16  # beside others
-NUM_COMPONENTS = 50
-PERPLEXITY = 30
 THUMBNAIL_SHARE = 0.045
 MOST_NAMED_CLASSES = 20
 NAME_SIZE = np.array([3.0, 0.7])  # width and height of a class's name on the map, in thumbnails
@@ -156,36 +155,6 @@ def embedding_map(
     (left, bottom), (right, top) = low - side, high + side
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xticks=[], yticks=[])
     return ax
-
-
-def map_points(embeddings: FloatArray, *, seed: int = 0) -> Float64Array:
-    """Return positions of embeddings in the plane: 50 principal components, then t-SNE.
-
-    Args:
-        embeddings: float array (images, dim), finite.
-        seed: seed of the map.
-
-    Returns:
-        Float64 array (images, 2). All zeros if all embeddings are equal. Fewer than 5 images are
-        too few for t-SNE: these get their principal components.
-    """
-    from sklearn.decomposition import PCA  # a second to import
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    points = np.asarray(embeddings, np.float64)
-    num_images = len(points)
-    if not np.ptp(points, axis=0).any():
-        return np.zeros((num_images, 2))
-    components = min(NUM_COMPONENTS, *points.shape)
-    # One thread gives the same map on any number of cores, and is as fast on busy ones.
-    with threadpool_limits(1):
-        points = PCA(components, random_state=seed).fit_transform(points)
-        if num_images < 5 or components < 2:
-            return np.pad(points, ((0, 0), (0, 2)))[:, :2]
-        perplexity = min(PERPLEXITY, (num_images - 1) / 3)
-        layout = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
-    return np.asarray(layout, np.float64)
 
 
 def _without_overlap(centers: Float64Array, size: FloatArray) -> Float64Array:
