@@ -79,6 +79,12 @@ class UndoFields(Fields):
     undo: str = Field(description="what setting aside answered")
 
 
+class ImagesFields(Fields):
+    """The fields of a request for what is known of images."""
+
+    ids: str = Field(description=f"ids of images, separated by commas; up to {MOST_TOP}")
+
+
 class Form(NamedTuple):
     """A form: its checked fields, and for each other name its texts and uploads in order."""
 
