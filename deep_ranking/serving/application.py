@@ -59,6 +59,7 @@ def create_application(
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        redirect_slashes=False,
     )
     keep_uploads_in_memory(settings.upload_bytes)
     api.add_exception_handler(RequestError, _as_answer)
