@@ -13,8 +13,8 @@ from fastapi.responses import FileResponse
 STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
 MODULES = (
-    "api", "box", "dom", "duplicates", "grid", "intake",
-    "page", "search", "state", "viewer", "words",
+    "api", "box", "dom", "dots", "duplicates", "grid", "intake", "lasso", "map",
+    "page", "palette", "plane", "search", "state", "thumbnails", "viewer", "words",
 )  # fmt: skip
 FILES = {
     "/": ("index.html", HTML),

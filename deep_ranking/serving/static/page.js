@@ -5,12 +5,13 @@ import { byId, element, icon } from "./dom.js";
 import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
 import { clearGrid, focusTile, known, markExamples, resultsShown } from "./grid.js";
 import { startIntake } from "./intake.js";
+import { leaveMap, returnToMap, showMap, startMap } from "./map.js";
 import { newSearch, stopSearch } from "./search.js";
 import { addressOf, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
 import { openOriginal, openViewer, startViewer } from "./viewer.js";
 import { counted, folderOf, nameOf, percent } from "./words.js";
 
-const VIEWS = ["token", "empty", "search", "duplicates"];
+const VIEWS = ["token", "empty", "search", "duplicates", "map"];
 let state = readState();
 let collections = [];
 let mayChange = false;
@@ -23,7 +24,10 @@ const actions = {
   more: (result) => go({ view: "search", id: result.id, upload: 0, box: "", plus: [], minus: [] }),
   plus: (result) => toggle("plus", "minus", result.id),
   minus: (result) => toggle("minus", "plus", result.id),
-  open: (result) => openViewer(result, resultsShown(), state, pictureAddress, actions),
+  open: (result) => {
+    const shown = resultsShown();
+    openViewer(result, shown.includes(result) ? shown : [result], state, pictureAddress, actions);
+  },
   original: (result) => openOriginal(result, state.collection),
   filter: (changes) => go(changes),
   learn,
@@ -34,6 +38,12 @@ function go(changes, options = {}) {
   state = { ...state, ...changes };
   writeState(state, options);
   render();
+}
+
+// Change the address without showing anything anew.
+function keep(changes) {
+  state = { ...state, ...changes };
+  writeState(state, { replaces: true });
 }
 
 function toggle(name, other, id) {
@@ -50,8 +60,8 @@ function take(file) {
 function show(view) {
   document.body.dataset.view = view;
   for (const each of VIEWS) byId(`${each}-view`).hidden = each !== view;
-  for (const each of ["search", "duplicates"]) {
-    if (each === (view === "duplicates" ? "duplicates" : "search")) byId(`to-${each}`).setAttribute("aria-current", "page");
+  for (const each of ["search", "duplicates", "map"]) {
+    if (each === (["duplicates", "map"].includes(view) ? view : "search")) byId(`to-${each}`).setAttribute("aria-current", "page");
     else byId(`to-${each}`).removeAttribute("aria-current");
   }
 }
@@ -61,8 +71,18 @@ async function render() {
   byId("nothing").hidden = true;
   byId("to-search").href = addressOf({ ...state, view: "search" });
   byId("to-duplicates").href = addressOf({ ...emptyState(), view: "duplicates", threshold: state.threshold });
+  byId("to-map").href = addressOf({ ...state, view: "map" });
   showCollection();
   try {
+    if (state.view === "map") {
+      stopSearch();
+      stopDuplicates();
+      show("map");
+      document.title = "Map · Deep Ranking";
+      await showMap({ ...state }, uploadOf(state));
+      return;
+    }
+    leaveMap();
     if (state.view === "duplicates") {
       stopSearch();
       show("duplicates");
@@ -114,7 +134,7 @@ function calm() {
 }
 
 function emptyState() {
-  return { view: "search", collection: state.collection, id: "", upload: 0, box: "", plus: [], minus: [], class: "", folder: "", min: "", threshold: "" };
+  return { view: "search", collection: state.collection, id: "", upload: 0, box: "", plus: [], minus: [], class: "", folder: "", min: "", threshold: "", at: "", lasso: "", only: "" };
 }
 
 function showCollection() {
@@ -256,7 +276,8 @@ function listen() {
     if (key === pictureKey) go({ box }, { replaces: state.box !== "" && box !== "" });
   });
   startBox((box) => setBox([pictureKey, box]));
-  startViewer(focusTile);
+  startViewer((id) => (state.view === "map" ? returnToMap(id) : focusTile(id)));
+  startMap({ go, keep, actions, problem });
   startDuplicates({ toast, problem, search: (id) => actions.more({ id }) });
   const image = byId("query-image");
   image.addEventListener("load", () => {
@@ -274,6 +295,7 @@ function listen() {
   follow(byId("brand"), emptyState);
   follow(byId("to-search"), () => ({ view: "search" }));
   follow(byId("to-duplicates"), () => ({ view: "duplicates" }));
+  follow(byId("to-map"), () => ({ view: "map" }));
   byId("remove-query").addEventListener("click", () => {
     go({ id: "", upload: 0, box: "" });
     byId("choose").focus();

@@ -2,6 +2,8 @@
 
 const TEXTS = ["collection", "id", "box", "class", "folder", "min", "threshold"];
 const LISTS = ["plus", "minus"];
+const OF_MAP = ["at", "lasso", "only"]; // what is in sight, the lasso, the class that is shown alone
+const VIEWS = ["search", "duplicates", "map"];
 const uploads = new Map();
 let firstCollection = "";
 
@@ -14,8 +16,8 @@ export const uploadOf = (state) => uploads.get(state.upload) ?? null;
 
 export function readState() {
   const given = new URLSearchParams(location.search);
-  const state = { view: given.get("view") === "duplicates" ? "duplicates" : "search" };
-  for (const name of TEXTS) state[name] = given.get(name) ?? "";
+  const state = { view: VIEWS.includes(given.get("view")) ? given.get("view") : "search" };
+  for (const name of [...TEXTS, ...OF_MAP]) state[name] = given.get(name) ?? "";
   for (const name of LISTS) state[name] = (given.get(name) ?? "").split(",").filter(Boolean);
   state.upload = history.state?.upload ?? 0;
   if (!/^(0(\.\d+)?|1)$/.test(state.min)) state.min = "";
@@ -29,7 +31,8 @@ export function leaveOutCollection(name) {
 
 export function addressOf(state) {
   const parts = new URLSearchParams();
-  if (state.view === "duplicates") parts.set("view", "duplicates");
+  if (state.view !== "search") parts.set("view", state.view);
+  if (state.view === "map") for (const name of OF_MAP) if (state[name]) parts.set(name, state[name]);
   for (const name of TEXTS) if (state[name] && !(name === "collection" && state[name] === firstCollection)) parts.set(name, state[name]);
   for (const name of LISTS) if (state[name].length) parts.set(name, state[name].join(","));
   const text = parts.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");

@@ -1,7 +1,7 @@
 // A picture in large, beside the query.
 import { hasToken, imageAddress, openPicture, showPicture } from "./api.js";
 import { byId } from "./dom.js";
-import { likeness, percent } from "./words.js";
+import { likeness, nameOf, percent } from "./words.js";
 
 const viewer = byId("viewer");
 let shown = null;
@@ -12,8 +12,8 @@ let actions = {};
 function show(result) {
   shown = result;
   const told = result.probability == null ? null : likeness(result.probability);
-  const number = `distance ${result.distance.toFixed(3)}`;
-  byId("viewer-title").textContent = told ? `${told.words}, ${percent(result.probability)} · ${number}` : `Like it: ${number}`;
+  const number = result.distance === null ? "" : `distance ${result.distance.toFixed(3)}`;
+  byId("viewer-title").textContent = !number ? nameOf(result.path) : told ? `${told.words}, ${percent(result.probability)} · ${number}` : `Like it: ${number}`;
   byId("viewer-path").textContent = [result.class, result.path].filter(Boolean).join(" · ");
   const address = imageAddress(result.id, collection);
   const image = byId("viewer-image");
