@@ -20,6 +20,7 @@ let chosen = [];
 let numShown = 0;
 let chosenKey = null;
 let timer = 0;
+let knownAt = ""; // what is in sight, as the address has it
 let middle = ""; // class of the picture in the middle, for who uses the keyboard
 
 export function startMap(given) {
@@ -48,18 +49,23 @@ export function startMap(given) {
 function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select, input")) return;
   if (event.key === "Escape" && state.lasso) clear();
-  else if (event.key === "Escape" && state.only) told.go({ only: "" });
+  else if (event.key === "Escape" && state.only) change({ only: "" });
   else if (event.key.toLowerCase() === "v") chooseSight();
   else return;
   event.preventDefault();
   event.stopPropagation();
 }
 
-const choose = (lasso) => told.go({ lasso, at: plane.sightText() });
+function change(changes) {
+  knownAt = plane.sightText();
+  told.go({ ...changes, at: knownAt });
+}
+
+const choose = (lasso) => change({ lasso });
 const chooseSight = () => map && choose(rectangle(...plane.sightSides()));
 
 function clear() {
-  told.go({ lasso: "" });
+  change({ lasso: "" });
   canvas.focus();
 }
 
@@ -96,7 +102,11 @@ export async function showMap(newState, upload) {
     }
     await load(running.signal);
   }
-  if (plane.sightText() !== state.at) plane.setSight(state.at);
+  if (state.at !== knownAt || isEntered) {
+    knownAt = state.at;
+    clearTimeout(timer);
+    plane.setSight(state.at);
+  }
   const query = await queryNumber(upload);
   byId("map-query").hidden = query < 0;
   await mark(query);
@@ -107,19 +117,25 @@ async function load(signal) {
   wait.hidden = map !== null;
   byId("results").hidden = true;
   wait.textContent = "Opening the map …";
-  for (;;) {
-    const answer = await ask("map", { collection: state.collection }, signal);
-    if (answer.ids) {
-      take(answer);
-      break;
+  try {
+    let answer = await askFor(signal);
+    while (!answer.ids) {
+      wait.textContent = waiting(answer);
+      await new Promise((done) => setTimeout(done, POLL));
+      answer = await askFor(signal);
     }
-    const { placed, images, status } = answer;
-    const far = placed ? ` ${placed.toLocaleString("en")} of ${counted(images, "picture")} have their place.` : "";
-    wait.textContent = status === "waiting" ? "The map of another collection is being made; this one comes next." : `The map is being made. That takes about half a minute, once.${far}`;
-    await new Promise((done) => setTimeout(done, POLL));
-    if (signal.aborted) throw new DOMException("stopped", "AbortError");
+    take(answer);
+  } finally {
+    if (!signal.aborted) wait.hidden = true;
   }
-  wait.hidden = true;
+}
+
+const askFor = (signal) => ask("map", { collection: state.collection }, signal);
+
+function waiting({ status, placed, images }) {
+  if (status === "waiting") return "The map of another collection is being made; this one comes next.";
+  const far = placed ? ` ${placed.toLocaleString("en")} of ${counted(images, "picture")} have their place.` : "";
+  return `The map is being made. That takes about half a minute, once.${far}`;
 }
 
 function take(answer) {
@@ -198,7 +214,9 @@ async function showMore() {
   tellChosen();
   if (!part.length) return;
   byId("map-more").hidden = true;
+  byId("results").setAttribute("aria-busy", "true");
   const images = await describe(part);
+  byId("results").setAttribute("aria-busy", "false");
   if (key !== chosenKey) return; // others were chosen meanwhile
   numShown += part.length;
   const isFirst = resultsShown().length === 0;
@@ -254,7 +272,7 @@ function showLegend() {
     const count = isChosen ? `${inLasso[number].toLocaleString("en")} of ${images.toLocaleString("en")}` : images.toLocaleString("en");
     const swatch = element("i", { className: "swatch" });
     swatch.style.backgroundColor = palette[map.colour[number]] ?? "";
-    const onclick = () => told.go({ only: number === only ? "" : name || NO_CLASS });
+    const onclick = () => change({ only: number === only ? "" : name || NO_CLASS });
     const button = element("button", { type: "button", title: number === only ? "Show all classes" : "Show this class alone", onclick }, swatch, element("span", {}, name || "no class"), element("b", {}, count));
     button.setAttribute("aria-pressed", String(number === only));
     button.dataset.number = number;
@@ -269,7 +287,7 @@ function tellSight() {
   if (!map) return;
   const numbers = plane.numbersInSight();
   const all = counted(map.ids.length, "picture");
-  const isWhole = numbers.length === map.ids.length || !numbers.length;
+  const isWhole = numbers.length === map.ids.length;
   const parts = [isWhole ? `${all} on the map.` : `${numbers.length.toLocaleString("en")} of ${all} in sight.`];
   if (map.leftOut) parts.push(`The map holds no more: ${counted(map.leftOut, "picture")} of the collection are not on it.`);
   if (middle) parts.push(`In the middle: ${middle}.`);
@@ -280,8 +298,8 @@ function tellSight() {
 function moved() {
   clearTimeout(timer);
   timer = setTimeout(() => {
-    told.keep({ at: plane.sightText() });
-    state.at = plane.sightText();
+    knownAt = plane.sightText();
+    told.keep({ at: knownAt });
     tellSight();
   }, 300);
 }

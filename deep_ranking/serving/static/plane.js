@@ -31,6 +31,7 @@ let isDrawing = false; // a lasso, by one finger or the left button
 const pointers = new Map();
 let gesture = null;
 
+const AROUND = LARGEST / 10; // what a lasso may take in beyond the map, so that it holds the outermost
 const within = (value, least, most) => Math.min(most, Math.max(least, value));
 const ratio = () => Math.min(2, devicePixelRatio || 1);
 const scale = () => (sight.zoom * FILLED * Math.min(canvas.clientWidth, canvas.clientHeight)) / LARGEST; // pixels a unit
@@ -65,14 +66,15 @@ function unitAt({ x, y }) {
 export function sightSides() {
   const first = unitAt({ x: 0, y: 0 });
   const last = unitAt({ x: canvas.clientWidth, y: canvas.clientHeight });
-  return [first.x, first.y, last.x, last.y].map((each) => within(each, 0, LARGEST));
+  return [first.x, first.y, last.x, last.y].map((each) => within(each, -AROUND, LARGEST + AROUND));
 }
 
 export const numbersInSight = () => inSight.subarray(0, count);
 
 export function setMap(given) {
   map = given;
-  pointed = -1;
+  [pointed, query, corners] = [-1, -1, null];
+  lit = new Uint8Array(map ? map.ids.length : 0).fill(1);
   inSight = new Int32Array(map ? map.ids.length : 0);
   places = new Float32Array(2 * inSight.length);
   redraw();
@@ -252,7 +254,7 @@ function press(event) {
   else gesture = { from: at, last: at, isClick: true };
 }
 
-const corner = (at) => Object.values(unitAt(at)).map((each) => within(each, 0, LARGEST));
+const corner = (at) => Object.values(unitAt(at)).map((each) => within(each, -AROUND, LARGEST + AROUND));
 
 function spread() {
   const [one, other] = [...pointers.values()];
