@@ -204,7 +204,7 @@ def test_the_keyboard_alone(opened, places):
     assert {each.split("/")[0] for each in chosen(page, 4)} == {"green"}
     page.keyboard.press("Escape")
     page.wait_for_function("() => !location.search.includes('lasso')")
-    for _ in range(12):
+    for _ in range(14):
         page.keyboard.press("ArrowLeft")
     page.wait_for_selector("#map-told:has-text('In the middle: red.')")
     page.wait_for_function("() => /at=0,32768/.test(location.search)")
