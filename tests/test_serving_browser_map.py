@@ -292,6 +292,33 @@ def test_wheel_and_drag(opened, places):
     assert other.inner_text("#map-told") == page.inner_text("#map-told")
 
 
+def test_fingers(opened):
+    page = opened("/?view=map", width=360, has_touch=True, is_mobile=True)
+    ready(page)
+    box = page.locator("#map").bounding_box()
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind, *points):
+        values = [{"x": box["x"] + x, "y": box["y"] + y} for x, y in points]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": values})
+
+    middle = box["width"] / 2, box["height"] / 2
+    touch("touchStart", (middle[0] - 20, middle[1]), (middle[0] + 20, middle[1]))
+    for step in (30, 45, 60):
+        touch("touchMove", (middle[0] - step, middle[1]), (middle[0] + step, middle[1]))
+    touch("touchEnd")
+    np.testing.assert_allclose(sight_of(page), (LARGEST / 2, LARGEST / 2, 3), rtol=0.02)
+    before = at_query(page, "at")
+    touch("touchStart", middle)
+    touch("touchMove", (middle[0] + 30, middle[1]))
+    touch("touchMove", (middle[0] + 50, middle[1]))
+    touch("touchEnd")
+    page.wait_for_function("old => !location.search.includes(old)", arg=before)
+    moved = on_screen(page, (LARGEST / 2, LARGEST / 2), sight_of(page))
+    np.testing.assert_allclose(moved, (middle[0] + 50, middle[1]), atol=3)
+    assert page.is_hidden("#viewer") and page.evaluate("scrollY") == 0
+
+
 def test_pictures_appear_where_there_is_room(opened, places):
     page = opened("/?view=map&at={},{},40".format(*places["red/0.png"][1:]))
     ready(page)

@@ -1,7 +1,7 @@
 // Dots drawn as pixels: 100,000 of them take a few milliseconds, on any graphics card or none.
 import { pixelOf } from "./palette.js";
 
-const MARGIN = 32; // pixels around what is shown, so that dots at the edge are drawn as others
+const MARGIN = 48; // pixels around what is shown, so that dots at the edge are drawn as others
 const PIXELS = 1_200_000; // that all dots together may cover
 const SMALLEST = 1.3;
 const MOST_RIMS = 10_000;

@@ -117,7 +117,7 @@ function draw() {
     places[2 * count + 1] = y;
     count += 1;
   }
-  const radius = radiusFor(count, 5 * dense);
+  const radius = radiusFor(count, within(0.0065 * Math.sqrt(wide * high), 4.5, 8) * dense);
   const ground = cssColour("--surface");
   drawDots(canvas, context, {
     count,
