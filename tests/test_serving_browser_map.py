@@ -260,6 +260,7 @@ def test_an_upload_that_the_collection_holds_is_marked(opened, folder):
 def test_examples_are_gathered_on_the_map(opened):
     page = opened("/?view=map&lasso=-9,0,12000,0,12000,65535,-9,65535")
     chosen(page, 4)
+    assert page.locator(".tile .places button").count() == 0  # filters are those of searches
     page.focus(".tile .picture")
     page.keyboard.press("+")
     page.wait_for_selector("[data-act=plus][aria-pressed=true]")

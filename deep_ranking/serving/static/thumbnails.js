@@ -6,19 +6,15 @@ const AT_ONCE = 6;
 const REST = 120; // milliseconds
 const kept = new Map(); // id -> picture; those not used for longest come first
 let waiting = [];
+let wanted = "";
 let loading = 0;
 let timer = 0;
-
-function forget(id) {
-  const { image } = kept.get(id);
-  if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
-  kept.delete(id);
-}
 
 export function forgetThumbnails() {
   clearTimeout(timer);
   waiting = [];
-  for (const id of [...kept.keys()]) forget(id);
+  wanted = "";
+  kept.clear();
 }
 
 function load(collection, size, done) {
@@ -37,11 +33,11 @@ function load(collection, size, done) {
     };
     image.addEventListener("load", end(true), { once: true });
     image.addEventListener("error", end(false), { once: true });
-    showPicture(image, thumbnailAddress(id, collection, size), { isLazy: false, keeps: true });
+    showPicture(image, thumbnailAddress(id, collection, size), { isLazy: false });
   }
   for (const id of kept.keys()) {
     if (kept.size <= MOST_KEPT) break;
-    forget(id);
+    kept.delete(id);
   }
 }
 
@@ -59,6 +55,8 @@ export function thumbnails(ids, collection, size, done) {
     kept.set(id, picture);
     if (picture.isThere) found.set(id, picture.image);
   }
+  if (ids.join() === wanted) return found; // those that are missing are on their way
+  wanted = ids.join();
   clearTimeout(timer);
   waiting = [];
   if (missing.length) {
