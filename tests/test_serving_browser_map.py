@@ -348,6 +348,7 @@ def test_the_page_waits_while_the_map_is_made(opened):
     page.route("**/api/v1/map*", lambda route: route.fulfill(status=202, json=progress))
     page.click("#to-map")
     page.wait_for_selector("#map-wait:has-text('4 of 13 pictures have their place')")
+    assert page.is_hidden("#map") and page.is_hidden("#map-lasso")  # nothing to use yet
     check_access(page)
     page.unroute("**/api/v1/map*")
     ready(page)
@@ -361,7 +362,7 @@ def test_what_the_server_refuses_is_said(opened):
     page.route("**/api/v1/map*", lambda route: route.fulfill(status=409, json=answer))
     page.click("#to-map")
     page.wait_for_selector("#problem:has-text('The map needs scikit-learn.')")
-    assert page.is_hidden("#map-wait")
+    assert page.is_hidden("#map-wait") and page.is_hidden("#map")
     opened.wrong[:] = [each for each in opened.wrong if "status of 409" not in each]
 
 

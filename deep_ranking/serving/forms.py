@@ -82,7 +82,9 @@ class UndoFields(Fields):
 class ImagesFields(Fields):
     """The fields of a request for what is known of images."""
 
-    ids: str = Field(description=f"ids of images, separated by commas; up to {MOST_TOP}")
+    ids: str = Field(
+        min_length=1, description=f"ids of images, separated by commas; up to {MOST_TOP}"
+    )
 
 
 class Form(NamedTuple):

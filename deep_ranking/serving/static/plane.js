@@ -73,6 +73,7 @@ export const numbersInSight = () => inSight.subarray(0, count);
 
 export function setMap(given) {
   map = given;
+  byId("map-view").classList.toggle("bare", !map);
   [pointed, query, corners] = [-1, -1, null];
   lit = new Uint8Array(map ? map.ids.length : 0).fill(1);
   inSight = new Int32Array(map ? map.ids.length : 0);
