@@ -68,11 +68,10 @@ def ready(page):
 def dots(opened):
     """The map with dots alone."""
     page = opened()
-    page.route("**/thumbnail*", lambda route: route.abort())
+    page.route("**/thumbnail*", lambda route: route.fulfill(body=b"no image"))
     page.click("#to-map")
     ready(page)
-    yield page
-    opened.wrong[:] = [each for each in opened.wrong if "ERR_FAILED" not in each]
+    return page
 
 
 def on_screen(page, place, sight=(LARGEST / 2, LARGEST / 2, 1)):
@@ -101,6 +100,11 @@ def lasso(page, *sides):
     page.keyboard.down("Shift")
     draw(page, *sides)
     page.keyboard.up("Shift")
+
+
+def click(page, place):
+    x, y = on_screen(page, place[1:])
+    page.click("#map", position={"x": x, "y": y})
 
 
 def at_query(page, name):
@@ -333,12 +337,31 @@ def test_many_pictures_are_shown_in_parts(opened):
     assert "onerror" in page.inner_text("#legend") and page.locator("img[src=x]").count() == 0
     page.click("#map-sight")
     page.wait_for_selector("#status:has-text('130 pictures chosen, 60 shown')")
+    page.route("**/v1/images", lambda route: route.abort())
+    page.click("#map-more")
+    page.wait_for_selector("text=The server does not answer")
+    assert page.locator(".tile").count() == 60
+    page.unroute("**/v1/images")
     page.click("#map-more")
     page.wait_for_selector("#status:has-text('120 shown')")
     assert page.inner_text("#map-more") == "Show 10 more"
     page.click("#map-more")
     assert len(set(chosen(page, 130))) == 130
     assert page.is_hidden("#map-more")
+    opened.wrong[:] = [each for each in opened.wrong if "ERR_FAILED" not in each]
+
+
+def test_pictures_that_the_collection_has_lost_are_counted(dots, places):
+    page = dots
+    answer = {"collection": "index", "images": [], "unknown": 4}
+    page.route("**/v1/images", lambda route: route.fulfill(json=answer))
+    lasso(page, -2000, 20_000, 12_000, 45_000)
+    page.wait_for_selector("#status:has-text('4 pictures chosen, 4 no longer in the collection')")
+    click(page, places["blue/0.png"])
+    assert page.is_hidden("#viewer")  # the lasso chose others
+    page.click("#map-clear")
+    click(page, places["blue/0.png"])
+    page.wait_for_selector("#problem:has-text('no longer in the collection')")
 
 
 def test_the_page_waits_while_the_map_is_made(opened):

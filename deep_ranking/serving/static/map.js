@@ -1,8 +1,8 @@
 // The map of a collection: every picture is a dot, near those that are like it. A lasso chooses some.
-import { ask, post, showPicture, thumbnailAddress } from "./api.js";
+import { ask, post, Refusal, showPicture, thumbnailAddress } from "./api.js";
 import { byId, element } from "./dom.js";
 import { addTiles, clearGrid, focusTile, markExamples, resultsShown } from "./grid.js";
-import { inside, LARGEST, parseLasso, rectangle, writeLasso } from "./lasso.js";
+import { inside, parseLasso, rectangle, writeLasso } from "./lasso.js";
 import { chooseColours, colours, cssColour, isDark, NUM_COLOURS, pixelOf } from "./palette.js";
 import * as plane from "./plane.js";
 import { forgetThumbnails } from "./thumbnails.js";
@@ -10,7 +10,7 @@ import { counted } from "./words.js";
 
 const PAGE = 60;
 const POLL = 1000; // milliseconds
-export const NO_CLASS = "/"; // in an address; the name of a class never is a slash alone
+const NO_CLASS = "/"; // in an address; the name of a class never is a slash alone
 const canvas = byId("map");
 let told = {};
 let state = null;
@@ -18,6 +18,7 @@ let map = null;
 let running = null;
 let chosen = [];
 let numShown = 0;
+let numGone = 0; // of those, the collection has lost
 let chosenKey = null;
 let timer = 0;
 let knownAt = ""; // what is in sight, as the address has it
@@ -203,7 +204,7 @@ async function mark(query) {
   chosenKey = key;
   if (!isNew) return markExamples(state);
   clearGrid();
-  numShown = 0;
+  [numShown, numGone] = [0, 0];
   byId("map-more").hidden = true;
   if (corners) await showMore();
 }
@@ -215,24 +216,35 @@ async function showMore() {
   if (!part.length) return;
   byId("map-more").hidden = true;
   byId("results").setAttribute("aria-busy", "true");
-  const images = await describe(part);
-  byId("results").setAttribute("aria-busy", "false");
+  let images = [];
+  try {
+    images = await describe(part);
+  } finally {
+    byId("results").setAttribute("aria-busy", "false");
+    if (key === chosenKey && !images.length) tellMore(); // to try again
+  }
   if (key !== chosenKey) return; // others were chosen meanwhile
-  numShown += part.length;
-  const isFirst = resultsShown().length === 0;
   const last = resultsShown().at(-1)?.id;
+  numShown += part.length;
+  numGone += part.length - images.length;
   addTiles(images, state, tileActions());
   markExamples(state);
   tellChosen();
+  tellMore();
+  if (last && byId("map-more").hidden) focusTile(last);
+}
+
+function tellMore() {
   const left = chosen.length - numShown;
   byId("map-more").hidden = left === 0;
   byId("map-more").textContent = `Show ${Math.min(PAGE, left)} more`;
-  if (!isFirst && left === 0) focusTile(last);
 }
 
 function tellChosen() {
-  const isPart = numShown && numShown < chosen.length;
-  byId("status").textContent = chosen.length ? `${counted(chosen.length, "picture")} chosen${isPart ? `, ${numShown} shown` : ""}` : "No picture is inside.";
+  const parts = [chosen.length ? `${counted(chosen.length, "picture")} chosen` : "No picture is inside."];
+  if (numShown && numShown < chosen.length) parts.push(`${numShown} shown`);
+  if (numGone) parts.push(`${numGone} no longer in the collection`);
+  byId("status").textContent = parts.join(", ");
 }
 
 async function describe(numbers) {
@@ -248,7 +260,8 @@ const tileActions = () => ({ ...told.actions, filter: null });
 async function open(number) {
   try {
     const [image] = await describe([number]);
-    if (image) told.actions.open(image);
+    if (!image) throw new Refusal(410, "This picture is no longer in the collection. Load the page again.");
+    told.actions.open(image);
   } catch (error) {
     told.problem(error);
   }
