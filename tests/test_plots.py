@@ -13,7 +13,6 @@ from deep_ranking.metrics.reliability import reliability
 from deep_ranking.reports import plots
 from deep_ranking.reports.plots import (
     Neighbours,
-    map_points,
     missing_image,
     neighbours_figure,
     new_axes,
@@ -36,7 +35,6 @@ def drawn(ax):
 def test_public_names():
     assert plots.__all__ == [
         "Neighbours",
-        "map_points",
         "missing_image",
         "neighbours_figure",
         "new_axes",
@@ -267,27 +265,6 @@ def clusters(seed=0):
     rng = np.random.default_rng(seed)
     centers = 10 * np.eye(3, 8)
     return np.repeat(centers, 8, axis=0) + rng.normal(scale=0.1, size=(24, 8))
-
-
-def test_the_map_keeps_groups_together():
-    embeddings = clusters()
-    points = map_points(embeddings, seed=0)
-    groups = points.reshape(3, 8, 2)
-    spread = max(np.ptp(group, axis=0).max() for group in groups)
-    middles = groups.mean(axis=1)
-    apart = min(np.linalg.norm(middles[i] - middles[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
-    assert apart > spread
-    np.testing.assert_array_equal(points, map_points(embeddings, seed=0))
-
-
-@pytest.mark.parametrize(
-    "embeddings",
-    [np.ones((6, 3)), np.eye(2), np.eye(3, 1), np.arange(12.0).reshape(6, 2), np.ones((1, 4))],
-)
-def test_small_and_flat_sets_have_a_map(embeddings):
-    points = map_points(embeddings)
-    assert points.shape == (len(embeddings), 2)
-    assert np.isfinite(points).all()
 
 
 def test_the_middle_of_a_long_name_is_cut():

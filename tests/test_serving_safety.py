@@ -12,11 +12,11 @@ from starlette.formparsers import FormParser
 
 from deep_ranking.files import InputError
 from deep_ranking.serving import searching
+from deep_ranking.serving.file_cache import FileCache
 from deep_ranking.serving.forms import SearchFields
 from deep_ranking.serving.guard import Guard
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
-from deep_ranking.serving.thumbnail_cache import ThumbnailCache
 from deep_ranking.serving.workers import Workers
 
 TOKEN = "a-token-of-enough-length"
@@ -356,7 +356,7 @@ def test_duplicates_are_set_aside_and_put_back(tmp_path):
 
 
 def test_thumbnails_on_disk_are_bounded_and_the_least_used_goes_first(tmp_path):
-    cache = ThumbnailCache(tmp_path, 100)
+    cache = FileCache(tmp_path, 100)
     for second, name in zip((3, 1, 6, 2, 5), "abcde", strict=True):
         cache.add(f"{name}.jpg", bytes(20))
         os.utime(tmp_path / f"{name}.jpg", (second, second))
@@ -366,7 +366,7 @@ def test_thumbnails_on_disk_are_bounded_and_the_least_used_goes_first(tmp_path):
     assert cache.find("d.jpg") is None
     cache.add("huge.jpg", bytes(101))
     assert cache.find("huge.jpg") is None
-    assert ThumbnailCache(tmp_path, 100)._num_bytes == cache._num_bytes == 80
+    assert FileCache(tmp_path, 100)._num_bytes == cache._num_bytes == 80
 
 
 STRANGE = (
@@ -454,6 +454,7 @@ def test_the_description_knows_what_forms_cannot_hold(call):
     assert required == {
         "search": None,
         "compare": ["first", "second"],
+        "explain": ["first", "second"],
         "duplicates/set_aside": ["keeper", "image"],
         "duplicates/undo": ["undo"],
     }

@@ -153,6 +153,33 @@ class UndoAnswer(BaseModel):
     left: list[str] = Field(description="images that could not be put back")
 
 
+class ImagesAnswer(BaseModel):
+    """What is known of images."""
+
+    collection: str
+    images: list[ImageAnswer] = Field(description="in the order of their ids")
+    unknown: int = Field(description="ids that the collection does not have")
+
+
+class MapAnswer(BaseModel):
+    """Where each image lies on the map: `ids`, `x`, `y` and `class` have an entry an image."""
+
+    left_out: int = Field(description="images that are not on the map, because there are so many")
+    classes: list[ClassCount]
+    ids: list[str]
+    x: list[int] = Field(description="0, on the left, to 65535")
+    y: list[int] = Field(description="0, above, to 65535")
+    class_: list[int] = Field(alias="class", description="number of the class in `classes`, from 0")
+
+
+class MapProgress(BaseModel):
+    """That the map is being made; the same request returns it later."""
+
+    status: str = Field(description='"being made", or "waiting" for that of another collection')
+    placed: int = Field(description="images that have their place already")
+    images: int = Field(description="images in all; 0 until they are counted")
+
+
 def thumbnail_of(image_id: str) -> str:
     """Return the address of an image's thumbnail."""
     return f"{IMAGES}/{image_id}/thumbnail"

@@ -13,6 +13,8 @@ from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
 from deep_ranking.serving.guard import UNEXPECTED, Guard
+from deep_ranking.serving.map_routes import add_map
+from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.routes import add_duplicates, add_images, add_searches
@@ -40,12 +42,17 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_application(served: Mapping[str, ServedCollection], settings: ServerSettings) -> Guard:
+def create_application(
+    served: Mapping[str, ServedCollection],
+    settings: ServerSettings,
+    maps: MapMaker | None = None,
+) -> Guard:
     """Return the server as an ASGI application.
 
     Args:
         served: the collections, by name; one or more.
         settings: of the server.
+        maps: what makes their maps; the caller closes it.
     """
     api = FastAPI(
         title="Deep Ranking",
@@ -54,16 +61,18 @@ def create_application(served: Mapping[str, ServedCollection], settings: ServerS
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        redirect_slashes=False,
     )
     keep_uploads_in_memory(settings.upload_bytes)
     api.add_exception_handler(RequestError, _as_answer)
     api.add_exception_handler(RequestValidationError, _as_answer)
     api.add_exception_handler(Exception, _as_unexpected)
-    serving = Serving(served, settings)
+    serving = Serving(served, settings, maps or MapMaker(settings.cache_bytes))
     router = APIRouter(prefix="/api/v1", responses=REFUSALS)
     add_searches(router, serving)
     add_images(router, serving)
     add_duplicates(router, serving)
+    add_map(router, serving)
     api.include_router(router)
     add_pages(api)
     api.add_exception_handler(405, _answer_to_other_methods([*router.routes, *api.routes]))

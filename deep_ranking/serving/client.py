@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from deep_ranking.images.decoding import read_file
 
 Upload = str | os.PathLike[str] | bytes
 IMAGES = "images"
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,37 @@ class Matches(Sequence[Match]):
     def __len__(self) -> int:
         """Return the number of results."""
         return len(self.results)
+
+
+@dataclass(frozen=True)
+class ImageMap:
+    """Where the images of a collection lie on its map; each tuple has an entry an image.
+
+    Attributes:
+        image_ids: the ids.
+        x: 0, on the left, to 65535.
+        y: 0, above, to 65535.
+        labels: the classes; "" for none.
+        left_out: images that are not on the map, because there are so many.
+    """
+
+    image_ids: tuple[str, ...]
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+    labels: tuple[str, ...]
+    left_out: int = 0
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Return the map of an answer."""
+        names = [each["name"] for each in values["classes"]]
+        return cls(
+            tuple(values["ids"]),
+            tuple(values["x"]),
+            tuple(values["y"]),
+            tuple(names[number] for number in values["class"]),
+            values["left_out"],
+        )
 
 
 class Client:
@@ -167,6 +200,29 @@ class Client:
         return dict(
             json.loads(self._ask(f"duplicates?{urlencode({'threshold': threshold, **fields})}"))
         )
+
+    def map(self, collection: str | None = None, *, patience: float = 600.0) -> ImageMap:
+        """Return the map of a collection, which the server makes once for each of its states.
+
+        Args:
+            collection: its name; the first one by default.
+            patience: seconds to wait until it is made.
+
+        Raises:
+            InputError: it takes longer, the server refuses it, or does not answer.
+        """
+        path = "map" if collection is None else f"map?{urlencode({'collection': collection})}"
+        end = time.monotonic() + patience
+        while True:
+            values = json.loads(self._ask(path))
+            if "ids" in values:
+                return ImageMap.from_values(values)
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{self.address}/api/v1/{path}: the map is {values['status']} and not ready "
+                    f"after {patience:g} s; ask again later"
+                )
+            time.sleep(POLL_SECONDS)
 
     def _ask(self, path: str, body: bytes | None = None, kind: str = "") -> bytes:
         address = f"{self.address}/api/v1/{path}"

@@ -108,6 +108,14 @@ class UndoFields(Fields):
     )
 
 
+class ImagesFields(Fields):
+    """The fields of a request for what is known of images."""
+
+    ids: str = Field(
+        min_length=1, description=f"ids of images, separated by commas; up to {MOST_TOP}"
+    )
+
+
 class Form(NamedTuple):
     """A form: its checked fields, and for each other name its texts and uploads in order."""
 

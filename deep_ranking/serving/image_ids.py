@@ -6,6 +6,7 @@ its path in the collection. It changes when the file does, and says nothing of t
 
 import os
 import re
+from collections.abc import Iterable
 from contextlib import closing
 from typing import NamedTuple
 
@@ -53,13 +54,18 @@ def image_id(path: str, content: bytes) -> str:
 
 def find_by_id(collection: Collection, given: str) -> KnownImage | None:
     """Return the image of an id; None if the collection has none, or it is no id."""
-    if not ID.fullmatch(given):
-        return None
+    return next(iter(find_by_ids(collection, [given])), None)
+
+
+def find_by_ids(collection: Collection, ids: Iterable[str]) -> list[KnownImage]:
+    """Return the images of some ids, in their order; not those that the collection lacks."""
+    found = []
     with closing(collection.images()) as table:
-        for image, content in table.of_content(bytes.fromhex(given)[:NUM_BYTES]):
-            if image_id(image.path, content) == given:
-                return KnownImage(image.path, image.label, image.row, content)
-    return None
+        for given in filter(ID.fullmatch, ids):
+            for image, content in table.of_content(bytes.fromhex(given)[:NUM_BYTES]):
+                if image_id(image.path, content) == given:
+                    found.append(KnownImage(image.path, image.label, image.row, content))
+    return found
 
 
 def find_by_path(collection: Collection, path: str) -> KnownImage | None:

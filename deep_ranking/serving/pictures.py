@@ -12,10 +12,10 @@ from deep_ranking.files import InputError
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.images.decoding import open_header, read_file
 from deep_ranking.images.thumbnails import fitted_pixels
+from deep_ranking.serving.file_cache import FileCache
 from deep_ranking.serving.image_ids import KnownImage
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
-from deep_ranking.serving.thumbnail_cache import ThumbnailCache
 
 SHOWN = {
     "JPEG": "image/jpeg",
@@ -101,7 +101,7 @@ def sent_size(size: int) -> int:
 
 
 def small_picture(
-    state: OpenState, image: KnownImage, size: int, cache: ThumbnailCache | None
+    state: OpenState, image: KnownImage, size: int, cache: FileCache | None
 ) -> Picture:
     """Return a thumbnail of an image, upright.
 

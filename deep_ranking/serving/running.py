@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from uvicorn.server import HANDLED_SIGNALS
 from deep_ranking.files import InputError
 from deep_ranking.serving.application import create_application
 from deep_ranking.serving.guard import OF_ANSWERS, headers_of_all, in_json
+from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import open_served
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
@@ -113,13 +114,13 @@ def run_server(
         InputError: a collection or its model cannot be opened, or the port is in use.
     """
     _allow_connections()
-    with _listening(settings) as listener:
+    with _listening(settings) as listener, closing(MapMaker(settings.cache_bytes)) as maps:
         settings = replace(settings, port=listener.getsockname()[1])
         served = open_served(folders)
         for each in served.values():
             each.current().collection.embedder.engine(1)  # opens the model
         config = uvicorn.Config(
-            create_application(served, settings),
+            create_application(served, settings, maps),
             http=_Protocol,
             ws="none",
             lifespan="off",

@@ -7,11 +7,12 @@ from typing import TypeVar
 from deep_ranking.files import InputError
 from deep_ranking.search.duplicates import Duplicates
 from deep_ranking.serving.duplicate_groups import DuplicateFinder
+from deep_ranking.serving.file_cache import open_thumbnail_cache
 from deep_ranking.serving.image_ids import KnownImage, find_by_id
+from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
-from deep_ranking.serving.thumbnail_cache import open_thumbnail_cache
 from deep_ranking.serving.workers import Workers
 
 T = TypeVar("T")
@@ -24,11 +25,18 @@ class Serving:
     Args:
         served: the collections, by name.
         settings: of the server.
+        maps: what makes their maps.
     """
 
-    def __init__(self, served: Mapping[str, ServedCollection], settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        served: Mapping[str, ServedCollection],
+        settings: ServerSettings,
+        maps: MapMaker,
+    ) -> None:
         self.served = served
         self.settings = settings
+        self.maps = maps
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         queue, seconds = settings.queue, settings.work_seconds
         self._searches = Workers(threads, queue=queue, seconds=seconds)

@@ -15,8 +15,9 @@ from deep_ranking.files.design import TOKENS
 STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
 MODULES = (
-    "api", "box", "dom", "duplicates", "examples", "grid", "heat", "intake",
-    "page", "rows", "search", "state", "viewer", "words",
+    "api", "box", "compared", "dom", "dots", "duplicates", "examples", "grid", "heat", "intake",
+    "lasso", "map", "page", "palette", "plane", "rows", "search", "state", "thumbnails", "viewer",
+    "words",
 )  # fmt: skip
 FILES = {
     "/": ("index.html", HTML),

@@ -14,7 +14,7 @@ from deep_ranking.metrics.evaluation import EmbeddedImages, EmbeddingMetrics
 from deep_ranking.reports.page.html import Section, section
 from deep_ranking.reports.page.label_errors import LabelErrors
 from deep_ranking.reports.page.picture_map import MOST_SEEN, lay_out, map_html
-from deep_ranking.reports.plots.thumbnails import map_points
+from deep_ranking.search.planar_map import map_points
 
 MAP_SIZE = 500
 NUM_EXAMPLES, NUM_EXTREMES, NUM_SHOWN = 8, 5, 9

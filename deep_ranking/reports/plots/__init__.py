@@ -14,14 +14,12 @@ from deep_ranking.reports.plots.metrics import (
 from deep_ranking.reports.plots.style import new_axes
 from deep_ranking.reports.plots.thumbnails import (
     Neighbours,
-    map_points,
     missing_image,
     neighbours_figure,
 )
 
 __all__ = [
     "Neighbours",
-    "map_points",
     "missing_image",
     "neighbours_figure",
     "new_axes",

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from deep_ranking.files.array_types import Float64Array, FloatArray, UInt8Array
+from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.files.words import shortened
 from deep_ranking.reports.plots.style import ACCENT, QUIET, WARN
 
@@ -17,8 +17,6 @@ HIT, MISS, QUERY = ACCENT, WARN, QUIET
 LINE_HEIGHT = 0.16
 LONGEST_LINE = 16  # characters
 MOST_LINES = 4  # of one text; the middle of a longer one is cut out
-NUM_COMPONENTS = 50
-PERPLEXITY = 30
 
 
 class Neighbours(NamedTuple):
@@ -94,36 +92,6 @@ def missing_image(size: int) -> UInt8Array:
         pixels[steps, np.minimum(steps + thickness, size - 1)] = 140
         pixels[steps, np.maximum(size - 1 - steps - thickness, 0)] = 140
     return pixels
-
-
-def map_points(embeddings: FloatArray, *, seed: int = 0) -> Float64Array:
-    """Return positions of embeddings in the plane: 50 principal components, then t-SNE.
-
-    Args:
-        embeddings: float array (images, dim), finite.
-        seed: seed of the map.
-
-    Returns:
-        Float64 array (images, 2). All zeros if all embeddings are equal. Fewer than 5 images are
-        too few for t-SNE: these get their principal components.
-    """
-    from sklearn.decomposition import PCA  # a second to import
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    points = np.asarray(embeddings, np.float64)
-    num_images = len(points)
-    if not np.ptp(points, axis=0).any():
-        return np.zeros((num_images, 2))
-    components = min(NUM_COMPONENTS, *points.shape)
-    # One thread gives the same map on any number of cores, and is as fast on busy ones.
-    with threadpool_limits(1):
-        points = PCA(components, random_state=seed).fit_transform(points)
-        if num_images < 5 or components < 2:
-            return np.pad(points, ((0, 0), (0, 2)))[:, :2]
-        perplexity = min(PERPLEXITY, (num_images - 1) / 3)
-        layout = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
-    return np.asarray(layout, np.float64)
 
 
 def _lines_below(row: Neighbours) -> list[list[str]]:

@@ -97,7 +97,7 @@ function tile(result) {
   known.set(result.id, result);
   const { probability, problem, path } = result;
   const told = probability === null ? null : likeness(probability);
-  const distance = `distance ${result.distance.toFixed(3)}`;
+  const distance = result.distance === null ? "" : `distance ${result.distance.toFixed(3)}`;
   const picture = element("button", { type: "button", className: "picture", tabIndex: -1 });
   picture.onclick = () => actions.open(result);
   const spoken = [told && `${told.words}, ${percent(probability)}`, distance, result.class && `class ${result.class}`, path, PROBLEMS[problem]];
@@ -145,12 +145,13 @@ function caption(result, told, distance) {
     lines.append(element("p", { className: `likeness ${told.kind}` }, told.words));
   }
   const places = element("p", { className: "places" });
-  const link = (text, label, onclick) => element("button", { type: "button", className: "link", tabIndex: -1, title: label, onclick }, text);
+  const link = (text, label, onclick) => (actions.filter ? element("button", { type: "button", className: "link", tabIndex: -1, title: label, onclick }, text) : element("span", {}, text));
   if (result.class) places.append(link(result.class, `Only the class ${result.class}`, () => actions.filter({ class: result.class })));
   if (folder && folder !== result.class) places.append(link(inner, `Only the folder ${folder}`, () => actions.filter({ folder })));
   if (!places.childElementCount) places.append(nameOf(result.path));
   const number = told ? `${percent(result.probability)} · ${distance}` : distance;
-  lines.append(element("p", { className: "distance" }, number), places);
+  if (number) lines.append(element("p", { className: "distance" }, number));
+  lines.append(places);
   return lines;
 }
 

@@ -1,33 +1,34 @@
 // The page: takes pictures in, keeps the state and the address bar alike, and shows its view.
-import { ask, imageAddress, Refusal, setToken, showPicture, thumbnailAddress } from "./api.js";
+import { ask, imageAddress, Refusal, setToken, showPicture } from "./api.js";
 import { canBox, showBox, startBox } from "./box.js";
-import { byId, element, icon } from "./dom.js";
+import { cancelPin, openBeside, pin, showCompared, startCompared, stepTo } from "./compared.js";
+import { byId, element } from "./dom.js";
 import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
 import { showExamples } from "./examples.js";
-import { clearGrid, focusTile, known, resultsShown } from "./grid.js";
+import { clearGrid, focusTile, known } from "./grid.js";
 import { startIntake } from "./intake.js";
+import { leaveMap, returnToMap, showMap, startMap } from "./map.js";
 import { newSearch, sayRefused, stopSearch } from "./search.js";
 import { addressOf, countOwn, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
-import { captionOf, leave, openOriginal, showPair, startViewer } from "./viewer.js";
+import { openOriginal } from "./viewer.js";
 import { counted, folderOf, nameOf, percent } from "./words.js";
 
 const MOST_OWN = 31; // pictures of one's own beside the query: a request holds 32
-const VIEWS = ["token", "empty", "search", "duplicates"];
+const VIEWS = ["token", "empty", "search", "duplicates", "map"];
 let state = readState();
 let collections = [];
 let mayChange = false;
 let pictureKey = "";
 let pictureAddress = "";
 let waiting = 0;
-let pinned = null;
 const folders = new Set();
 
 const actions = {
   more: (result) => go({ view: "search", id: result.id, upload: 0, box: "", plus: [], minus: [] }),
   plus: (result) => toggle("plus", "minus", result.id),
   minus: (result) => toggle("minus", "plus", result.id),
-  open: (result) => compare(pinned && pinned.id !== result.id ? [pinned.id, result.id] : [result.id]),
-  step: (result) => compare([...state.compare.slice(0, -1), result.id], { replaces: true }),
+  open: openBeside,
+  step: stepTo,
   pin,
   original: (result) => openOriginal(result, state.collection),
   filter: (changes) => go(changes),
@@ -39,6 +40,12 @@ function go(changes, options = {}) {
   state = { ...state, compare: [], isOpened: false, ...changes };
   writeState(state, options);
   render();
+}
+
+// Change the address without showing anything anew.
+function keep(changes, { replaces = true } = {}) {
+  state = { ...state, ...changes };
+  writeState(state, { replaces });
 }
 
 function toggle(name, other, id) {
@@ -59,51 +66,11 @@ function take(zone, files) {
   if (taken.length) go({ [zone]: [...state[zone], ...taken.map(keepUpload)] });
 }
 
-// Open two pictures side by side, or close them: the search behind them stays as it is.
-function compare(ids, { replaces = false } = {}) {
-  state = { ...state, compare: ids, isOpened: replaces ? state.isOpened : true };
-  writeState(state, { replaces });
-  showCompared();
-}
-
-function showCompared() {
-  const { id, collection, compare: ids } = state;
-  const right = ids.at(-1);
-  const upload = uploadOf(state);
-  if (!right || document.body.dataset.view === "token") return leave();
-  let left = null;
-  if (ids.length > 1) left = { id: ids[0], address: imageAddress(ids[0], collection), caption: captionOf(known.get(ids[0]) ?? {}) };
-  else if (upload) left = { upload: state.upload, file: upload, box: state.box, address: pictureAddress, caption: `Query: ${upload.name || "pasted picture"}` };
-  else if (id) left = { id, box: state.box, address: imageAddress(id, collection), caption: `Query: ${captionOf(known.get(id) ?? {})}` };
-  const told = ids.length === 1 && hasQuery(state) ? (known.get(right) ?? null) : null;
-  const isShown = resultsShown().some((each) => each.id === right);
-  const isMoved = state.plus.length + state.minus.length > 0;
-  showPair({ left, right: known.get(right) ?? { id: right }, told: isShown ? told : null, isMoved, list: resultsShown(), collection }, actions);
-}
-
-function closed(id) {
-  if (state.compare.length) {
-    if (state.isOpened) history.back();
-    else compare([], { replaces: true });
-  }
-  focusTile(id);
-}
-
-function pin(result) {
-  pinned = result;
-  byId("pin").hidden = pinned === null;
-  if (pinned === null) return;
-  const name = known.get(pinned.id)?.path ?? "this picture";
-  byId("pin-text").textContent = `Choose a picture to compare with ${nameOf(name)}.`;
-  showPicture(byId("pin-image"), thumbnailAddress(pinned.id, state.collection, 96), { isLazy: false });
-  leave();
-}
-
 function show(view) {
   document.body.dataset.view = view;
   for (const each of VIEWS) byId(`${each}-view`).hidden = each !== view;
-  for (const each of ["search", "duplicates"]) {
-    if (each === (view === "duplicates" ? "duplicates" : "search")) byId(`to-${each}`).setAttribute("aria-current", "page");
+  for (const each of ["search", "duplicates", "map"]) {
+    if (each === (["duplicates", "map"].includes(view) ? view : "search")) byId(`to-${each}`).setAttribute("aria-current", "page");
     else byId(`to-${each}`).removeAttribute("aria-current");
   }
 }
@@ -113,8 +80,19 @@ async function render() {
   byId("nothing").hidden = true;
   byId("to-search").href = addressOf({ ...state, view: "search" });
   byId("to-duplicates").href = addressOf({ ...emptyState(), view: "duplicates", threshold: state.threshold });
+  byId("to-map").href = addressOf({ ...state, view: "map" });
   showCollection();
   try {
+    if (state.view === "map") {
+      stopSearch();
+      stopDuplicates();
+      show("map");
+      document.title = "Map · Deep Ranking";
+      await showMap({ ...state }, uploadOf(state));
+      showCompared();
+      return;
+    }
+    leaveMap();
     if (state.view === "duplicates") {
       stopSearch();
       show("duplicates");
@@ -174,7 +152,7 @@ function calm() {
 }
 
 function emptyState() {
-  return { view: "search", collection: state.collection, id: "", upload: 0, box: "", plus: [], minus: [], compare: [], class: "", folder: "", min: "", threshold: "" };
+  return { view: "search", collection: state.collection, id: "", upload: 0, box: "", plus: [], minus: [], compare: [], class: "", folder: "", min: "", threshold: "", at: "", lasso: "", only: "" };
 }
 
 function showCollection() {
@@ -285,7 +263,7 @@ function press(event) {
     byId(document.body.dataset.view === "search" ? "replace" : "choose").focus();
   } else if (event.key === "Escape" && !byId("viewer").open) {
     if (!byId("toast").hidden) byId("toast").hidden = true;
-    else if (pinned) byId("pin-cancel").click();
+    else if (cancelPin()) return;
     else if (event.target.closest("#grid")) byId("replace").focus();
     else if (event.target.closest("#query")) focusTile(null);
   }
@@ -297,11 +275,9 @@ function listen() {
     if (key === pictureKey) go({ box }, { replaces: state.box !== "" && box !== "" });
   });
   startBox((box) => setBox([pictureKey, box]));
-  startViewer(closed);
-  byId("pin-cancel").addEventListener("click", () => {
-    pin(null);
-    focusTile(null);
-  });
+  const focusAgain = (id) => (state.view === "map" ? returnToMap(id) : focusTile(id));
+  startCompared({ state: () => state, pictureAddress: () => pictureAddress, keep, focusAgain, actions });
+  startMap({ go, keep, actions, problem });
   startDuplicates({ toast, problem, search: (id) => actions.more({ id }) });
   const image = byId("query-image");
   image.addEventListener("load", () => {
@@ -319,6 +295,7 @@ function listen() {
   follow(byId("brand"), emptyState);
   follow(byId("to-search"), () => ({ view: "search" }));
   follow(byId("to-duplicates"), () => ({ view: "duplicates" }));
+  follow(byId("to-map"), () => ({ view: "map" }));
   byId("remove-query").addEventListener("click", () => {
     go({ id: "", upload: 0, box: "" });
     byId("choose").focus();

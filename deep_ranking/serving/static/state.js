@@ -2,6 +2,8 @@
 
 const TEXTS = ["collection", "id", "box", "class", "folder", "min", "threshold"];
 const LISTS = ["plus", "minus", "compare"]; // of ids; plus and minus also have numbers of uploads
+const OF_MAP = ["at", "lasso", "only"]; // what is in sight, the lasso, the class that is shown alone
+const VIEWS = ["search", "duplicates", "map"];
 const uploads = new Map();
 let firstCollection = "";
 
@@ -18,8 +20,8 @@ const ownOf = (list) => list.filter((each) => typeof each === "number");
 
 export function readState() {
   const given = new URLSearchParams(location.search);
-  const state = { view: given.get("view") === "duplicates" ? "duplicates" : "search" };
-  for (const name of TEXTS) state[name] = given.get(name) ?? "";
+  const state = { view: VIEWS.includes(given.get("view")) ? given.get("view") : "search" };
+  for (const name of [...TEXTS, ...OF_MAP]) state[name] = given.get(name) ?? "";
   for (const name of LISTS) state[name] = (given.get(name) ?? "").split(",").filter(Boolean);
   state.upload = history.state?.upload ?? 0;
   state.isOpened = history.state?.isOpened ?? false;
@@ -40,7 +42,8 @@ export function leaveOutCollection(name) {
 
 export function addressOf(state) {
   const parts = new URLSearchParams();
-  if (state.view === "duplicates") parts.set("view", "duplicates");
+  if (state.view !== "search") parts.set("view", state.view);
+  if (state.view === "map") for (const name of OF_MAP) if (state[name]) parts.set(name, state[name]);
   for (const name of TEXTS) if (state[name] && !(name === "collection" && state[name] === firstCollection)) parts.set(name, state[name]);
   for (const name of LISTS) {
     const ids = state[name].filter((each) => typeof each === "string");

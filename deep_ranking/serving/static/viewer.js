@@ -3,7 +3,7 @@ import { hasToken, imageAddress, openPicture, post, Refusal, showPicture } from 
 import { parseBox } from "./box.js";
 import { byId } from "./dom.js";
 import { drawHeat } from "./heat.js";
-import { likeness, percent } from "./words.js";
+import { likeness, nameOf, percent } from "./words.js";
 
 const MOST_KEPT = 50; // explanations that the tab keeps
 const viewer = byId("viewer");
@@ -46,7 +46,8 @@ export function showPair(given, acts) {
   showSide(sides[1], imageAddress(right.id, collection));
   byId("viewer-open").href = imageAddress(right.id, collection);
   if (!viewer.open) viewer.showModal();
-  if (pair.told === null) compare();
+  if (pair.told === null && left === null && right.path) tell(right);
+  else if (pair.told === null) compare();
   clearHeat();
   if (isWhy && left !== null) explain();
 }
@@ -64,8 +65,9 @@ function tell(told) {
     return;
   }
   const chance = told.probability == null ? null : likeness(told.probability);
-  const number = `distance ${told.distance.toFixed(3)}${pair.isMoved && pair.told ? " with the examples" : ""}`;
-  byId("viewer-title").textContent = chance ? `${chance.words}, ${percent(told.probability)} · ${number}` : `Like it: ${number}`;
+  const isAlone = pair.left === null && pair.told === null;
+  const number = isAlone ? "" : `distance ${told.distance.toFixed(3)}${pair.isMoved && pair.told ? " with the examples" : ""}`;
+  byId("viewer-title").textContent = isAlone ? nameOf(told.path ?? "") : chance ? `${chance.words}, ${percent(told.probability)} · ${number}` : `Like it: ${number}`;
   sides[1].path.textContent = captionOf(told);
   sides[1].image.alt = told.path ?? "";
 }
@@ -76,7 +78,7 @@ function fieldsOf({ left, right, collection }) {
   return [["first", left.file ?? left.id], ["second", right.id], ["box", left.box], ["collection", collection]];
 }
 
-// What a search did not tell: two pictures of the address bar, or one that is far down the results.
+// What no search told: two pictures of the address bar, or one that is on the map or far down the results.
 async function compare() {
   comparing?.abort();
   comparing = new AbortController();

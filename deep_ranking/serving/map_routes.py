@@ -1,0 +1,73 @@
+"""The addresses of the map of a collection, and of what is known of the images chosen on it."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from deep_ranking.serving import answers
+from deep_ranking.serving.forms import MOST_TOP, ImagesFields, described, read_form
+from deep_ranking.serving.image_ids import find_by_ids
+from deep_ranking.serving.opened import OpenState
+from deep_ranking.serving.problems import RequestError
+from deep_ranking.serving.serving_state import Serving
+
+POLL_SECONDS = 1
+
+
+def add_map(router: APIRouter, serving: Serving) -> None:
+    """Add the map, and the images of ids."""
+    others: dict[int | str, dict[str, Any]] = {
+        202: {
+            "model": answers.MapProgress,
+            "description": "the map is being made; Retry-After says when to ask again",
+        },
+        304: {"description": "the browser has it"},
+    }
+
+    @router.get(
+        "/map",
+        summary="A map of a collection: similar images lie near each other",
+        response_model=answers.MapAnswer,
+        responses=others,
+    )
+    async def map_of(request: Request, collection: str | None = None) -> Response:
+        found = await serving.on(collection, serving.maps.find)
+        if isinstance(found, answers.MapProgress):
+            headers = {"Retry-After": str(POLL_SECONDS)}
+            return JSONResponse(found.model_dump(), 202, headers=headers)
+        headers = {"ETag": f'"{found.key}"', "Cache-Control": "private, no-cache"}
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(found.data, media_type="application/json", headers=headers)
+
+    @router.post(
+        "/images",
+        summary="What is known of images, by their ids",
+        openapi_extra=described(ImagesFields),
+    )
+    async def images_of(request: Request) -> answers.ImagesAnswer:
+        form = await read_form(request, ImagesFields)
+        ids = [each.strip() for each in form.fields.ids.split(",") if each.strip()]
+        if not 1 <= len(ids) <= MOST_TOP:
+            raise RequestError(422, f"ids: expected 1 to {MOST_TOP} ids, separated by commas.")
+        return await serving.on(form.fields.collection, lambda state: _described(state, ids))
+
+
+def _described(state: OpenState, ids: list[str]) -> answers.ImagesAnswer:
+    found = find_by_ids(state.collection, ids)
+    return answers.ImagesAnswer(
+        collection=state.name,
+        images=[
+            answers.ImageAnswer.model_validate(
+                {
+                    "id": each.image_id,
+                    "path": answers.in_plain_text(each.path),
+                    "class": answers.in_plain_text(each.label),
+                    "thumbnail": answers.thumbnail_of(each.image_id),
+                }
+            )
+            for each in found
+        ],
+        unknown=len(ids) - len(found),
+    )
