@@ -92,8 +92,8 @@ def test_why_lays_the_heat_over_both_pictures(explained, folder):
         r"Very likely the same, .+ % · distance 0\.\d{3}", page.inner_text("#viewer-title")
     )
     page.keyboard.press("w")
-    page.wait_for_selector("#legend:not([hidden])")
-    assert "cover them, and the likeness falls" in page.inner_text("#legend")
+    page.wait_for_selector("#heat-legend:not([hidden])")
+    assert "cover them, and the likeness falls" in page.inner_text("#heat-legend")
     assert page.inner_text("#viewer-left-words") == "The upper right counts most."
     assert page.inner_text("#viewer-right-words") == "The lower right counts most."
     assert page.get_attribute("#viewer-why", "aria-pressed") == "true"
@@ -103,9 +103,9 @@ def test_why_lays_the_heat_over_both_pictures(explained, folder):
         assert (seen["x"], seen["y"]) == pytest.approx((5.5 / 7, y), abs=0.03)
         assert seen["most"] > 190 and seen["mean"] < 20
     page.click("#viewer-why")
-    assert page.is_hidden("#legend") and page.is_hidden("#viewer-left-heat")
+    assert page.is_hidden("#heat-legend") and page.is_hidden("#viewer-left-heat")
     page.keyboard.press("w")
-    page.wait_for_selector("#legend:not([hidden])")
+    page.wait_for_selector("#heat-legend:not([hidden])")
     assert len(explained.asked) == 1  # the tab keeps it
 
 
@@ -115,7 +115,7 @@ def test_why_of_a_box_lies_in_the_box(explained, address):
     tiles(page, 12)
     open_viewer(page)
     page.keyboard.press("w")
-    page.wait_for_selector("#legend:not([hidden])")
+    page.wait_for_selector("#heat-legend:not([hidden])")
     assert b'name="box"\r\n\r\n0.5,0.5,0.5,0.5' in explained.asked[0]
     pixels = """id => {
       const canvas = document.getElementById(id);
@@ -134,7 +134,7 @@ def test_why_follows_the_arrows_and_says_when_it_fails(explained, opened, folder
     upload(page, folder / "photos/red/0.png")
     open_viewer(page)
     page.click("#viewer-why")
-    page.wait_for_selector("#legend:not([hidden])")
+    page.wait_for_selector("#heat-legend:not([hidden])")
     page.unroute("**/api/v1/explain")
     page.route(
         "**/api/v1/explain",
@@ -145,7 +145,7 @@ def test_why_follows_the_arrows_and_says_when_it_fails(explained, opened, folder
     )  # fmt: skip
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("text=The server is busy; try again.")
-    assert page.is_hidden("#legend") and page.get_attribute("#viewer", "aria-busy") == "false"
+    assert page.is_hidden("#heat-legend") and page.get_attribute("#viewer", "aria-busy") == "false"
     page.unroute("**/api/v1/explain")
     held = []
     page.route("**/api/v1/explain", lambda route: held.append(route))  # noqa: PLW0108
@@ -153,7 +153,7 @@ def test_why_follows_the_arrows_and_says_when_it_fails(explained, opened, folder
     page.wait_for_selector("#why-busy:not([hidden])")
     assert page.get_attribute("#viewer", "aria-busy") == "true"
     held[0].fulfill(json=ANSWER)
-    page.wait_for_selector("#legend:not([hidden])")
+    page.wait_for_selector("#heat-legend:not([hidden])")
     opened.wrong[:] = [each for each in opened.wrong if "status of 503" not in each]
 
 
@@ -163,7 +163,7 @@ def test_the_server_itself_explains(opened, folder):
     upload(page, folder / "photos/red/0.png")
     open_viewer(page, 1)
     page.keyboard.press("w")
-    page.wait_for_selector("#legend:not([hidden])")
+    page.wait_for_selector("#heat-legend:not([hidden])")
     assert "No place counts alone" in page.inner_text("#viewer-right-words")
 
 
@@ -233,7 +233,7 @@ def test_any_two_pictures_by_the_keyboard_alone(explained, address):
     page.keyboard.press("ArrowRight")
     page.wait_for_function("id => location.search.endsWith(id)", arg=names[2])
     page.keyboard.press("W")
-    page.wait_for_selector("#legend:not([hidden])")
+    page.wait_for_selector("#heat-legend:not([hidden])")
     page.keyboard.press("Escape")
     closed(page)
     assert page.evaluate("document.activeElement.closest('.tile').dataset.id") == names[2]
@@ -358,7 +358,7 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(explained, folder, width, sch
     tiles(page, 13)
     open_viewer(page, 1)
     page.keyboard.press("w")
-    page.wait_for_selector("#legend:not([hidden])")
+    page.wait_for_selector("#heat-legend:not([hidden])")
     check(page)
     boxes = [page.locator(f"#viewer-{side}").bounding_box() for side in ("left", "right")]
     if width == 360:

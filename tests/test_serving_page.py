@@ -107,6 +107,8 @@ def test_labels_and_landmarks():
         assert f'id="{name}"' in HTML
     assert re.search(r"<header.*<nav aria-label=.*<main", HTML, re.S)
     assert all("alt=" in each for each in re.findall(r"<img[^>]*>", HTML))
+    names = re.findall(r' id="([^"]+)"', HTML)
+    assert len(names) == len(set(names))
     assert 'aria-live="polite"' in HTML and '<html lang="en">' in HTML
 
 

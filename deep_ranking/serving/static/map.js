@@ -227,7 +227,7 @@ async function showMore() {
   const last = resultsShown().at(-1)?.id;
   numShown += part.length;
   numGone += part.length - images.length;
-  addTiles(images, state, tileActions());
+  addTiles(images, state, tileActions(), numShown === chosen.length);
   markExamples(state);
   tellChosen();
   tellMore();

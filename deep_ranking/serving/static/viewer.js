@@ -118,7 +118,7 @@ function clearHeat() {
   viewer.classList.remove("warm");
   for (const { canvas, words } of sides) canvas.hidden = words.hidden = true;
   byId("why-busy").hidden = byId("why-problem").hidden = true;
-  byId("legend").hidden = true;
+  byId("heat-legend").hidden = true;
   viewer.setAttribute("aria-busy", "false");
 }
 
@@ -144,7 +144,7 @@ async function explain() {
     if (signal.aborted) return;
     clearHeat();
     viewer.classList.add("warm");
-    byId("legend").hidden = false;
+    byId("heat-legend").hidden = false;
     sides.forEach(({ canvas, image, words }, number) => {
       drawHeat(canvas, image, answer.heat[number].grid, number ? null : parseBox(asked.left.box ?? ""));
       words.textContent = answer.heat[number].words;
