@@ -347,7 +347,7 @@ def test_many_pictures_are_shown_in_parts(opened):
     page.wait_for_selector("#status:has-text('120 shown')")
     assert page.inner_text("#map-more") == "Show 10 more"
     page.click("#map-more")
-    page.wait_for_function(f"{size[6:]} === '130'")
+    page.wait_for_function(f"{size} === '130'")
     assert page.is_hidden("#map-more")
     page.focus(".tile .picture")
     page.keyboard.press("End")
