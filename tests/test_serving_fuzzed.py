@@ -37,6 +37,7 @@ names = {{ values = ["index"] }}
 "path.id" = {{ dictionary = "ids", probability = 0.7 }}
 "body.id" = {{ dictionary = "ids", probability = 0.5 }}
 "body.path" = {{ dictionary = "paths", probability = 0.5 }}
+"body.ids" = {{ dictionary = "ids", probability = 0.7 }}
 "body.first" = {{ dictionary = "ids", probability = 0.5 }}
 "body.second" = {{ dictionary = "ids", probability = 0.5 }}
 "body.keeper" = {{ dictionary = "keepers", probability = 0.9 }}
@@ -48,6 +49,8 @@ names = {{ values = ["index"] }}
 include-path = [
     "/api/v1/search",
     "/api/v1/compare",
+    "/api/v1/explain",
+    "/api/v1/images",
     "/api/v1/images/{{id}}/neighbours",
     "/api/v1/duplicates/set_aside",
 ]
@@ -62,7 +65,10 @@ READING = {
     "GET /api/v1/duplicates",
     "GET /api/v1/duplicates/set_aside",
     "POST /api/v1/search",
+    "GET /api/v1/map",
+    "POST /api/v1/images",
     "POST /api/v1/compare",
+    "POST /api/v1/explain",
 }
 CHANGING = {"POST /api/v1/duplicates/set_aside", "POST /api/v1/duplicates/undo"}
 
