@@ -143,7 +143,7 @@ def test_the_section_gives_the_figures(images):
     shown = EmbeddedImages([""] * len(names), names, rows)
     words = "".join(trust(shown, CALIBRATION, 0))
     pairs, hits = judge_pairs(rows, names, CALIBRATION), judge_hits(rows, names, CALIBRATION)
-    assert words.count("data:image/png") == 2
+    assert words.count("<svg") == 2
     assert "The model&#x27;s own calibration" in words
     assert "11,160 pairs" in words  # 12 * 31 * 30 / 2 of each kind
     assert "192 images" in words and "180" in words and "3,600 hits" in words
@@ -151,7 +151,8 @@ def test_the_section_gives_the_figures(images):
         assert f"error {reliability(stated, right).calibration_error:.3f}." in words
     sure = hits.chances >= 0.9
     assert sure.any()
-    said = f"Of the {sure.sum():,} hits with 0.9 or more, {hits.right[sure].mean():.1%} are right."
+    share = f"{hits.right[sure].mean():.0%}".replace("%", " %")
+    said = f"Of the {sure.sum():,} hits with 90 % or more, {share} are right."
     assert said in words
     words = "".join(trust(shown, None, 0))
     assert "The model is not calibrated" in words
