@@ -124,6 +124,21 @@ def test_best_is_the_epoch_of_the_highest_validation_precision(undisturbed):
     assert same == (int(np.argmax(precisions)) == len(precisions) - 1)
 
 
+def test_config_json_holds_every_setting(undisturbed):
+    config, _ = undisturbed
+    written = json.loads((config.run_dir / "config.json").read_text())
+    assert written["seed"] == 4
+    assert written["network"]["hidden_size"] == 8
+    assert written["augmentation"]["rotation"] == Augmentation().rotation
+
+
+def test_a_judged_model_is_calibrated(undisturbed):
+    config, model = undisturbed
+    for path in (config.output, config.run_dir / "best.h5"):
+        assert load_model(path).calibration is not None
+    assert load_model(config.output).calibration == model.calibration
+
+
 def weights_of(path):
     with h5py.File(path) as file:
         arrays = {}
@@ -356,13 +371,6 @@ def test_what_training_finds_is_what_evaluate_finds(judged_on_classes):
         assert float(last[f"val_{name}"]) == pytest.approx(found.intervals[name].mean)
 
 
-def test_a_judged_model_is_calibrated(undisturbed):
-    config, model = undisturbed
-    for path in (config.output, config.run_dir / "best.h5"):
-        assert load_model(path).calibration is not None
-    assert load_model(config.output).calibration == model.calibration
-
-
 def test_curves_for_tensorboard(judged_on_classes):
     config, _ = judged_on_classes
     events = b"".join(path.read_bytes() for path in config.run_dir.glob("tensorboard/*"))
@@ -450,11 +458,3 @@ def test_a_model_of_nan_is_refused_on_few_triplets_too(folder, tmp_path):
     assert np.isfinite(found["val_loss"]) and calibration is None
     with pytest.raises(InputError, match="not finite"):
         validation.measure(np.full_like(rows, np.nan))
-
-
-def test_config_json_holds_every_setting(undisturbed):
-    config, _ = undisturbed
-    written = json.loads((config.run_dir / "config.json").read_text())
-    assert written["seed"] == 4
-    assert written["network"]["hidden_size"] == 8
-    assert written["augmentation"]["rotation"] == Augmentation().rotation
