@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import hashlib
 import os
 import shutil
 import signal
@@ -164,7 +165,9 @@ def thin_vgg16():
 
 @pytest.fixture(scope="module")
 def models_loaded_once():
-    """Commands load each model file once: building a network takes longer than using it."""
+    """Commands load model files of one content once, copies too: building a network takes longer
+    than using it.
+    """
     from deep_ranking.model import file
 
     load_model, loaded = file.load_model, {}
@@ -172,11 +175,10 @@ def models_loaded_once():
     def load_once(path):
         if not os.path.isfile(path):
             return load_model(path)
-        status = os.stat(path)
-        key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
-        if key not in loaded:
-            loaded[key] = load_model(path)
-        return loaded[key]
+        content = hashlib.sha256(Path(path).read_bytes()).digest()
+        if content not in loaded:
+            loaded[content] = load_model(path)
+        return loaded[content]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file, "load_model", load_once)

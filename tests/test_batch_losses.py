@@ -327,7 +327,13 @@ def test_memory_has_no_gradient_but_gives_one():
     assert not loss.memory.embeddings.trainable
 
 
-@pytest.mark.parametrize("loss", [each for each, _ in EVERY_LOSS])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        BatchRankingLoss,
+        *(pytest.param(each, marks=pytest.mark.slow) for each, _ in SIMILARITY_LOSSES),
+    ],
+)
 def test_trains_anybodys_model_with_batches_of_different_size(loss):
     labels = np.array([0, 1, 1, 2, 0, 0, 2, 1, 1, 0])
     rows = np.random.default_rng(0).normal(size=(10, 5)).astype(np.float32)

@@ -71,8 +71,9 @@ def test_probabilities_are_right_wherever_there_are_pairs(kind):
     calibration = fit_calibration(same, different)
     both = np.concatenate([same, different])
     isotonic = IsotonicRegression(increasing=False).fit(both, np.arange(len(both)) < len(same))
-    found = np.array([calibration.probability(each) for each in both])
-    assert np.abs(found - isotonic.predict(both)).max() < 0.02
+    some = np.sort(both)[:: max(1, len(both) // 5_000)]  # and everywhere
+    found = np.array([calibration.probability(each) for each in some])
+    assert np.abs(found - isotonic.predict(some)).max() < 0.02
     fresh = np.concatenate(groups(kind, 1)[:2])
     said = np.array([calibration.probability(each) for each in fresh])
     assert np.abs(said - bayes(fresh)).mean() < 0.02

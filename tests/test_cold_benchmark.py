@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -20,20 +21,27 @@ benchmark = runpy.run_path(str(SCRIPT))
 Command, Start = benchmark["Command"], benchmark["Start"]
 
 
-@pytest.fixture
-def model(tmp_path):
-    """A model file that names a compiled file."""
-    path = make_model(tmp_path / "m.h5")
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """A folder with a model file that names a compiled file, m.h5, and a collection of it,
+    made.index. Not to be written to.
+    """
+    folder = tmp_path_factory.mktemp("made")
+    path = make_model(folder / "m.h5")
     with h5py.File(path, "r+") as file:
         file.attrs[COMPILED_ATTRIBUTE] = json.dumps({"float32": "0" * 64})
-    return path
+    benchmark["make_collection"](folder / "made.index", path, 120)
+    return folder
 
 
 @pytest.fixture
-def index(model, tmp_path):
-    folder = tmp_path / "made.index"
-    benchmark["make_collection"](folder, model, 120)
-    return folder
+def model(made_once, tmp_path):
+    return Path(shutil.copy(made_once / "m.h5", tmp_path))
+
+
+@pytest.fixture
+def index(made_once, tmp_path):
+    return Path(shutil.copytree(made_once / "made.index", tmp_path / "made.index"))
 
 
 def cells(table):

@@ -24,7 +24,7 @@ from deep_ranking.model.file import load_model, save_model
 from deep_ranking.model.header import read_header
 from deep_ranking.model.network import build_network
 
-pytestmark = pytest.mark.usefixtures("thin_vgg16")
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "models_loaded_once")
 
 
 def pictures(size, count=24, seed=7):
@@ -73,14 +73,14 @@ def test_rows_are_those_of_keras(compiled_model):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
-# Each takes a second or two to convert.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
         {"multiscale": "blog", "hidden_layers": 1, "hidden_size": 8},
-        pytest.param({"multiscale": "paper", "backbone_size": 64}, marks=pytest.mark.slow),
-        pytest.param({"multiscale": "texture"}, marks=pytest.mark.slow),
-        pytest.param({"pooled_blocks": 2}, marks=pytest.mark.slow),
+        {"multiscale": "paper", "backbone_size": 64},
+        {"multiscale": "texture"},
+        {"pooled_blocks": 2},
     ],
     ids=str,
 )

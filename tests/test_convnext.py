@@ -68,6 +68,7 @@ def check_equality(name, path, scale=0.05):
     assert used == original.count_params() - gammas
 
 
+@pytest.mark.slow
 def test_weights_of_a_file_give_what_keras_gives(thin, tmp_path):
     check_equality("ConvNeXtTiny", tmp_path / "tiny.h5")
 

@@ -19,7 +19,7 @@ from deep_ranking.files import InputError
 from deep_ranking.model.file import load_model
 from deep_ranking.model.header import read_header
 
-pytestmark = pytest.mark.usefixtures("thin_vgg16")
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "models_loaded_once")
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,7 @@ print("ready", flush=True)
         ("batches.close(); raise SystemExit(4)", 4),
     ],
 )
-@pytest.mark.parametrize("num_threads", [0, 2])
+@pytest.mark.parametrize("num_threads", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_program_that_stops_early_ends(photos, then, code, num_threads):
     """It would read for more than a minute otherwise."""
 

@@ -88,7 +88,14 @@ def names(folder):
     }
 
 
-@pytest.mark.parametrize("value", [*PUBLIC.values(), *METHODS], ids=lambda each: each.__qualname__)
+def each_example():
+    """Default tests run what is quick: whichever of the slow ones is first compiles the model."""
+    for value in (*PUBLIC.values(), *METHODS):
+        slow = value in {deep_ranking.CompiledReport, deep_ranking.compile_model}
+        yield pytest.param(value, id=value.__qualname__, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize("value", list(each_example()))
 def test_its_example(value, names):
     text = inspect.cleandoc(value.__doc__)
     globs = {**names}

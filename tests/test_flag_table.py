@@ -239,7 +239,7 @@ BY_THE_DATA = {
 }
 
 
-LONG = ("doctor", "report", "explain", "export", "evaluate")
+LONG = ("doctor", "report", "explain", "export", "evaluate", "compile")
 
 
 def each_mode():

@@ -11,7 +11,7 @@ from stubs import training_stubs
 from deep_ranking.config import NetworkConfig, SamplingConfig, TrainConfig
 from deep_ranking.training import leakage
 from deep_ranking.training.leakage import find_leakage
-from deep_ranking.training.run import train
+from deep_ranking.training.run import TrainingRun, train
 
 WORDS = "also trained on"
 
@@ -105,6 +105,13 @@ def lines_of(capsys, config, **options):
     return capsys.readouterr().out.splitlines()
 
 
+def first_lines_of(capsys, config):
+    """What a run says before its first epoch."""
+    with training_stubs():
+        TrainingRun(config, resume=False, overwrite=True).begin()
+    return capsys.readouterr().out.splitlines()
+
+
 def test_a_validation_folder_of_training_images_is_named_before_training(
     capsys, tmp_path, config, write_colors
 ):
@@ -131,12 +138,12 @@ def test_a_validation_folder_of_training_images_is_named_before_training(
     # Images that are no training images have no line.
     for name in ("0.png", "1.png"):
         (other / "blue" / name).unlink()
-    assert not any(WORDS in each for each in lines_of(capsys, config, overwrite=True))
+    assert not any(WORDS in each for each in first_lines_of(capsys, config))
 
 
 def test_the_training_folder_itself_may_be_validated_on(capsys, config):
     config = replace(config, validation_dataset=config.dataset)
-    (line,) = (each for each in lines_of(capsys, config) if WORDS in each)
+    (line,) = (each for each in first_lines_of(capsys, config) if WORDS in each)
     first = config.dataset / "blue" / "0.png"
     assert line.startswith(f"9 of 9 validation images are also trained on, such as {first}, which ")
 
@@ -147,7 +154,7 @@ def test_copies_in_classes_that_are_held_back_are_named(capsys, tmp_path, config
     for name in ("pink", "grey", "teal"):
         shutil.copytree(config.dataset / "red", config.dataset / name)
     share = replace(config, validation_share=0.5)
-    (line,) = (each for each in lines_of(capsys, share) if WORDS in each)
+    (line,) = (each for each in first_lines_of(capsys, share) if WORDS in each)
     assert " a copy of " in line
     assert "; delete one of each copy; doctor lists them" in line
     assert line.endswith(" --validation_share.")
@@ -156,7 +163,7 @@ def test_copies_in_classes_that_are_held_back_are_named(capsys, tmp_path, config
             (tmp_path / "split" / part).mkdir(parents=True, exist_ok=True)
             shutil.move(config.dataset / name, tmp_path / "split" / part / name)
     split = replace(config, dataset=tmp_path / "split")
-    (line,) = (each for each in lines_of(capsys, split, overwrite=True) if WORDS in each)
+    (line,) = (each for each in first_lines_of(capsys, split) if WORDS in each)
     assert line.startswith("3 of 6 validation images are also trained on")
     assert "choose another split by --validation_split" in line
 
@@ -174,14 +181,14 @@ def test_images_of_triplet_files_are_compared(capsys, tmp_path, config):
         triplets=trained, output=config.output, network=config.network, batch_size=3, epochs=1,
         validation_triplets=one,
     )  # fmt: skip
-    (line,) = (each for each in lines_of(capsys, of_file) if WORDS in each)
+    (line,) = (each for each in first_lines_of(capsys, of_file) if WORDS in each)
     assert line.startswith("1 of 3 validation images is also trained on")
     assert "triplet_sampler.py --split" in line and "--validation_triplets" in line
     unlike = replace(of_file, validation_triplets=none)
-    assert not any(WORDS in each for each in lines_of(capsys, unlike, overwrite=True))
+    assert not any(WORDS in each for each in first_lines_of(capsys, unlike))
     drawn = replace(
         config, batches="triplets", batch_size=3, sampling=SamplingConfig(strategy="out-of-class"),
         validation_triplets=none,
     )  # fmt: skip
-    (line,) = (each for each in lines_of(capsys, drawn, overwrite=True) if WORDS in each)
+    (line,) = (each for each in first_lines_of(capsys, drawn) if WORDS in each)
     assert line.startswith("3 of 3 validation images are also trained on")

@@ -227,48 +227,50 @@ def test_a_compiled_model_embeds_compares_and_searches(folder, tmp_path):
 TRAIN = 'pip install "deep-ranking[train]"'
 
 
-@pytest.mark.parametrize(
-    ("commands", "line"),
-    [
+WHAT_NEEDS_MORE = [
+    (
         (
-            (
-                "train --dataset photos --output m.h5",
-                "train --triplets index.h5 --output m.h5",
-                "export --model index.h5 --format savedmodel --output saved",
-                "demo",
-                "summary",
-                "report --model index.h5 --dataset photos --output page.html",
-            ),
-            f"error: deep-ranking NAME needs tensorflow, not installed here: {TRAIN}\n",
+            "train --dataset photos --output m.h5",
+            "train --triplets index.h5 --output m.h5",
+            "export --model index.h5 --format savedmodel --output saved",
+            "demo",
+            "summary",
+            "report --model index.h5 --dataset photos --output page.html",
         ),
-        (
-            ("calibrate --model index.h5 --dataset photos",),
-            f"error: deep-ranking calibrate needs scikit-learn, not installed here: {TRAIN}\n",
-        ),
-        (
-            ("explain -m index.h5 -i1 photos/ape/1.png -i2 photos/ape/2.png --output a.png",),
-            f"error: a picture needs matplotlib, not installed here: {TRAIN}; or give --method "
-            "occlusion\n",
-        ),
-        (
-            ("search --index index --image photos/ape/1.png --picture a.png",),
-            f"error: a picture needs matplotlib, not installed here: {TRAIN}\n",
-        ),
-        (
-            ("evaluate --model index.h5 --dataset photos --baselines",),
-            f"error: --baselines needs tensorflow, not installed here: {TRAIN}; or leave out "
-            "--baselines\n",
-        ),
-        (
-            ("doctor --dataset photos",),
-            f"error: the estimate of training needs tensorflow, not installed here: {TRAIN}; or "
-            "give --no-estimate\n",
-        ),
-    ],
-)
-def test_what_needs_more_says_so_in_a_line(folder, commands, line):
-    for command, (code, _, errors) in zip(commands, run_commands(folder, *commands), strict=True):
-        assert (code, errors) == (1, line.replace("NAME", command.split()[0]))
+        f"error: deep-ranking NAME needs tensorflow, not installed here: {TRAIN}\n",
+    ),
+    (
+        ("calibrate --model index.h5 --dataset photos",),
+        f"error: deep-ranking calibrate needs scikit-learn, not installed here: {TRAIN}\n",
+    ),
+    (
+        ("explain -m index.h5 -i1 photos/ape/1.png -i2 photos/ape/2.png --output a.png",),
+        f"error: a picture needs matplotlib, not installed here: {TRAIN}; or give --method "
+        "occlusion\n",
+    ),
+    (
+        ("search --index index --image photos/ape/1.png --picture a.png",),
+        f"error: a picture needs matplotlib, not installed here: {TRAIN}\n",
+    ),
+    (
+        ("evaluate --model index.h5 --dataset photos --baselines",),
+        f"error: --baselines needs tensorflow, not installed here: {TRAIN}; or leave out "
+        "--baselines\n",
+    ),
+    (
+        ("doctor --dataset photos",),
+        f"error: the estimate of training needs tensorflow, not installed here: {TRAIN}; or "
+        "give --no-estimate\n",
+    ),
+]
+
+
+def test_what_needs_more_says_so_in_a_line(folder):
+    """Each command, and what it needs: in one program, of which none ends it."""
+    wanted = [(command, line) for commands, line in WHAT_NEEDS_MORE for command in commands]
+    found = run_commands(folder, *(command for command, _ in wanted))
+    for (command, line), (code, _, errors) in zip(wanted, found, strict=True):
+        assert (code, errors) == (1, line.replace("NAME", command.split()[0])), command
 
 
 def test_an_import_that_fails_for_another_reason_is_not_hidden():

@@ -337,7 +337,14 @@ def test_without_a_network_the_message_says_how_to_go_on(monkeypatch):
         build_network(NetworkConfig(image_size=32))
 
 
-@pytest.mark.usefixtures("thin")
+@pytest.fixture(scope="module")
+def small_network():
+    """A network whose layers may be frozen and freed, and not otherwise changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "VGG16", build_thin_vgg16)
+        return build_network(SMALL, seed=3)
+
+
 @pytest.mark.parametrize(
     ("first", "frozen"),
     [
@@ -349,8 +356,8 @@ def test_without_a_network_the_message_says_how_to_go_on(monkeypatch):
         ("head", 13),
     ],
 )
-def test_train_from_freezes_what_lies_before(first, frozen):
-    model = build_network(SMALL)
+def test_train_from_freezes_what_lies_before(small_network, first, frozen):
+    model = small_network
     set_trainable_from(model, first)
     backbone = [layer for layer in model.layers if layer.name.startswith("block") and layer.weights]
     assert [layer.trainable for layer in backbone] == [False] * frozen + [True] * (13 - frozen)
@@ -407,10 +414,9 @@ def test_the_frozen_and_the_trained_model_are_the_network(options, first, fronti
     np.testing.assert_allclose(head(frozen(images)), after, atol=1e-6)
 
 
-@pytest.mark.usefixtures("thin")
-def test_train_from_names_the_layers_there_are():
+def test_train_from_names_the_layers_there_are(small_network):
     with pytest.raises(InputError, match=r"conv9.*block1.*head"):
-        set_trainable_from(build_network(SMALL), "conv9")
+        set_trainable_from(small_network, "conv9")
 
 
 @pytest.mark.parametrize(

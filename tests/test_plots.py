@@ -108,6 +108,7 @@ def test_run_figure_has_three_axes():
     names = ("loss", "positive_distance", "negative_distance", "similarity_precision")
     history = [{"epoch": 1, "active_triplets": 1.0} | dict.fromkeys(names, 0.5)]
     figure = run_figure(history)
+    assert figure.get_figwidth() * figure.dpi > 500
     figure.canvas.draw()
     lines = [[line.get_label() for line in ax.get_lines()] for ax in figure.axes]
     assert lines == [

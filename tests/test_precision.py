@@ -23,7 +23,7 @@ from deep_ranking.search.collection.merging import merge
 from deep_ranking.search.indexing import index_images
 from deep_ranking.search.searcher import Searcher
 
-pytestmark = pytest.mark.usefixtures("thin_vgg16")
+pytestmark = pytest.mark.usefixtures("thin_vgg16", "models_loaded_once")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_what_cannot_be_compiled_is_embedded_by_keras(
     ("recall", "chosen", "finds"),
     [
         (0.97, "int8", "finds 97.0%"),
-        (0.9, "float32", "finds 90.0%"),
+        pytest.param(0.9, "float32", "finds 90.0%", marks=pytest.mark.slow),
         pytest.param(None, "float32", "was compared on too few images", marks=pytest.mark.slow),
     ],
 )
@@ -268,6 +268,7 @@ def test_auto_does_not_count_on_files_that_were_left_behind(int8_model, photos, 
     assert_computed_by(collection, collection.model, "float32")
 
 
+@pytest.mark.slow
 def test_a_lost_compiled_file_of_an_int8_collection_is_made_anew(
     int8_model, photos, tmp_path, capsys
 ):

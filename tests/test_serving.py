@@ -49,6 +49,14 @@ def call(collection):
     return caller_of(collection)
 
 
+@pytest.fixture(scope="module")
+def shared_call(tmp_path_factory):
+    """Calls a server that several tests share, for requests that change nothing."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_photos(folder / "photos")
+    return caller_of(make_served(folder / "index", folder / "photos"))
+
+
 def results_of(answer):
     assert answer.status_code == 200, answer.text
     return answer.json()["results"]
@@ -165,8 +173,8 @@ def test_a_box_lies_on_the_upright_image(call):
     "box", ["0,0,1.1,1", "0.5,0.5,0.6,0.5", "-0.1,0,1,1", "0,0,0,1", "a,b,c,d", "0,0,1",
             "nan,0,1,1", "1e400,0,1,1", "0,0,1,1,1"],
 )  # fmt: skip
-def test_a_box_outside_is_refused(call, box):
-    refused(call.search({"box": box}, image=png(two_halves())), 422, "box")
+def test_a_box_outside_is_refused(shared_call, box):
+    refused(shared_call.search({"box": box}, image=png(two_halves())), 422, "box")
 
 
 def test_class_and_folder(call):
@@ -222,21 +230,21 @@ def test_positive_examples_alone_are_a_query(call, root):
      ({"min_probability": "2"}, "min_probability"),
      ({"path": ["red/0.png", "red/1.png"]}, "path")],
 )  # fmt: skip
-def test_fields_that_cannot_be_used(call, fields, word):
-    refused(call.search(fields or {"top": "3"}), 422, word)
+def test_fields_that_cannot_be_used(shared_call, fields, word):
+    refused(shared_call.search(fields or {"top": "3"}), 422, word)
 
 
 @pytest.mark.parametrize(
     "path", ["nothing.png", "../index/model.h5", "/etc/passwd", "red/../red/0.png", "red", "a\0b"]
 )
-def test_paths_are_looked_up_in_the_collection_alone(call, path):
-    refused(call.search({"path": path}), 404, "path")
+def test_paths_are_looked_up_in_the_collection_alone(shared_call, path):
+    refused(shared_call.search({"path": path}), 404, "path")
 
 
 @pytest.mark.parametrize("given", ["0" * 32, "x", "../../etc", "0" * 31, "F" * 32])
-def test_unknown_ids(call, given):
-    refused(call.search({"id": given}), 404, "id")
-    assert call.get(f"images/{given}").status_code == 404
+def test_unknown_ids(shared_call, given):
+    refused(shared_call.search({"id": given}), 404, "id")
+    assert shared_call.get(f"images/{given}").status_code == 404
 
 
 def test_a_form_is_needed(call):

@@ -50,13 +50,9 @@ def drawn(count, seed=0, dim=DIM):
 
 def nearest_in_a_loop(rows, allowed, query, count):
     """Numbers and cosines of the nearest allowed rows: itself first, then ties by number."""
-    cosines = {
-        each: np.float32(
-            1 - sum((float(a) - float(b)) ** 2 for a, b in zip(*pair, strict=True)) / 2
-        )
-        for each in allowed
-        for pair in [(rows[query], rows[each])]
-    }
+    differences = rows[list(allowed)].astype(np.float64) - rows[query]
+    squared = (differences**2).sum(axis=1)
+    cosines = dict(zip(allowed, (1 - squared / 2).astype(np.float32), strict=True))
     others = sorted((-cosines[each], each) for each in allowed if each != query)
     return [(query, 1.0)] + [(each, float(-cosine)) for cosine, each in others[: count - 1]]
 

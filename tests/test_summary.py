@@ -19,6 +19,9 @@ FLAGS = ["--image_size", "32", "--hidden_size", "8", "--embedding_size", "16"]
 HEAD = 2 * BRANCH + (512 * 8 + 8) + (8 * 8 + 8) + ((2 * 96 + 8) * 16 + 16)
 
 
+pytestmark = pytest.mark.usefixtures("models_loaded_once")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _weights_of_0():
     with weights_of_0():

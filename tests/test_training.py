@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from keras import applications
+from matplotlib.figure import Figure
 from PIL import Image
 from stubs import build_stub, training_stubs
 
@@ -71,7 +72,9 @@ def undisturbed(folder, tmp_path_factory, thin_vgg16):
     """A run of three epochs that nothing interrupts, with dropout, augmentation and momentum."""
     output = tmp_path_factory.mktemp("undisturbed") / "model.h5"
     config = config_for(folder, output, validation_triplets=folder / "validation.txt", epochs=3)
-    model = train(config, verbose=0)
+    with pytest.MonkeyPatch.context() as patch:  # the picture takes as long as the epochs
+        patch.setattr("deep_ranking.training.history.run_figure", lambda _: Figure((2, 3)))
+        model = train(config, verbose=0)
     return config, model
 
 
@@ -93,7 +96,7 @@ def test_leaves_a_model_and_its_run_folder(undisturbed):
     loaded = load_model(config.output)
     np.testing.assert_allclose(loaded(images), model(images), atol=1e-6)
     with Image.open(config.run_dir / "history.png") as picture:
-        assert picture.size[0] > 500
+        assert picture.width * 3 == picture.height * 2  # as `undisturbed` draws it
 
 
 def test_history_starts_before_training(undisturbed):
@@ -119,6 +122,21 @@ def test_best_is_the_epoch_of_the_highest_validation_precision(undisturbed):
         best.get_layer("embedding").get_weights()[0], last.get_layer("embedding").get_weights()[0]
     )
     assert same == (int(np.argmax(precisions)) == len(precisions) - 1)
+
+
+def test_config_json_holds_every_setting(undisturbed):
+    config, _ = undisturbed
+    written = json.loads((config.run_dir / "config.json").read_text())
+    assert written["seed"] == 4
+    assert written["network"]["hidden_size"] == 8
+    assert written["augmentation"]["rotation"] == Augmentation().rotation
+
+
+def test_a_judged_model_is_calibrated(undisturbed):
+    config, model = undisturbed
+    for path in (config.output, config.run_dir / "best.h5"):
+        assert load_model(path).calibration is not None
+    assert load_model(config.output).calibration == model.calibration
 
 
 def weights_of(path):
@@ -353,13 +371,6 @@ def test_what_training_finds_is_what_evaluate_finds(judged_on_classes):
         assert float(last[f"val_{name}"]) == pytest.approx(found.intervals[name].mean)
 
 
-def test_a_judged_model_is_calibrated(undisturbed):
-    config, model = undisturbed
-    for path in (config.output, config.run_dir / "best.h5"):
-        assert load_model(path).calibration is not None
-    assert load_model(config.output).calibration == model.calibration
-
-
 def test_curves_for_tensorboard(judged_on_classes):
     config, _ = judged_on_classes
     events = b"".join(path.read_bytes() for path in config.run_dir.glob("tensorboard/*"))
@@ -447,11 +458,3 @@ def test_a_model_of_nan_is_refused_on_few_triplets_too(folder, tmp_path):
     assert np.isfinite(found["val_loss"]) and calibration is None
     with pytest.raises(InputError, match="not finite"):
         validation.measure(np.full_like(rows, np.nan))
-
-
-def test_config_json_holds_every_setting(undisturbed):
-    config, _ = undisturbed
-    written = json.loads((config.run_dir / "config.json").read_text())
-    assert written["seed"] == 4
-    assert written["network"]["hidden_size"] == 8
-    assert written["augmentation"]["rotation"] == Augmentation().rotation

@@ -22,8 +22,9 @@ from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
 from deep_ranking.serving.static_pages import add_pages
 
+A_REFUSAL = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer, "description": text}
+    status: {"content": A_REFUSAL, "description": text}
     for status, text in (
         (400, "the request cannot be read"),
         (401, "the token is missing or wrong"),
@@ -40,6 +41,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         (503, "the server is busy, or the collection cannot be used; Retry-After says when to try"),
     )
 }
+# FastAPI builds a validator of the model for every route and status that names it: once is enough.
+REFUSALS[500] = {"model": ErrorAnswer, "description": REFUSALS[500]["description"]}
 
 
 def create_application(
