@@ -5,9 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from deep_ranking.metrics.intervals import wilson_interval
 from deep_ranking.teaching import agreement
 from deep_ranking.teaching.agreement import (
     between_raters,
@@ -24,20 +22,6 @@ def answers():
     """Rater, question and answer of 300 answers, with repeats and contradictions."""
     rng = np.random.default_rng(3)
     return rng.integers(4, size=300), rng.integers(30, size=300), rng.random(300) < 0.6
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 4), (3, 7), (9, 9), (61, 100)])
-def test_wilson_equals_scipy(successes, trials):
-    expected = stats.binomtest(successes, trials).proportion_ci(0.9, method="wilson")
-    found = wilson_interval(successes, trials, confidence=0.9)
-    assert found == pytest.approx((successes / trials, expected.low, expected.high))
-
-
-def test_wilson_of_nothing_and_of_nonsense():
-    assert all(math.isnan(each) for each in wilson_interval(0, 0))
-    for wrong in ((2, 1, 0.9), (-1, 1, 0.9), (1, 1, 1.0)):
-        with pytest.raises(ValueError, match="successes must be"):
-            wilson_interval(*wrong[:2], confidence=wrong[2])
 
 
 def test_steadiness_equals_a_loop(answers):

@@ -166,6 +166,23 @@ def test_both_sides_are_used_alike(asked_of):
     assert 45 <= asked.on_side_a.sum() <= 105
 
 
+def test_the_sides_of_a_question_are_drawn():
+    rows = unit_rows(3, 3)
+    shown = [next_question(rows, Asked(), seed=seed) for seed in range(100)]
+    assert len({(each.query, each.a, each.b) for each in shown}) == 6
+
+
+def test_what_others_were_asked_is_asked_last():
+    """The gradient of a question that was asked is a centre: no distance, no chance."""
+    rows, ask = unit_rows(4, 3), QuestionSettings(random_share=0, repeat_share=0, num_nearest=3)
+    whole = [(q, a, b) for q in range(4) for a in range(4) for b in range(a) if q not in (a, b)]
+    for left in whole:
+        others = np.array([each for each in whole if each != left])
+        asked = Asked(others, np.ones(11, bool), np.zeros(11, bool), np.ones(11, bool))
+        question = next_question(rows, asked, settings=ask)
+        assert (question.query, {question.a, question.b}) == (left[0], set(left[1:]))
+
+
 def test_without_answers_nothing_is_repeated(rows):
     settings = QuestionSettings(random_share=0, repeat_share=1)
     assert next_question(rows, Asked(), settings=settings).asked == "informative"
@@ -177,6 +194,19 @@ def test_the_same_state_leads_to_the_same_question(rows, asked_of):
     assert questions == [next_question(rows, asked, seed=seed) for seed in range(8)]
     assert len({each.query for each in questions}) > 4
     assert session(rows, 10)[0] == session(rows, 10)[0]
+
+
+def test_raters_share_the_random_questions_of_a_seed(rows):
+    settings = QuestionSettings(random_share=1, repeat_share=0)
+    _, asked = session(rows, 6, settings=settings)
+    none_own = Asked(asked.rows, asked.on_side_a, np.zeros(6, bool), asked.decided)
+    assert next_question(rows, none_own, settings=settings) == next_question(
+        rows, Asked(), settings=settings
+    )
+    informative = QuestionSettings(random_share=0, repeat_share=0)
+    assert next_question(rows, none_own, settings=informative) != next_question(
+        rows, Asked(), settings=informative
+    )
 
 
 def test_copies_are_never_asked_about():

@@ -182,6 +182,12 @@ def test_a_last_line_that_was_cut_off_is_passed_over_and_cut(log, length):
     assert read_ratings(log.path).cut_off == ()
 
 
+def test_more_that_was_cut_off_than_is_added_leaves_no_trace(log):
+    log.path.write_text(HEADER + LINE.replace("q.jpg", "q" * 3000)[:2000])
+    log.add(ANSWER)
+    assert log.path.read_text() == HEADER + LINE
+
+
 @pytest.mark.parametrize("length", [0, 1, len(HEADER) - 1, len(HEADER)])
 def test_a_header_that_was_cut_off_is_written_anew(log, length):
     log.path.write_text(HEADER[:length])

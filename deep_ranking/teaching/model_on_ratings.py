@@ -11,7 +11,7 @@ import numpy as np
 
 from deep_ranking.embedding.embedder import Embedder
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import FloatArray, IntArray
+from deep_ranking.files.array_types import FloatArray, Int32Array, Int64Array
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.metrics.distances import pair_distances
@@ -136,32 +136,35 @@ def _agreement(
     """Return the agreement of rows; `row_of` has the row of each path number that has one."""
     lookup = np.full(len(ratings.paths), -1, np.int64)
     lookup[list(row_of)] = list(row_of.values())
-    at_random = ratings.take(ratings.asked == ASKED.index(RANDOM))
-    triplets = lookup[majority_triplets(ratings).rows]  # (triplets, 3)
-    kept, num_copies = _distinct(rows, triplets)
+    triplets = majority_triplets(ratings).rows
+    kept, num_copies = _distinct(rows, lookup, triplets)
     num_gone = len(triplets) - len(kept) - num_copies
     if not len(kept):
         raise InputError(
             f"{model}: no question is left of {len(triplets):,}: {num_gone:,} with an image that "
             f"is gone, {num_copies:,} about copies"
         )
-    random, _ = _distinct(rows, lookup[majority_triplets(at_random).rows])
-    agreements = _of_rows(rows, kept), _of_rows(rows, random)
-    return ModelOnRatings(model, fingerprint, *agreements, num_gone, num_copies)
+    at_random = ratings.take(ratings.asked == ASKED.index(RANDOM))
+    random, _ = _distinct(rows, lookup, majority_triplets(at_random).rows)
+    on_all, on_random = (_of_rows(rows, lookup, each) for each in (kept, random))
+    return ModelOnRatings(model, fingerprint, on_all, on_random, num_gone, num_copies)
 
 
-def _distinct(rows: FloatArray | StoredRows, triplets: IntArray) -> tuple[IntArray, int]:
+def _distinct(
+    rows: FloatArray | StoredRows, lookup: Int64Array, triplets: Int32Array
+) -> tuple[Int32Array, int]:
     """Return the triplets whose images are there, and how many more are about two copies."""
-    there = triplets[(triplets >= 0).all(axis=1)]
-    copies = pair_distances(rows, rows, there[:, 1], there[:, 2]) == 0
+    there = triplets[(lookup[triplets] >= 0).all(axis=1)]
+    _, chosen, other = lookup[there].T
+    copies = pair_distances(rows, rows, chosen, other) == 0
     return there[~copies], int(copies.sum())
 
 
-def _of_rows(rows: FloatArray | StoredRows, triplets: IntArray) -> Agreement:
-    query, chosen, other = triplets.T
-    return model_agreement(
-        pair_distances(rows, rows, query, chosen), pair_distances(rows, rows, query, other), query
-    )
+def _of_rows(rows: FloatArray | StoredRows, lookup: Int64Array, triplets: Int32Array) -> Agreement:
+    query, chosen, other = lookup[triplets].T
+    to_chosen = pair_distances(rows, rows, query, chosen)
+    to_other = pair_distances(rows, rows, query, other)
+    return model_agreement(to_chosen, to_other, triplets[:, 0])
 
 
 def agreement_as_json(agreement: Agreement) -> dict[str, Any]:

@@ -149,7 +149,8 @@ def next_question(
         asked: what was asked so far.
         contents: integer (images,), equal for images of the same content; None if all differ.
         settings: how to choose; by default as `QuestionSettings` has it.
-        seed: of the draws; with another one for each rater, raters get different questions.
+        seed: of the draws. Raters with the same seed get the same random questions, by which their
+            agreement can be told.
 
     Returns:
         The question; None if there is none left to ask. Its images are never copies: of one
@@ -191,9 +192,9 @@ class _Chooser:
     ) -> None:
         self.embeddings, self.asked, self.settings = embeddings, asked, settings
         self.contents = np.arange(len(embeddings)) if contents is None else contents
-        # The number of answers is part of the state: each is followed by new draws.
-        own = int(asked.own.sum())
-        self.generator = np.random.default_rng([seed, len(asked.rows), own])
+        # Others' answers change no random question, so raters with one seed get the same ones.
+        self.state = [seed, int(asked.own.sum())]
+        self.generator = np.random.default_rng(self.state)
         self.times_asked = np.bincount(asked.rows[:, 0], minlength=len(embeddings))
         self.known = _sorted_pairs(asked.rows[asked.own])
 
@@ -285,8 +286,8 @@ class _Chooser:
 
     def _shown(self, question: IntArray, why: str) -> Question:
         """Return a question with its images on random sides."""
-        query, a, b = question.tolist()
-        return Question(query, *((a, b) if self.generator.random() < 0.5 else (b, a)), why)
+        a, b = self.generator.permutation(question[1:]).tolist()
+        return Question(int(question[0]), a, b, why)
 
 
 def _sorted_pairs(asked: IntArray) -> Int64Array:
