@@ -261,10 +261,12 @@ def test_bad_ratings_are_one_line_and_exit_1(rated, photos, index, tmp_path, cap
     AnswerLog(other).add(answer("Bob", "x", "z", "y"))
     assert "no triplet to write: 1 question with as many" in refused(other, *export, photos)
     AnswerLog(other).add(answer("Bob", "q", "a", "z"))
-    assert "an image of each of the 1 triplet is gone" in refused(other, *export, photos)
+    assert "1 triplet, each with an image that is gone; give the folder" in refused(
+        other, *export, photos
+    )
     silent = tmp_path / "silent.csv"
     AnswerLog(silent).add(replace(answer("Ann", "q", "a", "b"), answer="cannot_say"))
-    assert "all 1 answer say cannot_say: nothing is left" in refused(silent)
+    assert "1 answer, and none chose an image (cannot_say): nothing is left" in refused(silent)
     AnswerLog(silent).take_back("Ann")
     assert "no answers in it (1 answer taken back)" in refused(silent)
     assert not (tmp_path / "t.txt").exists()

@@ -37,7 +37,7 @@ from deep_ranking.files.array_types import (
 )
 from deep_ranking.teaching.ratings import INFORMATIVE, RANDOM, REPEAT, SIDES, Ratings
 
-PRODUCTS_AT_ONCE = 1 << 28  # some 10 ms: bounds how many queries are candidates
+PRODUCTS_AT_ONCE = 1 << 27  # some 10 ms: bounds how many queries are candidates
 FEWEST_QUERIES, MOST_QUERIES = 4, 64
 PAIRS_OF_QUERY = 16  # candidate questions about each query
 MOST_CENTRES = 512  # the latest questions; new ones differ from these

@@ -10,6 +10,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted, listed, shortened
 from deep_ranking.metrics import Interval
+from deep_ranking.metrics.intervals import wilson_interval
 from deep_ranking.reports.evaluation_text import format_interval
 from deep_ranking.teaching.agreement import (
     Agreement,
@@ -190,8 +191,8 @@ def summarize_ratings(ratings: Ratings) -> RatingsSummary:
         raise InputError(f"{', '.join(files)}: no answers in it{because}")
     if not ratings.decided.any():
         raise InputError(
-            f"{', '.join(files)}: all {counted(len(ratings), 'answer')} say cannot_say: nothing is "
-            "left to learn from"
+            f"{', '.join(files)}: {counted(len(ratings), 'answer')}, and none chose an image "
+            "(cannot_say): nothing is left to learn from"
         )
     chosen = ratings.take(ratings.decided)
     question, first = chosen.questions()
@@ -209,7 +210,7 @@ def summarize_ratings(ratings: Ratings) -> RatingsSummary:
         len(ratings),
         len(np.unique(ratings.rows)),
         raters,
-        agreement_of(np.arange(compared) < agreed),
+        Agreement(wilson_interval(agreed, compared), compared),
         pairs,
         pooled_agreement(between),
         {why: int(number) for why, number in zip(ASKED, asked, strict=True) if number},
