@@ -177,8 +177,8 @@ def export_ratings(
     kept = rows[exists[rows].all(axis=1)]
     if not len(kept):
         raise InputError(
-            f"{dataset_dir}: {counted(len(rows), 'triplet')}, each with an image that is gone; give "
-            "the folder that the ratings' paths start from"
+            f"{dataset_dir}: {counted(len(rows), 'triplet')}, each with an image that is gone; "
+            "give the folder that the ratings' paths start from"
         )
     prefix = relative_prefix(Path(dataset_dir), output.parent)
     paths = [prefix + name.replace(os.sep, "/") for name in names]
