@@ -131,6 +131,7 @@ def test_many_raters_are_cut_short_in_the_text_and_not_in_json(tmp_path, capsys)
     found = json.loads(capsys.readouterr().out)
     assert len(found["raters"]) == 30 and found["between_all"]["share"] == 1
     assert found["raters"][0]["steadiness"]["share"] is None
+    assert found["raters"][29]["name"] == "rater 29" and found["raters"][29]["answers"] == 1
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What ratings hold, and how far they can be trusted, in words and as JSON."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,11 @@ class RatingsSummary:
             "asked": self.asked,
             "raters": [
                 {
-                    **asdict(each),
+                    "name": each.name,
+                    "answers": each.num_answers,
+                    "cannot_say": each.num_cannot_say,
+                    "first": each.first,
+                    "last": each.last,
                     "steadiness": agreement_as_json(each.steadiness),
                     "on_side_a": agreement_as_json(each.on_side_a),
                 }
