@@ -22,6 +22,12 @@ METHODS = (
     deep_ranking.Searcher.search_images,
     deep_ranking.Duplicates.move_aside,
 )
+# Twelve answers to eight questions.
+RATED = (
+    *(("Ann", number, "chosen") for number in (0, 1, 2, 3, 4, 5, 0)),
+    *(("Bob", number, "chosen") for number in (0, 1, 6, 7)),
+    ("Bob", 2, "cannot_say"),
+)
 PUBLIC = {
     name: value
     for name in deep_ranking.__all__
@@ -66,6 +72,14 @@ def folder(tmp_path_factory):
         )
         few = deep_ranking.SamplingConfig(num_pos_images=2, num_neg_images=2)
         deep_ranking.sample("photos", ".", few)
+        log = deep_ranking.AnswerLog("ratings.csv")
+        for rater, number, answer in RATED:
+            paths = (
+                f"cat/{number % 3}.png",
+                f"cat/{(number + 1) % 3}.png",
+                f"owl/{number % 4}.png",
+            )
+            log.add(deep_ranking.Answer("2026-11-29T19:30:28Z", rater, *paths, answer))
         network = deep_ranking.NetworkConfig(
             image_size=32, weights=None, hidden_layers=0, embedding_size=8
         )

@@ -20,6 +20,8 @@ from deep_ranking.config import DrawnTripletsConfig, FolderConfig, NetworkConfig
 from deep_ranking.config.training import PARTS
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
+from deep_ranking.teaching.answer_log import AnswerLog
+from deep_ranking.teaching.ratings import Answer
 
 pytestmark = pytest.mark.usefixtures("eager", "thin_vgg16")
 
@@ -95,6 +97,10 @@ MODES = {
                   "calibrate -m small.h5 --dataset photos --classes classes.csv"],
     "report": ["report -m small.h5 --dataset photos -o r.html",
                "report -m small.h5 --dataset photos --classes classes.csv -o r.html"],
+    "ratings": ["ratings ratings.csv",
+                "ratings ratings.csv --model small.h5 --dataset photos",
+                "ratings ratings.csv --dataset photos --export rated.txt",
+                "ratings imported.csv --dataset . --import triplets.txt --rater Ann"],
     "explain": ["explain -m small.h5 -i1 photos/red/0.png -i2 photos/red/1.png",
                 "explain -m small.h5 -i1 photos/red/0.png -i2 photos/red/1.png --json",
                 "explain -m small.h5 -i1 photos/red/0.png -i2 photos/red/1.png --method occlusion"],
@@ -152,6 +158,8 @@ def folder(tmp_path_factory, write_colors, thin_vgg16):
     (root / "pairs.csv").write_text(f"{paths[0]},{paths[1]}\n{paths[0]},{paths[9]}\n")
     listed = [f"{path.relative_to('photos')},{path.parent.name}" for path in paths]
     (root / "classes.csv").write_text("\n".join(["path,label", *listed]) + "\n")
+    rated = [str(path.relative_to("photos")) for path in paths[:3]]
+    AnswerLog(root / "ratings.csv").add(Answer("2026-11-29", "Ann", *rated))
     for name in ("train", "val"):
         write_colors(root / "splits" / name)
     network = NetworkConfig(image_size=32, weights=None, hidden_layers=0, embedding_size=4)

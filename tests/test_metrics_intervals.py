@@ -1,3 +1,4 @@
+import math
 import tracemalloc
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from scipy import stats
 
 from deep_ranking.metrics import bootstrap_interval, intervals
-from deep_ranking.metrics.intervals import median_interval
+from deep_ranking.metrics.intervals import median_interval, wilson_interval
 
 
 def test_equals_scipy_within_the_noise_of_resampling():
@@ -148,3 +149,17 @@ def test_a_median_is_resampled_in_parts_of_bounded_memory(monkeypatch):
     whole = median_interval(values, seed=4)
     monkeypatch.setattr(intervals, "DRAWS_AT_ONCE", 500)
     assert median_interval(values, seed=4) == whole
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 4), (3, 7), (9, 9), (61, 100)])
+def test_wilson_equals_scipy(successes, trials):
+    expected = stats.binomtest(successes, trials).proportion_ci(0.9, method="wilson")
+    found = wilson_interval(successes, trials, confidence=0.9)
+    assert found == pytest.approx((successes / trials, expected.low, expected.high))
+
+
+def test_wilson_of_nothing_and_of_nonsense():
+    assert all(math.isnan(each) for each in wilson_interval(0, 0))
+    for wrong in ((2, 1, 0.9), (-1, 1, 0.9), (1, 1, 1.0)):
+        with pytest.raises(ValueError, match="successes must be"):
+            wilson_interval(*wrong[:2], confidence=wrong[2])

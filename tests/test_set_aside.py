@@ -100,7 +100,7 @@ def test_stopped_at_any_instant_nothing_is_lost(step, calls, collection, aside, 
     root = Path(collection.settings.root)
     groups = find_duplicates(collection, 0.1).groups
     before = contents(root)
-    real_move, real_sync, done = set_aside._move, set_aside._sync_folder, []
+    real_move, real_sync, done = set_aside._move, set_aside.sync_folder, []
 
     def stopped_move(source, target):
         if step == "before" and len(done) == calls:
@@ -117,7 +117,7 @@ def test_stopped_at_any_instant_nothing_is_lost(step, calls, collection, aside, 
 
     with monkeypatch.context() as patch:
         patch.setattr(set_aside, "_move", stopped_move)
-        patch.setattr(set_aside, "_sync_folder", stopped_sync)
+        patch.setattr(set_aside, "sync_folder", stopped_sync)
         with pytest.raises(KeyboardInterrupt):
             move_aside(groups, root, aside)
     # The undo file knows of the move that was stopped.
@@ -136,7 +136,7 @@ def test_stopped_at_any_instant_nothing_is_lost(step, calls, collection, aside, 
 @pytest.mark.parametrize("between", [False, True])
 def test_undo_after_a_kill_in_the_middle(between, groups, root, aside, monkeypatch):
     before = contents(root)
-    real, done = set_aside._sync_folder, []
+    real, done = set_aside.sync_folder, []
 
     def stopped(folder):
         real(folder)
@@ -149,7 +149,7 @@ def test_undo_after_a_kill_in_the_middle(between, groups, root, aside, monkeypat
 
     with monkeypatch.context() as patch:
         if between:
-            patch.setattr(set_aside, "_sync_folder", stopped)
+            patch.setattr(set_aside, "sync_folder", stopped)
         else:
             patch.setattr(set_aside, "_move", stopped_before)
         with pytest.raises(KeyboardInterrupt):
@@ -162,7 +162,7 @@ def test_undo_after_a_kill_in_the_middle(between, groups, root, aside, monkeypat
 def test_an_undo_that_was_stopped_can_be_run_again(groups, root, aside, monkeypatch):
     before = contents(root)
     move_aside(groups, root, aside)
-    real, done = set_aside._sync_folder, []
+    real, done = set_aside.sync_folder, []
 
     def stopped(folder):
         real(folder)
@@ -171,7 +171,7 @@ def test_an_undo_that_was_stopped_can_be_run_again(groups, root, aside, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(set_aside, "_sync_folder", stopped)
+        patch.setattr(set_aside, "sync_folder", stopped)
         with pytest.raises(KeyboardInterrupt):
             move_back(aside / "undo.jsonl")
     assert move_back(aside / "undo.jsonl").left == []
@@ -344,7 +344,7 @@ def test_stopped_when_there_are_two_copies(goes_on, collection, aside, monkeypat
 
     monkeypatch.setattr(os, "link", link)
     with monkeypatch.context() as patch:
-        patch.setattr(set_aside, "_sync_folder", stopped)
+        patch.setattr(set_aside, "sync_folder", stopped)
         with pytest.raises(KeyboardInterrupt):
             move_aside(groups, root, aside)
     assert (root / "a/2.png").exists() and (aside / "a/2.png").exists()

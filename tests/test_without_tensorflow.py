@@ -11,6 +11,8 @@ from PIL import Image
 from test_light_installation import WITHOUT
 
 from deep_ranking.cli.main import run_command
+from deep_ranking.teaching.answer_log import AnswerLog
+from deep_ranking.teaching.ratings import Answer
 
 PROGRAM = """
 import contextlib, io, json, sys
@@ -56,6 +58,8 @@ def photos(tmp_path_factory):
             cells = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
             cells.resize((40, 40), Image.Resampling.BICUBIC).save(path)
     Image.fromarray(rng.integers(0, 256, (30, 30, 3), np.uint8)).save(root / "new.png")
+    answer = Answer("2026-11-29T19:30:28Z", "Ann", "cat/0.png", "cat/1.png", "dog/0.png")
+    AnswerLog(root / "ratings.csv").add(answer)
     (root / "pairs.csv").write_text("photos/cat/0.png,photos/dog/1.png\nnew.png,photos/cat/1.png\n")
     return root
 
@@ -83,7 +87,10 @@ def commands(root, model, work):
         "compare, pairs": ["compare", ["-m", model, "--pairs", root / "pairs.csv"]],
         "doctor": ["doctor", ["--dataset", root / "photos", "--no-estimate", "-m", model]],
         "evaluate": ["evaluate", ["-m", model, "--dataset", root / "photos"]],
-    }
+        "ratings, a model": ["ratings", [root / "ratings.csv", "-m", model,
+                                         "--dataset", root / "photos"]],
+        "ratings, an index": ["ratings", [root / "ratings.csv", "--index", index]],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("missing", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -99,7 +106,7 @@ def test_commands_need_no_tensorflow(tmp_path, compiled_model, photos, missing):
     assert len(one) == 8 and one == other
 
 
-def test_a_search_for_an_indexed_image_opens_no_model(tmp_path, compiled_model, photos):
+def test_what_asks_for_indexed_images_opens_no_model(tmp_path, compiled_model, photos):
     arguments = commands(photos, compiled_model, tmp_path)
     name, flags = arguments["index, new"]
     assert run_command(name, list(map(str, flags))) == 0
@@ -115,6 +122,7 @@ def test_a_search_for_an_indexed_image_opens_no_model(tmp_path, compiled_model, 
         "import deep_ranking.model.header as header\n"
         "module.read_header = module.Embedder.engine = header.arrays_in = None\n"
     )
+    searches.append(arguments["ratings, an index"])
     for code, _, errors, modules in ran(searches, missing=True, before=before):
         assert (code, modules) == (0, []), errors
     (new,) = ran([arguments["search, new"]], missing=True)

@@ -267,6 +267,18 @@ TABLE: Mapping[str, Table] = {
             (When(_is("undo", None), "with --undo"),),
         ),
     ],
+    "ratings": [
+        (("--rater",), (When(_is_not("import", None), "without --import"),)),
+        (
+            ("--dataset",),
+            (
+                When(
+                    lambda args: any((args.model, args.export, getattr(args, "import"))),
+                    "without --model, --export or --import",
+                ),
+            ),
+        ),
+    ],
     "summary": [
         (NETWORK, (When(_is("model", None), "with --model, which fixes the network"),)),
         *NETWORK_ROWS,

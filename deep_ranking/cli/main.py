@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": "serve indexes over HTTP, to search them from other programs",
     "merge": "join index shards that several machines embedded",
     "duplicates": "find near-duplicates in an index, and set them aside",
+    "ratings": "print what people answered about images, and make triplets of it",
     "calibrate": "learn the probability behind a model's distances, from images of known classes",
     "report": "write one HTML page about a model: pictures, likely wrong labels, duplicates",
     "explain": "show where the similarity of two images comes from",

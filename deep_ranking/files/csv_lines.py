@@ -20,13 +20,24 @@ BYTE_ORDER_MARK = "\ufeff"
 MAX_LINE_LENGTH = 1 << 20  # a path has 4,096 characters at most
 
 
-def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[str]]]:
+def read_lines(
+    path: Path,
+    *,
+    kind: str,
+    hint: str,
+    separators: str = ",",
+    ended_only: bool = False,
+    max_bytes: int | None = None,
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each line, from 1, and its fields.
 
     Args:
         path: the file; lines may end in LF or CRLF.
         kind: what a line of it holds, for errors: "triplet".
         hint: how to get such a file, for errors.
+        separators: what may stand between fields; the first line decides by having most of it.
+        ended_only: pass over a last line that no line break ends: its writer was stopped.
+        max_bytes: largest size that is read; None for any.
 
     Raises:
         InputError: there is no such file, it is not a regular file or not text, or a line is too
@@ -34,11 +45,17 @@ def read_lines(path: Path, *, kind: str, hint: str) -> Iterator[tuple[int, list[
     """
     line = 0
     try:
-        with open_regular(path) as file:
+        with open_regular(path, max_bytes=max_bytes) as file:
             raw = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
             # utf-8-sig: some editors write a byte order mark, which would become part of a path.
             text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
-            reader = csv.reader(_bounded_lines(text, path, kind), strict=True)
+            lines = _bounded_lines(text, path, kind, ended_only)
+            first = next(lines, "")
+            reader = csv.reader(
+                itertools.chain([first] * bool(first), lines),
+                delimiter=max(separators, key=first.count),
+                strict=True,
+            )
             for line, fields in enumerate(reader, start=1):
                 if any("\0" in field for field in fields):
                     raise InputError(f"{path}:{line}: not a text file")
@@ -65,7 +82,9 @@ def write_lines(path: Path, lines: Iterable[Iterable[object]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(lines)
 
 
-def _bounded_lines(text: io.TextIOWrapper, path: Path, kind: str) -> Iterator[str]:
+def _bounded_lines(
+    text: io.TextIOWrapper, path: Path, kind: str, ended_only: bool
+) -> Iterator[str]:
     """Yield lines; refuse one that is too long to hold paths: binary data, or endless zeros."""
     for number in itertools.count(1):
         line = text.readline(MAX_LINE_LENGTH + 1)
@@ -73,6 +92,6 @@ def _bounded_lines(text: io.TextIOWrapper, path: Path, kind: str) -> Iterator[st
             raise InputError(
                 f"{path}:{number}: not a {kind} line: longer than {MAX_LINE_LENGTH:,} characters"
             )
-        if not line:
+        if not line or (ended_only and not line.endswith(("\n", "\r"))):
             return
         yield line

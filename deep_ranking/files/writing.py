@@ -187,6 +187,16 @@ def _sync(file: Path) -> None:
         os.fsync(handle.fileno())
 
 
+def sync_folder(folder: Path) -> None:
+    """Make new names in a folder survive a power cut, where the system can open folders."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

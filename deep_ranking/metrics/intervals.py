@@ -1,5 +1,10 @@
-"""Confidence intervals by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13)."""
+"""Confidence intervals by the percentile bootstrap (Efron and Tibshirani 1993, chapter 13).
 
+Those of a share of few are Wilson's (1927): the bootstrap of 5 in 5 has no width.
+"""
+
+import math
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,6 +111,39 @@ def median_interval(
         medians[part] = np.median(defined[drawn], axis=1, overwrite_input=True)
     low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(np.median(defined)), float(low), float(high))
+
+
+def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
+    """Return a share with Wilson's score interval, which also holds for few trials.
+
+    Args:
+        successes: how many of the trials succeeded.
+        trials: how many there were.
+        confidence: of the interval, between 0 and 1.
+
+    Returns:
+        The share and its interval, within 0 and 1; all NaN without trials.
+
+    Raises:
+        ValueError: `successes` is not in 0 to `trials`, or `confidence` not between 0 and 1.
+
+    Example:
+        >>> [round(each, 2) for each in wilson_interval(5, 5)]
+        [1.0, 0.57, 1.0]
+    """
+    if not 0 <= successes <= trials or not 0 < confidence < 1:
+        raise ValueError(
+            "successes must be 0 to trials, and confidence between 0 and 1. "
+            f"Received: successes={successes}, trials={trials}, confidence={confidence}."
+        )
+    if not trials:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    share, z = successes / trials, NormalDist().inv_cdf((1 + confidence) / 2)
+    shrunk = 1 + z**2 / trials
+    middle = (share + z**2 / (2 * trials)) / shrunk
+    half = z / shrunk * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    low = 0.0 if successes == 0 else middle - half  # exactly, where rounding would miss it
+    return Interval(share, low, 1.0 if successes == trials else middle + half)
 
 
 def _check(

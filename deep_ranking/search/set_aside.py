@@ -20,6 +20,7 @@ from typing import IO
 
 from deep_ranking.files import InputError, make_folder, open_regular
 from deep_ranking.files.words import byte_size, counted
+from deep_ranking.files.writing import sync_folder
 from deep_ranking.search.duplicates import DuplicateGroup
 from deep_ranking.search.keeper import DuplicateImage
 from deep_ranking.search.links import freed_bytes
@@ -120,7 +121,7 @@ def move_aside(groups: Sequence[DuplicateGroup], root: Path, folder: Path) -> Mo
                 undo.seek(-1, os.SEEK_END)
                 if undo.read() != b"\n":
                     undo.write(b"\n")
-            _sync_folder(folder)
+            sync_folder(folder)
             for group in groups:
                 for image in group.others:
                     problem = image.why_it_stays or files.problem(image, group.keeper)
@@ -235,7 +236,7 @@ def _move(source: Path, target: Path) -> None:
     """
     if not _is_same(source, target) and not _link(source, target):
         _copy(source, target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     source.unlink()
 
 
@@ -281,16 +282,6 @@ def _remove_unfinished_copies(folder: Path, lines: Sequence[tuple[str, str]]) ->
         for left in place.glob(f"{COPY_PREFIX}????????"):
             with suppress(OSError):
                 left.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make new names in a folder survive a power cut, where the system can open folders."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _read_undo(file: Path) -> Iterator[tuple[str, str]]:

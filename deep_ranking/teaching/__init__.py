@@ -1,0 +1,1 @@
+"""Taught by eye: which of two pictures is more like a third, as people answer it."""
