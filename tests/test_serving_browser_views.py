@@ -278,3 +278,32 @@ def test_what_is_pinned_does_not_cover_the_tools_of_the_map(opened, folder):
     page.wait_for_selector("#legend li")
     pin, tools = (page.locator(each).bounding_box() for each in ("#pin", ".map-tools"))
     assert pin["y"] + pin["height"] <= tools["y"]
+    page.click("#to-duplicates")  # where no second picture can be chosen
+    assert page.is_hidden("#pin")
+    page.click("#to-search")
+    assert page.is_visible("#pin")
+
+
+def test_cutting_text_sets_nothing_aside(opened):
+    page = opened("/?view=duplicates&threshold=0.05")
+    page.wait_for_selector(".group")
+    asked = []
+    page.on("request", lambda request: asked.append(request.method))
+    page.focus(".group")
+    for held in ("Control", "Alt", "Meta"):
+        page.keyboard.press(f"{held}+x")
+    page.wait_for_timeout(300)
+    assert "POST" not in asked
+
+
+def test_links_of_the_views_lead_where_a_click_leads(opened, folder, address):
+    page = opened()
+    page.goto(f"{address}/?id={red_id(page, address)}")
+    tiles(page, 12)
+    page.locator(".tile .picture").first.click()
+    page.wait_for_selector("#viewer[open]")
+    page.keyboard.press("Escape")
+    for view in ("duplicates", "map", "search"):
+        link = page.get_attribute(f"#to-{view}", "href")
+        page.click(f"#to-{view}")
+        assert page.evaluate("location.pathname + location.search") == link

@@ -170,10 +170,11 @@ function when(name) {
 }
 
 function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   const item = event.target.closest(".group");
   if (event.key === "ArrowDown") item?.nextElementSibling?.focus();
   else if (event.key === "ArrowUp") item?.previousElementSibling?.focus();
-  else if (event.key === "x" && mayChange) item?.querySelector(".why button").click();
+  else if (event.key.toLowerCase() === "x" && mayChange) item?.querySelector(".why button").click();
   else return;
   event.preventDefault();
 }

@@ -14,7 +14,8 @@ import { openOriginal } from "./viewer.js";
 import { counted, folderOf, nameOf, percent } from "./words.js";
 
 const MOST_OWN = 31; // pictures of one's own beside the query: a request holds 32
-const VIEWS = ["token", "empty", "search", "duplicates", "map"];
+const LINKED = ["search", "duplicates", "map"];
+const VIEWS = ["token", "empty", ...LINKED];
 const MOST_PATH = 4096; // characters
 let state = readState();
 let collections = [];
@@ -99,9 +100,7 @@ const entitle = (name) => (document.title = name ? `${name} · Deep Ranking` : "
 async function render() {
   byId("problem").hidden = true;
   byId("nothing").hidden = true;
-  byId("to-search").href = addressOf({ ...state, view: "search" });
-  byId("to-duplicates").href = addressOf({ ...emptyState(), view: "duplicates", threshold: state.threshold });
-  byId("to-map").href = addressOf({ ...state, view: "map" });
+  for (const view of LINKED) byId(`to-${view}`).href = addressOf({ ...state, compare: [], view });
   showCollection();
   try {
     if (state.view === "map") {
@@ -311,9 +310,7 @@ function listen() {
     byId("query-unseen").hidden = false;
   });
   follow(byId("brand"), emptyState);
-  follow(byId("to-search"), () => ({ view: "search" }));
-  follow(byId("to-duplicates"), () => ({ view: "duplicates" }));
-  follow(byId("to-map"), () => ({ view: "map" }));
+  for (const view of LINKED) follow(byId(`to-${view}`), () => ({ view }));
   byId("remove-query").onclick = () => {
     go({ id: "", upload: 0, box: "" });
     byId("choose").focus();
