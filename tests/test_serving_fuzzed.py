@@ -19,8 +19,8 @@ continue-on-failure = true
 generation = {{ deterministic = true, max-examples = 45 }}
 cache = {{ enabled = false }}
 warnings = false
-# Nothing may be changed (403), and an image that was set aside is gone (410).
-checks = {{ positive_data_acceptance = {{ expected-statuses = ["200", "403", "404", "410"] }} }}
+# The map is being made (202), nothing may be changed (403), what was set aside is gone (410).
+checks = {{ positive_data_acceptance = {{ expected-statuses = ["200", "202", "403", "404", "410"] }} }}
 
 [dictionaries]
 ids = {{ values = {ids} }}
@@ -35,6 +35,7 @@ names = {{ values = ["index"] }}
 "body.collection" = {{ dictionary = "names", probability = 0.9 }}
 "query.collection" = {{ dictionary = "names", probability = 0.9 }}
 "path.id" = {{ dictionary = "ids", probability = 0.7 }}
+"body.ids" = {{ dictionary = "ids", probability = 0.5 }}
 "body.id" = {{ dictionary = "ids", probability = 0.5 }}
 "body.path" = {{ dictionary = "paths", probability = 0.5 }}
 "body.first" = {{ dictionary = "ids", probability = 0.5 }}
@@ -48,6 +49,8 @@ names = {{ values = ["index"] }}
 include-path = [
     "/api/v1/search",
     "/api/v1/compare",
+    "/api/v1/explain",
+    "/api/v1/images",
     "/api/v1/images/{{id}}/neighbours",
     "/api/v1/duplicates/set_aside",
 ]
@@ -63,6 +66,9 @@ READING = {
     "GET /api/v1/duplicates/set_aside",
     "POST /api/v1/search",
     "POST /api/v1/compare",
+    "POST /api/v1/explain",
+    "GET /api/v1/map",
+    "POST /api/v1/images",
 }
 CHANGING = {"POST /api/v1/duplicates/set_aside", "POST /api/v1/duplicates/undo"}
 

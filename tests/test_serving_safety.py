@@ -457,4 +457,5 @@ def test_the_description_knows_what_forms_cannot_hold(call):
         "explain": ["first", "second"],
         "duplicates/set_aside": ["keeper", "image"],
         "duplicates/undo": ["undo"],
+        "images": None,
     }

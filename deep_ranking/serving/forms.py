@@ -4,9 +4,9 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from fastapi import Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 from python_multipart.multipart import parse_options_header
@@ -17,6 +17,7 @@ from deep_ranking.serving.problems import RequestError
 
 FormType = TypeVar("FormType", bound="Fields")
 Absent = SkipJsonSchema[None]  # what a field is if it is not there: no form can send null
+Name = Annotated[str | Absent, Query(description="of a collection; the first by default")]
 MOST_FILES, MOST_FIELDS, MOST_FIELD_BYTES = 32, 64, 1 << 16
 MOST_TOP, DEFAULT_TOP = 200, 20
 ENCODED = b"application/x-www-form-urlencoded"

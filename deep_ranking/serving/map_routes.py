@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from deep_ranking.serving import answers
-from deep_ranking.serving.forms import MOST_TOP, ImagesFields, described, read_form
+from deep_ranking.serving.forms import MOST_TOP, ImagesFields, Name, described, read_form
 from deep_ranking.serving.image_ids import KnownImage, find_by_ids, find_by_path
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
@@ -31,7 +31,7 @@ def add_map(router: APIRouter, serving: Serving) -> None:
         response_model=answers.MapAnswer,
         responses=others,
     )
-    async def map_of(request: Request, collection: str | None = None) -> Response:
+    async def map_of(request: Request, collection: Name = None) -> Response:
         found = await serving.on(collection, serving.maps.find)
         if isinstance(found, answers.MapProgress):
             headers = {"Retry-After": str(POLL_SECONDS)}

@@ -16,6 +16,7 @@ from deep_ranking.serving.forms import (
     Absent,
     Box,
     Form,
+    Name,
     described,
     read_box,
     read_form,
@@ -39,7 +40,6 @@ from deep_ranking.serving.settings import ServerSettings
 Top = Annotated[int, Query(ge=1, le=MOST_TOP)]
 Id = Annotated[str, Path(json_schema_extra=AN_ID)]
 Cursor = Annotated[str | Absent, Query(json_schema_extra=CURSOR)]
-Name = Annotated[str | Absent, Query(description="of a collection; the first by default")]
 
 
 def add_searches(router: APIRouter, serving: Serving) -> None:
