@@ -192,6 +192,12 @@ def take_shapes(camera: Camera, address: str, image: Path) -> None:
         page.click("#box-button")
     page.evaluate("document.activeElement.blur()")
     camera.keep(page, "serve_dark")
+    page = camera.open(address)
+    search(page, image)
+    page.click(".tile:nth-child(2) .picture")
+    page.click("#viewer-why")
+    page.wait_for_selector("#heat-legend:not([hidden])")
+    camera.keep(page, "serve_why")
     page = camera.open(f"{address}/?view=duplicates&threshold=0.15")
     page.wait_for_selector(".group")
     camera.keep(page, "serve_duplicates")
@@ -206,6 +212,22 @@ def take_digits(camera: Camera, address: str, image: Path) -> None:
     page = camera.open(address, "narrow")
     search(page, image)
     camera.keep(page, "serve_narrow")
+    page = camera.open(f"{address}/?view=map")
+    page.wait_for_selector("#legend li")
+    places = page.request.get(f"{address}/api/v1/map").json()
+    page.goto(f"{address}/?view=map&lasso={around(places, '8')}")
+    page.wait_for_selector("#map-chosen .tile")
+    camera.keep(page, "map")
+
+
+def around(places: dict[str, Any], name: str) -> str:
+    """Return a lasso around most pictures of a class, as an address has it."""
+    number = [each["name"] for each in places["classes"]].index(name)
+    numbers = np.array(places["class"]) == number
+    low, high = np.quantile([np.array(places[axis])[numbers] for axis in "xy"], (0.05, 0.95), 1)
+    turns = np.arange(24) * np.pi / 12
+    corners = (low + high) / 2 + 0.6 * (high - low) * np.stack([np.cos(turns), np.sin(turns)], 1)
+    return ",".join(str(round(each)) for each in corners.ravel())
 
 
 def main() -> None:

@@ -200,7 +200,7 @@ def test_any_two_pictures_by_the_mouse(opened, folder):
     assert f"compare with {seen[3].partition('/')[2]}" in page.inner_text("#pin")
     page.locator(".tile .picture").nth(7).click()
     page.wait_for_function(
-        "() => document.querySelector('#viewer-title').textContent.includes('distance')"
+        "() => document.querySelector('#viewer-title').textContent.includes('Distance')"
     )
     assert compared(page) == [names[3], names[7]]
     assert seen[3] in page.inner_text("#viewer-left-path")
@@ -209,7 +209,7 @@ def test_any_two_pictures_by_the_mouse(opened, folder):
         f"{page.url.partition('/?')[0]}/api/v1/compare",
         multipart={"first": names[3], "second": names[7]},
     ).json()["distance"]
-    assert f"distance {wanted:.3f}" in page.inner_text("#viewer-title")
+    assert f"Distance {wanted:.3f}" in page.inner_text("#viewer-title")
     page.keyboard.press("Escape")
     closed(page)
     page.click("#pin-cancel")

@@ -235,7 +235,17 @@ def test_images_of_ids(call):
     assert answer["images"][1] == {
         name: wanted[name] for name in ("id", "path", "class", "thumbnail")
     }
-    for bad in ({"ids": ","}, {"ids": ",".join(["0" * 32] * 201)}, {"id": "0" * 32}):
+    named = call.post("images", {"path": wanted["path"]}).json()
+    assert named["images"] == [answer["images"][1]] and named["unknown"] == 0
+    lacking = call.post("images", {"path": "../" + wanted["path"]}).json()
+    assert lacking["images"] == [] and lacking["unknown"] == 1
+    refused(call.post("images", {"path": wanted["path"], "ids": known[0]}), 422, "ids")
+    for bad in (
+        {"collection": "index"},
+        {"ids": ","},
+        {"ids": ",".join(["0" * 32] * 201)},
+        {"id": "0" * 32},
+    ):
         refused(call.post("images", bad), 422, "id")
     assert len(call.post("images", {"ids": ",".join(["0" * 32] * 200)}).json()["images"]) == 0
 

@@ -458,4 +458,5 @@ def test_the_description_knows_what_forms_cannot_hold(call):
         "images": ["ids"],
         "duplicates/set_aside": ["keeper", "image"],
         "duplicates/undo": ["undo"],
+        "images": None,
     }

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,12 @@ class IndexReport:
         """Return what tells the probability of a hit, in a sentence."""
         found = self.collection.hit_calibration
         if found is None:
+            with closing(self.collection.images()) as table:
+                has_classes = any(table.classes())
+            if not has_classes:
+                return " Its images have no classes, so searches tell distances, and no p(hit)."
             return (
-                " Its images have no classes, or too few or too small ones to learn p(hit) from, "
-                "so searches tell none."
+                " Its classes are too few or too small to learn p(hit) from, so searches tell none."
             )
         searches = counted(found.num_queries, "search")
         return f" p(hit) is learned from {searches} with its own images."

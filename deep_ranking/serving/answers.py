@@ -158,7 +158,7 @@ class ImagesAnswer(BaseModel):
 
     collection: str
     images: list[ImageAnswer] = Field(description="in the order of their ids")
-    unknown: int = Field(description="ids that the collection does not have")
+    unknown: int = Field(description="ids or paths that the collection does not have")
 
 
 class MapAnswer(BaseModel):

@@ -112,9 +112,10 @@ class UndoFields(Fields):
 class ImagesFields(Fields):
     """The fields of a request for what is known of images."""
 
-    ids: str = Field(
-        min_length=1, description=f"ids of images, separated by commas; up to {MOST_TOP}"
+    ids: str | Absent = Field(
+        None, description=f"ids of images, separated by commas; up to {MOST_TOP}"
     )
+    path: str | Absent = Field(None, description="instead: path of an image in the collection")
 
 
 class Form(NamedTuple):

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 
 from deep_ranking.serving import answers
 from deep_ranking.serving.forms import MOST_TOP, ImagesFields, Name, described, read_form
-from deep_ranking.serving.image_ids import find_by_ids
+from deep_ranking.serving.image_ids import KnownImage, find_by_ids, find_by_path
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.serving_state import Serving
@@ -43,19 +43,32 @@ def add_map(router: APIRouter, serving: Serving) -> None:
 
     @router.post(
         "/images",
-        summary="What is known of images, by their ids",
+        summary="What is known of images, by their ids or a path",
         openapi_extra=described(ImagesFields),
     )
     async def images_of(request: Request) -> answers.ImagesAnswer:
         form = await read_form(request, ImagesFields)
-        ids = [each.strip() for each in form.fields.ids.split(",") if each.strip()]
-        if not 1 <= len(ids) <= MOST_TOP:
-            raise RequestError(422, f"ids: expected 1 to {MOST_TOP} ids, separated by commas.")
-        return await serving.on(form.fields.collection, lambda state: _described(state, ids))
+        path, name = form.fields.path, form.fields.collection
+        ids = [each.strip() for each in (form.fields.ids or "").split(",") if each.strip()]
+        if path is not None and not ids:
+            return await serving.on(name, lambda state: _of_path(state, path))
+        if path is not None or not 1 <= len(ids) <= MOST_TOP:
+            raise RequestError(
+                422, f"ids: expected 1 to {MOST_TOP} ids, separated by commas; or a path instead."
+            )
+        return await serving.on(name, lambda state: _of_ids(state, ids))
 
 
-def _described(state: OpenState, ids: list[str]) -> answers.ImagesAnswer:
-    found = find_by_ids(state.collection, ids)
+def _of_path(state: OpenState, path: str) -> answers.ImagesAnswer:
+    found = find_by_path(state.collection, path)
+    return _described(state, [] if found is None else [found], 1)
+
+
+def _of_ids(state: OpenState, ids: list[str]) -> answers.ImagesAnswer:
+    return _described(state, find_by_ids(state.collection, ids), len(ids))
+
+
+def _described(state: OpenState, found: list[KnownImage], asked: int) -> answers.ImagesAnswer:
     return answers.ImagesAnswer(
         collection=state.name,
         images=[
@@ -69,5 +82,5 @@ def _described(state: OpenState, ids: list[str]) -> answers.ImagesAnswer:
             )
             for each in found
         ],
-        unknown=len(ids) - len(found),
+        unknown=asked - len(found),
     )

@@ -1,6 +1,6 @@
 // The box on the query: drawn, moved and resized by pointer or by keyboard.
 // A box is {x, y, width, height}, as shares of the upright picture.
-import { byId } from "./dom.js";
+import { byId, within } from "./dom.js";
 
 const SMALLEST = 0.04;
 const STEP = 0.02;
@@ -10,8 +10,6 @@ const button = byId("box-button");
 let box = null;
 let drag = null;
 let told = () => {};
-
-const within = (value, least, most) => Math.min(most, Math.max(least, value));
 
 export function parseBox(text) {
   const numbers = text.split(",").map(Number);
@@ -41,57 +39,35 @@ export function canBox(can) {
 
 function draw() {
   view.hidden = box === null;
-  button.setAttribute("aria-pressed", String(box !== null));
+  button.ariaPressed = box !== null;
   button.title = box === null ? "Search with a part of the picture" : "Remove the box";
   if (box === null) return;
-  view.style.left = `${box.x * 100}%`;
-  view.style.top = `${box.y * 100}%`;
-  view.style.width = `${box.width * 100}%`;
-  view.style.height = `${box.height * 100}%`;
+  const [left, top, width, height] = [box.x, box.y, box.width, box.height].map((each) => `${each * 100}%`);
+  Object.assign(view.style, { left, top, width, height });
   const share = (value) => `${Math.round(value * 100)} %`;
-  view.setAttribute(
-    "aria-label",
-    `The part that counts: from the left ${share(box.x)}, from above ${share(box.y)}, ` +
-      `${share(box.width)} wide, ${share(box.height)} high. Arrow keys move it, with Shift they ` +
-      "resize it, Delete removes it.",
-  );
+  view.ariaLabel = `The part that counts: from the left ${share(box.x)}, from above ${share(box.y)}, ${share(box.width)} wide, ${share(box.height)} high. Arrow keys move it, with Shift they resize it, Delete removes it.`;
 }
 
 function place(event) {
   const area = stage.getBoundingClientRect();
-  return {
-    x: within((event.clientX - area.left) / area.width, 0, 1),
-    y: within((event.clientY - area.top) / area.height, 0, 1),
-  };
+  return { x: within((event.clientX - area.left) / area.width, 0, 1), y: within((event.clientY - area.top) / area.height, 0, 1) };
 }
 
 function spanned(one, other) {
-  return {
-    x: Math.min(one.x, other.x),
-    y: Math.min(one.y, other.y),
-    width: Math.abs(one.x - other.x),
-    height: Math.abs(one.y - other.y),
-  };
+  return { x: Math.min(one.x, other.x), y: Math.min(one.y, other.y), width: Math.abs(one.x - other.x), height: Math.abs(one.y - other.y) };
 }
 
 function fixedCorner(name) {
-  return {
-    x: name.includes("w") ? box.x + box.width : box.x,
-    y: name.includes("n") ? box.y + box.height : box.y,
-  };
+  return { x: name.includes("w") ? box.x + box.width : box.x, y: name.includes("n") ? box.y + box.height : box.y };
 }
 
 function begin(event) {
   if (event.button !== 0 || !stage.classList.contains("can-box")) return;
   const at = place(event);
   const before = box;
-  if (event.target.parentElement === view) {
-    drag = { corner: fixedCorner(event.target.className), before };
-  } else if (event.target === view) {
-    drag = { hold: { x: at.x - box.x, y: at.y - box.y }, before };
-  } else {
-    drag = { corner: at, before };
-  }
+  if (event.target.parentElement === view) drag = { corner: fixedCorner(event.target.className), before };
+  else if (event.target === view) drag = { hold: { x: at.x - box.x, y: at.y - box.y }, before };
+  else drag = { corner: at, before };
   stage.setPointerCapture(event.pointerId);
   event.preventDefault();
 }
@@ -103,12 +79,7 @@ function move(event) {
     box = spanned(drag.corner, at);
   } else {
     const { width, height } = box;
-    box = {
-      x: within(at.x - drag.hold.x, 0, 1 - width),
-      y: within(at.y - drag.hold.y, 0, 1 - height),
-      width,
-      height,
-    };
+    box = { x: within(at.x - drag.hold.x, 0, 1 - width), y: within(at.y - drag.hold.y, 0, 1 - height), width, height };
   }
   draw();
 }
@@ -159,11 +130,11 @@ function press(event) {
 
 export function startBox(changed) {
   told = changed;
-  stage.addEventListener("pointerdown", begin);
-  stage.addEventListener("pointermove", move);
-  stage.addEventListener("pointerup", end);
-  stage.addEventListener("pointercancel", cancel);
-  view.addEventListener("keydown", press);
+  stage.onpointerdown = begin;
+  stage.onpointermove = move;
+  stage.onpointerup = end;
+  stage.onpointercancel = cancel;
+  view.onkeydown = press;
   button.addEventListener("click", () => {
     if (box !== null) return remove();
     box = { x: 0.25, y: 0.25, width: 0.5, height: 0.5 };

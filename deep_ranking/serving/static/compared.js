@@ -13,7 +13,7 @@ let pinned = null;
 export function startCompared(given) {
   page = given;
   startViewer(closed);
-  byId("pin-cancel").addEventListener("click", cancelPin);
+  byId("pin-cancel").onclick = cancelPin;
 }
 
 export function openBeside(result) {
@@ -70,11 +70,15 @@ export function pin(result) {
   leave();
 }
 
+export function unpin() {
+  pinned = null;
+  byId("pin").hidden = true;
+}
+
 // Let no picture wait; return whether one did.
 export function cancelPin() {
   if (!pinned) return false;
-  pinned = null;
-  byId("pin").hidden = true;
+  unpin();
   page.focusAgain(null);
   return true;
 }

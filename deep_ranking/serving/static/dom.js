@@ -4,6 +4,10 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+export const isTyping = (target) => target.matches?.("input:not([type=range], [type=checkbox], [type=file]), select, textarea");
+
+export const within = (value, least, most) => Math.min(most, Math.max(least, value));
+
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -25,6 +29,6 @@ export function icon(name) {
 
 export function iconButton(name, label, onclick) {
   const button = element("button", { type: "button", title: label, onclick }, icon(name));
-  button.setAttribute("aria-label", label);
+  button.ariaLabel = label;
   return button;
 }

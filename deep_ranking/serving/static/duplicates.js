@@ -18,9 +18,9 @@ let told = {};
 
 export function startDuplicates(given) {
   told = given;
-  byId("more-groups").addEventListener("click", () => load().catch(told.problem));
-  byId("toast-undo").addEventListener("click", (event) => undo(event.target.dataset.undo));
-  groups.addEventListener("keydown", press);
+  byId("more-groups").onclick = () => load().catch(told.problem);
+  byId("toast-undo").onclick = (event) => undo(event.target.dataset.undo);
+  groups.onkeydown = press;
 }
 
 export function stopDuplicates() {
@@ -96,14 +96,14 @@ function group(given) {
     element("div", { className: "why" }, element("p", {}, `Suggested: keep ${nameOf(given.keeper.path)}. ${given.why.charAt(0).toUpperCase()}${given.why.slice(1)}.`), button),
   );
   button.addEventListener("click", () => setAside(item, given.keeper.id, [...chosen], button));
-  item.setAttribute("aria-label", `${given.others.length + 1} pictures; keep ${given.keeper.path}`);
+  item.ariaLabel = `${given.others.length + 1} pictures; keep ${given.keeper.path}`;
   return item;
 }
 
 function member(image, extra) {
   const picture = element("img", { alt: "", decoding: "async" });
   const place = element("a", { className: "picture", href: `/?${new URLSearchParams({ collection: state.collection, id: image.id })}`, title: image.path }, picture);
-  place.setAttribute("aria-label", `${image.path}: search for what is like it`);
+  place.ariaLabel = `${image.path}: search for what is like it`;
   place.addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
@@ -147,6 +147,7 @@ async function undo(name) {
     const left = done.left.length ? ` ${done.left.join("; ")}.` : "";
     told.toast(`${counted(done.moved, "picture")} put back.${left}`);
     await showDuplicates(state, mayChange);
+    if (document.activeElement === document.body) (groups.firstElementChild ?? byId("threshold")).focus();
   } catch (error) {
     told.problem(error);
   }
@@ -165,16 +166,15 @@ async function showUndo() {
 }
 
 function when(name) {
-  const [, year, month, day, hour, minute, second] = name.match(/^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)/) ?? [];
-  if (!year) return name;
-  return new Date(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`).toLocaleString();
+  return new Date(name.replace(/^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d).*/, "$1-$2-$3T$4:$5:$6Z")).toLocaleString();
 }
 
 function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   const item = event.target.closest(".group");
   if (event.key === "ArrowDown") item?.nextElementSibling?.focus();
   else if (event.key === "ArrowUp") item?.previousElementSibling?.focus();
-  else if (event.key === "x" && mayChange) item?.querySelector(".why button").click();
+  else if (event.key.toLowerCase() === "x" && mayChange) item?.querySelector(".why button").click();
   else return;
   event.preventDefault();
 }

@@ -26,7 +26,7 @@ function chip(example, sign, collection, remove) {
     (byId(`${sign}-chips`).querySelector("button") ?? byId(`add-${sign}`)).focus();
   };
   const button = element("button", { type: "button", className: `chip ${sign}`, title: label, onclick }, image, element("i", {}, icon(sign)), element("b", {}, icon("close")));
-  button.setAttribute("aria-label", label);
+  button.ariaLabel = label;
   return element("li", {}, button);
 }
 

@@ -41,8 +41,8 @@ function mark(item) {
   const { id } = item.dataset;
   const sign = state.plus.includes(id) ? "plus" : state.minus.includes(id) ? "minus" : "";
   item.dataset.sign = sign;
-  item.querySelector("[data-act=plus]").setAttribute("aria-pressed", String(sign === "plus"));
-  item.querySelector("[data-act=minus]").setAttribute("aria-pressed", String(sign === "minus"));
+  item.querySelector("[data-act=plus]").ariaPressed = sign === "plus";
+  item.querySelector("[data-act=minus]").ariaPressed = sign === "minus";
 }
 
 export const resultsShown = () => results;
@@ -65,7 +65,9 @@ export function settle() {
 }
 
 export function showPlace(index) {
-  if (index > 0 && index < results.length) rows.place(index, EDGE);
+  if (!(index > 0 && index < results.length)) return;
+  rows.place(index, EDGE);
+  activate(index);
 }
 
 function focusAt(index) {
@@ -77,7 +79,7 @@ function focusAt(index) {
 function makeTile(index) {
   const item = tile(results[index]);
   item.dataset.index = index;
-  item.setAttribute("aria-posinset", String(index + 1));
+  item.ariaPosInSet = index + 1;
   tellSize(item);
   mark(item);
   if (index === active) reach(item, 0);
@@ -85,7 +87,7 @@ function makeTile(index) {
 }
 
 function tellSize(item) {
-  item.setAttribute("aria-setsize", String(isAll ? results.length : -1));
+  item.ariaSetSize = isAll ? results.length : -1;
 }
 
 function dropTile(item) {
@@ -101,7 +103,7 @@ function tile(result) {
   const picture = element("button", { type: "button", className: "picture", tabIndex: -1 });
   picture.onclick = () => actions.open(result);
   const spoken = [told && `${told.words}, ${percent(probability)}`, distance, result.class && `class ${result.class}`, path, PROBLEMS[problem]];
-  picture.setAttribute("aria-label", `${spoken.filter(Boolean).join(", ")}. Open`);
+  picture.ariaLabel = `${spoken.filter(Boolean).join(", ")}. Open`;
   if (problem) picture.append(element("span", { className: "lost" }, PROBLEMS[problem]));
   else picture.append(thumbnail(result, state.collection));
   const item = element("li", { className: "tile" }, picture, buttons(result), caption(result, told, distance));
@@ -182,4 +184,4 @@ function press(event) {
   event.preventDefault();
 }
 
-grid.addEventListener("keydown", press);
+grid.onkeydown = press;

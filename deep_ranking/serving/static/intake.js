@@ -1,14 +1,17 @@
-// Pictures that come in: dropped, pasted, chosen or photographed; as the query, or as examples.
-import { byId } from "./dom.js";
+// Pictures that come in: dropped, pasted, chosen or photographed, or as the text of a path; as the query, or as examples.
+import { byId, isTyping } from "./dom.js";
 
 const CHOOSERS = { choose: "query", photograph: "query", replace: "query", "photograph-again": "query", "add-plus": "plus", "add-minus": "minus" };
 
 const zoneOf = (place) => place?.closest?.("[data-zone]")?.dataset.zone;
 
-// `take` gets "query", "plus" or "minus", and the files; `hasQuery` tells whether there is a query that examples can move.
-export function startIntake(take, hasQuery) {
+const textOf = (data) => data.getData("text/plain").trim();
+
+// `take` gets "query", "plus" or "minus", and the files; `takeText` the text instead; `hasQuery` tells whether there is a query that examples can move.
+export function startIntake(take, takeText, hasQuery) {
   for (const [id, zone] of Object.entries(CHOOSERS)) {
     const input = byId(id);
+    input.accept ||= "image/*,.heic,.heif,.avif,.jxl,.tif,.tiff";
     input.addEventListener("change", () => {
       take(zone, [...input.files]);
       input.value = "";
@@ -16,10 +19,11 @@ export function startIntake(take, hasQuery) {
   }
   document.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
-    if (!files.length) return;
+    if (!files.length && isTyping(event.target)) return;
     event.preventDefault();
-    const zone = zoneOf(document.activeElement) ?? zoneOf(document.querySelector(".zone:hover"));
-    take(zone ?? "query", files);
+    const zone = zoneOf(document.activeElement) ?? zoneOf(document.querySelector(".zone:hover")) ?? "query";
+    if (files.length) take(zone, files);
+    else takeText(zone, textOf(event.clipboardData));
   });
   let depth = 0;
   const veil = byId("veil");
@@ -33,13 +37,18 @@ export function startIntake(take, hasQuery) {
     if (hasFiles(event)) veil.hidden = --depth <= 0;
   });
   document.addEventListener("dragover", (event) => {
+    if (!hasFiles(event) && isTyping(event.target)) return;
     event.preventDefault();
     if (hasFiles(event)) veil.dataset.over = zoneOf(event.target) ?? "query";
   });
   document.addEventListener("drop", (event) => {
+    const files = [...event.dataTransfer.files];
+    if (!files.length && isTyping(event.target)) return;
     event.preventDefault();
     depth = 0;
     veil.hidden = true;
-    take(zoneOf(event.target) ?? "query", [...event.dataTransfer.files]);
+    const zone = zoneOf(event.target) ?? "query";
+    if (files.length) take(zone, files);
+    else takeText(zone, textOf(event.dataTransfer));
   });
 }

@@ -27,19 +27,19 @@ let middle = ""; // class of the picture in the middle, for who uses the keyboar
 export function startMap(given) {
   told = given;
   plane.startPlane({ moved, pointed, opened: open, drawn: (line) => choose(writeLasso(line)) });
-  byId("map-in").addEventListener("click", () => plane.zoomBy(1.6));
-  byId("map-out").addEventListener("click", () => plane.zoomBy(1 / 1.6));
-  byId("map-whole").addEventListener("click", plane.showWhole);
-  byId("map-lasso").addEventListener("click", (event) => {
-    const isOn = event.currentTarget.getAttribute("aria-pressed") !== "true";
-    event.currentTarget.setAttribute("aria-pressed", String(isOn));
+  byId("map-in").onclick = () => plane.zoomBy(1.6);
+  byId("map-out").onclick = () => plane.zoomBy(1 / 1.6);
+  byId("map-whole").onclick = plane.showWhole;
+  byId("map-lasso").onclick = (event) => {
+    const isOn = event.currentTarget.ariaPressed !== "true";
+    event.currentTarget.ariaPressed = isOn;
     plane.setLasso(isOn);
-  });
-  byId("map-sight").addEventListener("click", chooseSight);
-  byId("map-clear").addEventListener("click", clear);
-  byId("map-more").addEventListener("click", () => showMore().catch(told.problem));
-  byId("map-search").addEventListener("click", () => told.go({ view: "search" }));
-  byId("map-view").addEventListener("keydown", press);
+  };
+  byId("map-sight").onclick = chooseSight;
+  byId("map-clear").onclick = clear;
+  byId("map-more").onclick = () => showMore().catch(told.problem);
+  byId("map-search").onclick = () => told.go({ view: "search" });
+  byId("map-view").onkeydown = press;
   isDark.addEventListener("change", () => {
     if (!map) return;
     paint();
@@ -77,7 +77,7 @@ export function leaveMap() {
   if (chosenKey === null) return;
   chosenKey = null;
   clearGrid();
-  byId("grid").setAttribute("aria-label", "Pictures, nearest first");
+  byId("grid").ariaLabel = "Pictures, nearest first";
   byId("results").hidden = false;
   byId("search-view").append(byId("results"));
 }
@@ -88,7 +88,7 @@ export async function showMap(newState, upload) {
   state = newState;
   if (isEntered) {
     byId("map-chosen").append(byId("results"));
-    byId("grid").setAttribute("aria-label", "Chosen pictures");
+    byId("grid").ariaLabel = "Chosen pictures";
     clearGrid();
     chosenKey = "";
   }
@@ -108,7 +108,9 @@ export async function showMap(newState, upload) {
     clearTimeout(timer);
     plane.setSight(state.at);
   }
+  const { signal } = running;
   const query = await queryNumber(upload);
+  if (signal.aborted) return; // the map was left meanwhile
   byId("map-query").hidden = query < 0;
   await mark(query);
 }
@@ -215,12 +217,12 @@ async function showMore() {
   tellChosen();
   if (!part.length) return;
   byId("map-more").hidden = true;
-  byId("results").setAttribute("aria-busy", "true");
+  byId("results").ariaBusy = "true";
   let images = [];
   try {
     images = await describe(part);
   } finally {
-    byId("results").setAttribute("aria-busy", "false");
+    byId("results").ariaBusy = "false";
     if (key === chosenKey && !images.length) tellMore(); // to try again
   }
   if (key !== chosenKey) return; // others were chosen meanwhile
@@ -258,6 +260,7 @@ async function describe(numbers) {
 const tileActions = () => ({ ...told.actions, filter: null });
 
 async function open(number) {
+  rest();
   try {
     const [image] = await describe([number]);
     if (!image) throw new Refusal(410, "This picture is no longer in the collection. Load the page again.");
@@ -273,6 +276,8 @@ export function returnToMap(id) {
   else canvas.focus();
 }
 
+const hasClasses = () => map.classes.some((each) => each.name);
+
 function showLegend() {
   const [only, isChosen] = [numberShown(), parseLasso(state.lasso) !== null];
   const inLasso = new Int32Array(map.classes.length);
@@ -287,13 +292,14 @@ function showLegend() {
     swatch.style.backgroundColor = palette[map.colour[number]] ?? "";
     const onclick = () => change({ only: number === only ? "" : name || NO_CLASS });
     const button = element("button", { type: "button", title: number === only ? "Show all classes" : "Show this class alone", onclick }, swatch, element("span", {}, name || "no class"), element("b", {}, count));
-    button.setAttribute("aria-pressed", String(number === only));
+    button.ariaPressed = number === only;
     button.dataset.number = number;
     return element("li", { className: isChosen && !inLasso[number] ? "absent" : "" }, button);
   });
   byId("legend").replaceChildren(...items);
   if (focused !== undefined) byId("legend").querySelector(`[data-number="${focused}"]`)?.focus();
   byId("legend-note").hidden = map.classes.length <= NUM_COLOURS;
+  byId("legend").parentElement.hidden = !hasClasses();
 }
 
 function tellSight() {
@@ -310,22 +316,26 @@ function tellSight() {
 // The address follows once the map rests.
 function moved() {
   clearTimeout(timer);
-  timer = setTimeout(() => {
-    knownAt = plane.sightText();
-    told.keep({ at: knownAt });
-    tellSight();
-  }, 300);
+  timer = setTimeout(rest, 300);
+}
+
+function rest() {
+  clearTimeout(timer);
+  knownAt = plane.sightText();
+  told.keep({ at: knownAt });
+  tellSight();
 }
 
 // Show the picture that is meant: beside the pointer, or in the corner if the keyboard means it.
 function pointed(number, place) {
   const hint = byId("map-hint");
   hint.hidden = number < 0;
-  const label = number < 0 ? "" : map.classes[map.of[number]].name || "no class";
+  const label = number < 0 || !hasClasses() ? "" : map.classes[map.of[number]].name || "no class";
   middle = place ? "" : label;
   if (!place) tellSight();
   if (number < 0) return;
   hint.lastElementChild.textContent = label;
+  hint.lastElementChild.hidden = !label;
   const image = element("img", { alt: "" });
   showPicture(image, thumbnailAddress(map.ids[number], map.collection, 128), { isLazy: false });
   hint.firstElementChild.replaceWith(image);

@@ -1,23 +1,26 @@
 // The page: takes pictures in, keeps the state and the address bar alike, and shows its view.
-import { ask, imageAddress, Refusal, setToken, showPicture } from "./api.js";
+import { ask, imageAddress, post, Refusal, setToken, showPicture } from "./api.js";
 import { canBox, showBox, startBox } from "./box.js";
-import { cancelPin, openBeside, pin, showCompared, startCompared, stepTo } from "./compared.js";
-import { byId, element } from "./dom.js";
+import { cancelPin, openBeside, pin, showCompared, startCompared, stepTo, unpin } from "./compared.js";
+import { byId, element, isTyping } from "./dom.js";
 import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
 import { showExamples } from "./examples.js";
 import { clearGrid, focusTile, known } from "./grid.js";
 import { startIntake } from "./intake.js";
 import { leaveMap, returnToMap, showMap, startMap } from "./map.js";
 import { newSearch, sayRefused, stopSearch } from "./search.js";
-import { addressOf, countOwn, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
+import { addressOf, countOwn, emptyOf, hasFilter, hasQuery, keepUpload, leaveOutCollection, readState, uploadOf, writeState } from "./state.js";
 import { openOriginal } from "./viewer.js";
 import { counted, folderOf, nameOf, percent } from "./words.js";
 
 const MOST_OWN = 31; // pictures of one's own beside the query: a request holds 32
-const VIEWS = ["token", "empty", "search", "duplicates", "map"];
+const LINKED = ["search", "duplicates", "map"];
+const VIEWS = ["token", "empty", ...LINKED];
+const MOST_PATH = 4096; // characters
 let state = readState();
 let collections = [];
 let mayChange = false;
+let shownCollection = "";
 let pictureKey = "";
 let pictureAddress = "";
 let waiting = 0;
@@ -66,28 +69,45 @@ function take(zone, files) {
   if (taken.length) go({ [zone]: [...state[zone], ...taken.map(keepUpload)] });
 }
 
+// A path in the collection, or an address of this page. The server asks no other machine for a picture.
+async function takeText(zone, text) {
+  if (!text || document.body.dataset.view === "token") return;
+  const { collection } = state;
+  let id = text.startsWith(`${location.origin}/`) && text.match(/\b[0-9a-f]{32}\b/)?.[0];
+  if (!id && /^https?:/i.test(text)) return toast("This server loads nothing from other machines. Save the picture, and drop it here.");
+  try {
+    const found = id || text.length > MOST_PATH ? [] : (await post("images", [["collection", collection], ["path", text]])).images;
+    found.forEach(learn);
+    id ||= found[0]?.id;
+  } catch (error) {
+    return problem(error);
+  }
+  if (collection !== state.collection) return;
+  if (!id) toast(`No picture of the collection has this path: ${text.slice(0, 80)}`);
+  else if (zone === "query") actions.more({ id });
+  else if (!state[zone].includes(id)) actions[zone]({ id });
+}
+
 function show(view) {
   document.body.dataset.view = view;
   for (const each of VIEWS) byId(`${each}-view`).hidden = each !== view;
-  for (const each of ["search", "duplicates", "map"]) {
-    if (each === (["duplicates", "map"].includes(view) ? view : "search")) byId(`to-${each}`).setAttribute("aria-current", "page");
-    else byId(`to-${each}`).removeAttribute("aria-current");
-  }
+  const here = byId(`to-${view}`) ?? byId("to-search");
+  for (const each of here.parentElement.children) each.ariaCurrent = each === here ? "page" : null;
 }
 
+const entitle = (name) => (document.title = name ? `${name} · Deep Ranking` : "Deep Ranking");
+
 async function render() {
-  calm();
+  byId("problem").hidden = true;
   byId("nothing").hidden = true;
-  byId("to-search").href = addressOf({ ...state, view: "search" });
-  byId("to-duplicates").href = addressOf({ ...emptyState(), view: "duplicates", threshold: state.threshold });
-  byId("to-map").href = addressOf({ ...state, view: "map" });
+  for (const view of LINKED) byId(`to-${view}`).href = addressOf({ ...state, compare: [], view });
   showCollection();
   try {
     if (state.view === "map") {
       stopSearch();
       stopDuplicates();
       show("map");
-      document.title = "Map · Deep Ranking";
+      entitle("Map");
       await showMap({ ...state }, uploadOf(state));
       showCompared();
       return;
@@ -96,7 +116,7 @@ async function render() {
     if (state.view === "duplicates") {
       stopSearch();
       show("duplicates");
-      document.title = "Duplicates · Deep Ranking";
+      entitle("Duplicates");
       showCompared();
       await showDuplicates({ ...state }, mayChange);
       return;
@@ -107,7 +127,7 @@ async function render() {
       clearGrid();
       pictureKey = "";
       show("empty");
-      document.title = "Deep Ranking";
+      entitle("");
       const isLost = history.state?.upload;
       byId("empty-text").textContent = isLost
         ? "The picture was not kept. Drop it once more, or paste it."
@@ -129,7 +149,7 @@ async function render() {
 
 function problem(error) {
   if (error.name === "AbortError") return;
-  byId("results").setAttribute("aria-busy", "false");
+  byId("results").ariaBusy = "false";
   if (error.status === 401) {
     show("token");
     byId("token").focus();
@@ -147,13 +167,7 @@ function problem(error) {
   byId("duplicates-summary").textContent = "";
 }
 
-function calm() {
-  byId("problem").hidden = true;
-}
-
-function emptyState() {
-  return { view: "search", collection: state.collection, id: "", upload: 0, box: "", plus: [], minus: [], compare: [], class: "", folder: "", min: "", threshold: "", at: "", lasso: "", only: "" };
-}
+const emptyState = () => ({ ...emptyOf(), collection: state.collection });
 
 function showCollection() {
   const found = currentCollection();
@@ -162,6 +176,12 @@ function showCollection() {
   byId("collection").value = found.name;
   byId("collection-size").textContent = counted(found.images, "picture");
   byId("least-field").hidden = !found.probabilities;
+  byId("no-chances").hidden = found.probabilities;
+  if (found.name === shownCollection) return;
+  shownCollection = found.name;
+  unpin(); // a picture of another collection
+  folders.clear();
+  byId("folders").replaceChildren();
   const names = found.classes.map((each) => each.name).filter(Boolean);
   const options = [element("option", { value: "" }, "any"), ...names.map((each) => element("option", { value: each }, each))];
   byId("class").replaceChildren(...options);
@@ -179,7 +199,7 @@ function showQuery() {
   showBox(key ? state.box : "");
   const told = upload ? upload.name || "Pasted picture" : state.id ? nameOf(known.get(state.id)?.path ?? "") : "";
   byId("query-name").textContent = told;
-  document.title = `${told || "Search"} · Deep Ranking`;
+  entitle(told || "Search");
   if (key === pictureKey) return;
   pictureKey = key;
   if (pictureAddress.startsWith("blob:")) URL.revokeObjectURL(pictureAddress);
@@ -201,7 +221,7 @@ function learn(result) {
   known.set(result.id, result);
   if (result.id === state.id) {
     byId("query-name").textContent = nameOf(result.path);
-    document.title = `${nameOf(result.path)} · Deep Ranking`;
+    entitle(nameOf(result.path));
   }
   const folder = folderOf(result.path);
   if (!folder || folders.has(folder) || folders.size > 500) return;
@@ -257,8 +277,7 @@ function follow(link, changes) {
 }
 
 function press(event) {
-  const isTyping = event.target.matches("input:not([type=range], [type=checkbox], [type=file]), select, textarea");
-  if (event.key === "/" && !isTyping && !byId("viewer").open) {
+  if (event.key === "/" && !isTyping(event.target) && !byId("viewer").open) {
     event.preventDefault();
     byId(document.body.dataset.view === "search" ? "replace" : "choose").focus();
   } else if (event.key === "Escape" && !byId("viewer").open) {
@@ -270,7 +289,7 @@ function press(event) {
 }
 
 function listen() {
-  startIntake(take, () => state.view === "search" && hasQuery(state));
+  startIntake(take, takeText, () => state.view === "search" && hasQuery(state));
   const setBox = later(([key, box]) => {
     if (key === pictureKey) go({ box }, { replaces: state.box !== "" && box !== "" });
   });
@@ -283,33 +302,29 @@ function listen() {
   image.addEventListener("load", () => {
     byId("stage").style.setProperty("--ratio", image.naturalWidth / image.naturalHeight || 1);
     canBox(true);
+    if (!uploadOf(state)) pictureAddress = image.src;
   });
   image.addEventListener("error", () => {
     if (!pictureKey) return;
     image.hidden = true;
     byId("query-unseen").hidden = false;
   });
-  image.addEventListener("load", () => {
-    if (!uploadOf(state)) pictureAddress = image.src;
-  });
   follow(byId("brand"), emptyState);
-  follow(byId("to-search"), () => ({ view: "search" }));
-  follow(byId("to-duplicates"), () => ({ view: "duplicates" }));
-  follow(byId("to-map"), () => ({ view: "map" }));
-  byId("remove-query").addEventListener("click", () => {
+  for (const view of LINKED) follow(byId(`to-${view}`), () => ({ view }));
+  byId("remove-query").onclick = () => {
     go({ id: "", upload: 0, box: "" });
     byId("choose").focus();
-  });
-  byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  byId("class").addEventListener("change", (event) => go({ class: event.target.value }));
-  byId("folder").addEventListener("change", (event) => go({ folder: event.target.value.trim().replace(/^\/+|\/+$/g, "") }));
+  };
+  byId("filters").onsubmit = (event) => event.preventDefault();
+  byId("class").onchange = (event) => go({ class: event.target.value });
+  byId("folder").onchange = (event) => go({ folder: event.target.value.trim().replace(/^\/+|\/+$/g, "") });
   byId("least").addEventListener("input", tellLeast);
   const setLeast = later((min) => go({ min: min === "0" ? "" : min }, { replaces: true }));
   byId("least").addEventListener("input", (event) => setLeast(event.target.value));
-  byId("clear-filters").addEventListener("click", clearFilters);
-  byId("nothing-clear").addEventListener("click", clearFilters);
-  byId("problem-again").addEventListener("click", begin);
-  byId("threshold").addEventListener("change", (event) => go({ threshold: event.target.value }));
+  byId("clear-filters").onclick = clearFilters;
+  byId("nothing-clear").onclick = clearFilters;
+  byId("problem-again").onclick = begin;
+  byId("threshold").onchange = (event) => go({ threshold: event.target.value });
   byId("collection").addEventListener("change", (event) => {
     const kept = { upload: state.upload, box: state.upload ? state.box : "", view: state.view, threshold: state.threshold };
     go({ ...emptyState(), ...kept, collection: event.target.value });
@@ -320,7 +335,7 @@ function listen() {
   });
   byId("panel-button").addEventListener("click", (event) => {
     const isOpen = byId("query").classList.toggle("open");
-    event.currentTarget.setAttribute("aria-expanded", String(isOpen));
+    event.currentTarget.ariaExpanded = isOpen;
     event.currentTarget.lastElementChild.textContent = isOpen ? "Done" : "Refine";
   });
   byId("token-form").addEventListener("submit", async (event) => {
@@ -333,8 +348,10 @@ function listen() {
   document.addEventListener("keydown", press);
   window.addEventListener("popstate", () => {
     const before = searched(state);
+    const { collection, at, lasso, only } = state;
     state = readState();
     useCollection();
+    if (state.view !== "map" && state.collection === collection) Object.assign(state, { at, lasso, only });
     if (searched(state) === before) showCompared();
     else render();
   });
@@ -348,7 +365,7 @@ function useCollection() {
 }
 
 async function begin() {
-  calm();
+  byId("problem").hidden = true;
   try {
     const [health, found] = await Promise.all([ask("health"), ask("collections")]);
     mayChange = health.allow_changes;
@@ -358,7 +375,7 @@ async function begin() {
     if (document.body.dataset.view !== "token") show("empty");
     return problem(error);
   }
-  byId("collection").replaceChildren(...collections.map((each) => element("option", { value: each.name }, each.name)));
+  byId("collection").replaceChildren(...collections.map((each) => element("option", { value: each.name }, each.name.replace(/\.index$/, ""))));
   useCollection();
   if (state.lost) toast(`${counted(state.lost, "example picture")} ${state.lost === 1 ? "was" : "were"} not kept. Add them again.`);
   await render();

@@ -1,5 +1,5 @@
 // The canvas of the map: what is in sight, drawn; zoom, pan and lasso by pointer and by keyboard.
-import { byId } from "./dom.js";
+import { byId, within } from "./dom.js";
 import { drawDots, DRAWN_BEYOND, radiusFor } from "./dots.js";
 import { LARGEST } from "./lasso.js";
 import { colours, cssColour } from "./palette.js";
@@ -32,7 +32,6 @@ const pointers = new Map();
 let gesture = null;
 
 const AROUND = LARGEST / 10; // what a lasso may take in beyond the map, so that it holds the outermost
-const within = (value, least, most) => Math.min(most, Math.max(least, value));
 const ratio = () => Math.min(2, devicePixelRatio || 1);
 const scale = () => (sight.zoom * FILLED * Math.min(canvas.clientWidth, canvas.clientHeight)) / LARGEST; // pixels a unit
 
@@ -119,17 +118,7 @@ function draw() {
     count += 1;
   }
   const radius = radiusFor(count, within(0.0065 * Math.sqrt(wide * high), 4.5, 8) * dense);
-  const ground = cssColour("--surface");
-  drawDots(canvas, context, {
-    count,
-    numbers: inSight,
-    at: places,
-    colourOf: map.pixels,
-    lit,
-    ground,
-    faint: cssColour("--line"),
-    radius,
-  });
+  drawDots(canvas, context, { count, numbers: inSight, at: places, colourOf: map.pixels, lit, ground: cssColour("--surface"), faint: cssColour("--line"), radius });
   drawThumbnails(dense);
   drawLasso(corners ? pairs(corners) : null, dense, unit, left, top);
   if (gesture?.line) drawLasso(gesture.line, dense, unit, left, top);
@@ -323,21 +312,21 @@ function type(event) {
 
 export function startPlane(given) {
   told = given;
-  canvas.addEventListener("pointerdown", press);
-  canvas.addEventListener("pointermove", drag);
-  canvas.addEventListener("pointerup", release);
-  canvas.addEventListener("pointercancel", release);
-  canvas.addEventListener("pointerleave", () => point(-1));
+  canvas.onpointerdown = press;
+  canvas.onpointermove = drag;
+  canvas.onpointerup = release;
+  canvas.onpointercancel = release;
+  canvas.onpointerleave = () => point(-1);
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
     const lines = event.deltaMode === 1 ? 16 : 1;
     zoomBy(Math.exp(-event.deltaY * lines * (event.ctrlKey ? 0.01 : 0.0015)), placed(event));
   }, { passive: false });
-  canvas.addEventListener("keydown", type);
+  canvas.onkeydown = type;
   canvas.addEventListener("focus", () => {
     redraw();
     if (map && canvas.matches(":focus-visible")) pointInTheMiddle();
   });
-  canvas.addEventListener("blur", () => point(-1));
+  canvas.onblur = () => point(-1);
   new ResizeObserver(redraw).observe(canvas);
 }

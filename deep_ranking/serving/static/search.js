@@ -23,6 +23,7 @@ export function stopSearch() {
   clearTimeout(waiting);
   waiting = 0;
   [running, cursor, turn, isLoading, hasFailed] = [null, null, 0, false, false];
+  byId("grid-end").hidden = true;
 }
 
 export async function newSearch(state, actions) {
@@ -31,7 +32,7 @@ export async function newSearch(state, actions) {
   const place = keptPlace();
   running = new AbortController();
   [current, told] = [state, actions];
-  byId("results").setAttribute("aria-busy", "true");
+  byId("results").ariaBusy = "true";
   status.textContent = "Searching …";
   const run = running;
   const answer = await request(run.signal).catch((error) => {
@@ -41,11 +42,12 @@ export async function newSearch(state, actions) {
   const focused = focusedTile();
   clearGrid();
   take(answer);
-  if (focused) focusTile(focused);
+  if (focused && !place) focusTile(focused);
   window.scrollTo({ top: 0 });
   while (run === running && cursor !== null && resultsShown().length <= place) take(await request(run.signal));
   showPlace(place);
-  byId("results").setAttribute("aria-busy", "false");
+  if (focused && place) focusTile(null);
+  byId("results").ariaBusy = "false";
   await fillPage(run);
 }
 

@@ -18,11 +18,18 @@ export const fileOf = (example) => uploads.get(example) ?? null;
 
 const ownOf = (list) => list.filter((each) => typeof each === "number");
 
-export function readState() {
-  const given = new URLSearchParams(location.search);
+function parse(text) {
+  const given = new URLSearchParams(text);
   const state = { view: VIEWS.includes(given.get("view")) ? given.get("view") : "search" };
   for (const name of [...TEXTS, ...OF_MAP]) state[name] = given.get(name) ?? "";
   for (const name of LISTS) state[name] = (given.get(name) ?? "").split(",").filter(Boolean);
+  return state;
+}
+
+export const emptyOf = () => ({ ...parse(""), upload: 0 });
+
+export function readState() {
+  const state = parse(location.search);
   state.upload = history.state?.upload ?? 0;
   state.isOpened = history.state?.isOpened ?? false;
   state.lost = 0; // pictures of one's own that a reload of the tab took away

@@ -66,8 +66,9 @@ function tell(told) {
   }
   const chance = told.probability == null ? null : likeness(told.probability);
   const isAlone = pair.left === null && pair.told === null;
-  const number = isAlone ? "" : `distance ${told.distance.toFixed(3)}${pair.isMoved && pair.told ? " with the examples" : ""}`;
-  byId("viewer-title").textContent = isAlone ? nameOf(told.path ?? "") : chance ? `${chance.words}, ${percent(told.probability)} · ${number}` : `Like it: ${number}`;
+  const moved = pair.isMoved && pair.told ? " with the examples" : "";
+  const number = `${told.distance?.toFixed(3)}${moved}`;
+  byId("viewer-title").textContent = isAlone ? nameOf(told.path ?? "") : chance ? `${chance.words}, ${percent(told.probability)} · distance ${number}` : `Distance ${number}${moved ? "" : " (the same picture has 0)"}`;
   sides[1].path.textContent = captionOf(told);
   sides[1].image.alt = told.path ?? "";
 }
@@ -88,7 +89,7 @@ async function compare() {
     const answer = await post("compare", fieldsOf(known), comparing.signal);
     if (pair !== asked) return;
     if (answer.first && asked.left) sides[0].path.textContent = sides[0].image.alt = captionOf(answer.first);
-    tell({ ...answer, ...answer.second });
+    tell({ ...answer, ...answer.second, probability: null }); // that of a pair is another chance than those of results
   } catch (error) {
     if (error.name === "AbortError" || pair !== asked) return;
     byId("viewer-title").textContent = sentenceOf(error);
@@ -119,12 +120,12 @@ function clearHeat() {
   for (const { canvas, words } of sides) canvas.hidden = words.hidden = true;
   byId("why-busy").hidden = byId("why-problem").hidden = true;
   byId("heat-legend").hidden = true;
-  viewer.setAttribute("aria-busy", "false");
+  viewer.ariaBusy = "false";
 }
 
 function setWhy(is) {
   isWhy = is;
-  byId("viewer-why").setAttribute("aria-pressed", String(is));
+  byId("viewer-why").ariaPressed = is;
   clearHeat();
   if (is && pair.left !== null) explain();
 }
@@ -135,7 +136,7 @@ async function explain() {
   asking = new AbortController();
   const { signal } = asking;
   byId("why-busy").hidden = false;
-  viewer.setAttribute("aria-busy", "true");
+  viewer.ariaBusy = "true";
   try {
     const answer = explained.get(keyOf(asked)) ?? (await post("explain", fieldsOf(asked), signal));
     if (explained.size >= MOST_KEPT) explained.clear();
@@ -174,16 +175,16 @@ function press(event) {
 }
 
 export function startViewer(closed) {
-  byId("viewer-close").addEventListener("click", leave);
-  byId("viewer-more").addEventListener("click", () => actions.more(pair.right));
-  byId("viewer-plus").addEventListener("click", () => actions.plus(pair.right));
-  byId("viewer-minus").addEventListener("click", () => actions.minus(pair.right));
-  byId("viewer-pin").addEventListener("click", () => actions.pin(pair.right));
-  byId("viewer-why").addEventListener("click", () => setWhy(!isWhy));
-  byId("why-again").addEventListener("click", () => {
+  byId("viewer-close").onclick = leave;
+  byId("viewer-more").onclick = () => actions.more(pair.right);
+  byId("viewer-plus").onclick = () => actions.plus(pair.right);
+  byId("viewer-minus").onclick = () => actions.minus(pair.right);
+  byId("viewer-pin").onclick = () => actions.pin(pair.right);
+  byId("viewer-why").onclick = () => setWhy(!isWhy);
+  byId("why-again").onclick = () => {
     byId("viewer-why").focus();
     explain();
-  });
+  };
   byId("viewer-open").addEventListener("click", (event) => {
     if (!hasToken()) return;
     event.preventDefault();
