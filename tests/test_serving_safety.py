@@ -455,7 +455,6 @@ def test_the_description_knows_what_forms_cannot_hold(call):
         "search": None,
         "compare": ["first", "second"],
         "explain": ["first", "second"],
-        "images": ["ids"],
         "duplicates/set_aside": ["keeper", "image"],
         "duplicates/undo": ["undo"],
         "images": None,
