@@ -369,3 +369,21 @@ def test_axe_finds_nothing_and_nothing_is_too_wide(explained, folder, width, sch
     page.keyboard.press("c")
     closed(page)
     check(page)
+
+
+def test_what_follows_the_closing_of_a_pair_is_not_lost(opened, folder):
+    page = opened()
+    upload(page, folder / "photos/red/0.png")
+    open_viewer(page, 1)
+    # In the task that closes it: the browser is back at the address without the pair only later.
+    page.evaluate("""() => {
+      const plus = document.querySelectorAll(".tile")[2].querySelector("[data-act=plus]");
+      document.querySelector("#viewer").addEventListener("close", () => plus.click());
+      document.querySelector("#viewer").close();
+    }""")
+    page.wait_for_selector(".chip.plus")
+    tiles(page, 13)
+    assert at_query(page, "plus") and at_query(page, "compare") is None
+    page.go_back()
+    page.wait_for_selector(".chip.plus", state="detached")
+    assert page.is_hidden("#viewer")

@@ -1,4 +1,4 @@
-// Which two pictures are side by side, as the address bar has it; and one that waits for a second one.
+// Two pictures side by side, as the address bar has them; one that waits for another.
 import { imageAddress, showPicture, thumbnailAddress } from "./api.js";
 import { byId } from "./dom.js";
 import { known, resultsShown } from "./grid.js";
@@ -8,16 +8,23 @@ import { nameOf } from "./words.js";
 
 let page = null;
 let pinned = null;
+let isLeaving = false; // the browser goes back to the address without the pair
+addEventListener("popstate", () => (isLeaving = false));
 
-// Of the page: its state, the address of the query's picture, how to change the state and the focus.
 export function startCompared(given) {
   page = given;
   startViewer(closed);
   byId("pin-cancel").onclick = cancelPin;
 }
 
+// What changes the address waits until the browser is back.
+export function onceBack(action) {
+  if (isLeaving) addEventListener("popstate", action, { once: true });
+  else action();
+}
+
 export function openBeside(result) {
-  compare(pinned && pinned.id !== result.id ? [pinned.id, result.id] : [result.id]);
+  onceBack(() => compare(pinned && pinned.id !== result.id ? [pinned.id, result.id] : [result.id]));
 }
 
 export function stepTo(result) {
@@ -55,8 +62,10 @@ function pictureOf(id, before) {
 function closed(id) {
   const { compare: ids, isOpened } = page.state();
   if (ids.length) {
-    if (isOpened) history.back();
-    else compare([], { replaces: true });
+    if (isOpened) {
+      isLeaving = true;
+      history.back();
+    } else compare([], { replaces: true });
   }
   page.focusAgain(id);
 }

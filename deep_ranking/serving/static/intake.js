@@ -1,4 +1,4 @@
-// Pictures that come in: dropped, pasted, chosen or photographed, or as the text of a path; as the query, or as examples.
+// Pictures that come in: dropped, pasted, chosen, photographed, or the text of a path.
 import { byId, isTyping } from "./dom.js";
 
 const CHOOSERS = { choose: "query", photograph: "query", replace: "query", "photograph-again": "query", "add-plus": "plus", "add-minus": "minus" };
@@ -7,7 +7,7 @@ const zoneOf = (place) => place?.closest?.("[data-zone]")?.dataset.zone;
 
 const textOf = (data) => data.getData("text/plain").trim();
 
-// `take` gets "query", "plus" or "minus", and the files; `takeText` the text instead; `hasQuery` tells whether there is a query that examples can move.
+// `take` gets "query", "plus" or "minus", and the files; `takeText` the text instead.
 export function startIntake(take, takeText, hasQuery) {
   for (const [id, zone] of Object.entries(CHOOSERS)) {
     const input = byId(id);

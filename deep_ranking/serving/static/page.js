@@ -1,7 +1,7 @@
 // The page: takes pictures in, keeps the state and the address bar alike, and shows its view.
 import { ask, imageAddress, post, Refusal, setToken, showPicture } from "./api.js";
 import { canBox, showBox, startBox } from "./box.js";
-import { cancelPin, openBeside, pin, showCompared, startCompared, stepTo, unpin } from "./compared.js";
+import { cancelPin, onceBack, openBeside, pin, showCompared, startCompared, stepTo, unpin } from "./compared.js";
 import { byId, element, isTyping } from "./dom.js";
 import { showDuplicates, startDuplicates, stopDuplicates } from "./duplicates.js";
 import { showExamples } from "./examples.js";
@@ -39,11 +39,12 @@ const actions = {
   problem,
 };
 
-function go(changes, options = {}) {
-  state = { ...state, compare: [], isOpened: false, ...changes };
-  writeState(state, options);
-  render();
-}
+const go = (changes, options = {}) =>
+  onceBack(() => {
+    state = { ...state, compare: [], isOpened: false, ...changes };
+    writeState(state, options);
+    render();
+  });
 
 // Change the address without showing anything anew.
 function keep(changes, { replaces = true } = {}) {

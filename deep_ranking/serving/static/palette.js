@@ -1,5 +1,5 @@
-// Colours of classes, in light and dark, that people who are colour-blind tell apart as far as ten
-// hues allow. With more classes than colours, those of one colour lie far from each other on the map.
+// Colours of classes, in light and dark, that colour-blind people tell apart as far as ten hues
+// allow. With more classes than colours, those of one colour lie far from each other on the map.
 
 // Of Okabe and Ito, and of Paul Tol, made darker or lighter where the ground asks for it.
 const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#c45a95", "#a07800", "#3fa3dc", "#332288", "#882255", "#6b7a00", "#cc6677"];

@@ -1,4 +1,4 @@
-// The rows of a long grid that are near the view. The others are not in the page: padding keeps their room.
+// The rows of a long grid near the view; padding keeps the room of the others.
 // Heights are measured, so what is in view stays where it is when rows come and go.
 
 const AROUND = 2; // heights of the view that are filled above it, and below

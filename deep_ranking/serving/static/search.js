@@ -118,7 +118,7 @@ async function fillPage(run) {
 
 const isNear = () => sentinel.getBoundingClientRect().top < innerHeight + NEAR;
 
-// The place in the results is kept for who comes back, once scrolling has ended or something is pressed.
+// Keep the place in the results for who comes back, once scrolling ends or a key is pressed.
 function rest() {
   clearTimeout(waiting);
   if (waiting && running !== null) keepPlace(settle());

@@ -1,4 +1,4 @@
-// Two pictures in large, side by side: the query or a pinned picture, and a result; and why they are alike.
+// Two pictures in large, side by side, and why they are alike.
 import { hasToken, imageAddress, openPicture, post, Refusal, showPicture } from "./api.js";
 import { parseBox } from "./box.js";
 import { byId } from "./dom.js";
