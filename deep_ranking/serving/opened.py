@@ -27,8 +27,8 @@ from deep_ranking.serving.recent import Recent
 FileState = tuple[tuple[int, ...], ...]
 UploadKey = tuple[bytes, tuple[float, ...] | None]
 PairKey = tuple[bytes, bytes, tuple[float, ...] | None]
-RANKED_KEPT = 40_000
-"""Results of the last searches of a collection that are kept for their cursors: some 13 MB."""
+RANKED_KEPT = 12_000
+"""Results of the last searches of a collection that are kept for their cursors: some 4 MB."""
 MOST_ROWS, MOST_PAIRS = 128, 256  # that are kept: 2 MiB at most, and 0.2
 RETRY_SECONDS = 5
 SAY_SECONDS = 60.0
