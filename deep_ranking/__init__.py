@@ -45,6 +45,20 @@ if TYPE_CHECKING:
     from deep_ranking.reports.evaluating_triplets import TripletEvaluation, evaluate_on_triplets
     from deep_ranking.reports.explain import Explanation, explain
     from deep_ranking.reports.occlusion import Occlusion, explain_by_occlusion
+    from deep_ranking.reports.ratings.answer_log import AnswerLog
+    from deep_ranking.reports.ratings.model_on_ratings import (
+        ModelOnRatings,
+        index_on_ratings,
+        model_on_ratings,
+    )
+    from deep_ranking.reports.ratings.rated_triplets import (
+        ExportedRatings,
+        ImportedRatings,
+        export_ratings,
+        import_ratings,
+    )
+    from deep_ranking.reports.ratings.ratings import Answer, Ratings, read_ratings
+    from deep_ranking.reports.ratings.summary import RatingsSummary, summarize_ratings
     from deep_ranking.reports.reporting import Report, report
     from deep_ranking.sampling import sample_triplets
     from deep_ranking.sampling.sample import SampledTriplets, sample
@@ -57,26 +71,12 @@ if TYPE_CHECKING:
     from deep_ranking.search.set_aside import MoveReport, move_back
     from deep_ranking.search.table import ExportedTable, TableReport, export_table, index_table
     from deep_ranking.serving.client import Client
-    from deep_ranking.teaching.answer_log import AnswerLog
-    from deep_ranking.teaching.model_on_ratings import (
-        ModelOnRatings,
-        index_on_ratings,
-        model_on_ratings,
-    )
-    from deep_ranking.teaching.rated_triplets import (
-        ExportedRatings,
-        ImportedRatings,
-        export_ratings,
-        import_ratings,
-    )
-    from deep_ranking.teaching.ratings import Answer, Ratings, read_ratings
-    from deep_ranking.teaching.summary import RatingsSummary, summarize_ratings
     from deep_ranking.training.batches import triplet_dataset
     from deep_ranking.training.run import train
 
 _HOMES = {
-    "Answer": "teaching.ratings",
-    "AnswerLog": "teaching.answer_log",
+    "Answer": "reports.ratings.ratings",
+    "AnswerLog": "reports.ratings.answer_log",
     "Augmentation": "images.augmentation",
     "BatchRankingLoss": "losses",
     "Calibration": "model.calibration",
@@ -91,14 +91,14 @@ _HOMES = {
     "Examination": "reports.doctor",
     "Explanation": "reports.explain",
     "Export": "embedding.export",
-    "ExportedRatings": "teaching.rated_triplets",
+    "ExportedRatings": "reports.ratings.rated_triplets",
     "ExportedTable": "search.table",
     "ImageListing": "images",
-    "ImportedRatings": "teaching.rated_triplets",
+    "ImportedRatings": "reports.ratings.rated_triplets",
     "IndexReport": "search.indexing",
     "InputError": "files",
     "LabelledImages": "datasets",
-    "ModelOnRatings": "teaching.model_on_ratings",
+    "ModelOnRatings": "reports.ratings.model_on_ratings",
     "MoveReport": "search.set_aside",
     "MultiSimilarityLoss": "losses",
     "FolderConfig": "config",
@@ -107,8 +107,8 @@ _HOMES = {
     "PairComparison": "reports.comparing",
     "RECIPES": "config.recipes",
     "RankingLoss": "losses",
-    "Ratings": "teaching.ratings",
-    "RatingsSummary": "teaching.summary",
+    "Ratings": "reports.ratings.ratings",
+    "RatingsSummary": "reports.ratings.summary",
     "Report": "reports.reporting",
     "Result": "search.results",
     "SampledTriplets": "sampling.sample",
@@ -134,29 +134,29 @@ _HOMES = {
     "explain": "reports.explain",
     "explain_by_occlusion": "reports.occlusion",
     "export_model": "embedding.export",
-    "export_ratings": "teaching.rated_triplets",
+    "export_ratings": "reports.ratings.rated_triplets",
     "export_table": "search.table",
     "find_duplicates": "search.duplicates",
     "find_images": "images",
-    "import_ratings": "teaching.rated_triplets",
+    "import_ratings": "reports.ratings.rated_triplets",
     "index_images": "search.indexing",
-    "index_on_ratings": "teaching.model_on_ratings",
+    "index_on_ratings": "reports.ratings.model_on_ratings",
     "index_table": "search.table",
     "load_model": "model.file",
-    "model_on_ratings": "teaching.model_on_ratings",
+    "model_on_ratings": "reports.ratings.model_on_ratings",
     "move_back": "search.set_aside",
     "read_classes": "datasets",
     "read_folder": "datasets",
     "read_image": "images",
     "read_partition": "datasets",
     "read_positive_pairs": "datasets",
-    "read_ratings": "teaching.ratings",
+    "read_ratings": "reports.ratings.ratings",
     "read_triplets": "sampling.triplet_file",
     "report": "reports.reporting",
     "sample": "sampling.sample",
     "sample_triplets": "sampling",
     "save_model": "model.file",
-    "summarize_ratings": "teaching.summary",
+    "summarize_ratings": "reports.ratings.summary",
     "train": "training.run",
     "triplet_dataset": "training.batches",
     "write_digits": "datasets.public",

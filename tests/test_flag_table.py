@@ -20,8 +20,8 @@ from deep_ranking.config import DrawnTripletsConfig, FolderConfig, NetworkConfig
 from deep_ranking.config.training import PARTS
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
-from deep_ranking.teaching.answer_log import AnswerLog
-from deep_ranking.teaching.ratings import Answer
+from deep_ranking.reports.ratings.answer_log import AnswerLog
+from deep_ranking.reports.ratings.ratings import Answer
 
 pytestmark = pytest.mark.usefixtures("eager", "thin_vgg16")
 

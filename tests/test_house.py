@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "deep_ranking"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAX_ENTRIES = 17
+MAX_ENTRIES = 16
 MAX_LINES = 350
 COMMAND_FUNCTIONS = {"run", "add_arguments"}  # each command in cli has its own
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -39,7 +39,7 @@ IMPORTS = """
 import json, pkgutil
 from importlib import import_module
 import deep_ranking
-wings = "files images datasets config metrics sampling search teaching cli"
+wings = "files images datasets config metrics sampling search reports.ratings cli"
 names = [
     each.name
     for wing in wings.split()

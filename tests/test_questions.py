@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 
 from deep_ranking.files import InputError
-from deep_ranking.teaching import questions
-from deep_ranking.teaching.answer_log import AnswerLog
-from deep_ranking.teaching.questions import Asked, QuestionSettings, asked_before, next_question
-from deep_ranking.teaching.ratings import Answer, read_ratings
+from deep_ranking.reports.ratings import questions
+from deep_ranking.reports.ratings.answer_log import AnswerLog
+from deep_ranking.reports.ratings.questions import (
+    Asked,
+    QuestionSettings,
+    asked_before,
+    next_question,
+)
+from deep_ranking.reports.ratings.ratings import Answer, read_ratings
 
 
 def unit_rows(count, dim, seed=0):

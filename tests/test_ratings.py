@@ -14,9 +14,9 @@ from dataclasses import replace
 import pytest
 
 from deep_ranking.files import InputError
-from deep_ranking.teaching import answer_log, ratings
-from deep_ranking.teaching.answer_log import AnswerLog, now
-from deep_ranking.teaching.ratings import Answer, read_ratings
+from deep_ranking.reports.ratings import answer_log, ratings
+from deep_ranking.reports.ratings.answer_log import AnswerLog, now
+from deep_ranking.reports.ratings.ratings import Answer, read_ratings
 
 TIME = "2026-11-29T19:30:28.120Z"
 ANSWER = Answer(TIME, "Ann", "q.jpg", "a.jpg", "b.jpg", side="A", asked="informative")
@@ -274,8 +274,8 @@ def test_now_is_read_back(log):
 
 RATER = """
 import sys
-from deep_ranking.teaching.answer_log import AnswerLog, now
-from deep_ranking.teaching.ratings import Answer
+from deep_ranking.reports.ratings.answer_log import AnswerLog, now
+from deep_ranking.reports.ratings.ratings import Answer
 path, rater = sys.argv[1:]
 log = AnswerLog(path)
 number = 0

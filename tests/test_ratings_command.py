@@ -10,11 +10,11 @@ from PIL import Image
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.files import InputError
+from deep_ranking.reports.ratings.answer_log import AnswerLog
+from deep_ranking.reports.ratings.rated_triplets import import_ratings, majority_triplets
+from deep_ranking.reports.ratings.ratings import Answer, read_ratings
+from deep_ranking.reports.ratings.summary import summarize_ratings
 from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
-from deep_ranking.teaching.answer_log import AnswerLog
-from deep_ranking.teaching.rated_triplets import import_ratings, majority_triplets
-from deep_ranking.teaching.ratings import Answer, read_ratings
-from deep_ranking.teaching.summary import summarize_ratings
 
 NAMES = ("q", "a", "b", "c", "d, e")
 ANGLES = {"q": 0.0, "a": 0.2, "b": 0.5, "c": 0.9, "d, e": 1.4}  # of the index's rows
@@ -159,7 +159,7 @@ def test_a_model_is_beside_the_raters_by_the_rows_of_an_index(rated, index, caps
 
 
 def test_a_question_about_copies_is_left_out_for_the_model(photos, tmp_path, rated):
-    from deep_ranking.teaching.model_on_ratings import index_on_ratings
+    from deep_ranking.reports.ratings.model_on_ratings import index_on_ratings
 
     angles = ANGLES | {"b": ANGLES["a"]}
     rows = {f"cat/{name}.png": [np.cos(angle), np.sin(angle)] for name, angle in angles.items()}

@@ -12,7 +12,7 @@ from deep_ranking.files.words import counted, listed, shortened
 from deep_ranking.metrics import Interval
 from deep_ranking.metrics.intervals import wilson_interval
 from deep_ranking.reports.evaluation_text import format_interval
-from deep_ranking.teaching.agreement import (
+from deep_ranking.reports.ratings.agreement import (
     Agreement,
     BetweenRaters,
     agreement_of,
@@ -21,9 +21,9 @@ from deep_ranking.teaching.agreement import (
     steadiness,
     votes_of,
 )
-from deep_ranking.teaching.model_on_ratings import ModelOnRatings, agreement_as_json
-from deep_ranking.teaching.rated_triplets import counts_in_words
-from deep_ranking.teaching.ratings import ASKED, SIDES, Ratings
+from deep_ranking.reports.ratings.model_on_ratings import ModelOnRatings, agreement_as_json
+from deep_ranking.reports.ratings.rated_triplets import counts_in_words
+from deep_ranking.reports.ratings.ratings import ASKED, SIDES, Ratings
 
 MOST_LINES = 20  # of a table that is printed
 FEW_SIDES = 8  # choices of one side that may be chance: one rater in 128 at eight

@@ -15,10 +15,14 @@ from deep_ranking.files.array_types import FloatArray, Int32Array, Int64Array
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.metrics.distances import pair_distances
+from deep_ranking.reports.ratings.agreement import Agreement, model_agreement
+from deep_ranking.reports.ratings.rated_triplets import (
+    counts_in_words,
+    images_in,
+    majority_triplets,
+)
+from deep_ranking.reports.ratings.ratings import ASKED, RANDOM, Ratings
 from deep_ranking.search.collection import Collection
-from deep_ranking.teaching.agreement import Agreement, model_agreement
-from deep_ranking.teaching.rated_triplets import counts_in_words, images_in, majority_triplets
-from deep_ranking.teaching.ratings import ASKED, RANDOM, Ratings
 
 
 @dataclass(frozen=True)

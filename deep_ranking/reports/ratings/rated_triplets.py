@@ -18,15 +18,9 @@ from deep_ranking.files.array_types import BoolArray, Int32Array
 from deep_ranking.files.csv_lines import read_lines
 from deep_ranking.files.path_forms import existing_form
 from deep_ranking.files.words import counted, listed
-from deep_ranking.sampling.triplet_file import (
-    Triplets,
-    read_triplets,
-    resolve_paths,
-    write_triplets,
-)
-from deep_ranking.teaching.agreement import majority, votes_of
-from deep_ranking.teaching.answer_log import AnswerLog, now
-from deep_ranking.teaching.ratings import (
+from deep_ranking.reports.ratings.agreement import majority, votes_of
+from deep_ranking.reports.ratings.answer_log import AnswerLog, now
+from deep_ranking.reports.ratings.ratings import (
     COLUMNS,
     IMPORTED,
     MAX_ANSWERS,
@@ -34,6 +28,12 @@ from deep_ranking.teaching.ratings import (
     Answer,
     Ratings,
     read_standing,
+)
+from deep_ranking.sampling.triplet_file import (
+    Triplets,
+    read_triplets,
+    resolve_paths,
+    write_triplets,
 )
 
 
