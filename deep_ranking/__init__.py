@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         read_partition,
         read_positive_pairs,
     )
+    from deep_ranking.datasets.answer_log import AnswerLog
     from deep_ranking.datasets.public import write_digits
+    from deep_ranking.datasets.ratings import Answer, Ratings, read_ratings
     from deep_ranking.embedding.calibrating import CalibrationResult, calibrate
     from deep_ranking.embedding.compiled.compiling import CompiledReport, compile_model
     from deep_ranking.embedding.embed import embed_images
@@ -45,22 +47,20 @@ if TYPE_CHECKING:
     from deep_ranking.reports.evaluating_triplets import TripletEvaluation, evaluate_on_triplets
     from deep_ranking.reports.explain import Explanation, explain
     from deep_ranking.reports.occlusion import Occlusion, explain_by_occlusion
-    from deep_ranking.reports.ratings.answer_log import AnswerLog
     from deep_ranking.reports.ratings.model_on_ratings import (
         ModelOnRatings,
         index_on_ratings,
         model_on_ratings,
     )
-    from deep_ranking.reports.ratings.rated_triplets import (
+    from deep_ranking.reports.ratings.summary import RatingsSummary, summarize_ratings
+    from deep_ranking.reports.reporting import Report, report
+    from deep_ranking.sampling import sample_triplets
+    from deep_ranking.sampling.rated_triplets import (
         ExportedRatings,
         ImportedRatings,
         export_ratings,
         import_ratings,
     )
-    from deep_ranking.reports.ratings.ratings import Answer, Ratings, read_ratings
-    from deep_ranking.reports.ratings.summary import RatingsSummary, summarize_ratings
-    from deep_ranking.reports.reporting import Report, report
-    from deep_ranking.sampling import sample_triplets
     from deep_ranking.sampling.sample import SampledTriplets, sample
     from deep_ranking.sampling.triplet_file import Triplets, read_triplets, write_triplets
     from deep_ranking.search.collection import Collection
@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from deep_ranking.training.run import train
 
 _HOMES = {
-    "Answer": "reports.ratings.ratings",
-    "AnswerLog": "reports.ratings.answer_log",
+    "Answer": "datasets.ratings",
+    "AnswerLog": "datasets.answer_log",
     "Augmentation": "images.augmentation",
     "BatchRankingLoss": "losses",
     "Calibration": "model.calibration",
@@ -91,10 +91,10 @@ _HOMES = {
     "Examination": "reports.doctor",
     "Explanation": "reports.explain",
     "Export": "embedding.export",
-    "ExportedRatings": "reports.ratings.rated_triplets",
+    "ExportedRatings": "sampling.rated_triplets",
     "ExportedTable": "search.table",
     "ImageListing": "images",
-    "ImportedRatings": "reports.ratings.rated_triplets",
+    "ImportedRatings": "sampling.rated_triplets",
     "IndexReport": "search.indexing",
     "InputError": "files",
     "LabelledImages": "datasets",
@@ -107,7 +107,7 @@ _HOMES = {
     "PairComparison": "reports.comparing",
     "RECIPES": "config.recipes",
     "RankingLoss": "losses",
-    "Ratings": "reports.ratings.ratings",
+    "Ratings": "datasets.ratings",
     "RatingsSummary": "reports.ratings.summary",
     "Report": "reports.reporting",
     "Result": "search.results",
@@ -134,11 +134,11 @@ _HOMES = {
     "explain": "reports.explain",
     "explain_by_occlusion": "reports.occlusion",
     "export_model": "embedding.export",
-    "export_ratings": "reports.ratings.rated_triplets",
+    "export_ratings": "sampling.rated_triplets",
     "export_table": "search.table",
     "find_duplicates": "search.duplicates",
     "find_images": "images",
-    "import_ratings": "reports.ratings.rated_triplets",
+    "import_ratings": "sampling.rated_triplets",
     "index_images": "search.indexing",
     "index_on_ratings": "reports.ratings.model_on_ratings",
     "index_table": "search.table",
@@ -150,7 +150,7 @@ _HOMES = {
     "read_image": "images",
     "read_partition": "datasets",
     "read_positive_pairs": "datasets",
-    "read_ratings": "reports.ratings.ratings",
+    "read_ratings": "datasets.ratings",
     "read_triplets": "sampling.triplet_file",
     "report": "reports.reporting",
     "sample": "sampling.sample",

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from deep_ranking.reports.ratings import agreement
-from deep_ranking.reports.ratings.agreement import (
+from deep_ranking.metrics import agreement
+from deep_ranking.metrics.agreement import (
     between_raters,
     majority,
     model_agreement,

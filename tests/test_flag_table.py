@@ -18,10 +18,10 @@ from deep_ranking.cli.conflicts import given_flags
 from deep_ranking.cli.main import COMMANDS, make_parser, run_command
 from deep_ranking.config import DrawnTripletsConfig, FolderConfig, NetworkConfig, TrainConfig
 from deep_ranking.config.training import PARTS
+from deep_ranking.datasets.answer_log import AnswerLog
+from deep_ranking.datasets.ratings import Answer
 from deep_ranking.model.file import save_model
 from deep_ranking.model.network import build_network
-from deep_ranking.reports.ratings.answer_log import AnswerLog
-from deep_ranking.reports.ratings.ratings import Answer
 
 pytestmark = pytest.mark.usefixtures("eager", "thin_vgg16")
 

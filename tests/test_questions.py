@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
+from deep_ranking.datasets.answer_log import AnswerLog
+from deep_ranking.datasets.ratings import Answer, read_ratings
 from deep_ranking.files import InputError
-from deep_ranking.reports.ratings import questions
-from deep_ranking.reports.ratings.answer_log import AnswerLog
-from deep_ranking.reports.ratings.questions import (
+from deep_ranking.sampling import questions
+from deep_ranking.sampling.questions import (
     Asked,
     QuestionSettings,
     asked_before,
     next_question,
 )
-from deep_ranking.reports.ratings.ratings import Answer, read_ratings
 
 
 def unit_rows(count, dim, seed=0):

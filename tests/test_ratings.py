@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import pytest
 
+from deep_ranking.datasets import answer_log, ratings
+from deep_ranking.datasets.answer_log import AnswerLog, now
+from deep_ranking.datasets.ratings import Answer, read_ratings
 from deep_ranking.files import InputError
-from deep_ranking.reports.ratings import answer_log, ratings
-from deep_ranking.reports.ratings.answer_log import AnswerLog, now
-from deep_ranking.reports.ratings.ratings import Answer, read_ratings
 
 TIME = "2026-11-29T19:30:28.120Z"
 ANSWER = Answer(TIME, "Ann", "q.jpg", "a.jpg", "b.jpg", side="A", asked="informative")
@@ -274,8 +274,8 @@ def test_now_is_read_back(log):
 
 RATER = """
 import sys
-from deep_ranking.reports.ratings.answer_log import AnswerLog, now
-from deep_ranking.reports.ratings.ratings import Answer
+from deep_ranking.datasets.answer_log import AnswerLog, now
+from deep_ranking.datasets.ratings import Answer
 path, rater = sys.argv[1:]
 log = AnswerLog(path)
 number = 0

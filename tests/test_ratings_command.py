@@ -9,11 +9,11 @@ from collections_of import make_collection
 from PIL import Image
 
 from deep_ranking.cli.main import run_command
+from deep_ranking.datasets.answer_log import AnswerLog
+from deep_ranking.datasets.ratings import Answer, read_ratings
 from deep_ranking.files import InputError
-from deep_ranking.reports.ratings.answer_log import AnswerLog
-from deep_ranking.reports.ratings.rated_triplets import import_ratings, majority_triplets
-from deep_ranking.reports.ratings.ratings import Answer, read_ratings
 from deep_ranking.reports.ratings.summary import summarize_ratings
+from deep_ranking.sampling.rated_triplets import import_ratings, majority_triplets
 from deep_ranking.sampling.triplet_file import read_triplets, resolve_paths
 
 NAMES = ("q", "a", "b", "c", "d, e")

@@ -11,8 +11,8 @@ from PIL import Image
 from test_light_installation import WITHOUT
 
 from deep_ranking.cli.main import run_command
-from deep_ranking.reports.ratings.answer_log import AnswerLog
-from deep_ranking.reports.ratings.ratings import Answer
+from deep_ranking.datasets.answer_log import AnswerLog
+from deep_ranking.datasets.ratings import Answer
 
 PROGRAM = """
 import contextlib, io, json, sys

@@ -87,10 +87,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     if args.export:
         check_output_file(args.export, "--export")
     quieten_tensorflow()
+    from deep_ranking.datasets.ratings import read_ratings
     from deep_ranking.reports.ratings.model_on_ratings import index_on_ratings, model_on_ratings
-    from deep_ranking.reports.ratings.rated_triplets import export_ratings, import_ratings
-    from deep_ranking.reports.ratings.ratings import read_ratings
     from deep_ranking.reports.ratings.summary import summarize_ratings
+    from deep_ranking.sampling.rated_triplets import export_ratings, import_ratings
 
     report: dict[str, Any] = {}
     said: list[str] = []

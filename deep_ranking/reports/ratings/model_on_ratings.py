@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from deep_ranking.datasets.ratings import ASKED, RANDOM, Ratings
 from deep_ranking.embedding.embedder import Embedder
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import FloatArray, Int32Array, Int64Array
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
+from deep_ranking.metrics.agreement import Agreement, model_agreement
 from deep_ranking.metrics.distances import pair_distances
-from deep_ranking.reports.ratings.agreement import Agreement, model_agreement
-from deep_ranking.reports.ratings.rated_triplets import (
+from deep_ranking.sampling.rated_triplets import (
     counts_in_words,
     images_in,
     majority_triplets,
 )
-from deep_ranking.reports.ratings.ratings import ASKED, RANDOM, Ratings
 from deep_ranking.search.collection import Collection
 
 

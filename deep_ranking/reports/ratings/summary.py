@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from deep_ranking.datasets.ratings import ASKED, SIDES, Ratings
 from deep_ranking.files import InputError
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted, listed, shortened
 from deep_ranking.metrics import Interval
-from deep_ranking.metrics.intervals import wilson_interval
-from deep_ranking.reports.evaluation_text import format_interval
-from deep_ranking.reports.ratings.agreement import (
+from deep_ranking.metrics.agreement import (
     Agreement,
     BetweenRaters,
     agreement_of,
@@ -21,9 +20,10 @@ from deep_ranking.reports.ratings.agreement import (
     steadiness,
     votes_of,
 )
+from deep_ranking.metrics.intervals import wilson_interval
+from deep_ranking.reports.evaluation_text import format_interval
 from deep_ranking.reports.ratings.model_on_ratings import ModelOnRatings, agreement_as_json
-from deep_ranking.reports.ratings.rated_triplets import counts_in_words
-from deep_ranking.reports.ratings.ratings import ASKED, SIDES, Ratings
+from deep_ranking.sampling.rated_triplets import counts_in_words
 
 MOST_LINES = 20  # of a table that is printed
 FEW_SIDES = 8  # choices of one side that may be chance: one rater in 128 at eight

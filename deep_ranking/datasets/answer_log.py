@@ -16,17 +16,17 @@ from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deep_ranking.files import InputError
-from deep_ranking.files.csv_lines import BYTE_ORDER_MARK, MAX_LINE_LENGTH
-from deep_ranking.files.opening import NON_BLOCKING
-from deep_ranking.files.writing import sync_folder
-from deep_ranking.reports.ratings.ratings import (
+from deep_ranking.datasets.ratings import (
     COLUMNS,
     MAX_BYTES,
     TAKEN_BACK,
     Answer,
     read_standing,
 )
+from deep_ranking.files import InputError
+from deep_ranking.files.csv_lines import BYTE_ORDER_MARK, MAX_LINE_LENGTH
+from deep_ranking.files.opening import NON_BLOCKING
+from deep_ranking.files.writing import sync_folder
 
 LOCK_SECONDS = 30.0
 HEADER = (",".join(COLUMNS) + "\n").encode()

@@ -12,15 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from deep_ranking.datasets.tables import relative_prefix
-from deep_ranking.files import InputError
-from deep_ranking.files.array_types import BoolArray, Int32Array
-from deep_ranking.files.csv_lines import read_lines
-from deep_ranking.files.path_forms import existing_form
-from deep_ranking.files.words import counted, listed
-from deep_ranking.reports.ratings.agreement import majority, votes_of
-from deep_ranking.reports.ratings.answer_log import AnswerLog, now
-from deep_ranking.reports.ratings.ratings import (
+from deep_ranking.datasets.answer_log import AnswerLog, now
+from deep_ranking.datasets.ratings import (
     COLUMNS,
     IMPORTED,
     MAX_ANSWERS,
@@ -29,6 +22,13 @@ from deep_ranking.reports.ratings.ratings import (
     Ratings,
     read_standing,
 )
+from deep_ranking.datasets.tables import relative_prefix
+from deep_ranking.files import InputError
+from deep_ranking.files.array_types import BoolArray, Int32Array
+from deep_ranking.files.csv_lines import read_lines
+from deep_ranking.files.path_forms import existing_form
+from deep_ranking.files.words import counted, listed
+from deep_ranking.metrics.agreement import majority, votes_of
 from deep_ranking.sampling.triplet_file import (
     Triplets,
     read_triplets,

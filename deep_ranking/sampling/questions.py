@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from deep_ranking.datasets.ratings import INFORMATIVE, RANDOM, REPEAT, SIDES, Ratings
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import (
     BoolArray,
@@ -35,7 +36,6 @@ from deep_ranking.files.array_types import (
     Int64Array,
     IntArray,
 )
-from deep_ranking.reports.ratings.ratings import INFORMATIVE, RANDOM, REPEAT, SIDES, Ratings
 
 PRODUCTS_AT_ONCE = 1 << 27  # some 10 ms: bounds how many queries are candidates
 FEWEST_QUERIES, MOST_QUERIES = 4, 64
