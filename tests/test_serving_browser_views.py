@@ -26,6 +26,8 @@ TEXT = """([kind, text, picture, onto]) => {
   return event.defaultPrevented;
 }"""
 
+LOADED = "() => performance.getEntriesByType('resource').map((each) => each.name).join()"
+
 
 def send(page, kind, text, picture=None, onto="body"):
     return page.evaluate(TEXT, [kind, text, picture, onto])
@@ -280,7 +282,7 @@ def test_what_is_pinned_does_not_cover_the_tools_of_the_map(opened, folder):
     pin, tools = (page.locator(each).bounding_box() for each in ("#pin", ".map-tools"))
     assert pin["y"] + pin["height"] <= tools["y"]
     page.click("#to-duplicates")  # where no second picture can be chosen
-    assert page.is_hidden("#pin")
+    page.wait_for_selector("#pin", state="hidden")
     page.click("#to-search")
     assert page.is_visible("#pin")
 
@@ -308,3 +310,32 @@ def test_links_of_the_views_lead_where_a_click_leads(opened, folder, address):
         link = page.get_attribute(f"#to-{view}", "href")
         page.click(f"#to-{view}")
         assert page.evaluate("location.pathname + location.search") == link
+
+
+def test_a_view_is_loaded_when_it_is_meant_and_said_to_be_missing(opened, folder):
+    page = opened()
+    page.wait_for_selector("#empty-view:not([hidden])")
+    page.evaluate("() => new Promise((done) => requestIdleCallback(() => setTimeout(done, 200)))")
+    assert not any(name in page.evaluate(LOADED) for name in ("map", "duplicates", "viewer"))
+    page.hover("#to-duplicates")
+    page.wait_for_function("() => [...document.styleSheets].some((e) => /dupl/.test(e.href))")
+    assert page.is_visible("#empty-view")
+    page.route("**/page/map.css", lambda route: route.abort())
+    page.click("#to-map")
+    page.wait_for_selector("#problem:has-text('This part of the page did not come.')")
+    page.unroute("**/page/map.css")
+    page.click("#problem-again")
+    page.wait_for_selector("#legend li")
+    assert page.is_hidden("#problem") and page.is_hidden("#empty-view")
+    page.click("#to-search")
+    upload(page, folder / "photos/red/0.png")
+    page.wait_for_function(f"() => ({LOADED})().includes('viewer.js')")  # before it is opened
+    assert page.is_hidden("#viewer") and "heat.js" not in page.evaluate(LOADED)
+    opened.wrong.clear()
+
+
+def test_a_view_that_this_server_does_not_have_is_said(opened):
+    for name in ("none", "viewer", "constructor"):
+        page = opened(f"/?view={name}")
+        toast(page, "This server does not have the view of this address.")
+        assert page.is_visible("#empty-view") and at_query(page, "view") is None

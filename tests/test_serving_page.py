@@ -11,12 +11,13 @@ from deep_ranking.serving.guard import OF_PAGES
 from deep_ranking.serving.settings import ServerSettings
 from deep_ranking.serving.static_pages import FILES, STATIC
 
-MOST_BYTES = 150_000
+FIRST_BYTES, VIEW_BYTES = 125_000, 45_000  # of a first visit; of a view that is loaded when opened
 PAGE = {address: name for address, (name, _) in FILES.items() if "/api/" not in address}
 SCRIPTS = sorted(name for name in PAGE.values() if name.endswith(".js"))
 STYLES = [name for name in PAGE.values() if name.endswith(".css") and name != "tokens.css"]
 STYLE = TOKENS.read_text() + "".join((STATIC / name).read_text() for name in STYLES)
 HTML = (STATIC / "index.html").read_text()
+OF_A_VIEW = r"""(\w+): \{[^\n]*import\("\./([\w.]+)"\)(?:, style: "([\w.]+)")?"""
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,39 @@ def test_every_file_is_sent_and_nothing_else(call):
         assert call("GET", address).status_code == 404
 
 
-def test_the_page_is_small():
-    assert sum(len(path_of(name).read_bytes()) for name in PAGE.values()) < MOST_BYTES
+def loaded_with(*names):
+    """The modules that a browser loads with some: all that they import, and not on demand."""
+    found, waiting = set(), [name for name in names if name]
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        imported = re.findall(r'^import [^;]*"\./([\w.]+)"', text_of(name), re.M)
+        waiting += set(imported) - found
+    return found
+
+
+def size_of(names):
+    return sum(len(path_of(name).read_bytes()) for name in names)
+
+
+def test_a_first_visit_and_each_view_are_small():
+    linked = re.findall(r'(?:src|href)="(/page/[^"]+)"', HTML)
+    first = {"index.html"} | loaded_with(*(PAGE[each] for each in linked))
+    assert {"page.js", "search.js", "page.css"} < first and size_of(first) < FIRST_BYTES
+    views = {each[0]: loaded_with(*each[1:]) for each in re.findall(OF_A_VIEW, text_of("views.js"))}
+    assert {"map", "duplicates", "viewer", "heat"} <= views.keys()
+    assert {"map.js", "map.css", "plane.js"} <= views["map"]
+    for name, files in views.items():
+        assert files - first and size_of(files - first) < VIEW_BYTES, name
+    assert first.union(*views.values()) == set(PAGE.values())
+
+
+def test_one_module_changes_the_state_and_the_address():
+    changes = r"\b(?:push|replace)State|history\.(?:back|go|forward)\("
+    changing = {name for name in SCRIPTS if re.search(changes, text_of(name))}
+    assert changing == {"state.js", "store.js"}
+    using = {name for name in SCRIPTS if re.search(r"\bwriteState\b", text_of(name))}
+    assert using == {"state.js", "store.js"}
 
 
 def test_no_code_and_no_style_is_inline():
@@ -72,7 +104,7 @@ def test_nothing_comes_from_elsewhere():
         text = text_of(name).replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?:|[\"'(]//|@import|url\(", text), name
     links = re.findall(r'(?:src|href)="([^"#]+)"', HTML)
-    assert links and set(links) - {"/?view=duplicates", "/?view=map"} <= FILES.keys()
+    assert links and set(links) <= FILES.keys()
 
 
 def test_modules_import_what_there_is():

@@ -15,16 +15,17 @@ from deep_ranking.files.design import TOKENS
 STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
 MODULES = (
-    "api", "box", "compared", "dom", "dots", "duplicates", "examples", "grid", "heat", "intake",
-    "lasso", "map", "page", "palette", "plane", "rows", "search", "state", "thumbnails", "viewer",
+    "api", "box", "compared", "dom", "dots", "duplicates", "examples", "filters", "grid", "header",
+    "heat", "intake", "lasso", "map", "page", "palette", "plane", "problem", "query", "rows",
+    "search", "search_view", "sections", "state", "store", "thumbnails", "toast", "viewer", "views",
     "words",
 )  # fmt: skip
+STYLES = ("duplicates", "map", "page", "viewer")
 FILES = {
     "/": ("index.html", HTML),
     "/page/tokens.css": (TOKENS.name, CSS),
-    "/page/page.css": ("page.css", CSS),
-    "/page/viewer.css": ("viewer.css", CSS),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
+    **{f"/page/{name}.css": (f"{name}.css", CSS) for name in STYLES},
     **{f"/page/{name}.js": (f"{name}.js", SCRIPT) for name in MODULES},
     "/api/docs": ("docs.html", HTML),
     "/api/docs.css": ("docs.css", CSS),

@@ -105,7 +105,13 @@ export function dropPicture(image) {
   image.removeAttribute("src");
 }
 
-export async function openPicture(address) {
+export function openOriginal(id, collection) {
+  const address = imageAddress(id, collection);
+  if (token === null) window.open(address, "_blank", "noopener");
+  else openFetched(address).catch(() => {});
+}
+
+async function openFetched(address) {
   const opened = window.open("", "_blank");
   const answer = await send(address);
   opened.location = URL.createObjectURL(await answer.blob());

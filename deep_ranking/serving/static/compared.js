@@ -1,93 +1,82 @@
 // Two pictures side by side, as the address bar has them; one that waits for another.
 import { imageAddress, showPicture, thumbnailAddress } from "./api.js";
 import { byId } from "./dom.js";
-import { known, resultsShown } from "./grid.js";
+import { focusTile, resultsShown } from "./grid.js";
+import { problem } from "./problem.js";
+import { queryAddress } from "./query.js";
+import { shownSection } from "./sections.js";
 import { hasQuery, uploadOf } from "./state.js";
-import { captionOf, leave, showPair, startViewer } from "./viewer.js";
-import { nameOf } from "./words.js";
+import { closePair, current, known, pin, watch } from "./store.js";
+import { loadView } from "./views.js";
+import { captionOf, nameOf } from "./words.js";
 
-let page = null;
-let pinned = null;
-let isLeaving = false; // the browser goes back to the address without the pair
-addEventListener("popstate", () => (isLeaving = false));
+let viewer = null; // once a pair was opened
+let shownView = () => null;
+let opened = ""; // id of the picture at the right
+let pinShown = "";
 
 export function startCompared(given) {
-  page = given;
-  startViewer(closed);
+  shownView = given;
   byId("pin-cancel").onclick = cancelPin;
-}
-
-// What changes the address waits until the browser is back.
-export function onceBack(action) {
-  if (isLeaving) addEventListener("popstate", action, { once: true });
-  else action();
-}
-
-export function openBeside(result) {
-  onceBack(() => compare(pinned && pinned.id !== result.id ? [pinned.id, result.id] : [result.id]));
-}
-
-export function stepTo(result) {
-  compare([...page.state().compare.slice(0, -1), result.id], { replaces: true });
-}
-
-// Open two pictures side by side, or close them: what is behind them stays as it is.
-function compare(ids, { replaces = false } = {}) {
-  page.keep({ compare: ids, isOpened: replaces ? page.state().isOpened : true }, { replaces });
-  showCompared();
+  byId("viewer").addEventListener("close", () => {
+    closePair();
+    focusAgain(opened);
+  });
+  watch("pair", showCompared);
+  watch("known", ({ id }) => id === current().pinned?.id && showPinned());
 }
 
 export function showCompared() {
-  const state = page.state();
+  const state = current();
+  showPinned();
   const { collection, compare: ids } = state;
   const right = ids.at(-1);
-  if (!right || document.body.dataset.view === "token") return leave();
+  if (!right || shownSection() === "token") return viewer?.leave();
+  if (!viewer) return openViewer();
+  opened = right;
   const found = resultsShown().find((each) => each.id === right);
   const isTold = ids.length === 1 && hasQuery(state) && found && found.distance !== null;
   const isMoved = state.plus.length + state.minus.length > 0;
   const left = ids.length > 1 ? pictureOf(ids[0], "") : query(state);
-  showPair({ left, right: known.get(right) ?? { id: right }, told: isTold ? found : null, isMoved, list: resultsShown(), collection }, page.actions);
+  viewer.showPair({ left, right: known.get(right) ?? { id: right }, told: isTold ? found : null, isMoved, list: resultsShown(), collection });
+}
+
+async function openViewer() {
+  try {
+    viewer = await loadView("viewer");
+    showCompared(); // as the address is by now
+  } catch (error) {
+    problem(error);
+  }
 }
 
 function query(state) {
   const upload = uploadOf(state);
-  if (upload) return { upload: state.upload, file: upload, box: state.box, address: page.pictureAddress(), caption: `Query: ${upload.name || "pasted picture"}` };
+  if (upload) return { upload: state.upload, file: upload, box: state.box, address: queryAddress(), caption: `Query: ${upload.name || "pasted picture"}` };
   return state.id ? { ...pictureOf(state.id, "Query: "), box: state.box } : null;
 }
 
 function pictureOf(id, before) {
-  return { id, address: imageAddress(id, page.state().collection), caption: before + captionOf(known.get(id) ?? {}) };
+  return { id, address: imageAddress(id, current().collection), caption: before + captionOf(known.get(id) ?? {}) };
 }
 
-function closed(id) {
-  const { compare: ids, isOpened } = page.state();
-  if (ids.length) {
-    if (isOpened) {
-      isLeaving = true;
-      history.back();
-    } else compare([], { replaces: true });
-  }
-  page.focusAgain(id);
+function focusAgain(id) {
+  (shownView()?.focusAgain ?? focusTile)(id);
 }
 
-export function pin(result) {
-  pinned = result;
-  byId("pin").hidden = false;
-  const name = known.get(pinned.id)?.path ?? "this picture";
-  byId("pin-text").textContent = `Choose a picture to compare with ${nameOf(name)}.`;
-  showPicture(byId("pin-image"), thumbnailAddress(pinned.id, page.state().collection, 96), { isLazy: false });
-  leave();
-}
-
-export function unpin() {
-  pinned = null;
-  byId("pin").hidden = true;
+function showPinned() {
+  const { pinned, collection } = current();
+  byId("pin").hidden = pinned === null;
+  const key = pinned ? `${collection} ${pinned.id}` : "";
+  if (pinned) byId("pin-text").textContent = `Choose a picture to compare with ${nameOf(known.get(pinned.id)?.path ?? "this picture")}.`;
+  if (key && key !== pinShown) showPicture(byId("pin-image"), thumbnailAddress(pinned.id, collection, 96), { isLazy: false });
+  pinShown = key;
 }
 
 // Let no picture wait; return whether one did.
 export function cancelPin() {
-  if (!pinned) return false;
-  unpin();
-  page.focusAgain(null);
+  if (!current().pinned) return false;
+  pin(null);
+  focusAgain(null);
   return true;
 }

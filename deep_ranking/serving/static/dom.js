@@ -18,6 +18,15 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// An action that waits until it was not asked for again for a while.
+export function later(action) {
+  let timer = 0;
+  return (given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => action(given), 250);
+  };
+}
+
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");

@@ -1,6 +1,10 @@
 // Groups of duplicates: which picture to keep and why; set aside, undo.
 import { ask, post, Refusal, showPicture, thumbnailAddress } from "./api.js";
 import { byId, element } from "./dom.js";
+import { problem } from "./problem.js";
+import { entitle } from "./sections.js";
+import { searchFor, server, setThreshold } from "./store.js";
+import { toast } from "./toast.js";
 import { bytes, counted, folderOf, nameOf } from "./words.js";
 
 // A path that may break after its slashes.
@@ -14,23 +18,23 @@ let cursor = null;
 let total = 0;
 let running = null;
 let mayChange = false;
-let told = {};
 
-export function startDuplicates(given) {
-  told = given;
-  byId("more-groups").onclick = () => load().catch(told.problem);
-  byId("toast-undo").onclick = (event) => undo(event.target.dataset.undo);
+export function start() {
+  mayChange = server.allow_changes;
+  byId("more-groups").onclick = () => load().catch(problem);
+  byId("threshold").onchange = (event) => setThreshold(event.target.value);
   groups.onkeydown = press;
 }
 
-export function stopDuplicates() {
+export function leave() {
   running?.abort();
 }
 
-export async function showDuplicates(newState, allowChanges) {
-  stopDuplicates();
+export async function show(newState) {
+  leave();
   running = new AbortController();
-  [state, mayChange, cursor] = [newState, allowChanges, null];
+  [state, cursor] = [newState, null];
+  entitle("Duplicates");
   byId("threshold").value = state.threshold || DEFAULT_THRESHOLD;
   groups.replaceChildren();
   byId("more-groups").hidden = true;
@@ -107,7 +111,7 @@ function member(image, extra) {
   place.addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    told.search(image.id);
+    searchFor(image);
   });
   showPicture(picture, thumbnailAddress(image.id, state.collection, 256));
   return element(
@@ -132,11 +136,11 @@ async function setAside(item, keeper, ids, button) {
     say("No group is left.");
     (next ?? byId("threshold")).focus();
     const left = done.left.length ? ` ${done.left.join("; ")}.` : "";
-    told.toast(`${counted(done.moved, "picture")} set aside.${left}`, done.undo);
+    toast(`${counted(done.moved, "picture")} set aside.${left}`, () => undo(done.undo));
     await showUndo();
   } catch (error) {
     button.disabled = false;
-    told.problem(error);
+    problem(error);
   }
 }
 
@@ -145,11 +149,11 @@ async function undo(name) {
     const fields = [["collection", state.collection], ["undo", name]];
     const done = await post("duplicates/undo", fields);
     const left = done.left.length ? ` ${done.left.join("; ")}.` : "";
-    told.toast(`${counted(done.moved, "picture")} put back.${left}`);
-    await showDuplicates(state, mayChange);
+    toast(`${counted(done.moved, "picture")} put back.${left}`);
+    await show(state);
     if (document.activeElement === document.body) (groups.firstElementChild ?? byId("threshold")).focus();
   } catch (error) {
-    told.problem(error);
+    problem(error);
   }
 }
 

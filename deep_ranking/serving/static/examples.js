@@ -1,20 +1,21 @@
 // Plus and minus examples: pictures of the collection, and pictures of one's own.
 import { showPicture, thumbnailAddress } from "./api.js";
 import { byId, element, icon } from "./dom.js";
-import { known, markExamples } from "./grid.js";
+import { markExamples } from "./grid.js";
 import { fileOf } from "./state.js";
+import { known, removeExample } from "./store.js";
 
 const SIGNS = { plus: "more of", minus: "less of" };
 
-export function showExamples(state, remove) {
+export function showExamples(state) {
   for (const sign of Object.keys(SIGNS)) {
-    const chips = state[sign].map((each) => chip(each, sign, state.collection, remove));
+    const chips = state[sign].map((each) => chip(each, sign, state.collection));
     byId(`${sign}-chips`).replaceChildren(...chips);
   }
-  markExamples(state);
+  markExamples();
 }
 
-function chip(example, sign, collection, remove) {
+function chip(example, sign, collection) {
   const file = fileOf(example);
   const image = element("img", { alt: "" });
   const name = file ? file.name || "your picture" : (known.get(example)?.path ?? "an example");
@@ -22,7 +23,7 @@ function chip(example, sign, collection, remove) {
   else showPicture(image, thumbnailAddress(example, collection, 96), { isLazy: false });
   const label = `Remove ${SIGNS[sign]} ${name}`;
   const onclick = () => {
-    remove(sign, example);
+    removeExample(sign, example);
     (byId(`${sign}-chips`).querySelector("button") ?? byId(`add-${sign}`)).focus();
   };
   const button = element("button", { type: "button", className: `chip ${sign}`, title: label, onclick }, image, element("i", {}, icon(sign)), element("b", {}, icon("close")));

@@ -1,7 +1,8 @@
 // The grid of results: tiles, and the keys that move between them.
-import { dropPicture, showPicture, thumbnailAddress } from "./api.js";
+import { dropPicture, openOriginal, showPicture, thumbnailAddress } from "./api.js";
 import { byId, element, iconButton } from "./dom.js";
 import { rowsOf } from "./rows.js";
+import { current, openPair, pin, searchFor, setFilters, toggleExample } from "./store.js";
 import { folderOf, likeness, nameOf, percent } from "./words.js";
 
 const PROBLEMS = {
@@ -13,33 +14,29 @@ const grid = byId("grid");
 const rows = rowsOf(grid, { make: makeTile, drop: dropTile });
 let results = []; // all that were loaded, nearest first
 let isAll = false;
-let state = null;
-let actions = null;
 let active = -1; // index of the tile that the Tab key reaches
-
-export const known = new Map(); // id -> result, of all that was shown
 
 export function clearGrid() {
   [results, active] = [[], -1];
   rows.setCount(0);
 }
 
-export function addTiles(found, newState, newActions, isLast) {
-  [state, actions, isAll] = [newState, newActions, isLast];
+export function addTiles(found, isLast) {
+  isAll = isLast;
   results.push(...found);
   rows.setCount(results.length);
   for (const each of rows.tiles.values()) tellSize(each);
   if (active < 0 && results.length) activate(0);
 }
 
-export function markExamples(newState) {
-  state = newState;
+export function markExamples() {
   for (const each of rows.tiles.values()) mark(each);
 }
 
 function mark(item) {
   const { id } = item.dataset;
-  const sign = state.plus.includes(id) ? "plus" : state.minus.includes(id) ? "minus" : "";
+  const { plus, minus } = current();
+  const sign = plus.includes(id) ? "plus" : minus.includes(id) ? "minus" : "";
   item.dataset.sign = sign;
   item.querySelector("[data-act=plus]").ariaPressed = sign === "plus";
   item.querySelector("[data-act=minus]").ariaPressed = sign === "minus";
@@ -96,16 +93,15 @@ function dropTile(item) {
 }
 
 function tile(result) {
-  known.set(result.id, result);
   const { probability, problem, path } = result;
   const told = probability === null ? null : likeness(probability);
   const distance = result.distance === null ? "" : `distance ${result.distance.toFixed(3)}`;
   const picture = element("button", { type: "button", className: "picture", tabIndex: -1 });
-  picture.onclick = () => actions.open(result);
+  picture.onclick = () => openPair(result);
   const spoken = [told && `${told.words}, ${percent(probability)}`, distance, result.class && `class ${result.class}`, path, PROBLEMS[problem]];
   picture.ariaLabel = `${spoken.filter(Boolean).join(", ")}. Open`;
   if (problem) picture.append(element("span", { className: "lost" }, PROBLEMS[problem]));
-  else picture.append(thumbnail(result, state.collection));
+  else picture.append(thumbnail(result, current().collection));
   const item = element("li", { className: "tile" }, picture, buttons(result), caption(result, told, distance));
   item.dataset.id = result.id;
   item.title = path;
@@ -126,12 +122,12 @@ function thumbnail(result, collection) {
 
 function buttons(result) {
   const made = [
-    ["more", "more", "More like this (M)", actions.more],
-    ["plus", "plus", "More of this: plus example (+)", actions.plus],
-    ["minus", "minus", "Less of this: minus example (−)", actions.minus],
-    ["open", "original", "Open original (O)", actions.original],
+    ["more", "more", "More like this (M)", () => searchFor(result)],
+    ["plus", "plus", "More of this: plus example (+)", () => toggleExample("plus", result)],
+    ["minus", "minus", "Less of this: minus example (−)", () => toggleExample("minus", result)],
+    ["open", "original", "Open original (O)", () => openOriginal(result.id, current().collection)],
   ].map(([name, act, label, action]) => {
-    const button = iconButton(name, label, () => action(result));
+    const button = iconButton(name, label, action);
     button.dataset.act = act;
     button.tabIndex = -1;
     return button;
@@ -147,9 +143,9 @@ function caption(result, told, distance) {
     lines.append(element("p", { className: `likeness ${told.kind}` }, told.words));
   }
   const places = element("p", { className: "places" });
-  const link = (text, label, onclick) => (actions.filter ? element("button", { type: "button", className: "link", tabIndex: -1, title: label, onclick }, text) : element("span", {}, text));
-  if (result.class) places.append(link(result.class, `Only the class ${result.class}`, () => actions.filter({ class: result.class })));
-  if (folder && folder !== result.class) places.append(link(inner, `Only the folder ${folder}`, () => actions.filter({ folder })));
+  const link = (text, label, onclick) => (current().view === "search" ? element("button", { type: "button", className: "link", tabIndex: -1, title: label, onclick }, text) : element("span", {}, text));
+  if (result.class) places.append(link(result.class, `Only the class ${result.class}`, () => setFilters({ class: result.class })));
+  if (folder && folder !== result.class) places.append(link(inner, `Only the folder ${folder}`, () => setFilters({ folder })));
   if (!places.childElementCount) places.append(nameOf(result.path));
   const number = told ? `${percent(result.probability)} · ${distance}` : distance;
   if (number) lines.append(element("p", { className: "distance" }, number));
@@ -179,7 +175,7 @@ function press(event) {
     if (next >= 0 && next <= last) focusAt(next);
   } else if (event.key.toLowerCase() in acts) {
     rows.tiles.get(active).querySelector(`[data-act=${acts[event.key.toLowerCase()]}]`).click();
-  } else if (event.key.toLowerCase() === "c") actions.pin(results[active]);
+  } else if (event.key.toLowerCase() === "c") pin(results[active]);
   else return;
   event.preventDefault();
 }

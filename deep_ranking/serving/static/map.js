@@ -5,6 +5,10 @@ import { addTiles, clearGrid, focusTile, markExamples, resultsShown } from "./gr
 import { inside, parseLasso, rectangle, writeLasso } from "./lasso.js";
 import { chooseColours, colours, cssColour, isDark, NUM_COLOURS, pixelOf } from "./palette.js";
 import * as plane from "./plane.js";
+import { problem } from "./problem.js";
+import { entitle } from "./sections.js";
+import { uploadOf } from "./state.js";
+import { chooseOnMap, keepSight, learn, openPair, openView } from "./store.js";
 import { forgetThumbnails } from "./thumbnails.js";
 import { counted } from "./words.js";
 
@@ -12,7 +16,6 @@ const PAGE = 60;
 const POLL = 1000; // milliseconds
 const NO_CLASS = "/"; // in an address; the name of a class never is a slash alone
 const canvas = byId("map");
-let told = {};
 let state = null;
 let map = null;
 let running = null;
@@ -24,8 +27,7 @@ let timer = 0;
 let knownAt = ""; // what is in sight, as the address has it
 let middle = ""; // class of the picture in the middle, for who uses the keyboard
 
-export function startMap(given) {
-  told = given;
+export function start() {
   plane.startPlane({ moved, pointed, opened: open, drawn: (line) => choose(writeLasso(line)) });
   byId("map-in").onclick = () => plane.zoomBy(1.6);
   byId("map-out").onclick = () => plane.zoomBy(1 / 1.6);
@@ -37,8 +39,8 @@ export function startMap(given) {
   };
   byId("map-sight").onclick = chooseSight;
   byId("map-clear").onclick = clear;
-  byId("map-more").onclick = () => showMore().catch(told.problem);
-  byId("map-search").onclick = () => told.go({ view: "search" });
+  byId("map-more").onclick = () => showMore().catch(problem);
+  byId("map-search").onclick = () => openView("search");
   byId("map-view").onkeydown = press;
   isDark.addEventListener("change", () => {
     if (!map) return;
@@ -59,7 +61,7 @@ function press(event) {
 
 function change(changes) {
   knownAt = plane.sightText();
-  told.go({ ...changes, at: knownAt });
+  chooseOnMap({ ...changes, at: knownAt });
 }
 
 const choose = (lasso) => change({ lasso });
@@ -71,7 +73,7 @@ function clear() {
 }
 
 // The grid of results is shown here while the map is, and goes back to the search.
-export function leaveMap() {
+export function leave() {
   running?.abort();
   clearTimeout(timer);
   if (chosenKey === null) return;
@@ -82,7 +84,8 @@ export function leaveMap() {
   byId("search-view").append(byId("results"));
 }
 
-export async function showMap(newState, upload) {
+export async function show(newState) {
+  entitle("Map");
   const isOther = state?.collection !== newState.collection;
   const isEntered = chosenKey === null;
   state = newState;
@@ -109,7 +112,7 @@ export async function showMap(newState, upload) {
     plane.setSight(state.at);
   }
   const { signal } = running;
-  const query = await queryNumber(upload);
+  const query = await queryNumber(uploadOf(state));
   if (signal.aborted) return; // the map was left meanwhile
   byId("map-query").hidden = query < 0;
   await mark(query);
@@ -204,7 +207,7 @@ async function mark(query) {
   byId("map-search").hidden = !examples;
   byId("map-search").textContent = `Search with ${counted(examples, "example")}`;
   chosenKey = key;
-  if (!isNew) return markExamples(state);
+  if (!isNew) return markExamples();
   clearGrid();
   [numShown, numGone] = [0, 0];
   byId("map-more").hidden = true;
@@ -229,8 +232,8 @@ async function showMore() {
   const last = resultsShown().at(-1)?.id;
   numShown += part.length;
   numGone += part.length - images.length;
-  addTiles(images, state, tileActions(), numShown === chosen.length);
-  markExamples(state);
+  addTiles(images, numShown === chosen.length);
+  markExamples();
   tellChosen();
   tellMore();
   if (last && byId("map-more").hidden) focusTile(last);
@@ -253,25 +256,23 @@ async function describe(numbers) {
   const fields = [["collection", state.collection], ["ids", numbers.map((each) => map.ids[each]).join(",")]];
   const { images } = await post("images", fields, running.signal);
   const found = images.map((each) => ({ ...each, probability: null, distance: null }));
-  found.forEach(told.actions.learn);
+  found.forEach(learn);
   return found;
 }
-
-const tileActions = () => ({ ...told.actions, filter: null });
 
 async function open(number) {
   rest();
   try {
     const [image] = await describe([number]);
     if (!image) throw new Refusal(410, "This picture is no longer in the collection. Load the page again.");
-    told.actions.open(image);
+    openPair(image);
   } catch (error) {
-    told.problem(error);
+    problem(error);
   }
 }
 
 // After the viewer: back to the tile, or to the map if the picture came from there.
-export function returnToMap(id) {
+export function focusAgain(id) {
   if (resultsShown().some((each) => each.id === id)) focusTile(id);
   else canvas.focus();
 }
@@ -322,7 +323,7 @@ function moved() {
 function rest() {
   clearTimeout(timer);
   knownAt = plane.sightText();
-  told.keep({ at: knownAt });
+  keepSight(knownAt);
   tellSight();
 }
 

@@ -2,7 +2,9 @@
 import { post } from "./api.js";
 import { byId } from "./dom.js";
 import { addTiles, clearGrid, focusedTile, focusTile, resultsShown, settle, showPlace } from "./grid.js";
-import { fileOf, hasFilter, keepPlace, keptPlace, uploadOf } from "./state.js";
+import { problem } from "./problem.js";
+import { fileOf, hasFilter, uploadOf } from "./state.js";
+import { keepPlace, keptPlace, learn } from "./store.js";
 import { counted, NEAREST, UNLIKELY_BELOW } from "./words.js";
 
 const PAGES = [48, 96, 200]; // results of the first requests; the others are as large as the last
@@ -16,7 +18,6 @@ let isLoading = false;
 let hasFailed = false;
 let waiting = 0;
 let current = null;
-let told = {};
 
 export function stopSearch() {
   running?.abort();
@@ -26,12 +27,12 @@ export function stopSearch() {
   byId("grid-end").hidden = true;
 }
 
-export async function newSearch(state, actions) {
+export async function newSearch(state) {
   stopSearch();
   history.scrollRestoration = "manual";
   const place = keptPlace();
   running = new AbortController();
-  [current, told] = [state, actions];
+  current = state;
   byId("results").ariaBusy = "true";
   status.textContent = "Searching …";
   const run = running;
@@ -74,21 +75,12 @@ function take(answer) {
   const isFirst = resultsShown().length === 0;
   cursor = answer.cursor;
   const isOther = (each) => current.upload || each.id !== current.id;
-  answer.results.forEach((each) => told.learn(each));
-  addTiles(answer.results.filter(isOther), current, told, cursor === null);
+  answer.results.forEach((each) => learn(each));
+  addTiles(answer.results.filter(isOther), cursor === null);
   byId("grid-end").hidden = !answer.is_cut;
   const shown = resultsShown();
   status.textContent = shown.length ? `${counted(shown.length, "picture")}${cursor ? " so far" : ""}, nearest first` : "No pictures";
   if (isFirst) sayIfNothing(shown);
-}
-
-// A class or folder of the address that the collection does not have: say it where it can be mended.
-export function sayRefused(sentence) {
-  clearGrid();
-  status.textContent = "";
-  byId("nothing").hidden = false;
-  byId("nothing-clear").hidden = false;
-  byId("nothing-text").textContent = sentence;
 }
 
 function sayIfNothing(shown) {
@@ -129,7 +121,7 @@ function scrolled() {
   if (running === null) return;
   clearTimeout(waiting);
   waiting = setTimeout(rest, 200);
-  if (cursor !== null && isNear()) fillPage(running).catch(told.problem);
+  if (cursor !== null && isNear()) fillPage(running).catch(problem);
 }
 
 for (const each of ["scroll", "resize"]) addEventListener(each, scrolled, { passive: true });

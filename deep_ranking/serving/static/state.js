@@ -2,8 +2,9 @@
 
 const TEXTS = ["collection", "id", "box", "class", "folder", "min", "threshold"];
 const LISTS = ["plus", "minus", "compare"]; // of ids; plus and minus also have numbers of uploads
-const OF_MAP = ["at", "lasso", "only"]; // what is in sight, the lasso, the class that is shown alone
-const VIEWS = ["search", "duplicates", "map"];
+// What a view has for itself; it stays in this tab while another view is open.
+// Of the map: what is in sight, the lasso, the class that is shown alone.
+export const OF_VIEWS = { map: ["at", "lasso", "only"] };
 const uploads = new Map();
 let firstCollection = "";
 
@@ -20,8 +21,8 @@ const ownOf = (list) => list.filter((each) => typeof each === "number");
 
 function parse(text) {
   const given = new URLSearchParams(text);
-  const state = { view: VIEWS.includes(given.get("view")) ? given.get("view") : "search" };
-  for (const name of [...TEXTS, ...OF_MAP]) state[name] = given.get(name) ?? "";
+  const state = { view: given.get("view") || "search" };
+  for (const name of [...TEXTS, ...Object.values(OF_VIEWS).flat()]) state[name] = given.get(name) ?? "";
   for (const name of LISTS) state[name] = (given.get(name) ?? "").split(",").filter(Boolean);
   return state;
 }
@@ -50,7 +51,7 @@ export function leaveOutCollection(name) {
 export function addressOf(state) {
   const parts = new URLSearchParams();
   if (state.view !== "search") parts.set("view", state.view);
-  if (state.view === "map") for (const name of OF_MAP) if (state[name]) parts.set(name, state[name]);
+  for (const name of OF_VIEWS[state.view] ?? []) if (state[name]) parts.set(name, state[name]);
   for (const name of TEXTS) if (state[name] && !(name === "collection" && state[name] === firstCollection)) parts.set(name, state[name]);
   for (const name of LISTS) {
     const ids = state[name].filter((each) => typeof each === "string");
@@ -67,12 +68,6 @@ export function writeState(state, { replaces = false } = {}) {
 }
 
 export const countOwn = (state) => [state.plus, state.minus].flatMap(ownOf).length;
-// How far down the results somebody was, for when they come back to them.
-export function keepPlace(place) {
-  if (keptPlace() !== place) history.replaceState({ ...history.state, place }, "");
-}
-
-export const keptPlace = () => history.state?.place ?? 0;
 
 export function hasQuery(state) {
   return Boolean(state.id || uploadOf(state) || state.plus.length);

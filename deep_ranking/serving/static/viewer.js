@@ -1,9 +1,11 @@
 // Two pictures in large, side by side, and why they are alike.
-import { hasToken, imageAddress, openPicture, post, Refusal, showPicture } from "./api.js";
+import { hasToken, imageAddress, openOriginal, post, Refusal, showPicture } from "./api.js";
 import { parseBox } from "./box.js";
 import { byId } from "./dom.js";
-import { drawHeat } from "./heat.js";
-import { likeness, nameOf, percent } from "./words.js";
+import { problem } from "./problem.js";
+import { pin, searchFor, stepPair, toggleExample } from "./store.js";
+import { loadView } from "./views.js";
+import { captionOf, likeness, nameOf, percent } from "./words.js";
 
 const MOST_KEPT = 50; // explanations that the tab keeps
 const viewer = byId("viewer");
@@ -16,21 +18,20 @@ const sides = ["left", "right"].map((name) => ({
 }));
 const explained = new Map();
 let pair = null; // { left: { id or file, box, address, caption } or null, right: { id }, told }
-let actions = {};
 let isWhy = false;
 let comparing = null;
 let asking = null;
 
 const keyOf = ({ left, right, collection }) => [collection, left?.id ?? left?.upload ?? "", left?.box ?? "", right.id].join(" ");
 
-export function showPair(given, acts) {
+export function showPair(given) {
   const isSame = pair !== null && viewer.open && keyOf(given) === keyOf(pair);
   if (isSame && pair.told === given.told) {
     pair.list = given.list; // a search may have ended meanwhile
     return;
   }
   const before = pair;
-  [pair, actions] = [given, acts];
+  pair = given;
   tell(pair.told);
   if (isSame) return;
   const { left, right, collection } = pair;
@@ -73,8 +74,6 @@ function tell(told) {
   sides[1].image.alt = told.path ?? "";
 }
 
-export const captionOf = (known) => [known.class, known.path].filter(Boolean).join(" · ");
-
 function fieldsOf({ left, right, collection }) {
   return [["first", left.file ?? left.id], ["second", right.id], ["box", left.box], ["collection", collection]];
 }
@@ -93,7 +92,7 @@ async function compare() {
   } catch (error) {
     if (error.name === "AbortError" || pair !== asked) return;
     byId("viewer-title").textContent = sentenceOf(error);
-    if (error.status === 401) actions.problem(error);
+    if (error.status === 401) problem(error);
   }
 }
 
@@ -105,12 +104,6 @@ const sentenceOf = (error) => {
 
 export function leave() {
   if (viewer.open) viewer.close();
-}
-
-export function openOriginal(result, of) {
-  const address = imageAddress(result.id, of);
-  if (hasToken()) openPicture(address).catch(() => {});
-  else window.open(address, "_blank", "noopener");
 }
 
 function clearHeat() {
@@ -138,7 +131,7 @@ async function explain() {
   byId("why-busy").hidden = false;
   viewer.ariaBusy = "true";
   try {
-    const answer = explained.get(keyOf(asked)) ?? (await post("explain", fieldsOf(asked), signal));
+    const [answer, { drawHeat }] = await Promise.all([explained.get(keyOf(asked)) ?? post("explain", fieldsOf(asked), signal), loadView("heat")]);
     if (explained.size >= MOST_KEPT) explained.clear();
     explained.set(keyOf(asked), answer);
     await Promise.all(sides.map(({ image }) => image.decode().catch(() => {})));
@@ -156,7 +149,7 @@ async function explain() {
     clearHeat();
     byId("why-problem").hidden = false;
     byId("why-problem-text").textContent = sentenceOf(error);
-    if (error.status === 401) actions.problem(error);
+    if (error.status === 401) problem(error);
   }
 }
 
@@ -167,19 +160,24 @@ function press(event) {
   if (step) {
     const { list, right } = pair;
     const next = list[list.findIndex((each) => each.id === right.id) + step];
-    if (next && list.some((each) => each.id === right.id)) actions.step(next);
+    if (next && list.some((each) => each.id === right.id)) stepPair(next);
   } else if (key === "w" && pair.left !== null) setWhy(!isWhy);
-  else if (key === "c") actions.pin(pair.right);
+  else if (key === "c") pinRight();
   else return;
   event.preventDefault();
 }
 
-export function startViewer(closed) {
+function pinRight() {
+  pin(pair.right);
+  leave();
+}
+
+export function start() {
   byId("viewer-close").onclick = leave;
-  byId("viewer-more").onclick = () => actions.more(pair.right);
-  byId("viewer-plus").onclick = () => actions.plus(pair.right);
-  byId("viewer-minus").onclick = () => actions.minus(pair.right);
-  byId("viewer-pin").onclick = () => actions.pin(pair.right);
+  byId("viewer-more").onclick = () => searchFor(pair.right);
+  byId("viewer-plus").onclick = () => toggleExample("plus", pair.right);
+  byId("viewer-minus").onclick = () => toggleExample("minus", pair.right);
+  byId("viewer-pin").onclick = pinRight;
   byId("viewer-why").onclick = () => setWhy(!isWhy);
   byId("why-again").onclick = () => {
     byId("viewer-why").focus();
@@ -188,12 +186,11 @@ export function startViewer(closed) {
   byId("viewer-open").addEventListener("click", (event) => {
     if (!hasToken()) return;
     event.preventDefault();
-    openOriginal(pair.right, pair.collection);
+    openOriginal(pair.right.id, pair.collection);
   });
   viewer.addEventListener("close", () => {
     comparing?.abort();
     clearHeat();
-    closed(pair.right.id);
   });
   viewer.addEventListener("click", (event) => {
     if (event.target === viewer) leave();

@@ -38,6 +38,8 @@ export function nameOf(path) {
   return path.slice(path.lastIndexOf("/") + 1);
 }
 
+export const captionOf = (picture) => [picture.class, picture.path].filter(Boolean).join(" · ");
+
 export function sentence(detail) {
   const told = detail.replace(/^(image|positive|negative): /, "This picture: ");
   return told.charAt(0).toUpperCase() + told.slice(1) + (/[.?!]$/.test(told) ? "" : ".");

@@ -1,0 +1,61 @@
+// The views of the page. All but the search are loaded when they are first opened: a module and its style.
+// A module has `show(state)` and may have `start()`, called once; `leave()`, called when another view
+// opens; `focusAgain(id)`, called when the viewer over it closes. Its section is `NAME-view` in the page.
+import { Refusal } from "./api.js";
+import { element } from "./dom.js";
+import * as search from "./search_view.js";
+import { server } from "./store.js";
+
+// label: of the link in the header; without one, no view of its own but a part of others
+// has: whether this server has it, by its answer to `health`; without one, each server does
+const VIEWS = {
+  search: { label: "Search", load: () => search },
+  duplicates: { label: "Duplicates", load: () => import("./duplicates.js"), style: "duplicates.css" },
+  map: { label: "Map", load: () => import("./map.js"), style: "map.css" },
+  viewer: { load: () => import("./viewer.js"), style: "viewer.css" },
+  heat: { load: () => import("./heat.js") },
+};
+const loaded = new Map(); // name -> promise of the module
+
+// Name and label of each view that this server has.
+export const views = () => Object.entries(VIEWS).filter(([, { label, has }]) => label && (has?.(server) ?? true)).map(([name, { label }]) => [name, label]);
+
+export const hasView = (name) => views().some(([each]) => each === name);
+
+export function loadView(name) {
+  if (!loaded.has(name)) loaded.set(name, fetchView(VIEWS[name], name));
+  return loaded.get(name);
+}
+
+async function fetchView({ load, style }, name) {
+  try {
+    const [module] = await Promise.all([load(), style && addStyle(style)]);
+    module.start?.();
+    return module;
+  } catch (error) {
+    loaded.delete(name);
+    console.error(error);
+    throw new Refusal(0, "This part of the page did not come. Is the server still running? Then load the page again.");
+  }
+}
+
+function addStyle(name) {
+  return new Promise((done, failed) => {
+    const link = element("link", { rel: "stylesheet", href: `/page/${name}` });
+    link.onload = done;
+    link.onerror = () => {
+      link.remove();
+      failed(new Error(`${name} did not load`));
+    };
+    document.head.append(link);
+  });
+}
+
+// Load what is likely to be opened next, so that it opens at once.
+export function expect(name) {
+  loadView(name).catch(() => {}); // whoever opens it is told
+}
+
+const whenIdle = window.requestIdleCallback ?? ((action) => setTimeout(action, 500));
+
+export const expectWhenIdle = (name) => whenIdle(() => expect(name));
