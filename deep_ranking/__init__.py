@@ -20,6 +20,13 @@ if TYPE_CHECKING:
         read_positive_pairs,
     )
     from deep_ranking.datasets.answer_log import AnswerLog
+    from deep_ranking.datasets.correcting import corrected
+    from deep_ranking.datasets.corrections import (
+        Correction,
+        CorrectionLog,
+        Corrections,
+        read_corrections,
+    )
     from deep_ranking.datasets.public import write_digits
     from deep_ranking.datasets.ratings import Answer, Ratings, read_ratings
     from deep_ranking.embedding.calibrating import CalibrationResult, calibrate
@@ -85,6 +92,9 @@ _HOMES = {
     "Collection": "search.collection",
     "Comparison": "reports.comparison",
     "CompiledReport": "embedding.compiled.compiling",
+    "Correction": "datasets.corrections",
+    "CorrectionLog": "datasets.corrections",
+    "Corrections": "datasets.corrections",
     "Duplicates": "search.duplicates",
     "Embedder": "embedding.embedder",
     "Evaluation": "reports.evaluating",
@@ -127,6 +137,7 @@ _HOMES = {
     "compare_all": "reports.comparison",
     "compare_pairs": "reports.comparison",
     "compile_model": "embedding.compiled.compiling",
+    "corrected": "datasets.correcting",
     "diagnose": "reports.doctor",
     "embed_images": "embedding.embed",
     "evaluate": "reports.evaluating",
@@ -146,6 +157,7 @@ _HOMES = {
     "model_on_ratings": "reports.ratings.model_on_ratings",
     "move_back": "search.set_aside",
     "read_classes": "datasets",
+    "read_corrections": "datasets.corrections",
     "read_folder": "datasets",
     "read_image": "images",
     "read_partition": "datasets",
@@ -175,6 +187,9 @@ __all__ = [
     "Collection",
     "Comparison",
     "CompiledReport",
+    "Correction",
+    "CorrectionLog",
+    "Corrections",
     "Duplicates",
     "Embedder",
     "Evaluation",
@@ -217,6 +232,7 @@ __all__ = [
     "compare_all",
     "compare_pairs",
     "compile_model",
+    "corrected",
     "diagnose",
     "embed_images",
     "evaluate",
@@ -236,6 +252,7 @@ __all__ = [
     "model_on_ratings",
     "move_back",
     "read_classes",
+    "read_corrections",
     "read_folder",
     "read_image",
     "read_partition",

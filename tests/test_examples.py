@@ -80,6 +80,8 @@ def folder(tmp_path_factory):
                 f"owl/{number % 4}.png",
             )
             log.add(deep_ranking.Answer("2026-11-29T19:30:28Z", rater, *paths, answer))
+        wrong = deep_ranking.Correction("cat/0.png", "cat", "dog")
+        deep_ranking.CorrectionLog("corrections.csv").add(wrong)
         network = deep_ranking.NetworkConfig(
             image_size=32, weights=None, hidden_layers=0, embedding_size=8
         )

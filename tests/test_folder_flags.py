@@ -8,6 +8,7 @@ from PIL import Image
 from stubs import build_thin_vgg16
 
 from deep_ranking.cli.main import run_command
+from deep_ranking.datasets.corrections import KIND
 
 PARENT = "16 images, 4 classes (the folder that holds the image)."
 FIRST = "16 images, 2 classes (the first folder)."
@@ -135,6 +136,26 @@ def test_class_files(capsys, tmp_path, products, model, name):
     kept = name == "index"  # searches the images without a class too
     assert said[0] == f"{16 if kept else 8} images, 2 classes ({file})."
     assert any(line.startswith("8 images") and "classes.csv" in line for line in said[1:])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_corrections(capsys, tmp_path, products, model, name):
+    file = tmp_path / "corrections.csv"
+    file.write_text(f"{','.join(KIND.columns)}\n,,warm/red/0.png,warm,cold,\n,,x.png,warm,cold,\n")
+    arguments = [*commands(products, model, tmp_path)[name], "--corrections", file]
+    said = lines_of(capsys, name, arguments)
+    assert said[0] == FIRST
+    assert f"1 correction applied from {file}; 1 not applied: 1 image not there (x.png)." in said
+    if name == "index":  # which keeps the file for later runs
+        with file.open("a") as opened:
+            opened.write(",,warm/red/1.png,warm,cold,\n")
+        said = lines_of(capsys, name, ["--output", tmp_path / "index"])
+        assert "0 embedded now" in "\n".join(said)
+        query = ["--index", tmp_path / "index", "--image", products / "cold/blue/0.png"]
+        found = json.loads("".join(lines_of(capsys, "search", [*query, "--json", "--top", "20"])))
+        moved = {each["path"] for each in found if each["class"] == "cold"}
+        assert moved >= {str(products / f"warm/red/{number}.png") for number in (0, 1)}
+        assert len(moved) == 10
 
 
 def test_search_says_the_class_of_the_index(capsys, tmp_path, products, model):

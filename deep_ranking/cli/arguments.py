@@ -175,7 +175,7 @@ def add_folder_arguments(parser: argparse.ArgumentParser, *, takes_split: bool =
 
 
 def read_dataset(
-    args: argparse.Namespace, folder: Path, kinds: Sequence[str], *, with_class_file: bool = True
+    args: argparse.Namespace, folder: Path, kinds: Sequence[str], *, with_files: bool = True
 ) -> LabelledImages:
     """Read a folder as the flags of `add_folder_arguments` say, and print what was read.
 
@@ -183,13 +183,13 @@ def read_dataset(
         args: parsed flags.
         folder: the folder.
         kinds: kinds of splits to take one of.
-        with_class_file: whether --classes is about this folder.
+        with_files: whether --classes and --corrections are about this folder.
 
     Raises:
         InputError: as `read_folder`.
     """
     config = config_from(args, FolderConfig)
-    data = config.read(folder, with_class_file=with_class_file)
+    data = config.read(folder, with_files=with_files)
     print("\n".join(data.describe()))
     taken = take_split(data, kinds, config.split)
     for note in taken.notes[len(data.notes) :]:

@@ -42,7 +42,7 @@ DESCRIPTION = (
 )
 
 # The flags of train.py that decide which images it reads, and how much time and memory it takes.
-FOLDERS = ("label", "classes", "splits", "split", "by_content")
+FOLDERS = ("label", "classes", "corrections", "splits", "split", "by_content")
 DATA = (
     "batches",
     "batch_size",

@@ -132,7 +132,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         found = evaluate_on_triplets(model, args.triplets, seed=args.seed)
     else:
         data, *gallery = [
-            read_dataset(args, folder, TO_JUDGE)
+            read_dataset(args, folder, TO_JUDGE, with_files=folder is not args.gallery)
             for folder in (args.dataset or args.queries, args.gallery)
             if folder is not None
         ]

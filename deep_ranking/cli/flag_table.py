@@ -230,7 +230,10 @@ TABLE: Mapping[str, Table] = {
     ],
     "evaluate": [
         (("--weights",), (When(lambda args: args.baselines, "without --baselines"),)),
-        ((*OF_FOLDERS, "--split", "--by_content", "--smooth", "--rerank"), (NO_TRIPLETS,)),
+        (
+            (*OF_FOLDERS, "--corrections", "--split", "--by_content", "--smooth", "--rerank"),
+            (NO_TRIPLETS,),
+        ),
         (("--smooth_power",), (When(_is_not("smooth", None, 0), "without --smooth"),)),
         (("--classes",), (When(_is_not("dataset", None), "without --dataset"),)),
         (OF_FOLDERS, (NO_CLASS_FILE,)),

@@ -49,11 +49,12 @@ BASIC_FLAGS = (
     "checksum",
     "label",
     "classes",
+    "corrections",
     "index",
     "target_recall",
     "measure",
 )
-FOLDER_NAMES = ("label", "classes", "splits", "by_content")
+FOLDER_NAMES = ("label", "classes", "corrections", "splits", "by_content")
 EXAMPLES = (
     (
         "Embed a folder of images, to search them",

@@ -25,6 +25,7 @@ from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.config import HARD, RELEVANCE, DrawnTripletsConfig, FolderConfig, SamplingConfig
 from deep_ranking.datasets import (
     LabelledImages,
+    corrected,
     limit_classes,
     read_classes,
     read_partition,
@@ -54,6 +55,7 @@ BASIC_FLAGS = (
     "classes",
     "pairs",
     "partition",
+    "corrections",
     "validation_share",
     "split",
     "max_images_per_class",
@@ -139,7 +141,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         flag = f"--{name}_images_per_class"
         group.add_argument(flag, type=positive_int, metavar="N", help=help_text)
-    names = ("label", "splits", "by_content")
+    names = ("label", "corrections", "splits", "by_content")
     add_config_arguments(parser, FolderConfig, "classes of the images", only=names)
     group = parser.add_argument_group("parts")
     group.add_argument(
@@ -240,4 +242,6 @@ def read_data(args: argparse.Namespace, config: SamplingConfig) -> LabelledImage
         data = config_from(args, FolderConfig, split=None).read(root, level=level)
     if args.level is not None and data.categories is None:
         data = with_folder_categories(data, args.level)
+    if args.corrections and (args.partition or args.pairs or root is None):  # the folders have them
+        data = corrected(data, args.corrections)
     return limit_classes(data, fewest=args.min_images_per_class, most=args.max_images_per_class)

@@ -215,7 +215,7 @@ class DrawnTripletsConfig(DataConfig):
         if self.pairs is not None:
             names = [name for name in names if name != "level"]
         if self.batches == "triplets":  # read from a file, which knows no classes
-            folders = ("label", "classes", "splits", "split")
+            folders = ("label", "classes", "corrections", "splits", "split")
             names += [name for name in folders if getattr(self, name) is not None]
             names += ["by_content"] if self.by_content else []
         if names:

@@ -7,7 +7,7 @@ from numbers import Integral
 from pathlib import Path
 
 from deep_ranking.config.base import Config, setting
-from deep_ranking.datasets import LabelledImages, read_folder, take_split
+from deep_ranking.datasets import LabelledImages, corrected, read_folder, take_split
 from deep_ranking.datasets.labels import checked_label
 
 
@@ -34,6 +34,12 @@ class FolderConfig(Config):
         None,
         "CSV file of images and their classes, path,label[,category[,split]], instead of folders; "
         "its paths start from the folder of the images",
+        metavar="FILE",
+    )
+    corrections: Path | None = setting(
+        None,
+        "corrections file: classes that people say are wrong, path,from_class,to_class; its paths "
+        "start from the folder of the images, of which no file is moved",
         metavar="FILE",
     )
     splits: bool | None = setting(
@@ -64,7 +70,7 @@ class FolderConfig(Config):
         *,
         kinds: Sequence[str] | None = None,
         level: int | None = None,
-        with_class_file: bool = True,
+        with_files: bool = True,
         keep_outside: bool = False,
     ) -> LabelledImages:
         """Read the images of a folder by these settings.
@@ -74,18 +80,20 @@ class FolderConfig(Config):
             kinds: kinds of splits to take one of, as for `take_split`; None for all images.
             level: as for `read_folder`.
             keep_outside: as for `read_folder`.
-            with_class_file: whether `classes` is about this folder.
+            with_files: whether `classes` and `corrections` are about this folder.
 
         Raises:
-            InputError: as `read_folder`.
+            InputError: as `read_folder` and `corrected`.
         """
         data = read_folder(
             root,
             label=self.label,
-            classes=self.classes if with_class_file else None,
+            classes=self.classes if with_files else None,
             splits=self.splits,
             level=level,
             by_content=self.by_content,
             keep_outside=keep_outside,
         )
+        if with_files and self.corrections is not None:
+            data = corrected(data, self.corrections, keep_outside=keep_outside)
         return data if kinds is None else take_split(data, kinds, self.split)

@@ -1,5 +1,6 @@
 """Labelled images, read from folders, class files, pair files or partition lists."""
 
+from deep_ranking.datasets.correcting import corrected
 from deep_ranking.datasets.folders import read_folder, with_folder_categories
 from deep_ranking.datasets.labelled import LabelledImages, Labels, limit_classes
 from deep_ranking.datasets.pairing import read_pairs
@@ -16,6 +17,7 @@ from deep_ranking.datasets.tables import (
 __all__ = [
     "LabelledImages",
     "Labels",
+    "corrected",
     "hold_back_classes",
     "limit_classes",
     "read_classes",

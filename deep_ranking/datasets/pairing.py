@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deep_ranking.datasets.correcting import corrected
 from deep_ranking.datasets.folders import read_folder, with_folder_categories
 from deep_ranking.datasets.labelled import LabelledImages, Labels
 from deep_ranking.datasets.tables import read_positive_pairs, relative_prefix
@@ -27,6 +28,7 @@ def read_pairs(
     label: str | int | None = None,
     level: int | None = None,
     by_content: bool = False,
+    corrections: str | os.PathLike[str] | None = None,
 ) -> LabelledImages:
     """Read images of items in two domains: queries, and the gallery that they are searched in.
 
@@ -39,6 +41,7 @@ def read_pairs(
         level: number of leading folders that make an item's category (None: 1 in two folders; none
             with a pair file, which may name the categories).
         by_content: as for `read_folder`, in the two folders.
+        corrections: corrections file; its paths start from `dataset`.
 
     Returns:
         The images with their items; `gallery` says which of them are the gallery's.
@@ -49,17 +52,28 @@ def read_pairs(
         (['cat', 'dog', 'owl'], 3, 15)
 
     Raises:
-        InputError: as `read_positive_pairs` and `read_folder`; the two folders overlap or have no
-            class in common; or `label` or `by_content` is given with a pair file.
+        InputError: as `read_positive_pairs`, `read_folder` and `corrected`; the two folders
+            overlap or have no class in common; or `label` or `by_content` is given with a pair
+            file.
     """
     if Path(pairs).is_dir():
-        return _two_folders(Path(dataset), Path(pairs), label, level or 1, by_content)
+        folders = Path(dataset), Path(pairs)
+        roots = _apart(*folders)
+        parts = [
+            read_folder(each, label=label, level=level or 1, splits=False, by_content=by_content)
+            for each in folders
+        ]
+        if corrections is not None:
+            parts[0] = corrected(parts[0], corrections)
+        return _two_folders(folders, roots, parts)
     if Path(pairs).is_file() and (label is not None or by_content):
         name = "by_content" if label is None else "label"
         raise InputError(f"{name} has no effect with the file {pairs}, which names the items")
     data = read_positive_pairs(pairs, dataset)
     if level is not None and data.categories is None:
         data = with_folder_categories(data, level)
+    if corrections is not None:
+        data = corrected(data, corrections)
     assert data.pairs is not None and data.gallery is not None  # each line of the file is a pair
     num_gallery = int(data.gallery.sum())
     notes = [
@@ -72,20 +86,22 @@ def read_pairs(
     return replace(data, notes=tuple(notes))
 
 
-def _two_folders(
-    dataset: Path, pairs: Path, label: str | int | None, level: int, by_content: bool
-) -> LabelledImages:
-    roots = [Path(os.path.realpath(folder)) for folder in (dataset, pairs)]
+def _apart(dataset: Path, pairs: Path) -> tuple[Path, Path]:
+    """Return two folders without links, after refusing them if they overlap."""
+    roots = Path(os.path.realpath(dataset)), Path(os.path.realpath(pairs))
     if roots[0] in (roots[1], *roots[1].parents) or roots[1] in roots[0].parents:
         raise InputError(
             f"{pairs}: --pairs and --dataset overlap; give the folder of the queries' images as "
             "--dataset and that of the gallery's as --pairs, neither inside the other"
         )
+    return roots
+
+
+def _two_folders(
+    folders: tuple[Path, Path], roots: tuple[Path, Path], parts: list[LabelledImages]
+) -> LabelledImages:
+    dataset, pairs = folders
     root = Path(os.path.commonpath(roots))
-    parts = [
-        read_folder(folder, label=label, level=level, splits=False, by_content=by_content)
-        for folder in (dataset, pairs)
-    ]
     paths, labels, categories = [], [], []
     for folder, part in zip(roots, parts, strict=True):
         prefix = relative_prefix(folder, root)

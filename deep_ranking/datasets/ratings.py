@@ -29,17 +29,22 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
+from deep_ranking.files.append_log import LogKind, is_cut_off
 from deep_ranking.files.array_types import BoolArray, Int32Array, Int64Array
-from deep_ranking.files.csv_lines import read_lines
 from deep_ranking.files.errors import CONTROL_CHARACTERS
-from deep_ranking.files.words import counted
 
 COLUMNS = ("time", "rater", "query", "chosen", "other", "answer", "asked", "side", "model")
 PATHS = ("query", "chosen", "other")
 CHOSEN, CANNOT_SAY, TAKEN_BACK = ANSWERS = ("chosen", "cannot_say", "taken_back")
 INFORMATIVE, RANDOM, REPEAT, IMPORTED = ASKED = ("informative", "random", "repeat", "imported")
 SIDES = ("A", "B", "")
-SEPARATORS = ",;\t"  # of spreadsheets
+KIND = LogKind(
+    name="ratings",
+    line="answer",
+    columns=COLUMNS,
+    source="people make it by answering, and `ratings --import` from triplets",
+    remedy="copy its answers into a new file: `ratings --import`",
+)
 MAX_BYTES = 1 << 25  # 300,000 answers, which take some 300 MB of memory
 MAX_ANSWERS = 1 << 20  # more than fit into these bytes, unless they are compressed
 MAX_NAME = 200  # characters of a rater's or a model's name
@@ -277,45 +282,10 @@ def read_standing(path: Path) -> Standing:
     return Standing(list(by_line.values()), num_taken_back, is_cut_off(path))
 
 
-def is_cut_off(path: Path) -> bool:
-    """Return whether the last line of a file lacks its line break."""
-    if path.suffix.lower() == ".gz":
-        return False  # a compressed file is whole, or an error
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) not in b"\r\n"
-
-
 def _answers(path: Path) -> Iterator[tuple[int, Answer]]:
     """Yield the lines of a file after the header, each with its number."""
-    names: list[str] = []
-    for count, (line, fields) in enumerate(
-        read_lines(
-            path,
-            kind="ratings",
-            hint="people make it by answering, and `ratings --import` from triplets",
-            separators=SEPARATORS,
-            ended_only=True,
-            max_bytes=MAX_BYTES,
-        )
-    ):
-        if not any(fields):
-            continue
-        if count > MAX_ANSWERS:
-            raise InputError(f"{path}:{line}: more than {MAX_ANSWERS:,} answers; split the file")
-        if not names:
-            names = [each.strip().lower() for each in fields]
-            if sorted(names) != sorted(COLUMNS):
-                raise InputError(f"{path}:{line}: not a ratings file: expected {','.join(COLUMNS)}")
-            continue
-        if len(fields) != len(COLUMNS):
-            raise InputError(
-                f"{path}:{line}: expected {len(COLUMNS)} fields, received "
-                f"{counted(len(fields), 'field')}; quote a path that has the separator in it"
-            )
-        yield line, _answer_of(path, line, dict(zip(names, fields, strict=True)))
+    for line, fields in KIND.read(path, max_bytes=MAX_BYTES, max_lines=MAX_ANSWERS):
+        yield line, _answer_of(path, line, fields)
 
 
 def _answer_of(path: Path, line: int, fields: Mapping[str, str]) -> Answer:

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from deep_ranking.datasets.answer_log import AnswerLog, now
+from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.datasets.ratings import (
     COLUMNS,
     IMPORTED,
     MAX_ANSWERS,
-    SEPARATORS,
     Answer,
     Ratings,
     read_standing,
 )
 from deep_ranking.datasets.tables import relative_prefix
 from deep_ranking.files import InputError
+from deep_ranking.files.append_log import SEPARATORS, now
 from deep_ranking.files.array_types import BoolArray, Int32Array
 from deep_ranking.files.csv_lines import read_lines
 from deep_ranking.files.path_forms import existing_form

@@ -263,8 +263,9 @@ def writable_collection(
 def folder_settings(folders: FolderConfig) -> dict[str, Any]:
     """Return settings that differ from the defaults, as JSON can hold them."""
     values = {each.name: getattr(folders, each.name) for each in fields(FolderConfig)}
-    if folders.classes is not None:
-        values["classes"] = str(folders.classes.absolute())
+    for name in ("classes", "corrections"):
+        if values[name] is not None:
+            values[name] = str(values[name].absolute())
     return {
         name: value
         for name, value in values.items()

@@ -86,7 +86,7 @@ def read_run_images(config: TrainConfig, say: Callable[[str], None] | None = Non
         trained = limit_classes(trained, most=config.max_images_per_class)
         tell(*trained.notes[len(whole.notes) :])
     if config.validation_dataset is not None:
-        given = config.read(config.validation_dataset, with_class_file=False)
+        given = config.read(config.validation_dataset, with_files=False)
         validated = take_split(given, TO_VALIDATE)
         notes = validated.notes[len(given.notes) :]
         tell(*(f"{config.validation_dataset}: {line}" for line in (*given.describe(), *notes)))
@@ -101,6 +101,7 @@ def _read_images(config: TrainConfig, dataset: Path) -> LabelledImages:
             label=config.label,
             level=config.level,
             by_content=config.by_content,
+            corrections=config.corrections,
         )
     return config.read(dataset, level=config.sampling.category_level(config.level))
 

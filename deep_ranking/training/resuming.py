@@ -220,6 +220,7 @@ def _fingerprints(config: TrainConfig) -> dict[str, str]:
         "triplets": config.triplet_file if reads_triplets else None,
         "dataset": None if reads_triplets else config.dataset,
         "pairs": config.pairs,
+        "corrections": config.corrections,
         "relevance": config.relevance,
         "validation_triplets": config.validation_triplets,
         "validation_dataset": config.validation_dataset,

@@ -229,7 +229,7 @@ def find_parts(data: LabelledImages, config: TrainConfig) -> list[Part]:
     if config.validation_share is not None:
         parts = [each for part in parts for each in _hold_back(part, config.validation_share)]
     if (validation := config.validation_dataset) is not None:
-        given = config.read(validation, with_class_file=False)
+        given = config.read(validation, with_files=False)
         images = take_split(given, TO_VALIDATE)
         parts.append(
             Part("validation", images, f"{validation}/", is_judged=True, must_be_unseen=True)

@@ -94,7 +94,7 @@ def check_shards(parts: Sequence[Collection]) -> None:
             raise InputError(
                 f"{part.folder}: takes other classes than {first.folder}: {_in_words(part)}, not "
                 f"{_in_words(first)}; run `index` again on one of them with the same --label, "
-                "--classes and --splits"
+                "--classes, --corrections and --splits"
             )
         if part.settings.shard is None:
             raise InputError(f"{part.folder}: is not a shard; make shards with index --shard I/N")
@@ -115,10 +115,10 @@ def check_shards(parts: Sequence[Collection]) -> None:
 
 
 def _labelling(part: Collection) -> dict[str, Any]:
-    """Return what decides the classes; class files by name: each machine has its own copy."""
+    """Return what decides the classes; files by name: each machine has its own copy."""
     folders = dict(part.settings.folders)
-    if "classes" in folders:
-        folders["classes"] = Path(folders["classes"]).name
+    for name in {"classes", "corrections"} & set(folders):
+        folders[name] = Path(folders[name]).name
     return folders
 
 

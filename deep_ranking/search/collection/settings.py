@@ -36,8 +36,8 @@ class Settings:
         root: folder of the images, absolute.
         shard: (i, n) for the i-th of n parts of the images, counted from 1; or None.
         index: kind and options of the index.
-        folders: what the classes of the images are: settings of `FolderConfig`, the class file as
-            an absolute path.
+        folders: what the classes of the images are: settings of `FolderConfig`, the class and
+            the corrections file as absolute paths.
         hits: the chance of a hit by the collection's own classes; None where too few images have
             a class with another image.
         hits_of: the `state_of_classes` that `hits` was learned from.
@@ -101,7 +101,8 @@ class Settings:
             config = self.folder_config()
         except InputError:
             return False
-        return config.classes is None or b"\0" not in os.fsencode(config.classes)
+        files = [each for each in (config.classes, config.corrections) if each is not None]
+        return not any(b"\0" in os.fsencode(each) for each in files)
 
     def _is_sane(self) -> bool:
         numbers = (

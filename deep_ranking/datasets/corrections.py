@@ -1,0 +1,221 @@
+"""The corrections file: labels that people say are wrong; `correcting` applies it to images.
+
+A CSV file with a header, one correction a line, to which lines are only ever added:
+
+    time        UTC, as 2026-11-29T19:30:28.120Z; may be empty
+    who         who says so; may be empty
+    path        of the image, from the folder of the data set, with "/"
+    from_class  the class by the folders, or by the class file; empty for whatever it is
+    to_class    the right class; empty leaves the image out: it belongs to no class
+    note        why; may be empty
+
+A later line about the same path replaces an earlier one. A line whose `to_class` is its
+`from_class` takes earlier ones back. No file is ever moved. In a file that a person wrote, `path`
+and `to_class` are enough. How such a file is added to, and what spreadsheets may do to it, says
+`files.append_log`.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deep_ranking.datasets.labels import normal_label
+from deep_ranking.files import InputError
+from deep_ranking.files.append_log import LOCK_SECONDS, AppendLog, LogKind, is_cut_off
+from deep_ranking.files.errors import CONTROL_CHARACTERS
+
+MAX_BYTES = 1 << 25
+MAX_LINES = 1 << 20
+MAX_TEXT = 2000  # characters of a name, a class or a note
+KIND = LogKind(
+    name="corrections",
+    line="correction",
+    columns=("time", "who", "path", "from_class", "to_class", "note"),
+    source="`evaluate --atlas DIR` writes DIR/suspects.csv, which a person edits",
+    remedy="choose another file to add to, and give both to the command one after the other",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """One line of a corrections file; the attributes are its columns.
+
+    Raises:
+        InputError: a value cannot stand in a corrections file.
+
+    Example:
+        >>> Correction("Apple/7.jpg", "Apple", "Pear").takes_back
+        False
+    """
+
+    path: str
+    from_class: str
+    to_class: str
+    time: str = ""
+    who: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("who", "from_class", "to_class", "note", "time"):
+            value = getattr(self, name)
+            if len(value) > MAX_TEXT or CONTROL_CHARACTERS.search(value):
+                raise InputError(
+                    f"{name} must be up to {MAX_TEXT:,} characters in one line, not {value[:60]!r}"
+                )
+        if not self.path:
+            raise InputError("the path is empty")
+        if self.path.startswith("/") or ".." in self.path.split("/") or "\0" in self.path:
+            raise InputError(
+                f"{self.path}: paths start from the folder of the data set and stay in it"
+            )
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether the line says that the folders are right, so that earlier ones do not stand."""
+        return bool(self.from_class) and self.from_class == self.to_class
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the fields in the order of the file's columns."""
+        return tuple(getattr(self, name) for name in KIND.columns)
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """The corrections of a file that stand.
+
+    Attributes:
+        file: the file.
+        standing: the last correction of each image, by its path; none that was taken back.
+        num_replaced: lines that a later one about the same image replaced.
+        num_taken_back: images whose corrections were taken back.
+        cut_off: whether the last line lacks its line break, and was passed over.
+
+    Example:
+        >>> read_corrections("corrections.csv").standing["cat/0.png"].to_class
+        'dog'
+    """
+
+    file: Path
+    standing: dict[str, Correction]
+    num_replaced: int = 0
+    num_taken_back: int = 0
+    cut_off: bool = False
+
+    def __len__(self) -> int:
+        """Return the number of corrections that stand."""
+        return len(self.standing)
+
+
+class CorrectionLog(AppendLog):
+    """Adds corrections to one file; when a call returns, they are on the disk.
+
+    Args:
+        path: the file, which the first correction makes; its folder must exist.
+        lock_seconds: how long to wait for others that are writing.
+
+    Example:
+        >>> log = CorrectionLog("wrong.csv")
+        >>> log.add(Correction("cat/0.png", "cat", "dog"))
+        >>> log.take_back("cat/0.png").to_class
+        'dog'
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, lock_seconds: float = LOCK_SECONDS) -> None:
+        super().__init__(path, KIND, lock_seconds=lock_seconds)
+
+    def add(self, *corrections: Correction) -> None:
+        """Add corrections.
+
+        Raises:
+            InputError: the disk is full, the file cannot be written, or it is not a corrections
+                file as this class writes it; the file is then as it was.
+        """
+        with self.locked():
+            self.write([each.fields() for each in corrections], max_bytes=MAX_BYTES)
+
+    def take_back(self, path: str, *, time: str = "", who: str = "") -> Correction:
+        """Undo the last line about an image, so that what stood before it stands again.
+
+        Args:
+            path: of the image.
+            time: of the undo.
+            who: who undoes it.
+
+        Returns:
+            The correction that no longer stands.
+
+        Raises:
+            InputError: no correction of the image stands, or as `add`.
+        """
+        with self.locked():
+            lines = [] if not self.path.exists() else [each for _, each in _lines(self.path)]
+            stack: list[Correction] = []  # undone lines are removed from it
+            for each in lines:
+                if each.path != path:
+                    continue
+                before = stack[-2] if len(stack) > 1 else None
+                undoes = each.takes_back if before is None else _says_the_same(each, before)
+                if stack and undoes:
+                    stack.pop()
+                else:
+                    stack.append(each)
+            last = stack[-1] if stack else None
+            if last is None or last.takes_back:
+                raise InputError(f"{self.path}: no correction of {path} that could be taken back")
+            if len(stack) == 1 and not last.from_class:
+                raise InputError(
+                    f"{self.path}: the correction of {path} has no from_class; remove its line"
+                )
+            before = stack[-2] if len(stack) > 1 else replace(last, to_class=last.from_class)
+            undo = replace(before, time=time, who=who, note="undone")
+            self.write([undo.fields()], max_bytes=MAX_BYTES)
+        return last
+
+
+def _says_the_same(first: Correction, second: Correction) -> bool:
+    return (first.from_class, first.to_class) == (second.from_class, second.to_class)
+
+
+def read_corrections(path: str | os.PathLike[str]) -> Corrections:
+    """Read a corrections file.
+
+    Example:
+        >>> len(read_corrections("corrections.csv"))
+        1
+
+    Raises:
+        InputError: the file is missing, too large or not a corrections file; or, with path and
+            line, a line is wrong.
+    """
+    file = Path(path)
+    standing: dict[str, Correction] = {}
+    taken_back: set[str] = set()
+    num_lines = 0
+    for _, each in _lines(file):
+        num_lines += 1
+        if each.takes_back:
+            standing.pop(each.path, None)
+            taken_back.add(each.path)
+        else:
+            standing[each.path] = each
+            taken_back.discard(each.path)
+    num_replaced = num_lines - len(standing) - len(taken_back)
+    return Corrections(file, standing, num_replaced, len(taken_back), is_cut_off(file))
+
+
+def _lines(file: Path) -> Iterator[tuple[int, Correction]]:
+    for line, fields in KIND.read(
+        file, max_bytes=MAX_BYTES, max_lines=MAX_LINES, required=("path", "to_class")
+    ):
+        try:
+            values = {"from_class": ""} | fields
+            values |= {
+                "path": posixpath.normpath(fields["path"]) if fields["path"] else "",
+                "from_class": normal_label(values["from_class"]),
+                "to_class": normal_label(fields["to_class"]),
+            }
+            yield line, Correction(**values)
+        except InputError as error:
+            raise InputError(f"{file}:{line}: {error}; mend this line, or remove it") from None
