@@ -165,6 +165,8 @@ def test_what_is_taken_back_is_shown_again(call, path):
 def test_several_raters_at_once_share_one_file(collection, path):
     one, another = (served(collection, path, rater="Ann") for _ in range(2))  # two servers
 
+    assert one.get("health").status_code == another.get("health").status_code == 200
+
     def rate(call, rater):
         for _ in range(8):
             kept(send(call, ask(call, rater=rater), "a", rater=rater))
