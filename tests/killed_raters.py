@@ -23,7 +23,7 @@ from deep_ranking.serving.settings import ServerSettings
 NUM_KILLS, RATERS = 100, ("Ann", "Bob")
 MOST_LINES = 400  # of the module; an answer passes some 30
 MOST_SECONDS = 0.4
-WRITING = "datasets/answer_log.py"
+WRITING = "files/append_log.py"
 
 
 class Rater:
