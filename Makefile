@@ -61,7 +61,7 @@ browser: install
 torture: install
 	$(MAKE) --no-print-directory -j2 torture-files torture-endings
 
-torture-files torture-endings: PARTS = $(if $(findstring files,$@),readers loaders flips server fuzz compiled commands,kills interrupts faults)
+torture-files torture-endings: PARTS = $(if $(findstring files,$@),readers loaders flips server fuzz compiled commands,kills interrupts faults raters)
 torture-files torture-endings:
 	cd tests && ../$(BIN)/python -m torture --parts $(PARTS)
 

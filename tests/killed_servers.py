@@ -24,16 +24,17 @@ from deep_ranking.serving.settings import ServerSettings
 
 NUM_IMAGES, NUM_KILLS = 24, 20
 MOVING = "search/set_aside.py"
+CHANGING = ServerSettings(port=0, allow_changes=True)
 
 
 class Lines:
-    """Counts the lines of the move, and kills this process at one of them."""
+    """Counts the lines of a module, and kills this process at one of them."""
 
-    def __init__(self, fatal=None):
-        self.count, self.fatal = 0, fatal
+    def __init__(self, fatal=None, module=MOVING):
+        self.count, self.fatal, self.module = 0, fatal, module
 
     def __call__(self, frame, event, _):
-        if not frame.f_code.co_filename.endswith(MOVING):
+        if not frame.f_code.co_filename.endswith(self.module):
             return None
         if event == "line":
             self.count += 1
@@ -47,15 +48,17 @@ class ForkedServer:
 
     Args:
         folder: with the collection.
-        fatal: line of the move at which it is killed; None for none.
+        fatal: line of the module at which it is killed; None for none.
+        settings: of the server.
+        module: whose lines are counted.
     """
 
-    def __init__(self, folder, fatal=None):
+    def __init__(self, folder, fatal=None, *, settings=CHANGING, module=MOVING):
         reading, writing = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             try:
-                self._serve(folder, Lines(fatal), writing)
+                self._serve(folder, settings, Lines(fatal, module), writing)
             finally:
                 os._exit(0)
         os.close(writing)
@@ -63,10 +66,9 @@ class ForkedServer:
         self._client = httpx.Client(base_url=f"{self._told.readline().strip()}/api/v1", timeout=60)
 
     @staticmethod
-    def _serve(folder, lines, writing):
+    def _serve(folder, settings, lines, writing):
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn ends by it, and raises it again
-        threading.settrace(lines)  # moves are made on threads of their own
-        settings = ServerSettings(port=0, allow_changes=True)
+        threading.settrace(lines)  # the work is done on threads of their own
         tell = partial(print, file=os.fdopen(writing, "w", buffering=1))
         run_server([folder / "index"], settings, lambda running: tell(running.address))
         tell(lines.count)
@@ -74,8 +76,11 @@ class ForkedServer:
     def get(self, path):
         return self._client.get(path).raise_for_status().json()
 
+    def send(self, path, data):
+        return self._client.post(path, data=data)
+
     def post(self, path, data):
-        return self._client.post(path, data=data).raise_for_status().json()
+        return self.send(path, data).raise_for_status().json()
 
     def kill(self):
         os.kill(self.pid, signal.SIGKILL)
@@ -87,7 +92,7 @@ class ForkedServer:
         return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
     def stop(self):
-        """End it in order; return how many lines of the move it passed."""
+        """End it in order; return how many lines of the module it passed."""
         os.kill(self.pid, signal.SIGTERM)
         count = int(self._told.readline())
         self.end()

@@ -112,7 +112,8 @@ MODES = {
 }  # fmt: skip
 # The flags of an index depend on its kind; `tests/test_conflicts.py` has them.
 OF_AN_INDEX = {"index", "search", "merge", "duplicates"}
-OTHERS = {"demo", "serve"}  # all of their flags always act
+# All flags of `demo` always act; `tests/test_serving_teach.py` has those of `serve`.
+OTHERS = {"demo", "serve"}
 # Values that parse, where the kind of the flag does not tell one.
 VALUES = {
     "train": {

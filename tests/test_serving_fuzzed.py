@@ -12,6 +12,8 @@ import pytest
 from served import make_served, use_stub_engine, write_photos
 from served_program import served_program
 
+from deep_ranking.datasets.ratings import read_ratings
+
 FEWEST = 1_000  # requests of each run
 SETTINGS = """
 request-timeout = 30
@@ -28,6 +30,8 @@ ids = {{ values = {ids} }}
 keepers = {{ values = {keepers} }}
 copies = {{ values = {copies} }}
 undo = {{ values = {undo} }}
+queries = {{ values = {queries} }}
+raters = {{ values = ["Ann", "Bob"] }}
 paths = {{ values = ["red/0.png", "blue/copy.png"] }}
 
 names = {{ values = ["index"] }}
@@ -41,6 +45,10 @@ names = {{ values = ["index"] }}
 "body.ids" = {{ dictionary = "ids", probability = 0.7 }}
 "body.first" = {{ dictionary = "ids", probability = 0.5 }}
 "body.second" = {{ dictionary = "ids", probability = 0.5 }}
+"body.query" = {{ dictionary = "queries", probability = 0.9 }}
+"body.a" = {{ dictionary = "ids", probability = 0.9 }}
+"body.b" = {{ dictionary = "copies", probability = 0.9 }}
+"body.rater" = {{ dictionary = "raters", probability = 0.5 }}
 "body.keeper" = {{ dictionary = "keepers", probability = 0.9 }}
 "body.image[*]" = {{ dictionary = "copies", probability = 0.9 }}
 "body.undo" = {{ dictionary = "undo", probability = 0.7 }}
@@ -54,6 +62,9 @@ include-path = [
     "/api/v1/images",
     "/api/v1/images/{{id}}/neighbours",
     "/api/v1/duplicates/set_aside",
+    "/api/v1/teach/question",
+    "/api/v1/teach/answers",
+    "/api/v1/teach/take_back",
 ]
 checks = {{ positive_data_acceptance = {{ enabled = false }} }}
 """
@@ -71,7 +82,15 @@ READING = {
     "POST /api/v1/compare",
     "POST /api/v1/explain",
 }
-CHANGING = {"POST /api/v1/duplicates/set_aside", "POST /api/v1/duplicates/undo"}
+CHANGING = {
+    "--allow_changes": {"POST /api/v1/duplicates/set_aside", "POST /api/v1/duplicates/undo"},
+    "--teach": {
+        "GET /api/v1/teach",
+        "POST /api/v1/teach/question",
+        "POST /api/v1/teach/answers",
+        "POST /api/v1/teach/take_back",
+    },
+}
 
 
 @pytest.fixture
@@ -89,18 +108,23 @@ def known_ids(address):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [(), ("--allow_changes",)], ids=["", "allow_changes"])
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--allow_changes",), ("--teach", "--rater", "Ann")],
+    ids=["", "allow_changes", "teach"],
+)
 def test_generated_requests_get_the_answers_that_are_described(folder, flags):
     errors, photos = folder / "errors.txt", folder / "photos"
     before = Counter(each.read_bytes() for each in photos.rglob("*.png"))
     with served_program(folder, "--index", "index", "--log", *flags, errors=errors) as (address, _):
         ids, undo = known_ids(f"{address}/api/v1"), ["20260101-000000-000000"]
-        if flags:
+        if "--allow_changes" in flags:
             data = {"keeper": ids["blue/0.png"], "image": ids["blue/copy.png"], "threshold": "0"}
             done = httpx.post(f"{address}/api/v1/duplicates/set_aside", data=data)
             undo = [done.json()["undo"]]
         settings = SETTINGS.format(
             ids=json.dumps(list(ids.values())),
+            queries=json.dumps([ids["red/0.png"], ids["green/0.png"]]),
             keepers=json.dumps([ids["blue/0.png"]]),
             copies=json.dumps([ids["blue/copy.png"], ids["blue/1.png"]]),
             undo=json.dumps(undo),
@@ -129,5 +153,8 @@ def test_generated_requests_get_the_answers_that_are_described(folder, flags):
     answered = {
         re.sub("[0-9a-f]{32}", "ID", what) for what, status in answers if status in ("200", "202")
     }
-    assert answered == READING | (CHANGING if flags else set()), told
+    changing = set().union(*(CHANGING.get(flag, set()) for flag in flags))
+    assert answered == READING | changing, told
+    if "--teach" in flags:
+        assert len(read_ratings(folder / "index.ratings.csv"))
     assert Counter(each.read_bytes() for each in photos.rglob("*.png")) == before

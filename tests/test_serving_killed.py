@@ -1,4 +1,4 @@
-"""A server killed while it sets duplicates aside: nothing is lost, and undo brings all back."""
+"""Servers killed while they set duplicates aside, and while people answer: nothing is lost."""
 
 import json
 import os
@@ -11,16 +11,28 @@ import pytest
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.slow
-def test_nothing_is_lost_when_a_server_is_killed_while_it_moves(tmp_path):
+def told_by(program, folder):
     tried = subprocess.run(
-        [sys.executable, TESTS / "killed_servers.py", tmp_path],
+        [sys.executable, TESTS / program, folder],
         env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
         capture_output=True,
         text=True,
         check=True,
     )
-    told = json.loads(tried.stdout)
+    return json.loads(tried.stdout)
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_a_server_is_killed_while_it_moves(tmp_path):
+    told = told_by("killed_servers.py", tmp_path)
     assert told["problems"] == []
     assert told["moved"] == 23 and told["kills"] == 20
     assert told["amid"] >= 10  # before the server had answered
+
+
+@pytest.mark.slow
+def test_no_confirmed_answer_is_lost_in_a_hundred_kills_while_people_rate(tmp_path):
+    told = told_by("killed_raters.py", tmp_path)
+    assert told["problems"] == []
+    assert told["kills"] == 100
+    assert told["confirmed"] > 100 and told["again"] > 5  # those whose confirmation was lost

@@ -458,4 +458,7 @@ def test_the_description_knows_what_forms_cannot_hold(call):
         "duplicates/set_aside": ["keeper", "image"],
         "duplicates/undo": ["undo"],
         "images": None,
+        "teach/question": None,
+        "teach/answers": ["query", "a", "b", "answer"],
+        "teach/take_back": None,
     }

@@ -282,6 +282,7 @@ TABLE: Mapping[str, Table] = {
             ),
         ),
     ],
+    "serve": [(("--rater",), (When(_is_not("teach", None), "without --teach"),))],
     "summary": [
         (NETWORK, (When(_is("model", None), "with --model, which fixes the network"),)),
         *NETWORK_ROWS,

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from deep_ranking.cli.arguments import checked_number
 from deep_ranking.cli.compile import say_if_not_compiled
+from deep_ranking.cli.conflicts import refuse_flags_without_effect
+from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
+from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.files import progress_bar
 from deep_ranking.files.installed import check_installed
-from deep_ranking.files.words import listed
+from deep_ranking.files.words import counted, listed
 from deep_ranking.search.collection import Collection
 from deep_ranking.serving.settings import VARIABLE, ServerSettings
 
@@ -28,6 +31,7 @@ EXAMPLES = (
         "python -m deep_ranking serve --index photos.index --host 192.168.1.5",
     ),
 )
+BESIDE = Path()  # --teach without a name
 port = checked_number(int, lambda value: 0 <= value <= 65535, "be 0 to 65535")
 
 
@@ -48,6 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="allow duplicates to be set aside, into the hidden folder .set_aside beside the "
         "images, and put back",
     )
+    group.add_argument(
+        "--teach",
+        nargs="?",
+        type=Path,
+        const=BESIDE,
+        metavar="RATINGS",
+        help="ask people in the page which of two images is more like a third, and add the "
+        "answers to this ratings file; without a name, INDEX.ratings.csv beside the index",
+    )
+    group.add_argument("--rater", metavar="NAME", help="who answers where the page does not say")
     group = parser.add_argument_group("where, and for whom")
     group.add_argument(
         "--host",
@@ -76,12 +90,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Open the indexes, and serve them until the program is told to end."""
     args = parser.parse_args(argv)
+    if args.teach is not None and len(args.index) > 1:
+        parser.error(
+            f"--teach asks about one --index, and there are {len(args.index)}; serve the others "
+            "on another --port"
+        )
+    refuse_flags_without_effect(parser, argv, rules_of("serve", args))
     check_installed(parser.prog, "fastapi", "uvicorn", "python_multipart")
     settings = ServerSettings(
         host=args.host,
         port=args.port,
         token=args.token or os.environ.get(VARIABLE) or None,
         allow_changes=args.allow_changes,
+        ratings=ratings_path(args.teach, args.index[0]),
+        rater=args.rater or "",
         log=args.log,
     )
     quieten_tensorflow()
@@ -93,5 +115,20 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     def announce(running: ServerSettings) -> None:
         names = listed([str(folder) for folder in args.index])
         print(f"Serving {names} on {running.address}; Ctrl-C ends it.", flush=True)
+        if running.ratings is not None:
+            number = counted(len(AnswerLog(running.ratings).standing().answers), "answer")
+            print(
+                f"Questions on {running.address}/?view=teach; answers go to {running.ratings}, "
+                f"which has {number}.",
+                flush=True,
+            )
 
     run_server(args.index, settings, announce)
+
+
+def ratings_path(given: Path | None, index: Path) -> Path | None:
+    """Return the ratings file of --teach; by default it lies beside the index."""
+    if given != BESIDE:
+        return given
+    folder = Path(os.path.abspath(index))
+    return folder.with_name(f"{folder.name}.ratings.csv")

@@ -1,14 +1,24 @@
 """Add answers to a ratings file, so that what was confirmed is on the disk.
 
-How a file is added to, and what holds when a process is killed, says `files.append_log`.
+How a file is added to, and what holds when a process is killed, says `files.append_log`. The
+answers that stand are kept in memory, and read again only if another process has changed the file.
 """
 
 import os
+import threading
 from dataclasses import astuple, replace
 
-from deep_ranking.datasets.ratings import KIND, MAX_BYTES, TAKEN_BACK, Answer, read_standing
+from deep_ranking.datasets.ratings import (
+    KIND,
+    MAX_BYTES,
+    TAKEN_BACK,
+    Answer,
+    Standing,
+    read_standing,
+)
 from deep_ranking.files import InputError
 from deep_ranking.files.append_log import LOCK_SECONDS, AppendLog, now
+from deep_ranking.files.content_digest import Status
 
 
 class AnswerLog(AppendLog):
@@ -27,6 +37,23 @@ class AnswerLog(AppendLog):
 
     def __init__(self, path: str | os.PathLike[str], *, lock_seconds: float = LOCK_SECONDS) -> None:
         super().__init__(path, KIND, lock_seconds=lock_seconds)
+        self._one_thread = threading.RLock()
+        self._known: Standing | None = None
+        self._status: Status | None = None  # of the file that `_known` was read from
+
+    def standing(self) -> Standing:
+        """Return the answers that stand now; none without a file.
+
+        Raises:
+            InputError: it is not a ratings file, or a line is wrong.
+        """
+        with self._one_thread:
+            status = self.status()
+            if self._known is None or status != self._status:
+                # What is added while it is read changes its status: then it is read again.
+                self._known = Standing() if status is None else read_standing(self.path)
+                self._status = status
+            return self._known
 
     def add(self, *answers: Answer) -> None:
         """Add answers; when this returns, they are on the disk.
@@ -37,8 +64,8 @@ class AnswerLog(AppendLog):
         """
         if any(each.answer == TAKEN_BACK for each in answers):
             raise InputError("an answer is taken back by its rater alone: call take_back")
-        with self.locked():
-            self.write([astuple(each) for each in answers], max_bytes=MAX_BYTES)
+        with self._one_thread, self.locked():
+            self._write(*answers)
 
     def take_back(self, rater: str) -> Answer:
         """Take back the last answer of a rater that still stands, and return that answer.
@@ -46,9 +73,16 @@ class AnswerLog(AppendLog):
         Raises:
             InputError: the rater has none, or as `add`.
         """
-        with self.locked():
-            last = read_standing(self.path).last_of(rater) if self.path.exists() else None
-            if last is None:
+        with self._one_thread, self.locked():
+            own = self.standing().of_rater(rater)
+            if not own:
                 raise InputError(f"{self.path}: no answer of {rater} that could be taken back")
-            self.write([astuple(replace(last, time=now(), answer=TAKEN_BACK))], max_bytes=MAX_BYTES)
-        return last
+            self._write(replace(own[-1], time=now(), answer=TAKEN_BACK))
+        return own[-1]
+
+    def _write(self, *answers: Answer) -> None:
+        before, after = self.write([astuple(each) for each in answers], max_bytes=MAX_BYTES)
+        if self._known is not None and self._status == before:
+            for each in answers:
+                self._known.add(each)
+            self._known.cut_off, self._status = False, after

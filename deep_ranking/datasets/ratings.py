@@ -76,15 +76,8 @@ class Answer:
         for name, allowed in (("answer", ANSWERS), ("asked", ASKED), ("side", SIDES)):
             if (value := getattr(self, name)) not in allowed:
                 raise InputError(f"{name} must be {_one_of(allowed)}, not {value!r}")
-        for name in ("rater", "model"):
-            value = getattr(self, name)
-            if len(value) > MAX_NAME or CONTROL_CHARACTERS.search(value) or value != value.strip():
-                raise InputError(
-                    f"the {name} must be up to {MAX_NAME} characters in one line, without blanks "
-                    f"around it, not {value[: MAX_NAME + 1]!r}"
-                )
-        if not self.rater:
-            raise InputError("the rater is empty; give a name")
+        check_rater(self.rater)
+        _check_name("model", self.model)
         for name in PATHS:
             _check_path(name, getattr(self, name))
         if len({self.query, self.chosen, self.other}) < len(PATHS):
@@ -108,8 +101,24 @@ class Answer:
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
+def check_rater(name: str) -> None:
+    """Raise InputError for an empty name, one of several lines, or with blanks around it."""
+    _check_name("rater", name)
+    if not name:
+        raise InputError("the rater is empty; give a name")
+
+
+def _check_name(kind: str, name: str) -> None:
+    if len(name) > MAX_NAME or CONTROL_CHARACTERS.search(name) or name != name.strip():
+        raise InputError(
+            f"the {kind} must be up to {MAX_NAME} characters in one line, without blanks "
+            f"around it, not {name[: MAX_NAME + 1]!r}"
+        )
+
+
 def _one_of(words: Sequence[str]) -> str:
-    return ", ".join(word or "empty" for word in words[:-1]) + f" or {words[-1] or 'empty'}"
+    *most, last = (word or "empty" for word in words)
+    return f"{', '.join(most)} or {last}"
 
 
 def _check_path(name: str, path: str) -> None:
@@ -207,10 +216,13 @@ def read_ratings(*paths: str | os.PathLike[str]) -> Ratings:
         InputError: a file is missing, too large or not a ratings file; or, with path and line, a
             line is wrong.
     """
-    files = [Path(path) for path in paths]
-    standing = [read_standing(file) for file in files]
+    return ratings_of({Path(path): read_standing(Path(path)) for path in paths})
+
+
+def ratings_of(standing: Mapping[Path, "Standing"]) -> Ratings:
+    """Return the answers that stand in some files, as `read_ratings` does."""
     answers: list[Answer] = []
-    for each in standing:
+    for each in standing.values():
         before = set(answers)
         answers += [answer for answer in each.answers if answer not in before]
     indices: dict[str, int] = {}
@@ -222,7 +234,7 @@ def read_ratings(*paths: str | os.PathLike[str]) -> Ratings:
     rows = [[indices[getattr(each, name)] for name in PATHS] for each in answers]
     moments = [round(each.moment().timestamp() * 1000) for each in answers]
     return Ratings(
-        tuple(files),
+        tuple(standing),
         list(indices),
         list(raters),
         np.array(rows, np.int32).reshape(-1, len(PATHS)),
@@ -231,29 +243,51 @@ def read_ratings(*paths: str | os.PathLike[str]) -> Ratings:
         np.array([ANSWERS.index(each.answer) for each in answers], np.int8),
         np.array([ASKED.index(each.asked) for each in answers], np.int8),
         np.array([SIDES.index(each.side) for each in answers], np.int8),
-        num_taken_back=sum(each.num_taken_back for each in standing),
-        num_copied=sum(len(each.answers) for each in standing) - len(answers),
-        cut_off=tuple(file for file, each in zip(files, standing, strict=True) if each.cut_off),
+        num_taken_back=sum(each.num_taken_back for each in standing.values()),
+        num_copied=sum(len(each.answers) for each in standing.values()) - len(answers),
+        cut_off=tuple(file for file, each in standing.items() if each.cut_off),
     )
 
 
-@dataclass(frozen=True)
 class Standing:
-    """The answers of one file that stand.
+    """What stands in a file, how many answers were taken back, and whether its end is cut off."""
 
-    Attributes:
-        answers: them, in the order of the lines.
-        num_taken_back: answers that were taken back.
-        cut_off: whether the last line is cut off.
-    """
+    def __init__(self) -> None:
+        self.num_taken_back = 0
+        self.cut_off = False
+        self._by_line: dict[int, Answer] = {}
+        self._of_rater: dict[str, list[int]] = {}
+        self._line = 0
 
-    answers: list[Answer]
-    num_taken_back: int
-    cut_off: bool
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers, in the order of the lines."""
+        return list(self._by_line.values())
 
-    def last_of(self, rater: str) -> Answer | None:
-        """Return the last answer of a rater that stands; None if there is none."""
-        return next((each for each in reversed(self.answers) if each.rater == rater), None)
+    def of_rater(self, rater: str) -> list[Answer]:
+        """Return the answers of one rater, the last one last."""
+        return [self._by_line[line] for line in self._of_rater.get(rater, ())]
+
+    def add(self, answer: Answer, line: int | None = None) -> None:
+        """Take in the next line of the file, by its number; None for the next one.
+
+        Raises:
+            InputError: it takes back another answer than the rater's last that stands.
+        """
+        self._line = line = self._line + 1 if line is None else line
+        own = self._of_rater.setdefault(answer.rater, [])
+        if answer.answer != TAKEN_BACK:
+            self._by_line[line] = answer
+            own.append(line)
+            return
+        if not own or not answer.is_of(self._by_line[own[-1]]):
+            which = "none that stands" if not own else f"line {own[-1]} as the last that stands"
+            raise InputError(
+                f"takes back an answer of {answer.rater}, who has {which}; put the lines into the "
+                "order of their times, or remove this one"
+            )
+        del self._by_line[own.pop()]
+        self.num_taken_back += 1
 
 
 def read_standing(path: Path) -> Standing:
@@ -262,24 +296,14 @@ def read_standing(path: Path) -> Standing:
     Raises:
         InputError: as `read_ratings`.
     """
-    by_line: dict[int, Answer] = {}
-    of_rater: dict[str, list[int]] = {}
-    num_taken_back = 0
+    standing = Standing()
     for line, answer in _answers(path):
-        own = of_rater.setdefault(answer.rater, [])
-        if answer.answer != TAKEN_BACK:
-            by_line[line] = answer
-            own.append(line)
-            continue
-        if not own or not answer.is_of(by_line[own[-1]]):
-            which = "none that stands" if not own else f"line {own[-1]} as the last that stands"
-            raise InputError(
-                f"{path}:{line}: takes back an answer of {answer.rater}, who has {which}; put the "
-                "lines into the order of their times, or remove this one"
-            )
-        del by_line[own.pop()]
-        num_taken_back += 1
-    return Standing(list(by_line.values()), num_taken_back, is_cut_off(path))
+        try:
+            standing.add(answer, line)
+        except InputError as error:
+            raise InputError(f"{path}:{line}: {error}") from None
+    standing.cut_off = is_cut_off(path)
+    return standing
 
 
 def _answers(path: Path) -> Iterator[tuple[int, Answer]]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deep_ranking.files.content_digest import Status, file_status
 from deep_ranking.files.csv_lines import BYTE_ORDER_MARK, MAX_LINE_LENGTH, read_lines
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.opening import NON_BLOCKING
@@ -152,24 +153,60 @@ class AppendLog:
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=self.lock_seconds)
         try:
             lock.acquire()
-        except Timeout:
+        except Timeout as error:
             raise InputError(
                 f"{self.path}: others have been writing to it for {self.lock_seconds:g} seconds; "
                 "try again"
-            ) from None
+            ) from error
         except OSError as error:
-            raise self._failed(error) from None
+            raise self._failed(error) from error
         try:
             yield
         finally:
             lock.release()
 
-    def write(self, rows: Sequence[Sequence[str]], *, max_bytes: int) -> None:
+    def status(self) -> Status | None:
+        """Return what changes when the file does; None if there is none.
+
+        Raises:
+            InputError: its folder cannot be read.
+        """
+        try:
+            return file_status(self.path.stat())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def check(self) -> None:
+        """Check that lines can be added, without adding any; a full disk is not noticed.
+
+        Raises:
+            InputError: as `locked`; the file cannot be written, or is another one.
+        """
+        with self.locked():
+            if self.status() is None:
+                return
+            try:
+                descriptor = os.open(self.path, os.O_RDWR | NON_BLOCKING)
+            except OSError as error:
+                raise self._failed(error) from error
+            try:
+                self._end_of_whole_lines(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def write(
+        self, rows: Sequence[Sequence[str]], *, max_bytes: int
+    ) -> tuple[Status | None, Status]:
         """Write lines at the end of the file, all or none of them; the caller holds the lock.
 
         Args:
             rows: the fields of each, in the order of the columns.
             max_bytes: the largest size of the file.
+
+        Returns:
+            The `status` before and after.
 
         Raises:
             InputError: the disk is full, the file cannot be written, or it is not a file as this
@@ -178,7 +215,7 @@ class AppendLog:
         lines = b"".join(_line(each) for each in rows)
         header = self.kind.header
         try:
-            is_new = not self.path.exists()
+            before = self.status()
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | NON_BLOCKING, 0o666)
             try:
                 end = self._end_of_whole_lines(descriptor)
@@ -195,12 +232,14 @@ class AppendLog:
                         os.ftruncate(descriptor, end)
                         os.fsync(descriptor)
                     raise
+                after = file_status(os.fstat(descriptor))
             finally:
                 os.close(descriptor)
-            if is_new:
+            if before is None:
                 sync_folder(self.path.parent)
         except OSError as error:
-            raise self._failed(error) from None
+            raise self._failed(error) from error
+        return before, after
 
     def _end_of_whole_lines(self, descriptor: int) -> int:
         """Return where the last line that has a line break ends.

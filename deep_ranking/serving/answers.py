@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, Field
 
+from deep_ranking.serving.image_ids import KnownImage
+
 IMAGES = "/api/v1/images"
 WORDS = (
     (0.95, "very likely the same"),
@@ -25,6 +27,7 @@ class Health(BaseModel):
     version: str
     collections: int
     allow_changes: bool
+    teach: bool = Field(description="whether it asks people questions")
 
 
 class ClassCount(BaseModel):
@@ -183,6 +186,18 @@ class MapProgress(BaseModel):
 def thumbnail_of(image_id: str) -> str:
     """Return the address of an image's thumbnail."""
     return f"{IMAGES}/{image_id}/thumbnail"
+
+
+def told_image(image: KnownImage) -> ImageAnswer:
+    """Return what is told of an image of a collection."""
+    return ImageAnswer.model_validate(
+        {
+            "id": image.image_id,
+            "path": in_plain_text(image.path),
+            "class": in_plain_text(image.label),
+            "thumbnail": thumbnail_of(image.image_id),
+        }
+    )
 
 
 def in_plain_text(path: str) -> str:

@@ -21,6 +21,7 @@ from deep_ranking.serving.routes import add_duplicates, add_images, add_searches
 from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
 from deep_ranking.serving.static_pages import add_pages
+from deep_ranking.serving.teach_routes import add_teaching
 
 A_REFUSAL = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -56,6 +57,9 @@ def create_application(
         served: the collections, by name; one or more.
         settings: of the server.
         maps: what makes their maps; the caller closes it.
+
+    Raises:
+        InputError: people cannot be asked about the collection, as the settings want.
     """
     api = FastAPI(
         title="Deep Ranking",
@@ -76,6 +80,7 @@ def create_application(
     add_images(router, serving)
     add_duplicates(router, serving)
     add_map(router, serving)
+    add_teaching(router, serving)
     api.include_router(router)
     add_pages(api)
     api.add_exception_handler(405, _answer_to_other_methods([*router.routes, *api.routes]))

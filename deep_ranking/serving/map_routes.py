@@ -71,16 +71,6 @@ def _of_ids(state: OpenState, ids: list[str]) -> answers.ImagesAnswer:
 def _described(state: OpenState, found: list[KnownImage], asked: int) -> answers.ImagesAnswer:
     return answers.ImagesAnswer(
         collection=state.name,
-        images=[
-            answers.ImageAnswer.model_validate(
-                {
-                    "id": each.image_id,
-                    "path": answers.in_plain_text(each.path),
-                    "class": answers.in_plain_text(each.label),
-                    "thumbnail": answers.thumbnail_of(each.image_id),
-                }
-            )
-            for each in found
-        ],
+        images=list(map(answers.told_image, found)),
         unknown=asked - len(found),
     )

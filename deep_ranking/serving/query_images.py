@@ -14,7 +14,7 @@ from deep_ranking.images import read_image
 from deep_ranking.images.decoding import decode_bytes
 from deep_ranking.search.feedback import moved_queries
 from deep_ranking.search.index.base import read_rows
-from deep_ranking.serving.answers import ImageAnswer, in_plain_text, thumbnail_of
+from deep_ranking.serving.answers import ImageAnswer, told_image
 from deep_ranking.serving.forms import Box
 from deep_ranking.serving.image_ids import KnownImage, find_by_id, find_by_path
 from deep_ranking.serving.opened import OpenState
@@ -157,15 +157,7 @@ def known_answer(state: OpenState, example: str | bytes) -> ImageAnswer | None:
     """
     if isinstance(example, bytes):
         return None
-    image = known_image(state, example)
-    return ImageAnswer.model_validate(
-        {
-            "id": example,
-            "path": in_plain_text(image.path),
-            "class": in_plain_text(image.label),
-            "thumbnail": thumbnail_of(example),
-        }
-    )
+    return told_image(known_image(state, example))
 
 
 def cropped(data: bytes, box: Box, size: int, *, field: str = "image") -> bytes:

@@ -51,6 +51,7 @@ def add_searches(router: APIRouter, serving: Serving) -> None:
             version=__version__,
             collections=len(serving.served),
             allow_changes=serving.settings.allow_changes,
+            teach=serving.teaching is not None,
         )
 
     @router.get("/collections", summary="What can be searched")

@@ -111,7 +111,8 @@ def run_server(
         announce: called once it answers, with the settings: their port is the one it listens on.
 
     Raises:
-        InputError: a collection or its model cannot be opened, or the port is in use.
+        InputError: a collection or its model cannot be opened, the port is in use, or people
+            cannot be asked about the collection.
     """
     _allow_connections()
     with _listening(settings) as listener, closing(MapMaker(settings.cache_bytes)) as maps:

@@ -13,6 +13,7 @@ from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
+from deep_ranking.serving.teaching import Teaching
 from deep_ranking.serving.workers import Workers
 
 T = TypeVar("T")
@@ -26,6 +27,9 @@ class Serving:
         served: the collections, by name.
         settings: of the server.
         maps: what makes their maps.
+
+    Raises:
+        InputError: nothing can be asked about the collection, or the ratings file cannot be used.
     """
 
     def __init__(
@@ -34,6 +38,10 @@ class Serving:
         settings: ServerSettings,
         maps: MapMaker,
     ) -> None:
+        self.teaching: Teaching | None = None
+        if settings.ratings is not None:
+            (asked_about,) = served.values()
+            self.teaching = Teaching(asked_about, settings.ratings, settings.rater)
         self.served = served
         self.settings = settings
         self.maps = maps

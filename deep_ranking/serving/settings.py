@@ -4,6 +4,7 @@ import ipaddress
 import re
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from deep_ranking.files import InputError
 
@@ -24,6 +25,8 @@ class ServerSettings:
         port: the port; 0 for any free one.
         token: what every request must bring; None for none, on this machine's own address alone.
         allow_changes: whether duplicates may be set aside.
+        ratings: the file that gets what people answer; None to ask them nothing.
+        rater: who answers where a request names nobody; "" for nobody.
         log: whether to print a line for each request.
         upload_bytes: most bytes of the body of one request.
         held_bytes: most bytes of all bodies at once, and of all answers that are being sent.
@@ -45,6 +48,8 @@ class ServerSettings:
     port: int = 8000
     token: str | None = None
     allow_changes: bool = False
+    ratings: Path | None = None
+    rater: str = ""
     log: bool = False
     upload_bytes: int = 32 * MEBIBYTE
     held_bytes: int = 256 * MEBIBYTE

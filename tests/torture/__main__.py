@@ -21,6 +21,7 @@ PARTS = {
     "commands": "every command with odd values of every flag, and odd inputs",
     "kills": "every long command killed at random moments, and run again",
     "interrupts": "every command stopped by Ctrl-C or SIGTERM at random moments",
+    "raters": "a server killed a hundred times while people answer its questions",
     "faults": "full disks, closed folders, damaged checkpoints",
 }
 CHOOSING = {"kills", "faults"}

@@ -96,6 +96,16 @@ class ImageTable:
         rows = self._distinct_rows([("content = ? AND row IS NOT NULL", [content])])
         return int(rows[0]) if len(rows) else None
 
+    def rows_by_path(self, paths: Sequence[str]) -> dict[str, int]:
+        """Return the row of each of some paths; not of those that have none."""
+        found: dict[str, int] = {}
+        for begin in range(0, len(paths), MAX_PARAMETERS):
+            part = [os.fsencode(path) for path in paths[begin : begin + MAX_PARAMETERS]]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT path, row FROM images WHERE row IS NOT NULL AND path IN ({marks})"
+            found |= {self._name(path): int(row) for path, row in self._select(query, part)}
+        return found
+
     def images(self) -> Iterator[GalleryImage]:
         """Yield all images that can be found, by path."""
         return self._images("row IS NOT NULL")
