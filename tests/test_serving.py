@@ -310,6 +310,8 @@ def test_what_browsers_do_not_show_is_sent_as_jpeg(tmp_path, root):
 
 def test_files_that_are_gone_or_changed(call, root):
     gone, changed = id_of(call, "red/0.png"), id_of(call, "red/1.png")
+    for name in (gone, changed):  # whoever asked before, the cache is shared
+        assert call.get(f"images/{name}/thumbnail").status_code == 200
     (root / "red" / "0.png").unlink()
     (root / "red" / "1.png").write_bytes(png(two_halves()))
     found = {each["path"]: each for each in results_of(call.search({"path": "red/2.png"}))}

@@ -91,6 +91,7 @@ def test_the_client_says_what_the_server_says(client):
         client.search(path="nothing.png")
     with pytest.raises(InputError, match="needs its token"):
         Client(client.address).collections()
+    assert client.token == TOKEN and TOKEN not in repr(client)
     with pytest.raises(InputError, match=r"no answer .*is the server running"):
         Client("http://127.0.0.1:1", timeout=1).collections()
 

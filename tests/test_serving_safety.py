@@ -355,7 +355,7 @@ def test_duplicates_are_set_aside_and_put_back(tmp_path):
     assert again == {"moved": 0, "in_place": 1, "left": []}
 
 
-def test_thumbnails_on_disk_are_bounded_and_the_least_used_goes_first(tmp_path):
+def test_thumbnails_on_disk_are_bounded_and_the_least_used_goes_first(tmp_path, monkeypatch):
     cache = FileCache(tmp_path, 100)
     for second, name in zip((3, 1, 6, 2, 5), "abcde", strict=True):
         cache.add(f"{name}.jpg", bytes(20))
@@ -366,7 +366,13 @@ def test_thumbnails_on_disk_are_bounded_and_the_least_used_goes_first(tmp_path):
     assert cache.find("d.jpg") is None
     cache.add("huge.jpg", bytes(101))
     assert cache.find("huge.jpg") is None
-    assert FileCache(tmp_path, 100)._num_bytes == cache._num_bytes == 80
+    with monkeypatch.context() as patch:
+        patch.setattr(FileCache, "_listed", None)  # a large folder takes long to list
+        again = FileCache(tmp_path, 100)
+        assert again.find("b.jpg") == bytes(20)
+    for name in ("g", "h"):
+        again.add(f"{name}.jpg", bytes(20))
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 STRANGE = (

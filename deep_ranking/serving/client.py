@@ -4,10 +4,10 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
@@ -16,7 +16,11 @@ from deep_ranking.files import InputError
 from deep_ranking.images.decoding import read_file
 
 Upload = str | os.PathLike[str] | bytes
-IMAGES = "images"
+"""An image file, or the bytes of one."""
+Answer = dict[str, Any]
+"""JSON of the server; `/api/docs` describes it."""
+Form = list[tuple[str, Any]]
+UPLOADED = {"image", "positive", "negative", "first", "second"}
 POLL_SECONDS = 1.0
 
 
@@ -42,39 +46,22 @@ class Match:
     probability: float | None
     problem: str = ""
 
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Return a result of an answer."""
-        return cls(
-            values["id"],
-            values["rank"],
-            values["path"],
-            values["class"],
-            values["distance"],
-            values["probability"],
-            values.get("problem", ""),
-        )
 
+class Matches(list[Match]):
+    """Results, nearest first; `cursor` continues them, and is None at their end."""
 
-@dataclass(frozen=True)
-class Matches(Sequence[Match]):
-    """Results, nearest first, and the cursor that continues them; None at their end."""
-
-    results: tuple[Match, ...]
-    cursor: str | None
-
-    def __getitem__(self, number: Any) -> Any:
-        """Return a result, or several."""
-        return self.results[number]
-
-    def __len__(self) -> int:
-        """Return the number of results."""
-        return len(self.results)
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(
+            Match(each["id"], each["rank"], each["path"], each["class"], each["distance"],
+                  each["probability"], each.get("problem", ""))
+            for each in answer["results"]
+        )  # fmt: skip
+        self.cursor: str | None = answer["cursor"]
 
 
 @dataclass(frozen=True)
 class ImageMap:
-    """Where the images of a collection lie on its map; each tuple has an entry an image.
+    """Where the images of a collection lie on its map; each list has an entry an image.
 
     Attributes:
         image_ids: the ids.
@@ -84,27 +71,19 @@ class ImageMap:
         left_out: images that are not on the map, because there are so many.
     """
 
-    image_ids: tuple[str, ...]
-    x: tuple[int, ...]
-    y: tuple[int, ...]
-    labels: tuple[str, ...]
+    image_ids: list[str]
+    x: list[int]
+    y: list[int]
+    labels: list[str]
     left_out: int = 0
 
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Return the map of an answer."""
-        names = [each["name"] for each in values["classes"]]
-        return cls(
-            tuple(values["ids"]),
-            tuple(values["x"]),
-            tuple(values["y"]),
-            tuple(names[number] for number in values["class"]),
-            values["left_out"],
-        )
 
-
+@dataclass(frozen=True)
 class Client:
     """Asks a server that `python -m deep_ranking serve` runs.
+
+    Each method raises an `InputError` with the server's own sentence when it refuses, or when it
+    does not answer. `fields` are those of the API, such as top, cursor, box, class_, collection.
 
     Args:
         address: of the server.
@@ -118,27 +97,21 @@ class Client:
         deep_ranking.files.errors.InputError: http://127.0.0.1:1/api/v1/search: no answer ...
     """
 
-    def __init__(
-        self,
-        address: str = "http://127.0.0.1:8000",
-        *,
-        token: str | None = None,
-        timeout: float = 60.0,
-    ) -> None:
-        self.address = address.rstrip("/")
-        self._token = token
-        self._timeout = timeout
+    address: str = "http://127.0.0.1:8000"
+    _: KW_ONLY
+    token: str | None = field(default=None, repr=False)
+    timeout: float = 60.0
 
-    def collections(self) -> list[dict[str, Any]]:
+    def collections(self) -> list[Answer]:
         """Return the collections: name, images, classes and settings of each."""
-        return list(json.loads(self._ask("collections"))["collections"])
+        return list(self._ask("collections")["collections"])
 
     def search(
         self,
         image: Upload | None = None,
         *,
-        positive: Sequence[Upload] = (),
-        negative: Sequence[Upload] = (),
+        positive: Sequence[Upload | Match] = (),
+        negative: Sequence[Upload | Match] = (),
         **fields: Any,
     ) -> Matches:
         """Search with an image file or the bytes of one, or by `path` or `id` of a known image.
@@ -147,90 +120,73 @@ class Client:
             image: what is uploaded; None with `path` or `id`.
             positive: images that the results shall be more like.
             negative: images that they shall be less like.
-            **fields: of the form, such as top, cursor, box, class_, folder, min_probability.
-
-        Raises:
-            InputError: the server refuses it, with its sentence; or does not answer.
+            **fields: of the form, such as folder, min_probability.
         """
-        files = [("image", image)] if image is not None else []
-        files += [("positive", each) for each in positive]
-        files += [("negative", each) for each in negative]
-        given = {name.rstrip("_"): value for name, value in fields.items() if value is not None}
-        return _matches(self._ask("search", *_form(given, files)))
+        examples = [("positive", each) for each in positive]
+        examples += [("negative", each) for each in negative]
+        return Matches(self._ask("search", [("image", image), *fields.items(), *examples]))
 
     def neighbours(self, image_id: str, top: int = 20) -> Matches:
         """Return the images that are nearest to a known one."""
-        return _matches(self._ask(f"{IMAGES}/{quote(image_id)}/neighbours?top={top}"))
+        return Matches(self._ask(f"images/{quote(image_id)}/neighbours", top=top))
 
     def image(self, image_id: str) -> bytes:
         """Return an image, as an image file."""
-        return self._ask(f"{IMAGES}/{quote(image_id)}")
+        return self._bytes(f"images/{quote(image_id)}")
 
     def thumbnail(self, image_id: str, size: int = 256) -> bytes:
         """Return a small picture of an image, as a JPEG."""
-        return self._ask(f"{IMAGES}/{quote(image_id)}/thumbnail?size={size}")
+        return self._bytes(f"images/{quote(image_id)}/thumbnail", size=size)
 
-    def compare(self, first: Upload | Match, second: Upload | Match) -> dict[str, Any]:
+    def compare(self, first: Upload | Match, second: Upload | Match, **fields: Any) -> Answer:
         """Return distance, cosine, and the probability that two images are of one class."""
-        return dict(json.loads(self._ask("compare", *_two(first, second, {}))))
+        return dict(self._ask("compare", _pair(first, second, fields)))
 
-    def explain(
-        self, first: Upload | Match, second: Upload | Match, **fields: Any
-    ) -> dict[str, Any]:
-        """Return which places make two images alike: of each a grid of heat, and words.
-
-        Args:
-            first: an image file, the bytes of one, or what a search found.
-            second: another.
-            **fields: of the form: box, collection.
-
-        Raises:
-            InputError: as for `search`.
-        """
-        return dict(json.loads(self._ask("explain", *_two(first, second, fields))))
+    def explain(self, first: Upload | Match, second: Upload | Match, **fields: Any) -> Answer:
+        """Return which places make two images alike: of each a grid of heat, and words."""
+        return dict(self._ask("explain", _pair(first, second, fields)))
 
     def explanation_picture(
         self, first: Upload | Match, second: Upload | Match, **fields: Any
     ) -> bytes:
         """Return both images side by side with the heat over them, as a JPEG; as `explain`."""
-        return self._ask("explain", *_two(first, second, {**fields, "as": "picture"}))
+        return self._bytes("explain", _pair(first, second, {**fields, "as": "picture"}))
 
-    def duplicates(self, threshold: float = 0.3, **fields: Any) -> dict[str, Any]:
+    def duplicates(self, threshold: float = 0.3, **fields: Any) -> Answer:
         """Return groups of duplicates; `cursor` of an answer continues it."""
-        return dict(
-            json.loads(self._ask(f"duplicates?{urlencode({'threshold': threshold, **fields})}"))
-        )
+        return dict(self._ask("duplicates", threshold=threshold, **fields))
 
     def map(self, collection: str | None = None, *, patience: float = 600.0) -> ImageMap:
         """Return the map of a collection, which the server makes once for each of its states.
 
         Args:
             collection: its name; the first one by default.
-            patience: seconds to wait until it is made.
-
-        Raises:
-            InputError: it takes longer, the server refuses it, or does not answer.
+            patience: seconds to wait until it is made; then an `InputError` says so.
         """
-        path = "map" if collection is None else f"map?{urlencode({'collection': collection})}"
         end = time.monotonic() + patience
-        while True:
-            values = json.loads(self._ask(path))
-            if "ids" in values:
-                return ImageMap.from_values(values)
+        while "ids" not in (found := self._ask("map", collection=collection)):
             if time.monotonic() > end:
                 raise InputError(
-                    f"{self.address}/api/v1/{path}: the map is {values['status']} and not ready "
+                    f"{self.address}/api/v1/map: the map is {found['status']} and not ready "
                     f"after {patience:g} s; ask again later"
                 )
             time.sleep(POLL_SECONDS)
+        labels = [found["classes"][number]["name"] for number in found["class"]]
+        return ImageMap(found["ids"], found["x"], found["y"], labels, found["left_out"])
 
-    def _ask(self, path: str, body: bytes | None = None, kind: str = "") -> bytes:
-        address = f"{self.address}/api/v1/{path}"
-        request = Request(address, body, {"Content-Type": kind} if kind else {})
-        if self._token:
-            request.add_header("Authorization", f"Bearer {self._token}")
+    def _ask(self, path: str, form: Form | None = None, **query: Any) -> Any:
+        return json.loads(self._bytes(path, form, **query))
+
+    def _bytes(self, path: str, form: Form | None = None, **query: Any) -> bytes:
+        """Return an answer to a form, if there is one, or to a query; leave out what is None."""
+        address = f"{self.address.rstrip('/')}/api/v1/{path}"
+        if given := {name: value for name, value in query.items() if value is not None}:
+            address += f"?{urlencode(given)}"
+        body, headers = (None, {}) if form is None else _encoded(form)
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         try:
-            with urlopen(request, timeout=self._timeout) as answer:
+            with urlopen(Request(address, body, headers), timeout=self.timeout) as answer:
                 return bytes(answer.read())
         except HTTPError as error:
             raise InputError(f"{address}: {_sentence(error)}") from None
@@ -239,38 +195,28 @@ class Client:
             raise InputError(f"{address}: no answer ({reason}); is the server running?") from None
 
 
-def _two(
-    first: Upload | Match, second: Upload | Match, fields: Mapping[str, Any]
-) -> tuple[bytes, str]:
-    """Return the form of two images, each a file or an id, and its content type."""
-    given = (("first", first), ("second", second))
-    ids = {name: each.image_id for name, each in given if isinstance(each, Match)}
-    files = [(name, each) for name, each in given if not isinstance(each, Match)]
-    return _form({**fields, **ids}, files)
+def _pair(first: Any, second: Any, fields: Answer) -> Form:
+    return [("first", first), ("second", second), *fields.items()]
 
 
-def _form(fields: Mapping[str, Any], files: Sequence[tuple[str, Upload]]) -> tuple[bytes, str]:
-    """Return a form and its content type."""
-    boundary = secrets.token_hex(16)
-    parts = []
-    for name, value in fields.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        parts.append((f'name="{name}"', text.encode()))
-    for name, given in files:
-        data = given if isinstance(given, bytes) else read_file(Path(given))
-        parts.append((f'name="{name}"; filename="image"', data))
-    lines = [
-        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + data + b"\r\n"
-        for head, data in parts
-    ]
-    return b"".join([*lines, f"--{boundary}--\r\n".encode()]), (
-        f"multipart/form-data; boundary={boundary}"
-    )
-
-
-def _matches(answer: bytes) -> Matches:
-    values = json.loads(answer)
-    return Matches(tuple(map(Match.from_values, values["results"])), values["cursor"])
+def _encoded(form: Form) -> tuple[bytes, dict[str, str]]:
+    """Return a form and its header: files are uploaded, and what was found is named by its id."""
+    boundary, body = secrets.token_hex(16), bytearray()
+    for name, value in form:
+        if value is None:
+            continue
+        head = f'name="{name.rstrip("_")}"'
+        if isinstance(value, Match):
+            data = value.image_id.encode()
+        elif name in UPLOADED:
+            head += '; filename="image"'
+            data = value if isinstance(value, bytes) else read_file(Path(value))
+        else:
+            data = (str(value).lower() if isinstance(value, bool) else str(value)).encode()
+        body += f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode()
+        body += data + b"\r\n"
+    body += f"--{boundary}--\r\n".encode()
+    return bytes(body), {"Content-Type": f"multipart/form-data; boundary={boundary}"}
 
 
 def _sentence(error: HTTPError) -> str:

@@ -26,7 +26,7 @@ class FileCache:
         self._most = most_bytes
         self._suffix = suffix
         self._lock = threading.Lock()
-        self._num_bytes = sum(size for _, size, _ in self._listed())
+        self._num_bytes: int | None = None  # until one is added: a large folder takes long to list
 
     def find(self, name: str) -> bytes | None:
         """Return a file's bytes, and note that it was used; None if it is not here."""
@@ -47,20 +47,24 @@ class FileCache:
             with atomic_path(self._folder / name) as temporary:
                 temporary.write_bytes(data)
             with self._lock:
-                self._num_bytes += len(data)
+                if self._num_bytes is None:
+                    self._num_bytes = sum(size for _, size, _ in self._listed())
+                else:
+                    self._num_bytes += len(data)
                 if self._num_bytes > self._most:
-                    self._shrink()
+                    self._num_bytes = self._shrunk()
 
-    def _shrink(self) -> None:
-        """Remove those that were not used for longest."""
+    def _shrunk(self) -> int:
+        """Remove those that were not used for longest; return the bytes of the others."""
         listed = sorted(self._listed())
-        self._num_bytes = sum(size for _, size, _ in listed)
+        num_bytes = sum(size for _, size, _ in listed)
         for _, size, path in listed:
-            if self._num_bytes <= KEPT_SHARE * self._most:
+            if num_bytes <= KEPT_SHARE * self._most:
                 break
             with suppress(OSError):
                 path.unlink()
-                self._num_bytes -= size
+                num_bytes -= size
+        return num_bytes
 
     def _listed(self) -> list[tuple[int, int, Path]]:
         """Return time of use (ns), size and path of each file."""

@@ -12,6 +12,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.images.decoding import open_header, read_file
 from deep_ranking.images.thumbnails import fitted_pixels
+from deep_ranking.search.out_of_date import out_of_date
 from deep_ranking.serving.file_cache import FileCache
 from deep_ranking.serving.image_ids import KnownImage
 from deep_ranking.serving.opened import OpenState
@@ -117,7 +118,10 @@ def small_picture(
     check_is_there(state.root, image.path)
     name = f"{image.content.hex()}-{size}.jpg"
     data = cache.find(name) if cache else None
-    if data is None:
+    if data is not None:
+        if out_of_date(state.collection, [image.path]):
+            raise RequestError(410, CHANGED)
+    else:
         original_data = verified_bytes(state.root, image.path, image.content)
         data = _as_jpeg(original_data, size, quality=85)
         if cache:
