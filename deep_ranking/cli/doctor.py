@@ -29,7 +29,7 @@ from deep_ranking.config import (
     TrainConfig,
     ValidationConfig,
 )
-from deep_ranking.config.recipes import RECIPES
+from deep_ranking.config.recipes import EPOCH_RECIPES
 from deep_ranking.files import InputError
 from deep_ranking.files.installed import check_installed
 
@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="build the network and time a few steps, to estimate the time and memory of training",
     )
     help_text = "use the settings of train.py --recipe"
-    group.add_argument("--recipe", choices=RECIPES, help=help_text)
+    group.add_argument("--recipe", choices=EPOCH_RECIPES, help=help_text)
     for config, title, names in (
         (FolderConfig, "classes of the images", FOLDERS),
         (SamplingConfig, "triplets, as in the sampler", SAMPLING),
@@ -131,7 +131,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     from deep_ranking.reports.doctor import diagnose
 
     if args.recipe:
-        set_recipe_as_defaults(parser, RECIPES[args.recipe], argv)
+        set_recipe_as_defaults(parser, EPOCH_RECIPES[args.recipe], argv)
         args = parser.parse_args(argv)
     config, sampling = _settings(parser, args)
     refuse_flags_without_effect(parser, argv, rules_of("doctor", args), recipe=args.recipe)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from deep_ranking.cli.conflicts import Rule
 from deep_ranking.config import HARD, HEAD, IN_CLASS, RELEVANCE, NetworkConfig
+from deep_ranking.config.recipes import TAUGHT
 from deep_ranking.datasets.splits import VAL, split_kind
 from deep_ranking.sampling.parts import shares_in
 
@@ -92,6 +93,7 @@ NO_PAIR_FILE = When(
     lambda args: args.pairs is None or not args.pairs.is_file(),
     "with a file in --pairs, which names each image's item",
 )
+TAUGHT_RECIPE = When(_is("recipe", TAUGHT.name), f"without --recipe {TAUGHT.name}")
 CACHED = When(lambda args: args.cache_features, "without --cache_features")
 NOT_CACHED = When(lambda args: not args.cache_features, "with --cache_features")
 AUGMENTED = When(_is_augmented, "with --cache_features and --cached_views 1")
@@ -151,6 +153,7 @@ DATA_ROWS: Table = [
 TABLE: Mapping[str, Table] = {
     "train": [
         *DATA_ROWS,
+        (("--ratings", "--images"), (TAUGHT_RECIPE,)),
         (("--triplets", "--no-shuffle"), (TRIPLETS,)),
         (("--label", "--by_content"), (NO_PAIR_FILE,)),
         (DRAWING, (When(_is_not("strategy", None), "without --strategy"),)),

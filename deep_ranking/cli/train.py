@@ -11,6 +11,7 @@ from deep_ranking.cli.conflicts import given_flags, refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.signals import resume_hint
+from deep_ranking.cli.taught import add_taught_arguments, run_taught
 from deep_ranking.config import (
     DataConfig,
     DrawnTripletsConfig,
@@ -21,7 +22,7 @@ from deep_ranking.config import (
     TrainConfig,
     ValidationConfig,
 )
-from deep_ranking.config.recipes import RECIPES, Recipe
+from deep_ranking.config.recipes import RECIPES, TAUGHT, Recipe
 from deep_ranking.files import InputError
 from deep_ranking.images.augmentation import Augmentation
 
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings that belong together: laptop for a folder of classes; --help-all describes "
         "the others. Other flags override single settings",
     )
+    add_taught_arguments(parser)
     parser.epilog = "\n".join(["Recipes:", *_recipe_lines()])
     add_folder_arguments(parser, takes_split=True)
     groups = {}
@@ -124,6 +126,9 @@ def _recipe_lines() -> Iterator[str]:
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and print where the model is."""
     args = parser.parse_args(argv)
+    if args.recipe == TAUGHT.name:
+        run_taught(parser, argv)
+        return
     resume = bool(args.resume)
     settings_path = args.output.parent / f"{args.output.stem}.run" / "config.json"
     resumed = resume and settings_path.exists()

@@ -82,6 +82,11 @@ class NetworkConfig(Config):
         choices=MULTISCALES,
     )
     embedding_size: int = setting(4096, "length of an embedding")
+    layout: bool = setting(
+        False,
+        "one more shallow branch, without training: the mean colour and the directions of edges in "
+        "each cell of a grid of 4 x 4",
+    )
 
     def __post_init__(self) -> None:
         """Check the ranges, and fill in defaults that depend on other settings."""
@@ -117,6 +122,8 @@ class NetworkConfig(Config):
         """Return the settings as JSON, without `weights`, where the network once started from."""
         fields = dataclasses.asdict(self)
         del fields["weights"]
+        if not self.layout:  # so that the fingerprints of earlier models stay what they are
+            del fields["layout"]
         return json.dumps(fields, sort_keys=True)
 
     @classmethod

@@ -291,7 +291,19 @@ FINE_TUNE = Recipe(
     },
 )
 
-RECIPES = {recipe.name: recipe for recipe in (BLOG, PAPER, PORT, RETRIEVAL, LAPTOP, FINE_TUNE)}
+TAUGHT = Recipe(
+    name="taught",
+    summary="goes on from a model with what people answered to which of two images is more like a "
+    "third: fits its last layer to the answers, as far as classes in --dataset stay known",
+    gives="says itself how far it agrees with answers held back, before and after",
+    takes="seconds, once the features of the images are computed",
+    command="train.py --recipe taught --ratings ratings.csv --images DIR --weights m.h5 "
+    "--output taught.h5",
+)
+
+_TRAINED = (BLOG, PAPER, PORT, RETRIEVAL, LAPTOP, FINE_TUNE)
+RECIPES = {recipe.name: recipe for recipe in (*_TRAINED, TAUGHT)}
+EPOCH_RECIPES = {recipe.name: recipe for recipe in _TRAINED}  # those that train in epochs
 
 
 def find_recipe(name: str) -> Recipe:

@@ -11,7 +11,7 @@ from deep_ranking.config.base import setting
 from deep_ranking.config.data import DataConfig, DrawnTripletsConfig
 from deep_ranking.config.loss import LossConfig
 from deep_ranking.config.network import MAX_IMAGE_SIZE, WORD_KINDS, NetworkConfig
-from deep_ranking.config.recipes import find_recipe
+from deep_ranking.config.recipes import TAUGHT, find_recipe
 from deep_ranking.config.sampling import SamplingConfig
 from deep_ranking.config.schedule import ScheduleConfig
 from deep_ranking.config.validation import ValidationConfig
@@ -142,6 +142,10 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         >>> config.gap, config.network.backbone, config.augmentation.rotation
         (0.5, 'resnet50', 5.0)
         """
+        if recipe == TAUGHT.name:
+            raise InputError(
+                f"the recipe {recipe} does not train in epochs: call teach(TaughtConfig(...))"
+            )
         found = find_recipe(recipe).on(settings)
         merged = found.settings | settings
         if "network" not in settings:

@@ -30,6 +30,7 @@ from deep_ranking.model.backbone import (
 )
 from deep_ranking.model.branches import branch_convolutions, branch_vectors
 from deep_ranking.model.header import CONFIG_ATTRIBUTE
+from deep_ranking.model.layout import layout_vector, set_layout_filters
 from deep_ranking.model.pooling import generalised_mean
 
 
@@ -73,6 +74,8 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     pixels = _backbone_input(image, unit, config)
     backbone = build_backbone(spec, input_tensor=pixels)
     parts = [_convnet(backbone, config)]
+    if config.layout:
+        parts.insert(0, layout_vector(unit))
     if vectors := branch_vectors(unit, config.multiscale):
         parts.insert(0, _concatenate(vectors, name="shallow"))
     merged = _concatenate(parts, name="merged")
@@ -83,6 +86,7 @@ def build_network(config: NetworkConfig, *, seed: int | None = None) -> keras.Mo
     names = [layer.name for layer in backbone.layers if layer.name not in before]
     model, model.backbone_layers = prepare_backbone(model, names)
     model.network_config = config
+    set_layout_filters(model)
     for name, values in arrays.items():
         model.get_layer(name).set_weights(values)
     model.copied_layers = _copy_weights(model, Path(str(config.weights))) if from_model else []

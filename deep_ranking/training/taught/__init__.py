@@ -1,0 +1,1 @@
+"""Taught by eye: a model that learns from what people answered, on cached features."""
