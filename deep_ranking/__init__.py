@@ -80,6 +80,8 @@ if TYPE_CHECKING:
     from deep_ranking.serving.client import Client
     from deep_ranking.training.batches import triplet_dataset
     from deep_ranking.training.run import train
+    from deep_ranking.training.taught.report import TaughtReport
+    from deep_ranking.training.taught.teaching import TaughtConfig, teach
 
 _HOMES = {
     "Answer": "datasets.ratings",
@@ -128,6 +130,8 @@ _HOMES = {
     "SoftMarginLoss": "losses",
     "SupervisedContrastiveLoss": "losses",
     "TableReport": "search.table",
+    "TaughtConfig": "training.taught.teaching",
+    "TaughtReport": "training.taught.report",
     "TrainConfig": "config",
     "TripletEvaluation": "reports.evaluating_triplets",
     "Triplets": "sampling.triplet_file",
@@ -169,6 +173,7 @@ _HOMES = {
     "sample_triplets": "sampling",
     "save_model": "model.file",
     "summarize_ratings": "reports.ratings.summary",
+    "teach": "training.taught.teaching",
     "train": "training.run",
     "triplet_dataset": "training.batches",
     "write_digits": "datasets.public",
@@ -222,6 +227,8 @@ __all__ = [
     "SoftMarginLoss",
     "SupervisedContrastiveLoss",
     "TableReport",
+    "TaughtConfig",
+    "TaughtReport",
     "TrainConfig",
     "TripletEvaluation",
     "Triplets",
@@ -264,6 +271,7 @@ __all__ = [
     "sample_triplets",
     "save_model",
     "summarize_ratings",
+    "teach",
     "train",
     "triplet_dataset",
     "write_digits",

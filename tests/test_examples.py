@@ -82,6 +82,17 @@ def folder(tmp_path_factory):
             log.add(deep_ranking.Answer("2026-11-29T19:30:28Z", rater, *paths, answer))
         wrong = deep_ranking.Correction("cat/0.png", "cat", "dog")
         deep_ranking.CorrectionLog("corrections.csv").add(wrong)
+        log = deep_ranking.AnswerLog("answers.csv")
+        for number in range(16):
+            one, other, query = (number % 3, number // 3 % 3, (number + 1) % 3)
+            paths = (
+                f"dog/{query}.png",
+                f"dog/{3 if one == query else one}.png",
+                f"owl/{other}.png",
+            )
+            log.add(deep_ranking.Answer("2026-11-29T19:30:28Z", "Ann", *paths))
+            paths = (f"owl/{number % 4}.png", f"owl/{(number + 1) % 4}.png", f"cat/{other}.png")
+            log.add(deep_ranking.Answer("2026-11-29T19:30:28Z", "Ann", *paths))
         network = deep_ranking.NetworkConfig(
             image_size=32, weights=None, hidden_layers=0, embedding_size=8
         )

@@ -55,6 +55,8 @@ MODES = {
         f"{STRATEGY} hard --num_neighbours 3 --resample_every 1",
         f"{STRATEGY} in-class --dataset nested",
         f"{STRATEGY} relevance --relevance tree --dataset nested",
+        "train --recipe taught --ratings many.csv --dataset photos --weights small.h5 "
+        "--output t.h5 --overwrite",
         "train --recipe laptop --dataset photos --output m.h5 --overwrite --weights none "
         "--embedding_size 4 --batch_size 12 --pooled_blocks 1 --embedding_start random",
     ],
@@ -161,6 +163,11 @@ def folder(tmp_path_factory, write_colors, thin_vgg16):
     (root / "classes.csv").write_text("\n".join(["path,label", *listed]) + "\n")
     rated = [str(path.relative_to("photos")) for path in paths[:3]]
     AnswerLog(root / "ratings.csv").add(Answer("2026-11-29", "Ann", *rated))
+    rated = [str(path.relative_to("photos")) for path in paths]
+    questions = [(i % 24, (i + 1) % 24, (i + 9) % 24) for i in range(24)]
+    AnswerLog(root / "many.csv").add(
+        *(Answer("2026-11-29", "Ann", *(rated[each] for each in rows)) for rows in questions)
+    )
     for name in ("train", "val"):
         write_colors(root / "splits" / name)
     network = NetworkConfig(image_size=32, weights=None, hidden_layers=0, embedding_size=4)

@@ -178,7 +178,7 @@ def test_a_whole_part_replaces_that_of_the_recipe():
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("lapptop", {}, r"^recipe must be one of blog, .*fine-tune\. Received: lapptop$"),
+        ("lapptop", {}, r"^recipe must be one of blog, .*taught\. Received: lapptop$"),
         (["blog"], {}, r"^recipe must be one of"),
         ("blog", {"epoch": 3}, r"^there is no setting epoch; known: augmentation, .*epochs, .*gap"),
         ("blog", {"network": NetworkConfig(), "dropout": 0.0}, "give network or dropout, not both"),
@@ -188,6 +188,7 @@ def test_a_whole_part_replaces_that_of_the_recipe():
         ("laptop", {"dataset": 3}, "dataset must be a path"),
         ("laptop", {"dataset": "no/such"}, "no/such"),
         ("laptop", {}, "batches of classes need a folder of classes"),
+        ("taught", {}, r"does not train in epochs: call teach\(TaughtConfig"),
     ],
 )
 def test_calls_that_are_refused(name, settings, said):

@@ -2,12 +2,12 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from deep_ranking.cli.arguments import add_path, check_files_exist, read_dataset
 from deep_ranking.cli.compile import compile_trained
-from deep_ranking.cli.conflicts import given_flags
+from deep_ranking.cli.conflicts import Rule
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.output import check_output_file
 from deep_ranking.config import FolderConfig, TrainConfig
@@ -53,12 +53,22 @@ def add_taught_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_taught(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
+def taught_rules(given: Collection[str], args: argparse.Namespace) -> list[Rule]:
+    """Return the rules that refuse all flags of training in epochs.
+
+    Args:
+        given: the flags of the command line.
+        args: its parsed flags.
+    """
+    others = tuple(sorted(set(given) - FLAGS - OF_FOLDERS))
+    return [
+        Rule(others, False, f"with --recipe {TAUGHT.name}"),
+        Rule(tuple(sorted(OF_FOLDERS)), args.dataset is not None, "without --dataset"),
+    ]
+
+
+def run_taught(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Teach the model of --weights, and print what it learned."""
-    args = parser.parse_args(argv)
-    idle = given_flags(parser, argv) - FLAGS - (OF_FOLDERS if args.dataset else set())
-    if idle:
-        parser.error(f"{min(idle)} has no effect with --recipe {TAUGHT.name}")
     if not args.ratings:
         parser.error(f"--recipe {TAUGHT.name} needs --ratings, the file of what people answered")
     if args.weights in PLACEHOLDERS:

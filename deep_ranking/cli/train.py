@@ -11,7 +11,7 @@ from deep_ranking.cli.conflicts import given_flags, refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import start_tensorflow
 from deep_ranking.cli.signals import resume_hint
-from deep_ranking.cli.taught import add_taught_arguments, run_taught
+from deep_ranking.cli.taught import add_taught_arguments, run_taught, taught_rules
 from deep_ranking.config import (
     DataConfig,
     DrawnTripletsConfig,
@@ -127,7 +127,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     """Train, and print where the model is."""
     args = parser.parse_args(argv)
     if args.recipe == TAUGHT.name:
-        run_taught(parser, argv)
+        rules = taught_rules(given_flags(parser, argv), args)
+        refuse_flags_without_effect(parser, argv, rules)
+        run_taught(parser, args)
         return
     resume = bool(args.resume)
     settings_path = args.output.parent / f"{args.output.stem}.run" / "config.json"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils.extmath import randomized_svd
 
 from deep_ranking.files.array_types import Float32Array, Float64Array, IntArray
 from deep_ranking.model.layout import COLOURS, DIRECTIONS, GRID
@@ -161,8 +162,8 @@ def _regions() -> Float64Array:
 
 def _principal_axes(part: Float32Array) -> _Family:
     """Return the axes of largest variance, each scaled to the same spread."""
-    centred = part - part.mean(axis=0)
-    _, lengths, axes = np.linalg.svd(centred[:: max(1, len(centred) // 2000)], full_matrices=False)
-    count = min(MOST_AXES, int((lengths > LEAST_SPREAD * max(lengths[0], 1e-12)).sum()))
+    count = min(MOST_AXES, *part.shape)
+    _, lengths, axes = randomized_svd(part - part.mean(axis=0), count, random_state=0)
+    count = int((lengths > LEAST_SPREAD * max(lengths[0], 1e-12)).sum())
     kernel = axes[:count].T / lengths[:count]
     return _Family(kernel.astype(np.float64), [[number] for number in range(count)])

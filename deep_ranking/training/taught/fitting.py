@@ -29,7 +29,8 @@ STRENGTHS = (0.4, 0.28, 0.2, 0.14, 0.1, 0.05)
 FOLDS = 5
 RIDGE = 0.01  # on the squares of the weights, so that the least sum is at one place
 MOST_MIXTURE = 30.0
-MOST_STEPS = 300
+MOST_STEPS = 200
+TOLERANCE = 1e-7  # of the loss, as a share
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def fit_weights(
         jac=True,
         method="L-BFGS-B",
         bounds=[(0, None)] * len(start),
-        options={"maxiter": MOST_STEPS},
+        options={"maxiter": MOST_STEPS, "ftol": TOLERANCE},
     )
     weights: Float64Array = found.x
     return weights

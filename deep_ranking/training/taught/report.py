@@ -112,8 +112,16 @@ class TaughtReport:
         notes: in words, what the figures cannot tell, and why.
 
     Example:
+        >>> config = TaughtConfig(
+        ...     model="model.h5",
+        ...     output="taught.h5",
+        ...     ratings=["answers.csv"],
+        ...     images="photos",
+        ...     cache_dir="report_cache",
+        ... )
         >>> report = teach(config)
-        >>> report.is_better
+        Computing the frozen layers' features ...
+        >>> report.recall is None
         True
     """
 

@@ -47,11 +47,11 @@ class TaughtConfig:
 
     Example:
         >>> config = TaughtConfig(
-        ...     model=Path("model.h5"),
-        ...     output=Path("taught.h5"),
-        ...     ratings=(Path("ratings.csv"),),
-        ...     images=Path("photos"),
-        ...     cache_dir=Path("cache"),
+        ...     model="model.h5",
+        ...     output="taught.h5",
+        ...     ratings=["answers.csv"],
+        ...     images="photos",
+        ...     cache_dir="cache",
         ... )
         >>> config.seed
         0
@@ -89,8 +89,16 @@ def teach(config: TaughtConfig) -> TaughtReport:
         config: what to teach.
 
     Example:
+        >>> config = TaughtConfig(
+        ...     model="model.h5",
+        ...     output="taught.h5",
+        ...     ratings=["answers.csv"],
+        ...     images="photos",
+        ...     cache_dir="cache",
+        ... )
         >>> teach(config)
-        Learned from 12 answers to 10 questions in 0 seconds. ...
+        Computing the frozen layers' features ...
+        Learned from 32 answers to ...
 
     Raises:
         InputError: the model, the ratings or the images cannot be used, or too few answers are
