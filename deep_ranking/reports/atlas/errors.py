@@ -195,8 +195,8 @@ def _confusions(codes: IntArray, wrong: list[WrongNearest]) -> list[ConfusedPair
         first, second = sorted(codes[[each.row, each.nearest]].tolist())
         rows_of.setdefault((first, second), []).append(each.row)
     for pair, rows in rows_of.items():
-        ways = sorted((pair, pair[::-1]), key=lambda way: (-counts[way], way))
-        found.append(ConfusedPair(*ways[0], *(counts[way] for way in ways), rows))
+        way, back = sorted((pair, pair[::-1]), key=lambda each: (-counts[each], each))
+        found.append(ConfusedPair(*way, counts[way], counts[back], rows))
     return sorted(found, key=lambda each: (-len(each.rows), each.first, each.second))
 
 
