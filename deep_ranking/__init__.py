@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from deep_ranking.model.calibration import Calibration
     from deep_ranking.model.file import load_model, save_model
     from deep_ranking.model.network import build_network
+    from deep_ranking.reports.atlas.making import WrittenAtlas, make_atlas
     from deep_ranking.reports.comparing import PairComparison
     from deep_ranking.reports.comparison import Comparison, compare, compare_all, compare_pairs
     from deep_ranking.reports.doctor import Examination, diagnose
@@ -135,6 +136,7 @@ _HOMES = {
     "TrainConfig": "config",
     "TripletEvaluation": "reports.evaluating_triplets",
     "Triplets": "sampling.triplet_file",
+    "WrittenAtlas": "reports.atlas.making",
     "build_network": "model.network",
     "calibrate": "embedding.calibrating",
     "compare": "reports.comparison",
@@ -158,6 +160,7 @@ _HOMES = {
     "index_on_ratings": "reports.ratings.model_on_ratings",
     "index_table": "search.table",
     "load_model": "model.file",
+    "make_atlas": "reports.atlas.making",
     "model_on_ratings": "reports.ratings.model_on_ratings",
     "move_back": "search.set_aside",
     "read_classes": "datasets",
@@ -232,6 +235,7 @@ __all__ = [
     "TrainConfig",
     "TripletEvaluation",
     "Triplets",
+    "WrittenAtlas",
     "__version__",
     "build_network",
     "calibrate",
@@ -256,6 +260,7 @@ __all__ = [
     "index_on_ratings",
     "index_table",
     "load_model",
+    "make_atlas",
     "model_on_ratings",
     "move_back",
     "read_classes",

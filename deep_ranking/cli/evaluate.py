@@ -44,6 +44,8 @@ BASIC_FLAGS = (
     "smooth",
     "rerank",
     "json",
+    "corrections",
+    "atlas",
 )
 EXAMPLES = (
     (
@@ -104,6 +106,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("output")
     add_path(group, "--json", metavar="FILE", help_text="write everything as JSON")
+    add_path(
+        group,
+        "--atlas",
+        metavar="DIR",
+        help_text="write where the model errs on --dataset: a page, likely wrong labels in "
+        "suspects.csv, which a person looks through for --corrections, and hard_triplets.txt",
+    )
+    add_path(
+        group,
+        "--before",
+        metavar="ATLAS",
+        help_text="an earlier --atlas of these images: say which of its errors are gone",
+    )
     add_seed(group)
 
 
@@ -119,6 +134,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     check_files_exist(args, "model")
     if args.json:
         check_output_file(args.json, "--json")
+    if args.atlas:
+        _check_atlas(args)
     model = compiled_embedder(args.model, args.precision) if args.precision else args.model
     if args.baselines:
         otherwise = "leave out --baselines"
@@ -153,3 +170,20 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     print(found)
     if args.json:
         write_json(args.json, found.as_json())
+    if args.atlas:
+        from deep_ranking.reports.atlas.making import make_atlas
+
+        options = {"corrections": args.corrections, "before": args.before}
+        print()
+        print(make_atlas(model, data, args.atlas, **options))
+
+
+def _check_atlas(args: argparse.Namespace) -> None:
+    """Refuse an atlas that cannot be written or compared, before the long work."""
+    from deep_ranking.reports.atlas.changes import read_atlas
+    from deep_ranking.reports.atlas.making import check_atlas_folder
+
+    check_atlas_folder(args.atlas)
+    check_files_exist(args, "before")
+    if args.before:
+        read_atlas(args.before)

@@ -1,0 +1,194 @@
+"""How many wrong labels the atlas of errors finds, and what correcting them is worth.
+
+Wrong labels are planted among the images of a folder, in two ways: `uniform` gives an image any
+other class, `near` the class whose mean is nearest to it, which is harder to see. Then the images
+are ranked by how likely wrong their labels are, and the planted ones among the first are counted:
+
+    ours        the atlas: ridge regression that leaves each image out (`metrics/label_noise.py`)
+    30 nearest  the rule of `report`: most of the 30 nearest are of one other class
+    10 nearest  plain disagreement: the share of the 10 nearest of another class
+    cleanlab    confident learning on five-fold predictions of a logistic regression, if installed
+
+    python benchmarks/label_errors.py --dataset photos --label parent --model m.h5 --seeds 5 6
+
+With --train DIR instead of --model, it trains by `--recipe laptop` on the planted labels, so that
+the model has learned from what is wrong; corrects the planted labels that are among the first, as a
+person who looks at them does; trains again, also on the right labels; and prints recall@1 on
+classes that none of the three has seen.
+"""
+
+import argparse
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from deep_ranking import Embedder, read_folder
+from deep_ranking.datasets import LabelledImages, hold_back_classes
+from deep_ranking.datasets.corrections import Correction, CorrectionLog
+from deep_ranking.embedding.kept_rows import kept_embeddings
+from deep_ranking.files.csv_lines import write_lines
+from deep_ranking.metrics import retrieval_metrics
+from deep_ranking.metrics.label_noise import label_fit
+from deep_ranking.reports.page.label_errors import likely_mislabelled
+
+ROOT = Path(__file__).parents[1]
+WAYS = ("uniform", "near")
+HELD_SEED = 7  # of the classes that no model sees
+
+
+def main() -> None:
+    """Plant, rank, print; with --train, also correct and train again."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--label", default="first")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--train", type=Path, metavar="DIR")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--planted", type=int, default=40)
+    parser.add_argument("--first", type=int, default=60)
+    parser.add_argument("--held_share", type=float, default=0.2)
+    args = parser.parse_args()
+    if (args.model is None) == (args.train is None):
+        parser.error("give --model or --train")
+    data = read_folder(args.dataset, label=args.label)
+    if args.model:
+        rows = embedded(args.model, data)
+        for way in args.ways:
+            right = data.items.codes
+            wrong = [planted(rows, right, way, seed, args) for seed in args.seeds]
+            counts = [count_found(rows, right, codes) for codes in wrong]
+            print_counts(way, counts, args)
+        return
+    held = hold_back_classes(data.items.codes, args.held_share, seed=HELD_SEED)
+    trained, unseen = data.select(~held), data.select(held)
+    args.train.mkdir(parents=True, exist_ok=True)
+    clean = train(args, "clean", trained, trained.items.codes, None)
+    recall = {"clean labels": recall_at_1(clean, unseen)}
+    print(f"{len(trained):,} images trained on, {len(unseen):,} of classes never seen.", flush=True)
+    for way in args.ways:
+        for seed in args.seeds:
+            name = f"{way}_{seed}"
+            codes = planted(embedded(clean, trained), trained.items.codes, way, seed, args)
+            model = train(args, name, trained, codes, None)
+            rows = embedded(model, trained)
+            counts = count_found(rows, trained.items.codes, codes)
+            print_counts(f"{way}, seed {seed}", [counts], args)
+            file = args.train / f"{name}.corrections.csv"
+            num = correct(file, trained, codes, ours(rows, codes)[: args.first])
+            again = train(args, f"{name}_corrected", trained, codes, file)
+            recall["planted"] = recall_at_1(model, unseen)
+            recall[f"{num} corrected"] = recall_at_1(again, unseen)
+            words = ", ".join(f"{what} {value:.4f}" for what, value in recall.items())
+            print(f"  recall@1 on classes never seen: {words}", flush=True)
+            recall = {"clean labels": recall["clean labels"]}
+
+
+def embedded(model: Path, data: LabelledImages) -> np.ndarray:
+    """Return the embeddings of images, float32 (images, dim)."""
+    with kept_embeddings(Embedder(model), data.files()) as rows:
+        return np.array(rows)
+
+
+def planted(
+    rows: np.ndarray, codes: np.ndarray, way: str, seed: int, args: argparse.Namespace
+) -> np.ndarray:
+    """Return the classes with some wrong ones among them."""
+    rng = np.random.default_rng(seed)
+    wrong = codes.copy()
+    known = np.unique(codes)
+    means = np.stack([rows[codes == code].mean(axis=0) for code in known])
+    for row in rng.choice(len(codes), args.planted, replace=False):
+        others = np.flatnonzero(known != codes[row])
+        best = others[np.argmax(means[others] @ rows[row])]
+        wrong[row] = known[best if way == "near" else rng.choice(others)]
+    return wrong
+
+
+def ours(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return all images, the likeliest wrong label first."""
+    return np.argsort(-np.nan_to_num(label_fit(rows, codes).margin, nan=-9), kind="stable")
+
+
+def rankings(rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the images by each rule, the likeliest wrong label first."""
+    near = retrieval_metrics(rows, codes)
+    found = {"ours": ours(rows, codes)}
+    suspects = likely_mislabelled(codes, near.neighbours, near.distances, limit=len(codes))
+    found["30 nearest"] = np.array([each.row for each in suspects], int)
+    share = (codes[near.neighbours[:, :10]] != codes[:, None]).mean(axis=1)
+    found["10 nearest"] = np.argsort(-share, kind="stable")
+    if find_spec("cleanlab"):
+        from cleanlab.rank import get_label_quality_scores
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import cross_val_predict
+
+        _, dense = np.unique(codes, return_inverse=True)
+        model = LogisticRegression(C=10, max_iter=300)
+        chances = cross_val_predict(model, rows, dense, cv=5, method="predict_proba")
+        found["cleanlab"] = np.argsort(get_label_quality_scores(dense, chances), kind="stable")
+    return found
+
+
+def count_found(rows: np.ndarray, right: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """Return for each rule whether each image, in its order, is a planted one."""
+    return {name: (codes != right)[order] for name, order in rankings(rows, codes).items()}
+
+
+def print_counts(title: str, counts: list[dict[str, np.ndarray]], args: argparse.Namespace) -> None:
+    """Print how many of the planted are among the first, by each rule."""
+    print(f"{title}: of {args.planted} planted, among the first {args.first}:")
+    for name in counts[0]:
+        each = [int(count[name][: args.first].sum()) for count in counts]
+        print(f"  {name:12} {np.mean(each):5.1f}  {each}", flush=True)
+
+
+def train(
+    args: argparse.Namespace,
+    name: str,
+    data: LabelledImages,
+    codes: np.ndarray,
+    corrections: Path | None,
+) -> Path:
+    """Train on classes by --recipe laptop, unless that was done; return the model."""
+    model = args.train / f"{name}.h5"
+    if model.exists():
+        return model
+    classes = args.train / f"{name}.classes.csv"
+    labels = (data.items.names[code] for code in codes)
+    write_lines(classes, [("path", "label"), *zip(data.paths, labels, strict=True)])
+    command = ["train.py", "--recipe", "laptop", "--dataset", data.root, "--classes", classes]
+    command += ["--output", model, "--cache_dir", args.train / "features"]
+    command += [] if corrections is None else ["--corrections", corrections]
+    with (args.train / f"{name}.log").open("w") as log:
+        words = [sys.executable, *map(str, command)]
+        subprocess.run(words, cwd=ROOT, check=True, stdout=log, stderr=log)
+    return model
+
+
+def correct(file: Path, data: LabelledImages, codes: np.ndarray, order: np.ndarray) -> int:
+    """Write the right classes of the planted among some images; return how many there are."""
+    names = data.items.names
+    file.unlink(missing_ok=True)
+    right = data.items.codes
+    CorrectionLog(file).add(
+        *(
+            Correction(data.paths[row], names[codes[row]], names[right[row]])
+            for row in order
+            if codes[row] != right[row]
+        )
+    )
+    return int((codes != right)[order].sum())
+
+
+def recall_at_1(model: Path, data: LabelledImages) -> float:
+    """Return the share of images whose nearest is of their class."""
+    found = retrieval_metrics(embedded(model, data), data.items.codes, ks=[1])
+    return float(np.nanmean(found.per_query["recall_at_1"]))
+
+
+if __name__ == "__main__":
+    main()

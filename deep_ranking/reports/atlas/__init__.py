@@ -1,0 +1,1 @@
+"""The atlas of errors: where a model errs on labelled images, and which labels are likely wrong."""
