@@ -174,7 +174,7 @@ def test_a_lasso_of_another_map_is_told(opened):
     assert re.fullmatch("[0-9a-f]{12}", drawn_on) and page.is_hidden("#map-changed")
     old = opened(page.evaluate("location.pathname + location.search").replace(drawn_on, "0" * 12))
     chosen(old, 4)
-    assert old.inner_text("#map-changed").startswith("The map has changed since this link was made")
+    assert old.is_visible("#map-changed:has-text('The map has changed since this link was made')")
     lasso(old, 25_000, 20_000, EDGE, 45_000)
     chosen(old, 9)
     assert old.is_hidden("#map-changed") and at_query(old, "map") == drawn_on

@@ -19,7 +19,7 @@ let isLoading = false;
 let hasFailed = false;
 let waiting = 0;
 let current = null;
-let content = ""; // of the query
+let content = ""; // of the query; a box on it is not the same picture
 
 export function stopSearch() {
   running?.abort();
@@ -80,7 +80,7 @@ function take(answer) {
   cursor = answer.cursor;
   const isOther = (each) => current.upload || each.id !== current.id;
   for (const each of answer.results) {
-    each.isSame = !current.box && isSame(each, content);
+    each.isSame = isSame(each, content);
     learn(each);
   }
   addTiles(answer.results.filter(isOther), cursor === null);

@@ -89,7 +89,8 @@ async function compare() {
     if (pair !== asked) return;
     if (answer.first && asked.left) sides[0].path.textContent = sides[0].image.alt = asked.left.before + captionOf(answer.first);
     const { distance, second } = answer;
-    const same = !asked.left?.box && isSame({ id: second.id, distance }, answer.first?.id.slice(0, DIGITS) ?? "");
+    const content = asked.left?.box ? "" : (answer.first?.id.slice(0, DIGITS) ?? "");
+    const same = isSame({ id: second.id, distance }, content);
     tell({ ...answer, ...second, probability: null, isSame: same }); // that of a pair is another chance than those of results
   } catch (error) {
     if (error.name === "AbortError" || pair !== asked) return;
