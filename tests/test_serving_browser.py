@@ -15,9 +15,9 @@ def test_choose_a_picture(opened, folder):
     page = opened()
     page.wait_for_selector("text=Find what looks like it")
     assert upload(page, folder / "photos/red/0.png")[0] == "red/0.png"
-    first = page.locator(".tile").first
-    assert re.search(r"Very likely the same\s+>99 %", first.inner_text())
-    assert "distance 0.000" in first.inner_text() and "red" in first.inner_text()
+    first, second = (page.locator(".tile").nth(number).inner_text() for number in (0, 1))
+    assert re.match(r"The same picture\s+distance 0.000\s+red", first)
+    assert re.match(r"Very likely the same\s+>99 % · distance 0.0[1-9]", second)
     assert "Unlikely" in page.locator(".tile").last.inner_text()
     assert page.inner_text("#status") == "13 pictures, nearest first"
     assert page.is_visible("#query-image") and page.inner_text("#query-name") == "0.png"
@@ -94,21 +94,43 @@ def test_filters_and_clear(opened, folder):
     assert at_query(page, "min") == "0.95" and page.inner_text("#least-text") == "at least 95 %"
 
 
+def test_copies_are_told_unless_a_part_is_searched_for(opened, folder):
+    page = opened()
+    upload(page, folder / "photos/blue/copy.png")
+    likeness = "#grid .tile[title^='blue/'] .likeness:text-is('The same picture')"
+    assert page.locator(likeness).count() == 2
+    page.set_input_files("#add-plus", folder / "photos/green/0.png")
+    page.wait_for_selector(".chip.plus")
+    tiles(page, 13)
+    assert page.locator(".tile .distance:text-is('distance 0.000')").count() == 0
+    assert page.locator(likeness).count() == 2  # by the content, wherever the examples lead
+    page.click("#box-button")
+    page.wait_for_function("() => location.search.includes('box')")
+    page.wait_for_selector(likeness, state="detached")
+
+
 def test_nothing_is_like_it(opened, address):
     page = opened()
     name = red_id(page, address)
     page.goto(f"{address}/?id={name}&class=green")
     tiles(page, 4)
-    assert page.is_visible("text=Nothing here is like it")
-    assert "unlikely to be the same" in page.inner_text("#nothing-text")
+    page.wait_for_selector("#query-name:text-is('0.png')")  # though no result is the query
+    said = "Even the nearest pictures with these filters are unlikely to be the same."
+    assert page.inner_text("#nothing").startswith(f"Probably none of these\n\n{said}")
     page.goto(f"{address}/?id={name}&class=green&min=0.9")
-    page.wait_for_selector("#nothing:not([hidden])")
+    page.wait_for_selector("#nothing-title:text-is('No picture is left')")
     assert page.locator(".tile").count() == 0
     page.click("#nothing-clear")
     tiles(page, 12)
     assert page.is_hidden("#nothing")
     page.goto(f"{address}/?id={name}&class=green&folder=red")
     page.wait_for_selector("text=Folder: no image of this class is in it.")
+    assert page.inner_text("#nothing-title") == "Nothing in this folder"
+    page.click("#nothing-clear")
+    tiles(page, 12)
+    page.goto(f"{address}/?id={name}&class=mauve")
+    page.wait_for_selector("#nothing-title:text-is('No such class')")
+    assert "Class: mauve: no class of the collection" in page.inner_text("#nothing-text")
     page.click("#nothing-clear")
     tiles(page, 12)
     opened.wrong[:] = [each for each in opened.wrong if "status of 422" not in each]

@@ -165,6 +165,21 @@ def test_a_lasso_that_is_sent_to_somebody_and_back(opened):
     assert page.locator(".tile").count() == 0
 
 
+def test_a_lasso_of_another_map_is_told(opened):
+    page = opened("/?view=map")
+    ready(page)
+    lasso(page, -2000, 20_000, 12_000, 45_000)
+    chosen(page, 4)
+    drawn_on = at_query(page, "map")
+    assert re.fullmatch("[0-9a-f]{12}", drawn_on) and page.is_hidden("#map-changed")
+    old = opened(page.evaluate("location.pathname + location.search").replace(drawn_on, "0" * 12))
+    chosen(old, 4)
+    assert old.is_visible("#map-changed:has-text('The map has changed since this link was made')")
+    lasso(old, 25_000, 20_000, EDGE, 45_000)
+    chosen(old, 9)
+    assert old.is_hidden("#map-changed") and at_query(old, "map") == drawn_on
+
+
 def test_the_button_draws_a_lasso_without_shift(opened):
     page = opened("/?view=map")
     ready(page)

@@ -129,7 +129,7 @@ def test_why_of_a_box_lies_in_the_box(explained, address):
     assert inside > 190 and outside == 0
 
 
-def test_why_follows_the_arrows_and_says_when_it_fails(explained, opened, folder):
+def test_why_ends_with_its_pair_and_says_when_it_fails(explained, opened, folder):
     page = explained()
     upload(page, folder / "photos/red/0.png")
     open_viewer(page)
@@ -144,6 +144,12 @@ def test_why_follows_the_arrows_and_says_when_it_fails(explained, opened, folder
         ),
     )  # fmt: skip
     page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("id => location.search.endsWith(id)", arg=ids(page)[2])
+    assert page.get_attribute("#viewer-why", "aria-pressed") == "false"
+    assert page.is_hidden("#viewer-left-heat") and page.is_hidden("#heat-legend")
+    assert len(explained.asked) == 1
+    page.keyboard.press("w")
     page.wait_for_selector("text=The server is busy; try again.")
     assert page.is_hidden("#heat-legend") and page.get_attribute("#viewer", "aria-busy") == "false"
     page.unroute("**/api/v1/explain")

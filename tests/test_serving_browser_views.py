@@ -251,6 +251,11 @@ def test_a_collection_without_chances_says_what_distances_mean(opened, folder):
     page.locator(".tile .picture").first.click()
     page.wait_for_selector("#viewer[open]")
     assert page.inner_text("#viewer-title").startswith("Distance 0.")
+    page.keyboard.press("Escape")
+    page.set_input_files("#replace", folder / "hues" / HOSTILE / "005.png")
+    page.wait_for_selector(".tile .distance:text-is('The same picture')")
+    page.locator(".tile .picture").first.click()
+    page.wait_for_selector("#viewer-title:text-is('The same picture · distance 0.000')")
 
 
 def test_a_map_without_classes_has_no_legend(opened):

@@ -17,8 +17,8 @@ HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
 MODULES = (
     "api", "box", "compared", "dom", "dots", "duplicates", "examples", "filters", "grid", "header",
     "heat", "intake", "lasso", "map", "page", "palette", "plane", "problem", "query", "rows",
-    "search", "search_view", "sections", "state", "store", "teach", "thumbnails", "toast", "viewer",
-    "views", "words",
+    "same", "search", "search_view", "sections", "state", "store", "teach", "thumbnails", "toast",
+    "viewer", "views", "words",
 )  # fmt: skip
 STYLES = ("duplicates", "map", "page", "teach", "viewer")
 FILES = {

@@ -40,10 +40,18 @@ async function send(address, options = {}) {
   throw new Refusal(answer.status, sentence(detail), seconds);
 }
 
-export async function ask(path, parameters = {}, signal = undefined) {
+function get(path, parameters = {}, signal = undefined) {
   const given = Object.entries(parameters).filter(([, value]) => value);
   const query = given.length ? `?${new URLSearchParams(given)}` : "";
-  return (await send(`/api/v1/${path}${query}`, { signal })).json();
+  return send(`/api/v1/${path}${query}`, { signal });
+}
+
+export const ask = async (...given) => (await get(...given)).json();
+
+// Also the tag of the answer, which changes when it does.
+export async function askTagged(...given) {
+  const answer = await get(...given);
+  return [await answer.json(), answer.headers.get("ETag") ?? ""];
 }
 
 export async function post(path, fields, signal = undefined) {

@@ -57,7 +57,7 @@ function query(state) {
 }
 
 function pictureOf(id, before) {
-  return { id, address: imageAddress(id, current().collection), caption: before + captionOf(known.get(id) ?? {}) };
+  return { id, address: imageAddress(id, current().collection), before, caption: before + captionOf(known.get(id) ?? {}) };
 }
 
 function focusAgain(id) {

@@ -3,7 +3,7 @@ import { dropPicture, openOriginal, showPicture, thumbnailAddress } from "./api.
 import { byId, element, iconButton } from "./dom.js";
 import { rowsOf } from "./rows.js";
 import { current, openPair, pin, searchFor, setFilters, toggleExample } from "./store.js";
-import { folderOf, likeness, nameOf, percent } from "./words.js";
+import { folderOf, likenessOf, nameOf } from "./words.js";
 
 const PROBLEMS = {
   gone: "The file is gone since it was indexed.",
@@ -93,12 +93,12 @@ function dropTile(item) {
 }
 
 function tile(result) {
-  const { probability, problem, path } = result;
-  const told = probability === null ? null : likeness(probability);
+  const { problem, path } = result;
+  const told = likenessOf(result);
   const distance = result.distance === null ? "" : `distance ${result.distance.toFixed(3)}`;
   const picture = element("button", { type: "button", className: "picture", tabIndex: -1 });
   picture.onclick = () => openPair(result);
-  const spoken = [told && `${told.words}, ${percent(probability)}`, distance, result.class && `class ${result.class}`, path, PROBLEMS[problem]];
+  const spoken = [told && told.words, told?.share, distance, result.class && `class ${result.class}`, path, PROBLEMS[problem]];
   picture.ariaLabel = `${spoken.filter(Boolean).join(", ")}. Open`;
   if (problem) picture.append(element("span", { className: "lost" }, PROBLEMS[problem]));
   else picture.append(thumbnail(result, current().collection));
@@ -139,15 +139,14 @@ function caption(result, told, distance) {
   const folder = folderOf(result.path);
   const inner = folder.startsWith(`${result.class}/`) ? folder.slice(result.class.length + 1) : folder;
   const lines = element("div", { className: "caption" });
-  if (told) {
-    lines.append(element("p", { className: `likeness ${told.kind}` }, told.words));
-  }
+  const isLine = result.probability !== null; // so that all tiles of a grid have as many
+  if (isLine) lines.append(element("p", { className: `likeness ${told.kind}` }, told.words));
   const places = element("p", { className: "places" });
   const link = (text, label, onclick) => (current().view === "search" ? element("button", { type: "button", className: "link", tabIndex: -1, title: label, onclick }, text) : element("span", {}, text));
   if (result.class) places.append(link(result.class, `Only the class ${result.class}`, () => setFilters({ class: result.class })));
   if (folder && folder !== result.class) places.append(link(inner, `Only the folder ${folder}`, () => setFilters({ folder })));
   if (!places.childElementCount) places.append(nameOf(result.path));
-  const number = told ? `${percent(result.probability)} · ${distance}` : distance;
+  const number = isLine ? [told.share, distance].filter(Boolean).join(" · ") : (told?.words ?? distance);
   if (number) lines.append(element("p", { className: "distance" }, number));
   lines.append(places);
   return lines;

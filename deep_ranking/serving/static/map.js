@@ -1,11 +1,12 @@
 // The map of a collection: every picture is a dot, near those that are like it. A lasso chooses some.
-import { ask, post, Refusal, showPicture, thumbnailAddress } from "./api.js";
+import { askTagged, post, Refusal, showPicture, thumbnailAddress } from "./api.js";
 import { byId, element } from "./dom.js";
 import { addTiles, clearGrid, focusTile, markExamples, resultsShown } from "./grid.js";
 import { inside, parseLasso, rectangle, writeLasso } from "./lasso.js";
 import { chooseColours, colours, cssColour, isDark, NUM_COLOURS, pixelOf } from "./palette.js";
 import * as plane from "./plane.js";
 import { problem } from "./problem.js";
+import { contentOf } from "./same.js";
 import { entitle } from "./sections.js";
 import { uploadOf } from "./state.js";
 import { chooseOnMap, keepSight, learn, openPair, openView } from "./store.js";
@@ -64,11 +65,11 @@ function change(changes) {
   chooseOnMap({ ...changes, at: knownAt });
 }
 
-const choose = (lasso) => change({ lasso });
+const choose = (lasso) => change({ lasso, map: map.tag });
 const chooseSight = () => map && choose(rectangle(...plane.sightSides()));
 
 function clear() {
-  change({ lasso: "" });
+  change({ lasso: "", map: "" });
   canvas.focus();
 }
 
@@ -112,7 +113,7 @@ export async function show(newState) {
     plane.setSight(state.at);
   }
   const { signal } = running;
-  const query = await queryNumber(uploadOf(state));
+  const query = await queryNumber();
   if (signal.aborted) return; // the map was left meanwhile
   byId("map-query").hidden = query < 0;
   await mark(query);
@@ -124,19 +125,19 @@ async function load(signal) {
   byId("results").hidden = true;
   wait.textContent = "Opening the map …";
   try {
-    let answer = await askFor(signal);
+    let [answer, tag] = await askFor(signal);
     while (!answer.ids) {
       wait.textContent = waiting(answer);
       await new Promise((done) => setTimeout(done, POLL));
-      answer = await askFor(signal);
+      [answer, tag] = await askFor(signal);
     }
-    take(answer);
+    take(answer, tag);
   } finally {
     if (!signal.aborted) wait.hidden = true;
   }
 }
 
-const askFor = (signal) => ask("map", { collection: state.collection }, signal);
+const askFor = (signal) => askTagged("map", { collection: state.collection }, signal);
 
 function waiting({ status, placed, images }) {
   if (status === "waiting") return "The map of another collection is being made; this one comes next.";
@@ -144,9 +145,10 @@ function waiting({ status, placed, images }) {
   return `The map is being made. That takes about half a minute, once.${far}`;
 }
 
-function take(answer) {
+function take(answer, tag) {
   const { ids, classes, left_out: leftOut } = answer;
   map = { ids, classes, leftOut, collection: state.collection, x: Uint16Array.from(answer.x), y: Uint16Array.from(answer.y), of: Int32Array.from(answer.class), numberOf: new Map(ids.map((id, at) => [id, at])) };
+  map.tag = tag.match(/[0-9a-f]{12}/)?.[0] ?? "";
   map.colour = chooseColours(map);
   map.order = shuffled(ids.length);
   paint();
@@ -172,13 +174,11 @@ function shuffled(count) {
   return order;
 }
 
-// An id begins with the digest of the file, so an uploaded picture finds itself.
-async function queryNumber(upload) {
-  if (!upload) return map.numberOf.get(state.id) ?? -1;
-  if (!crypto.subtle) return -1;
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await upload.arrayBuffer()));
-  const begin = [...digest.slice(0, 8)].map((each) => each.toString(16).padStart(2, "0")).join("");
-  return map.ids.findIndex((id) => id.startsWith(begin));
+// An uploaded picture finds itself by its content.
+async function queryNumber() {
+  if (!uploadOf(state)) return map.numberOf.get(state.id) ?? -1;
+  const content = await contentOf(state);
+  return content ? map.ids.findIndex((id) => id.startsWith(content)) : -1;
 }
 
 // The number of the class that is shown alone; -1 for all.
@@ -201,6 +201,7 @@ async function mark(query) {
   showLegend();
   requestAnimationFrame(tellSight); // once it is drawn
   byId("map-clear").hidden = !corners;
+  byId("map-changed").hidden = !corners || !state.map || !map.tag || state.map === map.tag;
   byId("map-help").hidden = corners !== null;
   byId("results").hidden = !corners;
   const examples = state.plus.length + state.minus.length;

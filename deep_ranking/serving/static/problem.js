@@ -31,8 +31,14 @@ export function problem(error) {
 function sayRefused(sentence) {
   clearGrid();
   byId("status").textContent = "";
+  sayNothing(sentence.startsWith("Class") ? "No such class" : "Nothing in this folder", sentence, true);
+}
+
+// Beside the results, or in their place.
+export function sayNothing(title, sentence, canClear) {
   byId("nothing").hidden = false;
-  byId("nothing-clear").hidden = false;
+  byId("nothing-clear").hidden = !canClear;
+  byId("nothing-title").textContent = title;
   byId("nothing-text").textContent = sentence;
 }
 

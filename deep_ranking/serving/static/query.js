@@ -1,10 +1,10 @@
 // The query: its picture, the box on it, its name, and the panel that refines it.
-import { imageAddress, showPicture } from "./api.js";
+import { imageAddress, post, showPicture } from "./api.js";
 import { canBox, showBox, startBox } from "./box.js";
 import { byId, later } from "./dom.js";
 import { entitle } from "./sections.js";
 import { uploadOf } from "./state.js";
-import { current, known, removeQuery, setBox, watch } from "./store.js";
+import { current, known, learn, removeQuery, setBox, watch } from "./store.js";
 import { nameOf } from "./words.js";
 
 let shown = ""; // which picture
@@ -36,6 +36,13 @@ export function showQuery(state) {
   } else {
     showPicture(image, imageAddress(state.id, state.collection), { isLazy: false, keeps: true });
   }
+}
+
+// Where no result told it, as with a filter that leaves the query itself out.
+export async function nameQuery({ id, collection }) {
+  if (!id || known.has(id)) return;
+  const { images } = await post("images", [["collection", collection], ["ids", id]]).catch(() => ({ images: [] }));
+  images.forEach(learn);
 }
 
 function showName(name) {

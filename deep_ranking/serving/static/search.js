@@ -2,7 +2,8 @@
 import { post } from "./api.js";
 import { byId } from "./dom.js";
 import { addTiles, clearGrid, focusedTile, focusTile, resultsShown, settle, showPlace } from "./grid.js";
-import { problem } from "./problem.js";
+import { problem, sayNothing } from "./problem.js";
+import { contentOf, isSame } from "./same.js";
 import { fileOf, hasFilter, uploadOf } from "./state.js";
 import { keepPlace, keptPlace, learn } from "./store.js";
 import { counted, NEAREST, UNLIKELY_BELOW } from "./words.js";
@@ -18,6 +19,7 @@ let isLoading = false;
 let hasFailed = false;
 let waiting = 0;
 let current = null;
+let content = ""; // of the query; a box on it is not the same picture
 
 export function stopSearch() {
   running?.abort();
@@ -36,10 +38,12 @@ export async function newSearch(state) {
   byId("results").ariaBusy = "true";
   status.textContent = "Searching …";
   const run = running;
-  const answer = await request(run.signal).catch((error) => {
+  const [answer, found] = await Promise.all([request(run.signal), contentOf(state)]).catch((error) => {
     if (error.name !== "AbortError") clearGrid();
     throw error;
   });
+  if (run !== running) return;
+  content = state.box ? "" : found;
   const focused = focusedTile();
   clearGrid();
   take(answer);
@@ -75,7 +79,10 @@ function take(answer) {
   const isFirst = resultsShown().length === 0;
   cursor = answer.cursor;
   const isOther = (each) => current.upload || each.id !== current.id;
-  answer.results.forEach((each) => learn(each));
+  for (const each of answer.results) {
+    each.isSame = isSame(each, content);
+    learn(each);
+  }
   addTiles(answer.results.filter(isOther), cursor === null);
   byId("grid-end").hidden = !answer.is_cut;
   const shown = resultsShown();
@@ -84,15 +91,15 @@ function take(answer) {
 }
 
 function sayIfNothing(shown) {
-  const chances = shown.slice(0, NEAREST).map((each) => each.probability);
-  const isUnlikely = shown.length > 0 && chances.every((each) => each !== null && each < UNLIKELY_BELOW);
-  byId("nothing").hidden = shown.length > 0 && !isUnlikely;
-  byId("nothing-clear").hidden = !hasFilter(current);
-  byId("nothing-text").textContent = isUnlikely
-    ? "Even the nearest pictures are unlikely to be the same."
-    : hasFilter(current)
-      ? "No picture is left with these filters."
-      : "The collection holds no other picture.";
+  const isUnlikely = ({ probability, isSame }) => probability !== null && probability < UNLIKELY_BELOW && !isSame;
+  const isFiltered = hasFilter(current);
+  byId("nothing").hidden = true;
+  if (!shown.length && isFiltered) sayNothing("No picture is left", "These filters leave out every picture of the collection.", true);
+  else if (!shown.length) sayNothing("Nothing to show", "The collection holds no other picture.", false);
+  else if (shown.slice(0, NEAREST).every(isUnlikely)) {
+    const where = isFiltered ? "with these filters" : "in this collection";
+    sayNothing("Probably none of these", `Even the nearest pictures ${where} are unlikely to be the same.`, isFiltered);
+  }
 }
 
 async function fillPage(run) {

@@ -3,7 +3,7 @@ import { byId } from "./dom.js";
 import { showExamples } from "./examples.js";
 import { showFilters, startFilters } from "./filters.js";
 import { clearGrid, focusTile } from "./grid.js";
-import { forgetQuery, showQuery, startQuery } from "./query.js";
+import { forgetQuery, nameQuery, showQuery, startQuery } from "./query.js";
 import { newSearch, stopSearch } from "./search.js";
 import { entitle, showSection } from "./sections.js";
 import { hasQuery } from "./state.js";
@@ -18,7 +18,11 @@ export async function show(state) {
   showQuery(state);
   showFilters(state);
   showExamples(state);
-  await newSearch(state);
+  try {
+    await newSearch(state);
+  } finally {
+    nameQuery(state);
+  }
 }
 
 function showEmpty(state) {

@@ -3,8 +3,8 @@
 const TEXTS = ["collection", "id", "box", "class", "folder", "min", "threshold"];
 const LISTS = ["plus", "minus", "compare"]; // of ids; plus and minus also have numbers of uploads
 // What a view has for itself; it stays in this tab while another view is open.
-// Of the map: what is in sight, the lasso, the class that is shown alone.
-export const OF_VIEWS = { map: ["at", "lasso", "only"] };
+// Of the map: what is in sight, the lasso, on which map it was drawn, the class that is shown alone.
+export const OF_VIEWS = { map: ["at", "lasso", "map", "only"] };
 const uploads = new Map();
 let firstCollection = "";
 

@@ -79,7 +79,7 @@ export function chooseCollection(collection) {
 
 export const setThreshold = (threshold) => go({ threshold });
 
-// Of lasso, only and at: all that are given.
+// Of lasso, map, only and at: all that are given.
 export const chooseOnMap = (choice) => go(choice);
 
 export const keepSight = (at) => keep({ at });

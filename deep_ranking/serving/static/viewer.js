@@ -3,9 +3,10 @@ import { hasToken, imageAddress, openOriginal, post, Refusal, showPicture } from
 import { parseBox } from "./box.js";
 import { byId } from "./dom.js";
 import { problem } from "./problem.js";
+import { DIGITS, isSame } from "./same.js";
 import { pin, searchFor, stepPair, toggleExample } from "./store.js";
 import { loadView } from "./views.js";
-import { captionOf, likeness, nameOf, percent } from "./words.js";
+import { captionOf, likenessOf, nameOf } from "./words.js";
 
 const MOST_KEPT = 50; // explanations that the tab keeps
 const viewer = byId("viewer");
@@ -17,7 +18,7 @@ const sides = ["left", "right"].map((name) => ({
   words: byId(`viewer-${name}-words`),
 }));
 const explained = new Map();
-let pair = null; // { left: { id or file, box, address, caption } or null, right: { id }, told }
+let pair = null; // { left: { id or file, box, address, before, caption } or null, right: { id }, told }
 let isWhy = false;
 let comparing = null;
 let asking = null;
@@ -25,15 +26,15 @@ let asking = null;
 const keyOf = ({ left, right, collection }) => [collection, left?.id ?? left?.upload ?? "", left?.box ?? "", right.id].join(" ");
 
 export function showPair(given) {
-  const isSame = pair !== null && viewer.open && keyOf(given) === keyOf(pair);
-  if (isSame && pair.told === given.told) {
+  const isShown = pair !== null && viewer.open && keyOf(given) === keyOf(pair);
+  if (isShown && pair.told === given.told) {
     pair.list = given.list; // a search may have ended meanwhile
     return;
   }
   const before = pair;
   pair = given;
   tell(pair.told);
-  if (isSame) return;
+  if (isShown) return;
   const { left, right, collection } = pair;
   viewer.classList.toggle("alone", left === null);
   sides[0].figure.hidden = left === null;
@@ -49,8 +50,7 @@ export function showPair(given) {
   if (!viewer.open) viewer.showModal();
   if (pair.told === null && left === null && right.path) tell(right);
   else if (pair.told === null) compare();
-  clearHeat();
-  if (isWhy && left !== null) explain();
+  setWhy(false); // an explanation takes seconds of the server: of each pair it is asked for anew
 }
 
 function showSide({ image }, address) {
@@ -65,11 +65,11 @@ function tell(told) {
     sides[1].path.textContent = "";
     return;
   }
-  const chance = told.probability == null ? null : likeness(told.probability);
+  const chance = likenessOf({ probability: null, ...told });
   const isAlone = pair.left === null && pair.told === null;
   const moved = pair.isMoved && pair.told ? " with the examples" : "";
   const number = `${told.distance?.toFixed(3)}${moved}`;
-  byId("viewer-title").textContent = isAlone ? nameOf(told.path ?? "") : chance ? `${chance.words}, ${percent(told.probability)} · distance ${number}` : `Distance ${number}${moved ? "" : " (the same picture has 0)"}`;
+  byId("viewer-title").textContent = isAlone ? nameOf(told.path ?? "") : chance ? `${[chance.words, chance.share].filter(Boolean).join(", ")} · distance ${number}` : `Distance ${number}${moved ? "" : " (the same picture has 0)"}`;
   sides[1].path.textContent = captionOf(told);
   sides[1].image.alt = told.path ?? "";
 }
@@ -87,8 +87,11 @@ async function compare() {
   try {
     const answer = await post("compare", fieldsOf(known), comparing.signal);
     if (pair !== asked) return;
-    if (answer.first && asked.left) sides[0].path.textContent = sides[0].image.alt = captionOf(answer.first);
-    tell({ ...answer, ...answer.second, probability: null }); // that of a pair is another chance than those of results
+    if (answer.first && asked.left) sides[0].path.textContent = sides[0].image.alt = asked.left.before + captionOf(answer.first);
+    const { distance, second } = answer;
+    const content = asked.left?.box ? "" : (answer.first?.id.slice(0, DIGITS) ?? "");
+    const same = isSame({ id: second.id, distance }, content);
+    tell({ ...answer, ...second, probability: null, isSame: same }); // that of a pair is another chance than those of results
   } catch (error) {
     if (error.name === "AbortError" || pair !== asked) return;
     byId("viewer-title").textContent = sentenceOf(error);

@@ -9,9 +9,12 @@ export const WORDS = [
 export const UNLIKELY_BELOW = 0.4;
 export const NEAREST = 10; // pictures that tell whether anything is like the query
 
-export function likeness(probability) {
+// How likely a result is of the query's class, in words and as a share; null where nothing tells it.
+export function likenessOf({ isSame = false, probability }) {
+  if (isSame) return { words: "The same picture", kind: "very", share: "" };
+  if (probability === null) return null;
   const [, words, kind] = WORDS.find(([least]) => probability >= least);
-  return { words, kind };
+  return { words, kind, share: percent(probability) };
 }
 
 export function percent(share) {
