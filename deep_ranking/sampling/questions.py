@@ -16,9 +16,9 @@ A `QuestionSpace` says what d and w are: those that answers teach (`training.tau
 embeddings alone, d = q * (a - b) and w = 1, half the difference of the squared distances by
 dimension. g and -g are the same question with A and B swapped, so distances are taken to both.
 Gradients of the questions that were asked are the centres so far. To keep questions fine-grained, A
-and B are among the nearest images of Q; to cover the collection, queries are first those that were asked
-least. Some questions are drawn at random instead, for an honest estimate of the model, and some
-repeat an answer of the same rater with the sides swapped.
+and B are among the nearest images of Q; to cover the collection, queries are first those that were
+asked least. Some questions are drawn at random instead, for an honest estimate of the model, and
+some repeat an answer of the same rater with the sides swapped.
 
 NumPy only; rows of one state and seed always lead to the same question.
 """
