@@ -6,24 +6,26 @@ It draws them as k-means++ draws its centres, each with a chance in proportion t
 distance from the nearest gradient so far.
 
 Here an example is a question: which of the images A and B is more like the query Q? The loss is the
-logistic one of the difference of squared distances, in a model that weighs each dimension. With w
-for the weights, all 1 so far:
+logistic one of the difference d . w of distances, in a model that weighs them:
 
-    margin      m = |w . (q * (a - b))|       half the difference of the squared distances
+    margin      m = |w . d|
     likely      p = 1 / (1 + exp(-m / s))     s: the spread of m among the candidates
-    gradient    g = (1 - p) * q * (a - b)     its sign is that of the likely answer
+    gradient    g = (1 - p) * d               its sign is that of the likely answer
 
-g and -g are the same question with A and B swapped, so distances are taken to both. Gradients of
-the questions that were asked are the centres so far. To keep questions fine-grained, A and B are
-among the nearest images of Q; to cover the collection, queries are first those that were asked
-least. Some questions are drawn at random instead, for an honest estimate of the model, and some
-repeat an answer of the same rater with the sides swapped.
+A `QuestionSpace` says what d and w are: those that answers teach (`training.taught.space`), or, of
+embeddings alone, d = q * (a - b) and w = 1, half the difference of the squared distances by
+dimension. g and -g are the same question with A and B swapped, so distances are taken to both.
+Gradients of the questions that were asked are the centres so far. To keep questions fine-grained, A
+and B are among the nearest images of Q; to cover the collection, queries are first those that were
+asked least. Some questions are drawn at random instead, for an honest estimate of the model, and
+some repeat an answer of the same rater with the sides swapped.
 
 NumPy only; rows of one state and seed always lead to the same question.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -117,6 +119,30 @@ def asked_before(ratings: Ratings, row_of: Mapping[str, int], rater: str) -> Ask
     return Asked(rows[there], kept.side == SIDES.index("A"), kept.rater == number, kept.decided)
 
 
+class QuestionSpace(Protocol):
+    """What a model learns from a question."""
+
+    def gradients(self, questions: IntArray) -> tuple[Float32Array, Float32Array]:
+        """Return w . d, float (questions,), and d, float (questions, weights).
+
+        Args:
+            questions: integer (questions, 3), rows: query, A, B.
+        """
+        ...
+
+
+class _EmbeddingSpace:
+    """A model that weighs each dimension of its embeddings, all by 1 so far."""
+
+    def __init__(self, embeddings: Float32Array) -> None:
+        self.embeddings = embeddings
+
+    def gradients(self, questions: IntArray) -> tuple[Float32Array, Float32Array]:
+        query, a, b = (self.embeddings[column] for column in questions.T)
+        gradients = query * (a - b)
+        return gradients.sum(axis=1), gradients
+
+
 @dataclass(frozen=True)
 class Question:
     """Which of A and B is more like the query? Rows of the embeddings.
@@ -139,6 +165,7 @@ def next_question(
     asked: Asked,
     *,
     contents: IntArray | None = None,
+    space: QuestionSpace | None = None,
     settings: QuestionSettings | None = None,
     seed: int = 0,
 ) -> Question | None:
@@ -148,6 +175,7 @@ def next_question(
         embeddings: float32 (images, dim), rows of unit length.
         asked: what was asked so far.
         contents: integer (images,), equal for images of the same content; None if all differ.
+        space: what is learned from a question; None for the weights of the embedding's dimensions.
         settings: how to choose; by default as `QuestionSettings` has it.
         seed: of the draws. Raters with the same seed get the same random questions, by which their
             agreement can be told.
@@ -168,7 +196,14 @@ def next_question(
         raise InputError(
             f"a question takes three images; received {len(embeddings)} embeddings; add images"
         )
-    chooser = _Chooser(embeddings, asked, contents, settings or QuestionSettings(), seed)
+    chooser = _Chooser(
+        embeddings,
+        asked,
+        contents,
+        space=space or _EmbeddingSpace(embeddings),
+        settings=settings or QuestionSettings(),
+        seed=seed,
+    )
     draw = chooser.generator.random()
     repeat_share = chooser.settings.repeat_share
     question = None
@@ -187,9 +222,12 @@ class _Chooser:
         embeddings: Float32Array,
         asked: Asked,
         contents: IntArray | None,
+        *,
+        space: QuestionSpace,
         settings: QuestionSettings,
         seed: int,
     ) -> None:
+        self.space = space
         self.embeddings, self.asked, self.settings = embeddings, asked, settings
         self.contents = np.arange(len(embeddings)) if contents is None else contents
         # Others' answers change no random question, so raters with one seed get the same ones.
@@ -238,13 +276,13 @@ class _Chooser:
         candidates = np.concatenate(pairs)  # (candidates, 3)
         if not len(candidates):
             return None
-        margins, gradients = self._gradients(candidates)
-        spread = float(margins.std()) or 1.0
-        weights = _doubt(margins, spread)[:, None] * gradients
+        margins, gradients = self.space.gradients(candidates)
+        spread = float(np.abs(margins).std()) or 1.0
+        weights = _doubt(np.abs(margins), spread)[:, None] * gradients
         centres = self.asked.rows[-MOST_CENTRES:]
         if len(centres):
-            asked_margins, asked_gradients = self._gradients(centres)
-            asked_weights = _doubt(asked_margins, spread)[:, None] * asked_gradients
+            asked_margins, asked_gradients = self.space.gradients(centres)
+            asked_weights = _doubt(np.abs(asked_margins), spread)[:, None] * asked_gradients
             chances = _squared_to_nearest(weights, asked_weights)
         else:  # k-means++ begins anywhere; BADGE's gradients say where most is learned
             chances = np.einsum("ij,ij->i", weights, weights)
@@ -277,12 +315,6 @@ class _Chooser:
         apart = self.embeddings[pairs[:, 1]] - self.embeddings[pairs[:, 2]]
         distinct: Int64Array = pairs[np.einsum("ij,ij->i", apart, apart) > SAME]
         return distinct
-
-    def _gradients(self, questions: IntArray) -> tuple[Float32Array, Float32Array]:
-        """Return the margins of questions, (questions,), and q * (a - b), (questions, dim)."""
-        query, a, b = (self.embeddings[column] for column in questions.T)
-        gradients = query * (a - b)
-        return np.abs(gradients.sum(axis=1)), gradients
 
     def _shown(self, question: IntArray, why: str) -> Question:
         """Return a question with its images on random sides."""
