@@ -15,7 +15,7 @@ from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.datasets.ratings import Answer, read_ratings
 from deep_ranking.files import InputError
 from deep_ranking.search.indexing import index_images
-from deep_ranking.serving import question_pool, running
+from deep_ranking.serving import question_pool, running, teaching
 from deep_ranking.serving.question_pool import QuestionPool
 from deep_ranking.serving.settings import ServerSettings
 
@@ -217,6 +217,17 @@ def test_a_full_disk_confirms_nothing_and_loses_nothing(call, path, monkeypatch,
     assert path.read_bytes() == before
     assert not kept(send(call, question, "b"))["already"]
     assert len(read_ratings(path)) == 2
+
+
+def test_who_waits_for_other_writers_too_long_is_told(collection, path, monkeypatch):
+    monkeypatch.setattr(teaching, "LOCK_SECONDS", 0)
+    call = served(collection, path, rater="Ann")
+    question = ask(call)
+    with AnswerLog(path).locked():
+        answer = send(call, question)
+    refused(answer, 503, "Others are writing answers; try again")
+    assert answer.headers["retry-after"] == "1" and not path.exists()
+    kept(send(call, question))
 
 
 def test_an_image_that_a_sync_takes_away_is_asked_about_no_more(call, collection, root, path):

@@ -250,14 +250,20 @@ def ratings_of(standing: Mapping[Path, "Standing"]) -> Ratings:
 
 
 class Standing:
-    """What stands in a file, how many answers were taken back, and whether its end is cut off."""
+    """The answers of a file that stand.
+
+    Attributes:
+        last_line: number of the last line that was taken in.
+        num_taken_back: answers that were taken back.
+        cut_off: whether the last line is cut off.
+    """
 
     def __init__(self) -> None:
+        self.last_line = 0
         self.num_taken_back = 0
         self.cut_off = False
         self._by_line: dict[int, Answer] = {}
         self._of_rater: dict[str, list[int]] = {}
-        self._line = 0
 
     @property
     def answers(self) -> list[Answer]:
@@ -274,7 +280,7 @@ class Standing:
         Raises:
             InputError: it takes back another answer than the rater's last that stands.
         """
-        self._line = line = self._line + 1 if line is None else line
+        self.last_line = line = self.last_line + 1 if line is None else line
         own = self._of_rater.setdefault(answer.rater, [])
         if answer.answer != TAKEN_BACK:
             self._by_line[line] = answer

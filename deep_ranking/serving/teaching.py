@@ -91,14 +91,17 @@ class Teaching:
             check_rater(rater)
         self.rater = rater
         self.log = AnswerLog(path, lock_seconds=LOCK_SECONDS)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._shown: Recent[tuple[str, ...], ShownQuestion] = Recent(SHOWN_KEPT)
         self._pool_lock = threading.Lock()
         self._pool: tuple[OpenState, QuestionPool] | None = None
         state = served.current()
         pool = self.pool(state)
         self.log.check()
-        paths = ratings_of({path: self.log.standing()}).paths
+        standing = self.log.standing()
+        ratings = ratings_of({path: standing})
+        self._ratings = standing, standing.last_line, ratings
+        paths = ratings.paths
         if paths and not pool.index_by_path(paths):
             raise InputError(
                 f"{path}: none of its {counted(len(paths), 'image')} is in {served.folder}, whose "
@@ -133,7 +136,13 @@ class Teaching:
         Raises:
             RequestError: the ratings file cannot be read.
         """
-        return ratings_of({self.log.path: self._standing()})
+        with self._lock:
+            standing = self._standing()
+            known, line, ratings = self._ratings
+            if known is not standing or line != standing.last_line:
+                ratings = ratings_of({self.log.path: standing})
+                self._ratings = standing, standing.last_line, ratings
+            return ratings
 
     def ask(
         self, state: OpenState, rater: str, pending: Sequence[str] | None
@@ -294,7 +303,8 @@ class Teaching:
         )
 
     def _earlier(self, rater: str, shown: ShownQuestion) -> list[Answer]:
-        return [each for each in self._standing().of_rater(rater) if shown.is_about(each)]
+        with self._lock:
+            return [each for each in self._standing().of_rater(rater) if shown.is_about(each)]
 
     def _standing(self) -> Standing:
         with self._told():

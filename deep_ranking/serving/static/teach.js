@@ -11,11 +11,13 @@ const SIDES = ["query", "a", "b"];
 const SAID = { a: "A", b: "B", cannot_say: "Can’t say" };
 const KEYS = { a: "a", arrowleft: "a", b: "b", arrowright: "b", c: "cannot_say", " ": "cannot_say", u: "undo", backspace: "undo" };
 const FEW_REPEATS = 10;
+const UNSEEN_MS = 400;
 let rater = "";
 let asked = null; // the question that is shown, with its pictures
 let ahead = null; // a promise of the one after it, or of the error in its place
 let given = []; // what was answered here and could be taken back
 let isBusy = false;
+let shownAt = 0;
 let turn = 0; // of the rater: what arrives for another one is dropped
 
 export function start() {
@@ -38,11 +40,10 @@ export async function show() {
   else askName();
 }
 
-// The second click of a double click would answer the question after.
 function chosen(event, action) {
-  if (event.detail > 1) return;
   if (event.detail) byId("teach-ask").focus(); // of a pointer: so that the space bar presses no button
-  action();
+  // The second click of a double click would answer the question after, unseen.
+  if (event.detail < 2 || performance.now() - shownAt > UNSEEN_MS) action();
 }
 
 function press(event) {
@@ -93,9 +94,10 @@ function withPictures(question) {
   const pictures = SIDES.map((side) => {
     const name = { query: "Q", a: "A", b: "B" }[side];
     const picture = element("img", { alt: `Picture ${name}: ${question[side].path}`, draggable: false });
-    picture.onerror = () => picture.replaceWith(element("p", { className: "unshown" }, "This picture cannot be shown. Its file may be gone."));
+    const place = element("span", {}, picture); // it may fail before it is in the page
+    picture.onerror = () => place.replaceChildren(element("span", { className: "unshown" }, "This picture cannot be shown. Its file may be gone."));
     showPicture(picture, thumbnailAddress(question[side].id, currentCollection().name, most), { isLazy: false });
-    return picture;
+    return place;
   });
   return { ...question, pictures };
 }
@@ -112,6 +114,8 @@ async function anew() {
 // Show a question, and ask for the one after it while the person looks.
 function put(question) {
   asked = question;
+  shownAt = performance.now();
+  byId("teach-ask").classList.toggle("done", !question);
   byId("teach-question").hidden = !question;
   byId("teach-end").hidden = Boolean(question);
   for (const [at, side] of SIDES.entries()) byId(`teach-${side}-picture`).replaceChildren(...(question ? [question.pictures[at]] : []));
