@@ -22,7 +22,7 @@ export function problem(error) {
   if (!isKnown) console.error(error);
   byId("problem").hidden = false;
   byId("problem-text").textContent = isKnown ? error.message : "This page made an error. Load it again.";
-  byId("problem-again").hidden = isKnown && error.status >= 400 && error.status < 500 && error.status !== 408;
+  byId("problem-again").hidden = error.isFinal || (isKnown && error.status >= 400 && error.status < 500 && error.status !== 408);
   byId("status").textContent = "";
   byId("duplicates-summary").textContent = "";
 }

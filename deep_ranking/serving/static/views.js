@@ -36,7 +36,8 @@ async function fetchView({ load, style }, name) {
   } catch (error) {
     loaded.delete(name);
     console.error(error);
-    throw new Refusal(0, "This part of the page did not come. Is the server still running? Then load the page again.");
+    // Browsers remember a module that did not load: only a new page asks for it again.
+    throw Object.assign(new Refusal(0, "This part of the page did not come. Is the server still running? Then load the page again."), { isFinal: true });
   }
 }
 
