@@ -28,6 +28,7 @@ class Health(BaseModel):
     collections: int
     allow_changes: bool
     teach: bool = Field(description="whether it asks people questions")
+    rater: str = Field(description='who answers where a request names nobody; "" for nobody')
 
 
 class ClassCount(BaseModel):

@@ -17,10 +17,10 @@ HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
 MODULES = (
     "api", "box", "compared", "dom", "dots", "duplicates", "examples", "filters", "grid", "header",
     "heat", "intake", "lasso", "map", "page", "palette", "plane", "problem", "query", "rows",
-    "search", "search_view", "sections", "state", "store", "thumbnails", "toast", "viewer", "views",
-    "words",
+    "search", "search_view", "sections", "state", "store", "teach", "thumbnails", "toast", "viewer",
+    "views", "words",
 )  # fmt: skip
-STYLES = ("duplicates", "map", "page", "viewer")
+STYLES = ("duplicates", "map", "page", "teach", "viewer")
 FILES = {
     "/": ("index.html", HTML),
     "/page/tokens.css": (TOKENS.name, CSS),

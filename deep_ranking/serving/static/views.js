@@ -12,6 +12,7 @@ const VIEWS = {
   search: { label: "Search", load: () => search },
   duplicates: { label: "Duplicates", load: () => import("./duplicates.js"), style: "duplicates.css" },
   map: { label: "Map", load: () => import("./map.js"), style: "map.css" },
+  teach: { label: "Teach", has: ({ teach }) => teach, load: () => import("./teach.js"), style: "teach.css" },
   viewer: { load: () => import("./viewer.js"), style: "viewer.css" },
   heat: { load: () => import("./heat.js") },
 };
