@@ -13,6 +13,8 @@ from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
 from deep_ranking.serving.guard import UNEXPECTED, Guard
+from deep_ranking.serving.learn_routes import add_learning
+from deep_ranking.serving.learning import Learning
 from deep_ranking.serving.map_routes import add_map
 from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import ServedCollection
@@ -50,6 +52,7 @@ def create_application(
     served: Mapping[str, ServedCollection],
     settings: ServerSettings,
     maps: MapMaker | None = None,
+    learning: Learning | None = None,
 ) -> Guard:
     """Return the server as an ASGI application.
 
@@ -57,6 +60,7 @@ def create_application(
         served: the collections, by name; one or more.
         settings: of the server.
         maps: what makes their maps; the caller closes it.
+        learning: what learns from answers, likewise; None for nothing.
 
     Raises:
         InputError: people cannot be asked about the collection, as the settings want.
@@ -75,12 +79,14 @@ def create_application(
     api.add_exception_handler(RequestValidationError, _as_answer)
     api.add_exception_handler(Exception, _as_unexpected)
     serving = Serving(served, settings, maps or MapMaker(settings.cache_bytes))
+    serving.learning = learning
     router = APIRouter(prefix="/api/v1", responses=REFUSALS)
     add_searches(router, serving)
     add_images(router, serving)
     add_duplicates(router, serving)
     add_map(router, serving)
     add_teaching(router, serving)
+    add_learning(router, serving)
     api.include_router(router)
     add_pages(api)
     api.add_exception_handler(405, _answer_to_other_methods([*router.routes, *api.routes]))

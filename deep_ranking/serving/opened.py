@@ -121,7 +121,7 @@ class ServedCollection:
 
     Attributes:
         name: as given.
-        folder: as given.
+        folder: of the collection that is served now.
 
     Raises:
         InputError: there is no collection, or it is damaged.
@@ -151,6 +151,27 @@ class ServedCollection:
             except (InputError, OSError) as error:
                 raise self.refusal(error) from None
             return self._state
+
+    def go_to(self, folder: Path) -> None:
+        """Serve the collection of another folder from the next request on.
+
+        It is opened before, with its model, so that no request waits for it.
+
+        Args:
+            folder: of a collection of the same images.
+
+        Raises:
+            InputError: there is no collection, or it is damaged; the one before is served on.
+        """
+        with self._lock:
+            before = self._state
+        try:
+            state = OpenState(self.name, folder, before)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be opened ({error.strerror})") from None
+        state.collection.embedder.engine(1)
+        with self._lock:
+            self.folder, self._state = folder, state
 
     def refusal(self, error: Exception) -> RequestError:
         """Return the answer to a collection that cannot be used; say why on standard error.

@@ -9,6 +9,7 @@ from deep_ranking.search.duplicates import Duplicates
 from deep_ranking.serving.duplicate_groups import DuplicateFinder
 from deep_ranking.serving.file_cache import open_thumbnail_cache
 from deep_ranking.serving.image_ids import KnownImage, find_by_id
+from deep_ranking.serving.learning import Learning
 from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
@@ -28,9 +29,14 @@ class Serving:
         settings: of the server.
         maps: what makes their maps.
 
+    Attributes:
+        learning: what learns from answers; None for nothing.
+
     Raises:
         InputError: nothing can be asked about the collection, or the ratings file cannot be used.
     """
+
+    learning: Learning | None = None
 
     def __init__(
         self,
