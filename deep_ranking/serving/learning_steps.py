@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_ranking.datasets import LabelledImages
-from deep_ranking.datasets.answer_log import now
+from deep_ranking.files.append_log import now
 from deep_ranking.datasets.labelled import Labels
 from deep_ranking.datasets.ratings import read_ratings
 from deep_ranking.files import InputError
