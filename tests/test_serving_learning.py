@@ -58,7 +58,7 @@ class Taught:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def tools(self):
+    def tools(self, model):
         if self.problem == "start":
             raise InputError("no memory for TensorFlow")
         return Tools(self.teach, self.features, self.embed, lambda model: None)

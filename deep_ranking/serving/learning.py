@@ -6,13 +6,14 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection
 from deep_ranking.serving.answers import GenerationAnswer, LearningAnswer, in_plain_text
 from deep_ranking.serving.generations import Generation, Generations
-from deep_ranking.serving.learning_process import Connection, Job, Message, run_learner
+from deep_ranking.serving.learning_process import Connection, Job, Message, Tools, run_learner
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
 
@@ -21,6 +22,13 @@ ENDED = Message(
 )
 TOLD = 20  # generations in an answer
 End = Callable[[], None]
+
+
+def load_tools(model: Path) -> Tools:
+    """Return the functions that learn; called in the process that does."""
+    from deep_ranking.serving.learning_tools import make_tools  # late: it imports TensorFlow
+
+    return make_tools(model)
 
 
 def start_process(job: Job) -> tuple[Connection, End]:

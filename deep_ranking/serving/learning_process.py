@@ -45,7 +45,10 @@ class Message(NamedTuple):
 class TeachingReport(Protocol):
     """What teaching reports; its `repr` says it in words."""
 
-    is_better: bool
+    @property
+    def is_better(self) -> bool:
+        """Whether the new model agrees with people more than before."""
+        ...
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures as plain values."""
@@ -77,13 +80,14 @@ class Job:
         index: folder of the index.
         ratings: the ratings file.
         cache_dir: folder of cached features.
-        tools: returns the functions that learn; TensorFlow starts when they are asked for.
+        tools: returns the functions that learn, of the model to go on from; TensorFlow starts when
+            they are asked for.
     """
 
     index: Path
     ratings: Path
     cache_dir: Path
-    tools: Callable[[], Tools]
+    tools: Callable[[Path], Tools]
 
 
 class Connection(Protocol):

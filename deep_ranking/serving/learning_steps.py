@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from deep_ranking.datasets import LabelledImages
-from deep_ranking.files.append_log import now
 from deep_ranking.datasets.labelled import Labels
 from deep_ranking.datasets.ratings import read_ratings
 from deep_ranking.files import InputError
+from deep_ranking.files.append_log import now
 from deep_ranking.files.installed import check_installed
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.reembedding import check_reembedding, files_of_rows, reembed_collection
@@ -37,7 +37,7 @@ def prepare_to_learn(job: Job, tell: Tell) -> Tools:
     check_installed("Learning", "tensorflow", extra="train")
     collection = Collection.open(job.index)
     check_reembedding(collection)
-    tools = job.tools()
+    tools = job.tools(collection.model)
     tell(FEATURES)
     tools.features(collection.model, files_of_rows(collection).files, job.cache_dir)
     return tools
@@ -96,7 +96,7 @@ def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:
             state=source.settings.hits_of,
             is_better=bool(report.is_better),
             words=repr(report),
-            report=report.as_json(),
+            report={name: each for name, each in report.as_json().items() if name != "output"},
         )
         generations.add(generation, is_shown=generation.is_better)
     return number
