@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from deep_ranking.datasets import LabelledImages
+from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.datasets.labelled import Labels
+from deep_ranking.datasets.not_duplicates import path_beside, read_not_duplicates
 from deep_ranking.datasets.ratings import read_ratings
 from deep_ranking.files import InputError
 from deep_ranking.files.append_log import now
 from deep_ranking.files.installed import check_installed
+from deep_ranking.sampling.implied_answers import implied_answers
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.reembedding import check_reembedding, files_of_rows, reembed_collection
 from deep_ranking.serving.generations import INDEX, MODEL, Generation, Generations
@@ -18,6 +21,7 @@ from deep_ranking.serving.learning_process import Job, Tools
 
 Tell = Callable[[str], Any]
 FEATURES = "looking at the pictures"
+IMPLIED = "implied.csv"  # beside the model: what it learned from, besides the ratings file
 
 
 def prepare_to_learn(job: Job, tell: Tell) -> Tools:
@@ -65,13 +69,14 @@ def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:
         tell(FEATURES)
         found = files_of_rows(source)
         features = tools.features(source.model, found.files, job.cache_dir)
-        num_answers = int(read_ratings(job.ratings).decided.sum())
+        ratings = _all_ratings(job, source, folder / IMPLIED)
+        num_answers = int(read_ratings(*ratings).decided.sum())
         tell("learning from the answers")
         model = folder / MODEL
         report = tools.teach(
             model=source.model,
             output=model,
-            ratings=(job.ratings,),
+            ratings=ratings,
             images=Path(source.settings.root),
             labelled=labelled_images(source),
             cache_dir=job.cache_dir,
@@ -100,6 +105,22 @@ def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:
         )
         generations.add(generation, is_shown=generation.is_better)
     return number
+
+
+def _all_ratings(job: Job, source: Collection, implied: Path) -> tuple[Path, ...]:
+    """Return the ratings file, and one of what follows from pairs that were told apart.
+
+    Raises:
+        InputError: there are neither, or a file is damaged.
+    """
+    pairs = read_not_duplicates(path_beside(job.index))
+    answers = implied_answers(source, pairs)
+    if answers:
+        AnswerLog(implied).add(*answers)
+    found = tuple(each for each in (job.ratings, implied) if each.exists())
+    if not found:
+        raise InputError("no answers yet; answer some questions first")
+    return found
 
 
 def labelled_images(collection: Collection) -> LabelledImages | None:

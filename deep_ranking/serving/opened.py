@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from deep_ranking.datasets.not_duplicates import path_beside
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import file_status
@@ -122,6 +123,7 @@ class ServedCollection:
     Attributes:
         name: as given.
         folder: of the collection that is served now.
+        not_duplicates: the file of pairs that were told apart, beside the folder as given.
 
     Raises:
         InputError: there is no collection, or it is damaged.
@@ -130,6 +132,7 @@ class ServedCollection:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.folder = folder
+        self.not_duplicates = path_beside(folder)
         self._lock = threading.Lock()
         try:
             self._state = OpenState(name, folder)

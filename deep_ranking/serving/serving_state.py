@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from deep_ranking.datasets.not_duplicates import read_not_duplicates
 from deep_ranking.files import InputError
 from deep_ranking.search.duplicates import Duplicates
 from deep_ranking.serving.duplicate_groups import DuplicateFinder
@@ -106,7 +107,8 @@ class Serving:
         served = self.named(name)
         state = await self._searches.run(served.current)
         try:
-            return state, await self.duplicates.find(state, threshold)
+            apart = read_not_duplicates(served.not_duplicates)
+            return state, await self.duplicates.find(state, threshold, frozenset(apart))
         except (InputError, OSError) as error:
             raise served.refusal(error) from None
 
