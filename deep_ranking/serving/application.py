@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Match
 
 from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
+from deep_ranking.serving.example_routes import add_example_teaching
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
 from deep_ranking.serving.guard import UNEXPECTED, Guard
 from deep_ranking.serving.learn_routes import add_learning
@@ -24,6 +25,7 @@ from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
 from deep_ranking.serving.static_pages import add_pages
 from deep_ranking.serving.teach_routes import add_teaching
+from deep_ranking.serving.told_apart_routes import add_told_apart
 
 A_REFUSAL = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -86,7 +88,9 @@ def create_application(
     add_duplicates(router, serving)
     add_map(router, serving)
     add_teaching(router, serving)
+    add_example_teaching(router, serving)
     add_learning(router, serving)
+    add_told_apart(router, serving)
     api.include_router(router)
     add_pages(api)
     api.add_exception_handler(405, _answer_to_other_methods([*router.routes, *api.routes]))

@@ -143,7 +143,8 @@ def _learn_when_told(connection: Connection, job: Job) -> None:
         connection.send(message)
 
     def count(_: str, done: int, total: int | None) -> None:
-        tell(latest._replace(done=done, total=total or 0))
+        known = total is not None and done < total  # what follows the last one is not counted
+        tell(latest._replace(done=done if known else 0, total=(total or 0) if known else 0))
 
     def attempt(work: Callable[[], Message], otherwise: Status) -> None:
         try:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from deep_ranking.datasets.not_duplicates import NotDuplicatesLog, read_not_duplicates
 from deep_ranking.files import InputError
 from deep_ranking.sampling.implied_answers import implied_answers
-from deep_ranking.serving.answers import ImageAnswer, image_answer, in_plain_text
+from deep_ranking.serving.answers import ImageAnswer, in_plain_text, told_image
 from deep_ranking.serving.forms import AN_ID, Absent, Fields, Name, described, read_form
 from deep_ranking.serving.image_ids import find_by_path
 from deep_ranking.serving.opened import OpenState, ServedCollection
@@ -100,7 +100,7 @@ def _told(served: ServedCollection, state: OpenState) -> ToldApartAnswer:
         told.append(
             PairAnswer(
                 paths=[in_plain_text(path) for path in paths],
-                images=[None if each is None else image_answer(each) for each in found],
+                images=[None if each is None else told_image(each) for each in found],
                 who=who,
             )
         )

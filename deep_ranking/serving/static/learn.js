@@ -32,7 +32,7 @@ export function start() {
   close.className = "quiet icon-only";
   const shown = element("div", { className: "field" }, element("label", { htmlFor: "learn-shown" }, "Searches are ordered by"), choice);
   dialog.append(
-    element("header", {}, element("h2", { id: "learn-title" }, "Learn from the answers"), close),
+    element("header", {}, element("h2", { id: "learn-title" }, "Learn now"), close),
     element("div", { className: "learn-now" }, status, bar, begin),
     report,
     orders,
@@ -102,8 +102,8 @@ function draw() {
   drawWays();
 }
 
-const share = (value) => (value === null ? "not known" : `${Math.round(value * 100)} %`);
-const between = ({ share: middle, low, high }) => (middle === null ? "not known" : `${share(middle)} (${share(low)} to ${share(high)})`);
+const rounded = (value) => Math.round(value * 100);
+const between = ({ share, low, high }) => `${rounded(share)} % (${rounded(low)} to ${rounded(high)})`;
 
 // Of the newest model: it is the one to judge, whether it is shown or not.
 function drawReport() {
@@ -112,9 +112,12 @@ function drawReport() {
   if (!newest) return report.replaceChildren();
   const { verdict, held_back: held, steadiness, recall_at_1: recall, left_out: left = [], notes = [] } = newest.report;
   const rows = [];
-  if (held) rows.push(figure("Agrees with answers that it did not see", held.before.share, held.after.share, `${between(held.before)}, now ${between(held.after)}`));
-  if (steadiness) rows.push(figure("You with yourself: no model can agree more", null, steadiness.share, between(steadiness)));
-  if (recall) rows.push(figure(`Nearest picture is of the same class, of ${counted(recall.images, "picture")}`, recall.before, recall.after, `${(recall.before * 100).toFixed(1)} %, now ${(recall.after * 100).toFixed(1)} %`));
+  if (held) rows.push(figure("Agrees with answers that it did not see", held.before.share, held.after.share, `${between(held.before)} before, ${between(held.after)} now`));
+  if (steadiness) {
+    const words = steadiness.compared ? between(steadiness) : "Not known: no question came again yet.";
+    rows.push(figure("People with themselves: no model can agree more", null, steadiness.share, words));
+  }
+  if (recall) rows.push(figure(`Nearest picture is of the same class, of ${counted(recall.images, "picture")}`, recall.before, recall.after, `${(recall.before * 100).toFixed(1)} % before, ${(recall.after * 100).toFixed(1)} % now`));
   const fine = [...notes, ...left.map((each) => `Left out: ${each}.`)];
   report.replaceChildren(
     element("h3", {}, verdict ?? newest.words),
@@ -132,7 +135,7 @@ function figure(name, from, to, words) {
     mark.style.setProperty("--share", value);
     track.append(mark);
   }
-  return [element("dt", {}, name), element("dd", {}, words, track)];
+  return [element("dt", {}, name), element("dd", {}, words, to === null ? "" : track)];
 }
 
 const named = (each) => `Model ${each.generation}: ${counted(each.answers, "answer")}, ${each.is_better ? "better" : "not better yet"}`;
