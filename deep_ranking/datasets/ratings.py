@@ -8,7 +8,8 @@ A CSV file with a header, one answer a line, to which lines are only ever added:
     chosen   path of the picture that is more like it
     other    path of the other picture
     answer   chosen; cannot_say, where `chosen` is just one of the two; or taken_back
-    asked    why it was asked: informative, random, repeat; imported from elsewhere
+    asked    why it was asked: informative, random, repeat; imported from elsewhere; example, from
+             plus and minus examples of a search; duplicate, from what was no duplicate
     side     where `chosen` was shown: A or B; empty if that is not known
     model    fingerprint of the model that chose the question; may be empty
 
@@ -36,7 +37,8 @@ from deep_ranking.files.errors import CONTROL_CHARACTERS
 COLUMNS = ("time", "rater", "query", "chosen", "other", "answer", "asked", "side", "model")
 PATHS = ("query", "chosen", "other")
 CHOSEN, CANNOT_SAY, TAKEN_BACK = ANSWERS = ("chosen", "cannot_say", "taken_back")
-INFORMATIVE, RANDOM, REPEAT, IMPORTED = ASKED = ("informative", "random", "repeat", "imported")
+ASKED = ("informative", "random", "repeat", "imported", "example", "duplicate")
+INFORMATIVE, RANDOM, REPEAT, IMPORTED, EXAMPLE, DUPLICATE = ASKED
 SIDES = ("A", "B", "")
 KIND = LogKind(
     name="ratings",

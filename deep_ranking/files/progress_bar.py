@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +17,10 @@ SECONDS_BETWEEN_LINES = 30.0
 
 quiet = False
 """Whether --quiet asked for no progress at all."""
+
+listener: Callable[[str, int, int | None], None] | None = None
+"""Called with the title, what is done and the total: by it, a process tells another how far it is.
+Nothing is written then."""
 
 
 class ProgressLines:
@@ -78,6 +82,8 @@ class ProgressLines:
     def update(self, count: int = 1) -> None:
         """Count what is done; write a line if the last one, or the start, was long ago."""
         self.n += count
+        if listener is not None:
+            listener(self._title, self.n, self.total)
         now = time.monotonic()
         if self._shown and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
@@ -127,8 +133,8 @@ def progress_bar(
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    shown = shown and not quiet
-    if not sys.stderr.isatty():
+    shown = shown and not quiet and listener is None
+    if listener is not None or not sys.stderr.isatty():
         return ProgressLines(
             items, title=title, unit=unit, total=total, initial=initial, shown=shown
         )

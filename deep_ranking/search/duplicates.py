@@ -1,29 +1,29 @@
 """Find groups of near-duplicates in a collection."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deep_ranking.datasets.not_duplicates import Pair, path_beside, read_not_duplicates
 from deep_ranking.files import InputError, printable
 from deep_ranking.files.html import paragraph
 from deep_ranking.files.progress_bar import progress_bar
-from deep_ranking.files.stored_rows import Rows
 from deep_ranking.files.words import byte_size, counted, listed
 from deep_ranking.images.near_copies import MAX_EMBEDDING_DISTANCE
 from deep_ranking.images.thumbnails import image_rows
-from deep_ranking.metrics import pair_distances
 from deep_ranking.search.collection import Collection, GalleryImage, moved_hint
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.index.near_groups import group_near_rows
-from deep_ranking.search.keeper import DuplicateImage, choose_keeper, measure_image
-from deep_ranking.search.links import THROUGH_A_LINK, Links, freed_bytes
+from deep_ranking.search.keeper import DuplicateImage, measure_image
+from deep_ranking.search.kept_groups import DuplicateGroup, split_chain
+from deep_ranking.search.links import Links, freed_bytes
 from deep_ranking.search.out_of_date import out_of_date
 
 if TYPE_CHECKING:
@@ -36,37 +36,6 @@ MAX_THREADS = 4  # each holds a whole image in memory
 
 
 @dataclass(frozen=True)
-class DuplicateGroup:
-    """An image to keep, and its duplicates: one or more images that are near it.
-
-    Attributes:
-        images: the one to keep, then the others, by their distance to it and by path.
-    """
-
-    images: tuple[DuplicateImage, ...]
-
-    @property
-    def keeper(self) -> DuplicateImage:
-        """The image to keep."""
-        return self.images[0]
-
-    @property
-    def others(self) -> tuple[DuplicateImage, ...]:
-        """The other images."""
-        return self.images[1:]
-
-    @property
-    def movable(self) -> tuple[DuplicateImage, ...]:
-        """The images that could go: the others, except those that a link leads to or through."""
-        return tuple(image for image in self.others if not image.why_it_stays)
-
-    @property
-    def labels(self) -> list[str]:
-        """The classes of the images, sorted; not that of images without one."""
-        return sorted({image.label for image in self.images if image.label})
-
-
-@dataclass(frozen=True)
 class Duplicates:
     """The duplicates in a collection.
 
@@ -76,6 +45,7 @@ class Duplicates:
         root: folder of the images, which the paths start from.
         threshold: images nearer than this are duplicates.
         index: folder of the collection.
+        num_told_apart: pairs that people said are no duplicates, of images that are near.
 
     Example:
         >>> found = find_duplicates("photos.index", threshold=0)
@@ -88,15 +58,19 @@ class Duplicates:
     root: Path
     threshold: float
     index: Path
+    num_told_apart: int = 0
 
     @property
     def summary(self) -> str:
         """One line: the numbers of groups and images, and what space could be freed."""
         images = sum(len(group.images) for group in self.groups)
         movable = [image for group in self.groups for image in group.movable]
+        told_apart = ""
+        if self.num_told_apart:
+            told_apart = f"; {counted(self.num_told_apart, 'pair')} told apart by people"
         return (
             f"{counted(len(self.groups), 'group')}, {counted(images, 'image')}, "
-            f"{len(movable):,} could go, {byte_size(freed_bytes(movable))}"
+            f"{len(movable):,} could go, {byte_size(freed_bytes(movable))}{told_apart}"
         )
 
     def text(self) -> str:
@@ -206,6 +180,7 @@ def find_duplicates(
     threshold: float = MAX_EMBEDDING_DISTANCE,
     *,
     index: Index | None = None,
+    not_duplicates: Container[Pair] | None = None,
     progress: bool = False,
 ) -> Duplicates:
     """Find groups of near-duplicates.
@@ -226,6 +201,9 @@ def find_duplicates(
         threshold: Euclidean distance, 0 (only equal files) to 2.
         index: the collection's index; None to open it. One that does not compare all embeddings
             may miss duplicates.
+        not_duplicates: pairs of paths, of which neither stands for the other in a group; None for
+            those in INDEX.not_duplicates.csv, which people told apart. Equal files always are
+            duplicates.
         progress: whether to show progress bars.
 
     Returns:
@@ -243,6 +221,8 @@ def find_duplicates(
         raise InputError(f"threshold must be 0 to {MAX_DISTANCE:g}. Received: {threshold}")
     if not isinstance(collection, Collection):
         collection = Collection.open(collection)
+    if not_duplicates is None:
+        not_duplicates = read_not_duplicates(path_beside(collection.folder))
     root = Path(collection.settings.root)
     if not root.is_dir():
         raise InputError(f"{root}: the folder of the images is gone; {moved_hint(collection)}")
@@ -274,6 +254,7 @@ def find_duplicates(
         return measure_image(image, contents[image.path], root, links.why_it_stays(image.path))
 
     groups: list[DuplicateGroup] = []
+    told_apart: set[Pair] = set()
     with (
         ThreadPoolExecutor(MAX_THREADS) as pool,
         progress_bar(total=len(paths), title="measuring", unit="images", shown=progress) as bar,
@@ -281,10 +262,17 @@ def find_duplicates(
         for candidate in candidates:
             files = _one_for_each_file(candidate, links, left_out)
             members = _measured(files, measure, left_out, pool)
-            groups += _split_chain(members, embeddings, threshold)
+            groups += split_chain(members, embeddings, threshold, not_duplicates, told_apart)
             bar.update(len(candidate))
     groups.sort(key=lambda group: (-len(group.images), min(each.path for each in group.images)))
-    return Duplicates(groups, sorted(left_out.items()), root, threshold, collection.folder)
+    return Duplicates(
+        groups,
+        sorted(left_out.items()),
+        root,
+        threshold,
+        collection.folder,
+        len(told_apart),
+    )
 
 
 def _measured(
@@ -316,26 +304,3 @@ def _one_for_each_file(
         if first is not image:
             left_out[image.path] = f"a link that leads to {first.path}"
     return list(found.values())
-
-
-def _split_chain(
-    members: Sequence[DuplicateImage], embeddings: Rows, threshold: float
-) -> Iterator[DuplicateGroup]:
-    """Split images that a chain connects into groups, each of images near its own keeper."""
-    left = list(members)
-    while len(left) > 1:
-        # What a link leads to cannot be vouched for: better to keep a file of the collection.
-        files = [image for image in left if image.why_it_stays != THROUGH_A_LINK]
-        keeper = choose_keeper(files or left)
-        rows = np.array([image.row for image in left], np.int64)
-        distances = pair_distances(embeddings, embeddings, rows, np.full_like(rows, keeper.row))
-        near = (distances < threshold) | (rows == keeper.row)  # equal files share a row
-        images = [
-            replace(image, distance=distance, is_keeper=image is keeper)
-            for image, distance, is_near in zip(left, distances.tolist(), near, strict=True)
-            if is_near
-        ]
-        images.sort(key=lambda image: (not image.is_keeper, image.distance, image.path))
-        if len(images) > 1:
-            yield DuplicateGroup(tuple(images))
-        left = [image for image, is_near in zip(left, near, strict=True) if not is_near]

@@ -21,8 +21,8 @@ from typing import IO
 from deep_ranking.files import InputError, make_folder, open_regular
 from deep_ranking.files.words import byte_size, counted
 from deep_ranking.files.writing import sync_folder
-from deep_ranking.search.duplicates import DuplicateGroup
 from deep_ranking.search.keeper import DuplicateImage
+from deep_ranking.search.kept_groups import DuplicateGroup
 from deep_ranking.search.links import freed_bytes
 from deep_ranking.search.verified_files import VerifiedFiles
 

@@ -1,6 +1,6 @@
 """What the API answers, as models that its description is made from."""
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from deep_ranking.serving.image_ids import KnownImage
 
@@ -182,6 +182,31 @@ class MapProgress(BaseModel):
     status: str = Field(description='"being made", or "waiting" for that of another collection')
     placed: int = Field(description="images that have their place already")
     images: int = Field(description="images in all; 0 until they are counted")
+
+
+class GenerationAnswer(BaseModel):
+    """A model that was taught, whose index can be shown."""
+
+    generation: int
+    time: str = Field(description="when it was made, UTC")
+    answers: int = Field(description="that it learned from")
+    is_better: bool = Field(description="whether it agrees with people more than before")
+    words: str = Field(description="what its teaching reported")
+    report: dict[str, JsonValue] = Field(description="the same as figures")
+
+
+class LearningAnswer(BaseModel):
+    """How far learning is, what was learned, and which of it is shown."""
+
+    status: str = Field(description='"preparing", "ready", "learning" or "unavailable"')
+    step: str = Field(description="what is done now, in words")
+    done: int = Field(description="of this step")
+    total: int = Field(description="of this step in all; 0 while that is not known")
+    problem: str = Field(description="why nothing can be learned, or nothing was; else empty")
+    made: int = Field(description="the generation that was made just now; 0 for none")
+    shown: int = Field(description="the generation that is shown; 0 for the index itself")
+    is_behind: bool = Field(description="whether the index has changed since what is shown")
+    generations: list[GenerationAnswer] = Field(description="those to show, the newest first")
 
 
 def thumbnail_of(image_id: str) -> str:

@@ -11,8 +11,11 @@ from starlette.routing import BaseRoute, Match
 
 from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
+from deep_ranking.serving.example_routes import add_example_teaching
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
 from deep_ranking.serving.guard import UNEXPECTED, Guard
+from deep_ranking.serving.learn_routes import add_learning
+from deep_ranking.serving.learning import Learning
 from deep_ranking.serving.map_routes import add_map
 from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import ServedCollection
@@ -22,6 +25,7 @@ from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
 from deep_ranking.serving.static_pages import add_pages
 from deep_ranking.serving.teach_routes import add_teaching
+from deep_ranking.serving.told_apart_routes import add_told_apart
 
 A_REFUSAL = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -50,6 +54,7 @@ def create_application(
     served: Mapping[str, ServedCollection],
     settings: ServerSettings,
     maps: MapMaker | None = None,
+    learning: Learning | None = None,
 ) -> Guard:
     """Return the server as an ASGI application.
 
@@ -57,6 +62,7 @@ def create_application(
         served: the collections, by name; one or more.
         settings: of the server.
         maps: what makes their maps; the caller closes it.
+        learning: what learns from answers, likewise; None for nothing.
 
     Raises:
         InputError: people cannot be asked about the collection, as the settings want.
@@ -75,12 +81,16 @@ def create_application(
     api.add_exception_handler(RequestValidationError, _as_answer)
     api.add_exception_handler(Exception, _as_unexpected)
     serving = Serving(served, settings, maps or MapMaker(settings.cache_bytes))
+    serving.learning = learning
     router = APIRouter(prefix="/api/v1", responses=REFUSALS)
     add_searches(router, serving)
     add_images(router, serving)
     add_duplicates(router, serving)
     add_map(router, serving)
     add_teaching(router, serving)
+    add_example_teaching(router, serving)
+    add_learning(router, serving)
+    add_told_apart(router, serving)
     api.include_router(router)
     add_pages(api)
     api.add_exception_handler(405, _answer_to_other_methods([*router.routes, *api.routes]))

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from deep_ranking.datasets.not_duplicates import Pair
 from deep_ranking.files import InputError, without_path
-from deep_ranking.search.duplicates import DuplicateGroup, Duplicates, find_duplicates
+from deep_ranking.search.duplicates import Duplicates, find_duplicates
 from deep_ranking.search.keeper import EQUAL_DETAIL, LOSSLESS, DuplicateImage
+from deep_ranking.search.kept_groups import DuplicateGroup
 from deep_ranking.search.set_aside import UNDO_FILE, MoveReport, check_folder, move_aside, move_back
 from deep_ranking.serving.answers import (
     DuplicateAnswer,
@@ -49,14 +51,16 @@ class DuplicateFinder:
         self._key: tuple[object, ...] = ()
         self._found: Future[Duplicates] | None = None
 
-    async def find(self, state: OpenState, threshold: float) -> Duplicates:
-        """Return the duplicates of a collection.
+    async def find(
+        self, state: OpenState, threshold: float, not_duplicates: frozenset[Pair]
+    ) -> Duplicates:
+        """Return the duplicates of a collection, but for pairs that people told apart.
 
         Raises:
             RequestError: they are not found yet.
             InputError: the folder of the images is gone.
         """
-        key = (state.name, state.files, threshold)
+        key = (state.name, state.files, threshold, not_duplicates)
         with self._lock:
             found = self._found
             if found is None or key != self._key:
@@ -64,7 +68,9 @@ class DuplicateFinder:
                     raise RequestError(
                         503, "Other duplicates are being searched; try again.", retry_after=10
                     )
-                found = self._pool.submit(find_duplicates, state.collection, threshold)
+                found = self._pool.submit(
+                    find_duplicates, state.collection, threshold, not_duplicates=not_duplicates
+                )
                 self._key, self._found = key, found
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(found)), self._seconds)

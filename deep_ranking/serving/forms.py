@@ -216,7 +216,7 @@ def described(model: type[Fields], *required: str, **others: str) -> dict[str, A
         model: its fields.
         *required: those of the other names that must be there.
         **others: for each other name what it is: "file", "either" for a file or an id, "many" for
-            any number of files and ids, or "ids" for one or more ids.
+            any number of files and ids, "ids" for one or more ids, or "some" for any number of ids.
     """
     schema = model.model_json_schema()
     file, an_id = {"type": "string", "format": "binary"}, {"type": "string", **AN_ID}
@@ -225,6 +225,7 @@ def described(model: type[Fields], *required: str, **others: str) -> dict[str, A
         "either": {"anyOf": [file, an_id]},
         "many": {"type": "array", "items": {"anyOf": [file, an_id]}},
         "ids": {"type": "array", "items": an_id, "minItems": 1},
+        "some": {"type": "array", "items": an_id},
     }
     schema["properties"] |= {name: kinds[kind] for name, kind in others.items()}
     if required:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from deep_ranking.datasets.not_duplicates import path_beside
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import file_status
@@ -121,7 +122,8 @@ class ServedCollection:
 
     Attributes:
         name: as given.
-        folder: as given.
+        folder: of the collection that is served now.
+        not_duplicates: the file of pairs that were told apart, beside the folder as given.
 
     Raises:
         InputError: there is no collection, or it is damaged.
@@ -130,6 +132,7 @@ class ServedCollection:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.folder = folder
+        self.not_duplicates = path_beside(folder)
         self._lock = threading.Lock()
         try:
             self._state = OpenState(name, folder)
@@ -151,6 +154,27 @@ class ServedCollection:
             except (InputError, OSError) as error:
                 raise self.refusal(error) from None
             return self._state
+
+    def go_to(self, folder: Path) -> None:
+        """Serve the collection of another folder from the next request on.
+
+        It is opened before, with its model, so that no request waits for it.
+
+        Args:
+            folder: of a collection of the same images.
+
+        Raises:
+            InputError: there is no collection, or it is damaged; the one before is served on.
+        """
+        with self._lock:
+            before = self._state
+        try:
+            state = OpenState(self.name, folder, before)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be opened ({error.strerror})") from None
+        state.collection.embedder.engine(1)
+        with self._lock:
+            self.folder, self._state = folder, state
 
     def refusal(self, error: Exception) -> RequestError:
         """Return the answer to a collection that cannot be used; say why on standard error.

@@ -1,10 +1,11 @@
 """Run a server until it is told to end."""
 
 import asyncio
+import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from deep_ranking.files import InputError
+from deep_ranking.files.cache_folder import cache_folder
 from deep_ranking.serving.application import create_application
+from deep_ranking.serving.generations import Generations
 from deep_ranking.serving.guard import OF_ANSWERS, headers_of_all, in_json
+from deep_ranking.serving.learning import Learning, load_tools
+from deep_ranking.serving.learning_process import Job
 from deep_ranking.serving.maps import MapMaker
-from deep_ranking.serving.opened import open_served
+from deep_ranking.serving.opened import ServedCollection, open_served
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
 
@@ -115,13 +120,18 @@ def run_server(
             cannot be asked about the collection.
     """
     _allow_connections()
-    with _listening(settings) as listener, closing(MapMaker(settings.cache_bytes)) as maps:
+    with ExitStack() as ends:
+        listener = ends.enter_context(_listening(settings))
+        maps = ends.enter_context(closing(MapMaker(settings.cache_bytes)))
         settings = replace(settings, port=listener.getsockname()[1])
         served = open_served(folders)
+        learning = None
+        if settings.ratings is not None:
+            learning = ends.enter_context(closing(_learning(served, folders[0], settings.ratings)))
         for each in served.values():
             each.current().collection.embedder.engine(1)  # opens the model
         config = uvicorn.Config(
-            create_application(served, settings, maps),
+            create_application(served, settings, maps, learning),
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -133,6 +143,13 @@ def run_server(
         )
         announce(settings)
         Server(config).run(sockets=[listener])
+
+
+def _learning(served: Mapping[str, ServedCollection], index: Path, ratings: Path) -> Learning:
+    """Return what learns from the answers on the one collection that is served."""
+    kept_in = cache_folder() or Generations(index).folder
+    job = Job(Path(os.path.abspath(index)), ratings.absolute(), kept_in / "features", load_tools)
+    return Learning(next(iter(served.values())), job)
 
 
 def _allow_connections() -> None:

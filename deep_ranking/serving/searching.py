@@ -82,7 +82,8 @@ def search_collection(state: OpenState, query: Query, wanted: Wanted) -> SearchA
     key = data_digest(row.tobytes() + repr(wanted._replace(top=0, cursor=None)).encode())[:8].hex()
     if state.ranked.find(key) is None:  # else it was checked
         _check(state, wanted)
-    begin = 0 if wanted.cursor is None else _read_cursor(wanted.cursor, key)
+    model = state.collection.settings.fingerprint
+    begin = 0 if wanted.cursor is None else _read_cursor(wanted.cursor, key, model)
     end = min(begin + wanted.top, DEEPEST)
     found = _ranked(state, row, wanted, key, end + 1)
     page = [
@@ -96,7 +97,7 @@ def search_collection(state: OpenState, query: Query, wanted: Wanted) -> SearchA
     return SearchAnswer(
         collection=state.name,
         results=_described(state, page),
-        cursor=_written_cursor(end, key) if is_more and end < DEEPEST else None,
+        cursor=_written_cursor(end, key, model) if is_more and end < DEEPEST else None,
         is_cut=is_more and end == DEEPEST,
         ranked_by=_ranked_by(searcher.ranker.is_smoothed, wanted.rerank),
     )
@@ -240,17 +241,19 @@ def _ranked_by(is_smoothed: bool, rerank: bool) -> str:
     return f"{ranked_by}, again" if rerank else ranked_by
 
 
-def _written_cursor(end: int, key: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([end, key]).encode()).decode()
+def _written_cursor(end: int, key: str, model: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([end, key, model]).encode()).decode()
 
 
-def _read_cursor(cursor: str, key: str) -> int:
+def _read_cursor(cursor: str, key: str, model: str) -> int:
     try:
-        end, of = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
+        end, of, by = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
     except (ValueError, TypeError, binascii.Error, RecursionError):
-        end, of = None, None
+        end, of, by = None, None, model
     if type(end) is not int or not 1 <= end < DEEPEST:
         raise RequestError(422, "cursor: not what an answer had; leave it out to begin anew.")
+    if by != model:
+        raise RequestError(409, "The collection has learned another order since; search again.")
     if of != key:
         raise RequestError(422, "cursor: of another search; send the fields of that one with it.")
     return end

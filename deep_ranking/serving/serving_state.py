@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from deep_ranking.datasets.not_duplicates import read_not_duplicates
 from deep_ranking.files import InputError
 from deep_ranking.search.duplicates import Duplicates
 from deep_ranking.serving.duplicate_groups import DuplicateFinder
 from deep_ranking.serving.file_cache import open_thumbnail_cache
 from deep_ranking.serving.image_ids import KnownImage, find_by_id
+from deep_ranking.serving.learning import Learning
 from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
@@ -28,9 +30,14 @@ class Serving:
         settings: of the server.
         maps: what makes their maps.
 
+    Attributes:
+        learning: what learns from answers; None for nothing.
+
     Raises:
         InputError: nothing can be asked about the collection, or the ratings file cannot be used.
     """
+
+    learning: Learning | None = None
 
     def __init__(
         self,
@@ -100,7 +107,8 @@ class Serving:
         served = self.named(name)
         state = await self._searches.run(served.current)
         try:
-            return state, await self.duplicates.find(state, threshold)
+            apart = read_not_duplicates(served.not_duplicates)
+            return state, await self.duplicates.find(state, threshold, frozenset(apart))
         except (InputError, OSError) as error:
             raise served.refusal(error) from None
 

@@ -14,22 +14,22 @@ from deep_ranking.files.design import TOKENS
 
 STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
-MODULES = (
-    "api", "box", "compared", "dom", "dots", "duplicates", "examples", "filters", "grid", "header",
-    "heat", "intake", "lasso", "map", "page", "palette", "plane", "problem", "query", "rows",
-    "same", "search", "search_view", "sections", "state", "store", "teach", "thumbnails", "toast",
-    "viewer", "views", "words",
-)  # fmt: skip
-STYLES = ("duplicates", "map", "page", "teach", "viewer")
+TYPES = {".css": CSS, ".js": SCRIPT}
+DOCS = {
+    "/api/docs": ("docs.html", HTML),
+    "/api/docs.css": ("docs.css", CSS),
+    "/api/docs.js": ("docs.js", SCRIPT),
+}
 FILES = {
     "/": ("index.html", HTML),
     "/page/tokens.css": (TOKENS.name, CSS),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
-    **{f"/page/{name}.css": (f"{name}.css", CSS) for name in STYLES},
-    **{f"/page/{name}.js": (f"{name}.js", SCRIPT) for name in MODULES},
-    "/api/docs": ("docs.html", HTML),
-    "/api/docs.css": ("docs.css", CSS),
-    "/api/docs.js": ("docs.js", SCRIPT),
+    **{
+        f"/page/{path.name}": (path.name, TYPES[path.suffix])
+        for path in sorted(STATIC.iterdir())
+        if path.suffix in TYPES and path.stem != "docs"
+    },
+    **DOCS,
 }
 """Each address, with its file and the type of that."""
 

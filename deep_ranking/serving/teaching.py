@@ -288,6 +288,16 @@ class Teaching:
             with self._told():
                 return self.log.take_back(rater)
 
+    @contextmanager
+    def changing(self) -> Iterator[AnswerLog]:
+        """Yield the ratings file, to which this server adds nothing else meanwhile.
+
+        Raises:
+            RequestError: it cannot be used.
+        """
+        with self._lock, self._told():
+            yield self.log
+
     def show_again(
         self, state: OpenState, rater: str, answer: Answer
     ) -> tuple[ShownQuestion, list[KnownImage]] | None:

@@ -147,7 +147,7 @@ def compile_model(
             compared = _compared(engine, reference, precision)
             reason = compared.problem(precision)
             if reason is None:
-                compiled = _compiled(header.fingerprint, precision, scheme, content, compared)
+                compiled = compiled_model(header.fingerprint, precision, scheme, content, compared)
                 return CompiledReport(keep_compiled(path, compiled), compiled.header, is_new=True)
             reasons.append(f"{scheme}: {reason}")
             report(reasons[-1])
@@ -245,7 +245,7 @@ def _conversions(
 
 
 @dataclass(frozen=True)
-class _Compared:
+class ComparedRows:
     """How the rows of an engine agree with those of Keras; attributes as of `CompiledHeader`."""
 
     check: Float32Array
@@ -270,14 +270,14 @@ def _by_real_images_alone(precision: str, num_images: int) -> bool:
     return precision != FLOAT32 and num_images >= LEAST_CALIBRATED
 
 
-def _compared(engine: Engine, reference: _Reference, precision: str) -> _Compared:
+def _compared(engine: Engine, reference: _Reference, precision: str) -> ComparedRows:
     check, rows = rows_of(engine, reference.made_up), rows_of(engine, reference.pixels)
     ours, theirs = rows, reference.of_pixels
     if not _by_real_images_alone(precision, len(rows)):
         ours = np.concatenate([check, rows])
         theirs = np.concatenate([reference.of_made_up, reference.of_pixels])
     distances = np.linalg.norm(ours - theirs, axis=1)
-    return _Compared(
+    return ComparedRows(
         check=check,
         num_images=len(rows),
         difference=float(distances.max()),
@@ -287,9 +287,18 @@ def _compared(engine: Engine, reference: _Reference, precision: str) -> _Compare
     )
 
 
-def _compiled(
-    fingerprint: str, precision: str, scheme: str, content: bytes, compared: _Compared
+def compiled_model(
+    fingerprint: str, precision: str, scheme: str, content: bytes, compared: ComparedRows
 ) -> CompiledModel:
+    """Return a compiled model with its header.
+
+    Args:
+        fingerprint: of the model that was compiled.
+        precision: "float32" or "int8".
+        scheme: how it computes, in words.
+        content: the network, for LiteRT.
+        compared: how its rows agree with those of Keras.
+    """
     engine = litert_engine(content, precision)
     header = CompiledHeader(
         fingerprint=fingerprint,

@@ -7,8 +7,9 @@ from deep_ranking.files.html import escaped, paragraph
 from deep_ranking.files.words import byte_size
 from deep_ranking.images.thumbnails import proportional_pixels, thumbnail
 from deep_ranking.reports.page.html import Section, page, section
-from deep_ranking.search.duplicates import DuplicateGroup, group_title, remarks_about
+from deep_ranking.search.duplicates import group_title, remarks_about
 from deep_ranking.search.keeper import DuplicateImage
+from deep_ranking.search.kept_groups import DuplicateGroup
 from deep_ranking.search.links import freed_bytes
 
 MOST_GROUPS, MOST_IMAGES = 200, 24  # groups, and images of each, that a page shows

@@ -5,6 +5,7 @@ import { problem } from "./problem.js";
 import { entitle } from "./sections.js";
 import { searchFor, server, setThreshold } from "./store.js";
 import { toast } from "./toast.js";
+import { apartButton, toldApart } from "./told_apart.js";
 import { bytes, counted, folderOf, nameOf } from "./words.js";
 
 // A path that may break after its slashes.
@@ -82,15 +83,16 @@ function group(given) {
   const keeper = member(given.keeper, element("p", { className: "keep" }, "Keep"));
   keeper.classList.add("keeper");
   const others = given.others.map((each) => {
-    if (each.stays) return member(each, element("p", { className: "stays" }, `Stays: ${each.stays}`));
-    if (!mayChange) return member(each, null);
+    const apart = apartButton(given.keeper, each, state.collection, () => left(item, given.keeper), again);
+    if (each.stays) return member(each, element("p", { className: "stays" }, `Stays: ${each.stays}`), apart);
+    if (!mayChange) return member(each, apart);
     const check = element("input", { type: "checkbox", checked: true });
     check.addEventListener("change", () => {
       if (check.checked) chosen.add(each.id);
       else chosen.delete(each.id);
       label();
     });
-    return member(each, element("label", { className: "check" }, check, "Set aside", element("span", { className: "unseen" }, nameOf(each.path))));
+    return member(each, element("label", { className: "check" }, check, "Set aside", element("span", { className: "unseen" }, nameOf(each.path))), apart);
   });
   label();
   const item = element(
@@ -100,11 +102,12 @@ function group(given) {
     element("div", { className: "why" }, element("p", {}, `Suggested: keep ${nameOf(given.keeper.path)}. ${given.why.charAt(0).toUpperCase()}${given.why.slice(1)}.`), button),
   );
   button.addEventListener("click", () => setAside(item, given.keeper.id, [...chosen], button));
+  item.dataset.keeper = given.keeper.id;
   item.ariaLabel = `${given.others.length + 1} pictures; keep ${given.keeper.path}`;
   return item;
 }
 
-function member(image, extra) {
+function member(image, ...extra) {
   const picture = element("img", { alt: "", decoding: "async" });
   const place = element("a", { className: "picture", href: `/?${new URLSearchParams({ collection: state.collection, id: image.id })}`, title: image.path }, picture);
   place.ariaLabel = `${image.path}: search for what is like it`;
@@ -121,9 +124,19 @@ function member(image, extra) {
     element("p", { className: "name" }, nameOf(image.path)),
     element("p", { className: "fine" }, ...breakable(folderOf(image.path))),
     element("p", { className: "fine" }, `${image.width} × ${image.height} · ${bytes(image.bytes)}${image.distance ? ` · distance ${image.distance.toFixed(3)}` : ""}`),
-    extra,
+    ...extra,
   );
 }
+
+// Another group may hold what has left this one, so all are asked for again.
+async function left(item, keeper) {
+  const at = [...groups.children].indexOf(item);
+  await again();
+  const same = [...groups.children].find((each) => each.dataset.keeper === keeper.id);
+  (same ?? groups.children[Math.min(at, groups.children.length - 1)] ?? byId("threshold")).focus();
+}
+
+const again = () => show(state);
 
 async function setAside(item, keeper, ids, button) {
   button.disabled = true;
@@ -158,15 +171,18 @@ async function undo(name) {
 }
 
 async function showUndo() {
+  const { signal } = running;
+  const [names, apart] = await Promise.all([
+    mayChange ? ask("duplicates/set_aside", { collection: state.collection }, signal) : [],
+    toldApart(state.collection, again, signal),
+  ]);
   const list = byId("undo-list");
-  list.replaceChildren();
-  if (!mayChange) return;
-  const names = await ask("duplicates/set_aside", { collection: state.collection }, running.signal);
+  list.replaceChildren(...(apart ? [apart] : []));
   if (!names.length) return;
   const rows = names.map((name) =>
     element("li", {}, element("span", {}, when(name)), element("button", { type: "button", className: "quiet", onclick: () => undo(name) }, "Put back")),
   );
-  list.replaceChildren(element("details", {}, element("summary", {}, `Set aside before: ${counted(names.length, "time")}`), element("ul", {}, ...rows)));
+  list.append(element("details", {}, element("summary", {}, `Set aside before: ${counted(names.length, "time")}`), element("ul", {}, ...rows)));
 }
 
 function when(name) {

@@ -3,7 +3,7 @@ import { showPicture, thumbnailAddress } from "./api.js";
 import { byId, element, icon } from "./dom.js";
 import { markExamples } from "./grid.js";
 import { fileOf } from "./state.js";
-import { known, removeExample } from "./store.js";
+import { known, removeExample, server } from "./store.js";
 
 const SIGNS = { plus: "more of", minus: "less of" };
 
@@ -13,6 +13,16 @@ export function showExamples(state) {
     byId(`${sign}-chips`).replaceChildren(...chips);
   }
   markExamples();
+  showTeaching(state);
+}
+
+// What the examples say can be taught where the query and a plus example are of the collection.
+function showTeaching({ id, upload, box, plus }) {
+  const canTeach = id && !upload && !box && plus.some((each) => typeof each === "string");
+  byId("teach-examples").hidden = !(server.teach && plus.length);
+  byId("teach-this").disabled = !canTeach;
+  byId("teach-this").onclick = async () => (await import("./teach_this.js")).teachThis();
+  byId("teach-this-note").textContent = canTeach ? "The model learns it at “Learn now”." : "It takes a whole picture of the collection as the query, and one as an example.";
 }
 
 function chip(example, sign, collection) {

@@ -4,6 +4,7 @@ import { byId, element, isTyping } from "./dom.js";
 import { problem } from "./problem.js";
 import { entitle, shownSection } from "./sections.js";
 import { current, currentCollection, server } from "./store.js";
+import { loadView } from "./views.js";
 import { counted } from "./words.js";
 
 const KEPT = "deep-ranking-rater";
@@ -18,6 +19,7 @@ let ahead = null; // a promise of the one after it, or of the error in its place
 let given = []; // what was answered here and could be taken back
 let isBusy = false;
 let shownAt = 0;
+let learning = null; // the part that learns from the answers, once it is there
 let turn = 0; // of the rater: what arrives for another one is dropped
 
 export function start() {
@@ -32,12 +34,20 @@ export function start() {
   document.addEventListener("keydown", press);
 }
 
+export const leave = () => learning?.leave();
+
 export async function show() {
   entitle("Teach");
+  showLearning().catch(problem);
   if (asked) return;
   const name = localStorage.getItem(KEPT) || server.rater;
   if (name) await begin(name);
   else askName();
+}
+
+async function showLearning() {
+  learning = await loadView("learn");
+  learning.show(() => asked?.query.id);
 }
 
 function chosen(event, action) {

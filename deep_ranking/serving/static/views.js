@@ -13,6 +13,7 @@ const VIEWS = {
   duplicates: { label: "Duplicates", load: () => import("./duplicates.js"), style: "duplicates.css" },
   map: { label: "Map", load: () => import("./map.js"), style: "map.css" },
   teach: { label: "Teach", has: ({ teach }) => teach, load: () => import("./teach.js"), style: "teach.css" },
+  learn: { load: () => import("./learn.js"), style: "learn.css" },
   viewer: { load: () => import("./viewer.js"), style: "viewer.css" },
   heat: { load: () => import("./heat.js") },
 };

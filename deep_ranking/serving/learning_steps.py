@@ -1,0 +1,140 @@
+"""The steps of learning from answers: features, a new model, its rows, its index."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from deep_ranking.datasets import LabelledImages
+from deep_ranking.datasets.answer_log import AnswerLog
+from deep_ranking.datasets.labelled import Labels
+from deep_ranking.datasets.not_duplicates import path_beside, read_not_duplicates
+from deep_ranking.datasets.ratings import read_ratings
+from deep_ranking.files import InputError
+from deep_ranking.files.append_log import now
+from deep_ranking.files.installed import check_installed
+from deep_ranking.sampling.implied_answers import implied_answers
+from deep_ranking.search.collection import Collection
+from deep_ranking.search.reembedding import check_reembedding, files_of_rows, reembed_collection
+from deep_ranking.serving.generations import INDEX, MODEL, Generation, Generations
+from deep_ranking.serving.learning_process import Job, Tools
+
+Tell = Callable[[str], Any]
+FEATURES = "looking at the pictures"
+IMPLIED = "implied.csv"  # beside the model: what it learned from, besides the ratings file
+
+
+def prepare_to_learn(job: Job, tell: Tell) -> Tools:
+    """Start TensorFlow, and compute the features of the images that are not known yet.
+
+    Args:
+        job: what is taught.
+        tell: called with each step, in words.
+
+    Returns:
+        The functions that learn.
+
+    Raises:
+        InputError: TensorFlow is not installed, the collection cannot be taught, or the disk is
+            full.
+    """
+    check_installed("Learning", "tensorflow", extra="train")
+    collection = Collection.open(job.index)
+    check_reembedding(collection)
+    tools = job.tools(collection.model)
+    tell(FEATURES)
+    tools.features(collection.model, files_of_rows(collection).files, job.cache_dir)
+    return tools
+
+
+def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:
+    """Learn from all answers, and keep what was learned as the next generation.
+
+    It goes on from the index's own model, never from one that was taught: that one has seen the
+    answers that now judge what was learned. The new generation is shown if it is better.
+
+    Args:
+        job: what is taught.
+        tools: the functions that learn.
+        tell: called with each step, in words.
+
+    Returns:
+        The number of the generation.
+
+    Raises:
+        InputError: there are no answers, or too few; a file is damaged, or the disk is full.
+    """
+    source, generations = Collection.open(job.index), Generations(job.index)
+    with generations.making() as folder:
+        tell(FEATURES)
+        found = files_of_rows(source)
+        features = tools.features(source.model, found.files, job.cache_dir)
+        ratings = _all_ratings(job, source, folder / IMPLIED)
+        num_answers = int(read_ratings(*ratings).decided.sum())
+        tell("learning from the answers")
+        model = folder / MODEL
+        report = tools.teach(
+            model=source.model,
+            output=model,
+            ratings=ratings,
+            images=Path(source.settings.root),
+            labelled=labelled_images(source),
+            cache_dir=job.cache_dir,
+        )
+        tell("making the model fast")
+        try:
+            tools.compile(model)
+        except InputError as error:
+            print(f"{error}; pictures of one's own are embedded with Keras", flush=True)
+        tell("placing the pictures anew")
+        embeddings = tools.embed(model, features)
+        made = reembed_collection(
+            source, folder / INDEX, model, rows=found.rows, embeddings=embeddings
+        )
+        number = generations.next_number()
+        generation = Generation(
+            number=number,
+            time=now(),
+            answers=num_answers,
+            fingerprint=made.collection.settings.fingerprint,
+            base=source.settings.fingerprint,
+            state=source.settings.hits_of,
+            is_better=bool(report.is_better),
+            words=repr(report),
+            report={name: each for name, each in report.as_json().items() if name != "output"},
+        )
+        generations.add(generation, is_shown=generation.is_better)
+    return number
+
+
+def _all_ratings(job: Job, source: Collection, implied: Path) -> tuple[Path, ...]:
+    """Return the ratings file, and one of what follows from pairs that were told apart.
+
+    Raises:
+        InputError: there are neither, or a file is damaged.
+    """
+    pairs = read_not_duplicates(path_beside(job.index))
+    answers = implied_answers(source, pairs)
+    if answers:
+        AnswerLog(implied).add(*answers)
+    found = tuple(each for each in (job.ratings, implied) if each.exists())
+    if not found:
+        raise InputError("no answers yet; answer some questions first")
+    return found
+
+
+def labelled_images(collection: Collection) -> LabelledImages | None:
+    """Return the images of a collection that have classes; None if these are fewer than two.
+
+    Only images that can be found are among them, so that their features are known.
+    """
+    with closing(collection.images()) as table:
+        images = [image for image in table.images() if image.label]
+    if len({image.label for image in images}) < 2:
+        return None
+    return LabelledImages(
+        Path(collection.settings.root),
+        [image.path for image in images],
+        Labels.of([image.label for image in images]),
+        labelled_by="the index's classes",
+    )

@@ -1,0 +1,326 @@
+"""Learning from answers on a server: prepared, learned, gone over to, and the way back."""
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from collections_of import make_model
+from served import (
+    Caller,
+    StubEngine,
+    caller_of,
+    make_served,
+    row_of,
+    use_stub_engine,
+    write_photos,
+)
+
+from deep_ranking.datasets.answer_log import AnswerLog
+from deep_ranking.datasets.ratings import Answer
+from deep_ranking.files import InputError
+from deep_ranking.serving import learning_steps
+from deep_ranking.serving.application import create_application
+from deep_ranking.serving.generations import Generations
+from deep_ranking.serving.learning import Learning
+from deep_ranking.serving.learning_process import Job, Tools, learn_when_told
+from deep_ranking.serving.opened import open_served
+from deep_ranking.serving.settings import ServerSettings
+
+SECONDS = 20
+THE_INDEX = {"collection": "photos.index"}
+
+
+def without_red(rows):
+    """What the new model makes of the rows of the old one: other images are near each other."""
+    seen = rows * np.array([0.05, 1, 1, 1], np.float32)
+    return seen / np.linalg.norm(seen, axis=-1, keepdims=True)
+
+
+@dataclass
+class Report:
+    is_better: bool
+
+    def as_json(self):
+        return {"after": 0.75}
+
+    def __repr__(self):
+        return "Agrees with 0.75 of the answers."
+
+
+class Taught:
+    """In place of the functions that learn."""
+
+    def __init__(self):
+        self.is_better, self.problem, self.asked = True, None, []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def tools(self, model):
+        if self.problem == "start":
+            raise InputError("no memory for TensorFlow")
+        return Tools(self.teach, self.features, self.embed, lambda model: None)
+
+    def teach(self, **given):
+        self.may_go_on.wait(SECONDS)
+        self.asked.append(given)
+        if self.problem is not None:
+            raise self.problem
+        make_model(given["output"], embedding_size=4, dropout=0.25)
+        return Report(self.is_better)
+
+    def features(self, model, files, cache_dir):
+        return files
+
+    def embed(self, model, files):
+        return np.stack([without_red(row_of(each)) for each in files])
+
+
+class End:
+    """One end of a pipe between threads: what closes it wakes whoever waits."""
+
+    def __init__(self, sent, received):
+        self.sent, self.received = sent, received
+
+    def send(self, message):
+        self.sent.put(message)
+
+    def recv(self):
+        message = self.received.get()
+        if message is None:
+            raise EOFError
+        return message
+
+
+def in_a_thread(job):
+    """What learns, in a thread in place of a process."""
+    to_it, from_it = queue.Queue(), queue.Queue()
+
+    def work():
+        learn_when_told(End(from_it, to_it), job)
+        from_it.put(None)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def end():
+        to_it.put(None)
+        thread.join(SECONDS)
+
+    return End(to_it, from_it), end
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    use_stub_engine(monkeypatch)
+    monkeypatch.setattr(learning_steps, "check_installed", lambda *_, **__: None)
+    write_photos(tmp_path / "photos")
+    make_served(tmp_path / "photos.index", tmp_path / "photos")
+    AnswerLog(tmp_path / "ratings.csv").add(
+        Answer("2026-11-29T19:30:28Z", "Ann", "red/0.png", "blue/0.png", "red/1.png")
+    )
+    return tmp_path / "photos.index"
+
+
+@pytest.fixture
+def taught():
+    return Taught()
+
+
+@pytest.fixture
+def start(index, taught):
+    """A function that starts a server that learns; returns what calls it."""
+    running = []
+
+    def start():
+        served = open_served([index])
+        job = Job(index, index.with_name("ratings.csv"), index.with_name("features"), taught.tools)
+        learning = Learning(next(iter(served.values())), job, in_a_thread)
+        running.append(learning)
+        return Caller(create_application(served, ServerSettings(), learning=learning))
+
+    yield start
+    for each in running:
+        each.close()
+
+
+def state(call, status="ready"):
+    """The state of learning, once it has this status."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        found = call.get("teach/learning").json()
+        if found["status"] == status:
+            return found
+        time.sleep(0.01)
+    pytest.fail(f"still {found}")
+
+
+def learn(call):
+    assert call.post("teach/learn", THE_INDEX).status_code == 200
+    return state(call)
+
+
+def order(call, **fields):
+    found = call.search({"path": "red/0.png", "top": "20"} | fields)
+    assert found.status_code == 200, found.text
+    return [each["path"] for each in found.json()["results"]]
+
+
+def test_what_is_learned_is_gone_over_to_and_the_way_back_is_there(start, taught, index):
+    call = start()
+    before = state(call)
+    assert (before["shown"], before["made"], before["generations"]) == (0, 0, [])
+    first = order(call)
+    found = learn(call)
+    assert (found["shown"], found["made"], found["is_behind"]) == (1, 1, False)
+    (generation,) = found["generations"]
+    assert (generation["generation"], generation["answers"]) == (1, 1)
+    assert generation["words"] == "Agrees with 0.75 of the answers."
+    assert generation["report"] == {"after": 0.75}
+    (given,) = taught.asked
+    assert given["model"] == index / "model.h5"
+    assert given["images"] == index.with_name("photos")
+    assert given["ratings"] == (index.with_name("ratings.csv"),)
+    assert (
+        given["labelled"].classes_of_images().tolist() == ["blue"] * 5 + ["green"] * 4 + ["red"] * 4
+    )
+    second = order(call)
+    assert second != first
+    assert sorted(second) == sorted(first)
+    assert call.post("teach/shown", {"generation": "0"}).json()["shown"] == 0
+    assert order(call) == first
+    assert call.post("teach/shown", {"generation": "1"}).json()["shown"] == 1
+    assert order(call) == second
+    assert order(start()) == second  # a server that is started anew shows the same
+
+
+def test_what_is_not_better_is_offered_and_not_shown(start, taught):
+    taught.is_better = False
+    call = start()
+    state(call)
+    first = order(call)
+    found = learn(call)
+    assert (found["shown"], found["made"]) == (0, 1)
+    assert [each["is_better"] for each in found["generations"]] == [False]
+    assert order(call) == first
+    call.post("teach/shown", {"generation": "1"})
+    assert order(call) != first
+
+
+def test_uploads_are_embedded_by_the_model_that_is_shown(start, monkeypatch, index):
+    used = []
+
+    class WithoutRed(StubEngine):
+        def embed(self, images):
+            return without_red(super().embed(images))
+
+    def engine(embedder, batch_size=8):
+        used.append(embedder.path)
+        return WithoutRed() if ".taught" in str(embedder.path) else StubEngine()
+
+    monkeypatch.setattr("deep_ranking.embedding.embedder.Embedder.engine", engine)
+    call = start()
+    state(call)
+    photo = index.with_name("photos").joinpath("red", "2.png").read_bytes() + b" "
+    for _ in range(2):
+        (found,) = call.search({"top": "1"}, image=photo).json()["results"]
+        assert found["path"] == "red/2.png"
+        assert found["distance"] == pytest.approx(0, abs=1e-5)
+        if used[-1].parent == index:
+            learn(call)
+    assert used[-1] == index.with_name("photos.index.taught") / "1" / "index" / "model.h5"
+
+
+def test_while_it_learns_requests_are_answered_and_another_learning_is_refused(start, taught):
+    taught.may_go_on.clear()
+    call = start()
+    state(call)
+    first = order(call)
+    call.post("teach/learn", THE_INDEX)
+    busy = state(call, "learning")
+    assert busy["step"]
+    assert order(call) == first
+    again = call.post("teach/learn", THE_INDEX)
+    assert (again.status_code, again.json()["detail"]) == (409, "It is learning already.")
+    taught.may_go_on.set()
+    assert state(call)["shown"] == 1
+
+
+def test_what_cannot_be_learned_is_told_in_a_sentence_and_tried_again(start, taught, index, capfd):
+    taught.problem = InputError(f"{index.with_name('ratings.csv')}: 1 answer; 20 are needed")
+    call = start()
+    state(call)
+    found = learn(call)
+    assert found["problem"] == "ratings.csv: 1 answer; 20 are needed"
+    assert (found["shown"], found["made"], found["generations"]) == (0, 0, [])
+    taught.problem = ZeroDivisionError("a secret of /home")
+    assert learn(call)["problem"] == "The server's own output says why."
+    assert "a secret of /home" in capfd.readouterr().err
+    taught.problem = None
+    assert learn(call)["made"] == 1
+    names = {each.name for each in index.with_name("photos.index.taught").iterdir()}
+    assert names == {"1", "current.json", "current.lock", "making.lock"}
+
+
+def test_without_what_learns_searches_go_on(start, taught):
+    taught.problem = "start"
+    call = start()
+    found = state(call, "unavailable")
+    assert found["problem"] == "no memory for TensorFlow"
+    assert order(call)
+    assert call.post("teach/learn", THE_INDEX).status_code == 409
+
+
+def test_a_server_without_teach_says_so(index):
+    call = caller_of(make_served(index.with_name("other"), index.with_name("photos")))
+    for answer in (
+        call.get("teach/learning"),
+        call.post("teach/learn", {"collection": "other"}),
+        call.post("teach/shown", {"generation": "0"}),
+    ):
+        assert (answer.status_code, answer.json()["detail"]) == (
+            403,
+            "This server learns nothing; start it with --teach.",
+        )
+
+
+def test_what_cannot_be_shown_leaves_what_is_shown(start, index, capfd):
+    call = start()
+    state(call)
+    learn(call)
+    second = order(call)
+    for number in ("7", "-1", "x"):
+        assert call.post("teach/shown", {"generation": number}).status_code in (409, 422)
+    call.post("teach/shown", {"generation": "0"})
+    (Generations(index).index_of(1) / "collection.json").write_text("{}")
+    assert call.post("teach/shown", {"generation": "1"}).status_code == 409
+    assert "not what `index` wrote" in capfd.readouterr().err
+    assert call.get("teach/learning").json()["shown"] == 0
+    assert order(call) != second
+
+
+def test_an_index_that_has_changed_since_is_told(start, index):
+    call = start()
+    state(call)
+    learn(call)
+    next(iter(open_served([index]).values())).current().collection.change(hits_of="other")
+    assert call.get("teach/learning").json()["is_behind"] is True
+
+
+def test_cursors_of_the_order_before_are_told_and_ids_go_on(start):
+    call = start()
+    state(call)
+    first = call.search({"path": "red/0.png", "top": "3"}).json()
+    learn(call)
+    answer = call.search({"path": "red/0.png", "top": "3", "cursor": first["cursor"]})
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == (
+        "The collection has learned another order since; search again."
+    )
+    one = first["results"][0]
+    assert call.get(f"images/{one['id']}").status_code == 200
+    assert call.get(f"images/{one['id']}/neighbours").status_code == 200
+    again = call.search({"id": one["id"], "top": "1"}).json()
+    assert again["results"][0]["id"] == one["id"]
