@@ -28,6 +28,7 @@ class Health(BaseModel):
     collections: int
     allow_changes: bool
     teach: bool = Field(description="whether it asks people questions")
+    corrections: bool = Field(description="whether it takes corrections of classes")
 
 
 class ClassCount(BaseModel):

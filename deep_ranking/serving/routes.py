@@ -52,6 +52,7 @@ def add_searches(router: APIRouter, serving: Serving) -> None:
             collections=len(serving.served),
             allow_changes=serving.settings.allow_changes,
             teach=serving.teaching is not None,
+            corrections=serving.correcting is not None,
         )
 
     @router.get("/collections", summary="What can be searched")

@@ -15,12 +15,12 @@ from deep_ranking.files.design import TOKENS
 STATIC = Path(__file__).parent / "static"
 HTML, CSS, SCRIPT = "text/html; charset=utf-8", "text/css", "text/javascript"
 MODULES = (
-    "api", "box", "compared", "dom", "dots", "duplicates", "examples", "filters", "grid", "header",
-    "heat", "intake", "lasso", "map", "page", "palette", "plane", "problem", "query", "rows",
-    "search", "search_view", "sections", "state", "store", "thumbnails", "toast", "viewer", "views",
-    "words",
+    "api", "box", "compared", "dom", "dots", "duplicates", "errors", "examples", "filters", "grid",
+    "header", "heat", "intake", "lasso", "map", "page", "palette", "plane", "problem", "query",
+    "rows", "search", "search_view", "sections", "state", "store", "thumbnails", "toast", "viewer",
+    "views", "words",
 )  # fmt: skip
-STYLES = ("duplicates", "map", "page", "viewer")
+STYLES = ("duplicates", "errors", "map", "page", "viewer")
 FILES = {
     "/": ("index.html", HTML),
     "/page/tokens.css": (TOKENS.name, CSS),

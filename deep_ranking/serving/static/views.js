@@ -12,6 +12,7 @@ const VIEWS = {
   search: { label: "Search", load: () => search },
   duplicates: { label: "Duplicates", load: () => import("./duplicates.js"), style: "duplicates.css" },
   map: { label: "Map", load: () => import("./map.js"), style: "map.css" },
+  errors: { label: "Errors", load: () => import("./errors.js"), style: "errors.css", has: ({ collections }) => collections.some(({ classes }) => classes.filter(({ name }) => name).length > 1) },
   viewer: { load: () => import("./viewer.js"), style: "viewer.css" },
   heat: { load: () => import("./heat.js") },
 };
