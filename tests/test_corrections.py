@@ -35,7 +35,7 @@ def test_the_last_line_about_an_image_stands(tmp_path):
         "a.jpg": "Plum",
         "d/c.jpg": "",
     }
-    assert (found.num_replaced, found.num_taken_back, found.cut_off) == (2, 1, False)
+    assert (found.num_replaced, found.returned, found.cut_off) == (2, {"b.jpg": "Apple"}, False)
 
 
 def test_a_file_of_a_spreadsheet_is_read(tmp_path):

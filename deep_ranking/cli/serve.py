@@ -11,6 +11,7 @@ from deep_ranking.cli.conflicts import refuse_flags_without_effect
 from deep_ranking.cli.flag_table import rules_of
 from deep_ranking.cli.library_messages import quieten_tensorflow
 from deep_ranking.datasets.answer_log import AnswerLog
+from deep_ranking.datasets.corrections import CorrectionLog
 from deep_ranking.files import progress_bar
 from deep_ranking.files.installed import check_installed
 from deep_ranking.files.words import counted, listed
@@ -31,7 +32,7 @@ EXAMPLES = (
         "python -m deep_ranking serve --index photos.index --host 192.168.1.5",
     ),
 )
-BESIDE = Path()  # --teach without a name
+BESIDE = Path()  # --teach or --corrections without a name
 port = checked_number(int, lambda value: 0 <= value <= 65535, "be 0 to 65535")
 
 
@@ -60,6 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATINGS",
         help="ask people in the page which of two images is more like a third, and add the "
         "answers to this ratings file; without a name, INDEX.ratings.csv beside the index",
+    )
+    group.add_argument(
+        "--corrections",
+        nargs="?",
+        type=Path,
+        const=BESIDE,
+        metavar="FILE",
+        help="let people say in the page which classes are wrong, and add that to this corrections "
+        "file; without a name, the one that the index keeps, or INDEX.corrections.csv beside it",
     )
     group.add_argument("--rater", metavar="NAME", help="who answers where the page does not say")
     group = parser.add_argument_group("where, and for whom")
@@ -95,6 +105,11 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             f"--teach asks about one --index, and there are {len(args.index)}; serve the others "
             "on another --port"
         )
+    if args.corrections is not None and len(args.index) > 1:
+        parser.error(
+            f"--corrections is about one --index, and there are {len(args.index)}; serve the "
+            "others on another --port"
+        )
     refuse_flags_without_effect(parser, argv, rules_of("serve", args))
     check_installed(parser.prog, "fastapi", "uvicorn", "python_multipart")
     settings = ServerSettings(
@@ -104,6 +119,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         allow_changes=args.allow_changes,
         ratings=ratings_path(args.teach, args.index[0]),
         rater=args.rater or "",
+        corrections=corrections_path(args.corrections, args.index[0]),
         log=args.log,
     )
     quieten_tensorflow()
@@ -123,7 +139,26 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
                 flush=True,
             )
 
+        if running.corrections is not None:
+            number = counted(len(CorrectionLog(running.corrections).read()), "correction")
+            print(
+                f"Errors on {running.address}/?view=errors; corrections go to "
+                f"{running.corrections}, which has {number}.",
+                flush=True,
+            )
+
     run_server(args.index, settings, announce)
+
+
+def corrections_path(given: Path | None, index: Path) -> Path | None:
+    """Return the file of --corrections; by default that of the index, or one beside it."""
+    if given != BESIDE:
+        return given
+    of_index = Collection.open(index).settings.folder_config().corrections
+    if of_index is not None:
+        return of_index
+    folder = Path(os.path.abspath(index))
+    return folder.with_name(f"{folder.name}.corrections.csv")
 
 
 def ratings_path(given: Path | None, index: Path) -> Path | None:

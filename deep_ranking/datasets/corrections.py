@@ -18,7 +18,7 @@ and `to_class` are enough. How such a file is added to, and what spreadsheets ma
 import os
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deep_ranking.datasets.labels import normal_label
@@ -89,7 +89,7 @@ class Corrections:
         file: the file.
         standing: the last correction of each image, by its path; none that was taken back.
         num_replaced: lines that a later one about the same image replaced.
-        num_taken_back: images whose corrections were taken back.
+        returned: the class by the folders of each image whose corrections were taken back.
         cut_off: whether the last line lacks its line break, and was passed over.
 
     Example:
@@ -100,7 +100,7 @@ class Corrections:
     file: Path
     standing: dict[str, Correction]
     num_replaced: int = 0
-    num_taken_back: int = 0
+    returned: dict[str, str] = field(default_factory=dict)
     cut_off: bool = False
 
     def __len__(self) -> int:
@@ -124,6 +124,14 @@ class CorrectionLog(AppendLog):
 
     def __init__(self, path: str | os.PathLike[str], *, lock_seconds: float = LOCK_SECONDS) -> None:
         super().__init__(path, KIND, lock_seconds=lock_seconds)
+
+    def read(self) -> Corrections:
+        """Return the corrections that stand; none of a file that is not there yet.
+
+        Raises:
+            InputError: as `read_corrections`.
+        """
+        return read_corrections(self.path) if self.path.exists() else Corrections(self.path, {})
 
     def add(self, *corrections: Correction) -> None:
         """Add corrections.
@@ -191,18 +199,18 @@ def read_corrections(path: str | os.PathLike[str]) -> Corrections:
     """
     file = Path(path)
     standing: dict[str, Correction] = {}
-    taken_back: set[str] = set()
+    returned: dict[str, str] = {}
     num_lines = 0
     for _, each in _lines(file):
         num_lines += 1
         if each.takes_back:
             standing.pop(each.path, None)
-            taken_back.add(each.path)
+            returned[each.path] = each.to_class
         else:
             standing[each.path] = each
-            taken_back.discard(each.path)
-    num_replaced = num_lines - len(standing) - len(taken_back)
-    return Corrections(file, standing, num_replaced, len(taken_back), is_cut_off(file))
+            returned.pop(each.path, None)
+    num_replaced = num_lines - len(standing) - len(returned)
+    return Corrections(file, standing, num_replaced, returned, is_cut_off(file))
 
 
 def _lines(file: Path) -> Iterator[tuple[int, Correction]]:

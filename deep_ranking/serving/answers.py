@@ -29,6 +29,7 @@ class Health(BaseModel):
     allow_changes: bool
     teach: bool = Field(description="whether it asks people questions")
     rater: str = Field(description='who answers where a request names nobody; "" for nobody')
+    corrections: bool = Field(description="whether it takes corrections of classes")
 
 
 class ClassCount(BaseModel):

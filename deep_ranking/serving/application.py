@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Match
 
 from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
+from deep_ranking.serving.error_routes import add_errors
 from deep_ranking.serving.example_routes import add_example_teaching
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
 from deep_ranking.serving.guard import UNEXPECTED, Guard
@@ -91,6 +92,7 @@ def create_application(
     add_example_teaching(router, serving)
     add_learning(router, serving)
     add_told_apart(router, serving)
+    add_errors(router, serving)
     api.include_router(router)
     add_pages(api)
     api.add_exception_handler(405, _answer_to_other_methods([*router.routes, *api.routes]))

@@ -1,19 +1,15 @@
-"""Duplicates in the API: found once for each state of a collection, told in pages, set aside."""
+"""Duplicates in the API: told in pages, set aside, put back."""
 
-import asyncio
 import os
 import re
-import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from deep_ranking.datasets.not_duplicates import Pair
 from deep_ranking.files import InputError, without_path
-from deep_ranking.search.duplicates import Duplicates, find_duplicates
+from deep_ranking.search.duplicates import Duplicates
 from deep_ranking.search.keeper import EQUAL_DETAIL, LOSSLESS, DuplicateImage
 from deep_ranking.search.kept_groups import DuplicateGroup
 from deep_ranking.search.set_aside import UNDO_FILE, MoveReport, check_folder, move_aside, move_back
@@ -35,58 +31,6 @@ SET_ASIDE = ".set_aside"
 NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
 NUMBER = re.compile(r"[0-9]{1,9}")
 CURSOR: dict[str, JsonValue] = {"pattern": f"^{NUMBER.pattern}$"}
-
-
-class DuplicateFinder:
-    """Finds the duplicates of one collection at a time, on a thread of its own, and keeps them.
-
-    Args:
-        seconds: how long a request waits for them; they are found all the same.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="duplicates")
-        self._lock = threading.Lock()
-        self._key: tuple[object, ...] = ()
-        self._found: Future[Duplicates] | None = None
-
-    async def find(
-        self, state: OpenState, threshold: float, not_duplicates: frozenset[Pair]
-    ) -> Duplicates:
-        """Return the duplicates of a collection, but for pairs that people told apart.
-
-        Raises:
-            RequestError: they are not found yet.
-            InputError: the folder of the images is gone.
-        """
-        key = (state.name, state.files, threshold, not_duplicates)
-        with self._lock:
-            found = self._found
-            if found is None or key != self._key:
-                if found is not None and not found.done():
-                    raise RequestError(
-                        503, "Other duplicates are being searched; try again.", retry_after=10
-                    )
-                found = self._pool.submit(
-                    find_duplicates, state.collection, threshold, not_duplicates=not_duplicates
-                )
-                self._key, self._found = key, found
-        try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(found)), self._seconds)
-        except TimeoutError:
-            raise RequestError(
-                503, "The duplicates are being searched; try again.", retry_after=5
-            ) from None
-        except Exception:
-            self.forget()
-            raise
-
-    def forget(self) -> None:
-        """Find them anew the next time, as after a move."""
-        with self._lock:
-            if self._found is not None and self._found.done():
-                self._key, self._found = (), None
 
 
 def told(state: OpenState, found: Duplicates, top: int, cursor: str | None) -> DuplicatesAnswer:

@@ -53,6 +53,7 @@ def add_searches(router: APIRouter, serving: Serving) -> None:
             allow_changes=serving.settings.allow_changes,
             teach=serving.teaching is not None,
             rater=serving.settings.rater,
+            corrections=serving.correcting is not None,
         )
 
     @router.get("/collections", summary="What can be searched")

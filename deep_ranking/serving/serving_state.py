@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from deep_ranking.datasets.not_duplicates import read_not_duplicates
 from deep_ranking.files import InputError
-from deep_ranking.search.duplicates import Duplicates
-from deep_ranking.serving.duplicate_groups import DuplicateFinder
+from deep_ranking.search.duplicates import Duplicates, find_duplicates
+from deep_ranking.serving.errors import CollectionErrors, Correcting, find_collection_errors
 from deep_ranking.serving.file_cache import open_thumbnail_cache
 from deep_ranking.serving.image_ids import KnownImage, find_by_id
 from deep_ranking.serving.learning import Learning
@@ -15,6 +15,7 @@ from deep_ranking.serving.maps import MapMaker
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
+from deep_ranking.serving.slow_results import SlowResult
 from deep_ranking.serving.teaching import Teaching
 from deep_ranking.serving.workers import Workers
 
@@ -34,7 +35,8 @@ class Serving:
         learning: what learns from answers; None for nothing.
 
     Raises:
-        InputError: nothing can be asked about the collection, or the ratings file cannot be used.
+        InputError: nothing can be asked about the collection, or the file of ratings or of
+            corrections cannot be used.
     """
 
     learning: Learning | None = None
@@ -49,6 +51,10 @@ class Serving:
         if settings.ratings is not None:
             (asked_about,) = served.values()
             self.teaching = Teaching(asked_about, settings.ratings, settings.rater)
+        self.correcting: Correcting | None = None
+        if settings.corrections is not None:
+            (corrected,) = served.values()
+            self.correcting = Correcting(corrected, settings.corrections)
         self.served = served
         self.settings = settings
         self.maps = maps
@@ -58,7 +64,9 @@ class Serving:
         self._pictures = Workers(threads, queue=queue, seconds=seconds)
         # One at a time: each embeds a hundred images, and searches must not wait behind them.
         self._explanations = Workers(1, queue=queue, seconds=seconds)
-        self.duplicates = DuplicateFinder(settings.work_seconds / 2)
+        patience = settings.work_seconds / 2
+        self.duplicates: SlowResult[Duplicates] = SlowResult("duplicates", patience)
+        self.errors: SlowResult[CollectionErrors] = SlowResult("errors", patience)
         self.cache = open_thumbnail_cache(settings.cache_bytes)
 
     def named(self, name: str | None) -> ServedCollection:
@@ -107,8 +115,28 @@ class Serving:
         served = self.named(name)
         state = await self._searches.run(served.current)
         try:
-            apart = read_not_duplicates(served.not_duplicates)
-            return state, await self.duplicates.find(state, threshold, frozenset(apart))
+            apart = frozenset(read_not_duplicates(served.not_duplicates))
+            key = (state.name, state.files, threshold, apart)
+            found = await self.duplicates.find(
+                key, lambda: find_duplicates(state.collection, threshold, not_duplicates=apart)
+            )
+            return state, found
+        except (InputError, OSError) as error:
+            raise served.refusal(error) from None
+
+    async def found_errors(
+        self, name: str | None, *, anew: bool
+    ) -> tuple[OpenState, CollectionErrors]:
+        """Return a collection and where its model errs on its classes."""
+        served = self.named(name)
+        state = await self._searches.run(served.current)
+        if anew:
+            self.errors.forget()
+        try:
+            key = (state.name, state.files)
+            return state, await self.errors.find(
+                key, lambda: find_collection_errors(state.collection, self.correcting)
+            )
         except (InputError, OSError) as error:
             raise served.refusal(error) from None
 

@@ -27,6 +27,7 @@ class ServerSettings:
         allow_changes: whether duplicates may be set aside.
         ratings: the file that gets what people answer; None to ask them nothing.
         rater: who answers where a request names nobody; "" for nobody.
+        corrections: the file that gets classes that people say are wrong; None to take none.
         log: whether to print a line for each request.
         upload_bytes: most bytes of the body of one request.
         held_bytes: most bytes of all bodies at once, and of all answers that are being sent.
@@ -50,6 +51,7 @@ class ServerSettings:
     allow_changes: bool = False
     ratings: Path | None = None
     rater: str = ""
+    corrections: Path | None = None
     log: bool = False
     upload_bytes: int = 32 * MEBIBYTE
     held_bytes: int = 256 * MEBIBYTE

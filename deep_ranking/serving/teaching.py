@@ -6,8 +6,6 @@ on the disk. It names how often its rater had answered the question `before`: on
 because its confirmation was lost, or from a second window, is noticed and not kept twice.
 """
 
-import errno
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +31,7 @@ from deep_ranking.files.append_log import now
 from deep_ranking.files.words import counted
 from deep_ranking.sampling.questions import Asked, asked_before, next_question
 from deep_ranking.serving.image_ids import KnownImage, find_by_ids, find_by_path
+from deep_ranking.serving.kept_files import told_of_file
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.question_pool import QuestionPool
@@ -42,7 +41,6 @@ A, B = "A", "B"
 SHOWN_KEPT = 4096  # questions whose answers are kept though a sync has taken their images
 TRIES = 12  # to find a question whose images have their files
 LOCK_SECONDS = 5.0
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 UNKNOWN = RequestError(
     404, "query, a, b: the collection does not have all of these images; ask for a new question."
 )
@@ -257,7 +255,7 @@ class Teaching:
                     "This question was answered already, and differently, perhaps in another "
                     "window. That answer stands; take it back to answer anew.",
                 )
-            with self._told():
+            with told_of_file("answers"):
                 self.log.add(answer)
         return True
 
@@ -285,7 +283,7 @@ class Teaching:
                     raise RequestError(
                         409, "Another answer is your last one by now; nothing was taken back."
                     )
-            with self._told():
+            with told_of_file("answers"):
                 return self.log.take_back(rater)
 
     @contextmanager
@@ -295,7 +293,7 @@ class Teaching:
         Raises:
             RequestError: it cannot be used.
         """
-        with self._lock, self._told():
+        with self._lock, told_of_file("answers"):
             yield self.log
 
     def show_again(
@@ -317,31 +315,8 @@ class Teaching:
             return [each for each in self._standing().of_rater(rater) if shown.is_about(each)]
 
     def _standing(self) -> Standing:
-        with self._told():
+        with told_of_file("answers"):
             return self.log.standing()
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn an error of the ratings file into an answer; whoever runs the server sees all."""
-        try:
-            yield
-        except InputError as error:
-            cause = error.__cause__
-            if isinstance(cause, TimeoutError):
-                raise RequestError(
-                    503, "Others are writing answers; try again.", retry_after=1
-                ) from None
-            print(error, file=sys.stderr, flush=True)
-            if isinstance(cause, OSError) and cause.errno in NO_ROOM:
-                raise RequestError(
-                    507, "The disk is full, so this was not kept. Free some room, then try again."
-                ) from None
-            raise RequestError(
-                503,
-                "The file of the answers cannot be used, so this was not kept. Whoever runs the "
-                "server sees why.",
-                retry_after=5,
-            ) from None
 
 
 def _with_pending(asked: Asked, pending: Sequence[int]) -> Asked:

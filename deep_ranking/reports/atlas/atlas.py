@@ -8,7 +8,7 @@ from typing import Any
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.datasets.corrections import Correction
 from deep_ranking.files.words import counted
-from deep_ranking.reports.atlas.errors import DoubtedLabel, ModelErrors
+from deep_ranking.reports.atlas.errors import DoubtedLabel, ModelErrors, evidence
 
 VERSION = 1
 
@@ -42,12 +42,9 @@ class Atlas:
 
     def evidence(self, suspect: DoubtedLabel) -> str:
         """Return in a sentence why a label is likely wrong."""
-        proposed = self.label_of_code(suspect.proposed)
-        rank = f"{suspect.own_rank:,}"
-        first = f"{suspect.votes} of its {suspect.voters} nearest are {proposed}"
-        if suspect.votes == 0:
-            first = f"None of its {suspect.voters} nearest is {proposed}, which fits it best"
-        return f"{first}; the nearest {self.labels[suspect.row]} is at rank {rank}."
+        return evidence(
+            suspect, own=self.labels[suspect.row], proposed=self.label_of_code(suspect.proposed)
+        )
 
     def suspected(self, *, time: str = "") -> list[Correction]:
         """Return the likely wrong labels as corrections that a person can look through.

@@ -160,6 +160,32 @@ def find_errors(embeddings: FloatArray, codes: IntArray) -> ModelErrors:
     )
 
 
+def confusion_examples(errors: ModelErrors, confusion: ConfusedPair) -> list[int]:
+    """Return the images of a confusion that show it best, each pair of images once.
+
+    Images whose label is likely wrong come last: they show that, and no confusion.
+    """
+    doubted = {each.row for each in errors.likely}
+    pairs: dict[frozenset[int], int] = {}
+    for row in confusion.rows:
+        pairs.setdefault(frozenset((row, int(errors.neighbours.nearest[row, 0]))), row)
+    return [row for _, row in sorted(pairs.items(), key=lambda each: bool(each[0] & doubted))]
+
+
+def evidence(suspect: DoubtedLabel, *, own: str, proposed: str) -> str:
+    """Return in a sentence why a label is likely wrong.
+
+    Args:
+        suspect: the image.
+        own: its class.
+        proposed: the class that fits it best.
+    """
+    first = f"{suspect.votes} of its {suspect.voters} nearest are {proposed}"
+    if suspect.votes == 0:
+        first = f"None of its {suspect.voters} nearest is {proposed}, which fits it best"
+    return f"{first}; the nearest {own} is at rank {suspect.own_rank:,}."
+
+
 def _suspects(codes: IntArray, fit: LabelFit, near: OwnNeighbours) -> list[DoubtedLabel]:
     rows = np.flatnonzero(fit.margin > 0)
     votes = np.count_nonzero(codes[near.nearest] == fit.proposed[:, None], axis=1)

@@ -30,12 +30,11 @@ from deep_ranking.images.thumbnails import fitted_pixels
 from deep_ranking.metrics.evaluation import EmbeddedImages, check_finite_images
 from deep_ranking.reports.atlas.atlas import Atlas
 from deep_ranking.reports.atlas.changes import AtlasChanges, compare_atlases, read_atlas
-from deep_ranking.reports.atlas.errors import find_errors
+from deep_ranking.reports.atlas.errors import confusion_examples, find_errors
 from deep_ranking.reports.atlas.page import (
     AtlasPictures,
     Heat,
     atlas_page,
-    confusion_examples,
     shown_confusions,
 )
 from deep_ranking.reports.compared_images import compare_contents
@@ -181,7 +180,9 @@ def _heat(model: "keras.Model | Embedder", atlas: Atlas) -> dict[int, Heat]:
     from deep_ranking.reports.occlusion import explain_by_occlusion
 
     files = atlas.data.files()
-    rows = [confusion_examples(atlas, each)[0] for each in shown_confusions(atlas)[:NUM_HEATED]]
+    rows = [
+        confusion_examples(atlas.errors, each)[0] for each in shown_confusions(atlas)[:NUM_HEATED]
+    ]
     found: dict[int, Heat] = {}
     for row in progress_bar(rows, title="heat", unit="pairs"):
         nearest = int(atlas.errors.neighbours.nearest[row, 0])

@@ -10,7 +10,7 @@ from deep_ranking.files.html import escaped, paragraph
 from deep_ranking.files.words import counted
 from deep_ranking.images.thumbnails import thumbnail
 from deep_ranking.reports.atlas.atlas import Atlas
-from deep_ranking.reports.atlas.errors import ConfusedPair
+from deep_ranking.reports.atlas.errors import ConfusedPair, confusion_examples
 from deep_ranking.reports.heat_picture import heat_over
 from deep_ranking.reports.page.html import Section, page, section
 
@@ -37,19 +37,6 @@ class AtlasPictures:
 def shown_confusions(atlas: Atlas) -> list[ConfusedPair]:
     """Return the pairs of classes that the page shows."""
     return atlas.errors.confusions[:NUM_PAIRS]
-
-
-def confusion_examples(atlas: Atlas, confusion: ConfusedPair) -> list[int]:
-    """Return the images of a confusion that show it best, each pair of images once.
-
-    Images whose label is likely wrong come last: they show that, and no confusion.
-    """
-    errors = atlas.errors
-    doubted = {each.row for each in errors.likely}
-    pairs: dict[frozenset[int], int] = {}
-    for row in confusion.rows:
-        pairs.setdefault(frozenset((row, int(errors.neighbours.nearest[row, 0]))), row)
-    return [row for _, row in sorted(pairs.items(), key=lambda each: bool(each[0] & doubted))]
 
 
 def atlas_page(atlas: Atlas, pictures: AtlasPictures, *, title: str) -> str:
@@ -148,7 +135,7 @@ def _confusions(shown: _Shown) -> Section:
             words += f", {each.num_second:,} the other way"
         parts.append(paragraph(f"{words}."))
         cards = []
-        for row in confusion_examples(atlas, each)[:NUM_EXAMPLES]:
+        for row in confusion_examples(atlas.errors, each)[:NUM_EXAMPLES]:
             rows = row, int(nearest[row, 0])
             figures = [
                 shown.figure(at, shown.label(at), kind)

@@ -93,6 +93,14 @@ export function openPair({ id }) {
   });
 }
 
+// Two pictures, whatever is pinned.
+export function openBoth(first, second) {
+  inTurn(() => {
+    keep({ compare: [first.id, second.id], isOpened: true }, { replaces: false });
+    tell("pair");
+  });
+}
+
 export function stepPair({ id }) {
   keep({ compare: [...state.compare.slice(0, -1), id] });
   tell("pair");
