@@ -223,6 +223,8 @@ def test_360_pixels(opened, folder, address):
     wide = "document.documentElement.scrollWidth"
     page.wait_for_selector("#empty-view:not([hidden])")
     assert page.evaluate(wide) == 360 and page.is_visible(".ways .photograph")
+    page.evaluate("document.querySelector('#views').append(...'abcd'.repeat(9))")  # more views
+    assert page.evaluate(wide) == 360
     upload(page, folder / "photos/red/0.png")
     assert page.evaluate(wide) == 360 and page.is_visible(".tile [data-act=plus]")
     page.tap("#panel-button")
