@@ -2,8 +2,10 @@
 import { showPicture, thumbnailAddress } from "./api.js";
 import { byId, element, icon } from "./dom.js";
 import { markExamples } from "./grid.js";
+import { problem } from "./problem.js";
 import { fileOf } from "./state.js";
 import { known, removeExample, server } from "./store.js";
+import { loadView } from "./views.js";
 
 const SIGNS = { plus: "more of", minus: "less of" };
 
@@ -21,7 +23,7 @@ function showTeaching({ id, upload, box, plus }) {
   const canTeach = id && !upload && !box && plus.some((each) => typeof each === "string");
   byId("teach-examples").hidden = !(server.teach && plus.length);
   byId("teach-this").disabled = !canTeach;
-  byId("teach-this").onclick = async () => (await import("./teach_this.js")).teachThis();
+  byId("teach-this").onclick = async () => (await loadView("teach_this").catch(problem))?.teachThis();
   byId("teach-this-note").textContent = canTeach ? "The model learns it at “Learn now”." : "It takes a whole picture of the collection as the query, and one as an example.";
 }
 

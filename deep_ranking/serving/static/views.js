@@ -14,6 +14,7 @@ const VIEWS = {
   map: { label: "Map", load: () => import("./map.js"), style: "map.css" },
   teach: { label: "Teach", has: ({ teach }) => teach, load: () => import("./teach.js"), style: "teach.css" },
   learn: { load: () => import("./learn.js"), style: "learn.css" },
+  teach_this: { load: () => import("./teach_this.js") },
   errors: { label: "Errors", load: () => import("./errors.js"), style: "errors.css", has: ({ collections }) => collections.some(({ classes }) => classes.filter(({ name }) => name).length > 1) },
   viewer: { load: () => import("./viewer.js"), style: "viewer.css" },
   heat: { load: () => import("./heat.js") },
