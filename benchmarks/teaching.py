@@ -16,7 +16,8 @@ which is learned anew every --every answers; or at random, of a query and two of
 The page also mixes in random questions and repeats; they are left out here.
 
 Agreement is with the same rater without noise, on random questions that were not asked. Beside it
-stands the share of what the noise allows: nobody agrees more than 95 % with a rater who errs in 5 %.
+stands the share of what the noise allows: nobody agrees with more than 95 % of answers of which 5 %
+are wrong.
 Last, the model learns again from all answers with class folders: with all classes, and recall@1 is
 that of all images; and with half of the classes, and recall@1 is that of the other half.
 """
