@@ -11,7 +11,7 @@ count as the one member of another: a family of many is divided by the root of i
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -149,15 +149,17 @@ def _regions() -> Float64Array:
     """Return the share of each cell in each region, float64 (regions, cells); cells come last."""
     row, column = np.mgrid[:GRID, :GRID]
     half = GRID // 2
-    is_middle = (abs(2 * row - GRID + 1) < half) & (abs(2 * column - GRID + 1) < half)
     halves = [row < half, row >= half, column < half, column >= half]
-    quarters = [one & another for one in halves[:2] for another in halves[2:]]
-    everywhere = np.ones_like(is_middle)
-    cells = [row * GRID + column == number for number in range(GRID * GRID)]
-    masks: list[npt.NDArray[np.bool_]] = [
-        everywhere, is_middle, ~is_middle, *halves, *quarters, *cells,
+    bands = [abs(2 * each - GRID + 1) < half for each in (row, column)]
+    middle = bands[0] & bands[1]
+    # Less and less towards the border, as cameras meter light.
+    centred = np.outer(*[np.minimum(np.arange(GRID), np.arange(GRID)[::-1]) * 2 + 1] * 2)
+    weights: list[npt.NDArray[Any]] = [
+        np.ones((GRID, GRID)), centred, middle, ~middle, *bands, *halves,
+        *(one & another for one in halves[:2] for another in halves[2:]),
+        *(row * GRID + column == number for number in range(GRID * GRID)),
     ]  # fmt: skip
-    return np.stack([mask.ravel() / mask.sum() for mask in masks])
+    return np.stack([each.ravel() / each.sum() for each in weights])
 
 
 def _principal_axes(part: Float32Array) -> _Family:
