@@ -46,12 +46,13 @@ def test_errors_on_a_circle():
 
 def test_far_images_are_no_suspects():
     rng = np.random.default_rng(0)
-    rows = np.zeros((21, 8), np.float32)
-    rows[:10, 0], rows[10:20, 1], rows[20, [0, 2, 3]] = 1, 1, (0.5, 1, 1)
+    rows = np.zeros((22, 8), np.float32)
+    rows[:10, 0], rows[10:20, 1], rows[20, [0, 2, 3]], rows[21, 1] = 1, 1, (0.5, 1, 1), 1
     rows += rng.normal(scale=0.02, size=rows.shape).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    found = find_errors(rows, np.repeat([0, 1, 0], [10, 10, 1]))
-    assert [each.row for each in found.far] == [20] and not found.suspects
+    found = find_errors(rows, np.repeat([0, 1, 0], [10, 10, 2]))
+    assert [each.row for each in found.far] == [20]
+    assert [each.row for each in found.suspects] == [21]  # in class 1, labelled 0
     assert found.far[0].cosine < found.far[0].usual
 
 

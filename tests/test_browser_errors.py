@@ -33,6 +33,7 @@ def test_a_label_is_corrected_by_keys_and_by_another_class(served, opened):
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     page.keyboard.press("y")
     page.wait_for_selector(".error.done:has-text('Corrected to blue.')")
+    check_access(page)
     file = folder / "index.corrections.csv"
     assert read_corrections(file).standing["red/blue.png"].to_class == "blue"
     page.locator(".error.done").first.focus()

@@ -65,6 +65,8 @@ include-path = [
     "/api/v1/teach/question",
     "/api/v1/teach/answers",
     "/api/v1/teach/take_back",
+    "/api/v1/errors/correct",
+    "/api/v1/errors/take_back",
 ]
 checks = {{ positive_data_acceptance = {{ enabled = false }} }}
 """
@@ -78,6 +80,7 @@ READING = {
     "GET /api/v1/duplicates/set_aside",
     "POST /api/v1/search",
     "GET /api/v1/map",
+    "GET /api/v1/errors",
     "POST /api/v1/images",
     "POST /api/v1/compare",
     "POST /api/v1/explain",
@@ -89,6 +92,11 @@ CHANGING = {
         "POST /api/v1/teach/question",
         "POST /api/v1/teach/answers",
         "POST /api/v1/teach/take_back",
+    },
+    "--corrections": {
+        "GET /api/v1/errors/corrections",
+        "POST /api/v1/errors/correct",
+        "POST /api/v1/errors/take_back",
     },
 }
 
@@ -110,8 +118,8 @@ def known_ids(address):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
-    [(), ("--allow_changes",), ("--teach", "--rater", "Ann")],
-    ids=["", "allow_changes", "teach"],
+    [(), ("--allow_changes",), ("--teach", "--rater", "Ann"), ("--corrections",)],
+    ids=["", "allow_changes", "teach", "corrections"],
 )
 def test_generated_requests_get_the_answers_that_are_described(folder, flags):
     errors, photos = folder / "errors.txt", folder / "photos"

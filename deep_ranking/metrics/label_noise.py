@@ -14,6 +14,7 @@ from each other, which tells labels that were swapped between like classes
 (`benchmarks/label_errors.py` has both).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -123,7 +124,12 @@ class OwnNeighbours(NamedTuple):
 
 
 def own_neighbours(
-    embeddings: FloatArray, codes: IntArray, proposed: IntArray, *, most: int = 10
+    embeddings: FloatArray,
+    codes: IntArray,
+    proposed: IntArray,
+    *,
+    most: int = 10,
+    progress: Callable[[int], None] | None = None,
 ) -> OwnNeighbours:
     """Find the nearest images of each image, of any class, of its own and of another one.
 
@@ -134,6 +140,7 @@ def own_neighbours(
         codes: integer array (images,), the class of each.
         proposed: integer array (images,), another class for each, which has an image.
         most: nearest images to return, less than the number of images.
+        progress: called with the number of images after each part of them.
     """
     count = len(codes)
     sums = np.zeros((int(codes.max()) + 1, embeddings.shape[1]))
@@ -173,6 +180,8 @@ def own_neighbours(
         with np.errstate(invalid="ignore", divide="ignore"):
             means = np.einsum("rd,rd->r", others, embeddings[chunk]) / lengths
         found.to_class[chunk] = np.where(has, means, np.nan)
+        if progress is not None:
+            progress(len(cosines))
     return found
 
 

@@ -26,7 +26,7 @@ from deep_ranking.serving.kept_files import told_of_file
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
 
-MOST_IMAGES = 20_000  # that are compared with each other: some 20 seconds on two cores
+MOST_IMAGES = 10_000  # that are compared with each other: some seconds on two cores
 MOST_FLOATS = 1 << 26  # of their embeddings: 256 MiB
 LOCK_SECONDS = 5.0
 

@@ -1,6 +1,7 @@
 """Embeddings and labels -> where the model errs, and which labels are likely wrong."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -135,18 +136,21 @@ class ModelErrors:
         return triplets[np.argsort(-leads, kind="stable")]
 
 
-def find_errors(embeddings: FloatArray, codes: IntArray) -> ModelErrors:
+def find_errors(
+    embeddings: FloatArray, codes: IntArray, progress: Callable[[int], None] | None = None
+) -> ModelErrors:
     """Find where a model errs; the images are searched for among each other.
 
     Args:
         embeddings: float array (images, dim), rows of unit length.
         codes: integer array (images,), the class of each.
+        progress: called with the number of images after each part of them.
 
     Raises:
         ValueError: there are fewer than two classes.
     """
     fit = label_fit(embeddings, codes)
-    near = own_neighbours(embeddings, codes, fit.proposed, most=VOTERS)
+    near = own_neighbours(embeddings, codes, fit.proposed, most=VOTERS, progress=progress)
     suspects = _suspects(codes, fit, near)
     wrong = _wrong(codes, near)
     return ModelErrors(

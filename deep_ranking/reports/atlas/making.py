@@ -145,7 +145,8 @@ def make_atlas(
     opened = opened_embedder(model)
     with kept_embeddings(opened, data.files()) as embeddings:
         check_finite_images(EmbeddedImages(data.files(), data.classes_of_images(), embeddings))
-        errors = find_errors(np.asarray(embeddings), data.items.codes)
+        with progress_bar(total=len(data), title="errors", unit="images") as bar:
+            errors = find_errors(np.asarray(embeddings), data.items.codes, bar.update)
     name = Path(model).name if isinstance(model, str | os.PathLike) else "the model"
     known = {} if corrections is None else read_corrections(corrections).standing
     atlas = Atlas(data, errors, name, compared.content_left_out(), known)

@@ -68,6 +68,7 @@ function draw(found) {
   const left = found.left_out ? ` ${counted(found.left_out, "picture")} more were not compared.` : "";
   const alone = found.alone ? ` ${counted(found.alone, "picture")} alone in a class cannot be judged.` : "";
   byId("errors-summary").textContent = `${counted(found.images, "picture")} of ${found.classes.length.toLocaleString("en")} classes: ${counted(found.num_suspects, "label")} likely wrong, ${counted(found.num_wrong, "picture")} besides whose nearest is of another class.${left}${alone}`;
+  byId("errors-again").hidden = !found.since;
   byId("errors-hint").hidden = server.corrections && server.teach;
   byId("errors-hint").textContent = hint();
   byId("errors-classes").replaceChildren(...found.classes.map((name) => element("option", { value: name })));
