@@ -207,6 +207,24 @@ def test_equal_images_have_cosine_1_and_still_something_to_show():
     assert explanation.heatmaps["convnet"].max() == 1
 
 
+def test_each_cell_of_the_layout_has_its_part():
+    images = random_images(64)
+    explanation = explain_pixels(network(64, layout=True, multiscale="none"), *images)
+    names = ("layout_flat_colours", "layout_flat_shares")
+    assert list(explanation.parts) == ["convnet", *names, "bias"]
+    sums = np.sum(list(explanation.parts_of_image.values()), axis=0)
+    np.testing.assert_allclose(sums, explanation.cosine, atol=1e-5)
+    for name in names:
+        evidence = explanation.evidence[name]
+        assert evidence.shape == (2, 4, 4)
+        np.testing.assert_allclose(
+            evidence.sum(axis=(1, 2)), explanation.parts_of_image[name], atol=1e-5
+        )
+        heat = explanation.heatmaps[name]
+        np.testing.assert_array_equal(heat[:, ::16, ::16], heat[:, 15::16, 15::16])
+    assert {"hues", "edges"} <= set(repr(explanation).split())
+
+
 def test_swapped_images_give_the_same_swapped():
     first, second = random_images()
     model = network(biases=True)

@@ -26,6 +26,7 @@ LAYOUT_SIZE = GRID * GRID * (COLOURS + DIRECTIONS)
 # Added to the strength of an edge in each direction: below it, edges are noise.
 FAINT = 0.01
 EDGES = "layout_edges"
+FLAT = "layout_flat_"  # begin of the names of both parts, whose maps have the same without "flat_"
 
 
 def layout_vector(unit: Any) -> Any:
@@ -55,8 +56,8 @@ def layout_vector(unit: Any) -> Any:
     shares = layers.UnitNormalization(axis=-1, name="layout_shares")(lifted)
     return layers.Concatenate(name="layout")(
         [
-            layers.Flatten(name="layout_flat_colours")(colours),
-            layers.Flatten(name="layout_flat_shares")(shares),
+            layers.Flatten(name=f"{FLAT}colours")(colours),
+            layers.Flatten(name=f"{FLAT}shares")(shares),
         ]
     )
 

@@ -45,6 +45,7 @@ from deep_ranking.images import read_image
 from deep_ranking.metrics import first_non_finite_row, row_distances
 from deep_ranking.model.branches import ROOTS
 from deep_ranking.model.file import opened_model
+from deep_ranking.model.layout import FLAT, GRID
 from deep_ranking.model.network import backbone_blocks
 from deep_ranking.reports.likeness_words import BIAS, MIN_COSINE, parts_in_words
 
@@ -52,7 +53,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONVNET = "convnet"
-PART_NAMES = {CONVNET: "ConvNet", "branch_1": "branch 1", "branch_2": "branch 2", BIAS: "bias"}
+PART_NAMES = {
+    CONVNET: "ConvNet",
+    "branch_1": "branch 1",
+    "branch_2": "branch 2",
+    f"{FLAT}colours": "hues",
+    f"{FLAT}shares": "edges",
+    BIAS: "bias",
+}
 WORD_NAMES = {"branch_1": "colours", "branch_2": "textures"}  # of branches that count words
 
 # A coarser map tells little about places.
@@ -70,7 +78,7 @@ class Explanation:
         distance: Euclidean distance of the embeddings.
         cosine: their dot product.
         parts_of_image: for "convnet", "bias", and where there are branches "branch_1" and
-            "branch_2" a float array (2,): what this part of image 1 adds to the cosine with all of
+            "branch_2", and for a layout its two parts, a float array (2,): what this part of image 1 adds to the cosine with all of
             image 2, and this part of image 2 with all of image 1. Both columns add up to the
             cosine.
         evidence: for each part but the bias a float array (2, rows, columns): what each place of
@@ -246,6 +254,8 @@ def _with_fixed_length(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 def _branch_layer(model: keras.Model, name: str) -> str:
     """Return the name of the layer with a branch's map; what follows it is linear or a root."""
+    if name.startswith(FLAT):
+        return name.replace("flat_", "")
     words = f"{name}_{ROOTS}"
     return words if any(layer.name == words for layer in model.layers) else f"{name}_conv"
 
@@ -318,6 +328,8 @@ def _interpolate(maps: FloatArray, size: int, width: float) -> FloatArray:
 
 def _windows_of_branch(model: keras.Model, layer: str, size: int) -> npt.NDArray[np.int_]:
     """Return the place of a branch's map that sees each pixel of a row; -1 for none."""
+    if layer.startswith("layout_"):
+        return np.arange(size) * GRID // size
     convolution = model.get_layer(f"{layer.rsplit('_', 1)[0]}_conv")
     windows = _windows(
         convolution.input.shape[1], convolution.kernel_size[0], convolution.strides[0]

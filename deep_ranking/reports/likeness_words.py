@@ -18,6 +18,8 @@ MEANINGS = {
     "branch 2": "the look of the whole, coarser (branch 2)",
     "colours": "colours",
     "textures": "textures",
+    "hues": "which colours are where (layout)",
+    "edges": "which edges are where (layout)",
     BIAS: "common to all pictures (bias)",
 }
 

@@ -1,8 +1,7 @@
 """What teaching learns from a question, so that the questions can be chosen that teach most.
 
 `sampling.questions` chooses by gradients of the loss. Here they are those of the model that is
-taught: of the weights of base distances, as answers so far have set them. Each base distance counts
-in units of its usual difference, so that none is asked about more because its numbers are large.
+taught: of the weights of base distances, as answers so far have set them.
 """
 
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ class LearnedSpace:
         columns: the base distances.
         old_kernel: float32 (features, dim), whose squared distance is the first base distance.
         weights: float64 (1 + distances,).
-        units: float64 (1 + distances,), the usual difference of each base distance.
 
     Example:
         >>> space = LearnedSpace.of("model.h5", features, asked.rows)
@@ -42,7 +40,6 @@ class LearnedSpace:
     columns: Columns
     old_kernel: Float32Array
     weights: Float64Array
-    units: Float64Array
 
     @classmethod
     def of(
@@ -67,11 +64,9 @@ class LearnedSpace:
         old = rows @ head.kernel
         near = np.mean(np.sum((old[usual[:, 0]] - old[usual[:, 1]]) ** 2, axis=1))
         old_kernel = head.kernel / np.sqrt(max(float(near), 1e-12))
-        units = np.sqrt(np.mean(_differences(columns, old_kernel, rows, usual) ** 2, axis=0))
-        units = np.maximum(units, 1e-9 * units.max(initial=1e-9))
-        weights = np.zeros(len(units))
+        weights = np.zeros(1 + len(columns.typical))
         weights[0] = 1
-        space = cls(features, columns, old_kernel, weights, units)
+        space = cls(features, columns, old_kernel, weights)
         questions = questions[(features.rows[questions, 0] >= 0).all(axis=1)]
         num_queries = len(np.unique(questions[:, 0]))
         if len(questions) >= FEWEST_QUESTIONS and num_queries >= FEWEST_QUERIES:
@@ -87,7 +82,7 @@ class LearnedSpace:
         They are 0 for a question with a broken image: nothing is learned from it.
         """
         whole = (self.features.rows[questions, 0] >= 0).all(axis=1)
-        differences = np.zeros((len(questions), len(self.units)))
+        differences = np.zeros((len(questions), len(self.weights)))
         if whole.any():
             used, places = np.unique(questions[whole], return_inverse=True)
             rows = np.concatenate(read_parts(self.features, used.astype(np.int64)), axis=1)
@@ -99,7 +94,7 @@ class LearnedSpace:
         """Return what `sampling.questions.QuestionSpace` asks for."""
         differences = self.differences(questions)
         margins = (differences @ self.weights).astype(np.float32)
-        return margins, (differences / self.units).astype(np.float32)
+        return margins, differences.astype(np.float32)
 
 
 def _differences(
