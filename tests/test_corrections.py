@@ -43,7 +43,7 @@ def test_a_file_of_a_spreadsheet_is_read(tmp_path):
     (tmp_path / "c.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (found,) = read_corrections(tmp_path / "c.csv").standing.values()
     assert found == Correction("a, b.jpg", "", "G\u00f6ld")
-    with pytest.raises(InputError, match="a spreadsheet has saved; choose another file"):
+    with pytest.raises(InputError, match="a spreadsheet has saved; save it with these columns"):
         CorrectionLog(tmp_path / "c.csv").add(found)
 
 
