@@ -5,7 +5,7 @@ other class, `near` the class whose mean is nearest to it, which is harder to se
 are ranked by how likely wrong their labels are, and the planted ones among the first are counted:
 
     ours        the atlas: ridge regression that leaves each image out (`metrics/label_noise.py`)
-    30 nearest  the rule of `report`: most of the 30 nearest are of one other class
+    30 nearest  a vote: most of the 30 nearest, nearer ones counting more, are of one other class
     10 nearest  plain disagreement: the share of the 10 nearest of another class
     cleanlab    confident learning on five-fold predictions of a logistic regression, if installed
 
@@ -32,7 +32,7 @@ from deep_ranking.embedding.kept_rows import kept_embeddings
 from deep_ranking.files.csv_lines import write_lines
 from deep_ranking.metrics import retrieval_metrics
 from deep_ranking.metrics.label_noise import label_fit
-from deep_ranking.reports.page.label_errors import likely_mislabelled
+from deep_ranking.metrics.retrieval import RetrievalMetrics
 
 ROOT = Path(__file__).parents[1]
 WAYS = ("uniform", "near")
@@ -117,8 +117,7 @@ def rankings(rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
     """Return the images by each rule, the likeliest wrong label first."""
     near = retrieval_metrics(rows, codes)
     found = {"ours": ours(rows, codes)}
-    suspects = likely_mislabelled(codes, near.neighbours, near.distances, limit=len(codes))
-    found["30 nearest"] = np.array([each.row for each in suspects], int)
+    found["30 nearest"] = np.argsort(-shares_of_another(codes, near), kind="stable")
     share = (codes[near.neighbours[:, :10]] != codes[:, None]).mean(axis=1)
     found["10 nearest"] = np.argsort(-share, kind="stable")
     if find_spec("cleanlab"):
@@ -131,6 +130,20 @@ def rankings(rows: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:
         chances = cross_val_predict(model, rows, dense, cv=5, method="predict_proba")
         found["cleanlab"] = np.argsort(get_label_quality_scores(dense, chances), kind="stable")
     return found
+
+
+def shares_of_another(codes: np.ndarray, near: RetrievalMetrics) -> np.ndarray:
+    """Return the share of the votes of the 30 nearest for another class; 0 if none has most."""
+    neighbours, distances = near.neighbours[:, :30], near.distances[:, :30]
+    farthest = distances.max(axis=1, keepdims=True)
+    weights = 1 / np.maximum(distances, np.where(farthest > 0, farthest / 10, 1))
+    shares = np.zeros(len(codes))
+    for row, found in enumerate(codes[neighbours]):
+        votes = np.bincount(found, weights[row])
+        best = votes.argmax()
+        share = votes[best] / votes.sum()
+        shares[row] = share if best != codes[row] and share > 0.5 else 0
+    return shares
 
 
 def count_found(rows: np.ndarray, right: np.ndarray, codes: np.ndarray) -> dict[str, np.ndarray]:

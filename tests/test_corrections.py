@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 
-from deep_ranking.config import FolderConfig
+from deep_ranking.config import FolderConfig, TrainConfig
 from deep_ranking.datasets import corrected, read_folder, read_pairs
 from deep_ranking.datasets.corrections import Correction, CorrectionLog, read_corrections
 from deep_ranking.files import InputError
+from deep_ranking.training.resuming import RunState
 
 HEADER = "time,who,path,from_class,to_class,note\n"
 
@@ -43,7 +44,7 @@ def test_a_file_of_a_spreadsheet_is_read(tmp_path):
     (tmp_path / "c.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (found,) = read_corrections(tmp_path / "c.csv").standing.values()
     assert found == Correction("a, b.jpg", "", "G\u00f6ld")
-    with pytest.raises(InputError, match="a spreadsheet has saved; choose another file"):
+    with pytest.raises(InputError, match="a spreadsheet has saved; save it with these columns"):
         CorrectionLog(tmp_path / "c.csv").add(found)
 
 
@@ -180,3 +181,13 @@ def test_splits_stay(tmp_path, write_colors):
     config = FolderConfig(corrections=file)
     assert config.read(tmp_path / "d", kinds=["val"]).items.of_images().count("blue") == 3
     assert len(config.read(tmp_path / "d", kinds=["train"])) == 3
+
+
+def test_a_run_that_goes_on_notices_other_corrections(products, tmp_path):
+    file = write(tmp_path / "c.csv", ",,warm/red/0.png,warm,cold,")
+    config = TrainConfig(batches="classes", dataset=products, corrections=file)
+    before = RunState.at_start(config).fingerprints
+    assert RunState.at_start(config).fingerprints == before
+    CorrectionLog(file).add(Correction("warm/red/1.png", "warm", "cold"))
+    changed = RunState.at_start(config).fingerprints
+    assert {name for name in before if before[name] != changed[name]} == {"corrections"}

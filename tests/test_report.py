@@ -15,7 +15,6 @@ from deep_ranking.files import InputError
 from deep_ranking.files.html import escaped, table
 from deep_ranking.metrics import pair_metrics
 from deep_ranking.metrics.evaluation import EmbeddedImages, evaluate_embeddings
-from deep_ranking.metrics.retrieval import retrieval_metrics
 from deep_ranking.model.calibration import Calibration
 from deep_ranking.reports.page.figures import distances
 from deep_ranking.reports.page.hard_negatives import in_class_negatives, precision_over_shares
@@ -23,7 +22,6 @@ from deep_ranking.reports.page.html import page, section
 from deep_ranking.reports.page.label_errors import (
     Confusion,
     Duplicate,
-    Suspect,
     class_confusions,
     duplicates_across_classes,
     likely_mislabelled,
@@ -35,61 +33,23 @@ from deep_ranking.training.history import read_history
 LABELS = np.array(["a", "a", "b", "b", "c"])
 
 
-def test_a_suspect_has_most_of_the_votes_in_one_other_class():
-    neighbours = np.array([[2, 3, 1], [2, 0, 4], [3, 0, 1], [2, 4, 1], [2, 0, 3]])
-    distances = np.array([[1, 2, 4], [1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 4, 4]], float)
-    # 0 (a): b 1 + 1/2, a 1/4: b has 1.5 / 1.75.     1 (a): b, a, c a third each.
-    # 2 (b): b 1, a 1/2 + 1/2: a tie is not most.     3 (b): b 1, c 1/2, a 1/2: b has a half.
-    # 4 (c): b 1/2 + 1/4, a 1/4: b has 3/4.
-    suspects = likely_mislabelled(LABELS, neighbours, distances)
-    assert suspects == [Suspect(0, "a", "b", 1.5 / 1.75, 2), Suspect(4, "c", "b", 0.75, 2)]
-    assert likely_mislabelled(LABELS, neighbours, distances, limit=1) == suspects[:1]
-
-
-def test_one_copy_under_another_label_does_not_make_a_suspect():
-    labels = np.array(["a"] * 21 + ["b"])
-    neighbours = np.array([[21, *range(1, 21)]])
-    distances = np.array([[0.0] + [1.0] * 20])
-    # The copy has 10 votes, each of the others 1.
-    rows = np.repeat(neighbours, 22, 0)
-    found = likely_mislabelled(labels, rows, np.repeat(distances, 22, 0))
-    assert found == [Suspect(21, "b", "a", pytest.approx(20 / 30), 1)]
-
-
-def test_only_the_30_nearest_vote():
-    labels = np.array(["a"] + ["b"] * 30 + ["a"] * 60)
-    neighbours = np.tile(np.arange(1, 91), (91, 1))
-    found = likely_mislabelled(labels, neighbours, np.ones((91, 90)), limit=100)
-    assert [each.row for each in found] == [0, *range(31, 91)]
-    assert {each.share for each in found} == {1.0}
-
-
-def test_all_distances_0_give_every_neighbour_one_vote():
-    neighbours = np.array([[2, 3, 1]] * 5)
-    found = likely_mislabelled(LABELS, neighbours, np.zeros((5, 3)))
-    assert [(each.row, each.share) for each in found] == [
-        (row, pytest.approx(2 / 3)) for row in (0, 1, 4)
-    ]
-
-
-def test_suspects_equal_a_loop_over_the_neighbours():
+def test_a_suspect_fits_another_class_better():
     rng = np.random.default_rng(3)
-    labels = rng.choice(["x", "y", "z"], 60, p=[0.6, 0.3, 0.1])
-    found = retrieval_metrics(rng.normal(size=(60, 2)).astype(np.float32), labels)
-    expected = {}
-    for row in range(60):
-        votes = {}
-        for other, distance in zip(found.neighbours[row], found.distances[row], strict=True):
-            weight = 1 / max(distance, found.distances[row].max() / 10)
-            votes[labels[other]] = votes.get(labels[other], 0) + weight
-        best = max(votes, key=votes.get)
-        if best != labels[row] and votes[best] > sum(votes.values()) / 2:
-            expected[row] = (best, pytest.approx(votes[best] / sum(votes.values())))
-    suspects = likely_mislabelled(labels, found.neighbours, found.distances, limit=60)
-    assert {each.row: (each.proposed, each.share) for each in suspects} == expected
-    assert len(expected) > 5
-    shares = [each.share for each in suspects]
-    assert shares == sorted(shares, reverse=True)
+    rows = np.repeat(np.eye(3, 6), 8, axis=0) + rng.normal(scale=0.05, size=(24, 6))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = np.repeat(["a", "b", "c"], 8)
+    labels[[3, 20]] = ["c", "a"]
+    cosines = rows @ rows.T
+    suspects = likely_mislabelled(rows.astype(np.float32), labels)
+    assert {(each.row, each.label, each.proposed) for each in suspects} == {
+        (3, "c", "a"),
+        (20, "a", "c"),
+    }
+    for each in suspects:
+        others = np.flatnonzero(labels == each.proposed)
+        assert each.witness == others[np.argmax(cosines[each.row, others])]
+        assert each.evidence.startswith(f"7 of its 10 nearest are {each.proposed}; the nearest ")
+    assert likely_mislabelled(rows.astype(np.float32), labels, limit=1) == suspects[:1]
 
 
 def test_duplicates_are_pairs_of_two_classes_each_once():
@@ -202,6 +162,7 @@ def images(tmp_path_factory):
             labels.append(name)
     embeddings = np.repeat(np.eye(3, 4), 6, axis=0) + rng.normal(scale=0.05, size=(18, 4))
     embeddings[0] = embeddings[7] + 1e-4
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     return EmbeddedImages(paths, np.array(labels), embeddings.astype(np.float32))
 
 

@@ -181,9 +181,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
 def _check_atlas(args: argparse.Namespace) -> None:
     """Refuse an atlas that cannot be written or compared, before the long work."""
     from deep_ranking.reports.atlas.changes import read_atlas
-    from deep_ranking.reports.atlas.making import check_atlas_folder
+    from deep_ranking.reports.atlas.making import new_atlas_folder
 
-    check_atlas_folder(args.atlas)
     check_files_exist(args, "before")
     if args.before:
         read_atlas(args.before)
+    new_atlas_folder(args.atlas)

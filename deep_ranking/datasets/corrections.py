@@ -34,7 +34,7 @@ KIND = LogKind(
     line="correction",
     columns=("time", "who", "path", "from_class", "to_class", "note"),
     source="`evaluate --atlas DIR` writes DIR/suspects.csv, which a person edits",
-    remedy="choose another file to add to, and give both to the command one after the other",
+    remedy="save it with these columns in this order, separated by commas, or choose another file",
 )
 
 

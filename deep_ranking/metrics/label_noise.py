@@ -102,7 +102,7 @@ def _with_constant(rows: FloatArray) -> Float64Array:
 
 
 class OwnNeighbours(NamedTuple):
-    """The nearest images of each image, and the nearest of its own class.
+    """The nearest images of each image that is asked about, and the nearest of its own class.
 
     Attributes:
         nearest: int64 (images, most), the nearest others, nearest first.
@@ -129,6 +129,7 @@ def own_neighbours(
     proposed: IntArray,
     *,
     most: int = 10,
+    queries: IntArray | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> OwnNeighbours:
     """Find the nearest images of each image, of any class, of its own and of another one.
@@ -140,14 +141,16 @@ def own_neighbours(
         codes: integer array (images,), the class of each.
         proposed: integer array (images,), another class for each, which has an image.
         most: nearest images to return, less than the number of images.
+        queries: rows to look at, of which the result has an entry each; None for all.
         progress: called with the number of images after each part of them.
     """
-    count = len(codes)
+    asked = np.arange(len(codes)) if queries is None else queries
+    count = len(asked)
     sums = np.zeros((int(codes.max()) + 1, embeddings.shape[1]))
     np.add.at(sums, codes, embeddings)
     found = OwnNeighbours(
-        np.empty((count, min(most, count - 1)), np.int64),
-        np.empty((count, min(most, count - 1))),
+        np.empty((count, min(most, len(codes) - 1)), np.int64),
+        np.empty((count, min(most, len(codes) - 1))),
         np.full(count, -1, np.int64),
         np.zeros(count, np.int64),
         np.full(count, np.nan),
@@ -155,15 +158,15 @@ def own_neighbours(
         np.full(count, np.nan),
     )
     rows = np.asarray(embeddings, np.float32)
-    for chunk in row_chunks(count, max(count, 1)):
-        cosines = rows[chunk] @ rows.T  # (rows, images)
+    for chunk in row_chunks(count, len(codes)):
+        own_row = asked[chunk]
+        cosines = rows[own_row] @ rows.T  # (rows, images)
         at = np.arange(len(cosines))
-        own_row = np.arange(count)[chunk]
         cosines[at, own_row] = -np.inf
         order = _first(cosines, found.nearest.shape[1])
         found.nearest[chunk] = order
         found.distances[chunk] = _distances(np.take_along_axis(cosines, order, axis=1))
-        same = codes[None, :] == codes[chunk, None]
+        same = codes[None, :] == codes[own_row, None]
         same[at, own_row] = False
         best, cosine = _best(cosines, same)
         has = same.any(axis=1)
@@ -174,11 +177,11 @@ def own_neighbours(
         found.own[chunk] = np.where(has, best, -1)
         found.own_rank[chunk] = np.where(has, ahead + 1, 0)
         found.own_distance[chunk] = np.where(has, _distances(cosine), np.nan)
-        found.proposed[chunk], _ = _best(cosines, codes[None, :] == proposed[chunk, None])
-        others = sums[codes[chunk]] - embeddings[chunk]
+        found.proposed[chunk], _ = _best(cosines, codes[None, :] == proposed[own_row, None])
+        others = sums[codes[own_row]] - embeddings[own_row]
         lengths = np.linalg.norm(others, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = np.einsum("rd,rd->r", others, embeddings[chunk]) / lengths
+            means = np.einsum("rd,rd->r", others, embeddings[own_row]) / lengths
         found.to_class[chunk] = np.where(has, means, np.nan)
         if progress is not None:
             progress(len(cosines))

@@ -151,7 +151,8 @@ def find_errors(
     """
     fit = label_fit(embeddings, codes)
     near = own_neighbours(embeddings, codes, fit.proposed, most=VOTERS, progress=progress)
-    suspects = _suspects(codes, fit, near)
+    rows = _doubted_rows(fit)
+    suspects = _suspects(rows, rows, codes, fit, near)
     wrong = _wrong(codes, near)
     return ModelErrors(
         codes,
@@ -190,20 +191,47 @@ def evidence(suspect: DoubtedLabel, *, own: str, proposed: str) -> str:
     return f"{first}; the nearest {own} is at rank {suspect.own_rank:,}."
 
 
-def _suspects(codes: IntArray, fit: LabelFit, near: OwnNeighbours) -> list[DoubtedLabel]:
+def doubted_labels(
+    embeddings: FloatArray, codes: IntArray, *, limit: int | None = None
+) -> list[DoubtedLabel]:
+    """Find the likely wrong labels alone, without searching for all images.
+
+    Args:
+        embeddings: float array (images, dim), rows of unit length.
+        codes: integer array (images,), the class of each, two or more.
+        limit: most of them; None for all.
+
+    Returns:
+        Images another class of which fits better than their own, the likeliest first.
+    """
+    fit = label_fit(embeddings, codes)
+    rows = _doubted_rows(fit)[:limit]
+    near = own_neighbours(embeddings, codes, fit.proposed, most=VOTERS, queries=rows)
+    return _suspects(rows, np.arange(len(rows)), codes, fit, near)
+
+
+def _doubted_rows(fit: LabelFit) -> Int64Array:
     rows = np.flatnonzero(fit.margin > 0)
-    votes = np.count_nonzero(codes[near.nearest] == fit.proposed[:, None], axis=1)
+    return rows[np.argsort(-fit.margin[rows], kind="stable")]
+
+
+def _suspects(
+    rows: Int64Array, places: Int64Array, codes: IntArray, fit: LabelFit, near: OwnNeighbours
+) -> list[DoubtedLabel]:
+    """Return what is known of some rows, whose neighbours are at `places` of `near`."""
+    voted = codes[near.nearest[places]] == fit.proposed[rows, None]
+    votes = np.count_nonzero(voted, axis=1)
     return [
         DoubtedLabel(
             int(row),
             int(fit.proposed[row]),
             float(fit.margin[row]),
-            int(votes[row]),
+            int(count),
             near.nearest.shape[1],
-            int(near.own_rank[row]),
-            int(near.proposed[row]),
+            int(near.own_rank[place]),
+            int(near.proposed[place]),
         )
-        for row in rows[np.argsort(-fit.margin[rows], kind="stable")]
+        for row, place, count in zip(rows, places, votes, strict=True)
     ]
 
 

@@ -89,11 +89,11 @@ class WrittenAtlas:
         )
 
 
-def check_atlas_folder(folder: Path) -> None:
-    """Refuse a folder that has an atlas: a person may have worked on it.
+def new_atlas_folder(folder: Path) -> Path:
+    """Make the folder of an atlas; refuse one that has an atlas: a person may have worked on it.
 
     Raises:
-        InputError: it has one.
+        InputError: it has one, or cannot be made or written to.
     """
     for name in (ATLAS, SUSPECTS):
         if (folder / name).exists():
@@ -101,6 +101,7 @@ def check_atlas_folder(folder: Path) -> None:
                 f"{folder / name}: there is an atlas already; choose another --atlas, and compare "
                 f"with this one by --before {folder}"
             )
+    return make_folder(folder)
 
 
 def make_atlas(
@@ -130,8 +131,7 @@ def make_atlas(
         InputError: the images are of a single class, an image cannot be read, the folder has an
             atlas or cannot be written, or `before` is none.
     """
-    folder = Path(folder)
-    check_atlas_folder(folder)
+    folder = new_atlas_folder(Path(folder))
     earlier = None if before is None else read_atlas(Path(before))
     from deep_ranking.embedding.embedder import opened_embedder
     from deep_ranking.embedding.kept_rows import kept_embeddings
@@ -162,7 +162,6 @@ def make_atlas(
         _heat(opened, atlas),
     )
     text = atlas_page(atlas, pictures, title=f"Where {name} errs on {data.root.name}")
-    folder = make_folder(folder)
     triplets = errors.hard_triplets()
     prefix = relative_prefix(data.root, folder)
     write_triplets(folder / TRIPLETS, [prefix + path for path in data.paths], [triplets])

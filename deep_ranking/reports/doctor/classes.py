@@ -11,13 +11,14 @@ from deep_ranking.datasets.labels import near_equal_labels
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.words import counted, listed
-from deep_ranking.metrics import retrieval_metrics
+from deep_ranking.metrics.evaluation import EmbeddedImages, check_finite_images
 from deep_ranking.reports.doctor.estimate import make_sampler, planned_images
 from deep_ranking.reports.doctor.findings import Finding, make_finding
 from deep_ranking.reports.doctor.survey import Part, Survey
-from deep_ranking.reports.page.label_errors import NUM_NEIGHBOURS, likely_mislabelled
+from deep_ranking.reports.page.label_errors import likely_mislabelled
 
 IMBALANCE = 10  # times the images of the smallest class
+MOST_OTHERS = 30  # images of a class, besides a suspect, that are always enough to judge it
 
 
 def check_classes(
@@ -145,36 +146,32 @@ def check_folders(survey: Survey) -> Iterator[Finding]:
 
 
 def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
-    """Embed the images that are trained on, and check whose nearest are of another class.
+    """Embed the images that are trained on, and check which fit another class better than theirs.
 
-    The vote is among as many of the nearest images as a class of median size has others, at most
-    30. Images of classes too small to win such a vote are no suspects. The model file is one of
-    train.py, best of a model that did not memorise these labels.
+    The rule is that of the atlas of errors, in `metrics.label_noise`. Images of classes that are
+    much smaller than the median one are no suspects: too little is known of these. The model file
+    is one of train.py, best of a model that did not memorise these labels.
 
     Raises:
-        InputError: the model cannot be loaded, or an image is gone.
+        InputError: the model cannot be loaded, an image is gone, or an embedding is not finite.
     """
     from deep_ranking.embedding.embed import embedded_images
     from deep_ranking.embedding.embedder import Embedder
 
     numbers = np.flatnonzero(survey.is_trained & survey.readable).tolist()
-    if len(numbers) < 2:
-        return
     labels = survey.label[numbers]
-    model = Embedder(model_path)
-    with embedded_images(model, [str(survey.file(number)) for number in numbers]) as embeddings:
-        near = retrieval_metrics(embeddings, labels)
     sizes = np.bincount(labels)
-    most = max(1, min(NUM_NEIGHBOURS, int(np.median(sizes[sizes > 0])) - 1))
-    suspects = likely_mislabelled(
-        np.array(survey.classes)[labels],
-        near.neighbours[:, :most],
-        near.distances[:, :most],
-        limit=len(numbers),
-    )
+    if np.count_nonzero(sizes) < 2:
+        return
+    files, names = [str(survey.file(number)) for number in numbers], np.array(survey.classes)
+    with embedded_images(Embedder(model_path), files) as embeddings:
+        images = EmbeddedImages(files, names[labels], embeddings)
+        check_finite_images(images)
+        suspects = likely_mislabelled(embeddings, images.labels, limit=None)
+    most = max(1, min(MOST_OTHERS, int(np.median(sizes[sizes > 0])) - 1))
     groups = [
         [
-            survey.item(numbers[each.row], f"{each.label}: {each.share:.0%} {each.proposed}"),
+            survey.item(numbers[each.row], f"{each.label}: {each.evidence}"),
             survey.item(numbers[each.witness], f"{each.proposed}: the nearest such image"),
         ]
         for each in suspects
@@ -184,6 +181,7 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
         yield make_finding(
             "mislabelled",
             f"{counted(len(groups), 'image')} likely mislabelled, as {model_path.name} sees it",
-            "look at each beside its witness, and move it to the class proposed if that is right",
+            "look at each beside its witness; correct it by --corrections, or move it to the class "
+            "proposed, if that is right",
             groups,
         )

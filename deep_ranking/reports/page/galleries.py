@@ -8,7 +8,7 @@ import numpy as np
 
 from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.files.html import escaped, paragraph, readable
-from deep_ranking.files.words import counted, in_percent
+from deep_ranking.files.words import counted
 from deep_ranking.images.thumbnails import thumbnail
 from deep_ranking.metrics.evaluation import EmbeddedImages, EmbeddingMetrics
 from deep_ranking.reports.page.html import Section, section
@@ -128,16 +128,16 @@ def suspects(shown: Shown, errors: LabelErrors) -> Section:
         _pair(
             shown.figure(each.row, shown.name(each.row), f"labelled {each.label}", "miss"),
             shown.figure(each.witness, shown.name(each.witness), f"like {each.proposed}?", "hit"),
-            f"{in_percent(each.share)} of what is nearest to it is {each.proposed}.",
+            each.evidence,
         )
         for each in errors.suspects
     ]
     how = (
-        "On the left a picture most of whose 30 nearest are of one other class, nearer ones "
-        "counting more; on the right the nearest picture of that class. Either the label is wrong, "
-        "or the model confuses the two classes."
+        "On the left a picture that another class fits better than its own, by all other pictures; "
+        "on the right the nearest picture of that class. The likeliest wrong labels come first. "
+        "Either the label is wrong, or the model confuses the two classes."
     )
-    none = "None: no picture has most of its 30 nearest in one other class."
+    none = "None: every picture fits its own class best."
     return section("Likely mislabelled", how, _pairs(pairs, none))
 
 

@@ -1,8 +1,9 @@
 """Possible label errors: likely mislabelled images, duplicates across classes, confused classes.
 
-All of them come from the nearest images of each image, as `RetrievalMetrics` has them when a set is
-searched for in itself. Memory grows with that table, (images, nearest), not with images x images.
-The functions take `labels`, an array (images,) of classes; `neighbours`, an integer array (images,
+Likely mislabelled images come from the embeddings, by the rule of the atlas of errors. The others
+come from the nearest images of each image, as `RetrievalMetrics` has them when a set is searched
+for in itself. Memory grows with that table, (images, nearest), not with images x images. These
+functions take `labels`, an array (images,) of classes; `neighbours`, an integer array (images,
 nearest) of rows, nearest first, without the image itself; and `distances`, a float array of that
 shape, not negative.
 """
@@ -16,9 +17,7 @@ import numpy.typing as npt
 from deep_ranking.files.array_types import FloatArray, IntArray
 from deep_ranking.images.near_copies import EQUAL_ERROR_SHARE
 from deep_ranking.metrics.evaluation import EmbeddedImages, EmbeddingMetrics
-
-NUM_NEIGHBOURS = 30
-LARGEST_VOTE = 10  # times the vote of the farthest image: no image votes with more
+from deep_ranking.reports.atlas.errors import doubted_labels, evidence
 
 
 class Suspect(NamedTuple):
@@ -27,15 +26,15 @@ class Suspect(NamedTuple):
     Attributes:
         row: the image.
         label: its class.
-        proposed: the class of most of its nearest images.
-        share: share of their votes for that class, above one half.
+        proposed: the class that fits it best.
+        evidence: why, in a sentence.
         witness: row of the nearest image of the proposed class.
     """
 
     row: int
     label: str
     proposed: str
-    share: float
+    evidence: str
     witness: int
 
 
@@ -92,7 +91,7 @@ def find_label_errors(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> L
     below = EQUAL_ERROR_SHARE * evaluation.whole["equal_error_threshold"]
     nearest = evaluation.retrieval.neighbours, evaluation.retrieval.distances
     return LabelErrors(
-        likely_mislabelled(images.labels, *nearest),
+        likely_mislabelled(images.embeddings, images.labels),
         duplicates_across_classes(images.labels, *nearest, below=below),
         class_confusions(images.labels, nearest[0]),
         below,
@@ -100,41 +99,30 @@ def find_label_errors(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> L
 
 
 def likely_mislabelled(
-    labels: npt.NDArray[Any], neighbours: IntArray, distances: FloatArray, *, limit: int = 30
+    embeddings: FloatArray, labels: npt.NDArray[Any], *, limit: int | None = 30
 ) -> list[Suspect]:
-    """Return the images most of whose 30 nearest are of one other class.
+    """Return the images that another class fits better than their own, by all other images.
 
-    The nearest images vote for their classes, each with the weight 1/distance, up to ten times the
-    weight of the farthest. So one copy of the image under another label, which
-    `duplicates_across_classes` finds, does not decide alone.
+    The rule is that of the atlas of errors, in `metrics.label_noise`.
+
+    Args:
+        embeddings: float array (images, dim), rows of unit length.
+        labels: array (images,) of classes, two or more.
+        limit: most suspects; None for all.
 
     Returns:
-        At most `limit` suspects by falling share; with equal shares, by row.
+        Suspects, the likeliest wrong label first.
     """
-    neighbours, distances = neighbours[:, :NUM_NEIGHBOURS], distances[:, :NUM_NEIGHBOURS]
     names, codes = np.unique(labels, return_inverse=True)
-    found = codes[neighbours]  # (images, nearest)
-    farthest = distances.max(axis=1, keepdims=True)
-    floors = np.where(farthest > 0, farthest / LARGEST_VOTE, 1)
-    weights = 1 / np.maximum(distances, floors)
-    votes = np.stack(  # (images, nearest), the votes for the class of each neighbour
-        [np.sum(weights * (found == column[:, np.newaxis]), axis=1) for column in found.T], axis=1
-    )
-    rows = np.arange(len(labels))
-    winner = votes.argmax(axis=1)  # with equal votes, the nearest; it is the witness
-    shares = votes[rows, winner] / weights.sum(axis=1)
-    proposed = found[rows, winner]
-    suspects = np.flatnonzero((proposed != codes) & (shares > 0.5))
-    order = suspects[np.argsort(-shares[suspects], kind="stable")][:limit]
     return [
         Suspect(
-            int(row),
-            str(names[codes[row]]),
-            str(names[proposed[row]]),
-            float(shares[row]),
-            int(neighbours[row, winner[row]]),
+            each.row,
+            str(names[codes[each.row]]),
+            str(names[each.proposed]),
+            evidence(each, own=str(names[codes[each.row]]), proposed=str(names[each.proposed])),
+            each.witness,
         )
-        for row in order
+        for each in doubted_labels(embeddings, codes, limit=limit)
     ]
 
 
