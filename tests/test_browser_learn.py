@@ -111,7 +111,7 @@ def test_rate_learn_see_the_order_change_and_take_it_back(opened, taught):
     page.wait_for_selector("text=Learned. Searches have the new order.")
     assert page.inner_text(".learn-report h3").startswith("Better")
     assert "Agrees with answers that it did not see" in page.inner_text(".learn-report")
-    page.wait_for_function("document.querySelectorAll('.learn-order ol').length === 2")
+    page.wait_for_selector(".learn-order ol[aria-label=Before]")
     assert page.locator("#learn-shown").input_value() == "1"
     check_access(page)
 
