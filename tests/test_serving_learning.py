@@ -1,6 +1,10 @@
 """Learning from answers on a server: prepared, learned, gone over to, and the way back."""
 
+import multiprocessing
+import os
 import queue
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -324,3 +328,67 @@ def test_cursors_of_the_order_before_are_told_and_ids_go_on(start):
     assert call.get(f"images/{one['id']}/neighbours").status_code == 200
     again = call.search({"id": one["id"], "top": "1"}).json()
     assert again["results"][0]["id"] == one["id"]
+
+
+def tools_of_a_process(model):
+    """For a process of its own, which imports this module."""
+    return Taught().tools(model)
+
+
+@pytest.fixture
+def job(index):
+    return Job(
+        index, index.with_name("ratings.csv"), index.with_name("features"), tools_of_a_process
+    )
+
+
+@pytest.mark.slow
+def test_a_process_learns_and_ends_when_it_is_told(job):
+    (served,) = open_served([job.index]).values()
+    learning = Learning(served, job)
+    served_by_name = {served.name: served}
+    call = Caller(create_application(served_by_name, ServerSettings(), learning=learning))
+    state(call)
+    assert learn(call)["made"] == 1
+    (process,) = multiprocessing.active_children()
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10 + os.getpriority(os.PRIO_PROCESS, 0)
+    learning.close()
+    assert not process.is_alive()
+    assert Generations(job.index).shown() == 1
+
+
+SERVER = """
+import sys
+from pathlib import Path
+from test_serving_learning import tools_of_a_process
+from deep_ranking.serving.learning import start_process
+from deep_ranking.serving.learning_process import Job
+import multiprocessing
+import time
+folder = Path(sys.argv[1])
+start_process(Job(folder, folder, folder, tools_of_a_process))
+print(*(each.pid for each in multiprocessing.active_children()), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_what_learns_ends_with_a_server_that_is_killed(index):
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(index)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    learner = int(server.stdout.readline())
+    server.kill()
+    server.communicate(timeout=30)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        try:
+            os.kill(learner, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(learner, 9)
+    pytest.fail("it still runs")

@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=BESIDE,
         metavar="RATINGS",
         help="ask people in the page which of two images is more like a third, and add the "
-        "answers to this ratings file; without a name, INDEX.ratings.csv beside the index",
+        "answers to this ratings file; without a name, INDEX.ratings.csv beside the index; what "
+        "the model learns from them goes to INDEX.taught/",
     )
     group.add_argument(
         "--corrections",

@@ -6,6 +6,7 @@ import { problem, sayNothing } from "./problem.js";
 import { contentOf, isSame } from "./same.js";
 import { fileOf, hasFilter, uploadOf } from "./state.js";
 import { keepPlace, keptPlace, learn } from "./store.js";
+import { toast } from "./toast.js";
 import { counted, NEAREST, UNLIKELY_BELOW } from "./words.js";
 
 const PAGES = [48, 96, 200]; // results of the first requests; the others are as large as the last
@@ -109,7 +110,10 @@ async function fillPage(run) {
     while (run === running && cursor !== null && isNear()) take(await request(run.signal));
   } catch (error) {
     hasFailed = run === running; // only "Try again" asks once more
-    throw error;
+    if (error.status !== 409 || !hasFailed) throw error;
+    toast("The collection has learned another order. This is the search in it.");
+    keepPlace(0);
+    await newSearch(current);
   } finally {
     if (run === running) isLoading = false;
   }
