@@ -371,6 +371,9 @@ def test_weighted_columns_have_the_weighted_sum_of_base_distances():
     means = [squared(rows @ columns.weighted(row), *pairs.T).mean() for row in
              np.eye(len(columns.typical))[::25]]  # fmt: skip
     np.testing.assert_allclose(means, columns.typical[::25], rtol=1e-3)
+    # All members of a family together weigh as much as the single one of another.
+    assert columns.typical[0] == pytest.approx(1)
+    assert np.isclose(columns.typical, 1 / np.sqrt(10)).sum() == 2 * 10
 
 
 def test_base_distances_tell_the_middle_from_the_border():
@@ -440,13 +443,14 @@ def test_the_new_head_adds_the_distances():
     rng = np.random.default_rng(2)
     old = Head(rng.normal(size=(126, 6)).astype(np.float32), np.zeros(6, np.float32), True)
     learned = rng.normal(size=(126, 2)).astype(np.float32)
-    head = joined_head(old, learned, rows, of_old=0.5, of_learned=3.0)
+    head = joined_head(old, learned, rows, of_old=0.5, of_learned=9.0)
     one, another = rng.integers(80, size=(2, 300))
-    wanted = 0.5 * squared(rows @ old.kernel, one, another) + 3 * squared(
+    wanted = 0.5 * squared(rows @ old.kernel, one, another) + 9 * squared(
         rows @ learned, one, another
     )
     for each in (head, compressed_head(head, rows, 9), compressed_head(head, rows, 20)):
-        assert np.corrcoef(squared(each.embed([rows]), one, another), wanted)[0, 1] > 0.9
+        found = squared(each.embed([rows]), one, another)
+        assert np.corrcoef(found, wanted)[0, 1] > 0.95
     assert compressed_head(head, rows, 6).kernel.shape == (126, 6)
 
 

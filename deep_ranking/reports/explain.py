@@ -78,9 +78,9 @@ class Explanation:
         distance: Euclidean distance of the embeddings.
         cosine: their dot product.
         parts_of_image: for "convnet", "bias", and where there are branches "branch_1" and
-            "branch_2", and for a layout its two parts, a float array (2,): what this part of image 1 adds to the cosine with all of
-            image 2, and this part of image 2 with all of image 1. Both columns add up to the
-            cosine.
+            "branch_2", and for a layout its two parts, a float array (2,): what this part of image
+            1 adds to the cosine with all of image 2, and this part of image 2 with all of image 1.
+            Both columns add up to the cosine.
         evidence: for each part but the bias a float array (2, rows, columns): what each place of
             its feature map adds to the cosine; negative values speak against similarity.
         heatmaps: for each part but the bias a float array (2, size, size): the positive evidence

@@ -23,7 +23,8 @@ from deep_ranking.model.layout import COLOURS, DIRECTIONS, GRID
 MOST_AXES = 64  # principal axes of the ConvNet's features, each a base distance
 LEAST_SPREAD = 1e-6  # of a column, as a share of the largest of its part: below, it is rounding
 # Brightness, red against green, and yellow against blue, of red, green and blue.
-OPPONENT = np.array([[1 / 3, 1 / 3, 1 / 3], [1, -1, 0], [0.5, 0.5, -1]])
+OPPONENT = np.array([[0.299, 0.587, 0.114], [1, -1, 0], [0.5, 0.5, -1]])
+NUM_COARSE = 10  # regions of a quarter of the image or more; the others are finer
 
 
 class Columns(NamedTuple):
@@ -123,7 +124,7 @@ def _families(part: Float32Array, from_last: int) -> Iterator[_Family]:
 def _of_regions(
     part: Float32Array, begin: int, kernel: Float64Array, count: int
 ) -> Iterator[_Family]:
-    """Yield families of a grid of cells: the whole grid, regions of it, their single channels.
+    """Yield families of a grid: all cells, coarse and fine regions, the single channels of each.
 
     Args:
         part: float32 (images, size), the layout's features.
@@ -139,14 +140,17 @@ def _of_regions(
     used = spread > LEAST_SPREAD * max(float(spread.max(initial=0)), 1e-12)
     scaled = np.where(used, whole / np.where(used, spread, 1), 0)
     of_region = np.arange(means.shape[1]).reshape(len(regions), count)
-    single_cells = of_region[-GRID * GRID :].ravel().tolist()
-    yield _Family(scaled, [single_cells])
-    yield _Family(scaled, of_region.tolist())
-    yield _Family(scaled, of_region.reshape(-1, 1).tolist())
+    yield _Family(scaled, [of_region[-GRID * GRID :].ravel().tolist()])
+    for some in (of_region[:NUM_COARSE], of_region[NUM_COARSE:]):
+        yield _Family(scaled, some.tolist())
+        yield _Family(scaled, some.reshape(-1, 1).tolist())
 
 
 def _regions() -> Float64Array:
-    """Return the share of each cell in each region, float64 (regions, cells); cells come last."""
+    """Return the share of each cell in each region, float64 (regions, cells).
+
+    Coarse regions come first, and single cells last.
+    """
     row, column = np.mgrid[:GRID, :GRID]
     half = GRID // 2
     halves = [row < half, row >= half, column < half, column >= half]

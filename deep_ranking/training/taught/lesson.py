@@ -174,7 +174,8 @@ class Lesson:
         head = taught_head(mixture)
         recall = None
         if self.halves is not None:
-            while (recall := self._recalls(head)).is_forgotten:  # by what had no room
+            # By what had no room in the head, or by all images together.
+            while (recall := self._recalls(head)).is_forgotten or self._all_forget(head):
                 mixture = max((each for each in MIXTURES if each < mixture), default=0.0)
                 head = taught_head(mixture)
             most = min(most, mixture) if mixture < found.mixture else most
@@ -195,6 +196,12 @@ class Lesson:
 
     def _recall(self, head: Head, images: Int64Array) -> float:
         return recall_at_1(head.embed([part[images] for part in self.parts]), self.labels[images])
+
+    def _all_forget(self, head: Head) -> bool:
+        """Return whether recall@1 of all labelled images falls by more than the bound."""
+        assert self.halves is not None
+        images = np.concatenate(self.halves)
+        return self._recall(head, images) < self._recall(self.head, images) - BOUND
 
     def _recalls(self, head: Head) -> Recall:
         """Return recall@1 before and after, of the images that judge."""
