@@ -4,7 +4,8 @@ An index and a ratings file are served as `serve --index INDEX --teach RATINGS` 
 features of all images are there, "learn now" is sent, some times over. Told are:
 
 - each step in seconds, as the page tells it, and the sum: from the request to the first answer of a
-  search in the new order (or in the old one, where what was learned is not better);
+  search in the new order (or in the old one, where what was learned is not better); in brackets the
+  processor seconds of the process that learns, which other programs change less;
 - milliseconds of searches by an image of the collection, one after the other: before, and while it
   learns;
 - memory of the server and of the process that learns (PSS), after each learning.
@@ -71,28 +72,30 @@ def measure(client: httpx.Client, server: int, times: int) -> None:
     query = first_image(client)
     print(f"searches before: {told([search(client, query) for _ in range(50)])}", flush=True)
     for number in range(times):
-        learn(client, query, number + 1)
+        learn(client, query, server, number + 1)
         print(f"  memory: {memory_of(server)}", flush=True)
 
 
-def learn(client: httpx.Client, query: str, number: int) -> None:
+def learn(client: httpx.Client, query: str, server: int, number: int) -> None:
     """Learn once, and print what it took."""
     begin = last = time.perf_counter()
+    first = used = processor_seconds(server)
     step, searches = "beginning", []
     client.post("teach/learn", data={"collection": client_collection(client)}).raise_for_status()
     print(f"learning {number}")
     while True:
         state = client.get("teach/learning").json()
         if state["step"] != step or state["status"] != "learning":
-            now = time.perf_counter()
-            print(f"  {step}: {now - last:.1f} s", flush=True)
-            step, last = state["step"], now
+            now, spent = time.perf_counter(), processor_seconds(server)
+            print(f"  {step}: {now - last:.1f} s ({spent - used:.1f})", flush=True)
+            step, last, used = state["step"], now, spent
         if state["status"] != "learning":
             break
         searches.append(search(client, query))
         time.sleep(POLL)
     search(client, query)
-    print(f"  from the request to the new order: {time.perf_counter() - begin:.1f} s")
+    print(f"  from the request to the new order: {time.perf_counter() - begin:.1f} s "
+          f"({processor_seconds(server) - first:.1f})")  # fmt: skip
     newest = state["generations"][0]
     print(f"  {'shown' if state['shown'] == newest['generation'] else 'not shown'}: "
           f"{newest['report']['verdict']} {state['problem']}")  # fmt: skip
@@ -123,11 +126,23 @@ def told(seconds: list[float]) -> str:
     return f"p50 {p50:.0f} ms, p95 {p95:.0f}, longest {most:.0f}, of {len(seconds)}"
 
 
+def processor_seconds(server: int) -> float:
+    """Return the processor seconds of all that a server started."""
+    ticks = 0
+    for each in _children(server):
+        fields = Path(f"/proc/{each}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # in user mode and in the kernel
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory_of(server: int) -> str:
     """Return the memory of the server and of the processes that it started, in words."""
-    children = Path(f"/proc/{server}/task/{server}/children").read_text(encoding="ascii").split()
-    parts = [("server", str(server)), *(("process", each) for each in children)]
+    parts = [("server", str(server)), *(("process", each) for each in _children(server))]
     return ", ".join(f"{name} {_pss(pid):.0f} MB" for name, pid in parts if _pss(pid) > 50)
+
+
+def _children(server: int) -> list[str]:
+    return Path(f"/proc/{server}/task/{server}/children").read_text(encoding="ascii").split()
 
 
 def _pss(pid: str) -> float:

@@ -2,6 +2,7 @@
 import { ask, post, showPicture, thumbnailAddress } from "./api.js";
 import { byId, element, iconButton } from "./dom.js";
 import { problem } from "./problem.js";
+import { shownSection } from "./sections.js";
 import { addressOf } from "./state.js";
 import { current, currentCollection, searchFor } from "./store.js";
 import { counted } from "./words.js";
@@ -24,7 +25,9 @@ let state = null;
 let picture = null; // id of the picture whose order is shown
 let before = null; // the order that it had when this dialog was opened, or before the last learning
 let now = null;
+let news = ""; // what the last learning brought, until the next one
 let waiting = 0;
+let turn = 0;
 let askedFor = () => null;
 
 export function start() {
@@ -51,29 +54,35 @@ export function show(ofPicture) {
 
 export function leave() {
   clearTimeout(waiting);
+  turn += 1;
   dialog.close();
 }
 
 const collection = () => currentCollection().name;
 
+// One at a time: a later call takes the place of one that still waits.
 async function poll() {
   clearTimeout(waiting);
+  turn += 1;
+  const mine = turn;
   try {
-    take(await ask("teach/learning", { collection: collection() }));
+    const answer = await ask("teach/learning", { collection: collection() });
+    if (mine !== turn) return;
+    await take(answer);
   } catch (error) {
     if (error.status === 401) return problem(error);
     status.textContent = error.message;
   }
-  if (document.body.dataset.view !== "teach") return;
+  if (mine !== turn || shownSection() !== "teach") return;
   if (!state || ["preparing", "learning"].includes(state.status)) waiting = setTimeout(poll, POLL);
 }
 
 async function take(answer) {
-  const hasMade = state?.status === "learning" && answer.status === "ready";
+  if (answer.status === "learning") news = "";
+  else if (state?.status === "learning" && answer.made) news = doneWords(answer);
   const hasChanged = state !== null && state.shown !== answer.shown;
   state = answer;
   draw();
-  if (hasMade && answer.made) status.textContent = doneWords(answer);
   if (hasChanged && picture) await showOrder();
 }
 
@@ -86,7 +95,7 @@ function draw() {
   const step = state.step ? `${state.step.charAt(0).toUpperCase()}${state.step.slice(1)} …` : "";
   const said = {
     preparing: `${step} This happens once; you can answer meanwhile.`,
-    ready: state.problem ? `Nothing was learned. ${state.problem}` : "Ready. Searches go on while it learns.",
+    ready: state.problem ? `Nothing was learned. ${state.problem}` : news || "Ready. Searches go on while it learns.",
     learning: step,
     unavailable: `Nothing can be learned here. ${state.problem}`,
   };
@@ -161,6 +170,7 @@ const showGeneration = (generation) => change("teach/shown", [["generation", Str
 
 async function change(address, fields) {
   if (address === "teach/learn" && picture) before = now ?? before;
+  news = "";
   try {
     await take(await post(address, [["collection", collection()], ...fields]));
     poll();
