@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from collections_of import make_model
 from served import (
+    SETTINGS,
     Caller,
     StubEngine,
     caller_of,
@@ -25,6 +26,7 @@ from served import (
 from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.datasets.ratings import Answer
 from deep_ranking.files import InputError
+from deep_ranking.sampling.stored_space import MadeOf, StoredSpace
 from deep_ranking.serving import learning_steps
 from deep_ranking.serving.application import create_application
 from deep_ranking.serving.generations import Generations
@@ -32,6 +34,7 @@ from deep_ranking.serving.learning import Learning
 from deep_ranking.serving.learning_process import Job, Tools, learn_when_told
 from deep_ranking.serving.opened import open_served
 from deep_ranking.serving.settings import ServerSettings
+from deep_ranking.serving.taught_space import EVERY
 
 SECONDS = 20
 THE_INDEX = {"collection": "photos.index"}
@@ -54,18 +57,22 @@ class Report:
         return "Agrees with 0.75 of the answers."
 
 
+ONE = np.ones((1, 1), np.float32)
+NO_SPACE = StoredSpace(MadeOf("", "", 0), [("gone", 1)], ONE, np.empty(0, np.int64), ONE, ONE[0])
+
+
 class Taught:
     """In place of the functions that learn."""
 
     def __init__(self):
-        self.is_better, self.problem, self.asked = True, None, []
+        self.is_better, self.problem, self.asked, self.spaces = True, None, [], []
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
     def tools(self, model):
         if self.problem == "start":
             raise InputError("no memory for TensorFlow")
-        return Tools(self.teach, self.features, self.embed, lambda model: None)
+        return Tools(self.teach, self.features, self.embed, lambda model: None, self.write_space)
 
     def teach(self, **given):
         self.may_go_on.wait(SECONDS)
@@ -77,6 +84,12 @@ class Taught:
 
     def features(self, model, files, cache_dir):
         return files
+
+    def write_space(self, model, features, questions, file, made_of):
+        self.spaces.append([[features[each].name for each in row] for row in questions])
+        if self.problem == "space":
+            raise InputError("no room for a space")
+        replace(NO_SPACE, made_of=made_of).write(file)
 
     def embed(self, model, files):
         return np.stack([without_red(row_of(each)) for each in files])
@@ -138,16 +151,23 @@ def start(index, taught):
     """A function that starts a server that learns; returns what calls it."""
     running = []
 
-    def start():
+    def start(settings=SETTINGS):
         served = open_served([index])
         job = Job(index, index.with_name("ratings.csv"), index.with_name("features"), taught.tools)
         learning = Learning(next(iter(served.values())), job, in_a_thread)
         running.append(learning)
-        return Caller(create_application(served, ServerSettings(), learning=learning))
+        return Caller(create_application(served, settings, learning=learning))
 
     yield start
     for each in running:
         each.close()
+
+
+def until(is_so):
+    end = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def state(call, status="ready"):
@@ -265,7 +285,7 @@ def test_what_cannot_be_learned_is_told_in_a_sentence_and_tried_again(start, tau
     taught.problem = None
     assert learn(call)["made"] == 1
     names = {each.name for each in index.with_name("photos.index.taught").iterdir()}
-    assert names == {"1", "current.json", "current.lock", "making.lock"}
+    assert names == {"1", "current.json", "current.lock", "making.lock", "space.npz"}
 
 
 def test_without_what_learns_searches_go_on(start, taught):
@@ -275,6 +295,24 @@ def test_without_what_learns_searches_go_on(start, taught):
     assert found["problem"] == "no memory for TensorFlow"
     assert order(call)
     assert call.post("teach/learn", THE_INDEX).status_code == 409
+
+
+def test_between_learnings_it_makes_the_space_in_which_questions_are_chosen(
+    start, taught, index, capfd
+):
+    path = index.with_name("ratings.csv")
+    call = start(ServerSettings(ratings=path, rater="Ann"))
+    until(lambda: taught.spaces == [[["0.png", "0.png", "1.png"]]])
+    more = Answer("2026-11-29T19:30:28Z", "Ben", "green/0.png", "green/1.png", "red/2.png")
+    AnswerLog(path).add(*[more] * EVERY)
+    state(call)
+    taught.problem = "space"
+    assert call.post("teach/question", THE_INDEX).json()["question"]
+    until(lambda: len(taught.spaces) == 2)
+    assert taught.spaces[1][1:] == [["0.png", "1.png", "2.png"]] * EVERY
+    taught.problem = None
+    assert learn(call)["made"] == 1
+    assert "no new space: no room for a space" in capfd.readouterr().err
 
 
 def test_a_server_without_teach_says_so(index):

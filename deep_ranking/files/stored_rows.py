@@ -20,6 +20,7 @@ class StoredRows:
     Attributes:
         shape: (rows, width).
         dtype: float16 or float32.
+        path: the file of the rows.
 
     Args:
         rows: (rows, width), memory-mapped.
@@ -43,7 +44,7 @@ class StoredRows:
         self._ends = np.array(blocks["end"], np.int64)
         self._checksums = blocks["checksum"]
         self._unchecked = np.ones(len(self._ends), bool)
-        self._file = file
+        self.path = file
         self._remedy = remedy
         self.shape: tuple[int, int] = (rows.shape[0], rows.shape[1])
         self.dtype = rows.dtype
@@ -90,7 +91,7 @@ class StoredRows:
             if self._unchecked[block] and not self._is_whole(block):
                 begin, end = self._limits(block)
                 raise InputError(
-                    f"{self._file}: damaged: rows {begin:,} to {end - 1:,} are not what was "
+                    f"{self.path}: damaged: rows {begin:,} to {end - 1:,} are not what was "
                     f"written, by their checksum; {self._remedy}"
                 )
             self._unchecked[block] = False

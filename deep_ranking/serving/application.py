@@ -83,6 +83,8 @@ def create_application(
     api.add_exception_handler(Exception, _as_unexpected)
     serving = Serving(served, settings, maps or MapMaker(settings.cache_bytes))
     serving.learning = learning
+    if serving.teaching is not None and learning is not None:
+        serving.teaching.spaces = learning.spaces
     router = APIRouter(prefix="/api/v1", responses=REFUSALS)
     add_searches(router, serving)
     add_images(router, serving)

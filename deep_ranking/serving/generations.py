@@ -3,6 +3,7 @@
     1/model.h5     a model that was taught, beside its compiled file; the number is its generation
     1/index/       the index by that model
     current.json   which generation is shown, 0 for the index itself; and what is known of each
+    space.npz      in which questions are chosen, see `taught_space`
     making/        one that is not complete
     making.lock    held while one is made
     current.lock   held while current.json is changed
@@ -28,7 +29,7 @@ from deep_ranking.search.collection import Collection
 SUFFIX = ".taught"
 CURRENT, MAKING = "current.json", "making"
 LOCK_SECONDS = 10.0
-MODEL, INDEX = "model.h5", "index"
+MODEL, INDEX, SPACE = "model.h5", "index", "space.npz"
 MOST_KEPT = 5
 """Generations whose files are kept; of earlier ones the history stays."""
 MOST_TOLD = 200  # generations in the history
@@ -101,7 +102,8 @@ class Generations:
 
     Attributes:
         index: as given.
-        folder: INDEX.taught, which the first generation makes.
+        folder: INDEX.taught, which the first generation or space makes.
+        space: the file of the space in which questions are chosen.
 
     Example:
         >>> Generations(Path("photos.index")).history()
@@ -111,6 +113,7 @@ class Generations:
     def __init__(self, index: Path) -> None:
         self.index = Path(os.path.abspath(index))
         self.folder = self.index.with_name(self.index.name + SUFFIX)
+        self.space = self.folder / SPACE
 
     def history(self) -> History:
         """Return what was made, and what is shown.

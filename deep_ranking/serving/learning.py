@@ -13,9 +13,18 @@ from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection
 from deep_ranking.serving.answers import GenerationAnswer, LearningAnswer, in_plain_text
 from deep_ranking.serving.generations import Generation, Generations
-from deep_ranking.serving.learning_process import Connection, Job, Message, Tools, run_learner
+from deep_ranking.serving.learning_process import (
+    LEARN,
+    MAKE_SPACE,
+    Connection,
+    Job,
+    Message,
+    Tools,
+    run_learner,
+)
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
+from deep_ranking.serving.taught_space import TaughtSpaces
 
 ENDED = Message(
     "unavailable", problem="What learns has ended; start the server again. Answers are kept."
@@ -54,6 +63,9 @@ class Learning:
         job: what is taught.
         start: starts what learns.
 
+    Attributes:
+        spaces: in which questions are chosen, as what learns makes them.
+
     Raises:
         InputError: the generation that is shown cannot be used.
     """
@@ -66,6 +78,7 @@ class Learning:
     ) -> None:
         self._served, self._job = served, job
         self._generations = Generations(job.index)
+        self.spaces = TaughtSpaces(job.index, self._make_space)
         self._lock = threading.Lock()
         self._latest = Message("preparing")
         self._is_closed = False
@@ -124,10 +137,21 @@ class Learning:
                 raise RequestError(409, _WHY_NOT[self._latest.status])
             self._latest = Message("learning", "beginning")
             try:
-                self._connection.send("learn")
+                self._connection.send(LEARN)
             except OSError:
                 self._latest = ENDED
                 raise RequestError(409, ENDED.problem) from None
+
+    def _make_space(self) -> bool:
+        """Tell what learns to make a space, unless it is busy; return whether it was told."""
+        with self._lock:
+            if self._latest.status != "ready":
+                return False
+            try:
+                self._connection.send(MAKE_SPACE)
+            except OSError:  # it has ended, which the listener notices
+                return False
+            return True
 
     def show(self, number: int) -> None:
         """Show another generation; 0 for the index itself.

@@ -2,7 +2,8 @@
 
 It begins with the features of the collection's images, which it computes once and keeps in the
 cache folder. Then it waits, with TensorFlow ready, to be told to learn: a new model, the rows of
-all images by its head, a new index, and the model compiled, by which the server embeds uploads.
+all images by its head, a new index, and the model compiled, by which the server embeds uploads. In
+between it makes the space in which questions are chosen, see `taught_space`.
 
 The module imports little until its process ignores Ctrl-C, which reaches the server too: the server
 ends this process, and it ends when the server is gone.
@@ -15,11 +16,15 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from deep_ranking.sampling.stored_space import MadeOf
 
 Status = Literal["preparing", "ready", "learning", "unavailable"]
 OWN_OUTPUT = "The server's own output says why."
 NICE = 10
+LEARN, MAKE_SPACE = "learn", "make a space"  # what the process can be told
 
 
 class Message(NamedTuple):
@@ -64,12 +69,14 @@ class Tools(NamedTuple):
         features: model, files, cache folder -> cached features.
         embed: model, features -> float32 (files, dim), NaN for a file that cannot be read.
         compile: compiles a model, so that the server can embed uploads by it.
+        write_space: model, features, answered questions, file, what it is made of -> the file.
     """
 
     teach: Callable[..., TeachingReport]
     features: Callable[[Path, list[Path], Path], Any]
     embed: Callable[[Path, Any], Any]
     compile: Callable[[Path], Any]
+    write_space: Callable[[Path, Any, Any, Path, "MadeOf"], None]
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def run_learner(connection: Connection, job: Job) -> None:
 
 
 def learn_when_told(connection: Connection, job: Job) -> None:
-    """Prepare, then learn each time that the other end of a pipe sends anything, until it closes.
+    """Prepare, then do what the other end of a pipe says, `LEARN` or `MAKE_SPACE`, until it closes.
 
     Args:
         connection: the end of a pipe; each `Message` goes there.
@@ -133,7 +140,8 @@ def learn_when_told(connection: Connection, job: Job) -> None:
 
 def _learn_when_told(connection: Connection, job: Job) -> None:
     from deep_ranking.files import progress_bar
-    from deep_ranking.serving.learning_steps import learn_generation, prepare_to_learn
+    from deep_ranking.serving.learning_steps import Prepared, learn_generation, prepare_to_learn
+    from deep_ranking.serving.making_space import SpaceMaker
 
     latest = Message("preparing")
 
@@ -143,6 +151,8 @@ def _learn_when_told(connection: Connection, job: Job) -> None:
         connection.send(message)
 
     def count(_: str, done: int, total: int | None) -> None:
+        if latest.status == "ready":  # nobody waits for a space
+            return
         known = total is not None and done < total  # what follows the last one is not counted
         tell(latest._replace(done=done if known else 0, total=(total or 0) if known else 0))
 
@@ -156,20 +166,32 @@ def _learn_when_told(connection: Connection, job: Job) -> None:
 
     progress_bar.listener = count
     tell(Message("preparing", "starting TensorFlow"))
-    tools: list[Tools] = []
+    prepared: list[Prepared] = []
 
     def begin() -> Message:
-        tools.append(prepare_to_learn(job, lambda step: tell(Message("preparing", step))))
+        prepared.append(prepare_to_learn(job, lambda step: tell(Message("preparing", step))))
         return Message("ready")
 
     def go_on() -> Message:
-        number = learn_generation(job, tools[0], lambda step: tell(Message("learning", step)))
+        number = learn_generation(
+            job, prepared[0].tools, lambda step: tell(Message("learning", step))
+        )
         return Message("ready", generation=number)
 
     attempt(begin, "unavailable")
-    while latest.status == "ready":
-        connection.recv()
-        attempt(go_on, "ready")
+    if not prepared:
+        return
+    spaces = SpaceMaker(job, prepared[0])
+    told = MAKE_SPACE
+    while True:
+        if told == MAKE_SPACE:
+            try:
+                spaces.make()
+            except Exception as error:  # questions are chosen without it
+                print(f"{job.index}: no new space: {_sentence(error)}", file=sys.stderr, flush=True)
+        else:
+            attempt(go_on, "ready")
+        told = connection.recv()
 
 
 def _sentence(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.datasets.answer_log import AnswerLog
@@ -14,8 +14,13 @@ from deep_ranking.files import InputError
 from deep_ranking.files.append_log import now
 from deep_ranking.files.installed import check_installed
 from deep_ranking.sampling.implied_answers import implied_answers
-from deep_ranking.search.collection import Collection
-from deep_ranking.search.reembedding import check_reembedding, files_of_rows, reembed_collection
+from deep_ranking.search.collection import Collection, Settings
+from deep_ranking.search.reembedding import (
+    RowFiles,
+    check_reembedding,
+    files_of_rows,
+    reembed_collection,
+)
 from deep_ranking.serving.generations import INDEX, MODEL, Generation, Generations
 from deep_ranking.serving.learning_process import Job, Tools
 
@@ -24,7 +29,23 @@ FEATURES = "looking at the pictures"
 IMPLIED = "implied.csv"  # beside the model: what it learned from, besides the ratings file
 
 
-def prepare_to_learn(job: Job, tell: Tell) -> Tools:
+class Prepared(NamedTuple):
+    """What is ready once the process that learns is.
+
+    Attributes:
+        tools: the functions that learn.
+        images: a file for each row of the collection.
+        features: of these files.
+        settings: of the collection when they were found.
+    """
+
+    tools: Tools
+    images: RowFiles
+    features: Any
+    settings: Settings
+
+
+def prepare_to_learn(job: Job, tell: Tell) -> Prepared:
     """Start TensorFlow, and compute the features of the images that are not known yet.
 
     Args:
@@ -32,7 +53,7 @@ def prepare_to_learn(job: Job, tell: Tell) -> Tools:
         tell: called with each step, in words.
 
     Returns:
-        The functions that learn.
+        The functions that learn, and the features.
 
     Raises:
         InputError: TensorFlow is not installed, the collection cannot be taught, or the disk is
@@ -43,8 +64,9 @@ def prepare_to_learn(job: Job, tell: Tell) -> Tools:
     check_reembedding(collection)
     tools = job.tools(collection.model)
     tell(FEATURES)
-    tools.features(collection.model, files_of_rows(collection).files, job.cache_dir)
-    return tools
+    images = files_of_rows(collection)
+    features = tools.features(collection.model, images.files, job.cache_dir)
+    return Prepared(tools, images, features, collection.settings)
 
 
 def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:

@@ -18,6 +18,7 @@ from deep_ranking.training.taught.features import (
     network_with_layout,
     taught_features,
 )
+from deep_ranking.training.taught.storing_space import write_space
 from deep_ranking.training.taught.teaching import TaughtConfig, teach
 
 
@@ -36,6 +37,7 @@ def make_tools(model: Path) -> Tools:
         partial(_features, network, read_header(model).fingerprint),
         embed_from_features,
         _compiler(network),
+        write_space,
     )
 
 

@@ -66,6 +66,11 @@ class QuestionPool:
         found = ((path, self._index_by_path[path]) for path in paths)
         return {path: index for path, index in found if index is not None}
 
+    def contents(self) -> list[bytes]:
+        """Return the SHA-256 of the file of each image."""
+        keys = self._collection.store.keys()
+        return [keys[row] for row in self.rows.tolist()]
+
     def leave_out_gone(self) -> bool:
         """Leave out all images whose file is gone; return False if too few would be left."""
         with closing(self._collection.images()) as table:

@@ -29,13 +29,14 @@ from deep_ranking.datasets.ratings import (
 from deep_ranking.files import InputError
 from deep_ranking.files.append_log import now
 from deep_ranking.files.words import counted
-from deep_ranking.sampling.questions import Asked, asked_before, next_question
+from deep_ranking.sampling.questions import Asked, Question, asked_before, next_question
 from deep_ranking.serving.image_ids import KnownImage, find_by_ids, find_by_path
 from deep_ranking.serving.kept_files import told_of_file
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.question_pool import QuestionPool
 from deep_ranking.serving.recent import Recent
+from deep_ranking.serving.taught_space import TaughtSpaces
 
 A, B = "A", "B"
 SHOWN_KEPT = 4096  # questions whose answers are kept though a sync has taken their images
@@ -79,6 +80,9 @@ class Teaching:
         path: the ratings file, which the first answer makes.
         rater: who answers where a request names nobody; "" for nobody.
 
+    Attributes:
+        spaces: in which questions are chosen; None for that of the embeddings.
+
     Raises:
         InputError: no question can be asked about the collection, the ratings file cannot be used
             or is about other images, or the rater's name cannot be one.
@@ -88,6 +92,7 @@ class Teaching:
         if rater:
             check_rater(rater)
         self.rater = rater
+        self.spaces: TaughtSpaces | None = None
         self.log = AnswerLog(path, lock_seconds=LOCK_SECONDS)
         self._lock = threading.RLock()
         self._shown: Recent[tuple[str, ...], ShownQuestion] = Recent(SHOWN_KEPT)
@@ -174,7 +179,7 @@ class Teaching:
         if len(known) == len(PATHS) and all(each.path in index_by_path for each in known):
             asked = _with_pending(asked, [index_by_path[each.path] for each in known])
         for seed in range(TRIES):  # all raters have the same seeds, and so some of the questions
-            question = next_question(pool.embeddings, asked, seed=seed)
+            question = self._next(pool, asked, int(ratings.decided.sum()), seed)
             if question is None:
                 return None
             found = [pool.image(each) for each in (question.query, question.a, question.b)]
@@ -188,6 +193,17 @@ class Teaching:
         raise _FilesGoneError(
             409, "The files of most images are gone since they were indexed. Is their folder there?"
         )
+
+    def _next(
+        self, pool: QuestionPool, asked: Asked, num_answers: int, seed: int
+    ) -> Question | None:
+        space = self.spaces.of(pool, num_answers) if self.spaces else None
+        if self.spaces and space:
+            try:
+                return next_question(pool.embeddings, asked, space=space, seed=seed)
+            except InputError as error:  # what it reads of the images is damaged
+                self.spaces.give_up(error)
+        return next_question(pool.embeddings, asked, seed=seed)
 
     def _showing(
         self, rater: str, shown: ShownQuestion, images: list[KnownImage]
