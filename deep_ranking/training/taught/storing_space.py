@@ -53,6 +53,6 @@ def store_space(space: LearnedSpace, made_of: MadeOf) -> StoredSpace:
         made_of,
         [(str(part.file.path.parent.absolute()), part.file.shape[1]) for part in parts],
         np.concatenate([space.old_kernel, columns.kernel], axis=1)[order],
-        members / space.units,
-        space.weights * space.units,
+        members,
+        space.weights,
     )
