@@ -80,7 +80,8 @@ def test_a_question_with_a_broken_image_teaches_nothing(space_of):
 
 
 def test_answers_make_the_model_sure_of_what_they_follow(space_of, parts):
-    brightness = parts[1][:, :48].astype(np.float64).mean(axis=1)
+    colours = parts[1][:, :48].astype(np.float64).reshape(COUNT, 16, 3)
+    brightness = colours.mean(axis=1) @ [0.299, 0.587, 0.114]
     space = space_of(questions_by(brightness, 80))
     assert (space.weights[1:] > 0).any() and (space.weights >= 0).all()
     margins, _ = space.gradients(questions_by(brightness, 200, seed=1))
