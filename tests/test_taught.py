@@ -215,6 +215,22 @@ def test_a_taught_model_has_the_features_that_it_started_from(
     assert load_model(again.output).output_shape == load_model(model).output_shape
 
 
+@pytest.mark.slow
+def test_a_network_that_is_loaded_teaches_as_its_file_does_and_stays_as_it_was(
+    model, middles, ratings, config
+):
+    answers = ratings(*answers_by(middles, 60))
+    wanted = load_model(teach(config(answers)).output).get_weights()
+    network = network_with_layout(load_model(model))
+    before = [each.copy() for each in network.get_weights()]
+    for _ in range(2):  # the second goes on from the same
+        found = load_model(teach(config(answers), network=network).output).get_weights()
+        for each, due in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(each, due, atol=1e-5)
+        for each, due in zip(network.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(each, due)
+
+
 def test_a_network_gets_a_layout_and_keeps_its_embeddings(model):
     network = load_model(model)
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3)).astype(np.float32)

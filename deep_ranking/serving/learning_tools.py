@@ -31,19 +31,20 @@ def make_tools(model: Path) -> Tools:
     Raises:
         InputError: it cannot be used.
     """
-    network = network_with_layout(load_model(model))
+    network, fingerprint = network_with_layout(load_model(model)), read_header(model).fingerprint
     return Tools(
-        teach_as_given,
-        partial(_features, network, read_header(model).fingerprint),
+        partial(_teach, network, fingerprint),
+        partial(_features, network, fingerprint),
         embed_from_features,
         _compiler(network),
         write_space,
     )
 
 
-def teach_as_given(**given: Any) -> TeachingReport:
-    """Teach as `TaughtConfig` of the same arguments says."""
-    return teach(TaughtConfig(**given))
+def _teach(network: keras.Model, fingerprint: str, **given: Any) -> TeachingReport:
+    config = TaughtConfig(**given)
+    known = read_header(config.model).fingerprint == fingerprint  # else the index was made anew
+    return teach(config, network=network if known else None)
 
 
 def _features(

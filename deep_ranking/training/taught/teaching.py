@@ -80,13 +80,15 @@ class TaughtConfig:
             raise InputError("ratings must name at least one file")
 
 
-def teach(config: TaughtConfig) -> TaughtReport:
+def teach(config: TaughtConfig, *, network: keras.Model | None = None) -> TaughtReport:
     """Learn from answers, and write a model file.
 
     The file is written whether or not the model is better; the report says which.
 
     Args:
         config: what to teach.
+        network: the model to go on from, as `network_with_layout` returns it, if it is loaded
+            already; it is left as it was.
 
     Example:
         >>> config = TaughtConfig(
@@ -105,14 +107,21 @@ def teach(config: TaughtConfig) -> TaughtReport:
             left.
     """
     answers = usable_answers(read_ratings(*config.ratings), config.images)
-    network = network_with_layout(load_model(config.model))
+    if network is None:
+        network = network_with_layout(load_model(config.model))
     lesson = _lesson(config, answers, network)
     begin = time.monotonic()
     learned = lesson.learn(config.seed)
     seconds = time.monotonic() - begin
-    network.get_layer(HEAD_LAYER).set_weights([learned.head.kernel, learned.head.bias])
+    head = network.get_layer(HEAD_LAYER)
+    before, calibration = head.get_weights(), getattr(network, "calibration", None)
+    head.set_weights([learned.head.kernel, learned.head.bias])
     network.calibration = None  # its distances are others
-    save_model(network, config.output)
+    try:
+        save_model(network, config.output)
+    finally:
+        head.set_weights(before)
+        network.calibration = calibration
     return TaughtReport(
         output=config.output,
         num_answers=answers.num_answers,
