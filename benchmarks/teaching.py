@@ -278,10 +278,10 @@ def main(argv=None):
         print(f"| {way} |" + "".join(cells))
     wanted = curves["random"].mean(axis=0)[-1]
     needed = answers_needed(counts, curves["chosen"].mean(axis=0), wanted)
-    print(
-        f"Chosen questions reach the {wanted:.3f} of {counts[-1]} random ones after {needed:.0f} "
-        f"answers, {needed / counts[-1]:.2f} of them."
-    )
+    after = f"after {needed:.0f} answers, {needed / counts[-1]:.2f} of them"
+    if np.isnan(needed):
+        after = "not within as many"
+    print(f"Chosen questions reach the {wanted:.3f} of {counts[-1]} random ones {after}.")
     for way, of_seeds in bounded.items():
         for place, title in enumerate(("all classes, judged on all", "half, on the others")):
             rows = of_seeds[:, place]

@@ -6,6 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from deep_ranking.embedding.cached_features import Features
 from deep_ranking.files import InputError
@@ -149,7 +150,8 @@ class Lesson:
         first = of_old * (_squared(old, query, other) - _squared(old, query, chosen))
         of_base = columns.differences(rows, self.questions)
         known = Comparisons(np.column_stack([first, of_base]), self.votes, query)
-        found = fit(known, columns.typical, seed=seed)
+        with threadpool_limits(1):  # for such small arrays, threads only wait for each other
+            found = fit(known, columns.typical, seed=seed)
         learned = columns.weighted(found.weights)
 
         @cache
@@ -182,7 +184,8 @@ class Lesson:
         else:
             notes.append("What was forgotten is not known: --dataset with class folders tells.")
         before = _agrees(self.head.embed(self.parts), self.questions)
-        after = held_back_margins(known, columns.typical, most=most, seed=seed) > 0
+        with threadpool_limits(1):
+            after = held_back_margins(known, columns.typical, most=most, seed=seed) > 0
         at_random = self.at_random
         enough = FEWEST_AT_RANDOM <= at_random.sum() < len(query)
         return Learned(
