@@ -16,6 +16,7 @@ from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.datasets.ratings import Answer, read_ratings
 from deep_ranking.embedding.cached_features import CachedFeatures, JoinedFeatures, feature_store
 from deep_ranking.files import InputError
+from deep_ranking.sampling import stored_space
 from deep_ranking.sampling.questions import asked_before, next_question
 from deep_ranking.sampling.stored_space import StoredSpace
 from deep_ranking.search.collection import Collection
@@ -209,7 +210,7 @@ def test_a_space_of_another_model_or_other_images_is_not_used(world, learning, a
     assert ask() == world.chosen(space)
 
 
-def test_gradients_are_those_of_the_learned_space_and_need_no_scipy(world):
+def test_gradients_are_those_of_the_learned_space_and_need_no_scipy(world, monkeypatch):
     world.answer(EVERY)
     world.maker().make()
     space, file = world.learned(), Generations(world.index).space
@@ -217,7 +218,13 @@ def test_gradients_are_those_of_the_learned_space_and_need_no_scipy(world):
     rng = np.random.default_rng(5)
     questions = np.stack([rng.choice(COUNT, 3, replace=False) for _ in range(50)])
     stored = StoredSpace.read(file)
-    margins, gradients = stored.with_images(keys).gradients(questions)
+    monkeypatch.setattr(stored_space, "MOST_KEPT", 30)
+    opened = stored.with_images(keys)
+    margins, gradients = opened.gradients(questions)
+    again = np.tile(np.arange(50)[::-1], 2)  # some were kept, others are computed again
+    np.testing.assert_allclose(
+        opened.gradients(questions[again])[1], gradients[again], rtol=1e-4, atol=1e-5
+    )
     expected_margins, expected = space.gradients(questions)
     assert not expected[(questions == LAST).any(axis=1)].any()
     np.testing.assert_allclose(gradients, expected, atol=2e-4, rtol=1e-3)

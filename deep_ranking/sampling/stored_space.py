@@ -16,18 +16,25 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deep_ranking.files import InputError, atomic_path, open_regular
-from deep_ranking.files.array_types import Float32Array, Float64Array, Int64Array, IntArray
+from deep_ranking.files.array_types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    IntArray,
+)
 from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 
 ARRAYS = {"kernel": 2, "picked": 1, "members": 2, "weights": 1}
+MOST_KEPT = 4096  # gradients: some 6 MB
 REMEDY = "remove it; it is made anew"
 
 
@@ -177,26 +184,22 @@ class StoredSpace:
         return SpaceOfImages(self, stores, np.array(rows, np.int64))
 
 
-@dataclass(frozen=True)
 class SpaceOfImages:
     """What is learned from questions about images, as `sampling.questions.QuestionSpace` asks.
 
-    Attributes:
+    Nothing is learned from a question about an image without features. Gradients of the latest
+    questions are kept: those that were answered are asked for each time.
+
+    Args:
         space: the columns and weights.
         stores: the features, memory-mapped.
-        rows: int64 (stores, images), the row of each image in each store; -1 for none. Nothing is
-            learned from a question about an image without features.
-        is_known: bool (images,), whether an image has features.
+        rows: int64 (stores, images), the row of each image in each store; -1 for none.
     """
 
-    space: StoredSpace
-    stores: Sequence[StoredRows]
-    rows: Int64Array
-    is_known: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Note which images have features."""
-        object.__setattr__(self, "is_known", (self.rows >= 0).all(axis=0))
+    def __init__(self, space: StoredSpace, stores: Sequence[StoredRows], rows: Int64Array) -> None:
+        self._space, self._stores, self._rows = space, stores, rows
+        self._has_features: BoolArray = np.all(rows >= 0, axis=0)
+        self._kept: dict[bytes, Float32Array] = {}
 
     def gradients(self, questions: IntArray) -> tuple[Float32Array, Float32Array]:
         """Return margins, float32 (questions,), and gradients, float32 (questions, weights).
@@ -204,19 +207,32 @@ class SpaceOfImages:
         Raises:
             InputError: features of these images are damaged.
         """
-        gradients = np.zeros((len(questions), len(self.space.weights)), np.float32)
-        is_whole = self.is_known[questions].all(axis=1)
+        rows = np.asarray(questions, np.int64)
+        names = [row.tobytes() for row in rows]
+        found = {name: self._kept.pop(name, None) for name in names}
+        new = [number for number, name in enumerate(names) if found[name] is None]
+        for number, gradient in zip(new, self._computed(rows[new]), strict=True):
+            found[names[number]] = gradient
+        gradients = np.array([found[name] for name in names], np.float32)
+        self._kept.update({name: each for name, each in found.items() if each is not None})
+        for name in list(self._kept)[:-MOST_KEPT]:
+            self._kept.pop(name, None)
+        return gradients @ self._space.weights, gradients
+
+    def _computed(self, questions: Int64Array) -> Float32Array:
+        gradients = np.zeros((len(questions), len(self._space.weights)), np.float32)
+        is_whole = self._has_features[questions].all(axis=1)
         if is_whole.any():
             used, places = np.unique(questions[is_whole], return_inverse=True)
-            columns = self._columns(used.astype(np.int64))
+            columns = self._columns(used)
             query, a, b = (columns[each] for each in places.reshape(-1, 3).T)
-            # (query - b)^2 - (query - a)^2, which is exact where the images are nearly equal
-            gradients[is_whole] = ((a - b) * (2 * query - a - b)) @ self.space.members
-        return gradients @ self.space.weights, gradients
+            # (query - b)^2 - (query - a)^2, which is exact where a and b are nearly equal
+            gradients[is_whole] = ((a - b) * (2 * query - a - b)) @ self._space.members
+        return gradients
 
     def _columns(self, images: Int64Array) -> Float32Array:
-        blocks = [store[rows[images]] for store, rows in zip(self.stores, self.rows, strict=True)]
+        blocks = [store[rows[images]] for store, rows in zip(self._stores, self._rows, strict=True)]
         features = np.concatenate(blocks, axis=1).astype(np.float32)
-        products = features @ self.space.kernel
-        columns: Float32Array = np.concatenate([products, features[:, self.space.picked]], axis=1)
+        products = features @ self._space.kernel
+        columns: Float32Array = np.concatenate([products, features[:, self._space.picked]], axis=1)
         return columns
