@@ -14,6 +14,7 @@ SPACE.npz   about     JSON: what it was made of, and the stores of features
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +35,7 @@ from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 
 ARRAYS = {"kernel": 2, "picked": 1, "members": 2, "weights": 1}
-MOST_KEPT = 4096  # gradients: some 6 MB
+MOST_FLOATS = 1 << 24  # of columns that are kept in memory: 64 MiB
 REMEDY = "remove it; it is made anew"
 
 
@@ -187,8 +188,8 @@ class StoredSpace:
 class SpaceOfImages:
     """What is learned from questions about images, as `sampling.questions.QuestionSpace` asks.
 
-    Nothing is learned from a question about an image without features. Gradients of the latest
-    questions are kept: those that were answered are asked for each time.
+    Nothing is learned from a question about an image without features. Columns of the latest images
+    are kept: those of questions that were answered are asked for each time.
 
     Args:
         space: the columns and weights.
@@ -199,7 +200,13 @@ class SpaceOfImages:
     def __init__(self, space: StoredSpace, stores: Sequence[StoredRows], rows: Int64Array) -> None:
         self._space, self._stores, self._rows = space, stores, rows
         self._has_features: BoolArray = np.all(rows >= 0, axis=0)
-        self._kept: dict[bytes, Float32Array] = {}
+        num_images, num_columns = rows.shape[1], len(space.members)
+        count = min(num_images, MOST_FLOATS // num_columns)
+        self._lock = threading.Lock()
+        self._kept = np.empty((count, num_columns), np.float32)
+        self._image_of = np.full(count, -1)  # whose columns are kept at each place
+        self._place_of = np.full(num_images, -1)
+        self._next = 0  # the place that is filled next
 
     def gradients(self, questions: IntArray) -> tuple[Float32Array, Float32Array]:
         """Return margins, float32 (questions,), and gradients, float32 (questions, weights).
@@ -207,30 +214,35 @@ class SpaceOfImages:
         Raises:
             InputError: features of these images are damaged.
         """
-        rows = np.asarray(questions, np.int64)
-        names = [row.tobytes() for row in rows]
-        found = {name: self._kept.pop(name, None) for name in names}
-        new = [number for number, name in enumerate(names) if found[name] is None]
-        for number, gradient in zip(new, self._computed(rows[new]), strict=True):
-            found[names[number]] = gradient
-        gradients = np.array([found[name] for name in names], np.float32)
-        self._kept.update({name: each for name, each in found.items() if each is not None})
-        for name in list(self._kept)[:-MOST_KEPT]:
-            self._kept.pop(name, None)
-        return gradients @ self._space.weights, gradients
-
-    def _computed(self, questions: Int64Array) -> Float32Array:
         gradients = np.zeros((len(questions), len(self._space.weights)), np.float32)
-        is_whole = self._has_features[questions].all(axis=1)
+        is_whole = np.array(self._has_features[questions].all(axis=1), bool)
         if is_whole.any():
             used, places = np.unique(questions[is_whole], return_inverse=True)
-            columns = self._columns(used)
+            with self._lock:
+                columns = self._columns(used.astype(np.int64))
             query, a, b = (columns[each] for each in places.reshape(-1, 3).T)
             # (query - b)^2 - (query - a)^2, which is exact where a and b are nearly equal
             gradients[is_whole] = ((a - b) * (2 * query - a - b)) @ self._space.members
-        return gradients
+        return gradients @ self._space.weights, gradients
 
     def _columns(self, images: Int64Array) -> Float32Array:
+        """Return the columns of some images, float32 (images, columns)."""
+        columns = np.empty((len(images), len(self._space.members)), np.float32)
+        places = self._place_of[images]
+        columns[places >= 0] = self._kept[places[places >= 0]]
+        new = images[places < 0]
+        if not len(new):
+            return columns
+        computed = columns[places < 0] = self._computed(new)
+        count = min(len(new), len(self._kept))
+        filled = (self._next + np.arange(count)) % max(1, len(self._kept))
+        self._place_of[self._image_of[filled][self._image_of[filled] >= 0]] = -1
+        self._kept[filled], self._image_of[filled] = computed[:count], new[:count]
+        self._place_of[new[:count]] = filled
+        self._next = int(filled[-1] + 1) if count else 0
+        return columns
+
+    def _computed(self, images: Int64Array) -> Float32Array:
         blocks = [store[rows[images]] for store, rows in zip(self._stores, self._rows, strict=True)]
         features = np.concatenate(blocks, axis=1).astype(np.float32)
         products = features @ self._space.kernel
