@@ -14,20 +14,28 @@ SPACE.npz   about     JSON: what it was made of, and the stores of features
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deep_ranking.files import InputError, atomic_path, open_regular
-from deep_ranking.files.array_types import Float32Array, Float64Array, Int64Array, IntArray
+from deep_ranking.files.array_types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    IntArray,
+)
 from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 
 ARRAYS = {"kernel": 2, "picked": 1, "members": 2, "weights": 1}
+MOST_FLOATS = 1 << 24  # of columns that are kept in memory: 64 MiB
 REMEDY = "remove it; it is made anew"
 
 
@@ -177,26 +185,28 @@ class StoredSpace:
         return SpaceOfImages(self, stores, np.array(rows, np.int64))
 
 
-@dataclass(frozen=True)
 class SpaceOfImages:
     """What is learned from questions about images, as `sampling.questions.QuestionSpace` asks.
 
-    Attributes:
+    Nothing is learned from a question about an image without features. Columns of the latest images
+    are kept: those of questions that were answered are asked for each time.
+
+    Args:
         space: the columns and weights.
         stores: the features, memory-mapped.
-        rows: int64 (stores, images), the row of each image in each store; -1 for none. Nothing is
-            learned from a question about an image without features.
-        is_known: bool (images,), whether an image has features.
+        rows: int64 (stores, images), the row of each image in each store; -1 for none.
     """
 
-    space: StoredSpace
-    stores: Sequence[StoredRows]
-    rows: Int64Array
-    is_known: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Note which images have features."""
-        object.__setattr__(self, "is_known", (self.rows >= 0).all(axis=0))
+    def __init__(self, space: StoredSpace, stores: Sequence[StoredRows], rows: Int64Array) -> None:
+        self._space, self._stores, self._rows = space, stores, rows
+        self._has_features: BoolArray = np.all(rows >= 0, axis=0)
+        num_images, num_columns = rows.shape[1], len(space.members)
+        count = min(num_images, MOST_FLOATS // num_columns)
+        self._lock = threading.Lock()
+        self._kept = np.empty((count, num_columns), np.float32)
+        self._image_of = np.full(count, -1)  # whose columns are kept at each place
+        self._place_of = np.full(num_images, -1)
+        self._next = 0  # the place that is filled next
 
     def gradients(self, questions: IntArray) -> tuple[Float32Array, Float32Array]:
         """Return margins, float32 (questions,), and gradients, float32 (questions, weights).
@@ -204,19 +214,37 @@ class SpaceOfImages:
         Raises:
             InputError: features of these images are damaged.
         """
-        gradients = np.zeros((len(questions), len(self.space.weights)), np.float32)
-        is_whole = self.is_known[questions].all(axis=1)
+        gradients = np.zeros((len(questions), len(self._space.weights)), np.float32)
+        is_whole = np.array(self._has_features[questions].all(axis=1), bool)
         if is_whole.any():
             used, places = np.unique(questions[is_whole], return_inverse=True)
-            columns = self._columns(used.astype(np.int64))
+            with self._lock:
+                columns = self._columns(used.astype(np.int64))
             query, a, b = (columns[each] for each in places.reshape(-1, 3).T)
-            # (query - b)^2 - (query - a)^2, which is exact where the images are nearly equal
-            gradients[is_whole] = ((a - b) * (2 * query - a - b)) @ self.space.members
-        return gradients @ self.space.weights, gradients
+            # (query - b)^2 - (query - a)^2, which is exact where a and b are nearly equal
+            gradients[is_whole] = ((a - b) * (2 * query - a - b)) @ self._space.members
+        return gradients @ self._space.weights, gradients
 
     def _columns(self, images: Int64Array) -> Float32Array:
-        blocks = [store[rows[images]] for store, rows in zip(self.stores, self.rows, strict=True)]
+        """Return the columns of some images, float32 (images, columns)."""
+        columns = np.empty((len(images), len(self._space.members)), np.float32)
+        places = self._place_of[images]
+        columns[places >= 0] = self._kept[places[places >= 0]]
+        new = images[places < 0]
+        if not len(new):
+            return columns
+        computed = columns[places < 0] = self._computed(new)
+        count = min(len(new), len(self._kept))
+        filled = (self._next + np.arange(count)) % max(1, len(self._kept))
+        self._place_of[self._image_of[filled][self._image_of[filled] >= 0]] = -1
+        self._kept[filled], self._image_of[filled] = computed[:count], new[:count]
+        self._place_of[new[:count]] = filled
+        self._next = int(filled[-1] + 1) if count else 0
+        return columns
+
+    def _computed(self, images: Int64Array) -> Float32Array:
+        blocks = [store[rows[images]] for store, rows in zip(self._stores, self._rows, strict=True)]
         features = np.concatenate(blocks, axis=1).astype(np.float32)
-        products = features @ self.space.kernel
-        columns: Float32Array = np.concatenate([products, features[:, self.space.picked]], axis=1)
+        products = features @ self._space.kernel
+        columns: Float32Array = np.concatenate([products, features[:, self._space.picked]], axis=1)
         return columns
