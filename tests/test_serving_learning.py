@@ -31,7 +31,7 @@ from deep_ranking.serving import learning_steps
 from deep_ranking.serving.application import create_application
 from deep_ranking.serving.generations import Generations
 from deep_ranking.serving.learning import Learning
-from deep_ranking.serving.learning_process import Job, Tools, learn_when_told
+from deep_ranking.serving.learning_process import LEARN, Job, Tools, learn_when_told
 from deep_ranking.serving.opened import open_served
 from deep_ranking.serving.settings import ServerSettings
 from deep_ranking.serving.taught_space import EVERY
@@ -313,6 +313,23 @@ def test_between_learnings_it_makes_the_space_in_which_questions_are_chosen(
     taught.problem = None
     assert learn(call)["made"] == 1
     assert "no new space: no room for a space" in capfd.readouterr().err
+
+
+def test_what_goes_wrong_is_sent_as_standard_error_of_the_process_may_be_discarded(
+    index, taught, capfd
+):
+    """The command discards what libraries write there, and its processes inherit that."""
+    to_it, from_it = queue.Queue(), queue.Queue()
+    taught.problem = "space"
+    to_it.put(LEARN)
+    to_it.put(None)
+    job = Job(index, index.with_name("ratings.csv"), index.with_name("features"), taught.tools)
+    taught.teach = lambda **given: 1 / 0
+    learn_when_told(End(from_it, to_it), job)
+    said = [each for each in from_it.queue if isinstance(each, str)]
+    assert said[0] == f"{index}: no new space: no room for a space"
+    assert "ZeroDivisionError" in said[1]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_server_without_teach_says_so(index):

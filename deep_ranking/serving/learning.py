@@ -183,7 +183,10 @@ class Learning:
         """Take in what the process says, until it ends."""
         with suppress(EOFError, OSError):
             while True:
-                message: Message = self._connection.recv()
+                message: Message | str = self._connection.recv()
+                if isinstance(message, str):
+                    print(message, file=sys.stderr, flush=True)
+                    continue
                 if message.generation:
                     message = self._gone_over(message)
                 with self._lock:

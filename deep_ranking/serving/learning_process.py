@@ -11,7 +11,6 @@ ends this process, and it ends when the server is gone.
 
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,7 +124,8 @@ def learn_when_told(connection: Connection, job: Job) -> None:
     """Prepare, then do what the other end of a pipe says, `LEARN` or `MAKE_SPACE`, until it closes.
 
     Args:
-        connection: the end of a pipe; each `Message` goes there.
+        connection: the end of a pipe; each `Message` goes there, and as text what whoever runs
+            the server should read: this process's own standard error may be discarded.
         job: what is taught.
     """
     from deep_ranking.files import progress_bar
@@ -139,7 +139,7 @@ def learn_when_told(connection: Connection, job: Job) -> None:
 
 
 def _learn_when_told(connection: Connection, job: Job) -> None:
-    from deep_ranking.files import progress_bar
+    from deep_ranking.files import InputError, progress_bar
     from deep_ranking.serving.learning_steps import Prepared, learn_generation, prepare_to_learn
     from deep_ranking.serving.making_space import SpaceMaker
 
@@ -162,7 +162,13 @@ def _learn_when_told(connection: Connection, job: Job) -> None:
         except (EOFError, BrokenPipeError):
             raise
         except Exception as error:
-            tell(Message(otherwise, problem=_sentence(error)))
+            tell(Message(otherwise, problem=sentence(error)))
+
+    def sentence(error: Exception) -> str:
+        if isinstance(error, InputError):
+            return str(error)
+        connection.send(traceback.format_exc())
+        return OWN_OUTPUT
 
     progress_bar.listener = count
     tell(Message("preparing", "starting TensorFlow"))
@@ -188,18 +194,7 @@ def _learn_when_told(connection: Connection, job: Job) -> None:
             try:
                 spaces.make()
             except Exception as error:  # questions are chosen without it
-                print(f"{job.index}: no new space: {_sentence(error)}", file=sys.stderr, flush=True)
+                connection.send(f"{job.index}: no new space: {sentence(error)}")
         else:
             attempt(go_on, "ready")
         told = connection.recv()
-
-
-def _sentence(error: Exception) -> str:
-    """Return an error in a sentence; of an unexpected one, standard error tells more."""
-    from deep_ranking.files import InputError
-
-    if isinstance(error, InputError):
-        return str(error)
-    traceback.print_exc()
-    sys.stderr.flush()
-    return OWN_OUTPUT
