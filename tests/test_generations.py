@@ -8,8 +8,8 @@ from served import make_served, write_photos
 
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection
-from deep_ranking.serving import generations as module
-from deep_ranking.serving.generations import Generation, Generations, History
+from deep_ranking.serving.learn import generations as module
+from deep_ranking.serving.learn.generations import Generation, Generations, History
 
 
 @pytest.fixture

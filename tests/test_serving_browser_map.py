@@ -11,7 +11,7 @@ import pytest
 from browsing import check_access, end, serve, tiles, upload
 
 from deep_ranking.search.collection import Collection
-from deep_ranking.serving.map_file import SUFFIX, map_body, read_map_images
+from deep_ranking.serving.map.map_file import SUFFIX, map_body, read_map_images
 
 pytest_plugins = ("browsing",)
 pytestmark = pytest.mark.browser

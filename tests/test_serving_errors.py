@@ -10,7 +10,7 @@ from test_serving import refused
 from deep_ranking.cli.serve import BESIDE, corrections_path
 from deep_ranking.datasets.corrections import Correction, CorrectionLog, read_corrections
 from deep_ranking.files import InputError
-from deep_ranking.serving import errors
+from deep_ranking.serving.errors import errors
 from deep_ranking.serving.settings import ServerSettings
 
 

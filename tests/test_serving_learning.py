@@ -27,14 +27,14 @@ from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.datasets.ratings import Answer
 from deep_ranking.files import InputError
 from deep_ranking.sampling.stored_space import MadeOf, StoredSpace
-from deep_ranking.serving import learning_steps
 from deep_ranking.serving.application import create_application
-from deep_ranking.serving.generations import Generations
-from deep_ranking.serving.learning import Learning
-from deep_ranking.serving.learning_process import LEARN, Job, Tools, learn_when_told
+from deep_ranking.serving.learn import learning_steps
+from deep_ranking.serving.learn.generations import Generations
+from deep_ranking.serving.learn.learning import Learning
+from deep_ranking.serving.learn.learning_process import LEARN, Job, Tools, learn_when_told
+from deep_ranking.serving.learn.taught_space import EVERY
 from deep_ranking.serving.opened import open_served
 from deep_ranking.serving.settings import ServerSettings
-from deep_ranking.serving.taught_space import EVERY
 
 SECONDS = 20
 THE_INDEX = {"collection": "photos.index"}
@@ -416,8 +416,8 @@ SERVER = """
 import sys
 from pathlib import Path
 from test_serving_learning import tools_of_a_process
-from deep_ranking.serving.learning import start_process
-from deep_ranking.serving.learning_process import Job
+from deep_ranking.serving.learn.learning import start_process
+from deep_ranking.serving.learn.learning_process import Job
 import multiprocessing
 import time
 folder = Path(sys.argv[1])

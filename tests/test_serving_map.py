@@ -13,11 +13,11 @@ from served import caller_of, make_served, use_stub_engine, write_photos
 from deep_ranking.files import InputError, installed
 from deep_ranking.search import planar_map
 from deep_ranking.search.collection import Collection
-from deep_ranking.serving import map_file, map_process, maps
 from deep_ranking.serving.application import create_application
 from deep_ranking.serving.client import Client
-from deep_ranking.serving.map_file import map_body, read_map_images
-from deep_ranking.serving.maps import MadeMap, MapMaker
+from deep_ranking.serving.map import map_file, map_process, maps
+from deep_ranking.serving.map.map_file import map_body, read_map_images
+from deep_ranking.serving.map.maps import MadeMap, MapMaker
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.settings import ServerSettings
 

@@ -22,14 +22,14 @@ from deep_ranking.sampling.stored_space import StoredSpace
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.reembedding import files_of_rows
 from deep_ranking.serving.application import create_application
-from deep_ranking.serving.generations import Generations
-from deep_ranking.serving.learning_process import Job, Tools
-from deep_ranking.serving.learning_steps import Prepared
-from deep_ranking.serving.making_space import SpaceMaker
+from deep_ranking.serving.learn.generations import Generations
+from deep_ranking.serving.learn.learning_process import Job, Tools
+from deep_ranking.serving.learn.learning_steps import Prepared
+from deep_ranking.serving.learn.making_space import SpaceMaker
+from deep_ranking.serving.learn.taught_space import EVERY, TaughtSpaces
 from deep_ranking.serving.opened import open_served
-from deep_ranking.serving.question_pool import QuestionPool
 from deep_ranking.serving.settings import ServerSettings
-from deep_ranking.serving.taught_space import EVERY, TaughtSpaces
+from deep_ranking.serving.teach.question_pool import QuestionPool
 from deep_ranking.training.taught.features import Head
 from deep_ranking.training.taught.space import LearnedSpace
 from deep_ranking.training.taught.storing_space import write_space
@@ -40,7 +40,7 @@ READ = """
 import json, sys
 from pathlib import Path
 import numpy as np
-import deep_ranking.serving.teaching
+import deep_ranking.serving.teach.teaching
 from deep_ranking.sampling.stored_space import StoredSpace
 contents = [bytes.fromhex(each) for each in json.loads(sys.argv[2])]
 space = StoredSpace.read(Path(sys.argv[1])).with_images(contents)

@@ -15,9 +15,10 @@ from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.datasets.ratings import Answer, read_ratings
 from deep_ranking.files import InputError
 from deep_ranking.search.indexing import index_images
-from deep_ranking.serving import question_pool, running, teaching
-from deep_ranking.serving.question_pool import QuestionPool
+from deep_ranking.serving import running
 from deep_ranking.serving.settings import ServerSettings
+from deep_ranking.serving.teach import question_pool, teaching
+from deep_ranking.serving.teach.question_pool import QuestionPool
 
 NAMED = {"collection": "index"}  # a form has to have a field
 TIME = "2026-11-29T19:30:28Z"

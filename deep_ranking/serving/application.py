@@ -11,22 +11,22 @@ from starlette.routing import BaseRoute, Match
 
 from deep_ranking import __version__
 from deep_ranking.serving.answers import ErrorAnswer
-from deep_ranking.serving.error_routes import add_errors
-from deep_ranking.serving.example_routes import add_example_teaching
+from deep_ranking.serving.duplicates.told_apart_routes import add_told_apart
+from deep_ranking.serving.errors.error_routes import add_errors
 from deep_ranking.serving.forms import in_a_sentence, keep_uploads_in_memory
 from deep_ranking.serving.guard import UNEXPECTED, Guard
-from deep_ranking.serving.learn_routes import add_learning
-from deep_ranking.serving.learning import Learning
-from deep_ranking.serving.map_routes import add_map
-from deep_ranking.serving.maps import MapMaker
+from deep_ranking.serving.learn.learn_routes import add_learning
+from deep_ranking.serving.learn.learning import Learning
+from deep_ranking.serving.map.map_routes import add_map
+from deep_ranking.serving.map.maps import MapMaker
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.routes import add_duplicates, add_images, add_searches
 from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
 from deep_ranking.serving.static_pages import add_pages
-from deep_ranking.serving.teach_routes import add_teaching
-from deep_ranking.serving.told_apart_routes import add_told_apart
+from deep_ranking.serving.teach.example_routes import add_example_teaching
+from deep_ranking.serving.teach.teach_routes import add_teaching
 
 A_REFUSAL = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
 REFUSALS: dict[int | str, dict[str, Any]] = {

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from deep_ranking import __version__
-from deep_ranking.serving import answers, duplicate_groups, explaining, forms, searching
+from deep_ranking.serving import answers, explaining, forms, searching
+from deep_ranking.serving.duplicates import duplicate_groups
 from deep_ranking.serving.forms import (
     AN_ID,
     CURSOR,

@@ -18,11 +18,11 @@ from uvicorn.server import HANDLED_SIGNALS
 from deep_ranking.files import InputError
 from deep_ranking.files.cache_folder import cache_folder
 from deep_ranking.serving.application import create_application
-from deep_ranking.serving.generations import Generations
 from deep_ranking.serving.guard import OF_ANSWERS, headers_of_all, in_json
-from deep_ranking.serving.learning import Learning, load_tools
-from deep_ranking.serving.learning_process import Job
-from deep_ranking.serving.maps import MapMaker
+from deep_ranking.serving.learn.generations import Generations
+from deep_ranking.serving.learn.learning import Learning, load_tools
+from deep_ranking.serving.learn.learning_process import Job
+from deep_ranking.serving.map.maps import MapMaker
 from deep_ranking.serving.opened import ServedCollection, open_served
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings

@@ -7,16 +7,16 @@ from typing import TypeVar
 from deep_ranking.datasets.not_duplicates import read_not_duplicates
 from deep_ranking.files import InputError
 from deep_ranking.search.duplicates import Duplicates, find_duplicates
-from deep_ranking.serving.errors import CollectionErrors, Correcting, find_collection_errors
+from deep_ranking.serving.errors.errors import CollectionErrors, Correcting, find_collection_errors
 from deep_ranking.serving.file_cache import open_thumbnail_cache
 from deep_ranking.serving.image_ids import KnownImage, find_by_id
-from deep_ranking.serving.learning import Learning
-from deep_ranking.serving.maps import MapMaker
+from deep_ranking.serving.learn.learning import Learning
+from deep_ranking.serving.map.maps import MapMaker
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.settings import ServerSettings
 from deep_ranking.serving.slow_results import SlowResult
-from deep_ranking.serving.teaching import Teaching
+from deep_ranking.serving.teach.teaching import Teaching
 from deep_ranking.serving.workers import Workers
 
 T = TypeVar("T")

@@ -140,8 +140,12 @@ def learn_when_told(connection: Connection, job: Job) -> None:
 
 def _learn_when_told(connection: Connection, job: Job) -> None:
     from deep_ranking.files import InputError, progress_bar
-    from deep_ranking.serving.learning_steps import Prepared, learn_generation, prepare_to_learn
-    from deep_ranking.serving.making_space import SpaceMaker
+    from deep_ranking.serving.learn.learning_steps import (
+        Prepared,
+        learn_generation,
+        prepare_to_learn,
+    )
+    from deep_ranking.serving.learn.making_space import SpaceMaker
 
     latest = Message("preparing")
 

@@ -11,7 +11,7 @@ from deep_ranking.reports.atlas.errors import (
     evidence,
 )
 from deep_ranking.serving.answers import ImageAnswer, in_plain_text, told_image
-from deep_ranking.serving.errors import CollectionErrors, corrected_class
+from deep_ranking.serving.errors.errors import CollectionErrors, corrected_class
 from deep_ranking.serving.image_ids import KnownImage
 
 MOST_SUSPECTS, MOST_WRONG, MOST_FAR = 100, 60, 24

@@ -32,11 +32,11 @@ from deep_ranking.files.words import counted
 from deep_ranking.sampling.questions import Asked, Question, asked_before, next_question
 from deep_ranking.serving.image_ids import KnownImage, find_by_ids, find_by_path
 from deep_ranking.serving.kept_files import told_of_file
+from deep_ranking.serving.learn.taught_space import TaughtSpaces
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
-from deep_ranking.serving.question_pool import QuestionPool
 from deep_ranking.serving.recent import Recent
-from deep_ranking.serving.taught_space import TaughtSpaces
+from deep_ranking.serving.teach.question_pool import QuestionPool
 
 A, B = "A", "B"
 SHOWN_KEPT = 4096  # questions whose answers are kept though a sync has taken their images

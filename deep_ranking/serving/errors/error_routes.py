@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from deep_ranking.serving.answers import in_plain_text
-from deep_ranking.serving.error_answers import (
+from deep_ranking.serving.errors.error_answers import (
     CorrectionsAnswer,
     ErrorsAnswer,
     KeptCorrectionAnswer,
@@ -15,7 +15,7 @@ from deep_ranking.serving.error_answers import (
     told_corrections,
     told_errors,
 )
-from deep_ranking.serving.errors import Correcting
+from deep_ranking.serving.errors.errors import Correcting
 from deep_ranking.serving.forms import AN_ID, Absent, Fields, Name, described, read_form
 from deep_ranking.serving.image_ids import KnownImage, contents_of, find_by_id
 from deep_ranking.serving.opened import OpenState

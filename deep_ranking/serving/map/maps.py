@@ -10,8 +10,8 @@ from deep_ranking.files import InputError
 from deep_ranking.files.installed import check_installed
 from deep_ranking.serving.answers import MapProgress
 from deep_ranking.serving.file_cache import FileCache, made_cache_folder
-from deep_ranking.serving.map_file import SUFFIX, read_map_images
-from deep_ranking.serving.map_process import make_map
+from deep_ranking.serving.map.map_file import SUFFIX, read_map_images
+from deep_ranking.serving.map.map_process import make_map
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
 

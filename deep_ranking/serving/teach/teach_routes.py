@@ -13,7 +13,7 @@ from deep_ranking.serving.image_ids import KnownImage
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.serving_state import Serving
-from deep_ranking.serving.teach_answers import (
+from deep_ranking.serving.teach.teach_answers import (
     MOST_RATERS,
     KeptAnswer,
     NextAnswer,
@@ -24,7 +24,7 @@ from deep_ranking.serving.teach_answers import (
     told_rater,
     told_raters,
 )
-from deep_ranking.serving.teaching import A, B, ShownQuestion, Teaching
+from deep_ranking.serving.teach.teaching import A, B, ShownQuestion, Teaching
 
 SIDES = {"a": A, "b": B, "cannot_say": None}
 REFUSALS: dict[int | str, dict[str, str]] = {507: {"description": "the disk is full"}}

@@ -13,10 +13,10 @@ from deep_ranking.sampling.questions import asked_before
 from deep_ranking.sampling.stored_space import MadeOf, StoredSpace
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.reembedding import files_of_rows
-from deep_ranking.serving.generations import Generations
-from deep_ranking.serving.learning_process import Job
-from deep_ranking.serving.learning_steps import Prepared
-from deep_ranking.serving.taught_space import is_due
+from deep_ranking.serving.learn.generations import Generations
+from deep_ranking.serving.learn.learning_process import Job
+from deep_ranking.serving.learn.learning_steps import Prepared
+from deep_ranking.serving.learn.taught_space import is_due
 
 
 class SpaceMaker:

@@ -39,7 +39,7 @@ def write_map(folder: Path, kept_in: Path, most_bytes: int, progress: Any) -> No
     from deep_ranking.search.collection import Collection
     from deep_ranking.search.planar_map import planar_map
     from deep_ranking.serving.file_cache import FileCache
-    from deep_ranking.serving.map_file import SEED, SUFFIX, map_body, read_map_images
+    from deep_ranking.serving.map.map_file import SEED, SUFFIX, map_body, read_map_images
 
     def count(placed: int) -> None:
         progress[0] = placed

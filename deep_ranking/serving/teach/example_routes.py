@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from deep_ranking.serving.example_answers import (
-    answers_of_examples,
-    keep_new,
-    take_back_examples,
-)
 from deep_ranking.serving.forms import AN_ID, Absent, Fields, described, read_form
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.serving_state import Serving
-from deep_ranking.serving.teaching import Teaching
+from deep_ranking.serving.teach.example_answers import (
+    answers_of_examples,
+    keep_new,
+    take_back_examples,
+)
+from deep_ranking.serving.teach.teaching import Teaching
 
 
 class ExampleFields(Fields):

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from deep_ranking.serving.answers import LearningAnswer
 from deep_ranking.serving.forms import Fields, Name, described, read_form
-from deep_ranking.serving.learning import Learning
+from deep_ranking.serving.learn.learning import Learning
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.serving_state import Serving
 

@@ -11,7 +11,7 @@ from deep_ranking.embedding.compiled.exchanging import ExchangedLayer
 from deep_ranking.files import InputError
 from deep_ranking.model.file import load_model
 from deep_ranking.model.header import read_header
-from deep_ranking.serving.learning_process import TeachingReport, Tools
+from deep_ranking.serving.learn.learning_process import TeachingReport, Tools
 from deep_ranking.training.taught.features import (
     HEAD_LAYER,
     embed_from_features,

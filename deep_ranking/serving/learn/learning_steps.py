@@ -21,8 +21,8 @@ from deep_ranking.search.reembedding import (
     files_of_rows,
     reembed_collection,
 )
-from deep_ranking.serving.generations import INDEX, MODEL, Generation, Generations
-from deep_ranking.serving.learning_process import Job, Tools
+from deep_ranking.serving.learn.generations import INDEX, MODEL, Generation, Generations
+from deep_ranking.serving.learn.learning_process import Job, Tools
 
 Tell = Callable[[str], Any]
 FEATURES = "looking at the pictures"

@@ -21,8 +21,8 @@ from deep_ranking.files.content_digest import Status, file_status
 from deep_ranking.sampling.stored_space import MadeOf, SpaceOfImages, StoredSpace
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.own_files import SETTINGS
-from deep_ranking.serving.generations import Generations
-from deep_ranking.serving.question_pool import QuestionPool
+from deep_ranking.serving.learn.generations import Generations
+from deep_ranking.serving.teach.question_pool import QuestionPool
 
 EVERY = 25  # answers
 

@@ -12,8 +12,8 @@ from typing import Any
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection
 from deep_ranking.serving.answers import GenerationAnswer, LearningAnswer, in_plain_text
-from deep_ranking.serving.generations import Generation, Generations
-from deep_ranking.serving.learning_process import (
+from deep_ranking.serving.learn.generations import Generation, Generations
+from deep_ranking.serving.learn.learning_process import (
     LEARN,
     MAKE_SPACE,
     Connection,
@@ -22,9 +22,9 @@ from deep_ranking.serving.learning_process import (
     Tools,
     run_learner,
 )
+from deep_ranking.serving.learn.taught_space import TaughtSpaces
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
-from deep_ranking.serving.taught_space import TaughtSpaces
 
 ENDED = Message(
     "unavailable", problem="What learns has ended; start the server again. Answers are kept."
@@ -35,7 +35,7 @@ End = Callable[[], None]
 
 def load_tools(model: Path) -> Tools:
     """Return the functions that learn; called in the process that does."""
-    from deep_ranking.serving.learning_tools import make_tools  # late: it imports TensorFlow
+    from deep_ranking.serving.learn.learning_tools import make_tools  # late: it imports TensorFlow
 
     return make_tools(model)
 

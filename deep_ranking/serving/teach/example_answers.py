@@ -9,7 +9,7 @@ from deep_ranking.serving.image_ids import KnownImage, find_by_path
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.query_images import Query, known_image, query_row
-from deep_ranking.serving.teaching import Teaching
+from deep_ranking.serving.teach.teaching import Teaching
 
 MOST_OTHERS = 3
 """Results that rank before a plus example, where there are no minus examples."""

@@ -1,0 +1,1 @@
+"""Duplicates: groups, what is set aside, and pairs that are none."""

@@ -1,0 +1,1 @@
+"""Errors: where the model errs on the classes, and what people correct."""

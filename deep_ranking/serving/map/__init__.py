@@ -1,0 +1,1 @@
+"""The map of a collection: made once by a process of its own."""

@@ -1,0 +1,1 @@
+"""Teach: people are asked which of two images is more like a third, and answer."""
