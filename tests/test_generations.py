@@ -108,6 +108,26 @@ def test_the_files_of_a_few_are_kept_and_the_reports_of_all(index, monkeypatch):
     assert generations.shown() == 1
 
 
+def test_what_is_removed_cannot_be_shown_at_that_moment(index, monkeypatch):
+    monkeypatch.setattr(module, "MOST_KEPT", 1)
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0)
+    generations = Generations(index)
+    add(generations, is_shown=False)
+    remove, refused = shutil.rmtree, []
+
+    def show_first(folder, **options):
+        if folder.name == "1":
+            with pytest.raises(InputError) as error:
+                Generations(index).show(1)
+            refused.append(str(error.value))
+        remove(folder, **options)
+
+    monkeypatch.setattr(module.shutil, "rmtree", show_first)
+    add(generations, is_shown=False)
+    assert len(refused) == 1
+    assert generations.shown() == 0
+
+
 def test_of_a_long_history_the_one_that_is_shown_is_not_lost(index, monkeypatch):
     monkeypatch.setattr(module, "MOST_TOLD", 2)
     generations = Generations(index)

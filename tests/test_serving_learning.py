@@ -31,9 +31,9 @@ from deep_ranking.serving.application import create_application
 from deep_ranking.serving.learn import learning_steps
 from deep_ranking.serving.learn.generations import Generations
 from deep_ranking.serving.learn.learning import Learning
-from deep_ranking.serving.learn.learning_process import LEARN, Job, Tools, learn_when_told
+from deep_ranking.serving.learn.learning_process import LEARN, Job, Message, Tools, learn_when_told
 from deep_ranking.serving.learn.taught_space import EVERY
-from deep_ranking.serving.opened import open_served
+from deep_ranking.serving.opened import ServedCollection, open_served
 from deep_ranking.serving.settings import ServerSettings
 
 SECONDS = 20
@@ -218,6 +218,53 @@ def test_what_is_learned_is_gone_over_to_and_the_way_back_is_there(start, taught
     assert call.post("teach/shown", {"generation": "1"}).json()["shown"] == 1
     assert order(call) == second
     assert order(start()) == second  # a server that is started anew shows the same
+
+
+def test_of_two_browsers_the_last_one_decides_what_is_served_and_what_is_kept_as_shown(
+    start, index, monkeypatch
+):
+    call = start()
+    state(call)
+    first = order(call)
+    learn(call)
+    go_to, other = ServedCollection.go_to, []
+
+    def go_to_later(served, folder):
+        if not other:
+            fields = {"generation": "0"}
+            other.append(threading.Thread(target=call.post, args=("teach/shown", fields)))
+            other[0].start()
+            other[0].join(0.3)  # it ends within that time unless it waits for this one
+        go_to(served, folder)
+
+    monkeypatch.setattr(ServedCollection, "go_to", go_to_later)
+    call.post("teach/shown", {"generation": "1"})
+    other[0].join(SECONDS)
+    assert Generations(index).history().shown == 0
+    assert order(call) == first
+
+
+def test_classes_of_which_one_alone_has_two_images_bound_nothing(tmp_path):
+    images = tmp_path / "few"
+    write_photos(images)
+    for name in ("green", "blue"):
+        for each in sorted((images / name).iterdir())[1:]:
+            each.unlink()
+    collection = make_served(tmp_path / "few.index", images)
+    assert learning_steps.labelled_images(collection) is None
+
+
+def test_where_the_ratings_file_lies_is_not_told(index, tmp_path):
+    ratings = tmp_path / "of Ann" / "answers.csv"
+    (served,) = open_served([index]).values()
+    job = Job(index, ratings, index.with_name("features"), lambda model: 1 / 0)
+    pipe = queue.Queue()
+    pipe.put(Message("ready", problem=f"{ratings}: no answers in it"))
+    learning = Learning(served, job, lambda job: (End(pipe, pipe), lambda: None))
+    until(lambda: learning.state().problem != "")
+    assert learning.state().problem == "answers.csv: no answers in it"
+    pipe.put(None)
+    learning.close()
 
 
 def test_what_is_not_better_is_offered_and_not_shown(start, taught):

@@ -193,6 +193,13 @@ def test_how_far_raters_agree_is_told(collection, path):
     assert between["low"] <= between["share"] <= between["high"]
 
 
+def test_a_name_in_another_encoding_is_told_as_far_as_it_can_be(collection, path):
+    AnswerLog(path).add(Answer(TIME, "Jorg", "red/0.png", "red/1.png", "red/2.png"))
+    path.write_bytes(path.read_bytes().replace(b"Jorg", "Jörg".encode("latin-1")))
+    told = served(collection, path).get("teach")
+    assert (told.status_code, told.json()["raters"][0]["name"]) == (200, "J\ufffdrg")
+
+
 def test_what_another_process_writes_is_noticed(call, path):
     kept(send(call, ask(call), "a"))
     AnswerLog(path).add(Answer(TIME, "Bob", "red/0.png", "red/1.png", "red/2.png"))

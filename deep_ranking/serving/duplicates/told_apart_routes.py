@@ -101,7 +101,7 @@ def _told(served: ServedCollection, state: OpenState) -> ToldApartAnswer:
             PairAnswer(
                 paths=[in_plain_text(path) for path in paths],
                 images=[None if each is None else told_image(each) for each in found],
-                who=who,
+                who=in_plain_text(who),
             )
         )
     return ToldApartAnswer(pairs=told, implied=len(implied_answers(state.collection, pairs)))

@@ -224,9 +224,9 @@ class Generations:
             told = [each for each in all_made[:-MOST_TOLD] if each.number == shown]
             after = History(shown, (*told, *all_made[-MOST_TOLD:]))
             self._write(after)
-        for each in after.generations[:-MOST_KEPT]:
-            if each.number != shown:
-                shutil.rmtree(self.folder / str(each.number), ignore_errors=True)
+            for each in after.generations[:-MOST_KEPT]:  # locked, so that none of them is shown
+                if each.number != shown:
+                    shutil.rmtree(self.folder / str(each.number), ignore_errors=True)
 
     def next_number(self) -> int:
         """Return the number that the next generation gets."""

@@ -80,6 +80,7 @@ class Learning:
         self._generations = Generations(job.index)
         self.spaces = TaughtSpaces(job.index, self._make_space)
         self._lock = threading.Lock()
+        self._showing = threading.Lock()  # what is written as shown is what is served
         self._latest = Message("preparing")
         self._is_closed = False
         shown = self._generations.shown()
@@ -121,8 +122,9 @@ class Learning:
 
     def _without_folders(self, text: str) -> str:
         """Return a text for whoever asks: where things lie on this machine is left out."""
-        root = str(self._served.current().root)
-        for folder in (root, str(self._job.cache_dir), str(self._generations.index.parent)):
+        job, root = self._job, self._served.current().root
+        folders = (root, job.cache_dir, job.index.absolute().parent, job.ratings.parent)
+        for folder in sorted(map(str, folders), key=len, reverse=True):
             text = text.replace(f"{folder}{os.sep}", "").replace(folder, "the folder")
         return in_plain_text(text)
 
@@ -160,13 +162,14 @@ class Learning:
             RequestError: there is none, or it cannot be opened; then what is shown stays.
         """
         try:
-            before = self._generations.history().shown
-            self._generations.show(number)
-            try:
-                self._served.go_to(self._generations.index_of(number))
-            except InputError:
-                self._generations.show(before)
-                raise
+            with self._showing:
+                before = self._generations.history().shown
+                self._generations.show(number)
+                try:
+                    self._served.go_to(self._generations.index_of(number))
+                except InputError:
+                    self._generations.show(before)
+                    raise
         except InputError as error:
             print(f"{self._served.name}: {error}", file=sys.stderr, flush=True)
             raise RequestError(
@@ -200,9 +203,10 @@ class Learning:
     def _gone_over(self, message: Message) -> Message:
         """Go over to what was learned, if it is shown; return the message, or what went wrong."""
         try:
-            shown = self._generations.history().shown
-            if shown == message.generation:
-                self._served.go_to(self._generations.index_of(shown))
+            with self._showing:
+                shown = self._generations.history().shown
+                if shown == message.generation:
+                    self._served.go_to(self._generations.index_of(shown))
         except InputError as error:
             print(f"{self._served.name}: {error}", file=sys.stderr, flush=True)
             return message._replace(problem="What was learned cannot be opened.", generation=0)

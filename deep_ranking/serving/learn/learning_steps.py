@@ -1,5 +1,6 @@
 """The steps of learning from answers: features, a new model, its rows, its index."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -146,13 +147,16 @@ def _all_ratings(job: Job, source: Collection, implied: Path) -> tuple[Path, ...
 
 
 def labelled_images(collection: Collection) -> LabelledImages | None:
-    """Return the images of a collection that have classes; None if these are fewer than two.
+    """Return the images of a collection that have classes.
+
+    None if fewer than two classes have two images: what is forgotten cannot be judged by them.
 
     Only images that can be found are among them, so that their features are known.
     """
     with closing(collection.images()) as table:
         images = [image for image in table.images() if image.label]
-    if len({image.label for image in images}) < 2:
+    sizes = Counter(image.label for image in images).values()
+    if sum(each > 1 for each in sizes) < 2:
         return None
     return LabelledImages(
         Path(collection.settings.root),

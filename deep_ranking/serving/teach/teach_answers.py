@@ -11,7 +11,7 @@ from deep_ranking.metrics.agreement import (
     steadiness,
     votes_of,
 )
-from deep_ranking.serving.answers import ImageAnswer
+from deep_ranking.serving.answers import ImageAnswer, in_plain_text
 
 MOST_RATERS = 100
 
@@ -94,7 +94,7 @@ def told_raters(ratings: Ratings) -> list[RaterAnswer]:
     steady = steadiness(chosen.rater, *chosen.questions(), len(ratings.raters))
     return [
         RaterAnswer(
-            name=name,
+            name=in_plain_text(name),
             answers=int(answers[number]),
             cannot_say=int(cannot_say[number]),
             steadiness=_told(steady[number]),

@@ -182,7 +182,7 @@ class Lesson:
                 head = taught_head(mixture)
             most = min(most, mixture) if mixture < found.mixture else most
         else:
-            notes.append("What was forgotten is not known: --dataset with class folders tells.")
+            notes.append("What was forgotten is not known: images with classes would tell.")
         before = _agrees(self.head.embed(self.parts), self.questions)
         with threadpool_limits(1):
             after = held_back_margins(known, columns.typical, most=most, seed=seed) > 0
