@@ -159,7 +159,7 @@ def ask(world, learning):
     return asked
 
 
-def test_the_page_asks_what_is_chosen_in_the_learned_space(world, ask):
+def test_the_page_asks_what_is_chosen_in_the_learned_space(world, ask, monkeypatch):
     world.answer(EVERY)
     assert ask() == world.chosen(None)
     assert world.maker().make()
@@ -168,6 +168,16 @@ def test_the_page_asks_what_is_chosen_in_the_learned_space(world, ask):
     for _ in range(5):
         assert ask() == world.chosen(space)
         differ += world.chosen(space) != world.chosen(None)
+        world.answer(1)
+    assert differ
+    # A space of more answers is gone over to, and the images are not looked up again.
+    monkeypatch.setattr(QuestionPool, "contents", None)
+    world.answer(EVERY)
+    assert world.maker().make()
+    again, differ = world.learned(), 0
+    for _ in range(5):
+        assert ask() == world.chosen(again)
+        differ += world.chosen(again) != world.chosen(space)
         world.answer(1)
     assert differ
 

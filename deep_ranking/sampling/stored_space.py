@@ -12,6 +12,7 @@ SPACE.npz   about     JSON: what it was made of, and the stores of features
             weights   float32 (weights,)
 """
 
+import copy
 import io
 import json
 import threading
@@ -195,10 +196,13 @@ class SpaceOfImages:
         space: the columns and weights.
         stores: the features, memory-mapped.
         rows: int64 (stores, images), the row of each image in each store; -1 for none.
+
+    Attributes:
+        space: as given.
     """
 
     def __init__(self, space: StoredSpace, stores: Sequence[StoredRows], rows: Int64Array) -> None:
-        self._space, self._stores, self._rows = space, stores, rows
+        self.space, self._stores, self._rows = space, stores, rows
         self._has_features: BoolArray = np.all(rows >= 0, axis=0)
         num_images, num_columns = rows.shape[1], len(space.members)
         count = min(num_images, MOST_FLOATS // num_columns)
@@ -208,13 +212,33 @@ class SpaceOfImages:
         self._place_of = np.full(num_images, -1)
         self._next = 0  # the place that is filled next
 
+    def with_weights_of(self, space: StoredSpace) -> "SpaceOfImages | None":
+        """Return another space of the same images and columns; None if they are not the same.
+
+        So is one that was learned from more answers, and what is kept of the images is kept on.
+        """
+        before = self.space
+        same = (
+            space.made_of.is_of(before.made_of)
+            and list(space.stores) == list(before.stores)
+            and all(
+                np.array_equal(getattr(space, name), getattr(before, name))
+                for name in ("kernel", "picked", "members")
+            )
+        )
+        if not same:
+            return None
+        other = copy.copy(self)  # which shares the lock, too
+        other.space = space
+        return other
+
     def gradients(self, questions: IntArray) -> tuple[Float32Array, Float32Array]:
         """Return margins, float32 (questions,), and gradients, float32 (questions, weights).
 
         Raises:
             InputError: features of these images are damaged.
         """
-        gradients = np.zeros((len(questions), len(self._space.weights)), np.float32)
+        gradients = np.zeros((len(questions), len(self.space.weights)), np.float32)
         is_whole = np.array(self._has_features[questions].all(axis=1), bool)
         if is_whole.any():
             used, places = np.unique(questions[is_whole], return_inverse=True)
@@ -222,12 +246,12 @@ class SpaceOfImages:
                 columns = self._columns(used.astype(np.int64))
             query, a, b = (columns[each] for each in places.reshape(-1, 3).T)
             # (query - b)^2 - (query - a)^2, which is exact where a and b are nearly equal
-            gradients[is_whole] = ((a - b) * (2 * query - a - b)) @ self._space.members
-        return gradients @ self._space.weights, gradients
+            gradients[is_whole] = ((a - b) * (2 * query - a - b)) @ self.space.members
+        return gradients @ self.space.weights, gradients
 
     def _columns(self, images: Int64Array) -> Float32Array:
         """Return the columns of some images, float32 (images, columns)."""
-        columns = np.empty((len(images), len(self._space.members)), np.float32)
+        columns = np.empty((len(images), len(self.space.members)), np.float32)
         places = self._place_of[images]
         columns[places >= 0] = self._kept[places[places >= 0]]
         new = images[places < 0]
@@ -245,6 +269,6 @@ class SpaceOfImages:
     def _computed(self, images: Int64Array) -> Float32Array:
         blocks = [store[rows[images]] for store, rows in zip(self._stores, self._rows, strict=True)]
         features = np.concatenate(blocks, axis=1).astype(np.float32)
-        products = features @ self._space.kernel
-        columns: Float32Array = np.concatenate([products, features[:, self._space.picked]], axis=1)
+        products = features @ self.space.kernel
+        columns: Float32Array = np.concatenate([products, features[:, self.space.picked]], axis=1)
         return columns

@@ -75,9 +75,11 @@ class TaughtSpaces:
                 space = self._space
                 if space is None or not space.made_of.is_of(self._index):
                     return None
-                if self._placed is None or self._placed[0] is not pool.rows:
-                    self._placed = pool.rows, space.with_images(pool.contents())
-                return self._placed[1]
+                rows, before = self._placed or (None, None)
+                if before is None or rows is not pool.rows or before.space is not space:
+                    again = before.with_weights_of(space) if before and rows is pool.rows else None
+                    self._placed = pool.rows, again or space.with_images(pool.contents())
+                return self._placed[1] if self._placed else None
             except InputError as error:
                 self._give_up(error)
                 return None
@@ -100,7 +102,7 @@ class TaughtSpaces:
         settings = Collection.open(self._generations.index).settings
         self._index = MadeOf(settings.fingerprint, settings.hits_of, 0)
         if before is None or before[0] != files[0]:
-            self._space = self._placed = None
+            self._space = None
             if files[0] is not None:
                 self._space = StoredSpace.read(self._generations.space)
 
