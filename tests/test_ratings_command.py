@@ -261,6 +261,9 @@ def test_bad_ratings_are_one_line_and_exit_1(rated, photos, index, tmp_path, cap
     assert "a triplet file names no rater" in refused(other, "--import", _triplets(tmp_path))
     AnswerLog(other).add(answer("Bob", "x", "z", "y"))
     assert "no triplet to write: 1 question with as many" in refused(other, *export, photos)
+    split = tmp_path / "split.csv"
+    AnswerLog(split).add(answer("Ann", "q", "a", "b"), answer("Bob", "q", "b", "a"))
+    assert "than for the other (1 question with as many" in refused(split, "--index", index)
     AnswerLog(other).add(answer("Bob", "q", "a", "z"))
     assert "1 triplet, each with an image that is gone; give the folder" in refused(
         other, *export, photos

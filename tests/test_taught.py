@@ -17,7 +17,9 @@ from deep_ranking.images import read_image
 from deep_ranking.metrics.agreement import Agreement
 from deep_ranking.metrics.intervals import Interval
 from deep_ranking.model.file import load_model, save_model
+from deep_ranking.model.layout import LAYOUT_SIZE
 from deep_ranking.model.network import build_network
+from deep_ranking.training.taught import lesson
 from deep_ranking.training.taught.base_distances import base_distances
 from deep_ranking.training.taught.features import (
     Head,
@@ -30,6 +32,7 @@ from deep_ranking.training.taught.features import (
 from deep_ranking.training.taught.fitting import Comparisons, fit, held_back_margins, query_folds
 from deep_ranking.training.taught.forgetting import (
     BOUND,
+    Bounded,
     Halves,
     bounded_mixture,
     halves_of,
@@ -442,6 +445,23 @@ def test_answers_held_back_are_not_seen():
         for seed in range(8)
     ]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_model_that_stays_as_it_was_agrees_as_before(monkeypatch):
+    """Its distances are those of unit rows, and what is added to them is not."""
+    monkeypatch.setattr(lesson, "bounded_mixture", lambda *_: Bounded(0.0, False))
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(40, size)).astype(np.float32) for size in (6, LAYOUT_SIZE, 8)]
+    kernel = rng.normal(size=(14 + LAYOUT_SIZE, 4)).astype(np.float32)
+    head = Head(kernel, 30 * rng.normal(size=4).astype(np.float32), has_layout=True)
+    questions = np.stack([rng.choice(40, 3, replace=False) for _ in range(60)])
+    halves = Halves(np.arange(20), np.arange(20, 40))
+    votes, never = np.tile([1.0, 0.0], (60, 1)), np.zeros(60, bool)
+    labels = np.arange(40) % 4
+    given = lesson.Lesson(head, parts, questions, votes, never, halves, labels, [])
+    learned = given.learn(0)
+    assert learned.head is head
+    assert learned.held_back.difference == (0, 0, 0)
 
 
 def test_folds_hold_back_whole_queries():

@@ -140,7 +140,13 @@ def _agreement(
     """Return the agreement of rows; `row_of` has the row of each path number that has one."""
     lookup = np.full(len(ratings.paths), -1, np.int64)
     lookup[list(row_of)] = list(row_of.values())
-    triplets = majority_triplets(ratings).rows
+    found = majority_triplets(ratings)
+    triplets = found.rows
+    if not len(triplets):
+        raise InputError(
+            f"{model}: nothing to agree with, as no question has more votes for one image than for "
+            f"the other ({'; '.join(found.left_out())})"
+        )
     kept, num_copies = _distinct(rows, lookup, triplets)
     num_gone = len(triplets) - len(kept) - num_copies
     if not len(kept):

@@ -184,8 +184,10 @@ class Lesson:
         else:
             notes.append("What was forgotten is not known: images with classes would tell.")
         before = _agrees(self.head.embed(self.parts), self.questions)
-        with threadpool_limits(1):
-            after = held_back_margins(known, columns.typical, most=most, seed=seed) > 0
+        after = before  # of a head that stays as it was
+        if mixture > 0:
+            with threadpool_limits(1):
+                after = held_back_margins(known, columns.typical, most=most, seed=seed) > 0
         at_random = self.at_random
         enough = FEWEST_AT_RANDOM <= at_random.sum() < len(query)
         return Learned(
