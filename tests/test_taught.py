@@ -242,6 +242,7 @@ def test_a_network_gets_a_layout_and_keeps_its_embeddings(model):
     assert network_with_layout(extended) is extended
 
 
+@pytest.mark.slow
 def test_broken_images_are_left_out_and_counted(photos, middles, ratings, config, tmp_path):
     broken = tmp_path / "photos"
     for name in middles:
@@ -303,11 +304,13 @@ def test_answers_that_nothing_can_be_learned_from(case, middles, ratings, config
     assert not (tmp_path / "taught.h5").exists()
 
 
+@pytest.mark.slow
 def test_always_the_same_side_is_said(middles, ratings, config):
     report = teach(config(ratings(*answers_by(middles, 40, side="A"))))
     assert "All 40 answers chose side A" in str(report)
 
 
+@pytest.mark.slow
 def test_steadiness_counts_repeats(middles, ratings, config):
     answers = answers_by(middles, 40)
     again = [Answer("2026-11-29T20:00:00Z", "Ann", *(getattr(each, name) for name in

@@ -69,6 +69,7 @@ GIVEN = {
     "dataset": (Path("a/d"), {}),
     "label": ("parent", IN_CLASSES),
     "classes": (Path("c.csv"), IN_CLASSES),
+    "corrections": (Path("w.csv"), IN_CLASSES),
     "splits": (True, IN_CLASSES),
     "split": ("train", IN_CLASSES),
     "validation_split": ("val", IN_CLASSES),
