@@ -258,6 +258,9 @@ def test_bad_ratings_are_one_line_and_exit_1(rated, photos, index, tmp_path, cap
     assert "holds none of the 3 rated images, such as cat/x.png" in refused(other, *export, photos)
     assert "has none of the 3 rated images" in refused(other, "--index", index)
     assert "no such file; check --dataset" in refused(other, *export, tmp_path / "no")
+    assert "no such folder; give the folder that the ratings' paths" in refused(
+        other, *export, other
+    )
     assert "a triplet file names no rater" in refused(other, "--import", _triplets(tmp_path))
     AnswerLog(other).add(answer("Bob", "x", "z", "y"))
     assert "no triplet to write: 1 question with as many" in refused(other, *export, photos)

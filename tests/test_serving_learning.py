@@ -254,15 +254,23 @@ def test_classes_of_which_one_alone_has_two_images_bound_nothing(tmp_path):
     assert learning_steps.labelled_images(collection) is None
 
 
-def test_where_the_ratings_file_lies_is_not_told(index, tmp_path):
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("of Ann/answers.csv", "answers.csv"),
+        ("photos.csv", "photos.csv"),  # beside the folder photos
+        ("photos", "photos"),
+    ],
+)
+def test_where_files_lie_is_not_told(index, tmp_path, place, told):
     ratings = tmp_path / "of Ann" / "answers.csv"
     (served,) = open_served([index]).values()
     job = Job(index, ratings, index.with_name("features"), lambda model: 1 / 0)
     pipe = queue.Queue()
-    pipe.put(Message("ready", problem=f"{ratings}: no answers in it"))
+    pipe.put(Message("ready", problem=f"{tmp_path / place}: damaged"))
     learning = Learning(served, job, lambda job: (End(pipe, pipe), lambda: None))
     until(lambda: learning.state().problem != "")
-    assert learning.state().problem == "answers.csv: no answers in it"
+    assert learning.state().problem == f"{told}: damaged"
     pipe.put(None)
     learning.close()
 

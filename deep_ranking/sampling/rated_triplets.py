@@ -96,7 +96,9 @@ def images_in(dataset_dir: Path, paths: Sequence[str]) -> tuple[list[str], BoolA
         InputError: there is no such folder, or no image of the paths is in it.
     """
     if not dataset_dir.is_dir():
-        raise InputError(f"{dataset_dir}: no such folder; check --dataset")
+        raise InputError(
+            f"{dataset_dir}: no such folder; give the folder that the ratings' paths start from"
+        )
     files = [existing_form(os.path.join(dataset_dir, path)) for path in paths]
     exists = np.array([os.path.isfile(file) for file in files], bool)
     if not exists.any():

@@ -124,8 +124,11 @@ class Learning:
         """Return a text for whoever asks: where things lie on this machine is left out."""
         job, root = self._job, self._served.current().root
         folders = (root, job.cache_dir, job.index.absolute().parent, job.ratings.parent)
-        for folder in sorted(map(str, folders), key=len, reverse=True):
-            text = text.replace(f"{folder}{os.sep}", "").replace(folder, "the folder")
+        longest_first = sorted(map(str, folders), key=len, reverse=True)
+        for folder in longest_first:
+            text = text.replace(f"{folder}{os.sep}", "")
+        for folder in longest_first:  # only now: one may begin the name of a file beside it
+            text = text.replace(folder, "the folder")
         return in_plain_text(text)
 
     def learn(self) -> None:
