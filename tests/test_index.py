@@ -7,7 +7,7 @@ import pytest
 
 from deep_ranking.files import InputError, atomic_path
 from deep_ranking.search.index import base, clusters, file_checksums, tuning
-from deep_ranking.search.index.base import SearchCost
+from deep_ranking.search.index.base import SearchCost, read_rows
 from deep_ranking.search.index.clusters import ClusterIndex, HierarchyIndex
 from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.index.tuning import GroundTruth, fewest_probes, measure_search
@@ -697,3 +697,9 @@ def test_measure_of_an_engine_that_does_not_say(data):
 )
 def test_probes_are_doubled(most, numbers):
     assert tuning._doubling(most) == numbers
+
+
+@pytest.mark.parametrize("rows", [[3], [2, 3], [0, 4]])
+def test_a_row_that_is_not_there_is_an_error_and_no_shorter_block(rows):
+    with pytest.raises(InputError, match=f"row {rows[-1]} of 3 is asked for"):
+        read_rows(np.eye(3, dtype=np.float32), np.array(rows))

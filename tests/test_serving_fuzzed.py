@@ -49,6 +49,7 @@ names = {{ values = ["index"] }}
 "body.a" = {{ dictionary = "ids", probability = 0.9 }}
 "body.b" = {{ dictionary = "copies", probability = 0.9 }}
 "body.rater" = {{ dictionary = "raters", probability = 0.5 }}
+"body.positive[*]" = {{ dictionary = "copies", probability = 0.9 }}
 "body.keeper" = {{ dictionary = "keepers", probability = 0.9 }}
 "body.image[*]" = {{ dictionary = "copies", probability = 0.9 }}
 "body.undo" = {{ dictionary = "undo", probability = 0.7 }}
@@ -65,6 +66,12 @@ include-path = [
     "/api/v1/teach/question",
     "/api/v1/teach/answers",
     "/api/v1/teach/take_back",
+    "/api/v1/teach/examples",
+    "/api/v1/teach/examples/take_back",
+    "/api/v1/teach/learn",
+    "/api/v1/teach/shown",
+    "/api/v1/duplicates/told_apart",
+    "/api/v1/duplicates/alike",
     "/api/v1/errors/correct",
     "/api/v1/errors/take_back",
 ]
@@ -78,6 +85,7 @@ READING = {
     "GET /api/v1/images/ID/neighbours",
     "GET /api/v1/duplicates",
     "GET /api/v1/duplicates/set_aside",
+    "GET /api/v1/duplicates/told_apart",
     "POST /api/v1/search",
     "GET /api/v1/map",
     "GET /api/v1/errors",
@@ -86,8 +94,12 @@ READING = {
     "POST /api/v1/explain",
 }
 CHANGING = {
-    "--allow_changes": {"POST /api/v1/duplicates/set_aside", "POST /api/v1/duplicates/undo"},
+    "--allow_changes": {
+        "POST /api/v1/duplicates/set_aside",
+        "POST /api/v1/duplicates/undo",
+    },
     "--teach": {
+        "GET /api/v1/teach/learning",
         "GET /api/v1/teach",
         "POST /api/v1/teach/question",
         "POST /api/v1/teach/answers",
@@ -98,6 +110,16 @@ CHANGING = {
         "POST /api/v1/errors/correct",
         "POST /api/v1/errors/take_back",
     },
+}
+
+# Whether one of these is right depends on what was answered or learned before, or on both ids.
+AFTER_OTHERS = {
+    "POST /api/v1/duplicates/told_apart",
+    "POST /api/v1/duplicates/alike",
+    "POST /api/v1/teach/examples",
+    "POST /api/v1/teach/examples/take_back",
+    "POST /api/v1/teach/learn",
+    "POST /api/v1/teach/shown",
 }
 
 
@@ -162,7 +184,7 @@ def test_generated_requests_get_the_answers_that_are_described(folder, flags):
         re.sub("[0-9a-f]{32}", "ID", what) for what, status in answers if status in ("200", "202")
     }
     changing = set().union(*(CHANGING.get(flag, set()) for flag in flags))
-    assert answered == READING | changing, told
+    assert answered - AFTER_OTHERS == READING | changing, told
     if "--teach" in flags:
         assert len(read_ratings(folder / "index.ratings.csv"))
     assert Counter(each.read_bytes() for each in photos.rglob("*.png")) == before

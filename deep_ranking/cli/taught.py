@@ -79,7 +79,7 @@ def run_taught(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
             "give --images, the folder that the ratings' paths start from, or --dataset, folders "
             "of classes that they start from"
         )
-    run = TrainConfig(output=args.output, cache_dir=args.cache_dir)
+    run = TrainConfig(output=args.output, cache_dir=args.cache_dir, seed=args.seed)
     check_files_exist(args, "images", "dataset")
     if args.output.exists() and not args.overwrite:
         raise InputError(f"{args.output}: exists; give --overwrite to replace it")
@@ -99,7 +99,7 @@ def run_taught(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
             images=images,
             labelled=labelled,
             cache_dir=run.feature_dir,
-            seed=args.seed,
+            seed=run.seed,
         )
     )
     print(report)

@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.stored_rows import Rows
 
@@ -126,7 +127,16 @@ def read_blocks(
 
 
 def read_rows(embeddings: Rows, rows: Int64Array) -> Float32Array:
-    """Read some rows as float32; without a copy if they are consecutive and float32 already."""
+    """Read some rows as float32; without a copy if they are consecutive and float32 already.
+
+    Raises:
+        InputError: a row is not there: the list of images is of another state than the embeddings.
+    """
+    if len(rows) and int(rows.max()) >= embeddings.shape[0]:
+        raise InputError(
+            f"row {int(rows.max()):,} of {embeddings.shape[0]:,} is asked for: the collection is "
+            "being changed or damaged; try again, or index the images anew"
+        )
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         block = embeddings[int(rows[0]) : int(rows[-1]) + 1]
     else:

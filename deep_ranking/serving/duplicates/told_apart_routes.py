@@ -3,7 +3,7 @@
 import asyncio
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from deep_ranking.datasets.not_duplicates import NotDuplicatesLog, read_not_duplicates
 from deep_ranking.files import InputError
@@ -15,6 +15,8 @@ from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.query_images import known_image
 from deep_ranking.serving.serving_state import Serving
+
+TEXT: dict[str, JsonValue] = {"minLength": 1}
 
 
 class ToldApartFields(Fields):
@@ -30,8 +32,8 @@ class ToldApartFields(Fields):
 class AlikeFields(Fields):
     """The fields of a request to take that back."""
 
-    image: str = Field(description="path of one of the two, as it was told")
-    other: str = Field(description="path of the other one")
+    image: str = Field(description="path of one of the two, as it was told", json_schema_extra=TEXT)
+    other: str = Field(description="path of the other one", json_schema_extra=TEXT)
     rater: str | Absent = Field(None, description="who says so")
 
 

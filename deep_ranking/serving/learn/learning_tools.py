@@ -1,5 +1,9 @@
 """The functions that learn on a server: TensorFlow starts when this module is imported."""
 
+from deep_ranking.model import keras_settings  # noqa: F401 (checks the backend)
+
+# isort: split
+
 from functools import partial
 from pathlib import Path
 from typing import Any
