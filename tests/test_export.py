@@ -28,7 +28,8 @@ from deep_ranking.model.network import build_network
 
 pytestmark = pytest.mark.usefixtures("thin_vgg16")
 
-NAMES = {"savedmodel": "m", "onnx": "m.onnx", "tflite": "m.tflite"}
+NAMES = {"savedmodel": "m", "onnx": "m.onnx", "tflite": "m.tflite", "litert-int8": "m.tflite"}
+EXACT = [each for each in FORMATS if each != "litert-int8"]
 SIZE = 32
 
 
@@ -101,7 +102,7 @@ def embedded_by(usage, pixels):
 @pytest.mark.filterwarnings("ignore")  # those of onnxruntime and LiteRT
 @pytest.mark.parametrize(
     "format",
-    [pytest.param(each, marks=[pytest.mark.slow] * (each != "savedmodel")) for each in FORMATS],
+    [pytest.param(each, marks=[pytest.mark.slow] * (each != "savedmodel")) for each in EXACT],
 )
 def test_an_export_gives_the_embeddings_for_any_batch(model, exported, format):
     path, done = exported(format)
@@ -128,7 +129,7 @@ def test_runtimes_before_litert_2_2_give_them_too(model, exported):
     np.testing.assert_allclose(found, model.predict_on_batch(photos(3)), atol=1e-5)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXACT)
 def test_an_export_says_what_it_takes_and_what_distances_mean(tmp_path, format):
     image = keras.Input((SIZE, SIZE, 3), name="image")
     linear = layers.Dense(4)(layers.GlobalAveragePooling2D()(image))
@@ -173,7 +174,7 @@ def faked(model, exported, monkeypatch):
         def load(path, name):
             return lambda images: change(np.array(model.predict_on_batch(images)), images)
 
-        def write(_, path, notes):
+        def write(_, path, *rest):
             shutil.copytree(exported("savedmodel")[0], path, dirs_exist_ok=True)
 
         changed = dataclasses.replace(FORMATS["savedmodel"], load=load, write=write)
@@ -283,7 +284,7 @@ def test_random_images_are_of_all_kinds_and_the_same_each_time(size):
 @pytest.mark.parametrize(
     ("name", "format", "said"),
     [
-        ("m", "h5", "format must be one of savedmodel, onnx, tflite. Received: h5"),
+        ("m", "h5", "format must be one of savedmodel, onnx, tflite, litert-int8. Received: h5"),
         ("m.pb", "onnx", r"m\.pb: expected a name that ends in \.onnx"),
         ("m.onnx", "tflite", r"ends in \.tflite, as the format is tflite"),
         ("old.onnx", "onnx", "exists; choose another --output, or replace it by --overwrite"),
@@ -397,7 +398,7 @@ def test_command(capfd, monkeypatch, tmp_path, model_path, image_tree_of_colors)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXACT)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -418,7 +419,7 @@ def test_all_networks_can_be_exported(tmp_path, format, settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXACT)
 def test_a_network_with_batch_normalisation_can_be_exported(tmp_path, format):
     image = keras.Input((SIZE, SIZE, 3), name="image")
     pixels = layers.Rescaling(1 / 127.5, -1)(image)
@@ -430,6 +431,32 @@ def test_a_network_with_batch_normalisation_can_be_exported(tmp_path, format):
     done = export_model(network, tmp_path / NAMES[format], format=format)
     found = embedded_by(done.usage, photos(3))
     np.testing.assert_allclose(found, network.predict_on_batch(photos(3)), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of LiteRT
+def test_int8_is_near_the_model_for_any_batch_and_says_what_it_is(tmp_path, model_path):
+    path = tmp_path / "m.tflite"
+    network = keras.models.load_model(model_path)
+    done = export_model(network, path, format="litert-int8")
+    expected = network.predict_on_batch(photos(3))
+    found = embedded_by(done.usage, photos(3))
+    cosines = (found * expected).sum(axis=1)
+    assert cosines.min() > 0.99 and np.abs(found - expected).max() > 1e-5  # it is rounded
+    exact = tmp_path / "exact.tflite"
+    export_model(network, exact, format="tflite")
+    assert path.stat().st_size < 0.5 * exact.stat().st_size
+    assert done.tolerance == 0.1 and done.difference < 0.1
+    with zipfile.ZipFile(path) as behind:
+        notes = json.loads(behind.read("deep_ranking.json"))
+    assert notes["image_size"] == SIZE
+
+
+@pytest.mark.slow
+def test_int8_that_must_be_calibrated_asks_for_images(model, tmp_path):
+    with pytest.raises(InputError, match=r"at least 20 images .* 0 can be read; .* by --images"):
+        export_model(model, tmp_path / "m.tflite", format="litert-int8")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.filterwarnings("ignore")  # those of onnxruntime
@@ -446,7 +473,7 @@ def test_onnx_computes_the_exact_gelu(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # those of onnxruntime and LiteRT
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EXACT)
 def test_convnext_can_be_exported(tmp_path, format):
     config = NetworkConfig(
         image_size=SIZE,

@@ -147,6 +147,7 @@ def agreement(rows, values, seed=9):
     return np.mean((squared(rows, query, one) < squared(rows, query, other)) == wanted)
 
 
+@pytest.mark.slow
 def test_it_learns_the_colour_of_the_middle_and_says_how_sure_it_is(
     photos, model, middles, ratings, config
 ):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deep_ranking.cli.arguments import add_model, add_output, check_files_exist
 from deep_ranking.cli.library_messages import open_model, shown_on_failure
-from deep_ranking.embedding.export import DEFAULT_TOLERANCE, FORMATS, check_output
+from deep_ranking.embedding.export import FORMATS, check_output
 from deep_ranking.files import InputError
 from deep_ranking.images import find_images
 
@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         required=True,
         help="savedmodel: a folder for TensorFlow and its servers; onnx: a file for ONNX Runtime "
-        'and others (pip install "deep-ranking[export]"); tflite: a file for LiteRT on phones',
+        'and others (pip install "deep-ranking[export]"); tflite: a file for LiteRT on phones; '
+        "litert-int8: the same in int8, calibrated on --images",
     )
     add_output(
         group,
@@ -59,9 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tolerance",
         type=float,
-        default=DEFAULT_TOLERANCE,
         metavar="DIFFERENCE",
-        help="greatest allowed difference of a number in the embeddings",
+        help="greatest allowed difference of a number in the embeddings (default: 1e-4; int8: 0.1)",
     )
 
 

@@ -132,29 +132,58 @@ def compile_model(
                     return CompiledReport(found.path, found.compiled.header, is_new=False)
             except InputError as error:
                 report(f"{error}; compiling it anew")
-        from deep_ranking.embedding.engines.keras_model import KerasEngine
         from deep_ranking.model.file import load_model
 
         report(f"compiling for LiteRT in {precision}")
         network = load_model(path)
-        size = int(network.input_shape[1])
-        chosen = images[:: max(1, -(-len(images) // MOST_COMPARED))]
-        pixels = _read(chosen, size)
-        reference = _Reference(KerasEngine(network, 8), pixels)
-        reasons = []
-        for scheme, content in _conversions(network, precision, pixels):
-            engine = litert_engine(content, precision)
-            compared = _compared(engine, reference, precision)
-            reason = compared.problem(precision)
-            if reason is None:
-                compiled = compiled_model(header.fingerprint, precision, scheme, content, compared)
-                return CompiledReport(keep_compiled(path, compiled), compiled.header, is_new=True)
-            reasons.append(f"{scheme}: {reason}")
-            report(reasons[-1])
-        raise InputError(
-            f"{path}: not compiled in {precision}, as its embeddings would differ too much from "
-            f"those of Keras ({'; '.join(reasons)})"
-        )
+        pixels = read_for_calibration(images, int(network.input_shape[1]))
+        scheme, content, compared = checked_conversion(path, network, precision, pixels, report)
+        compiled = compiled_model(header.fingerprint, precision, scheme, content, compared)
+        return CompiledReport(keep_compiled(path, compiled), compiled.header, is_new=True)
+
+
+def checked_conversion(
+    path: Path,
+    network: "keras.Model",
+    precision: str,
+    pixels: UInt8Array,
+    report: Callable[[str], None],
+    *,
+    flag: str = "--calibrate",
+) -> tuple[str, bytes, "ComparedRows"]:
+    """Convert a network for LiteRT in the fastest way whose embeddings agree with those of Keras.
+
+    Args:
+        path: of the model, or of what is made of it, for an error.
+        network: from images, float32 (batch, size, size, 3), to rows, float32 (batch, dim).
+        precision: one of `PRECISIONS`.
+        pixels: uint8 (images, size, size, 3), RGB, to compare on, besides made-up ones, and to
+            calibrate int8 on.
+        report: called with why a way was not good.
+        flag: names the images, for an error.
+
+    Returns:
+        The way in words, the network for LiteRT, and how its rows agree.
+
+    Raises:
+        InputError: the network cannot be converted, no way is good enough, or there are too few
+            images.
+    """
+    from deep_ranking.embedding.engines.keras_model import KerasEngine
+
+    reference = _Reference(KerasEngine(network, 8), pixels)
+    reasons = []
+    for scheme, content in _conversions(network, precision, pixels, flag):
+        compared = _compared(litert_engine(content, precision), reference, precision)
+        reason = compared.problem(precision)
+        if reason is None:
+            return scheme, content, compared
+        reasons.append(f"{scheme}: {reason}")
+        report(reasons[-1])
+    raise InputError(
+        f"{path}: not compiled in {precision}, as its embeddings would differ too much from those "
+        f"of Keras ({'; '.join(reasons)})"
+    )
 
 
 class _Reference:
@@ -201,10 +230,10 @@ def recall_of(rows: Float32Array, reference: Float32Array) -> float | None:
     return float((found[0][:, :, None] == found[1][:, None]).any(axis=1).mean())
 
 
-def _read(images: Sequence[str | os.PathLike[str]], size: int) -> UInt8Array:
-    """Read images, without those that cannot be read: uint8 (images, size, size, 3)."""
+def read_for_calibration(images: Sequence[str | os.PathLike[str]], size: int) -> UInt8Array:
+    """Read up to 200 images, without those that cannot be read: uint8 (images, size, size, 3)."""
     pixels = []
-    for image in images:
+    for image in images[:: max(1, -(-len(images) // MOST_COMPARED))]:
         try:
             pixels.append(read_image(image, size))
         except InputError:
@@ -213,7 +242,7 @@ def _read(images: Sequence[str | os.PathLike[str]], size: int) -> UInt8Array:
 
 
 def _conversions(
-    network: "keras.Model", precision: str, pixels: UInt8Array
+    network: "keras.Model", precision: str, pixels: UInt8Array, flag: str
 ) -> Iterator[tuple[str, bytes]]:
     """Yield scheme and content of each way to convert a network, the fastest first."""
     from deep_ranking.embedding.compiled.converting import (
@@ -228,7 +257,7 @@ def _conversions(
     if is_static and len(pixels) < LEAST_CALIBRATED:
         raise InputError(
             f"int8 needs at least {LEAST_CALIBRATED} images to calibrate this network on, and "
-            f"{len(pixels)} can be read; give a folder of images like yours by --calibrate"
+            f"{len(pixels)} can be read; give a folder of images like yours by {flag}"
         )
     try:
         if precision == FLOAT32:

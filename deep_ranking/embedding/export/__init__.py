@@ -4,12 +4,7 @@ Every export is checked before it appears under its name: opened in its own runt
 the model's embeddings.
 """
 
-from deep_ranking.embedding.export.exporting import (
-    DEFAULT_TOLERANCE,
-    Export,
-    check_output,
-    export_model,
-)
-from deep_ranking.embedding.export.formats import FORMATS
+from deep_ranking.embedding.export.exporting import Export, check_output, export_model
+from deep_ranking.embedding.export.formats import DEFAULT_TOLERANCE, FORMATS
 
 __all__ = ["DEFAULT_TOLERANCE", "FORMATS", "Export", "check_output", "export_model"]

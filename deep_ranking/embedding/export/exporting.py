@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deep_ranking import __version__
-from deep_ranking.embedding.export.formats import FORMATS, Format, Runtime
+from deep_ranking.embedding.export.formats import DEFAULT_TOLERANCE, FORMATS, Format, Runtime
 from deep_ranking.embedding.export.pixel_recipe import pixel_recipe, recipe_in_words, recipe_path
 from deep_ranking.files import InputError, atomic_folder, atomic_path, atomic_paths, disk_failure
 from deep_ranking.files.array_types import Float32Array
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # Names that TensorFlow writes in the folder of a SavedModel.
 SAVEDMODEL_ENTRIES = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
-DEFAULT_TOLERANCE = 1e-4
 SEED = 0
 RANDOM_BATCHES = (1, 2, 4, 1)
 IMAGES_AT_ONCE = 4  # fits into memory even at 1024 pixels
@@ -97,7 +96,7 @@ def export_model(
     *,
     format: str,
     images: Sequence[str | os.PathLike[str]] = (),
-    tolerance: float = DEFAULT_TOLERANCE,
+    tolerance: float | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Export:
@@ -108,9 +107,11 @@ def export_model(
             model from images, float32 (batch, size, size, 3), to embeddings, float32 (batch, dim).
         path: file to write, ending in .onnx or .tflite; for a SavedModel, a folder. Beside it,
             PATH.pixels.json gets the recipe of pixels, which the export's notes hold too.
-        format: "savedmodel", "onnx" or "tflite".
-        images: image files to check the export on, besides random images.
-        tolerance: largest allowed difference between two numbers of the embeddings.
+        format: "savedmodel", "onnx", "tflite" or "litert-int8".
+        images: image files to check the export on, besides random images; for int8 they calibrate
+            it too, and at least 20 are needed where a network has depthwise convolutions.
+        tolerance: largest allowed difference between two numbers of the embeddings; None for that
+            of the format, 1e-4, or 0.1 in int8, whose mean cosine must be .995 besides.
         overwrite: replace an earlier export.
         progress: called with a line as each step begins.
 
@@ -129,19 +130,20 @@ def export_model(
     """
     path = Path(path)
     check_output(path, format, overwrite=overwrite)
+    kind = FORMATS[format]
+    tolerance = kind.tolerance if tolerance is None else tolerance
     if not 0 <= tolerance < float("inf"):
         raise InputError(f"tolerance must be 0 or more. Received: {tolerance}")
     if isinstance(model, str | os.PathLike):
         from deep_ranking.model.file import load_model
 
         model = load_model(model)
-    kind = FORMATS[format]
     size = _image_size(model)
     report = progress or (lambda _: None)
     with _written(path, kind, size) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings of the converters, which no user can act on
         report(f"writing {format}")
-        runtime = _converted(model, temporary, format)
+        runtime = _converted(model, temporary, format, images)
         count = sum(RANDOM_BATCHES) + len(images)
         report(f"checking it on {sum(RANDOM_BATCHES)} random images and {len(images)} of yours")
         batches = itertools.chain(random_batches(size), _image_batches(images, size))
@@ -230,13 +232,15 @@ def _image_size(model: "keras.Model") -> int:
     return int(size)
 
 
-def _converted(model: "keras.Model", path: Path, format: str) -> Runtime:
+def _converted(
+    model: "keras.Model", path: Path, format: str, images: Sequence[str | os.PathLike[str]]
+) -> Runtime:
     """Write a model in a format, and open what was written."""
     kind = FORMATS[format]
     try:
-        kind.write(model, path, _notes(model))
+        kind.write(model, path, _notes(model), images)
         return kind.load(path, model.inputs[0].name)
-    except OSError:
+    except (OSError, InputError):
         raise
     except Exception as error:  # converters and runtimes raise errors of any type
         if disk_failure(error) is not None:

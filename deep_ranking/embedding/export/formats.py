@@ -7,9 +7,10 @@ of its pixels (`pixel_recipe`) and the meaning of its distances: a SavedModel in
 Lite file in a zip after the model, the place for associated files there (`unzip m.tflite`).
 """
 
+import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 OUTPUT = "embedding"
 NOTES_KEY = "deep_ranking"
 NOTES_FILE = "deep_ranking.json"
+DEFAULT_TOLERANCE = 1e-4
+INT8_TOLERANCE = 0.1  # of one number; their mean cosine is held to that of compiled models
 
 Runtime = Callable[[Float32Array], Float32Array]
+Images = Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Format:
     Attributes:
         suffix: end of the file's name; empty for a folder.
         modules: modules that the format needs and Deep Ranking itself does not.
-        write: writes a model to a path, with the notes.
+        write: writes a model to a path, with the notes; image files calibrate int8.
+        tolerance: largest difference that is allowed if nobody says another: between two numbers of
+            the embeddings.
         load: opens a path in the format's runtime, given the name of the input.
         usage: Python code from `pixels` to `embeddings`, with {path} and {name} (of the input) to
             fill in.
@@ -43,12 +49,13 @@ class Format:
 
     suffix: str
     modules: tuple[str, ...]
-    write: Callable[["keras.Model", Path, str], None]
+    write: Callable[["keras.Model", Path, str, Images], None]
     load: Callable[[Path, str], Runtime]
     usage: str
+    tolerance: float = DEFAULT_TOLERANCE
 
 
-def write_savedmodel(model: "keras.Model", path: Path, notes: str) -> None:
+def write_savedmodel(model: "keras.Model", path: Path, notes: str, *_: object) -> None:
     """Write a model as a SavedModel, with notes on it in JSON."""
     # Not model.export: in Keras 3.15 it writes each weight twice.
     import tensorflow as tf
@@ -77,7 +84,7 @@ def _load_savedmodel(path: Path, name: str) -> Runtime:
     return run
 
 
-def _write_onnx(model: "keras.Model", path: Path, notes: str) -> None:
+def _write_onnx(model: "keras.Model", path: Path, notes: str, *_: object) -> None:
     """Convert the network with its weights as inputs, then store the values of these inputs.
 
     With the weights inside, each of some fifty steps of the conversion copies all of them: that
@@ -157,7 +164,7 @@ def _load_onnx(path: Path, name: str) -> Runtime:
     return lambda images: np.asarray(session.run([OUTPUT], {name: images})[0])
 
 
-def _write_tflite(model: "keras.Model", path: Path, notes: str) -> None:
+def _write_tflite(model: "keras.Model", path: Path, notes: str, *_: object) -> None:
     import tensorflow as tf
 
     from deep_ranking.embedding.export.litert_layers import with_litert_layers
@@ -165,6 +172,20 @@ def _write_tflite(model: "keras.Model", path: Path, notes: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_savedmodel(with_litert_layers(model), Path(folder), notes)
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+    _append_notes(path, notes)
+
+
+def _write_litert_int8(model: "keras.Model", path: Path, notes: str, images: Images) -> None:
+    """Convert the network as `compile --precision int8` does: only if the mean cosine is .995."""
+    from deep_ranking.embedding.compiled.compiling import checked_conversion, read_for_calibration
+
+    pixels = read_for_calibration(images, int(model.input_shape[1]))
+    _, content, _ = checked_conversion(path, model, "int8", pixels, lambda _: None, flag="--images")
+    path.write_bytes(content)
+    _append_notes(path, notes)
+
+
+def _append_notes(path: Path, notes: str) -> None:
     with zipfile.ZipFile(path, "a") as behind:
         behind.writestr(NOTES_FILE, notes + "\n")
 
@@ -184,6 +205,10 @@ def _image_spec(model: "keras.Model") -> Any:
     return tf.TensorSpec(image.shape, tf.float32, name=image.name)
 
 
+LITERT_USAGE = (
+    "from ai_edge_litert.interpreter import Interpreter; model = Interpreter({path}); "
+    'embeddings = model.get_signature_runner()({name}=pixels)["embedding"]'
+)
 FORMATS = {
     "savedmodel": Format(
         "",
@@ -206,7 +231,14 @@ FORMATS = {
         ("ai_edge_litert",),
         _write_tflite,
         _load_tflite,
-        "from ai_edge_litert.interpreter import Interpreter; model = Interpreter({path}); "
-        'embeddings = model.get_signature_runner()({name}=pixels)["embedding"]',
+        LITERT_USAGE,
+    ),
+    "litert-int8": Format(
+        ".tflite",
+        ("ai_edge_litert",),
+        _write_litert_int8,
+        _load_tflite,
+        LITERT_USAGE,
+        INT8_TOLERANCE,
     ),
 }
