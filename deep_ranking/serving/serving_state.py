@@ -69,6 +69,18 @@ class Serving:
         self.errors: SlowResult[CollectionErrors] = SlowResult("errors", patience)
         self.cache = open_thumbnail_cache(settings.cache_bytes)
 
+    def asking(self) -> Teaching:
+        """Return what asks people.
+
+        Raises:
+            RequestError: this server asks nothing.
+        """
+        if self.teaching is None:
+            raise RequestError(
+                403, "This server asks no questions; start it with --teach to be asked."
+            )
+        return self.teaching
+
     def named(self, name: str | None) -> ServedCollection:
         """Return a collection by its name; the first for None.
 

@@ -14,7 +14,6 @@ from deep_ranking.serving.teach.example_answers import (
     keep_new,
     take_back_examples,
 )
-from deep_ranking.serving.teach.teaching import Teaching
 
 
 class ExampleFields(Fields):
@@ -41,20 +40,13 @@ class TaughtAnswer(BaseModel):
 def add_example_teaching(router: APIRouter, serving: Serving) -> None:
     """Add the addresses."""
 
-    def teaching() -> Teaching:
-        if serving.teaching is None:
-            raise RequestError(
-                403, "This server asks no questions; start it with --teach to be asked."
-            )
-        return serving.teaching
-
     @router.post(
         "/teach/examples",
         summary="Keep what the examples of a search say: a plus example is more like the query",
         openapi_extra=described(ExampleFields, "positive", positive="ids", negative="some"),
     )
     async def teach(request: Request) -> TaughtAnswer:
-        found = teaching()
+        found = serving.asking()
         form = await read_form(request, ExampleFields, "positive", "negative")
         fields: ExampleFields = form.fields
         rater = found.named(fields.rater)
@@ -73,7 +65,7 @@ def add_example_teaching(router: APIRouter, serving: Serving) -> None:
         openapi_extra=described(TakeBackFields),
     )
     async def take_back(request: Request) -> TaughtAnswer:
-        found = teaching()
+        found = serving.asking()
         fields: TakeBackFields = (await read_form(request, TakeBackFields)).fields
         rater = found.named(fields.rater)
 

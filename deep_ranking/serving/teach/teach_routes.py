@@ -62,16 +62,9 @@ class AnswerFields(RaterFields):
 def add_teaching(router: APIRouter, serving: Serving) -> None:
     """Add the questions."""
 
-    def teaching() -> Teaching:
-        if serving.teaching is None:
-            raise RequestError(
-                403, "This server asks no questions; start it with --teach to be asked."
-            )
-        return serving.teaching
-
     @router.get("/teach", summary="What people answered about the collection")
     async def state(collection: Name = None) -> TeachAnswer:
-        found = teaching()
+        found = serving.asking()
         return await serving.on(collection, lambda state: _state(found, state))
 
     @router.post(
@@ -81,7 +74,7 @@ def add_teaching(router: APIRouter, serving: Serving) -> None:
     )
     async def question(request: Request) -> NextAnswer:
         """Ask; ids name a question that the rater looks at, as if it were answered."""
-        found = teaching()
+        found = serving.asking()
         fields: QuestionFields = (await read_form(request, QuestionFields)).fields
         rater, pending = found.named(fields.rater), _ids(fields)
         return await serving.on(
@@ -95,7 +88,7 @@ def add_teaching(router: APIRouter, serving: Serving) -> None:
         responses=REFUSALS,
     )
     async def keep(request: Request) -> KeptAnswer:
-        found = teaching()
+        found = serving.asking()
         fields: AnswerFields = (await read_form(request, AnswerFields)).fields
         rater = found.named(fields.rater)
 
@@ -117,7 +110,7 @@ def add_teaching(router: APIRouter, serving: Serving) -> None:
     )
     async def take_back(request: Request) -> TakenBackAnswer:
         """Take back; ids name the answer that is meant, so that no other one is taken back."""
-        found = teaching()
+        found = serving.asking()
         fields: QuestionFields = (await read_form(request, QuestionFields)).fields
         rater, expected = found.named(fields.rater), _ids(fields)
 
