@@ -4,6 +4,7 @@ import atexit
 import gc
 import hashlib
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -50,6 +51,21 @@ IMAGE_TREE = {
 }
 DECOYS = ("loose.jpg", ".hidden/x.jpg", "cats/.hidden.jpg", "cats/.hidden/x.jpg")
 NOT_IMAGES = ("notes.txt", "cats/notes.txt", "cats/jpg", "cats/x.jpg.part", "empty/readme.md")
+
+
+MOST_GROWTH = 1 << 18  # kilobytes
+_seen = {"peak": 0}
+
+
+@pytest.hookimpl(trylast=True)  # the test's fixtures are gone
+def pytest_runtest_teardown():
+    """Networks refer to themselves, and Python collects such garbage by number, not by size: some
+    large ones would fill the memory before it does.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if peak > _seen["peak"] + MOST_GROWTH:
+        gc.collect()
+        _seen["peak"] = peak
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -165,10 +166,9 @@ def test_graphs_train_the_same(under, settings, colors, tmp_path, precision):  #
     assert names[0] == names[1]  # the features are found again
 
 
-@pytest.mark.slow
-@one_of_each
-@pytest.mark.parametrize("backbone", ["resnet50", "mobilenetv2"])
-def test_real_backbones_are_the_same(under, settings, paths, backbone):
+@cache
+def usual_backbone(backbone, paths):
+    """Return a network as Keras usually makes it, its untrained backbone, and rows of images."""
     config = replace(
         SMALL,
         backbone=backbone,
@@ -177,13 +177,22 @@ def test_real_backbones_are_the_same(under, settings, paths, backbone):
         backbone_size=64,
     )
     plain = build_network(config, seed=0)
-    expected = embed_images(plain, paths)
-    untrained = untrained_backbone(config, None)
+    return plain, untrained_backbone(config, None), embed_images(plain, paths)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "settings"),
+    [*(("mobilenetv2", each) for each in SETTINGS), ("resnet50", SETTINGS[0])],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_real_backbones_are_the_same(under, settings, paths, backbone):
+    plain, untrained, expected = usual_backbone(backbone, tuple(paths))
     under(settings)
-    model = build_network(config, seed=0)
+    model = build_network(plain.network_config, seed=0)
     check_same(model, plain)
     np.testing.assert_array_equal(embed_images(model, paths), expected)
-    check_same(untrained_backbone(config, None), untrained)
+    check_same(untrained_backbone(plain.network_config, None), untrained)
 
 
 @pytest.mark.slow
