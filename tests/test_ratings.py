@@ -287,10 +287,10 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_lose_no_confirmed_answer(tmp_path):
+def test_kills_lose_no_confirmed_answer(tmp_path):
     path, chance = tmp_path / "ratings.csv", random.Random(0)
     confirmed = {}
-    for kill in range(20):
+    for kill in range(5):
         pair = [f"{kill} {each}" for each in range(5)]  # locks are left behind too
         running = [
             subprocess.Popen(
