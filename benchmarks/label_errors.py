@@ -14,10 +14,12 @@ are ranked by how likely wrong their labels are, and the planted ones among the 
 With --train DIR instead of --model, it trains by `--recipe laptop` on the planted labels, so that
 the model has learned from what is wrong; corrects the planted labels that are among the first, as a
 person who looks at them does; trains again, also on the right labels; and prints recall@1 on
-classes that none of the three has seen.
+classes that none of the three has seen. With --click they are corrected in the view "Errors" of the
+page, one after the other, in Chromium (`make browser`) and as many as are shown there first.
 """
 
 import argparse
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -25,16 +27,20 @@ from pathlib import Path
 
 import numpy as np
 
-from deep_ranking import Embedder, read_folder
-from deep_ranking.datasets import LabelledImages, hold_back_classes
-from deep_ranking.datasets.corrections import Correction, CorrectionLog
-from deep_ranking.embedding.kept_rows import kept_embeddings
-from deep_ranking.files.csv_lines import write_lines
-from deep_ranking.metrics import retrieval_metrics
-from deep_ranking.metrics.label_noise import label_fit
-from deep_ranking.metrics.retrieval import RetrievalMetrics
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))
 
-ROOT = Path(__file__).parents[1]
+from served_program import address_of  # noqa: E402 (the path comes first)
+
+from deep_ranking import Embedder, read_folder  # noqa: E402
+from deep_ranking.datasets import LabelledImages, hold_back_classes  # noqa: E402
+from deep_ranking.datasets.corrections import Correction, CorrectionLog, read_corrections  # noqa: E402
+from deep_ranking.embedding.kept_rows import kept_embeddings  # noqa: E402
+from deep_ranking.files.csv_lines import write_lines  # noqa: E402
+from deep_ranking.metrics import retrieval_metrics  # noqa: E402
+from deep_ranking.metrics.label_noise import label_fit  # noqa: E402
+from deep_ranking.metrics.retrieval import RetrievalMetrics  # noqa: E402
+
 WAYS = ("uniform", "near")
 HELD_SEED = 7  # of the classes that no model sees
 
@@ -51,9 +57,12 @@ def main() -> None:
     parser.add_argument("--planted", type=int, default=40)
     parser.add_argument("--first", type=int, default=60)
     parser.add_argument("--held_share", type=float, default=0.2)
+    parser.add_argument("--click", action="store_true")
     args = parser.parse_args()
     if (args.model is None) == (args.train is None):
         parser.error("give --model or --train")
+    if args.click and args.train is None:
+        parser.error("--click corrects what is trained on: give --train")
     data = read_folder(args.dataset, label=args.label)
     if args.model:
         rows = embedded(args.model, data)
@@ -78,7 +87,11 @@ def main() -> None:
             counts = count_found(rows, trained.items.codes, codes)
             print_counts(f"{way}, seed {seed}", [counts], args)
             file = args.train / f"{name}.corrections.csv"
-            num = correct(file, trained, codes, ours(rows, codes)[: args.first])
+            file.unlink(missing_ok=True)
+            if args.click:
+                num = click(args, name, file, trained, codes)
+            else:
+                num = correct(file, trained, codes, ours(rows, codes)[: args.first])
             again = train(args, f"{name}_corrected", trained, codes, file)
             recall["planted"] = recall_at_1(model, unseen)
             recall[f"{num} corrected"] = recall_at_1(again, unseen)
@@ -184,9 +197,7 @@ def train(
 
 def correct(file: Path, data: LabelledImages, codes: np.ndarray, order: np.ndarray) -> int:
     """Write the right classes of the planted among some images; return how many there are."""
-    names = data.items.names
-    file.unlink(missing_ok=True)
-    right = data.items.codes
+    names, right = data.items.names, data.items.codes
     CorrectionLog(file).add(
         *(
             Correction(data.paths[row], names[codes[row]], names[right[row]])
@@ -195,6 +206,65 @@ def correct(file: Path, data: LabelledImages, codes: np.ndarray, order: np.ndarr
         )
     )
     return int((codes != right)[order].sum())
+
+
+def click(
+    args: argparse.Namespace, name: str, file: Path, data: LabelledImages, codes: np.ndarray
+) -> int:
+    """Correct the planted among the first suspects of the page; return how many that were.
+
+    A person knows which pictures are labelled wrongly, and with what class they belong: this one
+    reads it in the right classes. It confirms the class that the page proposes, where that is it,
+    and otherwise types it.
+    """
+    from playwright.sync_api import sync_playwright
+
+    model, index = args.train / f"{name}.h5", args.train / f"{name}.index"
+    command = ["-m", "deep_ranking", "index", "--output", index, "--model", model]
+    command += ["--images", data.root, "--classes", args.train / f"{name}.classes.csv"]
+    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, capture_output=True)
+    names = data.items.names
+    right = dict(zip(data.paths, (names[code] for code in data.items.codes), strict=True))
+    given = dict(zip(data.paths, (names[code] for code in codes), strict=True))
+    counts = {"proposed": 0, "typed": 0}
+    chromium = runpy.run_path(str(ROOT / "tools" / "browser.py"))["find_browser"]()
+    command = ["-m", "deep_ranking", "serve", "--index", index, "--port", "0"]
+    command += ["--corrections", file]
+    program = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    address = address_of(program.stdout.readline())
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{address}/?view=errors")
+        page.wait_for_selector(".error", timeout=120_000)
+        cards = page.locator(".errors-part:has(h2:text-is('Likely wrong labels')) .error")
+        for number in range(min(args.first, cards.count())):
+            card = cards.nth(number)
+            path = card.locator(".errors-picture .fine").first.get_attribute("title")
+            if right[path] == given[path]:
+                continue
+            button = card.locator(".primary")
+            if button.text_content().startswith(f"It is {right[path].rpartition('/')[2]}"):
+                button.click()
+                counts["proposed"] += 1
+            else:
+                card.locator("button:has-text('Another class')").click()
+                card.locator("input").fill(right[path])
+                card.locator("button:has-text('Correct')").click()
+                counts["typed"] += 1
+            card.locator(".errors-said:has-text('Corrected to')").wait_for()
+        browser.close()
+    program.terminate()
+    program.wait()
+    standing = read_corrections(file).standing
+    if {path: each.to_class for path, each in standing.items()} != {
+        path: right[path] for path in standing
+    } or len(standing) != sum(counts.values()):
+        sys.exit(f"{file}: holds not what was clicked")
+    print(f"  clicked in the page: {counts['proposed']} as proposed, {counts['typed']} typed")
+    return len(standing)
 
 
 def recall_at_1(model: Path, data: LabelledImages) -> float:
