@@ -69,10 +69,10 @@ def test_devices_that_there_are_not_are_refused(names, said):
 def test_one_device_changes_nothing():
     for names in (None, "0"):
         devices = Devices(names)
-        batches, loss, metrics = object(), object(), [object()]
+        batches, rows = object(), (object(), object())
         assert devices.count == 1
         assert devices.share(batches, 3) is batches
-        assert devices.loss(loss) is loss and devices.metrics(metrics) is metrics
+        assert devices.run(devices.rows_of_all, rows) == rows
 
 
 def results_of(tmp_path_factory, devices, *names):
@@ -91,8 +91,7 @@ def results_of(tmp_path_factory, devices, *names):
     return json.loads((folder / "results.json").read_text())
 
 
-def assert_the_same(results, name, devices, *, atol=1e-5, uneven=False):
-    """`uneven`: the mean of the losses of batches whose shares are not filled up alike."""
+def assert_the_same(results, name, devices, *, atol=1e-5):
     one, several = results[f"{name} None"], results[f"{name} {devices}"]
     assert one["devices"] == 1 and several["devices"] == results["count"]
     assert several["iterations"] == one["iterations"] > 0
@@ -107,10 +106,9 @@ def assert_the_same(results, name, devices, *, atol=1e-5, uneven=False):
     for row, wanted in zip(several["history"], one["history"], strict=True):
         assert row.keys() == wanted.keys()
         for column in row:
-            if not (uneven and column == "loss"):
-                assert float(row[column] or 0) == pytest.approx(
-                    float(wanted[column] or 0), abs=10 * atol
-                ), column
+            assert float(row[column] or 0) == pytest.approx(
+                float(wanted[column] or 0), abs=10 * atol
+            ), column
 
 
 @pytest.fixture(scope="module")
@@ -140,15 +138,15 @@ def test_a_process_keeps_its_devices(on_three):
 @pytest.mark.slow
 def test_three_devices_go_on_as_one_does(tmp_path_factory):
     results = results_of(tmp_path_factory, "all", "triplets", "short", "similar")
-    assert_the_same(results, "triplets", "all", uneven=True)
-    assert_the_same(results, "short", "all", uneven=True)
+    assert_the_same(results, "triplets", "all")
+    assert_the_same(results, "short", "all")
     assert_the_same(results, "similar", "all")
 
 
 @pytest.mark.slow
 def test_two_devices_train_as_one_does(tmp_path_factory):
     results = results_of(tmp_path_factory, "0,1", "triplets", "similar", "halves", "network")
-    assert_the_same(results, "triplets", "0,1", uneven=True)
+    assert_the_same(results, "triplets", "0,1")
     assert_the_same(results, "similar", "0,1")
     assert_the_same(results, "halves", "0,1", atol=1e-4)
     # Batch normalisation goes by the images of each device: another result, but a result.

@@ -6,12 +6,12 @@ device, whichever rows it compares. To make the shares equally long, the last on
 of the batch; the label `REPEATED` keeps these out of the loss.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from deep_ranking.files import InputError
 
@@ -63,23 +63,33 @@ class Devices:
             rows_together: rows that must stay on one device, 3 for triplets.
 
         Returns:
-            The batches for `fit`, which needs the number of steps too if there are several devices.
+            The batches, to iterate over.
         """
         if self._strategy is None:
             return batches
         shares = batches.flat_map(lambda *batch: _shares(batch, self.count, rows_together))
         return self._strategy.distribute_datasets_from_function(lambda _: shares.prefetch(2))
 
-    def loss(self, loss: keras.losses.Loss) -> keras.losses.Loss:
-        """Return a loss that is computed from the rows of all devices.
+    def run(self, step: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
+        """Run a step on each device with its part of a batch; return what the first one returns."""
+        if self._strategy is None:
+            return step(*batch)
+        local = self._strategy.experimental_local_results
+        results = self._strategy.run(step, args=batch)
+        return tf.nest.map_structure(lambda each: local(each)[0], results)
 
-        Keras shows the mean over an epoch's batches, weighted by their rows with the repeated ones.
+    def rows_of_all(self, labels: Any, embeddings: Any) -> tuple[Any, Any]:
+        """Return labels and embeddings of the whole batch, on each device that has a share of it.
+
+        The gradient of an embedding is the sum of the gradients from all devices.
         """
-        return loss if self._strategy is None else _WholeLoss(loss, self.count)
-
-    def metrics(self, metrics: list[keras.metrics.Metric]) -> list[keras.metrics.Metric]:
-        """Return metrics that are computed from the rows of all devices."""
-        return metrics if self._strategy is None else [_WholeMetric(metric) for metric in metrics]
+        if self._strategy is None:
+            return labels, embeddings
+        replica = tf.distribute.get_replica_context()
+        labels = tf.reshape(replica.all_gather(labels, axis=0), (-1,))  # (rows,)
+        whole = labels > REPEATED
+        rows = tf.boolean_mask(replica.all_gather(embeddings, axis=0), whole)
+        return tf.boolean_mask(labels, whole), tf.ensure_shape(rows, (None, embeddings.shape[-1]))
 
     def on_one(self, model: keras.Model) -> keras.Model:
         """Return a model of the same layers that runs on one device, for embedding."""
@@ -117,46 +127,3 @@ def _shares(batch: Any, count: int, rows_together: int) -> tf.data.Dataset:
         return inputs, tf.where(rows < num_rows, labels, REPEATED)
 
     return tf.data.Dataset.range(count).map(share)
-
-
-def _rows_of_all(labels: Any, embeddings: Any) -> tuple[Any, Any]:
-    """Return labels and embeddings of the whole batch, on each device that has a share of it.
-
-    The gradient of an embedding is the sum of the gradients from all devices.
-    """
-    replica = tf.distribute.get_replica_context()
-    if replica is None:  # while Keras makes the variables
-        return labels, embeddings
-    labels = tf.reshape(replica.all_gather(labels, axis=0), (-1,))  # (rows,)
-    whole = labels > REPEATED
-    rows = tf.boolean_mask(replica.all_gather(embeddings, axis=0), whole)
-    return tf.boolean_mask(labels, whole), tf.ensure_shape(rows, (None, embeddings.shape[-1]))
-
-
-class _WholeLoss(keras.losses.Loss):
-    """A loss of the whole batch: all devices compute it, so each counts as a part."""
-
-    def __init__(self, loss: keras.losses.Loss, count: int) -> None:
-        super().__init__(name=loss.name)
-        self.loss = loss
-        self.count = count
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        return ops.mean(self.loss.call(*_rows_of_all(y_true, y_pred))) / self.count
-
-
-class _WholeMetric(keras.metrics.Metric):
-    """A metric of the whole batch: each device adds the same to the sum and to the count."""
-
-    def __init__(self, metric: keras.metrics.Metric) -> None:
-        super().__init__(name=metric.name)
-        self.metric = metric
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        self.metric.update_state(*_rows_of_all(y_true, y_pred))
-
-    def result(self) -> Any:
-        return self.metric.result()
-
-    def reset_state(self) -> None:
-        self.metric.reset_state()

@@ -1,4 +1,4 @@
-"""The network of a run, its loss and optimizer, and how Keras trains an epoch of it."""
+"""The network of a run, its loss and optimizer, and how an epoch of it is trained."""
 
 import dataclasses
 import math
@@ -29,6 +29,7 @@ from deep_ranking.model.whitening import principal_axes, scaled_whitening_axes
 from deep_ranking.training.batches import ClassSource, FeatureSource, TripletSource
 from deep_ranking.training.devices import Devices
 from deep_ranking.training.history import Row
+from deep_ranking.training.loop import TrainingLoop
 from deep_ranking.training.optimizers import make_optimizer
 
 LINES = 2  # a value of Keras' `verbose`: a line an epoch
@@ -50,7 +51,7 @@ class Trainer:
     Attributes:
         model: the whole network, from images.
         frozen: with cached features, the layers that give them; otherwise None.
-        trained: what `fit` trains: the whole network, or what follows the frozen layers.
+        trained: what the loop trains: the whole network, or what follows the frozen layers.
     """
 
     def __init__(self, config: TrainConfig, devices: Devices, *, read_weights: bool) -> None:
@@ -71,7 +72,7 @@ class Trainer:
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
         """The optimizer, with its moments and its number of steps."""
-        return self.trained.optimizer
+        return self._loop.optimizer
 
     def compile(
         self,
@@ -105,19 +106,21 @@ class Trainer:
         if self._trains_head and config.head_learning_rate is not None:
             rate = config.head_learning_rate
         with self._devices.scope():
-            self._loss = make_loss(config, config.batches, config.network.embedding_size)
-            self.trained.compile(
-                optimizer=make_optimizer(
-                    config,
-                    self.model.backbone_layers,
-                    learning_rate=rate * config.plateau_factor**num_rate_drops,
-                    num_steps=num_epochs * num_batches,
-                ),
-                loss=self._devices.loss(self._loss),
-                metrics=self._devices.metrics(make_metrics(config, config.batches)),
-                jit_compile="auto" if config.xla is None else config.xla,
+            loss = make_loss(config, config.batches, config.network.embedding_size)
+            optimizer = make_optimizer(
+                config,
+                self.model.backbone_layers,
+                learning_rate=rate * config.plateau_factor**num_rate_drops,
+                num_steps=num_epochs * num_batches,
             )
-            self.optimizer.build(self.trained.trainable_variables)
+        self._loop = TrainingLoop(
+            self.trained,
+            loss,
+            optimizer,
+            make_metrics(config, config.batches),
+            self._devices,
+            xla=config.xla,
+        )
         if before is not None:
             for variable, value in zip(self.optimizer.variables, before, strict=True):
                 variable.assign(value)
@@ -213,22 +216,19 @@ class Trainer:
             InputError: an image cannot be used.
         """
         _seed_dropout(self.model, self._config.seed, epoch)
-        if isinstance(self._loss, BatchLoss) and self._loss.memory is not None:
-            self._loss.memory.reset()
-        batches = source.dataset(epoch)
+        loss = self._loop.loss
+        if isinstance(loss, BatchLoss) and loss.memory is not None:
+            loss.memory.reset()
         with source.raising_image_errors():
-            logged = self.trained.fit(
-                self._devices.share(batches, source.rows_together),
-                steps_per_epoch=int(batches.cardinality()) if self._devices.count > 1 else None,
-                initial_epoch=epoch,
-                epochs=self._config.epochs,
-                shuffle=False,
-                callbacks=[_StopAfterEpoch(), *self._progress(source.num_batches, epoch, verbose)],
+            means = self._loop.train_epoch(
+                source.dataset(epoch),
+                source.rows_together,
+                number=epoch,
+                num_epochs=self._config.epochs,
+                callbacks=self._progress(source.num_batches, epoch, verbose),
                 verbose=verbose,
-            ).history
-        row: Row = {"epoch": epoch + 1} | {
-            name: float(values[-1]) for name, values in logged.items()
-        }
+            )
+        row: Row = {"epoch": epoch + 1} | means
         if self._config.weight_penalty:
             row["weight_penalty"] = kernel_penalty(self.trained, self._config.weight_penalty)
         return row
@@ -261,13 +261,6 @@ def _whole_images(source: ImageSource) -> Iterator[Float32Array]:
         numbers = np.arange(begin, begin + len(images))
         begin += len(images)
         yield images.numpy()[~np.isin(numbers, list(source.broken))]
-
-
-class _StopAfterEpoch(keras.callbacks.Callback):
-    """Ends `fit` after one epoch: the next epoch reads from another dataset."""
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.model.stop_training = True
 
 
 class _Progress(keras.callbacks.Callback):

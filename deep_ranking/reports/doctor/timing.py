@@ -29,6 +29,8 @@ from deep_ranking.losses import make_loss, make_metrics, penalise_kernels
 from deep_ranking.model.mixed_precision import computing_in, resolved_precision, set_precision
 from deep_ranking.model.network import build_network, set_trainable_from, split_at_frozen
 from deep_ranking.reports.doctor.estimate import TrainingCost
+from deep_ranking.training.devices import Devices
+from deep_ranking.training.loop import TrainingLoop
 from deep_ranking.training.optimizers import make_optimizer
 
 NUM_READ = 32  # images
@@ -62,15 +64,17 @@ def measure_training(config: TrainConfig, files: Sequence[Path]) -> TrainingCost
         growth = 1.0  # what follows the frozen layers sees no pixels
     set_precision(trained, precision)
     penalise_kernels(trained, config.weight_penalty)
-    trained.compile(
-        optimizer=make_optimizer(
+    loop = TrainingLoop(
+        trained,
+        make_loss(config, config.batches, network.embedding_size),
+        make_optimizer(
             config, model.backbone_layers, learning_rate=config.learning_rate, num_steps=1000
         ),
-        loss=make_loss(config, config.batches, network.embedding_size),
-        metrics=make_metrics(config, config.batches),
-        jit_compile="auto" if config.xla is None else config.xla,
+        make_metrics(config, config.batches),
+        Devices(None),
+        xla=config.xla,
     )
-    steps = _time_steps(config, trained)
+    steps = _time_steps(config, loop)
     size = config.batch_size * growth
     return TrainingCost(
         read_seconds=_seconds_to_read(config, files),
@@ -136,7 +140,8 @@ def _reduced(network: NetworkConfig) -> tuple[NetworkConfig, float]:
     return small, (network.seen_size / small.seen_size) ** 2
 
 
-def _time_steps(config: TrainConfig, trained: keras.Model) -> _StepTimer:
+def _time_steps(config: TrainConfig, loop: TrainingLoop) -> _StepTimer:
+    inputs = loop.model.inputs
     size = config.batch_size
     if config.cache_features:  # the layers to train are small: the whole batch fits
         sizes = (max(2, size // 2 // 2 * 2), size)
@@ -147,18 +152,18 @@ def _time_steps(config: TrainConfig, trained: keras.Model) -> _StepTimer:
 
     def batches() -> Iterator[tuple[Any, Int32Array]]:
         for rows in chain(sizes[:1], cycle(sizes)):  # the first traces the step
-            inputs = tuple(
+            arrays = tuple(
                 rng.uniform(0, 255, (rows, *tensor.shape[1:])).astype(np.float32)
-                for tensor in trained.inputs
+                for tensor in inputs
             )
             numbers = np.arange(rows, dtype=np.int32)
             labels = numbers % 3 if config.batches == "triplets" else numbers // 2
-            yield (inputs if len(inputs) > 1 else inputs[0]), labels
+            yield (arrays if len(arrays) > 1 else arrays[0]), labels
 
-    specs = tuple(tf.TensorSpec((None, *tensor.shape[1:]), tf.float32) for tensor in trained.inputs)
+    specs = tuple(tf.TensorSpec((None, *tensor.shape[1:]), tf.float32) for tensor in inputs)
     signature = (specs if len(specs) > 1 else specs[0], tf.TensorSpec((None,), tf.int32))
     data = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    trained.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[steps])
+    loop.train_epoch(data, callbacks=[steps])
     return steps
 
 
