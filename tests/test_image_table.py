@@ -320,6 +320,7 @@ def test_a_row_that_a_damaged_index_gives_is_refused(tmp_path, monkeypatch, valu
     """SQLite trusts its own index, so one with a flipped bit gives what the query excludes."""
     table = ImageTable(tmp_path / "images.sqlite", writable=True)
     monkeypatch.setattr(table, "num_rows_needed", lambda: 3)
+    monkeypatch.setattr(table, "num_rows", lambda: 2)
     monkeypatch.setattr(table, "_select", lambda *_: iter([(0,), (value,), (2,)]))
     with pytest.raises(InputError, match="an invalid row number"):
         table.rows()

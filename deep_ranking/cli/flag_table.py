@@ -251,7 +251,7 @@ TABLE: Mapping[str, Table] = {
         (("--smooth_power",), (When(_is_not("smooth", None, 0), "without --smooth"),)),
         (OF_FOLDERS, (NO_CLASS_FILE,)),
         (
-            ("--shard", "--checksum", "--precision"),
+            ("--shard", "--precision"),
             (When(_is("from_parquet", None), "with --from_parquet"),),
         ),
     ],

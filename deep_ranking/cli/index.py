@@ -96,7 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checksum",
         action="store_true",
-        help="read every file again instead of trusting its size and modification time",
+        help="read every file again instead of trusting its size and modification time (with "
+        "--from_parquet: every part)",
     )
     add_folder_arguments(parser)
     group = parser.add_argument_group("tables of other programs")
@@ -110,9 +111,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_path(
         group,
         "--from_parquet",
-        metavar="FILE.parquet",
-        help_text="make the index of such a table, with columns path, vector and perhaps class, "
-        "instead of embedding; needs --model, and --images if the table names no folder",
+        metavar="FILE.parquet|DIR.parquet",
+        help_text="take in such a table, or a folder of its parts, instead of embedding: columns "
+        "path, vector, and perhaps class and content (with which no image is read); again, only "
+        "what is new; needs --model at first, and --images if the table names no folder",
     )
     group = parser.add_argument_group("kind of index, and how thoroughly a search looks")
     add_index_kind(group)
@@ -167,7 +169,6 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     make: Callable[..., IndexReport] = partial(
         index_images,
         shard=args.shard,
-        checksum=args.checksum,
         precision=args.precision or (AUTO if is_new else None),
     )
     if args.from_parquet is not None:
@@ -185,6 +186,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             target_recall=args.target_recall,
             dtype=args.dtype,
             folders=folders,
+            checksum=args.checksum,
             smooth=args.smooth,
             smooth_power=args.smooth_power,
             when_synced=print,
@@ -213,12 +215,7 @@ def _check_tables(
         check_table_name(args.export)
     if args.from_parquet is None:
         return
-    if not is_new:
-        parser.error(
-            f"{args.output} is an index already, and --from_parquet makes a new one: choose "
-            "another --output"
-        )
-    if args.model is None:
+    if is_new and args.model is None:
         parser.error("--from_parquet needs --model, the model that its vectors were made by")
     check_files_exist(args, "from_parquet", "model", "images")
 

@@ -81,6 +81,10 @@ class RowStore:
         """Return the key of each row."""
         return [bytes(record) for record in self._records()["key"]]
 
+    def record_keys(self) -> npt.NDArray[np.void]:
+        """Return the key of each row, 32 bytes each, memory-mapped: void (rows,)."""
+        return self._records()["key"]
+
     def find(self) -> dict[bytes, int]:
         """Return the row of each key; the last one of a key that was appended twice."""
         return {key: row for row, key in enumerate(self.keys())}
@@ -145,6 +149,25 @@ class RowStore:
                     keys.write(added.tobytes())
                     keys.flush()
                 os.fsync(keys.fileno())  # rows that other files refer to must survive a crash
+        except OSError as error:
+            raise InputError(f"{self._rows}: cannot be written ({error.strerror})") from None
+
+    def cut(self, count: int) -> None:
+        """Take back the rows from `count` on, which must be the end of a block.
+
+        Raises:
+            InputError: the files cannot be written, or blocks.bin is damaged.
+        """
+        num_blocks = len(self._checked_blocks(count))
+        lengths = {
+            self._keys: count * RECORD.itemsize,  # first: a row without its key is torn
+            self._blocks: num_blocks * BLOCK.itemsize,
+            self._rows: count * self.row_bytes,
+        }
+        try:
+            for file, length in lengths.items():
+                if file.exists() and file.stat().st_size > length:
+                    os.truncate(file, length)
         except OSError as error:
             raise InputError(f"{self._rows}: cannot be written ({error.strerror})") from None
 

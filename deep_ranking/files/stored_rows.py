@@ -1,6 +1,7 @@
 """The rows of a store on disk, memory-mapped, and checked by their checksums when they are read."""
 
 import hashlib
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from deep_ranking.files.array_types import FloatArray, Int64Array
 from deep_ranking.files.errors import InputError
 from deep_ranking.files.progress_bar import progress_bar
+
+LARGE_BYTES = 1 << 28
+"""A smaller file of rows stays in the memory of the process, once it is read."""
 
 
 class StoredRows:
@@ -59,11 +63,29 @@ class StoredRows:
             InputError: a block of theirs is damaged.
         """
         self._check(index)
-        return self._rows[index]
+        found = self._rows[index]
+        if isinstance(index, np.ndarray) and index.size:  # a copy, of rows here and there
+            self.release(0, len(self))
+        return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         """Read all rows; `np.asarray` calls it."""
         return np.array(self[:], dtype, copy=copy)
+
+    def release(self, begin: int, end: int) -> None:
+        """Take the pages of some rows of a large store out of this process.
+
+        The system's cache keeps them. A scan of all rows calls it, so that the memory of the
+        process does not grow with the rows.
+        """
+        mapped = getattr(self._rows, "_mmap", None)
+        if mapped is None or self._rows.nbytes < LARGE_BYTES or end <= begin:
+            return
+        if not hasattr(mmap, "MADV_DONTNEED"):  # it is not there on every system
+            return
+        row_bytes = self._rows.strides[0]
+        first = begin * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_DONTNEED, first, end * row_bytes - first)
 
     def damaged(self) -> Int64Array:
         """Check all rows, and return the numbers of those in damaged blocks: int64 (rows,)."""
@@ -99,6 +121,7 @@ class StoredRows:
     def _is_whole(self, block: int) -> bool:
         begin, end = self._limits(block)
         found = checksum(self._records[begin:end], self._rows[begin:end])
+        self.release(begin, end)
         return bool(self._checksums[block].tobytes() == found)
 
     def _limits(self, block: int) -> tuple[int, int]:

@@ -6,6 +6,8 @@ collection. A user's query may not: it is foreign. So each search is made once m
 whole class left out. `FOREIGN_SHARE` of the searches are taken to be foreign.
 """
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -35,6 +37,13 @@ sets of classes to choose on (`benchmarks/hit_probability.py`, docs/guides/judge
 MOST_QUERIES = 500
 MIN_QUERIES, MIN_HITS = 10, 10
 """Queries, and hits of either kind, that a fit needs."""
+
+
+class ClassesByRow(Protocol):
+    """Classes that can be asked for by an array of rows, as those in an array can."""
+
+    def __getitem__(self, rows: Int64Array, /) -> npt.NDArray[np.integer]:
+        """Return the class of each row."""
 
 
 def fit_hits(
@@ -93,7 +102,7 @@ def neighbourhoods(
     query_rows: Int64Array,
     rows: Rows,
     near: Int64Array,
-    classes: npt.NDArray[np.integer],
+    classes: ClassesByRow,
 ) -> Neighbourhood:
     """Measure the nearest images of each query, and put them in order.
 
@@ -102,7 +111,7 @@ def neighbourhoods(
         query_rows: int64 (queries,), the row in `queries` of each query.
         rows: float (images, dim), unit rows.
         near: int64 (queries, depth), rows of the nearest images in any order; -1 for none.
-        classes: integers (images,) of `rows`; `NO_CLASS` for none.
+        classes: integers (images,) of `rows`, or what returns those of some; `NO_CLASS` for none.
     """
     distances, found = np.full(near.shape, np.inf), near >= 0
     of_query = query_rows[np.nonzero(found)[0]]

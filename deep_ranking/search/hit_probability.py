@@ -16,12 +16,15 @@ from deep_ranking.model.hit_fitting import (
     queries_to_fit_on,
 )
 from deep_ranking.search.collection import Collection
+from deep_ranking.search.hit_sampling import fit_sampled
 from deep_ranking.search.index.base import Index, batches, read_rows
 from deep_ranking.search.neighbours import nearest_of_other_classes
 from deep_ranking.search.results import Hit
 from deep_ranking.search.smoothing import SAME_CONTENT
 
 QUERIES_AT_ONCE = 256
+MOST_LISTED = 200_000
+"""Rows whose classes are all listed to draw queries; of more, SQLite draws them."""
 WAY_OF_LEARNING = 2  # 1: without the chance that the collection has the query's class
 
 
@@ -37,9 +40,11 @@ def fit_collection(collection: Collection, index: Index) -> HitCalibration | Non
     Returns:
         The calibration; None where too few images have a class with another image.
     """
+    embeddings = collection.embeddings()
+    if len(embeddings) > MOST_LISTED:
+        return fit_sampled(collection, index)
     classes = classes_of_rows(collection)
     queries = queries_to_fit_on(classes)
-    embeddings = collection.embeddings()
     near = [
         first_images(found[(found != query) & (found >= 0)])
         for part in batches(queries, QUERIES_AT_ONCE)
@@ -71,8 +76,8 @@ def state_of_classes(collection: Collection) -> str:
     version that learned it otherwise.
     """
     with closing(collection.images()) as images:
-        rows = images.rows()
-        state = f"{WAY_OF_LEARNING} {images.classes()} {len(rows)} {rows[-1:].tolist()}"
+        last = [images.num_rows_needed() - 1] if len(images) else []
+        state = f"{WAY_OF_LEARNING} {images.classes()} {images.num_rows()} {last}"
     return data_digest(os.fsencode(state)).hex()[:16]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deep_ranking.files.content_digest import content_digests, file_status
 from deep_ranking.search.collection import Collection, moved_hint
+from deep_ranking.search.collection.syncing import UNREADABLE
 
 GONE, CHANGED = "gone", "changed"
 
@@ -23,6 +24,8 @@ def out_of_date(collection: Collection, paths: Iterable[str]) -> dict[str, str]:
     """
     root = Path(collection.settings.root)
     problems: dict[str, str] = {}
+    if collection.settings.is_remote:
+        return problems
     unsure: dict[str, bytes] = {}
     with closing(collection.images()) as table:
         for file, content in table.recorded(paths):
@@ -31,7 +34,7 @@ def out_of_date(collection: Collection, paths: Iterable[str]) -> dict[str, str]:
             except OSError:
                 problems[file.path] = GONE
                 continue
-            if status[0] != file.size:
+            if file.size not in (status[0], UNREADABLE):
                 problems[file.path] = CHANGED
             elif not file.has_status(status):
                 unsure[file.path] = content
@@ -44,9 +47,14 @@ def out_of_date(collection: Collection, paths: Iterable[str]) -> dict[str, str]:
 
 def note_on_problems(collection: Collection, problems: Sequence[str]) -> str:
     """Return what to do about files that are gone or changed, in a line; "" if there are none."""
+    root, folder = collection.settings.root, collection.folder
+    if collection.settings.is_remote:
+        return (
+            f"{folder}: the images are in {root}, where they are not looked at: some may be gone "
+            "or changed."
+        )
     if not problems:
         return ""
-    root, folder = collection.settings.root, collection.folder
     if not os.path.isdir(root):
         return f"{root}: the folder of the images is gone; {moved_hint(collection)}."
     said = []

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -289,13 +288,13 @@ class Searcher:
         chances: list[list[float | None]] = [[None] * len(of_query) for of_query in hits]
         if calibration is not None:
             chances = hit_chances(calibration, found if around is None else around, hits)
-        root, least = Path(self.collection.settings.root), min_probability or 0.0
+        path_of, least = self.collection.settings.path_of, min_probability or 0.0
         return [
             [
                 Result(
                     rank,
                     hit.distance,
-                    str(root / hit.path),
+                    path_of(hit.path),
                     hit.label,
                     chance,
                     smoothed_distance=hit.smoothed_distance,

@@ -7,6 +7,7 @@ images.sqlite     path, class, content and row of each image
 embeddings.bin    rows of unit length; keys.bin, their contents; blocks.bin, their checksums
 *.faiss           what a cluster index keeps
 smoothed.bin      the smoothed rows, if there are any: see `smoothed_rows`
+parts.json        which parts of a Parquet table it has: see `search.table.parts`
 lock, holder      who writes
 """
 

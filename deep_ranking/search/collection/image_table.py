@@ -20,6 +20,10 @@ MAX_VALUE_BYTES = 1 << 20  # of a path, the longest of what there is
 MAX_PARAMETERS = 500  # of one query; SQLite takes more, but not everywhere
 
 
+def _values(file: FoundFile) -> tuple[bytes, int, int, bytes]:
+    return os.fsencode(file.path), file.size, file.changed, os.fsencode(file.label)
+
+
 class ImageTable:
     """The table of one collection.
 
@@ -37,6 +41,11 @@ class ImageTable:
             file, writable=writable, seconds=SECONDS_TO_WAIT, longest_value=MAX_VALUE_BYTES
         )
 
+    @property
+    def base(self) -> sqlite3.Connection:
+        """The open database, for what sorts and joins many images in it."""
+        return self._base
+
     def close(self) -> None:
         """Close the file."""
         self._base.close()
@@ -45,12 +54,18 @@ class ImageTable:
         """Number of images that can be found."""
         return int(next(self._select("SELECT COUNT(row) FROM images"))[0])
 
+    def num_rows(self) -> int:
+        """Return the number of rows in use."""
+        rows = "SELECT DISTINCT row FROM images WHERE row IS NOT NULL"
+        return int(next(self._select(f"SELECT COUNT(*) FROM ({rows})"))[0])
+
     def rows(self) -> Int64Array:
         """Return the rows in use, each once, in rising order: int64 (rows,)."""
-        self.num_rows_needed()  # checks them
+        if (count := self.num_rows()) == self.num_rows_needed():  # which checks them
+            return np.arange(count)
         found = self._select("SELECT DISTINCT row FROM images WHERE row IS NOT NULL ORDER BY row")
         try:
-            return np.fromiter((row for (row,) in found), np.int64)
+            return np.fromiter((row for (row,) in found), np.int64, count)
         except InputError:
             raise
         except (TypeError, ValueError, OverflowError):  # a damaged index may give NULL all the same
@@ -191,17 +206,7 @@ class ImageTable:
             self._base.execute("DELETE FROM found")
             self._base.executemany(
                 "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        os.fsencode(each.path),
-                        each.size,
-                        each.changed,
-                        os.fsencode(each.label),
-                        each.inode,
-                        each.inode_changed,
-                    )
-                    for each in files
-                ),
+                ((*_values(each), each.inode, each.inode_changed) for each in files),
             )
             self._base.execute(
                 "UPDATE images SET class = found.class FROM found"
@@ -230,18 +235,10 @@ class ImageTable:
         known = self._base.execute(
             "SELECT row FROM images WHERE content = ? AND row IS NOT NULL LIMIT 1", (content,)
         ).fetchone()
+        values = (path, label_bytes, file.size, file.changed, content, known and known[0])
         self._base.execute(
             "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?)",
-            (
-                path,
-                label_bytes,
-                file.size,
-                file.changed,
-                content,
-                known and known[0],
-                file.inode,
-                file.inode_changed,
-            ),
+            (*values, file.inode, file.inode_changed),
         )
 
     def clear(self) -> None:

@@ -15,7 +15,8 @@ SETTINGS, MODEL, IMAGES = "collection.json", "model.h5", "images.sqlite"
 LOCK, HOLDER = "lock", "holder"
 STORE = ("embeddings.bin", "keys.bin", "blocks.bin")
 SMOOTHED = "smoothed.bin"
-OWN_FILES = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, SMOOTHED, *STORE}
+PARTS = "parts.json"
+OWN_FILES = {MODEL, IMAGES, f"{IMAGES}-journal", LOCK, HOLDER, SMOOTHED, PARTS, *STORE}
 
 
 def check_vacant(folder: Path) -> None:

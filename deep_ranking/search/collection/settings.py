@@ -92,6 +92,17 @@ class Settings:
             )
         raise InputError(f"{file}: not what `index` wrote; index the images anew")
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether `root` is an address, such as s3://bucket/photos, whose files are not opened."""
+        return "://" in self.root
+
+    def path_of(self, image: str) -> str:
+        """Return the path or the address of an image, given its path relative to the root."""
+        return (
+            f"{self.root.rstrip('/')}/{image}" if self.is_remote else os.path.join(self.root, image)
+        )
+
     def folder_config(self) -> FolderConfig:
         """Return what the classes of the images are."""
         return FolderConfig(**self.folders)

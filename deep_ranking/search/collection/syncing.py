@@ -99,6 +99,11 @@ def sync(
             is full.
     """
     root = Path(collection.settings.root)
+    if collection.settings.is_remote:
+        raise InputError(
+            f"{collection.settings.root}: an address, and images are only read from a folder here: "
+            "embed what is new with `embed`, and take it in with `index --from_parquet`"
+        )
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; {moved_hint(collection)}")
     data = collection.settings.folder_config().read(root, keep_outside=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
-from deep_ranking.files.stored_rows import Rows
+from deep_ranking.files.stored_rows import Rows, StoredRows
 
 ROWS_AT_ONCE = 1 << 14
 """Embeddings to read from disk at once: 256 MiB of 4096 floats."""
@@ -121,9 +121,14 @@ def batches(rows: Int64Array, size: int) -> Iterator[Int64Array]:
 def read_blocks(
     embeddings: Rows, rows: Int64Array, size: int | None = None
 ) -> Iterator[tuple[Int64Array, Float32Array]]:
-    """Yield some rows and their embeddings, at most `size` (or `ROWS_AT_ONCE`) at a time."""
+    """Yield some rows and their embeddings, at most `size` (or `ROWS_AT_ONCE`) at a time.
+
+    Of a large store, a block leaves the memory of the process when the next is read.
+    """
     for part in batches(rows, ROWS_AT_ONCE if size is None else size):
         yield part, read_rows(embeddings, part)
+        if isinstance(embeddings, StoredRows):
+            embeddings.release(int(part[0]), int(part[-1]) + 1)
 
 
 def read_rows(embeddings: Rows, rows: Int64Array) -> Float32Array:

@@ -1,5 +1,6 @@
 """Read a Parquet table of paths and vectors, which may come from any program or from a stranger.
 
+The short columns and the vectors are read apart: what is new is decided before a vector is read.
 What the file says of its own size is checked before a column is read, so that a small file cannot
 fill the memory: a vector's column must hold as many numbers as the rows need, and texts must be of
 a reasonable length. Rows are read a block at a time. pyarrow ends the process if the metadata of a
@@ -20,18 +21,24 @@ from deep_ranking.files import InputError, open_regular
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.search.table.format import (
     CLASS,
+    CONTENT,
     METADATA_KEY,
     PATH,
     VECTOR,
     TableOrigin,
     check_pyarrow,
+    path_problem,
 )
 
 ROWS_AT_ONCE = 4096
 BYTES_AT_ONCE = 1 << 24
 MOST_BYTES_OF_TEXT = 4096  # of a path or a class
 LENGTH_TOLERANCE = 1e-3
+BUFFER_BYTES = 1 << 20  # of a column; without it a whole row group is read at once
+WRONG_PATH = r"(?s)\A(.*/)?\.{0,2}(/.*)?\z"  # a part of it is empty, "." or ".."
+DIGEST = r"\A[0-9a-f]{64}\z"
 Columns = dict[str, Any]
+TEXTS = (PATH, CLASS, CONTENT)
 # Reads standard input; prints of each column of each row group: name, rows, values, bytes.
 SIZES = """
 import json, sys
@@ -47,13 +54,16 @@ print(json.dumps(found))
 """
 
 
-class TableRows(NamedTuple):
-    """Some rows: the number of the first, paths, classes ("" for none; or None), unit vectors."""
+class TableEntries(NamedTuple):
+    """Some rows: the number of the first, and the bytes of paths, classes and contents.
+
+    A class is empty for none; classes and contents are None where the table has no such column.
+    """
 
     begin: int
-    paths: list[str]
-    labels: list[str] | None
-    vectors: Float32Array
+    paths: list[bytes]
+    labels: list[bytes] | None
+    contents: list[bytes] | None
 
 
 class TableFile:
@@ -61,7 +71,8 @@ class TableFile:
 
     Args:
         path: a Parquet file with a column `path` of text, a column `vector` of lists of floats and,
-            if it has one, a column `class` of text. Other columns are not read.
+            if it has one, a column `class` of text, and a column `content` of 64 hexadecimal
+            digits. Other columns are not read.
         dimension: floats of a vector.
 
     Attributes:
@@ -69,6 +80,7 @@ class TableFile:
         origin: what the metadata says of the collection it was made of; None for other programs'.
         num_rows: rows that the file states.
         has_classes: whether it has the column `class`.
+        has_contents: whether it has the column `content`.
 
     Raises:
         InputError: pyarrow is missing, or the file is missing, damaged, or holds something else.
@@ -94,14 +106,16 @@ class TableFile:
                 self._file = pq.ParquetFile(
                     self._handle,
                     # A long text of many rows is read once.
-                    read_dictionary=[each for each in (PATH, CLASS) if each in names],
+                    read_dictionary=[each for each in TEXTS if each in names],
                     page_checksum_verification=True,
+                    buffer_size=BUFFER_BYTES,
                 )
                 schema = self._file.schema_arrow
                 self.num_rows: int = self._file.metadata.num_rows
             origin = (schema.metadata or {}).get(METADATA_KEY)
             self.origin = None if origin is None else TableOrigin.from_json(origin, path)
             self.has_classes = CLASS in schema.names
+            self.has_contents = CONTENT in schema.names
             self._check_schema(schema)
             self._check_sizes()
         except BaseException:
@@ -114,59 +128,92 @@ class TableFile:
     def __exit__(self, *_: object) -> None:
         self._handle.close()
 
-    def blocks(self) -> Iterator[TableRows]:
-        """Yield all rows, some thousands at a time.
+    def entries(self) -> Iterator[TableEntries]:
+        """Yield the short columns of all rows, some thousands at a time.
 
         Raises:
             InputError: a path is missing, no relative one, or has left the folder; a class is no
-                text; a vector is missing, of another length than 1, or not of finite numbers; or
+                text; a content is no SHA-256; or the file is damaged. With the number of the row,
+                counted from 0.
+        """
+        names = [each for each in TEXTS if each in self._file.schema_arrow.names]
+        for begin, batch in self._batches(names, ROWS_AT_ONCE):
+            labels = contents = None
+            if self.has_classes:
+                found = self._texts(batch[CLASS], CLASS, begin)
+                labels = [each or b"" for each in found.to_pylist()]
+            if self.has_contents:
+                contents = self._contents(batch[CONTENT], begin)
+            yield TableEntries(begin, self._paths(batch[PATH], begin), labels, contents)
+
+    def vectors(self) -> Iterator[tuple[int, Float32Array]]:
+        """Yield the vectors of all rows, some thousands at a time, with the number of the first.
+
+        Raises:
+            InputError: a vector is missing, of another length than 1, or not of finite numbers; or
                 the file is damaged. With the number of the row, counted from 0.
         """
-        names = [PATH, *([CLASS] if self.has_classes else []), VECTOR]
         count = max(1, min(ROWS_AT_ONCE, BYTES_AT_ONCE // (8 * self._dimension)))
-        begin = 0
-        batches = self._batches(names, count)
-        for batch in batches:
-            paths = self._texts(batch[PATH], PATH, begin)
-            for number, each in enumerate(paths, begin):
-                if (wrong := _wrong_with(each)) is not None:
-                    raise self.refusal(
-                        number, f"the path {each!r} {wrong}; write it as cat/1.jpg, from --images"
-                    )
-            labels = None
-            if self.has_classes:
-                labels = [each or "" for each in self._texts(batch[CLASS], CLASS, begin)]
-            yield TableRows(
-                begin, [str(each) for each in paths], labels, self._vectors(batch[VECTOR], begin)
-            )
-            begin += len(paths)
-        if begin != self.num_rows:
-            raise InputError(
-                f"{self.path}: damaged: it has {begin:,} rows and states {self.num_rows:,}"
-            )
+        for begin, batch in self._batches([VECTOR], count):
+            yield begin, self._vectors(batch[VECTOR], begin)
 
     def refusal(self, number: int, what: str) -> InputError:
         """Return the error about a row, by its number from 0."""
         return InputError(f"{self.path}: row {number:,}, counted from 0: {what}")
 
-    def _batches(self, names: list[str], count: int) -> Iterator[Columns]:
+    def _batches(self, names: list[str], count: int) -> Iterator[tuple[int, Columns]]:
+        begin = 0
         with self._as_input_error():
             for batch in self._file.iter_batches(count, columns=names, use_threads=False):
                 batch.validate(full=True)  # texts are UTF-8, offsets in order
-                yield {name: batch.column(name) for name in names}
+                yield begin, {name: batch.column(name) for name in names}
+                begin += batch.num_rows
+        if begin != self.num_rows:
+            raise InputError(
+                f"{self.path}: damaged: it has {begin:,} rows and states {self.num_rows:,}"
+            )
 
-    def _texts(self, column: Any, name: str, begin: int) -> list[str | None]:
+    def _texts(self, column: Any, name: str, begin: int) -> Any:
+        """Return a column of texts as a `pyarrow.BinaryArray`."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         values = column.dictionary if pa.types.is_dictionary(column.type) else column
         if (pc.max(pc.binary_length(values)).as_py() or 0) > MOST_BYTES_OF_TEXT:
             raise self._too_long(name)
-        texts: list[str | None] = column.to_pylist()
-        for number, each in enumerate(texts, begin):
-            if each is not None and "\0" in each:
-                raise self.refusal(number, f"its {name} holds a zero byte; leave the row out")
-        return texts
+        texts = column.cast(pa.string())
+        if (number := _first(pc.match_substring(texts, "\0"))) is not None:
+            raise self.refusal(begin + number, f"its {name} holds a zero byte; leave the row out")
+        return texts.cast(pa.binary())
+
+    def _paths(self, column: Any, begin: int) -> list[bytes]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = self._texts(column, PATH, begin)
+        wrong = pc.match_substring_regex(texts.cast(pa.string()).fill_null(""), WRONG_PATH)
+        if (number := _first(wrong)) is not None:
+            path = texts[number].as_py()
+            path = None if path is None else path.decode()
+            what = f"the path {path!r} {path_problem(path)}; write it as cat/1.jpg, from --images"
+            raise self.refusal(begin + number, what)
+        paths: list[bytes] = texts.to_pylist()
+        return paths
+
+    def _contents(self, column: Any, begin: int) -> list[bytes]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        texts = self._texts(column, CONTENT, begin).cast(pa.string()).fill_null("")
+        wrong = pc.invert(pc.match_substring_regex(texts, DIGEST))
+        if (number := _first(wrong)) is not None:
+            raise self.refusal(
+                begin + number,
+                f"its {CONTENT} is not the SHA-256 of a file in 64 hexadecimal digits; mend it, or "
+                f"leave the column out: then the images are read",
+            )
+        digests = bytes.fromhex("".join(texts.to_pylist()))
+        return [digests[place : place + 32] for place in range(0, len(digests), 32)]
 
     def _vectors(self, column: Any, begin: int) -> Float32Array:
         import pyarrow as pa
@@ -206,9 +253,12 @@ class TableFile:
                     f"{self.path}: needs a column {PATH!r} of text and a column {VECTOR!r} of "
                     f"lists of floats, each once; it has {', '.join(schema.names)}"
                 )
-        if schema.names.count(CLASS) > 1:
-            raise InputError(f"{self.path}: has several columns {CLASS!r}; keep one")
-        for name in (PATH, CLASS) if self.has_classes else (PATH,):
+        for name in (CLASS, CONTENT):
+            if schema.names.count(name) > 1:
+                raise InputError(f"{self.path}: has several columns {name!r}; keep one")
+        for name in TEXTS:
+            if name not in schema.names:
+                continue
             kind = schema.field(name).type
             if pa.types.is_dictionary(kind):
                 kind = kind.value_type
@@ -234,15 +284,13 @@ class TableFile:
 
     def _check_sizes(self) -> None:
         """Refuse columns that would take more memory than their rows need."""
-        if self.num_rows == 0:
-            raise InputError(f"{self.path}: has no rows")
         for name, num_rows, num_values, num_bytes in self._sizes():
             if name == VECTOR and num_values > num_rows * self._dimension:
                 raise InputError(
                     f"{self.path}: holds more numbers than {num_rows:,} vectors of the model's "
                     f"{self._dimension:,}; check the column {VECTOR!r}"
                 )
-            if name in (PATH, CLASS) and num_bytes > (num_rows + 256) * MOST_BYTES_OF_TEXT:
+            if name in TEXTS and num_bytes > (num_rows + 256) * MOST_BYTES_OF_TEXT:
                 raise self._too_long(name)
 
     def _sizes(self) -> list[tuple[str, int, int, int]]:
@@ -258,7 +306,7 @@ class TableFile:
         return found
 
     def _too_long(self, name: str) -> InputError:
-        what = "paths" if name == PATH else "classes"
+        what = {PATH: "paths", CLASS: "classes", CONTENT: "contents"}[name]
         return InputError(
             f"{self.path}: the texts of its column {name!r} are too long to be {what}"
         )
@@ -281,15 +329,7 @@ class TableFile:
             ) from None
 
 
-def _wrong_with(path: str | None) -> str | None:
-    """Return what is wrong with the path of an image, relative to the folder; None for nothing."""
-    if not path:
-        return "is empty"
-    if path.startswith("/"):
-        return "is absolute"
-    parts = path.split("/")
-    if ".." in parts:
-        return "may leave the folder of the images"
-    if "." in parts or "" in parts:
-        return "is not in its shortest form"
-    return None
+def _first(found: Any) -> int | None:
+    """Return the place of the first true value of a `pyarrow.BooleanArray`; None for none."""
+    places = np.flatnonzero(np.asarray(found.fill_null(False)))
+    return int(places[0]) if len(places) else None
