@@ -7,10 +7,18 @@ distance_to_class_mean  float32, 0 to 2: Euclidean distance to the mean of the r
 probability_of_class    float32: the probability that the model's calibration gives to two images at
                         that distance; null without a class, or if the model is not calibrated
 vector                  the row of the collection: a list of fixed size of float32, of unit length
+content                 text, in tables of `embed` only: the SHA-256 of the image file's bytes, 64
+                        lowercase hexadecimal digits
 
 The schema's metadata holds, under `deep_ranking`, a JSON object: `version` of this format, the
-`fingerprint` of the model, `dimension`, `image_size`, `root`, the folder of the images, and
-`folders`: what their classes are by folders (`label`, `splits`, `by_content`).
+`fingerprint` of the model, `dimension`, `image_size`, `root`, the folder of the images or the
+address of an object store, such as s3://bucket/photos, and `folders`: what their classes are by
+folders (`label`, `splits`, `by_content`).
+
+A table may be a folder of parts: files `part-00000.parquet` and so on, whose names sort as the rows
+do, each a table of this format with the same metadata. Paths rise in the order of their UTF-8 bytes
+if `embed` listed them itself; of a table of paths, they keep its order. A part whose images are all
+broken has no rows. Names that begin with `_` or `.` are no parts.
 """
 
 import json
@@ -22,8 +30,9 @@ from typing import Any, Self
 from deep_ranking.config import FolderConfig
 from deep_ranking.embedding.compiled.names import PRECISIONS
 from deep_ranking.files import InputError
+from deep_ranking.files.addresses import is_address
 
-PATH, CLASS, VECTOR = "path", "class", "vector"
+PATH, CLASS, VECTOR, CONTENT = "path", "class", "vector", "content"
 DISTANCE, PROBABILITY = "distance_to_class_mean", "probability_of_class"
 SUFFIX = ".parquet"
 METADATA_KEY = b"deep_ranking"
@@ -39,7 +48,7 @@ class TableOrigin:
         fingerprint: of the model.
         dimension: floats of a vector.
         image_size: side in pixels of the images that the model takes.
-        root: folder of the images, absolute.
+        root: folder of the images, absolute; or the address of an object store.
         folders: settings of `FolderConfig`, without a class file.
         precision: what the vectors were computed in, "float32" or "int8".
     """
@@ -97,7 +106,7 @@ class TableOrigin:
             self.precision in PRECISIONS
             and all(type(number) is int and number > 0 for number in numbers)
             and all(type(text) is str and text and "\0" not in text for text in texts)
-            and Path(self.root).is_absolute()
+            and (is_address(self.root) or Path(self.root).is_absolute())
         )
 
 
@@ -128,17 +137,31 @@ def check_table_name(path: Path) -> None:
         raise InputError(f"{path.parent}: no such folder; make it, or choose another --export")
 
 
-def table_schema(origin: TableOrigin) -> Any:
-    """Return the schema of a table, a `pyarrow.Schema`."""
+def table_schema(origin: TableOrigin, *, has_content: bool = False) -> Any:
+    """Return the schema of a table, a `pyarrow.Schema`; with the column `content` if it has one."""
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            pa.field(PATH, pa.string(), nullable=False),
-            pa.field(CLASS, pa.string()),
-            pa.field(DISTANCE, pa.float32()),
-            pa.field(PROBABILITY, pa.float32()),
-            pa.field(VECTOR, pa.list_(pa.float32(), origin.dimension), nullable=False),
-        ],
-        metadata={METADATA_KEY: origin.to_json()},
-    )
+    fields = [
+        pa.field(PATH, pa.string(), nullable=False),
+        pa.field(CLASS, pa.string()),
+        pa.field(DISTANCE, pa.float32()),
+        pa.field(PROBABILITY, pa.float32()),
+        pa.field(VECTOR, pa.list_(pa.float32(), origin.dimension), nullable=False),
+    ]
+    if has_content:
+        fields.append(pa.field(CONTENT, pa.string(), nullable=False))
+    return pa.schema(fields, metadata={METADATA_KEY: origin.to_json()})
+
+
+def path_problem(path: str | None) -> str | None:
+    """Return what is wrong with the path of an image, relative to the root; None for nothing."""
+    if not path:
+        return "is empty"
+    if path.startswith("/"):
+        return "is absolute"
+    parts = path.split("/")
+    if ".." in parts:
+        return "may leave the folder of the images"
+    if "." in parts or "" in parts:
+        return "is not in its shortest form"
+    return None

@@ -25,6 +25,7 @@ from deep_ranking.search.table.format import (
     VECTOR,
     TableOrigin,
     check_pyarrow,
+    path_problem,
 )
 
 ROWS_AT_ONCE = 4096
@@ -129,7 +130,7 @@ class TableFile:
         for batch in batches:
             paths = self._texts(batch[PATH], PATH, begin)
             for number, each in enumerate(paths, begin):
-                if (wrong := _wrong_with(each)) is not None:
+                if (wrong := path_problem(each)) is not None:
                     raise self.refusal(
                         number, f"the path {each!r} {wrong}; write it as cat/1.jpg, from --images"
                     )
@@ -279,17 +280,3 @@ class TableFile:
             raise InputError(
                 f"{self.path}: not a Parquet file, or a damaged one ({reason})"
             ) from None
-
-
-def _wrong_with(path: str | None) -> str | None:
-    """Return what is wrong with the path of an image, relative to the folder; None for nothing."""
-    if not path:
-        return "is empty"
-    if path.startswith("/"):
-        return "is absolute"
-    parts = path.split("/")
-    if ".." in parts:
-        return "may leave the folder of the images"
-    if "." in parts or "" in parts:
-        return "is not in its shortest form"
-    return None
