@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     )
     from deep_ranking.sampling.sample import SampledTriplets, sample
     from deep_ranking.sampling.triplet_file import Triplets, read_triplets, write_triplets
+    from deep_ranking.search.bulk_embedding import EmbeddedTable, embed_table
     from deep_ranking.search.collection import Collection
     from deep_ranking.search.duplicates import Duplicates, find_duplicates
     from deep_ranking.search.indexing import IndexReport, index_images
@@ -99,6 +100,7 @@ _HOMES = {
     "CorrectionLog": "datasets.corrections",
     "Corrections": "datasets.corrections",
     "Duplicates": "search.duplicates",
+    "EmbeddedTable": "search.bulk_embedding",
     "Embedder": "embedding.embedder",
     "Evaluation": "reports.evaluating",
     "Examination": "reports.doctor",
@@ -146,6 +148,7 @@ _HOMES = {
     "corrected": "datasets.correcting",
     "diagnose": "reports.doctor",
     "embed_images": "embedding.embed",
+    "embed_table": "search.bulk_embedding",
     "evaluate": "reports.evaluating",
     "evaluate_on_triplets": "reports.evaluating_triplets",
     "explain": "reports.explain",
@@ -199,6 +202,7 @@ __all__ = [
     "CorrectionLog",
     "Corrections",
     "Duplicates",
+    "EmbeddedTable",
     "Embedder",
     "Evaluation",
     "Examination",
@@ -246,6 +250,7 @@ __all__ = [
     "corrected",
     "diagnose",
     "embed_images",
+    "embed_table",
     "evaluate",
     "evaluate_on_triplets",
     "explain",

@@ -1,6 +1,8 @@
 """Which files of a folder tree are listed as images, and how the others are counted."""
 
+import dataclasses
 import os
+import shutil
 from collections import Counter
 
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from deep_ranking.datasets import read_folder
 from deep_ranking.files import InputError
-from deep_ranking.images import find_images, is_image_name, read_image
+from deep_ranking.images import find_images, is_image_name, list_names, read_image
 from deep_ranking.images.formats import missing_extra
 
 
@@ -34,6 +36,27 @@ def test_no_image_is_opened(tmp_path):
     touch(tmp_path, "a/1.jpg", "b/2.jpg")  # no image at all
     (tmp_path / "a" / "broken.jpg").symlink_to(tmp_path / "nowhere")
     assert find_images(tmp_path).paths == ["a/1.jpg", "a/broken.jpg", "b/2.jpg"]
+
+
+def test_names_of_objects_are_listed_as_files_are(image_tree, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(image_tree, root)
+    for name in (
+        "@eaDir/1.jpg",
+        "cats/@eaDir/deep/2.jpg",
+        "cats/@eaDir/3.jpg",
+        "cats/.deep/a/4.jpg",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    names = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+    found, listed = find_images(root), list_names("s3://bucket", ["", "cats/", *reversed(names)])
+    assert listed.paths == found.paths
+    assert dataclasses.replace(found.left_out, empty_folders=()) == listed.left_out
+    with pytest.raises(
+        InputError, match=r"^s3://bucket: no image in it\. 1 file left out: no image by"
+    ):
+        list_names("s3://bucket", ["notes.txt"])
 
 
 def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ import dataclasses
 import re
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from recorded_reads import recorded_reads
 from stubs import build_stub, training_stubs
@@ -110,6 +112,9 @@ MODES = {
                 "dataset digits --output digits"],
     "compile": ["compile -m small.h5 --anew",
                 "compile -m small.h5 --anew --precision int8 --calibrate photos"],
+    "embed": ["embed -m small.h5 --images photos -o t.parquet",
+              "embed -m small.h5 --images photos --classes classes.csv -o u.parquet",
+              "embed -m small.h5 --images named.parquet -o v.parquet"],
     "export": ["export -m small.h5 --format savedmodel -o saved --overwrite"],
 }  # fmt: skip
 # The flags of an index depend on its kind; `tests/test_conflicts.py` has them.
@@ -131,6 +136,7 @@ VALUES = {
     "summary": {"backbone": "resnet50", "backbone_size": "96", "hidden_layers": "1"},
     "export": {"tolerance": "0.1"},
     "dataset": {"label": "parent"},
+    "embed": {"label": "parent"},
     "evaluate": {"label": "parent", "weights": "none", "smooth": "5", "smooth_power": "2"},
 }  # fmt: skip
 VALUES["doctor"] = VALUES["train"]
@@ -168,6 +174,7 @@ def folder(tmp_path_factory, write_colors, thin_vgg16):
     AnswerLog(root / "many.csv").add(
         *(Answer("2026-11-29", "Ann", *(rated[each] for each in rows)) for rows in questions)
     )
+    pq.write_table(pa.table({"path": [f"photos/{path}" for path in rated]}), root / "named.parquet")
     for name in ("train", "val"):
         write_colors(root / "splits" / name)
     network = NetworkConfig(image_size=32, weights=None, hidden_layers=0, embedding_size=4)

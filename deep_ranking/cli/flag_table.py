@@ -132,6 +132,11 @@ WHOLE_INDEX = When(
 FOR_PEOPLE = When(
     lambda args: not (args.json or args.csv), "with --json and --csv, which have the distance"
 )
+TABLE_OF_PATHS = When(_is("source", "table"), "without a Parquet file in --images")
+NO_TABLE_OF_PATHS = When(
+    _is_not("source", "table"), "with a Parquet file in --images, which names them itself"
+)
+NO_ADDRESS = When(_is_not("source", "address"), "with an address in --images")
 SHARES = When(_by_shares, "without shares in --split")
 
 # Each row: some flags, and when they act; of several reasons, the first is blamed.
@@ -254,6 +259,13 @@ TABLE: Mapping[str, Table] = {
             ("--shard", "--precision"),
             (When(_is("from_parquet", None), "with --from_parquet"),),
         ),
+    ],
+    # `source` is what --images names: "folder", "address" or "table".
+    "embed": [
+        (("--root",), (TABLE_OF_PATHS,)),
+        (OF_FOLDERS, (NO_TABLE_OF_PATHS, NO_CLASS_FILE)),
+        (("--classes", "--corrections", "--by_content"), (NO_TABLE_OF_PATHS, NO_ADDRESS)),
+        (("--address", "--workers"), (When(_is("engine", "ray"), "without --engine ray"),)),
     ],
     "search": [
         (("--probes",), (NOT_EXACT,)),

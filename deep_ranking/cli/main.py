@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": "print the distance of two images, or of many pairs",
     "evaluate": "evaluate a model on images of known classes, beside features without training",
     "index": "embed a folder of images, or update the index of one, to search it",
+    "embed": "embed a folder, a bucket or a list of images into a table, here or on a cluster",
     "search": "find the images of an index that are most like others",
     "serve": "serve indexes over HTTP, to search them from other programs",
     "merge": "join index shards that several machines embedded",

@@ -1,7 +1,7 @@
 """Labelled images, read from folders, class files, pair files or partition lists."""
 
 from deep_ranking.datasets.correcting import corrected
-from deep_ranking.datasets.folders import read_folder, with_folder_categories
+from deep_ranking.datasets.folders import label_listing, read_folder, with_folder_categories
 from deep_ranking.datasets.labelled import LabelledImages, Labels, limit_classes
 from deep_ranking.datasets.pairing import read_pairs
 from deep_ranking.datasets.partitions import read_partition
@@ -19,6 +19,7 @@ __all__ = [
     "Labels",
     "corrected",
     "hold_back_classes",
+    "label_listing",
     "limit_classes",
     "read_classes",
     "read_folder",

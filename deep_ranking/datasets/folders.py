@@ -80,19 +80,31 @@ def read_folder(
             return data
         return with_folder_categories(data, level)
     listing = find_images(root, by_content=by_content)
-    return _label_listing(
+    return label_listing(
         listing, label=label, splits=splits, level=level, keep_outside=keep_outside
     )
 
 
-def _label_listing(
+def label_listing(
     listing: ImageListing,
     *,
-    label: str,
-    splits: bool | None,
-    level: int | None,
-    keep_outside: bool,
+    label: str = FIRST,
+    splits: bool | None = None,
+    level: int | None = None,
+    keep_outside: bool = False,
 ) -> LabelledImages:
+    """Return the images of a listing with their classes, by their folders.
+
+    Args:
+        listing: the images.
+        label: what makes the class, in words of `checked_label`.
+        splits: as for `read_folder`.
+        level: as for `read_folder`.
+        keep_outside: as for `read_folder`.
+
+    Raises:
+        InputError: no image is in a folder.
+    """
     names = _split_names(listing.paths, splits)
     label_of = cache(folder_label(label))
     paths, folders, split_of = [], [], []

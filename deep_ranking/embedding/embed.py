@@ -8,11 +8,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -124,18 +124,24 @@ def engine_of(model: "keras.Model | Embedder", batch_size: int = BATCH_SIZE) -> 
 
 def embed_batches(
     engine: Engine,
-    images: Sequence[ImageOrPixels],
+    images: Sequence[Any],
     *,
     skip_broken: bool = False,
     worked: EngineTime | None = None,
+    read_pixels: Callable[[Any, int], UInt8Array] = read_image,
+    num_readers: int | None = None,
 ) -> Iterator[EmbeddedBatch]:
     """Embed batch after batch, in the order of the images.
 
     Args:
         engine: what computes the rows.
-        images: image files, the bytes of image files, or pixels, as for `embed_images`.
+        images: image files, the bytes of image files, or pixels, as for `embed_images`; or what
+            `read_pixels` takes.
         skip_broken: return a row of NaN for a missing or broken image instead of raising an error.
         worked: gets the time that the engine works.
+        read_pixels: reads an image at a size, on threads; it raises an `InputError` for a broken
+            one.
+        num_readers: threads that read; None for one a processor, which suits files on a disk.
 
     Yields:
         Batches of the engine's size, or of fewer where its threads share a few images; the last one
@@ -147,11 +153,11 @@ def embed_batches(
     worked = EngineTime() if worked is None else worked
     worked.num_threads = max(1, engine.num_threads)
 
-    def read(image: ImageOrPixels) -> UInt8Array | None:
+    def read(image: Any) -> UInt8Array | None:
         if isinstance(image, np.ndarray):
             return image
         try:
-            return read_image(image, engine.image_size)
+            return read_pixels(image, engine.image_size)
         except InputError:
             if not skip_broken:
                 raise
@@ -175,7 +181,7 @@ def embed_batches(
     if engine.num_threads:  # a few images for all of its threads
         size = min(size, -(-len(images) // engine.num_threads) or 1)
     cv2.setNumThreads(1)  # OpenCV's own threads would compete with these
-    readers = ThreadPoolExecutor(os.cpu_count() or 1)
+    readers = ThreadPoolExecutor(num_readers or os.cpu_count() or 1)
     computers = ThreadPoolExecutor(max(1, engine.num_threads))
     waiting: deque[list[Future[UInt8Array | None]] | Future[EmbeddedBatch]] = deque()
 

@@ -9,7 +9,12 @@ from deep_ranking.images.decoding import (
     open_image,
     read_file,
 )
-from deep_ranking.images.finding import ImageListing, find_images, resolve_image_paths
+from deep_ranking.images.finding import (
+    ImageListing,
+    find_images,
+    list_names,
+    resolve_image_paths,
+)
 from deep_ranking.images.formats import is_image_name
 from deep_ranking.images.left_out import LeftOut
 from deep_ranking.images.limits import allow_megapixels
@@ -28,6 +33,7 @@ __all__ = [
     "find_images",
     "fitting_size",
     "is_image_name",
+    "list_names",
     "open_header",
     "open_image",
     "read_file",

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,6 +77,34 @@ def find_images(root: str | os.PathLike[str], *, by_content: bool = False) -> Im
     return ImageListing(root, paths, left_out)
 
 
+def list_names(root: str, names: Iterable[str]) -> ImageListing:
+    """List the images among the names of objects, such as those of a bucket; nothing is opened.
+
+    The same are left out as in `find_images`.
+
+    Args:
+        root: what the names start from, for errors.
+        names: of objects, with "/" between folders.
+
+    Returns:
+        An `ImageListing`, sorted as that of `find_images`.
+
+    Example:
+        >>> list_names("s3://photos", ["cat/1.png", "cat/notes.txt", ".trash/0.png"]).paths
+        ['cat/1.png']
+
+    Raises:
+        InputError: none of them is an image.
+    """
+    walk = _Walk(Path(root), by_content=False)
+    paths = sorted(walk.images_among(names), key=lambda path: (_first_folder(path), path))
+    left_out = walk.left_out()
+    if not paths:
+        notes = "".join(f". {kind.what}" for kind in left_out.kinds())
+        raise InputError(f"{root}: no image in it{notes}")
+    return ImageListing(Path(root), paths, left_out)
+
+
 class _Walk:
     """One walk through a folder tree."""
 
@@ -104,6 +132,25 @@ class _Walk:
             paths += sorted(self._below(name, visits))
             self._num_seen_again += visits.total() - len(visits)
         return paths
+
+    def images_among(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield the images among names of objects; each hidden or system folder counts once."""
+        left_out = set()
+        for name in names:
+            *folders, file = name.split("/")
+            if not file:  # an object that stands for a folder
+                continue
+            parts = [*(f"{folder}/" for folder in folders), file]
+            depth = next((n for n, part in enumerate(parts) if _is_left_out(part)), None)
+            if depth is None:
+                if self._is_listed(name):
+                    yield name
+            elif (first := "".join(parts[: depth + 1])) not in left_out:
+                left_out.add(first)
+                if parts[depth].startswith("."):
+                    self._num_hidden += 1
+                else:
+                    self._system_folders[folders[depth]] += 1
 
     def left_out(self) -> LeftOut:
         """Return what the walk left out."""
@@ -210,6 +257,15 @@ def _format_by_content(file: Path) -> str | None:
             return format_of_bytes(handle.read(SIGNATURE_BYTES))
     except (OSError, ValueError):
         return None
+
+
+def _first_folder(path: str) -> str:
+    return path.partition("/")[0] if "/" in path else ""
+
+
+def _is_left_out(part: str) -> bool:
+    """Return whether a part of a path, a folder's with "/" after it, is hidden or a system's."""
+    return part.startswith(".") or (part.endswith("/") and is_system_folder(part[:-1]))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

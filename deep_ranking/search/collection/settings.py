@@ -9,6 +9,7 @@ from typing import Any, Self
 from deep_ranking.config import FolderConfig
 from deep_ranking.embedding.compiled.names import PRECISIONS
 from deep_ranking.files import InputError, read_text_file
+from deep_ranking.files.addresses import is_address
 from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search.index.kinds import KINDS
 
@@ -95,7 +96,7 @@ class Settings:
     @property
     def is_remote(self) -> bool:
         """Whether `root` is an address, such as s3://bucket/photos, whose files are not opened."""
-        return "://" in self.root
+        return is_address(self.root)
 
     def path_of(self, image: str) -> str:
         """Return the path or the address of an image, given its path relative to the root."""

@@ -30,6 +30,7 @@ from typing import Any, Self
 from deep_ranking.config import FolderConfig
 from deep_ranking.embedding.compiled.names import PRECISIONS
 from deep_ranking.files import InputError
+from deep_ranking.files.addresses import is_address
 
 PATH, CLASS, VECTOR, CONTENT = "path", "class", "vector", "content"
 DISTANCE, PROBABILITY = "distance_to_class_mean", "probability_of_class"
@@ -105,7 +106,7 @@ class TableOrigin:
             self.precision in PRECISIONS
             and all(type(number) is int and number > 0 for number in numbers)
             and all(type(text) is str and text and "\0" not in text for text in texts)
-            and ("://" in self.root or Path(self.root).is_absolute())
+            and (is_address(self.root) or Path(self.root).is_absolute())
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from deep_ranking.config import FolderConfig
 from deep_ranking.datasets.labels import FIRST
 from deep_ranking.files import InputError
+from deep_ranking.files.addresses import is_address
 from deep_ranking.model.header import ModelHeader, read_header
 from deep_ranking.search.collection import (
     DTYPES,
@@ -263,8 +264,8 @@ class _Given:
                     "--label, --classes, --corrections, --splits and --by_content have no effect: "
                     "its column 'class' has the classes"
                 )
-            return root if "://" in root else os.path.abspath(root)
-        if "://" in root:
+            return root if is_address(root) else os.path.abspath(root)
+        if is_address(root):
             raise InputError(
                 f"{parts.path}: has no column 'content', so its images must be read, and {root} "
                 "cannot; make the table with `embed`, which writes that column"

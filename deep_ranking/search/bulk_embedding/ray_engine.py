@@ -1,0 +1,169 @@
+"""Make the parts of a table by Ray Data: actors that each hold a `PartMaker`.
+
+Ray schedules the parts, and starts actors anew whose process or machine was lost. An actor that was
+killed has written its part whole or not at all, so nothing is in the table twice.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from deep_ranking.files import InputError
+from deep_ranking.images.limits import VARIABLE
+from deep_ranking.search.bulk_embedding.parts import LeftOutImage, PartMaker, PartReport
+
+MOST_RETRIES = 4
+"""Of a part whose actor died. One that kills every actor, for want of memory, must end the run."""
+STORE_BYTES = 128 << 20
+"""Of Ray's store of objects on this machine: only numbers of parts and reports go through it."""
+KEPT = "parts that are there are kept: run the same command again to resume"
+SHORT_OF_MEMORY = "give fewer --workers, or machines with more memory"
+
+
+class PartActor:
+    """Makes parts: what each actor of Ray runs.
+
+    Args:
+        maker: opened in the actor's own process when it makes its first part.
+    """
+
+    def __init__(self, maker: PartMaker) -> None:
+        self._maker = maker
+
+    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
+        """Make the parts of a batch of numbers, and return their reports in columns."""
+        made = [self._maker.make(int(number)) for number in batch["number"]]
+        columns = list(map(list, zip(*made, strict=True)))
+        return dict(zip(PartReport._fields, columns, strict=True))
+
+
+def check_ray() -> None:
+    """Refuse to go on without Ray.
+
+    Raises:
+        InputError: it is not installed; with the way to get it.
+    """
+    if find_spec("ray") is None:
+        raise InputError(
+            'the engine ray needs ray, not installed here: pip install "deep-ranking[ray]"'
+        )
+
+
+def make_with_ray(
+    maker: PartMaker, missing: Sequence[int], *, address: str | None, workers: int | None
+) -> Iterator[PartReport]:
+    """Make parts on a cluster, and yield the report of each as it is made.
+
+    Args:
+        maker: what makes them.
+        missing: their numbers.
+        address: of the cluster; None for the one that this process is connected to, or else a new
+            one on this machine, which ends with the last part.
+        workers: actors; None for one for each machine.
+
+    Raises:
+        InputError: there is no cluster, it fails, or a part cannot be made.
+    """
+    import ray.data
+
+    with _cluster(address), _as_input_errors():
+        processors = [
+            node["Resources"]["CPU"]
+            for node in ray.nodes()  # type: ignore[no-untyped-call]
+            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+        ]
+        if not processors:
+            raise InputError("the Ray cluster has no machine with a processor")
+        count = min(workers or len(processors), len(missing))
+        share = min(processors) if workers is None else max(1, sum(processors) // workers)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        parts = ray.data.from_items(
+            [{"number": number} for number in missing], override_num_blocks=len(missing)
+        )
+        with warnings.catch_warnings():
+            # Ray 2.60 deprecates what it has no other word for yet.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            made = parts.map_batches(
+                PartActor,
+                fn_constructor_args=(maker,),
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(size=count),
+                num_cpus=share,
+                max_restarts=-1,
+                max_task_retries=MOST_RETRIES,
+            )
+        for row in made.iter_rows():
+            left_out = tuple(LeftOutImage(*each) for each in row["left_out"])
+            yield PartReport(int(row["number"]), int(row["num_rows"]), left_out)
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Connect to a cluster for the block, unless this process is connected already.
+
+    Raises:
+        InputError: there is none at the address.
+    """
+    import ray
+
+    if address is None and ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"address": address or "local"}
+    if address is None:
+        options |= {"object_store_memory": STORE_BYTES, "include_dashboard": False}
+    if VARIABLE in os.environ:  # what --max_megapixels sets
+        options["runtime_env"] = {"env_vars": {VARIABLE: os.environ[VARIABLE]}}
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = address or "this machine"
+        raise InputError(
+            f"{where}: no Ray cluster could be joined or started ({_first_line(error)}); check "
+            "--address"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _as_input_errors() -> Iterator[None]:
+    """Turn the errors of a cluster into one line; an `InputError` of an actor stays as it was."""
+    from ray.exceptions import OutOfMemoryError, RayError
+
+    try:
+        yield
+    except RayError as error:
+        for cause in _causes(error):
+            if isinstance(cause, InputError):
+                raise InputError(str(cause)) from None
+        is_memory = any(
+            isinstance(cause, OutOfMemoryError | MemoryError) or "OutOfMemory" in str(cause)
+            for cause in _causes(error)
+        )
+        what = "out of memory" if is_memory else "a part failed in every actor that tried it"
+        remedy = f"{SHORT_OF_MEMORY}; {KEPT}" if is_memory else KEPT
+        raise InputError(
+            f"the Ray cluster failed: {what} ({_first_line(error)}); {remedy}"
+        ) from None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it stems from, by Python and by Ray."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip()
