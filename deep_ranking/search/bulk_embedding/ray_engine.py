@@ -4,11 +4,12 @@ Ray schedules the parts, and starts actors anew whose process or machine was los
 killed has written its part whole or not at all, so nothing is in the table twice.
 """
 
+import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,6 +22,7 @@ MOST_RETRIES = 4
 STORE_BYTES = 128 << 20
 """Of Ray's store of objects on this machine: only numbers of parts and reports go through it."""
 KEPT = "parts that are there are kept: run the same command again to resume"
+LOW_ON_MEMORY = "low on memory"  # what Ray says of a worker that it ended for it
 SHORT_OF_MEMORY = "give fewer --workers, or machines with more memory"
 
 
@@ -34,11 +36,19 @@ class PartActor:
     def __init__(self, maker: PartMaker) -> None:
         self._maker = maker
 
-    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
-        """Make the parts of a batch of numbers, and return their reports in columns."""
-        made = [self._maker.make(int(number)) for number in batch["number"]]
-        columns = list(map(list, zip(*made, strict=True)))
-        return dict(zip(PartReport._fields, columns, strict=True))
+    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+        """Make the parts of a batch of numbers.
+
+        Returns:
+            The report of each, as JSON; or {"error": message}, as Ray loses the kind of an error.
+        """
+        return {"report": [self._report(int(number)) for number in batch["number"]]}
+
+    def _report(self, number: int) -> str:
+        try:
+            return json.dumps(self._maker.make(number))
+        except InputError as error:
+            return json.dumps({"error": str(error)})
 
 
 def check_ray() -> None:
@@ -70,7 +80,13 @@ def make_with_ray(
     """
     import ray.data
 
-    with _cluster(address), _as_input_errors():
+    # Ray prints what becomes of its actors among the results of this program.
+    with (
+        open(2, "w", encoding="utf-8", closefd=False) as messages,
+        redirect_stdout(messages),
+        _cluster(address),
+        _as_input_errors(),
+    ):
         processors = [
             node["Resources"]["CPU"]
             for node in ray.nodes()  # type: ignore[no-untyped-call]
@@ -98,8 +114,11 @@ def make_with_ray(
                 max_task_retries=MOST_RETRIES,
             )
         for row in made.iter_rows():
-            left_out = tuple(LeftOutImage(*each) for each in row["left_out"])
-            yield PartReport(int(row["number"]), int(row["num_rows"]), left_out)
+            report = json.loads(row["report"])
+            if isinstance(report, dict):
+                raise InputError(report["error"])
+            number, num_rows, left_out = report
+            yield PartReport(number, num_rows, tuple(LeftOutImage(*each) for each in left_out))
 
 
 @contextmanager
@@ -119,6 +138,7 @@ def _cluster(address: str | None) -> Iterator[None]:
         options |= {"object_store_memory": STORE_BYTES, "include_dashboard": False}
     if VARIABLE in os.environ:  # what --max_megapixels sets
         options["runtime_env"] = {"env_vars": {VARIABLE: os.environ[VARIABLE]}}
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -135,35 +155,18 @@ def _cluster(address: str | None) -> Iterator[None]:
 
 @contextmanager
 def _as_input_errors() -> Iterator[None]:
-    """Turn the errors of a cluster into one line; an `InputError` of an actor stays as it was."""
+    """Turn the errors of a cluster into one line."""
     from ray.exceptions import OutOfMemoryError, RayError
 
     try:
         yield
     except RayError as error:
-        for cause in _causes(error):
-            if isinstance(cause, InputError):
-                raise InputError(str(cause)) from None
-        is_memory = any(
-            isinstance(cause, OutOfMemoryError | MemoryError) or "OutOfMemory" in str(cause)
-            for cause in _causes(error)
-        )
-        what = "out of memory" if is_memory else "a part failed in every actor that tried it"
+        is_memory = isinstance(error, OutOfMemoryError) or LOW_ON_MEMORY in str(error)
         remedy = f"{SHORT_OF_MEMORY}; {KEPT}" if is_memory else KEPT
-        raise InputError(
-            f"the Ray cluster failed: {what} ({_first_line(error)}); {remedy}"
-        ) from None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it stems from, by Python and by Ray."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = getattr(error, "cause", None) or error.__cause__
+        raise InputError(f"the Ray cluster failed: {_first_line(error)}; {remedy}") from None
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip()
+    """Return the kind of an error, and the first line of what it says."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[0].strip().rstrip('.')}"
