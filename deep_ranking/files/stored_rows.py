@@ -14,6 +14,7 @@ from deep_ranking.files.progress_bar import progress_bar
 
 LARGE_BYTES = 1 << 28
 """A smaller file of rows stays in the memory of the process, once it is read."""
+SCATTERED_AT_ONCE = 256
 
 
 class StoredRows:
@@ -63,8 +64,16 @@ class StoredRows:
             InputError: a block of theirs is damaged.
         """
         self._check(index)
-        found = self._rows[index]
-        if isinstance(index, np.ndarray) and index.size:  # a copy, of rows here and there
+        if isinstance(index, np.ndarray) and index.ndim == 1 and self._rows.nbytes >= LARGE_BYTES:
+            return self._scattered(np.flatnonzero(index) if index.dtype == bool else index)
+        return self._rows[index]
+
+    def _scattered(self, numbers: Int64Array) -> FloatArray:
+        """Copy some rows; for each of them the system maps 16 pages or so."""
+        found = np.empty((len(numbers), self.shape[1]), self.dtype)
+        for begin in range(0, len(numbers), SCATTERED_AT_ONCE):
+            part = slice(begin, begin + SCATTERED_AT_ONCE)
+            found[part] = self._rows[numbers[part]]
             self.release(0, len(self))
         return found
 
