@@ -6,7 +6,7 @@ ends this process.
 
 import os
 import signal
-import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,22 @@ def make_map(*given: Any) -> None:
     write_map(*given)
 
 
-def write_map(folder: Path, kept_in: Path, most_bytes: int, progress: Any) -> None:
+def write_map(output: Any, folder: Path, kept_in: Path, most_bytes: int, progress: Any) -> None:
     """Make the map of a collection, and keep it.
 
     It reads the rows of the folder itself and never asks the index, so an index in Milvus is as
     good as any.
 
     Args:
+        output: the end of a pipe: as text, what whoever runs the server should read goes there.
+            This process's own standard error may be discarded.
         folder: of the collection.
         kept_in: folder of maps.
         most_bytes: of all maps there together.
         progress: two numbers that others see: images that have their place, and images in all.
 
     Raises:
-        SystemExit: the collection is damaged, or the map cannot be kept; it says why on standard
-            error.
+        SystemExit: the collection is damaged, or the map cannot be kept; the pipe has why.
     """
     from deep_ranking.files import InputError
     from deep_ranking.search.collection import Collection
@@ -56,5 +57,8 @@ def write_map(folder: Path, kept_in: Path, most_bytes: int, progress: Any) -> No
         if cache.find(images.key + SUFFIX) is None:
             raise InputError(f"{kept_in}: cannot be written; free some room there")
     except (InputError, OSError) as error:
-        print(f"{folder}: no map can be made: {error}", file=sys.stderr, flush=True)
+        output.send(f"{folder}: no map can be made: {error}")
+        raise SystemExit(1) from None
+    except Exception:
+        output.send(f"{folder}: no map can be made:\n{traceback.format_exc()}")
         raise SystemExit(1) from None

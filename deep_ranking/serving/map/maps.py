@@ -1,7 +1,9 @@
 """Maps of collections: each is made once for a state of its collection, and kept on the disk."""
 
 import multiprocessing
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ class _Job(NamedTuple):
     key: str
     process: Any
     progress: Any
+    output: Any
 
 
 class MapMaker:
@@ -67,6 +70,7 @@ class MapMaker:
             if found is None and job is not None and job.key == key:
                 found = self._kept(key)  # it may have been finished just now
                 if found is None and job.process.exitcode:
+                    _tell_failure(job)
                     raise RequestError(
                         500, "The map could not be made; the server's own output says why."
                     )
@@ -81,6 +85,7 @@ class MapMaker:
             if self._job is not None:
                 self._job.process.terminate()
                 self._job.process.join()
+                self._job.output.close()
             if self._temporary is not None:
                 self._temporary.cleanup()
 
@@ -105,13 +110,17 @@ class MapMaker:
         except InputError as error:
             raise RequestError(409, str(error)) from None
         progress = self._context.RawArray("q", 2)
+        ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=make_map,
-            args=(state.collection.folder.absolute(), self._place(), MOST_BYTES, progress),
+            args=(theirs, state.collection.folder.absolute(), self._place(), MOST_BYTES, progress),
             daemon=True,
         )
         process.start()
-        self._job = _Job(key, process, progress)
+        theirs.close()  # so that the end of the process is the end of the pipe
+        if self._job is not None:
+            self._job.output.close()
+        self._job = _Job(key, process, progress, ours)
 
     def _cache(self) -> FileCache:
         return FileCache(self._place(), MOST_BYTES, suffix=SUFFIX)
@@ -121,3 +130,14 @@ class MapMaker:
             self._temporary = TemporaryDirectory(prefix="deep_ranking_maps_")
             self._folder = Path(self._temporary.name)
         return self._folder
+
+
+def _tell_failure(job: _Job) -> None:
+    """Say once on standard error why a map was not made: the process's own may be discarded."""
+    if job.output.closed:
+        return
+    text = f"the process that makes maps ended with exit status {job.process.exitcode}"
+    with suppress(EOFError, OSError):
+        text = job.output.recv()
+    job.output.close()
+    print(text, file=sys.stderr, flush=True)
