@@ -13,6 +13,7 @@ from deep_ranking.datasets.not_duplicates import NotDuplicatesLog, path_beside, 
 from deep_ranking.files import InputError
 from deep_ranking.sampling.implied_answers import implied_answers
 from deep_ranking.search.duplicates import find_duplicates
+from deep_ranking.serving.answers import without_folders
 from deep_ranking.serving.settings import ServerSettings
 
 MAY_CHANGE = ServerSettings(allow_changes=True)
@@ -201,6 +202,54 @@ def test_what_cannot_be_told_apart_is_refused(make, monkeypatch):
     unknown = call.post("duplicates/told_apart", {"keeper": ids[0], "image": "0" * 32})
     assert unknown.status_code == 404
     assert not path_beside(collection.folder).exists()
+
+
+def test_pairs_are_told_in_pages_which_new_pairs_do_not_shift(make, monkeypatch):
+    use_stub_engine(monkeypatch)
+    collection = make({"a.png": 0.0})
+    log = NotDuplicatesLog(path_beside(collection.folder))
+    for number in range(5):
+        log.add("a.png", f"{number}.png")
+    call = caller_of(collection)
+
+    def page(**fields):
+        found = call.get("duplicates/told_apart", params={"top": 2} | fields).json()
+        return [each["paths"][0][0] for each in found["pairs"]], found["total"], found["cursor"]
+
+    first, total, cursor = page()
+    assert (first, total) == (["4", "3"], 5)
+    log.add("a.png", "5.png")
+    second, total, cursor = page(cursor=cursor)
+    assert (second, total) == (["2", "1"], 6)
+    assert page(cursor=cursor) == (["0"], 6, None)
+    assert call.get("duplicates/told_apart", params={"cursor": "x"}).status_code == 422
+
+
+def test_words_of_folders_are_left_out_and_full_stops_kept():
+    folders = {"/a/b": "the folder", ".": "here"}
+    assert without_folders("/a/b/c.csv: no. /a/b: full", folders) == "c.csv: no. the folder: full"
+
+
+def test_a_file_broken_by_hand_is_named_with_what_to_do(make, monkeypatch, capsys):
+    use_stub_engine(monkeypatch)
+    collection = make({"a.png": 0.0, "b.png": 0.05})
+    call = caller_of(collection, settings=MAY_CHANGE)
+    ids = [each["id"] for each in _known(call)]
+    path = path_beside(collection.folder)
+    NotDuplicatesLog(path).add("a.png", "b.png")
+    path.write_text(path.read_text().replace("different", "other"))
+    for answer in (
+        call.get("duplicates"),
+        call.get("duplicates/told_apart"),
+        call.post("duplicates/told_apart", {"keeper": ids[0], "image": ids[1]}),
+        call.post("duplicates/alike", {"image": "a.png", "other": "b.png"}),
+    ):
+        assert answer.status_code == 503
+        words = ": photos.index.not_duplicates.csv:2: answer must be different or taken_back"
+        assert words in answer.json()["detail"] and "remove it" in answer.json()["detail"]
+        assert str(path.parent) not in answer.json()["detail"]
+    assert f"{path}:2: " in capsys.readouterr().err
+    assert len(path.read_text().splitlines()) == 2  # nothing was added
 
 
 def _known(call):

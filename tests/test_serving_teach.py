@@ -207,7 +207,7 @@ def test_what_another_process_writes_is_noticed(call, path):
     path.unlink()
     assert call.get("teach").json()["answers"] == 0
     path.write_text("no ratings\n")
-    refused(call.get("teach"), 503, "cannot be used", "Whoever runs the server sees why")
+    refused(call.get("teach"), 503, "cannot be used", ": ratings.csv:1: ")
 
 
 def test_a_full_disk_confirms_nothing_and_loses_nothing(call, path, monkeypatch, capsys):

@@ -57,7 +57,7 @@ def read_not_duplicates(path: Path) -> dict[Pair, str]:
         return pairs
     for line, fields in KIND.read(path, max_bytes=MAX_BYTES, max_lines=MAX_LINES):
         try:
-            pair = _checked(fields["image"], fields["other"], fields["who"])
+            pair = checked_pair(fields["image"], fields["other"], fields["who"])
             if fields["answer"] not in (DIFFERENT, TAKEN_BACK):
                 raise InputError(
                     f"answer must be {DIFFERENT} or {TAKEN_BACK}, not {fields['answer'][:40]!r}"
@@ -105,12 +105,12 @@ class NotDuplicatesLog(AppendLog):
         self._add(image, other, who, TAKEN_BACK)
 
     def _add(self, image: str, other: str, who: str, answer: str) -> None:
-        _checked(image, other, who)
+        checked_pair(image, other, who)
         with self.locked():
             self.write([(now(), who, image, other, answer)], max_bytes=MAX_BYTES)
 
 
-def _checked(image: str, other: str, who: str) -> Pair:
+def checked_pair(image: str, other: str, who: str) -> Pair:
     """Return a pair.
 
     Raises:

@@ -1,5 +1,8 @@
 """What the API answers, as models that its description is made from."""
 
+import os
+from collections.abc import Mapping
+
 from pydantic import BaseModel, Field, JsonValue
 
 from deep_ranking.serving.image_ids import KnownImage
@@ -230,6 +233,28 @@ def told_image(image: KnownImage) -> ImageAnswer:
 def in_plain_text(path: str) -> str:
     """Return a path for JSON; bytes that are not UTF-8 become question marks."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def without_folders(text: str, folders: Mapping[str, str]) -> str:
+    """Return a text for whoever asks: where things lie on this machine is left out.
+
+    Args:
+        text: such as the sentence of an error.
+        folders: each with words for the folder itself; of what lies in one, the path from there is
+            told.
+
+    Example:
+        >>> without_folders("/a/b.csv:2: no such class", {"/a": "the folder"})
+        'b.csv:2: no such class'
+    """
+    words = dict(folders)
+    words.pop(os.curdir, None)  # the parent of a mere name; a full stop is no folder
+    longest_first = sorted(words, key=len, reverse=True)
+    for folder in longest_first:
+        text = text.replace(f"{folder}{os.sep}", "")
+    for folder in longest_first:  # only now: one may begin the name of a file beside it
+        text = text.replace(folder, words[folder])
+    return in_plain_text(text)
 
 
 def likeness_in_words(probability: float | None) -> str | None:

@@ -20,6 +20,7 @@ Absent = SkipJsonSchema[None]  # what a field is if it is not there: no form can
 Name = Annotated[str | Absent, Query(description="of a collection; the first by default")]
 MOST_FILES, MOST_FIELDS, MOST_FIELD_BYTES = 32, 64, 1 << 16
 MOST_TOP, DEFAULT_TOP = 200, 20
+Top = Annotated[int, Query(ge=1, le=MOST_TOP)]
 ENCODED = b"application/x-www-form-urlencoded"
 NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:[eE]-?[0-9]{1,3})?|[0-9]+\.")
 AN_ID: dict[str, JsonValue] = {"pattern": "^[0-9a-f]{32}$"}

@@ -4,19 +4,27 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from deep_ranking.files import InputError
+from deep_ranking.serving.answers import without_folders
 from deep_ranking.serving.problems import RequestError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def told_of_file(what: str) -> Iterator[None]:
-    """Turn an error of such a file into an answer; whoever runs the server sees all of it.
+def told_of_file(path: Path, what: str) -> Iterator[None]:
+    """Turn an error of such a file into an answer that names the file, and not its folder.
+
+    Whoever runs the server sees all of it on standard error.
 
     Args:
-        what: the file holds, in the plural: "answers".
+        path: the file.
+        what: it holds, in the plural: "answers".
+
+    Raises:
+        RequestError: the file cannot be used.
     """
     try:
         yield
@@ -26,6 +34,7 @@ def told_of_file(what: str) -> Iterator[None]:
             raise RequestError(
                 503, f"Others are writing {what}; try again.", retry_after=1
             ) from None
+        folders = {str(path.parent), str(path.absolute().parent)}
         print(error, file=sys.stderr, flush=True)
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
             raise RequestError(
@@ -33,7 +42,7 @@ def told_of_file(what: str) -> Iterator[None]:
             ) from None
         raise RequestError(
             503,
-            f"The file of the {what} cannot be used, so this was not kept. Whoever runs the "
-            "server sees why.",
+            f"The file of the {what} cannot be used, and nothing is kept in it until it is "
+            f"mended: {without_folders(str(error), dict.fromkeys(folders, 'its folder'))}.",
             retry_after=5,
         ) from None

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from deep_ranking.datasets.not_duplicates import path_beside
+from deep_ranking.datasets.not_duplicates import Pair, path_beside, read_not_duplicates
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import file_status
@@ -22,6 +22,7 @@ from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.own_files import IMAGES, MODEL, SETTINGS
 from deep_ranking.search.results import Result
 from deep_ranking.search.searcher import Searcher
+from deep_ranking.serving.kept_files import told_of_file
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.recent import Recent
 
@@ -33,6 +34,7 @@ RANKED_KEPT = 12_000
 MOST_ROWS, MOST_PAIRS = 128, 256  # that are kept: 2 MiB at most, and 0.2
 RETRY_SECONDS = 5
 SAY_SECONDS = 60.0
+TOLD_APART = "pairs that are no duplicates"
 PATIENCE_SECONDS = 2.0  # with the server of an index: whoever asks is told to try again instead
 
 
@@ -175,6 +177,15 @@ class ServedCollection:
         state.collection.embedder.engine(1)
         with self._lock:
             self.folder, self._state = folder, state
+
+    def told_apart(self) -> dict[Pair, str]:
+        """Return the pairs that people told apart, each with who said so.
+
+        Raises:
+            RequestError: their file is damaged.
+        """
+        with told_of_file(self.not_duplicates, TOLD_APART):
+            return read_not_duplicates(self.not_duplicates)
 
     def refusal(self, error: Exception) -> RequestError:
         """Return the answer to a collection that cannot be used; say why on standard error.

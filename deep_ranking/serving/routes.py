@@ -13,11 +13,11 @@ from deep_ranking.serving.forms import (
     AN_ID,
     CURSOR,
     DEFAULT_TOP,
-    MOST_TOP,
     Absent,
     Box,
     Form,
     Name,
+    Top,
     described,
     read_box,
     read_form,
@@ -38,7 +38,6 @@ from deep_ranking.serving.query_images import Query as SearchQuery
 from deep_ranking.serving.serving_state import Serving
 from deep_ranking.serving.settings import ServerSettings
 
-Top = Annotated[int, Query(ge=1, le=MOST_TOP)]
 Id = Annotated[str, Path(json_schema_extra=AN_ID)]
 Cursor = Annotated[str | Absent, Query(json_schema_extra=CURSOR)]
 
@@ -229,7 +228,7 @@ def add_duplicates(router: APIRouter, serving: Serving) -> None:
     async def duplicates(
         threshold: Annotated[float, Query(ge=0, le=2)] = 0.3,
         top: Top = DEFAULT_TOP,
-        cursor: Annotated[str | Absent, Query(json_schema_extra=duplicate_groups.CURSOR)] = None,
+        cursor: duplicate_groups.Cursor = None,
         collection: Name = None,
     ) -> answers.DuplicatesAnswer:
         state, found = await serving.found_duplicates(collection, threshold)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from deep_ranking.datasets.not_duplicates import read_not_duplicates
 from deep_ranking.files import InputError
 from deep_ranking.search.duplicates import Duplicates, find_duplicates
 from deep_ranking.serving.errors.errors import CollectionErrors, Correcting, find_collection_errors
@@ -126,8 +125,8 @@ class Serving:
         """Return a collection and its duplicates."""
         served = self.named(name)
         state = await self._searches.run(served.current)
+        apart = frozenset(await self._searches.run(served.told_apart))
         try:
-            apart = frozenset(read_not_duplicates(served.not_duplicates))
             key = (state.name, state.files, threshold, apart)
             found = await self.duplicates.find(
                 key, lambda: find_duplicates(state.collection, threshold, not_duplicates=apart)

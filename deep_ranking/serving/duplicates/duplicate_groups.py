@@ -5,7 +5,9 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
+from fastapi import Query
 from pydantic import JsonValue
 
 from deep_ranking.files import InputError, without_path
@@ -21,7 +23,9 @@ from deep_ranking.serving.answers import (
     UndoAnswer,
     in_plain_text,
     thumbnail_of,
+    without_folders,
 )
+from deep_ranking.serving.forms import Absent
 from deep_ranking.serving.image_ids import image_id
 from deep_ranking.serving.opened import OpenState
 from deep_ranking.serving.problems import RequestError
@@ -31,6 +35,7 @@ SET_ASIDE = ".set_aside"
 NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9]{6}")
 NUMBER = re.compile(r"[0-9]{1,9}")
 CURSOR: dict[str, JsonValue] = {"pattern": f"^{NUMBER.pattern}$"}
+Cursor = Annotated[str | Absent, Query(json_schema_extra=CURSOR)]
 
 
 def told(state: OpenState, found: Duplicates, top: int, cursor: str | None) -> DuplicatesAnswer:
@@ -39,9 +44,7 @@ def told(state: OpenState, found: Duplicates, top: int, cursor: str | None) -> D
     Raises:
         RequestError: the cursor is not one of an answer.
     """
-    if cursor is not None and not NUMBER.fullmatch(cursor):
-        raise RequestError(422, "cursor: not what an answer had; leave it out to begin anew.")
-    begin = int(cursor or 0)
+    begin = place_of(cursor) or 0
     end = begin + top
     return DuplicatesAnswer(
         collection=state.name,
@@ -51,6 +54,17 @@ def told(state: OpenState, found: Duplicates, top: int, cursor: str | None) -> D
         groups=[_group(each) for each in found.groups[begin:end]],
         cursor=str(end) if end < len(found.groups) else None,
     )
+
+
+def place_of(cursor: str | None) -> int | None:
+    """Return the place that a cursor tells; None for None.
+
+    Raises:
+        RequestError: it is not one of an answer.
+    """
+    if cursor is not None and not NUMBER.fullmatch(cursor):
+        raise RequestError(422, "cursor: not what an answer had; leave it out to begin anew.")
+    return None if cursor is None else int(cursor)
 
 
 def why_kept(group: DuplicateGroup) -> str:
@@ -146,9 +160,9 @@ def _left(moved: MoveReport, state: OpenState) -> list[str]:
 
 def _without_folders(text: str, state: OpenState) -> str:
     """Return a text with the paths of the collection's root taken out."""
-    for folder in (str(state.root), os.path.realpath(state.root)):
-        text = text.replace(f"{folder}{os.sep}", "").replace(folder, "the folder of the images")
-    return in_plain_text(text.replace(str(state.collection.folder), "the index"))
+    images = "the folder of the images"
+    folders = {str(state.root): images, os.path.realpath(state.root): images}
+    return without_folders(text, {**folders, str(state.collection.folder): "the index"})
 
 
 def _group(group: DuplicateGroup) -> GroupAnswer:

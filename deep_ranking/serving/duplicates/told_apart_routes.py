@@ -1,17 +1,26 @@
 """The addresses of "not a duplicate": a picture leaves a group, and may come back."""
 
-import asyncio
-
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, JsonValue
 
-from deep_ranking.datasets.not_duplicates import NotDuplicatesLog, read_not_duplicates
+from deep_ranking.datasets.not_duplicates import NotDuplicatesLog, checked_pair
 from deep_ranking.files import InputError
 from deep_ranking.sampling.implied_answers import implied_answers
 from deep_ranking.serving.answers import ImageAnswer, in_plain_text, told_image
-from deep_ranking.serving.forms import AN_ID, Absent, Fields, Name, described, read_form
+from deep_ranking.serving.duplicates.duplicate_groups import Cursor, place_of
+from deep_ranking.serving.forms import (
+    AN_ID,
+    DEFAULT_TOP,
+    Absent,
+    Fields,
+    Name,
+    Top,
+    described,
+    read_form,
+)
 from deep_ranking.serving.image_ids import find_by_path
-from deep_ranking.serving.opened import OpenState, ServedCollection
+from deep_ranking.serving.kept_files import told_of_file
+from deep_ranking.serving.opened import TOLD_APART, OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.query_images import known_image
 from deep_ranking.serving.serving_state import Serving
@@ -48,7 +57,9 @@ class PairAnswer(BaseModel):
 class ToldApartAnswer(BaseModel):
     """The pairs that are no duplicates, the last one first."""
 
+    total: int = Field(description="pairs in all")
     pairs: list[PairAnswer]
+    cursor: str | None = Field(description="to ask for the pairs before them; null for none")
     implied: int = Field(description="answers that follow from them, for what learns")
 
 
@@ -63,12 +74,12 @@ def add_told_apart(router: APIRouter, serving: Serving) -> None:
             )
         return served
 
-    async def told(served: ServedCollection) -> ToldApartAnswer:
-        return await serving.on(served.name, lambda state: _told(served, state))
-
     @router.get("/duplicates/told_apart", summary="Pairs that people said are no duplicates")
-    async def pairs(collection: Name = None) -> ToldApartAnswer:
-        return await told(serving.named(collection))
+    async def pairs(
+        top: Top = DEFAULT_TOP, cursor: Cursor = None, collection: Name = None
+    ) -> ToldApartAnswer:
+        served = serving.named(collection)
+        return await serving.on(served.name, lambda state: _told(served, state, top, cursor))
 
     @router.post(
         "/duplicates/told_apart",
@@ -78,8 +89,7 @@ def add_told_apart(router: APIRouter, serving: Serving) -> None:
     async def tell_apart(request: Request) -> ToldApartAnswer:
         fields: ToldApartFields = (await read_form(request, ToldApartFields)).fields
         served = allowed(fields.collection)
-        await serving.on(served.name, lambda state: _tell_apart(served, state, fields))
-        return await told(served)
+        return await serving.on(served.name, lambda state: _tell_apart(served, state, fields))
 
     @router.post(
         "/duplicates/alike",
@@ -89,14 +99,19 @@ def add_told_apart(router: APIRouter, serving: Serving) -> None:
     async def take_back(request: Request) -> ToldApartAnswer:
         fields: AlikeFields = (await read_form(request, AlikeFields)).fields
         served = allowed(fields.collection)
-        await asyncio.to_thread(_take_back, served, fields)
-        return await told(served)
+        return await serving.on(served.name, lambda state: _take_back(served, state, fields))
 
 
-def _told(served: ServedCollection, state: OpenState) -> ToldApartAnswer:
-    pairs = read_not_duplicates(served.not_duplicates)
+def _told(
+    served: ServedCollection, state: OpenState, top: int = DEFAULT_TOP, cursor: str | None = None
+) -> ToldApartAnswer:
+    pairs = served.told_apart()
+    # A cursor counts from the oldest pair: a new one moves no other.
+    place = place_of(cursor)
+    end = len(pairs) if place is None else min(place, len(pairs))
+    begin = max(0, end - top)
     told = []
-    for pair, who in reversed(pairs.items()):
+    for pair, who in reversed(list(pairs.items())[begin:end]):
         paths = sorted(pair)
         found = [find_by_path(state.collection, path) for path in paths]
         told.append(
@@ -106,34 +121,39 @@ def _told(served: ServedCollection, state: OpenState) -> ToldApartAnswer:
                 who=in_plain_text(who),
             )
         )
-    return ToldApartAnswer(pairs=told, implied=len(implied_answers(state.collection, pairs)))
+    return ToldApartAnswer(
+        total=len(pairs),
+        pairs=told,
+        cursor=str(begin) if begin else None,
+        implied=len(implied_answers(state.collection, pairs)),
+    )
 
 
-def _tell_apart(served: ServedCollection, state: OpenState, fields: ToldApartFields) -> None:
+def _tell_apart(
+    served: ServedCollection, state: OpenState, fields: ToldApartFields
+) -> ToldApartAnswer:
     keeper, image = (known_image(state, given) for given in (fields.keeper, fields.image))
     if keeper.content == image.content:
         raise RequestError(422, "image: its file is equal to that of the keeper.")
-    try:
+    _check_pair(keeper.path, image.path, fields.rater)
+    served.told_apart()  # to a damaged file nothing is added
+    with told_of_file(served.not_duplicates, TOLD_APART):
         NotDuplicatesLog(served.not_duplicates).add(keeper.path, image.path, who=fields.rater or "")
-    except InputError as error:
-        raise _refused(error) from None
+    return _told(served, state)
 
 
-def _take_back(served: ServedCollection, fields: AlikeFields) -> None:
-    try:
-        if frozenset((fields.image, fields.other)) not in read_not_duplicates(
-            served.not_duplicates
-        ):
-            raise RequestError(404, "image, other: nobody told these two apart.")
+def _take_back(served: ServedCollection, state: OpenState, fields: AlikeFields) -> ToldApartAnswer:
+    if frozenset((fields.image, fields.other)) not in served.told_apart():
+        raise RequestError(404, "image, other: nobody told these two apart.")
+    _check_pair(fields.image, fields.other, fields.rater)
+    with told_of_file(served.not_duplicates, TOLD_APART):
         log = NotDuplicatesLog(served.not_duplicates)
         log.take_back(fields.image, fields.other, who=fields.rater or "")
+    return _told(served, state)
+
+
+def _check_pair(image: str, other: str, rater: str | None) -> None:
+    try:
+        checked_pair(image, other, rater or "")
     except InputError as error:
-        raise _refused(error) from None
-
-
-def _refused(error: InputError) -> RequestError:
-    """Return the answer to what cannot be kept, without the folder of the file."""
-    text = str(error)
-    return RequestError(
-        409, f"It cannot be kept: {text.rpartition('/')[2] if '/' in text else text}"
-    )
+        raise RequestError(422, f"image, rater: {in_plain_text(str(error))}.") from None

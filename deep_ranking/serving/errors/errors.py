@@ -78,7 +78,7 @@ class Correcting:
         Raises:
             RequestError: the file cannot be read.
         """
-        with told_of_file("corrections"):
+        with told_of_file(self.log.path, "corrections"):
             return self.log.read()
 
     def correct(self, image: KnownImage, to_class: str, who: str = "") -> Correction:
@@ -106,7 +106,7 @@ class Correcting:
                 made = Correction(image.path, from_class, to_class, now(), who, "in the page")
             except InputError as error:
                 raise RequestError(422, f"class: {error}.") from None
-            with told_of_file("corrections"):
+            with told_of_file(self.log.path, "corrections"):
                 self.log.add(made)
         return made
 
@@ -119,7 +119,7 @@ class Correcting:
         with self._lock:
             if image.path not in self.read().standing:
                 raise RequestError(409, "There is no correction of this image to take back.")
-            with told_of_file("corrections"):
+            with told_of_file(self.log.path, "corrections"):
                 self.log.take_back(image.path, time=now(), who=who)
             return corrected_class(self.read(), image.path, image.label)
 

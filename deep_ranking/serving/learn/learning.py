@@ -1,7 +1,6 @@
 """Learning from answers, as the server sees it: how far it is, what is shown, and the way back."""
 
 import multiprocessing
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 from deep_ranking.files import InputError
 from deep_ranking.search.collection import Collection
-from deep_ranking.serving.answers import GenerationAnswer, LearningAnswer, in_plain_text
+from deep_ranking.serving.answers import GenerationAnswer, LearningAnswer, without_folders
 from deep_ranking.serving.learn.generations import Generation, Generations
 from deep_ranking.serving.learn.learning_process import (
     LEARN,
@@ -121,15 +120,9 @@ class Learning:
         )
 
     def _without_folders(self, text: str) -> str:
-        """Return a text for whoever asks: where things lie on this machine is left out."""
         job, root = self._job, self._served.current().root
         folders = (root, job.cache_dir, job.index.absolute().parent, job.ratings.parent)
-        longest_first = sorted(map(str, folders), key=len, reverse=True)
-        for folder in longest_first:
-            text = text.replace(f"{folder}{os.sep}", "")
-        for folder in longest_first:  # only now: one may begin the name of a file beside it
-            text = text.replace(folder, "the folder")
-        return in_plain_text(text)
+        return without_folders(text, dict.fromkeys(map(str, folders), "the folder"))
 
     def learn(self) -> None:
         """Begin to learn.

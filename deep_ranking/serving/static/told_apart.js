@@ -6,6 +6,8 @@ import { server } from "./store.js";
 import { toast } from "./toast.js";
 import { counted, nameOf } from "./words.js";
 
+const PAGE = 50; // pairs asked for at a time
+
 export const mayTell = () => server.teach || server.allow_changes;
 
 const rater = () => localStorage.getItem("deep-ranking-rater") || server.rater;
@@ -32,13 +34,26 @@ export function apartButton(keeper, image, collection, gone, again) {
 // What was told apart, each pair with a way back; null for nothing.
 export async function toldApart(collection, again, signal) {
   if (!mayTell()) return null;
-  const { pairs } = await ask("duplicates/told_apart", { collection }, signal);
-  if (!pairs.length) return null;
-  const rows = pairs.map(({ paths }) => {
-    const back = element("button", { type: "button", className: "quiet", onclick: () => alike(paths, collection, again) }, "Take back");
-    return element("li", {}, element("span", {}, paths.join(" and ")), back);
-  });
-  return element("details", {}, element("summary", {}, `Told apart: ${counted(pairs.length, "pair")}`), element("ul", {}, ...rows));
+  const found = await ask("duplicates/told_apart", { collection, top: PAGE }, signal);
+  if (!found.total) return null;
+  const list = element("ul");
+  const more = element("button", { type: "button", className: "quiet" }, "Show more");
+  const add = ({ pairs, cursor }) => {
+    const rows = pairs.map(({ paths }) => {
+      const back = element("button", { type: "button", className: "quiet", onclick: () => alike(paths, collection, again) }, "Take back");
+      return element("li", {}, element("span", {}, paths.join(" and ")), back);
+    });
+    list.append(...rows);
+    more.hidden = !cursor;
+    more.onclick = () => showMore(cursor).catch(problem);
+    return rows;
+  };
+  const showMore = async (cursor) => {
+    const [first] = add(await ask("duplicates/told_apart", { collection, top: PAGE, cursor }, signal));
+    first?.querySelector("button").focus();
+  };
+  add(found);
+  return element("details", {}, element("summary", {}, `Told apart: ${counted(found.total, "pair")}`), list, more);
 }
 
 async function alike([image, other], collection, again) {

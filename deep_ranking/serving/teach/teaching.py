@@ -271,7 +271,7 @@ class Teaching:
                     "This question was answered already, and differently, perhaps in another "
                     "window. That answer stands; take it back to answer anew.",
                 )
-            with told_of_file("answers"):
+            with told_of_file(self.log.path, "answers"):
                 self.log.add(answer)
         return True
 
@@ -299,7 +299,7 @@ class Teaching:
                     raise RequestError(
                         409, "Another answer is your last one by now; nothing was taken back."
                     )
-            with told_of_file("answers"):
+            with told_of_file(self.log.path, "answers"):
                 return self.log.take_back(rater)
 
     @contextmanager
@@ -309,7 +309,7 @@ class Teaching:
         Raises:
             RequestError: it cannot be used.
         """
-        with self._lock, told_of_file("answers"):
+        with self._lock, told_of_file(self.log.path, "answers"):
             yield self.log
 
     def show_again(
@@ -331,7 +331,7 @@ class Teaching:
             return [each for each in self._standing().of_rater(rater) if shown.is_about(each)]
 
     def _standing(self) -> Standing:
-        with told_of_file("answers"):
+        with told_of_file(self.log.path, "answers"):
             return self.log.standing()
 
 
