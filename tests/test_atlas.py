@@ -8,10 +8,14 @@ import pytest
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.datasets.corrections import read_corrections
+from deep_ranking.datasets.labelled import LabelledImages, Labels
 from deep_ranking.files import InputError
 from deep_ranking.reports.atlas import making
+from deep_ranking.reports.atlas.atlas import Atlas
 from deep_ranking.reports.atlas.changes import compare_atlases, read_atlas
 from deep_ranking.reports.atlas.errors import find_errors
+from deep_ranking.reports.atlas.making import WrittenAtlas
+from deep_ranking.reports.page.label_errors import likely_mislabelled
 from deep_ranking.sampling.triplet_file import read_triplets
 
 
@@ -42,6 +46,25 @@ def test_errors_on_a_circle():
     assert 5 in doubted and not doubted & set(triplets.ravel().tolist())
     assert (codes[triplets[:, 0]] == codes[triplets[:, 1]]).all()
     assert (codes[triplets[:, 0]] != codes[triplets[:, 2]]).all()
+
+
+def test_labels_that_people_say_are_right_are_no_suspects(tmp_path):
+    degrees, codes = [-6, -4, -1, 2, 5, 89, 85, 88, 92, 95], np.repeat([0, 1], [6, 4])
+    rows, confirmed = on_circle(*degrees), np.arange(10) == 5
+    before, found = (find_errors(rows, codes, confirmed=each) for each in (None, confirmed))
+    assert [each.row for each in before.suspects] == [5] and before.num_confirmed == 0
+    assert not found.suspects and found.num_confirmed == 1
+    assert 5 in found.hard_triplets()[:, 0] and 5 not in before.hard_triplets()  # the model errs
+    assert 5 not in {each.row for each in found.far}
+    assert len(likely_mislabelled(rows, codes)) == 1
+    assert likely_mislabelled(rows, codes, confirmed=confirmed) == []
+
+    def last_line(errors):
+        data = LabelledImages(tmp_path, list("abcdefghij"), Labels(codes, ["a", "b"]))
+        return str(WrittenAtlas(tmp_path, Atlas(data, errors, "m"), 3))
+
+    assert "1 label not suspected, because --corrections says" in last_line(found)
+    assert "delete the lines" in last_line(before) and "delete the lines" not in last_line(found)
 
 
 def test_far_images_are_no_suspects():

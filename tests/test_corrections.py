@@ -87,6 +87,32 @@ def test_taking_back_returns_to_what_stood_before(tmp_path):
     assert len(log.path.read_text().splitlines()) == 6  # lines are only added
 
 
+def test_a_label_is_right_until_that_is_undone(tmp_path):
+    log = CorrectionLog(tmp_path / "c.csv")
+    log.add(
+        Correction("a.jpg", "Apple", "Apple"),
+        Correction("b.jpg", "Apple", "Pear"),
+        Correction("c.jpg", "Apple", "Pear"),
+        Correction("c.jpg", "Apple", "Pear"),
+        Correction("d.jpg", "Apple", "Pear"),
+        Correction("d.jpg", "Apple", "Apple"),
+        Correction("e.jpg", "Apple", "Apple", note="undone"),  # nothing is there to be undone
+    )
+
+    def right():
+        return {path: each.to_class for path, each in read_corrections(log.path).right.items()}
+
+    assert right() == {"a.jpg": "Apple", "c.jpg": "Pear", "d.jpg": "Apple"}
+    assert list(read_corrections(log.path).standing) == ["b.jpg", "c.jpg"]
+    for path in "abcd":
+        log.take_back(f"{path}.jpg")
+    assert right() == {}
+    assert list(read_corrections(log.path).standing) == ["c.jpg", "d.jpg"]
+    log.add(Correction("a.jpg", "Apple", "Apple"), Correction("a.jpg", "Apple", "Plum"))
+    log.take_back("a.jpg")
+    assert right() == {"a.jpg": "Apple"}
+
+
 @pytest.fixture(scope="module")
 def products(tmp_path_factory, write_colors):
     root = tmp_path_factory.mktemp("corrections") / "products"
@@ -102,7 +128,7 @@ def test_images_get_their_classes_and_categories(products, tmp_path):
         ",,cold/blue/0.png,cold/blue,warm/Red,new",
         ",,cold/blue/1.png,cold/blue,plain,new",
         ",,cold/green/0.png,cold/green,,none",
-        ",,warm/orange/0.png,warm/orange,warm/orange,taken back",
+        ",,warm/orange/0.png,warm/orange,warm/orange,looked at",
     )
     before = read_folder(products, label="parent", level=1)
     found = corrected(before, file)
@@ -119,12 +145,22 @@ def test_images_get_their_classes_and_categories(products, tmp_path):
     assert categories["cold/blue/0.png"] == "warm"  # a leading part of the new name
     assert categories["cold/blue/1.png"] == "cold"  # as it was
     assert found.notes[-3:] == (
-        f"4 corrections applied from {file}, 1 of them for images of no class.",
+        f"4 corrections applied from {file}, 1 of them for images of no class; 1 label right, as "
+        "the file says.",
         "New by the corrections: 2 classes, plain, warm/Red.",
         "Nearly equal names of classes, taken as different classes: 'warm/Red' and 'warm/red'.",
     )
     outside = corrected(before, file, keep_outside=True)
     assert len(outside) == len(before) and classes(outside)["cold/green/0.png"] == ""
+
+
+def test_labels_that_are_right_are_marked_and_counted(products, tmp_path):
+    twice = ["red/1.png,red,orange"] * 2
+    lines = ["red/0.png,red,red", *twice, "orange/0.png,x,x"]
+    file = write(tmp_path / "c.csv", *lines, header="path,from_class,to_class\n")
+    data = corrected(read_folder(products / "warm"), file)
+    assert data.select(data.confirmed).paths == ["red/0.png", "red/1.png"]
+    assert data.notes[-1].endswith("; 2 labels right, as the file says.")
 
 
 def test_what_does_not_fit_is_counted_and_named(products, tmp_path):

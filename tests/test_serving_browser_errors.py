@@ -41,6 +41,16 @@ def test_a_label_is_corrected_by_keys_and_by_another_class(served, opened):
     page.wait_for_selector(".error.done", state="detached")
     assert not read_corrections(file).standing
 
+    page.keyboard.press("r")
+    page.wait_for_selector(".error.done:has-text('Kept: red is right.')")
+    assert read_corrections(file).right["red/blue.png"].who == "Ann"
+    page.locator(".error.done").first.focus()
+    page.keyboard.press("u")
+    page.wait_for_selector(".error.done", state="detached")
+    assert not read_corrections(file).right
+    lines = "[...document.querySelectorAll('.ending')].map((each) => each.getClientRects().length)"
+    assert set(page.evaluate(lines)) == {1}  # no name of a file breaks within its ending
+
     page.keyboard.press("o")
     page.keyboard.type("<b>violet</b>")
     page.keyboard.press("Enter")

@@ -91,6 +91,26 @@ def test_a_correction_is_on_the_disk_and_taken_back(call, path):
     assert len(read_corrections(path)) == 0 and found_by(call, anew="true")["confused"]
 
 
+def test_a_label_that_is_right_is_suspected_no_more(call, path):
+    image = suspect(call)
+    assert found_by(call)["num_right"] == 0
+    told = call.post("errors/correct", {"id": image["id"], "right": "true", "who": "Ann"}).json()
+    assert (told["from_class"], told["to_class"]) == ("red", "red")
+    for found in (found_by(call), found_by(call, anew="true")):
+        assert image["id"] not in {each["image"]["id"] for each in found["suspects"]}
+        assert found["num_right"] == 1
+        assert found["confused"]  # the model errs all the same
+    refused(call.post("errors/correct", {"id": image["id"], "right": "true"}), 409, "said already")
+    (listed,) = call.get("errors/corrections").json()["corrections"]
+    assert (listed["from_class"], listed["to_class"]) == ("red", "red")
+    assert call.post("errors/take_back", {"id": image["id"]}).json()["class"] == "red"
+    assert found_by(call, anew="true")["suspects"][0]["image"] == image
+
+    for fields in ({"class": "green"}, {"right": "true"}):  # a corrected class is right, too
+        assert call.post("errors/correct", {"id": image["id"]} | fields).status_code == 200
+    assert found_by(call, anew="true")["num_right"] == 1
+
+
 def test_corrections_that_the_collection_has_already_are_taken_back_too(collection, path, call):
     """An index that was brought up to date has the corrected class; the file knows the other."""
     image = suspect(call)

@@ -50,6 +50,10 @@ def corrected(
             "that its paths start from"
         )
     found = _relabelled(data, fit.changed)
+    if fit.confirmed:
+        confirmed = np.zeros(len(data), bool)
+        confirmed[fit.confirmed] = True
+        found = replace(found, confirmed=confirmed)
     out = [row for row, name in fit.changed.items() if not name]
     if out and not keep_outside:
         kept = np.ones(len(data), bool)
@@ -67,12 +71,14 @@ class _Fit(NamedTuple):
         num_done: corrections whose image is of the right class already.
         gone: paths that name no image.
         others: images that are of another class than they were, each in words.
+        confirmed: rows of the images whose class is right, as somebody said.
     """
 
     changed: dict[int, str]
     num_done: int
     gone: list[str]
     others: list[str]
+    confirmed: list[int]
 
     def problems(self) -> str:
         """Return in words why some do not fit."""
@@ -88,7 +94,7 @@ class _Fit(NamedTuple):
 def _fit(data: LabelledImages, corrections: Corrections) -> _Fit:
     labels = data.items.of_images()
     row_of = {_form(path): row for row, path in enumerate(data.paths)}
-    found = _Fit({}, 0, [], [])
+    found = _Fit({}, 0, [], [], [])
     num_done = 0
     for path, each in corrections.standing.items():
         row = row_of.get(_form(path))
@@ -100,6 +106,10 @@ def _fit(data: LabelledImages, corrections: Corrections) -> _Fit:
             found.others.append(f"{path}: {labels[row] or 'none'}, not {each.from_class}")
         else:
             found.changed[row] = each.to_class
+    for path, each in corrections.right.items():
+        row = row_of.get(_form(path))
+        if row is not None and found.changed.get(row, labels[row]) == each.to_class:
+            found.confirmed.append(row)
     return found._replace(num_done=num_done)
 
 
@@ -136,6 +146,8 @@ def _notes(corrections: Corrections, fit: _Fit, before: set[str]) -> Iterator[st
         words += f", {num_out:,} of them for images of no class"
     if fit.num_done:
         words += f"; {fit.num_done:,} more made in the folders already"
+    if fit.confirmed:
+        words += f"; {counted(len(fit.confirmed), 'label')} right, as the file says"
     if num_others := len(fit.gone) + len(fit.others):
         words += f"; {num_others:,} not applied: {fit.problems()}"
     yield f"{words}."

@@ -7,17 +7,18 @@ A CSV file with a header, one correction a line, to which lines are only ever ad
     path        of the image, from the folder of the data set, with "/"
     from_class  the class by the folders, or by the class file; empty for whatever it is
     to_class    the right class; empty leaves the image out: it belongs to no class
-    note        why; may be empty
+    note        why; may be empty; "undone" where the line undoes the one before it
 
 A later line about the same path replaces an earlier one. A line whose `to_class` is its
-`from_class` takes earlier ones back. No file is ever moved. In a file that a person wrote, `path`
-and `to_class` are enough. How such a file is added to, and what spreadsheets may do to it, says
-`files.append_log`.
+`from_class` says that this label is right: earlier lines do not stand, and the image is suspected
+no more. The same correction once more says that a corrected class is right. No file is ever moved.
+In a file that a person wrote, `path` and `to_class` are enough. How such a file is added to, and
+what spreadsheets may do to it, says `files.append_log`.
 """
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from deep_ranking.files.errors import CONTROL_CHARACTERS
 
 MAX_BYTES = 1 << 25
 MAX_LINES = 1 << 20
+UNDONE = "undone"  # the note of a line that undoes the one before it
 MAX_TEXT = 2000  # characters of a name, a class or a note
 KIND = LogKind(
     name="corrections",
@@ -46,7 +48,7 @@ class Correction:
         InputError: a value cannot stand in a corrections file.
 
     Example:
-        >>> Correction("Apple/7.jpg", "Apple", "Pear").takes_back
+        >>> Correction("Apple/7.jpg", "Apple", "Pear").keeps_class
         False
     """
 
@@ -72,7 +74,7 @@ class Correction:
             )
 
     @property
-    def takes_back(self) -> bool:
+    def keeps_class(self) -> bool:
         """Whether the line says that the folders are right, so that earlier ones do not stand."""
         return bool(self.from_class) and self.from_class == self.to_class
 
@@ -89,7 +91,10 @@ class Corrections:
         file: the file.
         standing: the last correction of each image, by its path; none that was taken back.
         num_replaced: lines that a later one about the same image replaced.
-        returned: the class by the folders of each image whose corrections were taken back.
+        returned: the class by the folders of each image about which there are lines, though no
+            correction stands.
+        right: the last line about each image whose class a person said is right: a line that keeps
+            the class by the folders, or that says again what the line before it says.
         cut_off: whether the last line lacks its line break, and was passed over.
 
     Example:
@@ -101,6 +106,7 @@ class Corrections:
     standing: dict[str, Correction]
     num_replaced: int = 0
     returned: dict[str, str] = field(default_factory=dict)
+    right: dict[str, Correction] = field(default_factory=dict)
     cut_off: bool = False
 
     def __len__(self) -> int:
@@ -159,31 +165,40 @@ class CorrectionLog(AppendLog):
         """
         with self.locked():
             lines = [] if not self.path.exists() else [each for _, each in _lines(self.path)]
-            stack: list[Correction] = []  # undone lines are removed from it
-            for each in lines:
-                if each.path != path:
-                    continue
-                before = stack[-2] if len(stack) > 1 else None
-                undoes = each.takes_back if before is None else _says_the_same(each, before)
-                if stack and undoes:
-                    stack.pop()
-                else:
-                    stack.append(each)
-            last = stack[-1] if stack else None
-            if last is None or last.takes_back:
+            said = _said([each for each in lines if each.path == path]).get(path, [])
+            if not said:
                 raise InputError(f"{self.path}: no correction of {path} that could be taken back")
-            if len(stack) == 1 and not last.from_class:
+            last = said[-1]
+            if len(said) == 1 and not last.from_class:
                 raise InputError(
                     f"{self.path}: the correction of {path} has no from_class; remove its line"
                 )
-            before = stack[-2] if len(stack) > 1 else replace(last, to_class=last.from_class)
-            undo = replace(before, time=time, who=who, note="undone")
+            before = said[-2] if len(said) > 1 else replace(last, to_class=last.from_class)
+            undo = replace(before, time=time, who=who, note=UNDONE)
             self.write([undo.fields()], max_bytes=MAX_BYTES)
         return last
 
 
-def _says_the_same(first: Correction, second: Correction) -> bool:
+def _said(lines: Iterable[Correction]) -> dict[str, list[Correction]]:
+    """Return the lines about each image that were not undone, in order."""
+    said: dict[str, list[Correction]] = {}
+    for each in lines:
+        of_image = said.setdefault(each.path, [])
+        if each.note == UNDONE:
+            of_image[-1:] = []
+            if each.keeps_class if not of_image else _say_the_same(each, of_image[-1]):
+                continue
+        of_image.append(each)  # of an undo that fits no line before it, the classes count
+    return said
+
+
+def _say_the_same(first: Correction, second: Correction) -> bool:
     return (first.from_class, first.to_class) == (second.from_class, second.to_class)
+
+
+def _is_right(said: list[Correction]) -> bool:
+    """Return whether the last line about an image says that its class is right."""
+    return said[-1].keeps_class or (len(said) > 1 and _say_the_same(said[-2], said[-1]))
 
 
 def read_corrections(path: str | os.PathLike[str]) -> Corrections:
@@ -198,19 +213,13 @@ def read_corrections(path: str | os.PathLike[str]) -> Corrections:
             line, a line is wrong.
     """
     file = Path(path)
-    standing: dict[str, Correction] = {}
-    returned: dict[str, str] = {}
-    num_lines = 0
-    for _, each in _lines(file):
-        num_lines += 1
-        if each.takes_back:
-            standing.pop(each.path, None)
-            returned[each.path] = each.to_class
-        else:
-            standing[each.path] = each
-            returned.pop(each.path, None)
-    num_replaced = num_lines - len(standing) - len(returned)
-    return Corrections(file, standing, num_replaced, returned, is_cut_off(file))
+    lines = [each for _, each in _lines(file)]
+    said, last = _said(lines), {each.path: each for each in lines}
+    standing = {path: each[-1] for path, each in said.items() if each and not each[-1].keeps_class}
+    returned = {path: each.from_class for path, each in last.items() if path not in standing}
+    right = {path: each[-1] for path, each in said.items() if each and _is_right(each)}
+    num_replaced = len(lines) - len(standing) - len(returned)
+    return Corrections(file, standing, num_replaced, returned, right, is_cut_off(file))
 
 
 def _lines(file: Path) -> Iterator[tuple[int, Correction]]:

@@ -69,6 +69,8 @@ class LabelledImages:
         left_out: what was left out of the listing of a folder.
         gallery: bool (images,), True for the images of the gallery's domain, such as a shop's
             pictures, and False for those of the queries' domain; None if there is one domain.
+        confirmed: bool (images,), True where a person said that the class is right; None if nobody
+            said so of any.
 
     Example:
         >>> data = read_classes("classes.csv")
@@ -86,6 +88,7 @@ class LabelledImages:
     labelled_by: str = "as given"
     left_out: LeftOut = field(default_factory=LeftOut)
     gallery: BoolArray | None = None
+    confirmed: BoolArray | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -118,6 +121,7 @@ class LabelledImages:
             splits=None if self.splits is None else self.splits[numbers],
             pairs=pairs if pairs is not None and len(pairs) else None,
             gallery=None if self.gallery is None else self.gallery[numbers],
+            confirmed=None if self.confirmed is None else self.confirmed[numbers],
         )
 
     @property

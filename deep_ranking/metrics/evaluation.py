@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deep_ranking.files import InputError
-from deep_ranking.files.array_types import Float64Array, Int64Array, IntArray
+from deep_ranking.files.array_types import BoolArray, Float64Array, Int64Array, IntArray
 from deep_ranking.metrics.clustering import nmi
 from deep_ranking.metrics.distances import first_non_finite_row, slices
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval, median_interval
@@ -51,11 +51,13 @@ class EmbeddedImages:
         paths: one path an image.
         labels: array (images,) of class names.
         embeddings: float array (images, dim).
+        confirmed: bool (images,), whose class is right, as a person said; None for nothing known.
     """
 
     paths: list[str]
     labels: npt.NDArray[np.str_]
     embeddings: npt.NDArray[np.float32]
+    confirmed: BoolArray | None = None
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def report(
 
     network = opened_model(model)
     with embedded_images(network, paths) as embeddings:
-        images = EmbeddedImages(paths, labels, embeddings)
+        images = EmbeddedImages(paths, labels, embeddings, data.confirmed)
         errors = write_report(
             output,
             evaluate_embeddings(images, seed=seed),

@@ -85,6 +85,7 @@ class Atlas:
             "num_images": len(data),
             "num_classes": data.num_classes,
             "left_out": self.left_out,
+            "num_confirmed": self.errors.num_confirmed,
             "paths": data.paths,
             "suspects": [
                 self._image(each.row)
@@ -132,5 +133,8 @@ class Atlas:
         if errors.num_alone:
             images = counted(errors.num_alone, "image")
             yield f"{images} alone in a class: nothing can be said of that label."
+        if errors.num_confirmed:
+            labels = counted(errors.num_confirmed, "label")
+            yield f"{labels} not suspected, because --corrections says that they are right."
         if (more := len(errors.suspects) - len(errors.likely)) > 0:
             yield f"{counted(more, 'likely wrong label')} more in atlas.json alone."

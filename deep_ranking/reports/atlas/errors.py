@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deep_ranking.files.array_types import Float64Array, FloatArray, Int64Array, IntArray
+from deep_ranking.files.array_types import BoolArray, Float64Array, FloatArray, Int64Array, IntArray
 from deep_ranking.metrics.label_noise import LabelFit, OwnNeighbours, label_fit, own_neighbours
 
 MOST_SUSPECTS = 100
@@ -100,8 +100,9 @@ class ModelErrors:
             label first.
         wrong: images whose nearest is of another class, the clearest first.
         confusions: pairs of classes that such images connect, the most first.
-        far: images far from their class, no suspects among them, the farthest first.
+        far: images far from their class that no other class fits better, the farthest first.
         num_alone: images that are the only one of their class, which nothing can be said of.
+        num_confirmed: images that would be suspects, if nobody had said that their label is right.
     """
 
     codes: IntArray
@@ -111,6 +112,7 @@ class ModelErrors:
     confusions: list[ConfusedPair]
     far: list[FarImage]
     num_alone: int
+    num_confirmed: int = 0
 
     @property
     def likely(self) -> list[DoubtedLabel]:
@@ -137,7 +139,11 @@ class ModelErrors:
 
 
 def find_errors(
-    embeddings: FloatArray, codes: IntArray, progress: Callable[[int], None] | None = None
+    embeddings: FloatArray,
+    codes: IntArray,
+    progress: Callable[[int], None] | None = None,
+    *,
+    confirmed: BoolArray | None = None,
 ) -> ModelErrors:
     """Find where a model errs; the images are searched for among each other.
 
@@ -145,13 +151,15 @@ def find_errors(
         embeddings: float array (images, dim), rows of unit length.
         codes: integer array (images,), the class of each.
         progress: called with the number of images after each part of them.
+        confirmed: bool (images,), whose label is right, as a person said: they are no suspects.
 
     Raises:
         ValueError: there are fewer than two classes.
     """
     fit = label_fit(embeddings, codes)
     near = own_neighbours(embeddings, codes, fit.proposed, most=VOTERS, progress=progress)
-    rows = _doubted_rows(fit)
+    doubted = _doubted_rows(fit)
+    rows = _unconfirmed(doubted, confirmed)
     suspects = _suspects(rows, rows, codes, fit, near)
     wrong = _wrong(codes, near)
     return ModelErrors(
@@ -160,8 +168,9 @@ def find_errors(
         suspects,
         wrong,
         _confusions(codes, wrong),
-        _far(codes, near.to_class, near.own, {each.row for each in suspects}),
+        _far(codes, near.to_class, near.own, set(doubted.tolist())),
         int(np.count_nonzero(near.own < 0)),
+        len(doubted) - len(rows),
     )
 
 
@@ -192,7 +201,11 @@ def evidence(suspect: DoubtedLabel, *, own: str, proposed: str) -> str:
 
 
 def doubted_labels(
-    embeddings: FloatArray, codes: IntArray, *, limit: int | None = None
+    embeddings: FloatArray,
+    codes: IntArray,
+    *,
+    limit: int | None = None,
+    confirmed: BoolArray | None = None,
 ) -> list[DoubtedLabel]:
     """Find the likely wrong labels alone, without searching for all images.
 
@@ -200,12 +213,13 @@ def doubted_labels(
         embeddings: float array (images, dim), rows of unit length.
         codes: integer array (images,), the class of each, two or more.
         limit: most of them; None for all.
+        confirmed: as for `find_errors`.
 
     Returns:
         Images another class of which fits better than their own, the likeliest first.
     """
     fit = label_fit(embeddings, codes)
-    rows = _doubted_rows(fit)[:limit]
+    rows = _unconfirmed(_doubted_rows(fit), confirmed)[:limit]
     near = own_neighbours(embeddings, codes, fit.proposed, most=VOTERS, queries=rows)
     return _suspects(rows, np.arange(len(rows)), codes, fit, near)
 
@@ -213,6 +227,10 @@ def doubted_labels(
 def _doubted_rows(fit: LabelFit) -> Int64Array:
     rows = np.flatnonzero(fit.margin > 0)
     return rows[np.argsort(-fit.margin[rows], kind="stable")]
+
+
+def _unconfirmed(rows: Int64Array, confirmed: BoolArray | None) -> Int64Array:
+    return rows if confirmed is None else rows[~confirmed[rows]]
 
 
 def _suspects(
@@ -259,7 +277,7 @@ def _confusions(codes: IntArray, wrong: list[WrongNearest]) -> list[ConfusedPair
 
 
 def _far(
-    codes: IntArray, to_class: Float64Array, own: Int64Array, suspects: set[int]
+    codes: IntArray, to_class: Float64Array, own: Int64Array, doubted: set[int]
 ) -> list[FarImage]:
     found = []
     for code in np.flatnonzero(np.bincount(codes) >= FEWEST):
@@ -271,7 +289,7 @@ def _far(
         found += [
             (float((usual - to_class[row]) / max(spread, 1e-6)), int(row), usual)
             for row in rows[far]
-            if row not in suspects
+            if row not in doubted
         ]
     found.sort(key=lambda each: (-each[0], each[1]))
     return [FarImage(row, int(own[row]), float(to_class[row]), usual) for _, row, usual in found]

@@ -81,12 +81,13 @@ class WrittenAtlas:
             yield from self.changes.lines()
         yield from self.atlas.notes()
         yield self.atlas.conclusion()
-        likely = counted(len(self.atlas.errors.likely), "label")
-        yield (
-            f"Look at {self.folder / PAGE}. {likely} in {SUSPECTS}: delete the lines that are "
-            f"right, then --corrections {self.folder / SUSPECTS}. "
-            f"{counted(self.num_triplets, 'triplet')} in {TRIPLETS}."
-        )
+        parts = [f"Look at {self.folder / PAGE}."]
+        if likely := self.atlas.errors.likely:
+            parts.append(
+                f"{counted(len(likely), 'label')} in {SUSPECTS}: delete the lines whose label is "
+                f"right, then --corrections {self.folder / SUSPECTS}."
+            )
+        yield " ".join([*parts, f"{counted(self.num_triplets, 'triplet')} in {TRIPLETS}."])
 
 
 def new_atlas_folder(folder: Path) -> Path:
@@ -146,7 +147,9 @@ def make_atlas(
     with kept_embeddings(opened, data.files()) as embeddings:
         check_finite_images(EmbeddedImages(data.files(), data.classes_of_images(), embeddings))
         with progress_bar(total=len(data), title="errors", unit="images") as bar:
-            errors = find_errors(np.asarray(embeddings), data.items.codes, bar.update)
+            errors = find_errors(
+                np.asarray(embeddings), data.items.codes, bar.update, confirmed=data.confirmed
+            )
     name = Path(model).name if isinstance(model, str | os.PathLike) else "the model"
     known = {} if corrections is None else read_corrections(corrections).standing
     atlas = Atlas(data, errors, name, compared.content_left_out(), known)

@@ -167,7 +167,9 @@ def check_labels(survey: Survey, model_path: Path) -> Iterator[Finding]:
     with embedded_images(Embedder(model_path), files) as embeddings:
         images = EmbeddedImages(files, names[labels], embeddings)
         check_finite_images(images)
-        suspects = likely_mislabelled(embeddings, images.labels, limit=None)
+        suspects = likely_mislabelled(
+            embeddings, images.labels, limit=None, confirmed=survey.confirmed[numbers]
+        )
     most = max(1, min(MOST_OTHERS, int(np.median(sizes[sizes > 0])) - 1))
     groups = [
         [

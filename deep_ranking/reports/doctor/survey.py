@@ -103,6 +103,7 @@ class Survey:
         is_judged: bool (images,), whether training is judged on the part.
         label: int32 (images,), index into `classes`.
         classes: names of all classes, sorted; parts share the classes of the same name.
+        confirmed: bool (images,), whose class is right, as a person said.
         problems: the problem of each image that cannot be read, by its number.
         readable: bool (images,).
         width: int32 (images,), pixels as stored; this and all below are 0 for a broken image.
@@ -128,6 +129,13 @@ class Survey:
         items = [part.images.items for part in parts]
         labels = Labels.of([each.names[code] for each in items for code in each.codes.tolist()])
         self.label, self.classes = labels.codes, labels.names
+        confirmed = [
+            np.zeros(len(part.images), bool)
+            if part.images.confirmed is None
+            else part.images.confirmed
+            for part in parts
+        ]
+        self.confirmed = np.concatenate([np.zeros(0, bool), *confirmed])
         self.problems: dict[int, str] = {}
         self.notes: dict[int, tuple[str, ...]] = {}
         self.readable = np.zeros(count, bool)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deep_ranking.files.array_types import FloatArray, IntArray
+from deep_ranking.files.array_types import BoolArray, FloatArray, IntArray
 from deep_ranking.images.near_copies import EQUAL_ERROR_SHARE
 from deep_ranking.metrics.evaluation import EmbeddedImages, EmbeddingMetrics
 from deep_ranking.reports.atlas.errors import doubted_labels, evidence
@@ -91,7 +91,7 @@ def find_label_errors(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> L
     below = EQUAL_ERROR_SHARE * evaluation.whole["equal_error_threshold"]
     nearest = evaluation.retrieval.neighbours, evaluation.retrieval.distances
     return LabelErrors(
-        likely_mislabelled(images.embeddings, images.labels),
+        likely_mislabelled(images.embeddings, images.labels, confirmed=images.confirmed),
         duplicates_across_classes(images.labels, *nearest, below=below),
         class_confusions(images.labels, nearest[0]),
         below,
@@ -99,7 +99,11 @@ def find_label_errors(evaluation: EmbeddingMetrics, images: EmbeddedImages) -> L
 
 
 def likely_mislabelled(
-    embeddings: FloatArray, labels: npt.NDArray[Any], *, limit: int | None = 30
+    embeddings: FloatArray,
+    labels: npt.NDArray[Any],
+    *,
+    limit: int | None = 30,
+    confirmed: BoolArray | None = None,
 ) -> list[Suspect]:
     """Return the images that another class fits better than their own, by all other images.
 
@@ -109,6 +113,7 @@ def likely_mislabelled(
         embeddings: float array (images, dim), rows of unit length.
         labels: array (images,) of classes, two or more.
         limit: most suspects; None for all.
+        confirmed: bool (images,), whose label is right, as a person said: they are no suspects.
 
     Returns:
         Suspects, the likeliest wrong label first.
@@ -122,7 +127,7 @@ def likely_mislabelled(
             evidence(each, own=str(names[codes[each.row]]), proposed=str(names[each.proposed])),
             each.witness,
         )
-        for each in doubted_labels(embeddings, codes, limit=limit)
+        for each in doubted_labels(embeddings, codes, limit=limit, confirmed=confirmed)
     ]
 
 

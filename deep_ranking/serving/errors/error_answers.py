@@ -11,7 +11,7 @@ from deep_ranking.reports.atlas.errors import (
     evidence,
 )
 from deep_ranking.serving.answers import ImageAnswer, in_plain_text, told_image
-from deep_ranking.serving.errors.errors import CollectionErrors, corrected_class
+from deep_ranking.serving.errors.errors import CollectionErrors, corrected_class, is_confirmed
 from deep_ranking.serving.image_ids import KnownImage
 
 MOST_SUSPECTS, MOST_WRONG, MOST_FAR = 100, 60, 24
@@ -72,11 +72,14 @@ class ErrorsAnswer(BaseModel):
     num_wrong: int
     far: list[FarAnswer]
     num_far: int
+    num_right: int = Field(
+        description="labels that are not suspected, because somebody said that they are right"
+    )
     since: int = Field(description="images that were corrected since these errors were found")
 
 
 class CorrectionAnswer(BaseModel):
-    """A correction that stands."""
+    """A correction that stands, or a label that is right: then both classes are the same."""
 
     path: str
     id: str | None = Field(description="of the image; null if the collection lacks it")
@@ -86,7 +89,7 @@ class CorrectionAnswer(BaseModel):
 
 
 class CorrectionsAnswer(BaseModel):
-    """The corrections that stand, the newest first; up to 100."""
+    """The corrections that stand, and the labels that are right, the newest first; up to 100."""
 
     total: int
     corrections: list[CorrectionAnswer]
@@ -125,15 +128,20 @@ def told_errors(
         known: the corrections that stand.
     """
     errors = found.errors
-    changed = set()
+    changed, confirmed = set(), set()
     if known is not None:
+        confirmed = {
+            each.row
+            for each in errors.likely
+            if is_confirmed(known, found.images[each.row].path, found.images[each.row].label)
+        }
         changed = {
             row
             for row, each in enumerate(found.images)
             if corrected_class(known, each.path, each.label) != each.label
         }
     doubted = {each.row for each in errors.likely}
-    suspects = [each for each in errors.likely if each.row not in changed]
+    suspects = [each for each in errors.likely if each.row not in changed | confirmed]
     wrong = [each for each in errors.wrong if each.row not in doubted | changed]
     far = [each for each in errors.far if each.row not in changed]
     by_row = {each.row: each for each in errors.wrong}
@@ -206,6 +214,7 @@ def told_errors(
             if {each.row, each.own} <= images.keys()
         ],
         num_far=len(far),
+        num_right=errors.num_confirmed + len(confirmed - changed),
         since=len(changed),
     )
 
@@ -228,16 +237,17 @@ def _images(
 def told_corrections(
     known: Corrections, contents: Callable[[list[str]], Mapping[str, bytes]]
 ) -> CorrectionsAnswer:
-    """Return the corrections that stand, the newest first.
+    """Return the corrections that stand, and the labels that are right, the newest first.
 
     Args:
         known: them.
         contents: as for `told_errors`.
     """
-    newest = list(known.standing.values())[::-1][:MOST_CORRECTIONS]
+    lines = list((known.right | known.standing).values())
+    newest = sorted(lines, key=lambda each: each.time)[::-1][:MOST_CORRECTIONS]
     of_paths = contents([each.path for each in newest])
     return CorrectionsAnswer(
-        total=len(known),
+        total=len(lines),
         corrections=[
             CorrectionAnswer(
                 path=in_plain_text(each.path),

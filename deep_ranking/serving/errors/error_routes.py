@@ -39,6 +39,7 @@ class CorrectFields(CorrectedFields):
         None, alias="class", max_length=1000, description="the right class; it may be a new one"
     )
     none: bool = Field(False, description="instead: the image belongs to no class")
+    right: bool = Field(False, description="instead: the class that it has is right")
 
 
 def add_errors(router: APIRouter, serving: Serving) -> None:
@@ -59,27 +60,29 @@ def add_errors(router: APIRouter, serving: Serving) -> None:
         ] = False,
     ) -> ErrorsAnswer:
         state, found = await serving.found_errors(collection, anew=anew)
-        known = None if serving.correcting is None else serving.correcting.read()
         return await serving.on(
             collection,
             lambda _: told_errors(
-                state.name, found, lambda paths: contents_of(state.collection, paths), known
+                state.name,
+                found,
+                lambda paths: contents_of(state.collection, paths),
+                None if serving.correcting is None else serving.correcting.read(),
             ),
         )
 
     @router.get("/errors/corrections", summary="The corrections that stand, the newest first")
     async def corrections(collection: Name = None) -> CorrectionsAnswer:
-        known = correcting().read()
+        kept = correcting()
         return await serving.on(
             collection,
             lambda state: told_corrections(
-                known, lambda paths: contents_of(state.collection, paths)
+                kept.read(), lambda paths: contents_of(state.collection, paths)
             ),
         )
 
     @router.post(
         "/errors/correct",
-        summary="Say that the class of an image is wrong; what is confirmed is on the disk",
+        summary="Say that the class of an image is wrong, or right; what is kept is on the disk",
         openapi_extra=described(CorrectFields),
         responses=REFUSALS,
     )
@@ -87,12 +90,15 @@ def add_errors(router: APIRouter, serving: Serving) -> None:
         kept = correcting()
         fields: CorrectFields = (await read_form(request, CorrectFields)).fields
         to_class = (fields.class_ or "").strip()
-        if bool(to_class) == fields.none:
-            raise RequestError(422, "class, none: send the right class, or none=true.")
+        if bool(to_class) + fields.none + fields.right != 1:
+            raise RequestError(
+                422, "class, none, right: send the right class, or none=true, or right=true."
+            )
 
         def made(state: OpenState) -> KeptCorrectionAnswer:
             image = _image(state, fields.id)
-            done = kept.correct(image, to_class, fields.who or "")
+            who = fields.who or ""
+            done = kept.confirm(image, who) if fields.right else kept.correct(image, to_class, who)
             with closing(state.collection.images()) as table:
                 is_new = bool(done.to_class) and done.to_class not in table.classes()
             return KeptCorrectionAnswer(

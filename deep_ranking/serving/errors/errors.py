@@ -62,12 +62,13 @@ class Correcting:
         self.log = CorrectionLog(path, lock_seconds=LOCK_SECONDS)
         self._lock = threading.Lock()
         self.log.check()
-        standing = list(self.log.read().standing)
+        known = self.log.read()
+        said_of = list(known.standing | known.right)
         state = served.current()
         with closing(state.collection.images()) as table:
-            if standing and not table.rows_by_path(standing):
+            if said_of and not table.rows_by_path(said_of):
                 raise InputError(
-                    f"{path}: none of its {counted(len(standing), 'image')} is in {served.folder}, "
+                    f"{path}: none of its {counted(len(said_of), 'image')} is in {served.folder}, "
                     f"whose images lie in {state.root}; give the corrections of this collection, "
                     "or a new file"
                 )
@@ -101,13 +102,36 @@ class Correcting:
             to_class = normal_label(to_class)
             if to_class == corrected_class(known, image.path, image.label):
                 raise RequestError(409, "class: that is its class already.")
-            from_class = _by_folders(known, image.path, image.label)
-            try:
-                made = Correction(image.path, from_class, to_class, now(), who, "in the page")
-            except InputError as error:
-                raise RequestError(422, f"class: {error}.") from None
-            with told_of_file(self.log.path, "corrections"):
-                self.log.add(made)
+            return self._keep(known, image, to_class, who)
+
+    def confirm(self, image: KnownImage, who: str = "") -> Correction:
+        """Keep that the class of an image is right; when this returns, it is on the disk.
+
+        Args:
+            image: the image.
+            who: says so.
+
+        Returns:
+            The line of the file.
+
+        Raises:
+            RequestError: it was said before, a text cannot stand in the file, or it cannot be kept.
+        """
+        with self._lock:
+            known = self.read()
+            label = corrected_class(known, image.path, image.label)
+            if is_confirmed(known, image.path, label):
+                raise RequestError(409, "right: that was said already.")
+            return self._keep(known, image, label, who)
+
+    def _keep(self, known: Corrections, image: KnownImage, to_class: str, who: str) -> Correction:
+        from_class = _by_folders(known, image.path, image.label)
+        try:
+            made = Correction(image.path, from_class, to_class, now(), who, "in the page")
+        except InputError as error:
+            raise RequestError(422, f"class: {error}.") from None
+        with told_of_file(self.log.path, "corrections"):
+            self.log.add(made)
         return made
 
     def take_back(self, image: KnownImage, who: str = "") -> str:
@@ -117,7 +141,8 @@ class Correcting:
             RequestError: there is none, or this cannot be kept.
         """
         with self._lock:
-            if image.path not in self.read().standing:
+            known = self.read()
+            if image.path not in known.standing and image.path not in known.right:
                 raise RequestError(409, "There is no correction of this image to take back.")
             with told_of_file(self.log.path, "corrections"):
                 self.log.take_back(image.path, time=now(), who=who)
@@ -129,6 +154,11 @@ def corrected_class(known: Corrections, path: str, label: str) -> str:
     if path in known.standing:
         return known.standing[path].to_class
     return known.returned.get(path, label)
+
+
+def is_confirmed(known: Corrections, path: str, label: str) -> bool:
+    """Return whether a person said that this class of an image is right."""
+    return path in known.right and known.right[path].to_class == label
 
 
 def _by_folders(known: Corrections, path: str, label: str) -> str:
@@ -178,6 +208,8 @@ def find_collection_errors(
             409, "Errors are told by classes: this collection has fewer than two. Index folders."
         )
     embeddings = read_rows(collection.embeddings(), rows)
-    return CollectionErrors(
-        images, labels.names, find_errors(embeddings, labels.codes), num_left_out
-    )
+    confirmed = None
+    if known is not None:
+        confirmed = np.array([is_confirmed(known, each.path, each.label) for each in images])
+    errors = find_errors(embeddings, labels.codes, confirmed=confirmed)
+    return CollectionErrors(images, labels.names, errors, num_left_out)

@@ -67,7 +67,8 @@ async function patiently(signal, anew) {
 function draw(found) {
   const left = found.left_out ? ` ${counted(found.left_out, "picture")} more were not compared.` : "";
   const alone = found.alone ? ` ${counted(found.alone, "picture")} alone in a class cannot be judged.` : "";
-  byId("errors-summary").textContent = `${counted(found.images, "picture")} of ${found.classes.length.toLocaleString("en")} classes: ${counted(found.num_suspects, "label")} likely wrong, ${counted(found.num_wrong, "picture")} besides whose nearest is of another class.${left}${alone}`;
+  const right = found.num_right ? ` Not suspected, because people said that it is right: ${counted(found.num_right, "label")}.` : "";
+  byId("errors-summary").textContent = `${counted(found.images, "picture")} of ${found.classes.length.toLocaleString("en")} classes: ${counted(found.num_suspects, "label")} likely wrong, ${counted(found.num_wrong, "picture")} besides whose nearest is of another class.${left}${alone}${right}`;
   byId("errors-again").hidden = !found.since;
   byId("errors-hint").hidden = server.corrections && server.teach;
   byId("errors-hint").textContent = hint();
@@ -131,6 +132,7 @@ function card(pictures, text, { proposed = "", nearest = null, own = null }) {
     if (proposed) button("y", `It is ${tail(proposed)}`, () => correct(done, image, proposed), "primary");
     button("o", proposed ? "Another class" : "The label is wrong", () => choose(done, image));
     button("n", "No class", () => correct(done, image, null));
+    if (proposed) button("r", "Label is right", () => confirm(done, image));
   }
   if (server.teach && nearest) {
     button("a", "Truly alike", () => answer(done, { image, nearest, own }, "a"));
@@ -150,9 +152,16 @@ function figure(image, label, kind) {
   showPicture(picture, thumbnailAddress(image.id, state.collection, 256));
   const said = element("p", { className: "name" }, tail(label));
   said.title = label;
-  const file = element("p", { className: "fine" }, nameOf(image.path));
+  const file = element("p", { className: "fine" }, ...fileName(nameOf(image.path)));
   file.title = image.path;
   return element("li", { className: `errors-picture ${kind}` }, element("div", { className: "picture" }, picture), said, file);
+}
+
+// The name of a file; it breaks anywhere but within its ending.
+function fileName(name) {
+  const at = name.lastIndexOf(".");
+  if (at < 1 || name.length - at > 8) return [name];
+  return [name.slice(0, at), element("span", { className: "ending" }, name.slice(at))];
 }
 
 // The class is asked for in the card.
@@ -191,6 +200,14 @@ function correct(given, image, name) {
     showCorrections().catch(problem);
     const isNew = done.is_new_class ? ", a new class" : "";
     return [done.to_class ? `Corrected to ${done.to_class}${isNew}.` : "Corrected: it belongs to no class.", () => takeBack(image.id)];
+  });
+}
+
+function confirm(given, image) {
+  act(given, async () => {
+    await post("errors/correct", [["collection", state.collection], ["id", image.id], ["right", "true"], ["who", rater()]]);
+    showCorrections().catch(problem);
+    return [`Kept: ${image.class} is right. It is suspected no more.`, () => takeBack(image.id)];
   });
 }
 
@@ -262,12 +279,17 @@ async function showCorrections() {
     element(
       "li",
       {},
-      element("span", {}, `${each.path}: ${each.from_class || "no class"} → ${each.to_class || "no class"}`),
+      element("span", {}, said(each)),
       each.id && element("button", { type: "button", className: "quiet", onclick: (event) => takeBackListed(event.target, each.id) }, "Take back"),
     ),
   );
   const more = total > rows.length ? element("p", { className: "fine" }, `The last ${rows.length} of ${total.toLocaleString("en")}.`) : null;
-  place.replaceChildren(element("details", { open: wasOpen }, element("summary", {}, counted(total, "correction")), more, element("ul", {}, ...rows)));
+  place.replaceChildren(element("details", { open: wasOpen }, element("summary", {}, `Said so far: ${counted(total, "label")}`), more, element("ul", {}, ...rows)));
+}
+
+function said({ path, from_class, to_class }) {
+  if (from_class === to_class) return `${path}: ${to_class} is right`;
+  return `${path}: ${from_class || "no class"} → ${to_class || "no class"}`;
 }
 
 async function takeBackListed(button, id) {
