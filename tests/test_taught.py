@@ -1,6 +1,7 @@
 """Learning from answers of made-up raters who follow a hidden rule, about made-up pictures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,15 @@ def test_what_was_known_is_not_forgotten(photos, model, middles, ratings, config
     judged = halves_of(labelled.items.codes, seed=0).judging
     found = recall_at_1(rows[judged], classes[judged])
     assert found == pytest.approx(report.recall.after, abs=0.02)
+    own = load_model(report.output).calibration
+    assert own == report.calibration and f"Calibrated on {own.num_pairs:,} pairs" in str(report)
+    one, other = np.triu_indices(len(judged), 1)
+    same = classes[judged[one]] == classes[judged[other]]
+    apart = np.sqrt(squared(rows[judged], one, other))
+    chances = np.array([own.probability(each) for each in apart])
+    assert chances[same].mean() > 0.8 and chances[~same].mean() < 0.2
     free = teach(config(path, model=knowing))
+    assert free.calibration is None and "Not calibrated: compare tells no chance" in str(free)
     assert free.recall is None and free.mixture > report.mixture
     assert "What was forgotten is not known" in str(free)
 
@@ -465,6 +474,8 @@ def test_a_model_that_stays_as_it_was_agrees_as_before(monkeypatch):
     given = lesson.Lesson(head, parts, questions, votes, never, halves, labels, [])
     learned = given.learn(0)
     assert learned.head is head
+    assert learned.calibration.num_pairs > 0
+    assert replace(given, halves=None).learn(0).calibration is None
     assert learned.held_back.difference == (0, 0, 0)
 
 

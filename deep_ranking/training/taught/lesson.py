@@ -17,6 +17,9 @@ from deep_ranking.files.array_types import (
     Int64Array,
     IntArray,
 )
+from deep_ranking.metrics import triplet_distances
+from deep_ranking.metrics.evaluation import draw_triplets
+from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
 from deep_ranking.sampling.rated_triplets import counts_in_words
 from deep_ranking.training.taught.answers import FEWEST_QUESTIONS, Answers
 from deep_ranking.training.taught.base_distances import base_distances
@@ -49,6 +52,7 @@ class Learned(NamedTuple):
         held_back: agreement with answers held back.
         at_random: likewise, on questions asked at random; None if there are too few.
         recall: recall@1 before and after; None without classes.
+        calibration: of the new head's distances; None without classes, or with too few pairs.
         notes: in words, what the figures cannot tell.
     """
 
@@ -57,6 +61,7 @@ class Learned(NamedTuple):
     held_back: HeldBack
     at_random: HeldBack | None
     recall: Recall | None
+    calibration: Calibration | None
     notes: list[str]
 
 
@@ -196,6 +201,7 @@ class Lesson:
             HeldBack.of(before, after, query),
             HeldBack.of(before[at_random], after[at_random], query[at_random]) if enough else None,
             recall,
+            self._calibration(head, seed),
             notes,
         )
 
@@ -207,6 +213,20 @@ class Lesson:
         assert self.halves is not None
         images = np.concatenate(self.halves)
         return self._recall(head, images) < self._recall(self.head, images) - BOUND
+
+    def _calibration(self, head: Head, seed: int) -> Calibration | None:
+        """Return the calibration of a head's distances, by the images that judge."""
+        if self.halves is None:
+            return None
+        images = self.halves.judging
+        try:
+            triplets = draw_triplets(self.labels[images].astype(str), seed=seed)
+        except InputError:  # no class of theirs has two images
+            return None
+        if len(triplets) < MIN_PAIRS:
+            return None
+        rows = head.embed([part[images] for part in self.parts])
+        return fit_calibration(*triplet_distances(rows, triplets))
 
     def _recalls(self, head: Head) -> Recall:
         """Return recall@1 before and after, of the images that judge."""

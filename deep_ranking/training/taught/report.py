@@ -13,6 +13,7 @@ from deep_ranking.files.html import paragraph
 from deep_ranking.files.words import counted
 from deep_ranking.metrics.agreement import Agreement
 from deep_ranking.metrics.intervals import Interval, bootstrap_interval
+from deep_ranking.model.calibration import Calibration
 
 MOST_MORE = 2000  # answers: a larger estimate says nothing
 ROUNDED_TO = 10
@@ -106,6 +107,7 @@ class TaughtReport:
         steadiness: how often raters answered a question as at the last time: no model can be
             expected to agree more.
         recall: recall@1 before and after; None without class folders.
+        calibration: what the taught model's distances mean; None if that is not known.
         mixture: how much the learned distance counts beside that of the model to go on from.
         seconds: what learning took, without features.
         left_out: in words, what was left out.
@@ -132,6 +134,7 @@ class TaughtReport:
     at_random: HeldBack | None
     steadiness: Agreement
     recall: Recall | None
+    calibration: Calibration | None
     mixture: float
     seconds: float
     left_out: list[str] = field(default_factory=list)
@@ -187,6 +190,7 @@ class TaughtReport:
                 "classes": recall.num_classes,
                 "of_held_out_classes": recall.of_held_out_classes,
             },
+            "calibration_pairs": self.calibration and self.calibration.num_pairs,
             "mixture": self.mixture,
             "seconds": self.seconds,
             "left_out": self.left_out,
@@ -222,6 +226,14 @@ class TaughtReport:
                 f"{recall.before:.3f} before, {recall.after:.3f} after; it may fall by "
                 f"{recall.bound:g}."
             )
+        if self.calibration is None:
+            yield (
+                "Not calibrated: compare tells no chance that two images are of one class, until "
+                "calibrate has been run with images of known classes."
+            )
+        else:
+            pairs = counted(self.calibration.num_pairs, "pair")
+            yield f"Calibrated on {pairs}: compare tells how likely two images are of one class."
         yield f"Mixture: 1 part what the model knew, {self.mixture:.2g} parts what it learned."
         yield from self.notes
 

@@ -116,7 +116,9 @@ def teach(config: TaughtConfig, *, network: keras.Model | None = None) -> Taught
     head = network.get_layer(HEAD_LAYER)
     before, calibration = head.get_weights(), getattr(network, "calibration", None)
     head.set_weights([learned.head.kernel, learned.head.bias])
-    network.calibration = None  # its distances are others
+    # Other distances mean something else; those of a head that stayed as it was do not.
+    own = learned.calibration or (None if learned.mixture else calibration)
+    network.calibration = own
     try:
         save_model(network, config.output)
     finally:
@@ -130,6 +132,7 @@ def teach(config: TaughtConfig, *, network: keras.Model | None = None) -> Taught
         at_random=learned.at_random,
         steadiness=answers.steadiness,
         recall=learned.recall,
+        calibration=own,
         mixture=learned.mixture,
         seconds=seconds,
         left_out=[*answers.left_out, *lesson.left_out],
