@@ -27,6 +27,7 @@ from deep_ranking.datasets.answer_log import AnswerLog
 from deep_ranking.datasets.ratings import Answer
 from deep_ranking.files import InputError
 from deep_ranking.sampling.stored_space import MadeOf, StoredSpace
+from deep_ranking.search.indexing import index_images
 from deep_ranking.serving.application import create_application
 from deep_ranking.serving.learn import learning_steps
 from deep_ranking.serving.learn.generations import Generations
@@ -66,8 +67,10 @@ class Taught:
 
     def __init__(self):
         self.is_better, self.problem, self.asked, self.spaces = True, None, [], []
-        self.may_go_on = threading.Event()
+        self.num_looks = 0
+        self.may_go_on, self.may_make_space = threading.Event(), threading.Event()
         self.may_go_on.set()
+        self.may_make_space.set()
 
     def tools(self, model):
         if self.problem == "start":
@@ -83,9 +86,11 @@ class Taught:
         return Report(self.is_better)
 
     def features(self, model, files, cache_dir):
+        self.num_looks += 1
         return files
 
     def write_space(self, model, features, questions, file, made_of):
+        self.may_make_space.wait(SECONDS)
         self.spaces.append([[features[each].name for each in row] for row in questions])
         if self.problem == "space":
             raise InputError("no room for a space")
@@ -182,7 +187,7 @@ def state(call, status="ready"):
 
 
 def learn(call):
-    assert call.post("teach/learn", THE_INDEX).status_code == 200
+    assert call.post("teach/learn", THE_INDEX).status_code == 202
     return state(call)
 
 
@@ -325,6 +330,29 @@ def test_while_it_learns_requests_are_answered_and_another_learning_is_refused(s
     assert (again.status_code, again.json()["detail"]) == (409, "It is learning already.")
     taught.may_go_on.set()
     assert state(call)["shown"] == 1
+
+
+def test_who_says_learn_while_a_space_is_made_is_answered_at_once(start, taught):
+    taught.may_make_space.clear()
+    call = start()
+    state(call)
+    answer = call.post("teach/learn", THE_INDEX)
+    assert (answer.status_code, answer.json()["status"]) == (202, "learning")
+    assert not taught.spaces
+    assert call.post("teach/learn", THE_INDEX).status_code == 409
+    taught.may_make_space.set()
+    assert state(call)["made"] == 1
+
+
+def test_pictures_are_looked_at_again_only_if_the_index_has_changed(start, taught, index):
+    call = start()
+    state(call)
+    assert [learn(call)["made"] for _ in range(2)] == [1, 2]
+    assert taught.num_looks == 1
+    (index.with_name("photos") / "red/3.png").unlink()
+    index_images(index)
+    assert learn(call)["made"] == 3
+    assert taught.num_looks == 2
 
 
 def test_what_cannot_be_learned_is_told_in_a_sentence_and_tried_again(start, taught, index, capfd):

@@ -33,7 +33,8 @@ def add_learning(router: APIRouter, serving: Serving) -> None:
 
     @router.post(
         "/teach/learn",
-        summary="Learn from all answers, and show what was learned if it is better",
+        status_code=202,
+        summary="Begin to learn from all answers; what was learned is shown if it is better",
         openapi_extra=described(Fields),
     )
     async def learn(request: Request) -> LearningAnswer:

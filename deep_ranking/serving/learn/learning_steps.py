@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from deep_ranking.datasets import LabelledImages
 from deep_ranking.datasets.answer_log import AnswerLog
@@ -30,7 +31,8 @@ FEATURES = "looking at the pictures"
 IMPLIED = "implied.csv"  # beside the model: what it learned from, besides the ratings file
 
 
-class Prepared(NamedTuple):
+@dataclass
+class Prepared:
     """What is ready once the process that learns is.
 
     Attributes:
@@ -44,6 +46,18 @@ class Prepared(NamedTuple):
     images: RowFiles
     features: Any
     settings: Settings
+
+    def follow(self, source: Collection, cache_dir: Path) -> None:
+        """Find the images and their features anew if the collection has changed.
+
+        Raises:
+            InputError: the collection is damaged, or the disk is full.
+        """
+        if source.settings == self.settings:
+            return
+        images = files_of_rows(source)
+        self.features = self.tools.features(source.model, images.files, cache_dir)
+        self.images, self.settings = images, source.settings
 
 
 def prepare_to_learn(job: Job, tell: Tell) -> Prepared:
@@ -70,7 +84,7 @@ def prepare_to_learn(job: Job, tell: Tell) -> Prepared:
     return Prepared(tools, images, features, collection.settings)
 
 
-def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:
+def learn_generation(job: Job, prepared: Prepared, tell: Tell) -> int:
     """Learn from all answers, and keep what was learned as the next generation.
 
     It goes on from the index's own model, never from one that was taught: that one has seen the
@@ -78,7 +92,7 @@ def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:
 
     Args:
         job: what is taught.
-        tools: the functions that learn.
+        prepared: what is ready; it follows the collection.
         tell: called with each step, in words.
 
     Returns:
@@ -90,8 +104,8 @@ def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:
     source, generations = Collection.open(job.index), Generations(job.index)
     with generations.making() as folder:
         tell(FEATURES)
-        found = files_of_rows(source)
-        features = tools.features(source.model, found.files, job.cache_dir)
+        prepared.follow(source, job.cache_dir)
+        tools = prepared.tools
         ratings = _all_ratings(job, source, folder / IMPLIED)
         num_answers = int(read_ratings(*ratings).decided.sum())
         tell("learning from the answers")
@@ -110,9 +124,9 @@ def learn_generation(job: Job, tools: Tools, tell: Tell) -> int:
         except InputError as error:
             print(f"{error}; pictures of one's own are embedded with Keras", flush=True)
         tell("placing the pictures anew")
-        embeddings = tools.embed(model, features)
+        embeddings = tools.embed(model, prepared.features)
         made = reembed_collection(
-            source, folder / INDEX, model, rows=found.rows, embeddings=embeddings
+            source, folder / INDEX, model, rows=prepared.images.rows, embeddings=embeddings
         )
         number = generations.next_number()
         generation = Generation(

@@ -12,7 +12,6 @@ from deep_ranking.sampling.implied_answers import implied_answers
 from deep_ranking.sampling.questions import asked_before
 from deep_ranking.sampling.stored_space import MadeOf, StoredSpace
 from deep_ranking.search.collection import Collection
-from deep_ranking.search.reembedding import files_of_rows
 from deep_ranking.serving.learn.generations import Generations
 from deep_ranking.serving.learn.learning_process import Job
 from deep_ranking.serving.learn.learning_steps import Prepared
@@ -20,11 +19,11 @@ from deep_ranking.serving.learn.taught_space import is_due
 
 
 class SpaceMaker:
-    """Makes the space when it is due; the features of an index are found once.
+    """Makes the space when it is due.
 
     Args:
         job: what is taught.
-        prepared: what is ready.
+        prepared: what is ready; it follows the collection.
     """
 
     def __init__(self, job: Job, prepared: Prepared) -> None:
@@ -46,12 +45,7 @@ class SpaceMaker:
         )
         if not is_due(self._made_of(), made_of):
             return False
-        if source.settings != self._prepared.settings:
-            images = files_of_rows(source)
-            features = self._prepared.tools.features(source.model, images.files, job.cache_dir)
-            self._prepared = self._prepared._replace(
-                images=images, features=features, settings=source.settings
-            )
+        self._prepared.follow(source, job.cache_dir)
         questions = self._questions(source, given)
         make_folder(self._file.parent)
         self._prepared.tools.write_space(
