@@ -19,7 +19,7 @@ settings.register_profile("tests", deadline=None, derandomize=True, database=Non
 settings.load_profile("tests")
 
 # Both a plugin, for its fixtures, and a module, for its functions.
-pytest.register_assert_rewrite("browsing")
+pytest.register_assert_rewrite("browsing", "served")
 
 # The tests compute little: threads that share it cost more than they save, and each processor has a
 # test of its own. Programs that tests start inherit this.

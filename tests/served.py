@@ -1,10 +1,14 @@
-"""A small collection that is served, with a stub in place of the model's engine."""
+"""A small collection that is served, with a stub in place of the model's engine.
+
+A test module takes the fixtures by `pytest_plugins = ("served",)`.
+"""
 
 import asyncio
 from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 from collections_of import make_collection
 from PIL import Image
 
@@ -70,6 +74,22 @@ def make_served(folder, root, **options):
     return make_collection(folder, root, {path: row_of(root / path) for path in paths}, **options)
 
 
+@pytest.fixture
+def stub_engine(monkeypatch):
+    use_stub_engine(monkeypatch)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_photos(tmp_path / "photos")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def collection(tmp_path, root):
+    return make_served(tmp_path / "index", root)
+
+
 class Caller:
     """Calls an application as a browser or `curl` would, each request in an event loop of its own.
 
@@ -109,3 +129,13 @@ class Caller:
 def caller_of(*collections, settings=SETTINGS):
     served = open_served([Path(each.folder) for each in collections])
     return Caller(create_application(served, settings))
+
+
+def refused(answer, status, *words):
+    """The sentence of a refusal, which has no path of the server."""
+    assert answer.status_code == status, answer.text
+    sentence = answer.json()["detail"]
+    assert list(answer.json()) == ["detail"]
+    assert all(word in sentence for word in words), sentence
+    assert "/tmp" not in sentence and "photos" not in sentence and "Traceback" not in sentence
+    return sentence

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from collections_of import make_collection
 from PIL import Image
-from served import COLOURS, caller_of, make_served, row_of, use_stub_engine, write_photos
+from served import COLOURS, caller_of, make_served, refused, row_of, write_photos
 
 from deep_ranking.files import InputError
 from deep_ranking.model.hit_calibration import HitCalibration
@@ -28,20 +28,8 @@ HITS = HitCalibration(
 KEYS = {"id", "rank", "path", "class", "distance", "probability", "thumbnail"}
 
 
-@pytest.fixture(autouse=True)
-def stub_engine(monkeypatch):
-    use_stub_engine(monkeypatch)
-
-
-@pytest.fixture
-def root(tmp_path):
-    write_photos(tmp_path / "photos")
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def collection(tmp_path, root):
-    return make_served(tmp_path / "index", root)
+pytest_plugins = ("served",)
+pytestmark = pytest.mark.usefixtures("stub_engine")
 
 
 @pytest.fixture
@@ -64,16 +52,6 @@ def results_of(answer):
 
 def paths_of(answer):
     return [each["path"] for each in results_of(answer)]
-
-
-def refused(answer, status, *words):
-    """The sentence of a refusal, which has no path of the server."""
-    assert answer.status_code == status, answer.text
-    sentence = answer.json()["detail"]
-    assert list(answer.json()) == ["detail"]
-    assert all(word in sentence for word in words), sentence
-    assert "/tmp" not in sentence and "photos" not in sentence and "Traceback" not in sentence
-    return sentence
 
 
 def id_of(call, path):

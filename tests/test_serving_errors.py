@@ -4,8 +4,7 @@ import errno
 import os
 
 import pytest
-from served import caller_of, make_served, use_stub_engine, write_photos
-from test_serving import refused
+from served import caller_of, make_served, refused, write_photos
 
 from deep_ranking.cli.serve import BESIDE, corrections_path
 from deep_ranking.datasets.corrections import Correction, CorrectionLog, read_corrections
@@ -13,10 +12,8 @@ from deep_ranking.files import InputError
 from deep_ranking.serving.errors import errors
 from deep_ranking.serving.settings import ServerSettings
 
-
-@pytest.fixture(autouse=True)
-def stub_engine(monkeypatch):
-    use_stub_engine(monkeypatch)
+pytest_plugins = ("served",)
+pytestmark = pytest.mark.usefixtures("stub_engine")
 
 
 @pytest.fixture

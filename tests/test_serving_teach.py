@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from collections_of import make_collection
-from served import caller_of, make_served, use_stub_engine, write_photos
-from test_serving import refused
+from served import caller_of, make_served, refused
 
 from deep_ranking.cli.main import main
 from deep_ranking.datasets.answer_log import AnswerLog
@@ -24,20 +23,8 @@ NAMED = {"collection": "index"}  # a form has to have a field
 TIME = "2026-11-29T19:30:28Z"
 
 
-@pytest.fixture(autouse=True)
-def stub_engine(monkeypatch):
-    use_stub_engine(monkeypatch)
-
-
-@pytest.fixture
-def root(tmp_path):
-    write_photos(tmp_path / "photos")
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def collection(tmp_path, root):
-    return make_served(tmp_path / "index", root)
+pytest_plugins = ("served",)
+pytestmark = pytest.mark.usefixtures("stub_engine")
 
 
 @pytest.fixture
