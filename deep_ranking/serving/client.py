@@ -60,25 +60,6 @@ class Matches(list[Match]):
 
 
 @dataclass(frozen=True)
-class ImageMap:
-    """Where the images of a collection lie on its map; each list has an entry an image.
-
-    Attributes:
-        image_ids: the ids.
-        x: 0, on the left, to 65535.
-        y: 0, above, to 65535.
-        labels: the classes; "" for none.
-        left_out: images that are not on the map, because there are so many.
-    """
-
-    image_ids: list[str]
-    x: list[int]
-    y: list[int]
-    labels: list[str]
-    left_out: int = 0
-
-
-@dataclass(frozen=True)
 class Client:
     """Asks a server that `python -m deep_ranking serve` runs.
 
@@ -140,11 +121,11 @@ class Client:
 
     def compare(self, first: Upload | Match, second: Upload | Match, **fields: Any) -> Answer:
         """Return distance, cosine, and the probability that two images are of one class."""
-        return dict(self._ask("compare", _pair(first, second, fields)))
+        return self._ask("compare", _pair(first, second, fields))
 
     def explain(self, first: Upload | Match, second: Upload | Match, **fields: Any) -> Answer:
         """Return which places make two images alike: of each a grid of heat, and words."""
-        return dict(self._ask("explain", _pair(first, second, fields)))
+        return self._ask("explain", _pair(first, second, fields))
 
     def explanation_picture(
         self, first: Upload | Match, second: Upload | Match, **fields: Any
@@ -154,14 +135,18 @@ class Client:
 
     def duplicates(self, threshold: float = 0.3, **fields: Any) -> Answer:
         """Return groups of duplicates; `cursor` of an answer continues it."""
-        return dict(self._ask("duplicates", threshold=threshold, **fields))
+        return self._ask("duplicates", threshold=threshold, **fields)
 
-    def map(self, collection: str | None = None, *, patience: float = 600.0) -> ImageMap:
+    def map(self, collection: str | None = None, *, patience: float = 600.0) -> Answer:
         """Return the map of a collection, which the server makes once for each of its states.
 
         Args:
             collection: its name; the first one by default.
             patience: seconds to wait until it is made; then an `InputError` says so.
+
+        Returns:
+            `ids`, `x` and `y` (0, on the left and above, to 65535) and `class`, a list each with an
+            entry an image; `classes`, which the numbers of `class` are places in; and `left_out`.
         """
         end = time.monotonic() + patience
         while "ids" not in (found := self._ask("map", collection=collection)):
@@ -171,11 +156,11 @@ class Client:
                     f"after {patience:g} s; ask again later"
                 )
             time.sleep(POLL_SECONDS)
-        labels = [found["classes"][number]["name"] for number in found["class"]]
-        return ImageMap(found["ids"], found["x"], found["y"], labels, found["left_out"])
+        return found
 
-    def _ask(self, path: str, form: Form | None = None, **query: Any) -> Any:
-        return json.loads(self._bytes(path, form, **query))
+    def _ask(self, path: str, form: Form | None = None, **query: Any) -> Answer:
+        answer: Answer = json.loads(self._bytes(path, form, **query))
+        return answer
 
     def _bytes(self, path: str, form: Form | None = None, **query: Any) -> bytes:
         """Return an answer to a form, if there is one, or to a query; leave out what is None."""
