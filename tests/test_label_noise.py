@@ -1,8 +1,11 @@
 """Which labels are likely wrong: against fitting again without each image, and naive loops."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from deep_ranking.metrics import distances
 from deep_ranking.metrics.label_noise import BALANCE, RIDGE, label_fit, own_neighbours
 
 
@@ -80,3 +83,18 @@ def test_neighbours_against_loops(labelled):
             assert found.own_distance[row] == pytest.approx(
                 distances[order.index(own[0])], abs=1e-3
             )
+
+
+def test_images_are_compared_in_parts_of_bounded_memory(monkeypatch):
+    monkeypatch.setattr(distances, "ROW_CHUNK_ELEMENTS", 2**13)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(1000, 4)).astype(np.float32)
+    codes = rng.integers(0, 5, len(rows))
+    whole = len(rows) ** 2 * 4  # bytes of all cosines
+    tracemalloc.start()
+    try:
+        own_neighbours(rows, codes, (codes + 1) % 5)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < whole / 4
