@@ -138,6 +138,24 @@ def test_a_full_file_takes_no_more(log, monkeypatch):
     assert log.path.read_bytes() == before
 
 
+def test_several_are_taken_back_all_or_none(log, monkeypatch):
+    answers = [replace(ANSWER, query=f"{number}.jpg") for number in range(3)]
+    log.add(*answers)
+    with pytest.raises(InputError, match="no answer of Ann that could be taken back"):
+        log.take_back("Ann", 4)
+    writes, pwrite = [], os.pwrite
+
+    def full_at_the_second(*given):
+        writes.append(given)
+        if len(writes) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(*given)
+
+    monkeypatch.setattr(os, "pwrite", full_at_the_second)
+    assert log.take_back("Ann", 2) == answers[1]
+    assert AnswerLog(log.path).standing().answers == answers[:1]
+
+
 def test_taking_back_takes_the_last_that_stands(log):
     second = replace(ANSWER, query="r.jpg", answer="cannot_say")
     log.add(ANSWER)

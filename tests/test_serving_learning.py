@@ -75,12 +75,16 @@ class Taught:
     def tools(self, model):
         if self.problem == "start":
             raise InputError("no memory for TensorFlow")
-        return Tools(self.teach, self.features, self.embed, lambda model: None, self.write_space)
+        return Tools(self.teach, self.features, self.embed, self.compile, self.write_space)
+
+    def compile(self, model):
+        if self.problem == "compile":
+            raise InputError("no room for a compiled model")
 
     def teach(self, **given):
         self.may_go_on.wait(SECONDS)
         self.asked.append(given)
-        if self.problem is not None:
+        if isinstance(self.problem, Exception):
             raise self.problem
         make_model(given["output"], embedding_size=4, dropout=0.25)
         return Report(self.is_better)
@@ -413,6 +417,15 @@ def test_what_goes_wrong_is_sent_as_standard_error_of_the_process_may_be_discard
     assert said[0] == f"{index}: no new space: no room for a space"
     assert "ZeroDivisionError" in said[1]
     assert capfd.readouterr().err == ""
+
+
+def test_a_model_that_cannot_be_made_fast_is_told_and_shown(start, taught, capfd):
+    taught.problem = "compile"
+    call = start()
+    state(call)
+    assert learn(call)["made"] == 1
+    told = "no room for a compiled model; pictures of one's own are embedded with Keras"
+    assert told in capfd.readouterr().err
 
 
 def test_a_server_without_teach_says_so(index):

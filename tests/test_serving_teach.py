@@ -197,6 +197,19 @@ def test_what_another_process_writes_is_noticed(call, path):
     refused(call.get("teach"), 503, "cannot be used", ": ratings.csv:1: ")
 
 
+def test_images_that_are_gone_leave_what_other_requests_work_with_as_it_is(collection, root):
+    pool = QuestionPool(collection)
+    before = pool.index_by_path(["red/1.png", "red/2.png"])
+    (root / "blue/1.png").unlink()
+    fewer = pool.without_gone()
+    assert (len(fewer.rows), fewer.num_left_out) == (len(pool.rows) - 1, 1)
+    assert pool.num_left_out == 0 and len(pool.embeddings) == len(pool.rows) == 12
+    assert pool.index_by_path(["red/1.png", "red/2.png"]) == before
+    assert [fewer.rows[each] for each in fewer.index_by_path(["red/1.png"]).values()] == [
+        pool.rows[before["red/1.png"]]
+    ]
+
+
 def test_a_full_disk_confirms_nothing_and_loses_nothing(call, path, monkeypatch, capsys):
     kept(send(call, ask(call), "a"))
     question, before = ask(call), path.read_bytes()

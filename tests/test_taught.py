@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -458,6 +459,27 @@ def test_answers_held_back_are_not_seen():
         for seed in range(8)
     ]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.08)
+
+
+def test_what_broken_images_leave_is_counted_and_too_little_judges_nothing():
+    """Images 20 to 29 have a class; all but two of those that judge are broken."""
+    rows = np.arange(30)[:, None]
+    rows[26:] = -1
+    rows[26] = 26
+    features = SimpleNamespace(
+        rows=rows, read=lambda images, _: [np.ones((len(images), 2), np.float16)]
+    )
+    questions = np.array([[each % 6, 6 + each % 7, 13 + each % 7] for each in range(30)])
+    answers = SimpleNamespace(
+        questions=questions, votes=np.ones((30, 2)), at_random=np.zeros(30, bool)
+    )
+    halves = Halves(np.arange(20, 25), np.arange(25, 30))
+    labels = np.repeat([-1, 0, 1, 2], [20, 5, 1, 4])
+    found = lesson.Lesson.of(answers, None, features, halves=halves, labels=labels)
+    assert found.left_out == ["3 broken images of classes"] and found.halves is None
+    rows[2:6] = -1
+    with pytest.raises(InputError, match="10 questions about 2 query images to learn from"):
+        lesson.Lesson.of(answers, None, features, halves=None, labels=labels)
 
 
 def test_a_model_that_stays_as_it_was_agrees_as_before(monkeypatch):

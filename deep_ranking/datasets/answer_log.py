@@ -67,18 +67,26 @@ class AnswerLog(AppendLog):
         with self._one_thread, self.locked():
             self._write(*answers)
 
-    def take_back(self, rater: str) -> Answer:
-        """Take back the last answer of a rater that still stands, and return that answer.
+    def take_back(self, rater: str, number: int = 1) -> Answer:
+        """Take back the last answers of a rater that still stand: all of them, or none.
+
+        Args:
+            rater: whose.
+            number: how many.
+
+        Returns:
+            The earliest of them.
 
         Raises:
-            InputError: the rater has none, or as `add`.
+            InputError: the rater has fewer, or as `add`.
         """
         with self._one_thread, self.locked():
             own = self.standing().of_rater(rater)
-            if not own:
+            if len(own) < number:
                 raise InputError(f"{self.path}: no answer of {rater} that could be taken back")
-            self._write(replace(own[-1], time=now(), answer=TAKEN_BACK))
-        return own[-1]
+            last_first = own[: -number - 1 : -1]
+            self._write(*(replace(each, time=now(), answer=TAKEN_BACK) for each in last_first))
+        return last_first[-1]
 
     def _write(self, *answers: Answer) -> None:
         before, after = self.write([astuple(each) for each in answers], max_bytes=MAX_BYTES)

@@ -183,7 +183,12 @@ def _learn_when_told(connection: Connection, job: Job) -> None:
         return Message("ready")
 
     def go_on() -> Message:
-        number = learn_generation(job, prepared[0], lambda step: tell(Message("learning", step)))
+        number = learn_generation(
+            job,
+            prepared[0],
+            lambda step: tell(Message("learning", step)),
+            connection.send,
+        )
         return Message("ready", generation=number)
 
     attempt(begin, "unavailable")

@@ -84,7 +84,7 @@ def prepare_to_learn(job: Job, tell: Tell) -> Prepared:
     return Prepared(tools, images, features, collection.settings)
 
 
-def learn_generation(job: Job, prepared: Prepared, tell: Tell) -> int:
+def learn_generation(job: Job, prepared: Prepared, tell: Tell, say: Tell) -> int:
     """Learn from all answers, and keep what was learned as the next generation.
 
     It goes on from the index's own model, never from one that was taught: that one has seen the
@@ -94,6 +94,7 @@ def learn_generation(job: Job, prepared: Prepared, tell: Tell) -> int:
         job: what is taught.
         prepared: what is ready; it follows the collection.
         tell: called with each step, in words.
+        say: called with what whoever runs the server should read.
 
     Returns:
         The number of the generation.
@@ -122,7 +123,7 @@ def learn_generation(job: Job, prepared: Prepared, tell: Tell) -> int:
         try:
             tools.compile(model)
         except InputError as error:
-            print(f"{error}; pictures of one's own are embedded with Keras", flush=True)
+            say(f"{error}; pictures of one's own are embedded with Keras")
         tell("placing the pictures anew")
         embeddings = tools.embed(model, prepared.features)
         made = reembed_collection(

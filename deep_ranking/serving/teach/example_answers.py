@@ -93,7 +93,7 @@ def keep_new(teaching: Teaching, answers: Sequence[Answer]) -> int:
 
 
 def take_back_examples(teaching: Teaching, rater: str, number: int) -> None:
-    """Take back the last answers of a rater, which came from examples.
+    """Take back the last answers of a rater, which came from examples: all of them, or none.
 
     Raises:
         RequestError: the last answers are others, or the ratings file cannot be used.
@@ -104,5 +104,4 @@ def take_back_examples(teaching: Teaching, rater: str, number: int) -> None:
             raise RequestError(
                 409, "Other answers are your last ones by now; nothing was taken back."
             )
-        for _ in last:
-            log.take_back(rater)
+        log.take_back(rater, number)

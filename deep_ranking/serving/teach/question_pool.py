@@ -1,5 +1,6 @@
 """The images of a collection that people are asked about."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -71,8 +72,11 @@ class QuestionPool:
         keys = self._collection.store.keys()
         return [keys[row] for row in self.rows.tolist()]
 
-    def leave_out_gone(self) -> bool:
-        """Leave out all images whose file is gone; return False if too few would be left."""
+    def without_gone(self) -> "QuestionPool | None":
+        """Return a pool of the images that have their file; None if too few have.
+
+        This one stays as it is: other requests are at work with it.
+        """
         with closing(self._collection.images()) as table:
             images = table.of_rows(self.rows.tolist())
         has_file = [
@@ -80,11 +84,12 @@ class QuestionPool:
             for row in self.rows.tolist()
         ]
         if sum(has_file) < FEWEST_IMAGES:
-            return False
-        self.num_left_out += len(has_file) - sum(has_file)
-        self.rows, self.embeddings = self.rows[has_file], self.embeddings[has_file]
-        self._index_by_path.clear()
-        return True
+            return None
+        found = copy.copy(self)
+        found.num_left_out += len(has_file) - sum(has_file)
+        found.rows, found.embeddings = self.rows[has_file], self.embeddings[has_file]
+        found._index_by_path = {}
+        return found
 
     def image(self, index: int) -> KnownImage | None:
         """Return an image of a row whose file is there; None if none is.

@@ -165,9 +165,13 @@ class Teaching:
         try:
             return self._choose(pool, state, rater, pending)
         except _FilesGoneError:
-            if not pool.leave_out_gone():
+            fewer = pool.without_gone()
+            if fewer is None:
                 raise
-        return self._choose(pool, state, rater, pending)
+        with self._pool_lock:
+            if self._pool is not None and self._pool[1] is pool:
+                self._pool = (state, fewer)
+        return self._choose(fewer, state, rater, pending)
 
     def _choose(
         self, pool: QuestionPool, state: OpenState, rater: str, pending: Sequence[str] | None

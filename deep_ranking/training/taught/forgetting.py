@@ -78,6 +78,11 @@ def halves_of(labels: IntArray, seed: int) -> Halves:
     return Halves(*(np.sort(rng.permutation(each)[:MOST_JUDGED]) for each in halves))
 
 
+def has_judged(labels: IntArray) -> bool:
+    """Return whether images have a recall@1: one of their classes has two of them."""
+    return bool((np.unique(labels, return_counts=True)[1] > 1).any())
+
+
 def recall_at_1(rows: Float32Array, labels: IntArray) -> float:
     """Return the share of images whose nearest other image is of their class.
 

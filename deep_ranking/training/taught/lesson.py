@@ -17,11 +17,12 @@ from deep_ranking.files.array_types import (
     Int64Array,
     IntArray,
 )
+from deep_ranking.files.words import counted
 from deep_ranking.metrics import triplet_distances
 from deep_ranking.metrics.evaluation import draw_triplets
 from deep_ranking.model.calibration import MIN_PAIRS, Calibration, fit_calibration
 from deep_ranking.sampling.rated_triplets import counts_in_words
-from deep_ranking.training.taught.answers import FEWEST_QUESTIONS, Answers
+from deep_ranking.training.taught.answers import FEWEST_QUERIES, FEWEST_QUESTIONS, Answers
 from deep_ranking.training.taught.base_distances import base_distances
 from deep_ranking.training.taught.features import Head, read_parts
 from deep_ranking.training.taught.fitting import (
@@ -35,6 +36,7 @@ from deep_ranking.training.taught.forgetting import (
     MIXTURES,
     Halves,
     bounded_mixture,
+    has_judged,
     recall_at_1,
 )
 from deep_ranking.training.taught.head import compressed_head, joined_head
@@ -122,13 +124,22 @@ class Lesson:
             (int((~there).sum()), "question with a broken image", "questions with broken images"),
             (int(copies.sum()), "question about two copies", "questions about two copies"),
         )
-        if kept.sum() < FEWEST_QUESTIONS:
+        queries = np.unique(answers.questions[kept, 0])
+        if kept.sum() < FEWEST_QUESTIONS or len(queries) < FEWEST_QUERIES:
             raise InputError(
-                f"{int(kept.sum())} questions to learn from (left out: {'; '.join(left_out)}); it "
-                f"takes at least {FEWEST_QUESTIONS}: answer more"
+                f"{counted(int(kept.sum()), 'question')} about "
+                f"{counted(len(queries), 'query image')} to learn from (left out: "
+                f"{'; '.join(left_out)}); it takes at least {FEWEST_QUESTIONS} about "
+                f"{FEWEST_QUERIES}: answer more"
             )
         if halves is not None:
+            broken = sum(int((stored[each] < 0).sum()) for each in halves)
+            left_out += counts_in_words(
+                (broken, "broken image of a class", "broken images of classes")
+            )
             halves = Halves(*(row_of[each[stored[each] >= 0]] for each in halves))
+            if not all(has_judged(labels[whole][each]) for each in halves):
+                halves = None  # what is left judges nothing
         return cls(
             head,
             read_parts(features, whole),
