@@ -2,13 +2,17 @@
 
 import errno
 import os
+import tracemalloc
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from served import caller_of, make_served, refused, write_photos
 
 from deep_ranking.cli.serve import BESIDE, corrections_path
 from deep_ranking.datasets.corrections import Correction, CorrectionLog, read_corrections
 from deep_ranking.files import InputError
+from deep_ranking.search.collection import GalleryImage
 from deep_ranking.serving.errors import errors
 from deep_ranking.serving.settings import ServerSettings
 
@@ -161,6 +165,34 @@ def test_a_part_of_a_large_collection_is_compared(call, monkeypatch):
     monkeypatch.setattr(errors, "MOST_IMAGES", 9)
     found = found_by(call)
     assert (found["images"], found["left_out"]) == (9, 3)
+
+
+def test_of_many_images_only_those_that_are_compared_are_held(monkeypatch):
+    monkeypatch.setattr(errors, "MOST_IMAGES", 10)
+    count = 8_000
+    embeddings = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
+
+    class Table:
+        def images(self):
+            for row in range(count):
+                yield GalleryImage(f"{'folder/' * 20}{row}.png", "ab"[row % 2], row)
+
+        def close(self):
+            pass
+
+    collection = SimpleNamespace(
+        settings=SimpleNamespace(index={"kind": "exact"}, dimension=4),
+        images=Table,
+        embeddings=lambda: embeddings,
+    )
+    tracemalloc.start()
+    try:
+        found = errors.find_collection_errors(collection)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(found.images), found.num_left_out) == (10, count - 10)
+    assert peak < 100 * count  # bytes; the paths alone have 145 an image
 
 
 def test_one_class_is_told(tmp_path):

@@ -6,6 +6,7 @@ collection itself is brought up to date with them.
 """
 
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -188,19 +189,16 @@ def find_collection_errors(
             409, "The embeddings of this collection lie on a Milvus server; errors are not found."
         )
     known = None if correcting is None else correcting.read()
-    of_rows: dict[int, GalleryImage] = {}
-    with closing(collection.images()) as table:
-        for image in table.images():
-            label = image.label
-            if known is not None:
-                label = corrected_class(known, image.path, label)
-            if label:
-                of_rows.setdefault(image.row, GalleryImage(image.path, label, image.row))
-    rows = np.array(sorted(of_rows), np.int64)
+    rows = np.unique(np.fromiter((each.row for each in _labelled(collection, known)), np.int64))
     most = min(MOST_IMAGES, MOST_FLOATS // collection.settings.dimension)
     num_left_out = max(0, len(rows) - most)
     if num_left_out:
         rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+    chosen = set(rows.tolist())
+    of_rows: dict[int, GalleryImage] = {}
+    for each in _labelled(collection, known):
+        if each.row in chosen:
+            of_rows.setdefault(each.row, each)
     images = [of_rows[row] for row in rows.tolist()]
     labels = Labels.of([each.label for each in images])
     if len(labels.names) < 2:
@@ -213,3 +211,14 @@ def find_collection_errors(
         confirmed = np.array([is_confirmed(known, each.path, each.label) for each in images])
     errors = find_errors(embeddings, labels.codes, confirmed=confirmed)
     return CollectionErrors(images, labels.names, errors, num_left_out)
+
+
+def _labelled(collection: Collection, known: Corrections | None) -> Iterator[GalleryImage]:
+    """Yield the images that have a class, with that of the corrections."""
+    with closing(collection.images()) as table:
+        for image in table.images():
+            label = image.label
+            if known is not None:
+                label = corrected_class(known, image.path, label)
+            if label:
+                yield GalleryImage(image.path, label, image.row)
