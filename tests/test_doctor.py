@@ -331,7 +331,8 @@ def test_a_model_finds_a_wrong_label(tmp_path, write_colors, examined, monkeypat
     network = NetworkConfig(image_size=32, weights=None, embedding_size=8, dropout=0.0)
     monkeypatch.setattr("deep_ranking.model.file.load_model", lambda _: build_stub(network, seed=0))
     make_model(tmp_path / "m.h5", network)
-    found = kinds(examined(root, "--model", str(tmp_path / "m.h5"), "--image_size", "32")[1])
+    flags = ("--model", str(tmp_path / "m.h5"), "--image_size", "32")
+    found = kinds(examined(root, *flags)[1])
     suspect = found["mislabelled"]
     assert suspect["count"] == 1 and suspect["severity"] == "warning"
     first, witness = suspect["images"][0]
@@ -339,6 +340,9 @@ def test_a_model_finds_a_wrong_label(tmp_path, write_colors, examined, monkeypat
         "green: 10 of its 10 nearest are red; the nearest green is at rank "
     )
     assert witness["path"].startswith("red/")
+    right = tmp_path / "right.csv"
+    right.write_text(f"path,from_class,to_class\n{first['path']},green,green\n")
+    assert "mislabelled" not in kinds(examined(root, *flags, "--corrections", str(right))[1])
 
 
 def test_small_classes_are_not_suspects(tmp_path, write_colors, examined, monkeypatch):

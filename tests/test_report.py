@@ -430,6 +430,11 @@ def test_the_command_writes_a_report_and_says_where(folder, capsys, monkeypatch)
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "<h1>Dark &amp; light</h1>" in text
     assert 'id="training"' in text
+    (folder / "images/light/0.png").rename(folder / "images/dark/light.png")
+    (folder / "right.csv").write_text("path,from_class,to_class\ndark/light.png,dark,dark\n")
+    for flags, count in (((), 2), (("--corrections", str(folder / "right.csv")), 1)):
+        assert report_of(folder, *flags) == 0
+        assert f": {count} likely mislabelled, " in capsys.readouterr().out
     assert "The model&#x27;s own calibration is shown" in text
     assert "<strong>100 %</strong>" in text
     assert "Gain in MAP@R over plain, 95 % sure: smoothed: " in text
