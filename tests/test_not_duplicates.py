@@ -78,7 +78,7 @@ def test_two_threads_lose_no_pair_and_a_line_that_was_cut_off_is_passed_over(tmp
     [
         (",,a.png,a.png,different", "a.png: is there twice"),
         (",,a.png,../b.png,different", "stay in|start from the folder"),
-        (",,a.png,b.png,perhaps", "answer must be different or taken_back"),
+        (",,a.png,b.png,perhaps", "answer must be 'different' or 'taken_back'"),
         (",,a.png,b.png", "expected 5 fields"),
     ],
 )
@@ -245,7 +245,7 @@ def test_a_file_broken_by_hand_is_named_with_what_to_do(make, monkeypatch, capsy
         call.post("duplicates/alike", {"image": "a.png", "other": "b.png"}),
     ):
         assert answer.status_code == 503
-        words = ": photos.index.not_duplicates.csv:2: answer must be different or taken_back"
+        words = ": photos.index.not_duplicates.csv:2: answer must be 'different' or 'taken_back'"
         assert words in answer.json()["detail"] and "remove it" in answer.json()["detail"]
         assert str(path.parent) not in answer.json()["detail"]
     assert f"{path}:2: " in capsys.readouterr().err

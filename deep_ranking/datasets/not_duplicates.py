@@ -60,7 +60,7 @@ def read_not_duplicates(path: Path) -> dict[Pair, str]:
             pair = checked_pair(fields["image"], fields["other"], fields["who"])
             if fields["answer"] not in (DIFFERENT, TAKEN_BACK):
                 raise InputError(
-                    f"answer must be {DIFFERENT} or {TAKEN_BACK}, not {fields['answer'][:40]!r}"
+                    f"answer must be {DIFFERENT!r} or {TAKEN_BACK!r}, not {fields['answer'][:40]!r}"
                 )
         except InputError as error:
             raise InputError(f"{path}:{line}: {error}; mend this line, or remove it") from None

@@ -11,6 +11,7 @@ from deep_ranking.serving.answers import without_folders
 from deep_ranking.serving.problems import RequestError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+LOCK_SECONDS = 5.0  # that a request waits for others who are writing
 
 
 @contextmanager

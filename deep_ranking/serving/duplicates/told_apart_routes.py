@@ -19,7 +19,7 @@ from deep_ranking.serving.forms import (
     read_form,
 )
 from deep_ranking.serving.image_ids import find_by_path
-from deep_ranking.serving.kept_files import told_of_file
+from deep_ranking.serving.kept_files import LOCK_SECONDS, told_of_file
 from deep_ranking.serving.opened import TOLD_APART, OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.query_images import known_image
@@ -138,7 +138,7 @@ def _tell_apart(
     _check_pair(keeper.path, image.path, fields.rater)
     served.told_apart()  # to a damaged file nothing is added
     with told_of_file(served.not_duplicates, TOLD_APART):
-        NotDuplicatesLog(served.not_duplicates).add(keeper.path, image.path, who=fields.rater or "")
+        _log(served).add(keeper.path, image.path, who=fields.rater or "")
     return _told(served, state)
 
 
@@ -147,9 +147,12 @@ def _take_back(served: ServedCollection, state: OpenState, fields: AlikeFields) 
         raise RequestError(404, "image, other: nobody told these two apart.")
     _check_pair(fields.image, fields.other, fields.rater)
     with told_of_file(served.not_duplicates, TOLD_APART):
-        log = NotDuplicatesLog(served.not_duplicates)
-        log.take_back(fields.image, fields.other, who=fields.rater or "")
+        _log(served).take_back(fields.image, fields.other, who=fields.rater or "")
     return _told(served, state)
+
+
+def _log(served: ServedCollection) -> NotDuplicatesLog:
+    return NotDuplicatesLog(served.not_duplicates, lock_seconds=LOCK_SECONDS)
 
 
 def _check_pair(image: str, other: str, rater: str | None) -> None:

@@ -23,13 +23,12 @@ from deep_ranking.reports.atlas.errors import ModelErrors, find_errors
 from deep_ranking.search.collection import Collection, GalleryImage
 from deep_ranking.search.index.base import read_rows
 from deep_ranking.serving.image_ids import KnownImage
-from deep_ranking.serving.kept_files import told_of_file
+from deep_ranking.serving.kept_files import LOCK_SECONDS, told_of_file
 from deep_ranking.serving.opened import ServedCollection
 from deep_ranking.serving.problems import RequestError
 
 MOST_IMAGES = 10_000  # that are compared with each other: some seconds on two cores
 MOST_FLOATS = 1 << 26  # of their embeddings: 256 MiB
-LOCK_SECONDS = 5.0
 
 
 class CollectionErrors(NamedTuple):

@@ -18,6 +18,16 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// A path that breaks after its slashes; where it must break elsewhere, not within its ending.
+export function breakable(path) {
+  const folders = path.split("/");
+  const name = folders.pop();
+  const at = name.lastIndexOf(".");
+  const hasEnding = at > 0 && name.length - at <= 8;
+  const last = hasEnding ? [name.slice(0, at), element("span", { className: "ending" }, name.slice(at))] : [name];
+  return [...folders.flatMap((each) => [`${each}/`, element("wbr")]), ...last];
+}
+
 // An action that waits until it was not asked for again for a while.
 export function later(action) {
   let timer = 0;

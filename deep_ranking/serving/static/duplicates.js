@@ -1,15 +1,12 @@
 // Groups of duplicates: which picture to keep and why; set aside, undo.
 import { ask, post, Refusal, showPicture, thumbnailAddress } from "./api.js";
-import { byId, element } from "./dom.js";
+import { breakable, byId, element } from "./dom.js";
 import { problem } from "./problem.js";
 import { entitle } from "./sections.js";
 import { searchFor, server, setThreshold } from "./store.js";
 import { toast } from "./toast.js";
 import { apartButton, toldApart } from "./told_apart.js";
 import { bytes, counted, folderOf, nameOf } from "./words.js";
-
-// A path that may break after its slashes.
-const breakable = (path) => path.split("/").flatMap((each, at, all) => (at < all.length - 1 ? [`${each}/`, element("wbr")] : [each]));
 
 export const DEFAULT_THRESHOLD = "0.15";
 const PAGE = 20;

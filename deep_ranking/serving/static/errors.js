@@ -1,6 +1,6 @@
 // Where the model errs on the classes of the collection: likely wrong labels, confused classes. A person says what is so.
 import { ask, post, Refusal, showPicture, thumbnailAddress } from "./api.js";
-import { byId, element, isTyping } from "./dom.js";
+import { breakable, byId, element, isTyping } from "./dom.js";
 import { problem } from "./problem.js";
 import { entitle } from "./sections.js";
 import { learn, openBoth, server } from "./store.js";
@@ -152,16 +152,9 @@ function figure(image, label, kind) {
   showPicture(picture, thumbnailAddress(image.id, state.collection, 256));
   const said = element("p", { className: "name" }, tail(label));
   said.title = label;
-  const file = element("p", { className: "fine" }, ...fileName(nameOf(image.path)));
+  const file = element("p", { className: "fine" }, ...breakable(nameOf(image.path)));
   file.title = image.path;
   return element("li", { className: `errors-picture ${kind}` }, element("div", { className: "picture" }, picture), said, file);
-}
-
-// The name of a file; it breaks anywhere but within its ending.
-function fileName(name) {
-  const at = name.lastIndexOf(".");
-  if (at < 1 || name.length - at > 8) return [name];
-  return [name.slice(0, at), element("span", { className: "ending" }, name.slice(at))];
 }
 
 // The class is asked for in the card.

@@ -1,6 +1,6 @@
 // "Not a duplicate": pictures that people told apart are in no group together any more, until that is taken back.
 import { ask, post } from "./api.js";
-import { element } from "./dom.js";
+import { breakable, element } from "./dom.js";
 import { problem } from "./problem.js";
 import { server } from "./store.js";
 import { toast } from "./toast.js";
@@ -41,7 +41,7 @@ export async function toldApart(collection, again, signal) {
   const add = ({ pairs, cursor }) => {
     const rows = pairs.map(({ paths }) => {
       const back = element("button", { type: "button", className: "quiet", onclick: () => alike(paths, collection, again) }, "Take back");
-      return element("li", {}, element("span", {}, paths.join(" and ")), back);
+      return element("li", {}, element("span", {}, ...breakable(paths[0]), " and ", ...breakable(paths[1])), back);
     });
     list.append(...rows);
     more.hidden = !cursor;

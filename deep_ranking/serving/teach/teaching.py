@@ -31,7 +31,7 @@ from deep_ranking.files.append_log import now
 from deep_ranking.files.words import counted
 from deep_ranking.sampling.questions import Asked, Question, asked_before, next_question
 from deep_ranking.serving.image_ids import KnownImage, find_by_ids, find_by_path
-from deep_ranking.serving.kept_files import told_of_file
+from deep_ranking.serving.kept_files import LOCK_SECONDS, told_of_file
 from deep_ranking.serving.learn.taught_space import TaughtSpaces
 from deep_ranking.serving.opened import OpenState, ServedCollection
 from deep_ranking.serving.problems import RequestError
@@ -41,7 +41,6 @@ from deep_ranking.serving.teach.question_pool import QuestionPool
 A, B = "A", "B"
 SHOWN_KEPT = 4096  # questions whose answers are kept though a sync has taken their images
 TRIES = 12  # to find a question whose images have their files
-LOCK_SECONDS = 5.0
 UNKNOWN = RequestError(
     404, "query, a, b: the collection does not have all of these images; ask for a new question."
 )
