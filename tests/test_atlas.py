@@ -63,7 +63,7 @@ def test_labels_that_people_say_are_right_are_no_suspects(tmp_path):
         data = LabelledImages(tmp_path, list("abcdefghij"), Labels(codes, ["a", "b"]))
         return str(WrittenAtlas(tmp_path, Atlas(data, errors, "m"), 3))
 
-    assert "1 label not suspected, because --corrections says" in last_line(found)
+    assert "because --corrections says that it is right: 1 label." in last_line(found)
     assert "delete the lines" in last_line(before) and "delete the lines" not in last_line(found)
 
 

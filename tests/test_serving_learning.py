@@ -502,7 +502,8 @@ def test_a_process_learns_and_ends_when_it_is_told(job):
     state(call)
     assert learn(call)["made"] == 1
     (process,) = multiprocessing.active_children()
-    assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10 + os.getpriority(os.PRIO_PROCESS, 0)
+    own, its = (os.getpriority(os.PRIO_PROCESS, each) for each in (0, process.pid))
+    assert its == min(19, 10 + own)  # 19 is the lowest there is
     learning.close()
     assert not process.is_alive()
     assert Generations(job.index).shown() == 1

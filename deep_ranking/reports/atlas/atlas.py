@@ -135,6 +135,6 @@ class Atlas:
             yield f"{images} alone in a class: nothing can be said of that label."
         if errors.num_confirmed:
             labels = counted(errors.num_confirmed, "label")
-            yield f"{labels} not suspected, because --corrections says that they are right."
+            yield f"Not suspected, because --corrections says that it is right: {labels}."
         if (more := len(errors.suspects) - len(errors.likely)) > 0:
             yield f"{counted(more, 'likely wrong label')} more in atlas.json alone."
