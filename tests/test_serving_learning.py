@@ -456,6 +456,19 @@ def test_what_cannot_be_shown_leaves_what_is_shown(start, index, capfd):
     assert order(call) != second
 
 
+def test_a_damaged_history_is_named_with_what_to_do(start, index):
+    call = start()
+    state(call)
+    learn(call)
+    (index.with_name("photos.index.taught") / "current.json").write_text("{}")
+    answer = call.get("teach/learning")
+    assert answer.status_code == 503
+    assert ": photos.index.taught/current.json: not what a server" in answer.json()["detail"]
+    assert "remove it, and the index itself is shown" in answer.json()["detail"]
+    assert str(index.parent) not in answer.json()["detail"]
+    assert order(call)  # searches go on
+
+
 def test_an_index_that_has_changed_since_is_told(start, index):
     call = start()
     state(call)

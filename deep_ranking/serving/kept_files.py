@@ -45,5 +45,4 @@ def told_of_file(path: Path, what: str) -> Iterator[None]:
             503,
             f"The file of the {what} cannot be used, and nothing is kept in it until it is "
             f"mended: {without_folders(str(error), dict.fromkeys(folders, 'its folder'))}.",
-            retry_after=5,
-        ) from None
+        ) from None  # with no Retry-After: the page would wait, and tell nobody

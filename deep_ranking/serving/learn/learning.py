@@ -93,11 +93,15 @@ class Learning:
         """Return how far learning is, and what was learned.
 
         Raises:
-            RequestError: what is kept of it is damaged.
+            RequestError: what is kept of it is damaged, or the index cannot be opened.
         """
         latest = self._latest
         try:
             history = self._generations.history()
+        except InputError as error:
+            told = self._without_folders(str(error))
+            raise RequestError(503, f"What was learned cannot be told: {told}.") from None
+        try:
             own = Collection.open(self._generations.index).settings
         except InputError as error:
             raise self._served.refusal(error) from None
