@@ -22,8 +22,6 @@ MOST_RETRIES = 4
 STORE_BYTES = 128 << 20
 """Of Ray's store of objects on this machine: only numbers of parts and reports go through it."""
 KEPT = "parts that are there are kept: run the same command again to resume"
-LOW_ON_MEMORY = "low on memory"  # what Ray says of a worker that it ended for it
-SHORT_OF_MEMORY = "give fewer --workers, or machines with more memory"
 
 
 class PartActor:
@@ -97,7 +95,7 @@ def make_with_ray(
         count = min(workers or len(processors), len(missing))
         share = min(processors) if workers is None else max(1, sum(processors) // workers)
         ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors come to us too
         parts = ray.data.from_items(
             [{"number": number} for number in missing], override_num_blocks=len(missing)
         )
@@ -156,14 +154,18 @@ def _cluster(address: str | None) -> Iterator[None]:
 @contextmanager
 def _as_input_errors() -> Iterator[None]:
     """Turn the errors of a cluster into one line."""
-    from ray.exceptions import OutOfMemoryError, RayError
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
     try:
         yield
     except RayError as error:
-        is_memory = isinstance(error, OutOfMemoryError) or LOW_ON_MEMORY in str(error)
-        remedy = f"{SHORT_OF_MEMORY}; {KEPT}" if is_memory else KEPT
-        raise InputError(f"the Ray cluster failed: {_first_line(error)}; {remedy}") from None
+        if isinstance(error, RayActorError | OutOfMemoryError):
+            raise InputError(
+                f"a part cost {MOST_RETRIES + 1} actors of Ray: their machines are out of memory "
+                f"or were lost ({_first_line(error)}); give fewer --workers, or machines with more "
+                f"memory; {KEPT}"
+            ) from None
+        raise InputError(f"the Ray cluster failed: {_first_line(error)}; {KEPT}") from None
 
 
 def _first_line(error: Exception) -> str:
