@@ -304,7 +304,10 @@ TABLE: Mapping[str, Table] = {
             ),
         ),
     ],
-    "serve": [(("--rater",), (When(_is_not("teach", None), "without --teach"),))],
+    "serve": [
+        (("--rater",), (When(_is_not("teach", None), "without --teach"),)),
+        (("--skip_unavailable",), (When(lambda args: args.lists, "without a list of shards"),)),
+    ],
     "summary": [
         (NETWORK, (When(_is("model", None), "with --model, which fixes the network"),)),
         *NETWORK_ROWS,

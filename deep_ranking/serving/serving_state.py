@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from deep_ranking.datasets.not_duplicates import read_not_duplicates
 from deep_ranking.files import InputError
+from deep_ranking.search.collection.searchable import ShardError
 from deep_ranking.search.duplicates import Duplicates, find_duplicates
 from deep_ranking.serving.errors.errors import CollectionErrors, Correcting, find_collection_errors
 from deep_ranking.serving.file_cache import open_thumbnail_cache
@@ -126,11 +127,12 @@ class Serving:
         """Return a collection and its duplicates."""
         served = self.named(name)
         state = await self._searches.run(served.current)
+        collection = state.one_index("A list of duplicates")
         try:
             apart = frozenset(read_not_duplicates(served.not_duplicates))
             key = (state.name, state.files, threshold, apart)
             found = await self.duplicates.find(
-                key, lambda: find_duplicates(state.collection, threshold, not_duplicates=apart)
+                key, lambda: find_duplicates(collection, threshold, not_duplicates=apart)
             )
             return state, found
         except (InputError, OSError) as error:
@@ -142,12 +144,13 @@ class Serving:
         """Return a collection and where its model errs on its classes."""
         served = self.named(name)
         state = await self._searches.run(served.current)
+        collection = state.one_index("A list of errors")
         if anew:
             self.errors.forget()
         try:
             key = (state.name, state.files)
             return state, await self.errors.find(
-                key, lambda: find_collection_errors(state.collection, self.correcting)
+                key, lambda: find_collection_errors(collection, self.correcting)
             )
         except (InputError, OSError) as error:
             raise served.refusal(error) from None
@@ -156,7 +159,11 @@ class Serving:
 def _with_state(served: ServedCollection, function: Callable[[OpenState], T]) -> T:
     state = served.current()
     try:
-        return function(state)
+        while True:
+            try:
+                return function(state)
+            except ShardError as error:
+                state.collection.leave_out(error)  # raises it, unless that is asked for
     except (InputError, OSError) as error:  # such as a damaged row, or Milvus that is down
         raise served.refusal(error) from None
 

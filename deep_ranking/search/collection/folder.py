@@ -89,8 +89,8 @@ class Collection(Searchable):
         )
         if folder.is_file():
             raise InputError(
-                f"{folder}: a file, not the folder of an index; `search` takes lists of shards, "
-                "and `merge` makes one index of them"
+                f"{folder}: a file, not the folder of an index; `search` and `serve` take lists of "
+                "shards, and `merge` makes one index of them"
             )
         if not folder.is_dir() or not file.is_file():
             raise missing

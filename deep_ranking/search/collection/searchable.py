@@ -28,11 +28,13 @@ class LeftOutShard(NamedTuple):
 
     Attributes:
         folder: of its collection.
+        name: the last parts of that, as many as tell it from the others.
         reason: why it cannot be searched.
         num_shards: how many shards there are in all.
     """
 
     folder: Path
+    name: str
     reason: str
     num_shards: int
 
@@ -42,17 +44,17 @@ class ShardError(InputError):
 
     Attributes:
         number: of the shard, from 0.
-        reason: why.
+        shard: which it is, and why it cannot be searched.
 
     Args:
         message: the whole line.
         number: as above.
-        reason: as above.
+        shard: as above.
     """
 
-    def __init__(self, message: str, number: int, reason: str) -> None:
+    def __init__(self, message: str, number: int, shard: LeftOutShard) -> None:
         super().__init__(message)
-        self.number, self.reason = number, reason
+        self.number, self.shard = number, shard
 
 
 class ImageLookup(Protocol):
@@ -154,6 +156,14 @@ class Searchable(ABC):
             ShardError: nobody asked to leave shards out.
         """
         raise error
+
+    def place_of(self, path: str) -> tuple[Path, str]:
+        """Return the root of the collection that has an image, and the image's path below it.
+
+        Args:
+            path: of the image, relative to the root of all.
+        """
+        return Path(self.settings.root), path
 
     def parts_of(self, paths: Iterable[str]) -> "list[tuple[Searchable, list[str]]]":
         """Return which collections have some images, each with the paths of its own.

@@ -10,7 +10,7 @@ begin with # count nothing.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deep_ranking.files import InputError, read_text_file
@@ -35,6 +35,21 @@ def listed_shards(given: Iterable[Path]) -> list[Path]:
         if before is not folder:
             raise InputError(f"{folder}: given twice; search each shard once")
     return folders
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Return the last parts of the path of each folder, as many as tell all of them apart.
+
+    Example:
+        >>> short_names([Path("/mnt/one/photos.index"), Path("/mnt/two/photos.index")])
+        ['one/photos.index', 'two/photos.index']
+    """
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]
+    for number in range(1, max(map(len, parts))):
+        names = ["/".join(each[-number:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, folders))
 
 
 def _read(file: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar
@@ -17,7 +18,7 @@ from deep_ranking.search.collection import Collection, Settings
 from deep_ranking.search.collection.folder import RETRY_SECONDS
 from deep_ranking.search.collection.searchable import LeftOutShard, Searchable, ShardError
 from deep_ranking.search.index.exact import ExactIndex
-from deep_ranking.search.shards.list_file import listed_shards
+from deep_ranking.search.shards.list_file import listed_shards, short_names
 from deep_ranking.search.shards.shard import Place, Shard, common_root
 from deep_ranking.search.shards.sharded_index import KIND, ShardedIndex
 from deep_ranking.search.shards.sharded_rows import ShardedRows
@@ -97,18 +98,18 @@ class Shards(Searchable):
         names = listed_shards(given)
         opened: dict[Place, Collection] = {}
         failed: dict[Place, ShardError] = {}
-        for number, folder in enumerate(names):
-            place = Place(number, len(names), folder)
+        places = [
+            Place(number, len(names), folder, name)
+            for number, (folder, name) in enumerate(zip(names, short_names(names), strict=True))
+        ]
+        for place in places:
             try:
                 with place.named_in_errors():
-                    opened[place] = Collection.open(folder)
+                    opened[place] = Collection.open(place.folder)
             except ShardError as error:
                 failed[place] = error
         failed |= _of_other_models(opened)
-        left_out = {
-            place.number: LeftOutShard(place.folder, error.reason, len(names))
-            for place, error in failed.items()
-        }
+        left_out = {error.number: error.shard for error in failed.values()}
         if failed and (not skip_unavailable or len(failed) == len(names)):
             first = failed[min(failed)]
             raise first if not skip_unavailable else _none_left(list(left_out.values()))
@@ -128,11 +129,8 @@ class Shards(Searchable):
         return cls(shards, left_out, folder=folder, skip_unavailable=skip_unavailable)
 
     def __repr__(self) -> str:
-        table = self.images()
-        try:
+        with closing(self.images()) as table:
             images = counted(len(table), "image")
-        finally:
-            table.close()
         text = f"{self.folder}: {images} in {counted(len(self.there()), 'shard')}"
         names = [str(each.folder) for each in self.left_out]
         return f"{text}, {len(names)} left out: {listed(names)}" if names else text
@@ -156,9 +154,7 @@ class Shards(Searchable):
         """
         if not self._skip_unavailable:
             raise error
-        folder = self._shards[error.number].place.folder
-        failed = LeftOutShard(folder, error.reason, self.num_shards)
-        self._left_out = self._left_out | {error.number: failed}
+        self._left_out = self._left_out | {error.number: error.shard}
         if not self.there():
             raise _none_left(self.left_out)
 
@@ -220,13 +216,29 @@ class Shards(Searchable):
         """
         return ShardedIndex(self)
 
+    def place_of(self, path: str) -> tuple[Path, str]:
+        """Return the root of the shard that has an image, and the image's path below it.
+
+        Raises:
+            InputError: no shard has it.
+        """
+        inner = [(shard.collection.settings.root, shard.inner(path)) for shard in self.there()]
+        places = {(root, own) for root, own in inner if own is not None}
+        if len(places) > 1:  # a shard's images may lie in a folder of another one's
+            with closing(self.images()) as table:
+                owners = table.owners([path])
+            places = {
+                (self._shards[number].collection.settings.root, own)
+                for number, own in owners.values()
+            }
+        for root, own in places:
+            return Path(root), own
+        raise InputError(f"{path}: no shard has this image")
+
     def parts_of(self, paths: Iterable[str]) -> list[tuple[Searchable, list[str]]]:
         """Return which shards have some images, each with those that it has."""
-        table = self.images()
-        try:
+        with closing(self.images()) as table:
             owners = table.owners(list(paths))
-        finally:
-            table.close()
         return [
             (shard.collection, [path for path, (number, _) in owners.items() if number == own])
             for own, shard in self._shards.items()

@@ -16,7 +16,7 @@ from deep_ranking.files.addresses import is_address
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.image_table import MAX_ROWS
-from deep_ranking.search.collection.searchable import ShardError
+from deep_ranking.search.collection.searchable import LeftOutShard, ShardError
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.exact import ExactIndex
 
@@ -31,11 +31,13 @@ class Place(NamedTuple):
         number: of the shard, from 0.
         total: of shards, those that are left out among them.
         folder: of its collection, as it was given.
+        name: the last parts of that, as many as tell it from the others.
     """
 
     number: int
     total: int
     folder: Path
+    name: str
 
     def failure(self, reason: str) -> ShardError:
         """Return the error that names the shard, for a reason in words."""
@@ -43,7 +45,7 @@ class Place(NamedTuple):
             f"{self.folder}: shard {self.number + 1} of {self.total} cannot be searched: {reason}; "
             f"{HINT}",
             self.number,
-            reason,
+            LeftOutShard(self.folder, self.name, reason, self.total),
         )
 
     @contextmanager

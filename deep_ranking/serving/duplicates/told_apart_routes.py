@@ -94,11 +94,12 @@ def add_told_apart(router: APIRouter, serving: Serving) -> None:
 
 
 def _told(served: ServedCollection, state: OpenState) -> ToldApartAnswer:
+    collection = state.one_index("A list of duplicates")
     pairs = read_not_duplicates(served.not_duplicates)
     told = []
     for pair, who in reversed(pairs.items()):
         paths = sorted(pair)
-        found = [find_by_path(state.collection, path) for path in paths]
+        found = [find_by_path(collection, path) for path in paths]
         told.append(
             PairAnswer(
                 paths=[in_plain_text(path) for path in paths],
@@ -106,10 +107,11 @@ def _told(served: ServedCollection, state: OpenState) -> ToldApartAnswer:
                 who=in_plain_text(who),
             )
         )
-    return ToldApartAnswer(pairs=told, implied=len(implied_answers(state.collection, pairs)))
+    return ToldApartAnswer(pairs=told, implied=len(implied_answers(collection, pairs)))
 
 
 def _tell_apart(served: ServedCollection, state: OpenState, fields: ToldApartFields) -> None:
+    state.one_index("A list of duplicates")
     keeper, image = (known_image(state, given) for given in (fields.keeper, fields.image))
     if keeper.content == image.content:
         raise RequestError(422, "image: its file is equal to that of the keeper.")

@@ -64,7 +64,7 @@ class Correcting:
         self.log.check()
         standing = list(self.log.read().standing)
         state = served.current()
-        with closing(state.collection.images()) as table:
+        with closing(state.one_index("A list of corrections").images()) as table:
             if standing and not table.rows_by_path(standing):
                 raise InputError(
                     f"{path}: none of its {counted(len(standing), 'image')} is in {served.folder}, "
