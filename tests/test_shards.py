@@ -244,8 +244,8 @@ def test_a_shard_that_is_down(tmp_path, shards_of, damage, number, reason):
     assert_are(
         found[0], nearest(ROWS[left[0]], {path: ROWS[path] for path in left}), tmp_path / "photos"
     )
-    ((folder, why, total),) = found.shards_left_out
-    assert folder == folders[number] and reason in why and total == 3
+    ((folder, name, why, total),) = found.shards_left_out
+    assert (folder, name, total) == (folders[number], f"shard{number}", 3) and reason in why
     assert found.text().startswith(f"1 of 3 shards left out:\n  {folder}: ")
     first, *others = found.rows()
     assert first["path"] == str(folder) and first["rank"] is None and len(others) == 60
