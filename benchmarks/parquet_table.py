@@ -50,7 +50,9 @@ def main() -> None:
             output = args.work / "output.index"
             rmtree(output, ignore_errors=True)
             command = [sys.executable, __file__, *sys.argv[1:], "--run", way, table, output]
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+            done = subprocess.run(
+                list(map(str, command)), capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 sys.exit(f"{way}: {done.stderr[-2000:]}")
             found = json.loads(done.stdout.splitlines()[-1])

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from deep_ranking.search.results import Result, SearchResults
     from deep_ranking.search.searcher import Searcher
     from deep_ranking.search.set_aside import MoveReport, move_back
+    from deep_ranking.search.shards import Shards
     from deep_ranking.search.table import ExportedTable, TableReport, export_table, index_table
     from deep_ranking.serving.client import Client
     from deep_ranking.training.batches import triplet_dataset
@@ -130,6 +131,7 @@ _HOMES = {
     "SamplingConfig": "config",
     "SearchResults": "search.results",
     "Searcher": "search.searcher",
+    "Shards": "search.shards",
     "SoftMarginLoss": "losses",
     "SupervisedContrastiveLoss": "losses",
     "TableReport": "search.table",
@@ -231,6 +233,7 @@ __all__ = [
     "SamplingConfig",
     "SearchResults",
     "Searcher",
+    "Shards",
     "SoftMarginLoss",
     "SupervisedContrastiveLoss",
     "TableReport",

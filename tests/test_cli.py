@@ -189,6 +189,7 @@ def test_public_names():
         "SamplingConfig",
         "SearchResults",
         "Searcher",
+        "Shards",
         "SoftMarginLoss",
         "SupervisedContrastiveLoss",
         "TableReport",

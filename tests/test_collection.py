@@ -632,8 +632,8 @@ def test_a_journal_that_vanishes_while_files_are_listed_is_no_fault(collection, 
 
 def test_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    for name in ("missing", "file"):
-        with pytest.raises(InputError, match="no index here; make one with"):
+    for name, reason in (("missing", "no index here; make one with"), ("file", "lists of shards")):
+        with pytest.raises(InputError, match=reason):
             Collection.open(tmp_path / name)
 
 

@@ -484,9 +484,7 @@ def test_cursors_of_the_order_before_are_told_and_ids_go_on(start):
     learn(call)
     answer = call.search({"path": "red/0.png", "top": "3", "cursor": first["cursor"]})
     assert answer.status_code == 409
-    assert answer.json()["detail"] == (
-        "The collection has learned another order since; search again."
-    )
+    assert answer.json()["detail"] == ("The collection has another order since; search again.")
     one = first["results"][0]
     assert call.get(f"images/{one['id']}").status_code == 200
     assert call.get(f"images/{one['id']}/neighbours").status_code == 200

@@ -129,6 +129,10 @@ WHOLE_INDEX = When(
     lambda args: args.label is None and args.folder is None,
     "with --class or --folder, whose images are compared one by one",
 )
+SHARDS = When(lambda args: args.num_shards, "with one index")
+NOT_SHARDS = When(
+    lambda args: not args.num_shards, "with several shards, which are ranked by their plain rows"
+)
 FOR_PEOPLE = When(
     lambda args: not (args.json or args.csv), "with --json and --csv, which have the distance"
 )
@@ -268,6 +272,8 @@ TABLE: Mapping[str, Table] = {
         (("--address", "--workers"), (When(_is("engine", "ray"), "without --engine ray"),)),
     ],
     "search": [
+        (("--skip_unavailable",), (SHARDS,)),
+        (("--smooth", "--no-smooth"), (NOT_SHARDS,)),
         (("--probes",), (NOT_EXACT,)),
         (("--explain_cost", "--probes"), (WHOLE_INDEX,)),
         (
@@ -298,7 +304,10 @@ TABLE: Mapping[str, Table] = {
             ),
         ),
     ],
-    "serve": [(("--rater",), (When(_is_not("teach", None), "without --teach"),))],
+    "serve": [
+        (("--rater",), (When(_is_not("teach", None), "without --teach"),)),
+        (("--skip_unavailable",), (When(lambda args: args.lists, "without a list of shards"),)),
+    ],
     "summary": [
         (NETWORK, (When(_is("model", None), "with --model, which fixes the network"),)),
         *NETWORK_ROWS,

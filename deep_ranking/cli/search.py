@@ -18,7 +18,7 @@ from deep_ranking.files import InputError, atomic_path
 from deep_ranking.files.csv_lines import BYTE_ORDER_MARK
 from deep_ranking.files.words import counted
 from deep_ranking.images import read_image
-from deep_ranking.search.collection import Collection
+from deep_ranking.search.shards import open_searchable
 
 if TYPE_CHECKING:
     from deep_ranking.files.array_types import UInt8Array
@@ -60,8 +60,21 @@ MOST_PICTURED = 20  # queries, and results of each
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     group = parser.add_argument_group("index and queries")
-    help_text = "folder that `index` wrote"
-    add_path(group, "--index", metavar="INDEX", help_text=help_text, required=True)
+    group.add_argument(
+        "--index",
+        action="append",
+        type=Path,
+        required=True,
+        metavar="INDEX",
+        help="folder that `index` wrote; several of these flags, or a file with such a folder in "
+        "each line, search several of one model as one",
+    )
+    group.add_argument(
+        "--skip_unavailable",
+        action="store_true",
+        help="leave out shards that cannot be searched, and name them; by default, one of these "
+        "ends the command",
+    )
     group.add_argument(
         "--image",
         "-i",
@@ -146,8 +159,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     args = parser.parse_args(argv)
     if args.picture:
         picture_format(args.picture)  # checks the name before the long work
-    collection = Collection.open(args.index)
+    collection = open_searchable(args.index, skip_unavailable=args.skip_unavailable)
     args.kind = collection.settings.index["kind"]
+    args.num_shards = collection.num_shards
     args.smoothed = collection.settings.smoothing is not None
     refuse_flags_without_effect(parser, argv, rules_of("search", args))
     given = _query_paths(args.image)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from deep_ranking.files import progress_bar
 from deep_ranking.files.installed import check_installed
 from deep_ranking.files.words import counted, listed
 from deep_ranking.search.collection import Collection
+from deep_ranking.search.shards import open_searchable
 from deep_ranking.serving.settings import VARIABLE, ServerSettings
 
 DESCRIPTION = (
@@ -45,7 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="INDEX",
-        help="folder that `index` wrote; several of these flags serve several",
+        help="folder that `index` wrote, or a file with such a folder in each line: shards that "
+        "are served as one; several of these flags serve several",
+    )
+    group.add_argument(
+        "--skip_unavailable",
+        action="store_true",
+        help="leave out shards of a list that cannot be searched, and name them; by default, "
+        "searches of that list are refused meanwhile",
     )
     group.add_argument(
         "--allow_changes",
@@ -111,12 +120,20 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
             f"--corrections is about one --index, and there are {len(args.index)}; serve the "
             "others on another --port"
         )
+    args.lists = [each for each in args.index if each.is_file()]
+    for flag, given in (("--teach", args.teach), ("--corrections", args.corrections)):
+        if given is not None and args.lists:
+            parser.error(
+                f"{flag} is about one index, and {args.lists[0]} is a list of several; serve one "
+                "of them alone"
+            )
     refuse_flags_without_effect(parser, argv, rules_of("serve", args))
     check_installed(parser.prog, "fastapi", "uvicorn", "python_multipart")
     settings = ServerSettings(
         host=args.host,
         port=args.port,
         token=args.token or os.environ.get(VARIABLE) or None,
+        skip_unavailable=args.skip_unavailable,
         allow_changes=args.allow_changes,
         ratings=ratings_path(args.teach, args.index[0]),
         rater=args.rater or "",
@@ -126,7 +143,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     quieten_tensorflow()
     progress_bar.quiet = True  # requests show none
     for folder in args.index:
-        say_if_not_compiled(Collection.open(folder).model)
+        opened = open_searchable([folder], skip_unavailable=args.skip_unavailable)
+        say_if_not_compiled(opened.model)
+        for each in opened.left_out:
+            print(f"{each.folder}: left out: {each.reason}", file=sys.stderr)
     from deep_ranking.serving.running import run_server
 
     def announce(running: ServerSettings) -> None:

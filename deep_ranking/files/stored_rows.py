@@ -3,7 +3,7 @@
 import hashlib
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -137,8 +137,16 @@ class StoredRows:
         return int(self._ends[block - 1]) if block else 0, int(self._ends[block])
 
 
-Rows = FloatArray | StoredRows
-"""(rows, width), of a store or in memory."""
+class Rows(Protocol):
+    """(rows, width), of one store or several, or in memory; indexed as an array is."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, width)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 def checksum(records: npt.NDArray[np.void], rows: FloatArray) -> bytes:

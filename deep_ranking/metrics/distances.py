@@ -233,10 +233,10 @@ class GalleryDistances:
 
 
 def _check_dimensions(first: Rows, second: Rows) -> None:
-    if np.ndim(first) != 2 or np.ndim(second) != 2 or first.shape[1] != second.shape[1]:
+    if not len(first.shape) == len(second.shape) == 2 or first.shape[1] != second.shape[1]:
         raise ValueError(
             "Distances need two matrices of one dimension. "
-            f"Received: shapes {np.shape(first)} and {np.shape(second)}."
+            f"Received: shapes {first.shape} and {second.shape}."
         )
 
 

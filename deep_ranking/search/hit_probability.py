@@ -6,6 +6,7 @@ from contextlib import closing
 
 import numpy as np
 
+from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float64Array, Int64Array
 from deep_ranking.files.content_digest import data_digest
 from deep_ranking.model.hit_calibration import DEPTH, NO_CLASS, HitCalibration, Neighbourhood
@@ -16,6 +17,7 @@ from deep_ranking.model.hit_fitting import (
     queries_to_fit_on,
 )
 from deep_ranking.search.collection import Collection
+from deep_ranking.search.collection.searchable import Searchable
 from deep_ranking.search.hit_sampling import fit_sampled
 from deep_ranking.search.index.base import Index, batches, read_rows
 from deep_ranking.search.neighbours import nearest_of_other_classes
@@ -23,6 +25,7 @@ from deep_ranking.search.results import Hit
 from deep_ranking.search.smoothing import SAME_CONTENT
 
 QUERIES_AT_ONCE = 256
+FIRST_WITH_HITS = 4  # version of a collection that learns the probability of a hit
 MOST_LISTED = 200_000
 """Rows whose classes are all listed to draw queries; of more, SQLite draws them."""
 WAY_OF_LEARNING = 2  # 1: without the chance that the collection has the query's class
@@ -81,7 +84,7 @@ def state_of_classes(collection: Collection) -> str:
     return data_digest(os.fsencode(state)).hex()[:16]
 
 
-def note_on_calibration(collection: Collection) -> str:
+def note_on_calibration(collection: Searchable) -> str:
     """Return what to do about p(hit) that an earlier version learned, in a line; "" for nothing."""
     calibration = collection.hit_calibration
     if calibration is None or calibration.presence is not None:
@@ -89,6 +92,35 @@ def note_on_calibration(collection: Collection) -> str:
     return (
         "p(hit) was learned by an earlier version, which took the query's class to be in the "
         f"collection: run `index --output {collection.folder}` again, which learns it anew."
+    )
+
+
+def check_least_probability(collection: Searchable, min_probability: float) -> None:
+    """Refuse a least probability of a hit that is none, or where nothing tells the probability.
+
+    Raises:
+        InputError: so it is.
+    """
+    if not 0 <= min_probability <= 1:
+        raise InputError(f"min_probability must be 0 to 1. Received: {min_probability}")
+    folder, settings = collection.folder, collection.settings
+    if collection.hit_calibration is not None:
+        return
+    if collection.num_shards:
+        raise InputError(
+            f"{folder}: nothing tells the probability of a hit over several shards: each has "
+            "learned that of its own images alone; leave out --min_probability, or join the "
+            "shards by `merge`"
+        )
+    if settings.version < FIRST_WITH_HITS:
+        raise InputError(
+            f"{folder}: made by an earlier version, which did not learn the probability of a "
+            f"hit; run `index --output {folder}` again, which learns it"
+        )
+    raise InputError(
+        f"{folder}: nothing tells the probability of a hit: its images have no classes, or too "
+        "few or too small ones to learn it from; put images in folders of their classes and "
+        "run `index` again, or leave out --min_probability"
     )
 
 

@@ -1,18 +1,19 @@
 """Which files of a collection are gone, or hold something else than what was embedded."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from deep_ranking.files.content_digest import content_digests, file_status
-from deep_ranking.search.collection import Collection, moved_hint
+from deep_ranking.search.collection import moved_hint
+from deep_ranking.search.collection.searchable import Searchable
 from deep_ranking.search.collection.syncing import UNREADABLE
 
 GONE, CHANGED = "gone", "changed"
 
 
-def out_of_date(collection: Collection, paths: Iterable[str]) -> dict[str, str]:
+def out_of_date(collection: Searchable, paths: Iterable[str]) -> dict[str, str]:
     """Return `GONE` or `CHANGED` for each file that is not what was embedded.
 
     A file counts as unchanged while its size, times and inode are. Where any of these differs, the
@@ -45,14 +46,27 @@ def out_of_date(collection: Collection, paths: Iterable[str]) -> dict[str, str]:
     return problems
 
 
-def note_on_problems(collection: Collection, problems: Sequence[str]) -> str:
-    """Return what to do about files that are gone or changed, in a line; "" if there are none."""
-    root, folder = collection.settings.root, collection.folder
+def note_on_problems(collection: Searchable, problems: Mapping[str, str]) -> str:
+    """Return what to do about files that are gone or changed, a line a shard; "" if there are none.
+
+    Args:
+        collection: the collection.
+        problems: by the path, as `out_of_date` returns them.
+    """
     if collection.settings.is_remote:
         return (
-            f"{folder}: the images are in {root}, where they are not looked at: some may be gone "
-            "or changed."
+            f"{collection.folder}: the images are in {collection.settings.root}, where they are "
+            "not looked at: some may be gone or changed."
         )
+    notes = [
+        _note(part, [problems[path] for path in paths])
+        for part, paths in collection.parts_of(problems)
+    ]
+    return "\n".join(filter(None, notes))
+
+
+def _note(collection: Searchable, problems: Sequence[str]) -> str:
+    root, folder = collection.settings.root, collection.folder
     if not problems:
         return ""
     if not os.path.isdir(root):

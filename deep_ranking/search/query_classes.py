@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from deep_ranking.datasets.labels import normal_label
-from deep_ranking.search.collection import Collection
+from deep_ranking.search.collection.searchable import Searchable
 
 
-def classes_of_queries(collection: Collection, queries: Sequence[str]) -> list[str]:
+def classes_of_queries(collection: Searchable, queries: Sequence[str]) -> list[str]:
     """Return the class of each query image; "" where it is not known.
 
     An image of the collection has the class that is stored. Any other has the class that is named

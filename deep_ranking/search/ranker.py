@@ -1,6 +1,6 @@
 """The hits of queries in a collection, by its plain or its smoothed rows, ranked again or not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 
@@ -12,9 +12,9 @@ from deep_ranking.files.array_types import Float32Array, Float64Array, Int64Arra
 from deep_ranking.files.stored_rows import Rows
 from deep_ranking.metrics import pair_distances
 from deep_ranking.search.collection import Collection, GalleryImage
-from deep_ranking.search.index.base import Index, read_rows
+from deep_ranking.search.collection.searchable import Searchable
+from deep_ranking.search.index.base import IndexReader, read_rows
 from deep_ranking.search.index.exact import ExactIndex
-from deep_ranking.search.index.kinds import open_index
 from deep_ranking.search.reranking import (
     NUM_RERANKED,
     expanded,
@@ -23,7 +23,7 @@ from deep_ranking.search.reranking import (
 )
 from deep_ranking.search.results import Hit
 from deep_ranking.search.smoothed_collection import open_smoothed_index
-from deep_ranking.search.smoothed_rows import smoothed_rows_of
+from deep_ranking.search.smoothed_rows import SmoothedRows, smoothed_rows_of
 from deep_ranking.search.smoothing import SAME_CONTENT, smoothed_query, smoothing_in_words
 from deep_ranking.search.subset import Subset
 
@@ -54,19 +54,30 @@ class Ranker:
     """
 
     def __init__(
-        self, collection: Collection, index: Index | None = None, *, smooth: bool | None = None
+        self,
+        collection: Searchable,
+        index: IndexReader | None = None,
+        *,
+        smooth: bool | None = None,
     ) -> None:
         self.collection = collection
         self.embeddings = collection.embeddings()
         if smooth is None:
             smooth = index is None and collection.settings.smoothing is not None
-        self._smoothed = smoothed_rows_of(collection) if smooth else None
-        if index is not None:
+        self._smoothed: SmoothedRows | None = None
+        self.index: IndexReader
+        if not smooth:
+            self.index = collection.open_index() if index is None else index
+        elif isinstance(collection, Collection):
+            self._smoothed = smoothed_rows_of(collection)
+            if index is None:
+                index = open_smoothed_index(collection, self._smoothed)
             self.index = index
-        elif self._smoothed is not None:
-            self.index = open_smoothed_index(collection, self._smoothed)
         else:
-            self.index = open_index(collection)
+            raise InputError(
+                f"{collection.folder}: no smoothed rows: each of the shards knows its own "
+                "neighbours alone; leave out --smooth, or join the shards by `merge`"
+            )
 
     @property
     def is_smoothed(self) -> bool:
@@ -166,11 +177,11 @@ class Ranker:
         return smoothed_query(query, others, self._smoothed.power)
 
     @cached_property
-    def _plain_index(self) -> Index:
+    def _plain_index(self) -> IndexReader:
         """The index of the plain rows, by which queries are smoothed."""
         if self.index.kind == ExactIndex.kind:
             return ExactIndex(self.embeddings, self.collection.rows())
-        return open_index(self.collection)
+        return self.collection.open_index()
 
     def _by_common_neighbours(
         self, query: Float32Array, rows: Int64Array, distances: Float64Array
@@ -191,13 +202,22 @@ class Ranker:
         with closing(self.collection.images()) as table:
             labels = None if subset.labels is None else sorted(subset.labels)
             allowed = self._rankable(table.rows_of(labels, subset.folder))
-            rows = None
-            if self.index.kind != ExactIndex.kind and len(allowed) > MOST_COMPARED:
-                rows = self._search_deeper(queries, count, probes, allowed)
-            if rows is None:
-                rows = ExactIndex(self._ranked, allowed).search(queries, count).rows
-            known = table.of_rows(np.unique(rows[rows >= 0]).tolist())
-        return rows, {row: list(filter(subset.has, images)) for row, images in known.items()}
+            wanted = count
+            while True:
+                rows = None
+                if self.index.kind != ExactIndex.kind and len(allowed) > MOST_COMPARED:
+                    rows = self._search_deeper(queries, wanted, probes, allowed)
+                if rows is None:
+                    rows = ExactIndex(self._ranked, allowed).search(queries, wanted).rows
+                known = {
+                    row: list(filter(subset.has, images))
+                    for row, images in table.of_rows(np.unique(rows[rows >= 0]).tolist()).items()
+                }
+                once, known = _each_content_once(rows, known)
+                repeated = ((rows >= 0) & (once < 0)).sum(axis=1)
+                if rows.shape[1] < wanted or (repeated <= wanted - count).all():
+                    return once, known
+                wanted = max(2 * wanted, count + int(repeated.max()))
 
     def _rankable(self, rows: Int64Array) -> Int64Array:
         """Return those of some rows that can be ranked.
@@ -233,16 +253,43 @@ class Ranker:
             return self._nearest_of_subset(queries, count, probes, subset)
         wanted = count
         while True:
-            rows = self.index.search(queries, wanted, probes=probes).rows
-            if not rows.shape[1] and len(self.collection.rows()):
+            found = self.index.search(queries, wanted, probes=probes).rows
+            if not found.shape[1] and len(self.collection.rows()):
                 folder = self.collection.folder
                 raise InputError(f"{folder}: its index is empty; run index --output {folder} again")
             with closing(self.collection.images()) as images:
-                known = images.of_rows(self._rankable(np.unique(rows[rows >= 0])).tolist())
-            gone = ~np.isin(rows, list(known)) & (rows >= 0)
-            if rows.shape[1] < wanted or (gone.sum(axis=1) <= wanted - count).all():
+                known = images.of_rows(self._rankable(np.unique(found[found >= 0])).tolist())
+            rows, known = _each_content_once(found, known)
+            gone = ((found >= 0) & (rows < 0)).sum(axis=1)
+            if found.shape[1] < wanted or (gone <= wanted - count).all():
                 return rows, known
-            wanted = max(2 * wanted, count + int(gone.sum(axis=1).max()))
+            wanted = max(2 * wanted, count + int(gone.max()))
+
+
+def _each_content_once(
+    rows: Int64Array, known: Mapping[int, list[GalleryImage]]
+) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
+    """Return the first row of each content, and -1 in place of others and of those without images.
+
+    Several shards may have a row each of one content. Their images name one row for all of them.
+
+    Args:
+        rows: int64 (queries, found), -1 for none.
+        known: the images of each row, for rows that have any.
+
+    Returns:
+        int64 (queries, found), of rows that the images name; and the images of these.
+    """
+    named = {row: images[0].row for row, images in known.items() if images}
+    once = np.full_like(rows, -1)
+    for query, of_query in enumerate(rows.tolist()):
+        seen = set()
+        for place, row in enumerate(of_query):
+            name = named.get(row)
+            if name is not None and name not in seen:
+                once[query, place] = name
+                seen.add(name)
+    return once, {name: known[row] for row, name in named.items()}
 
 
 def _moved(

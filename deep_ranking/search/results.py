@@ -9,8 +9,11 @@ import numpy as np
 
 from deep_ranking.files import printable
 from deep_ranking.files.array_types import Float32Array
+from deep_ranking.files.html import paragraph
+from deep_ranking.files.words import counted
 from deep_ranking.images.thumbnails import image_rows
 from deep_ranking.metrics import METRICS, cosine_at
+from deep_ranking.search.collection.searchable import LeftOutShard
 
 NO_MATCH = "no match"
 COLUMNS = (
@@ -97,6 +100,7 @@ class SearchResults:
         labels: the class of each query; "" where it is not known.
         note: what to do about results whose files are gone or changed; "" if all are there.
         min_probability: hits below it are left out; None for no limit.
+        shards_left_out: the shards that were not searched, because they cannot be.
         ranking: that the results are ranked by smoothed rows, and how; "" if they are not.
 
     Example:
@@ -114,6 +118,7 @@ class SearchResults:
     note: str = ""
     min_probability: float | None = None
     ranking: str = ""
+    shards_left_out: list[LeftOutShard] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -134,9 +139,9 @@ class SearchResults:
         """Return a line for each result: rank, distance (or cosine), chance of a hit, path.
 
         A mark follows the path of a file that is gone, or not what was embedded. A query without a
-        result has the line "no match".
+        result has the line "no match". The first lines name the shards that are left out.
         """
-        lines = []
+        lines = self._of_shards()
         for query, found in zip(self.queries, self.results, strict=True):
             if len(self.queries) > 1:
                 lines.append(f"{printable(query)}:")
@@ -152,6 +157,14 @@ class SearchResults:
                 )
         return "\n".join(lines)
 
+    def _of_shards(self) -> list[str]:
+        """Return how many shards are left out, and which, each in a line."""
+        left_out = self.shards_left_out
+        if not left_out:
+            return []
+        lines = [f"{len(left_out)} of {counted(left_out[0].num_shards, 'shard')} left out:"]
+        return lines + [printable(f"  {each.folder}: {each.reason}") for each in left_out]
+
     def _why_none(self) -> str:
         if self.min_probability is None:
             return "nothing found"
@@ -160,13 +173,23 @@ class SearchResults:
     def rows(self) -> list[dict[str, Any]]:
         """Return all results as plain values, for JSON and CSV.
 
-        A query without a result has a row of its own, with the problem "no match".
+        A query without a result has a row of its own, with the problem "no match". So has, before
+        all others, each shard that is left out, with its folder as the path.
         """
         pairs = zip(self.queries, self.results, strict=True)
-        return [row for query, found in pairs for row in as_rows(query, found)]
+        left_out = self.shards_left_out
+        return [
+            dict.fromkeys(COLUMNS)
+            | {
+                "path": str(each.folder),
+                "problem": f"left out, {len(left_out)} of {each.num_shards} shards: {each.reason}",
+            }
+            for each in left_out
+        ] + [row for query, found in pairs for row in as_rows(query, found)]
 
     def _repr_html_(self) -> str:
-        return image_rows(
+        left_out = "".join(map(paragraph, self._of_shards()))
+        return left_out + image_rows(
             [
                 [
                     (query, f"query {Path(query).name}{'' if found else f', {NO_MATCH}'}"),

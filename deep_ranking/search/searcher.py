@@ -1,11 +1,11 @@
 """Search a collection: query embeddings -> the nearest images, with distance, path and class."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -14,10 +14,14 @@ from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import content_digests, data_digest
 from deep_ranking.images import open_image, read_image
 from deep_ranking.model.hit_calibration import DEPTH
-from deep_ranking.search.collection import Collection
+from deep_ranking.search.collection.searchable import Searchable, ShardError
 from deep_ranking.search.feedback import moved_queries
-from deep_ranking.search.hit_probability import hit_chances, note_on_calibration
-from deep_ranking.search.index.base import Index, read_rows
+from deep_ranking.search.hit_probability import (
+    check_least_probability,
+    hit_chances,
+    note_on_calibration,
+)
+from deep_ranking.search.index.base import IndexReader, read_rows
 from deep_ranking.search.out_of_date import note_on_problems, out_of_date
 from deep_ranking.search.queries import PathOrPaths, are_given, list_queries
 from deep_ranking.search.query_classes import classes_of_queries
@@ -28,8 +32,24 @@ from deep_ranking.search.subset import find_subset
 if TYPE_CHECKING:
     from deep_ranking.embedding.embed import Image
 
-FIRST_WITH_HITS = 4  # version of a collection that learns the probability of a hit
 SMALL = 32  # pixels; enough to learn why an image cannot be read
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _without_failed_shards(method: Method) -> Method:
+    """Make a method begin anew without a shard that failed, if these are to be left out."""
+
+    @wraps(method)
+    def tried(self: "Searcher", *given: Any, **options: Any) -> Any:
+        while True:
+            try:
+                return method(self, *given, **options)
+            except ShardError as error:
+                self.collection.leave_out(error)  # raises it, unless that is asked for
+
+    return cast(Method, tried)
 
 
 class Searcher:
@@ -52,16 +72,21 @@ class Searcher:
     """
 
     def __init__(
-        self, collection: Collection, index: Index | None = None, *, smooth: bool | None = None
+        self,
+        collection: Searchable,
+        index: IndexReader | None = None,
+        *,
+        smooth: bool | None = None,
     ) -> None:
         self.collection = collection
         self.ranker = Ranker(collection, index, smooth=smooth)
 
     @property
-    def index(self) -> Index:
+    def index(self) -> IndexReader:
         """The index that is searched."""
         return self.ranker.index
 
+    @_without_failed_shards
     def search_images(
         self,
         images: PathOrPaths,
@@ -118,6 +143,7 @@ class Searcher:
             min_probability=min_probability,
         )
 
+    @_without_failed_shards
     def search_embedded(
         self,
         queries: list[str],
@@ -146,8 +172,9 @@ class Searcher:
         ]
         labels = classes_of_queries(self.collection, queries)
         notes = (
-            note_on_problems(self.collection, list(problems.values())),
+            note_on_problems(self.collection, problems),
             note_on_calibration(self.collection),
+            self.collection.note(),
         )
         return SearchResults(
             queries,
@@ -158,6 +185,7 @@ class Searcher:
             "\n".join(filter(None, notes)),
             ranking=self.ranker.in_words(rerank=options.get("rerank", False)),
             min_probability=options.get("min_probability"),
+            shards_left_out=self.collection.left_out,
         )
 
     def _embed(self, queries: Mapping[str, bool]) -> tuple[list[str], Float32Array, list[str]]:
@@ -174,6 +202,7 @@ class Searcher:
         kept = [path for path, bad in zip(paths, broken, strict=True) if not bad]
         return kept, rows[~broken], left_out
 
+    @_without_failed_shards
     def rows_of(self, images: Sequence["Image"]) -> Float32Array:
         """Return the rows of images, to search with.
 
@@ -223,6 +252,7 @@ class Searcher:
                 table.row_of_content(each) if isinstance(each, bytes) else None for each in contents
             ]
 
+    @_without_failed_shards
     def search(
         self,
         queries: Float32Array,
@@ -277,7 +307,7 @@ class Searcher:
         subset = find_subset(self.collection, label=label, folder=folder)
         calibration = self.collection.hit_calibration
         if min_probability is not None:
-            self._check_least(min_probability)
+            check_least_probability(self.collection, min_probability)
         whole = subset is None and not self.ranker.is_smoothed and not rerank
         depth = max(count, DEPTH + 1) if calibration is not None and whole else count
         around = None
@@ -304,24 +334,6 @@ class Searcher:
             ]
             for of_query in zip(hits, chances, strict=True)
         ]
-
-    def _check_least(self, min_probability: float) -> None:
-        """Refuse a least probability that is none, or where nothing tells the probability."""
-        if not 0 <= min_probability <= 1:
-            raise InputError(f"min_probability must be 0 to 1. Received: {min_probability}")
-        folder, settings = self.collection.folder, self.collection.settings
-        if self.collection.hit_calibration is not None:
-            return
-        if settings.version < FIRST_WITH_HITS:
-            raise InputError(
-                f"{folder}: made by an earlier version, which did not learn the probability of a "
-                f"hit; run `index --output {folder}` again, which learns it"
-            )
-        raise InputError(
-            f"{folder}: nothing tells the probability of a hit: its images have no classes, or too "
-            "few or too small ones to learn it from; put images in folders of their classes and "
-            "run `index` again, or leave out --min_probability"
-        )
 
     @cached_property
     def _plain(self) -> Ranker:

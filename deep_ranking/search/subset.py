@@ -11,7 +11,8 @@ from deep_ranking.datasets.labels import normal_label
 from deep_ranking.files import InputError
 from deep_ranking.files.path_forms import existing_form
 from deep_ranking.files.words import listed
-from deep_ranking.search.collection import Collection, GalleryImage
+from deep_ranking.search.collection import GalleryImage
+from deep_ranking.search.collection.searchable import Searchable
 
 NUM_NEAR = 5
 LEAST_LIKENESS = 0.5
@@ -37,7 +38,7 @@ class Subset:
 
 
 def find_subset(
-    collection: Collection, *, label: str | None, folder: str | os.PathLike[str] | None
+    collection: Searchable, *, label: str | None, folder: str | os.PathLike[str] | None
 ) -> Subset | None:
     """Return the part of a collection that a search is limited to; None for all of it.
 

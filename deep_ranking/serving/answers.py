@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import BaseModel, Field, JsonValue
 
@@ -48,10 +49,12 @@ class CollectionAnswer(BaseModel):
     name: str
     images: int
     classes: list[ClassCount]
-    index: str = Field(description="exact, clusters, hierarchy or milvus")
+    index: str = Field(description="exact, clusters, hierarchy, milvus, or shards of several kinds")
     smoothed: bool
     precision: str
     probabilities: bool = Field(description="whether results have a probability")
+    shards: int = Field(description="indexes that are searched as one; 0 for a single index")
+    left_out: list[str] = Field(description="names of shards that cannot be searched")
 
 
 class CollectionsAnswer(BaseModel):
@@ -86,6 +89,12 @@ class SearchAnswer(BaseModel):
     cursor: str | None = Field(description="what continues the search; null at its end")
     is_cut: bool = Field(description="whether it ends at the 10,000th result though there are more")
     ranked_by: str = Field(description='"distance", or what else ranks the results')
+    shards: Annotated[
+        int, Field(description="of several indexes that are searched as one: how many there are")
+    ] = 0
+    left_out: Annotated[
+        list[str], Field(description="names of those that were not searched: they cannot be")
+    ] = []
 
 
 class ComparisonAnswer(BaseModel):

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from deep_ranking.files.content_digest import data_digest
-from deep_ranking.search.collection import Collection
+from deep_ranking.search.collection.searchable import Searchable
 
 ID = re.compile(r"[0-9a-f]{32}")
 NUM_BYTES = 8  # of each digest
@@ -52,12 +52,12 @@ def image_id(path: str, content: bytes) -> str:
     return content[:NUM_BYTES].hex() + data_digest(os.fsencode(path))[:NUM_BYTES].hex()
 
 
-def find_by_id(collection: Collection, given: str) -> KnownImage | None:
+def find_by_id(collection: Searchable, given: str) -> KnownImage | None:
     """Return the image of an id; None if the collection has none, or it is no id."""
     return next(iter(find_by_ids(collection, [given])), None)
 
 
-def find_by_ids(collection: Collection, ids: Iterable[str]) -> list[KnownImage]:
+def find_by_ids(collection: Searchable, ids: Iterable[str]) -> list[KnownImage]:
     """Return the images of some ids, in their order; not those that the collection lacks."""
     found = []
     with closing(collection.images()) as table:
@@ -68,7 +68,7 @@ def find_by_ids(collection: Collection, ids: Iterable[str]) -> list[KnownImage]:
     return found
 
 
-def find_by_path(collection: Collection, path: str) -> KnownImage | None:
+def find_by_path(collection: Searchable, path: str) -> KnownImage | None:
     """Return the image of a path relative to the root; None if the collection has none.
 
     It looks the path up in the collection, and never on the disk.
@@ -81,7 +81,7 @@ def find_by_path(collection: Collection, path: str) -> KnownImage | None:
     return None
 
 
-def contents_of(collection: Collection, paths: list[str]) -> dict[str, bytes]:
+def contents_of(collection: Searchable, paths: list[str]) -> dict[str, bytes]:
     """Return the content of each image, by its path relative to the root."""
     with closing(collection.images()) as table:
         return {file.path: content for file, content in table.recorded(paths)}

@@ -2,7 +2,7 @@
 
 A sync by another process replaces `collection.json` and changes `images.sqlite`. Before each
 request the server looks at both: if one has changed, it opens the collection anew. Requests that
-run keep the state that they began with.
+run keep the state that they began with. Of shards, it looks at those of each.
 """
 
 import os
@@ -19,9 +19,12 @@ from deep_ranking.files.array_types import Float32Array
 from deep_ranking.files.content_digest import file_status
 from deep_ranking.reports.occlusion import Occlusion
 from deep_ranking.search.collection import Collection
-from deep_ranking.search.collection.own_files import IMAGES, MODEL, SETTINGS
+from deep_ranking.search.collection.own_files import IMAGES, SETTINGS
+from deep_ranking.search.collection.searchable import Searchable, ShardError
 from deep_ranking.search.results import Result
 from deep_ranking.search.searcher import Searcher
+from deep_ranking.search.shards import open_searchable
+from deep_ranking.search.shards.list_file import listed_shards
 from deep_ranking.serving.kept_files import told_of_file
 from deep_ranking.serving.problems import RequestError
 from deep_ranking.serving.recent import Recent
@@ -35,6 +38,7 @@ MOST_ROWS, MOST_PAIRS = 128, 256  # that are kept: 2 MiB at most, and 0.2
 RETRY_SECONDS = 5
 SAY_SECONDS = 60.0
 TOLD_APART = "pairs that are no duplicates"
+LOOK_AGAIN_SECONDS = 60.0  # after which shards that are left out are tried again
 PATIENCE_SECONDS = 2.0  # with the server of an index: whoever asks is told to try again instead
 
 
@@ -55,11 +59,13 @@ class OpenState:
 
     Args:
         name: what the API calls the collection.
-        folder: of the collection.
+        folder: of the collection, or a list of shards.
         before: an earlier state, whose model is taken over if it is the same.
+        skip_unavailable: whether to leave out shards that cannot be searched.
 
     Attributes:
         name: as given.
+        opened_at: when, in seconds of `time.monotonic`.
         files: what tells this state from others.
         collection: the collection.
         ranked: the results of the last searches, which cursors continue.
@@ -72,11 +78,19 @@ class OpenState:
         OSError: it is gone.
     """
 
-    def __init__(self, name: str, folder: Path, before: "OpenState | None" = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        before: "OpenState | None" = None,
+        *,
+        skip_unavailable: bool = False,
+    ) -> None:
         self.name = name
-        self.files = _state_of(folder, SETTINGS, IMAGES)  # first: a later change is seen next time
-        self._model = _state_of(folder, MODEL)
-        self.collection = Collection.open(folder)
+        self.opened_at = time.monotonic()
+        self.files = _files_of(folder)  # first: a later change is seen next time
+        self.collection: Searchable = open_searchable([folder], skip_unavailable=skip_unavailable)
+        self._model = file_status(self.collection.model.stat())
         self.collection.retry_seconds = PATIENCE_SECONDS
         if before is not None and before._model_state() == self._model_state():
             self.collection.embedder = before.collection.embedder
@@ -87,8 +101,31 @@ class OpenState:
         self._lock = threading.Lock()
         self.searcher()
 
-    def _model_state(self) -> tuple[FileState, str]:
+    def _model_state(self) -> tuple[tuple[int, ...], str]:
         return self._model, self.collection.settings.precision
+
+    @property
+    def order(self) -> str:
+        """What decides the order of results, beside the images: the model, and which shards."""
+        left_out = "".join(f" {each.name}" for each in self.collection.left_out)
+        return self.collection.settings.fingerprint + left_out
+
+    def one_index(self, what: str) -> Collection:
+        """Return the collection, for what cannot work on several shards.
+
+        Args:
+            what: in words, such as "The map".
+
+        Raises:
+            RequestError: there are several shards.
+        """
+        if isinstance(self.collection, Collection):
+            return self.collection
+        raise RequestError(
+            409,
+            f"{what} is made of one index, and this collection is {self.collection.num_shards} "
+            "shards, which are searched as one.",
+        )
 
     @property
     def root(self) -> Path:
@@ -120,7 +157,8 @@ class ServedCollection:
 
     Args:
         name: what the API calls it.
-        folder: of the collection.
+        folder: of the collection, or a list of shards.
+        skip_unavailable: whether to leave out shards that cannot be searched.
 
     Attributes:
         name: as given.
@@ -131,13 +169,15 @@ class ServedCollection:
         InputError: there is no collection, or it is damaged.
     """
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, *, skip_unavailable: bool = False) -> None:
         self.name = name
         self.folder = folder
+        self._skip_unavailable = skip_unavailable
+        self._is_looking = False  # for shards that are back
         self.not_duplicates = path_beside(folder)
         self._lock = threading.Lock()
         try:
-            self._state = OpenState(name, folder)
+            self._state = self._opened(folder, None)
         except OSError:
             Collection.open(folder)  # says what is missing
             raise
@@ -151,11 +191,37 @@ class ServedCollection:
         """
         with self._lock:
             try:
-                if _state_of(self.folder, SETTINGS, IMAGES) != self._state.files:
-                    self._state = OpenState(self.name, self.folder, self._state)
+                if _files_of(self.folder) != self._state.files:
+                    self._state = self._opened(self.folder, self._state)
             except (InputError, OSError) as error:
                 raise self.refusal(error) from None
+            age = time.monotonic() - self._state.opened_at
+            if self._state.collection.left_out and age > LOOK_AGAIN_SECONDS:
+                self._look_again()
             return self._state
+
+    def _opened(self, folder: Path, before: OpenState | None) -> OpenState:
+        return OpenState(self.name, folder, before, skip_unavailable=self._skip_unavailable)
+
+    def _look_again(self) -> None:
+        """Open all shards again on a thread of its own: no request waits for one that is down."""
+        if self._is_looking:
+            return
+        self._is_looking = True
+        before = self._state
+
+        def look() -> None:
+            try:
+                state = self._opened(self.folder, before)
+                with self._lock:
+                    if self._state is before:
+                        self._state = state
+            except (InputError, OSError):
+                before.opened_at = time.monotonic()  # they are down still
+            finally:
+                self._is_looking = False
+
+        threading.Thread(target=look, name="shards", daemon=True).start()
 
     def go_to(self, folder: Path) -> None:
         """Serve the collection of another folder from the next request on.
@@ -171,7 +237,7 @@ class ServedCollection:
         with self._lock:
             before = self._state
         try:
-            state = OpenState(self.name, folder, before)
+            state = self._opened(folder, before)
         except OSError as error:
             raise InputError(f"{folder}: cannot be opened ({error.strerror})") from None
         state.collection.embedder.engine(1)
@@ -196,16 +262,25 @@ class ServedCollection:
         if str(error) != self._said or now > self._say_again:
             self._said, self._say_again = str(error), now + SAY_SECONDS
             print(f"{self.name}: {error}", file=sys.stderr, flush=True)
+        which = f"The collection {self.name}"
+        if isinstance(error, ShardError):
+            which = f"The shard {error.shard.name} of the collection {self.name}"
         return RequestError(
             503,
-            f"The collection {self.name} cannot be used at the moment: it is being rebuilt, gone "
-            "or damaged. Try again later.",
+            f"{which} cannot be used at the moment: it is being rebuilt, gone or damaged. Try "
+            "again later.",
             retry_after=RETRY_SECONDS,
         )
 
 
-def open_served(folders: Sequence[Path]) -> dict[str, ServedCollection]:
+def open_served(
+    folders: Sequence[Path], *, skip_unavailable: bool = False
+) -> dict[str, ServedCollection]:
     """Open collections, by their names: those of their folders, with a number where two are equal.
+
+    Args:
+        folders: of the collections, or lists of shards.
+        skip_unavailable: whether to leave out shards that cannot be searched.
 
     Raises:
         InputError: one is missing or damaged.
@@ -217,9 +292,19 @@ def open_served(folders: Sequence[Path]) -> dict[str, ServedCollection]:
         while name in served:
             number += 1
             name = f"{plain} ({number})"
-        served[name] = ServedCollection(name, folder)
+        served[name] = ServedCollection(name, folder, skip_unavailable=skip_unavailable)
     return served
 
 
-def _state_of(folder: Path, *names: str) -> FileState:
-    return tuple(file_status((folder / name).stat()) for name in names)
+def _files_of(folder: Path) -> FileState:
+    """Return what tells the state of a collection, or of all shards of a list, from others."""
+    if not folder.is_file():
+        return tuple(file_status((folder / name).stat()) for name in (SETTINGS, IMAGES))
+    found: list[tuple[int, ...]] = [file_status(folder.stat())]
+    for shard in listed_shards([folder]):
+        for name in (SETTINGS, IMAGES):
+            try:
+                found.append(file_status((shard / name).stat()))
+            except OSError:
+                found.append(())
+    return tuple(found)

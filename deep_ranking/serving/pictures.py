@@ -89,7 +89,7 @@ def original(state: OpenState, image: KnownImage) -> Picture:
     Raises:
         RequestError: as for `verified_bytes`; or it can no longer be read.
     """
-    data = verified_bytes(state.root, image.path, image.content)
+    data = verified_bytes(*state.collection.place_of(image.path), image.content)
     with suppress(InputError), open_header("image", data) as header:
         if header.format in SHOWN and len(data) <= LARGEST_SENT:
             return Picture(data, SHOWN[header.format])
@@ -115,14 +115,15 @@ def small_picture(
     Raises:
         RequestError: as for `verified_bytes`; or it can no longer be read.
     """
-    check_is_there(state.root, image.path)
+    place = state.collection.place_of(image.path)
+    check_is_there(*place)
     name = f"{image.content.hex()}-{size}.jpg"
     data = cache.find(name) if cache else None
     if data is not None:
         if out_of_date(state.collection, [image.path]):
             raise RequestError(410, CHANGED)
     else:
-        original_data = verified_bytes(state.root, image.path, image.content)
+        original_data = verified_bytes(*place, image.content)
         data = _as_jpeg(original_data, size, quality=85)
         if cache:
             cache.add(name, data)

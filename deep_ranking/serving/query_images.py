@@ -131,7 +131,7 @@ def _row_of_query(state: OpenState, query: Query) -> Float32Array:
 def _row_of_known(state: OpenState, image: KnownImage, field: str, box: Box | None) -> Float32Array:
     if box is None:
         return _stored_row(state, image)
-    data = verified_bytes(state.root, image.path, image.content)
+    data = verified_bytes(*state.collection.place_of(image.path), image.content)
     return _row_of_bytes(state, data, field, box)
 
 
@@ -143,7 +143,7 @@ def bytes_of_example(state: OpenState, example: str | bytes, field: str) -> byte
     """
     if isinstance(example, str):
         image = known_image(state, example, field=field)
-        return verified_bytes(state.root, image.path, image.content)
+        return verified_bytes(*state.collection.place_of(image.path), image.content)
     if not example:
         raise RequestError(422, f"{field}: the file is empty.")
     return example

@@ -211,7 +211,7 @@ def _sent(
     make: Callable[[OpenState, KnownImage], Picture],
 ) -> Response:
     """Return a picture, or that the browser has it; the content and the kind name it."""
-    check_is_there(state.root, image.path)
+    check_is_there(*state.collection.place_of(image.path))
     tag = f'"{image.content.hex()[:32]}-{kind}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Content-Disposition": "inline"}
     known = request.headers.get("if-none-match", "")

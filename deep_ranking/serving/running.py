@@ -111,7 +111,7 @@ def run_server(
     """Serve collections until the process is told to end.
 
     Args:
-        folders: of the collections, one or more.
+        folders: of the collections, or lists of shards; one or more.
         settings: of the server.
         announce: called once it answers, with the settings: their port is the one it listens on.
 
@@ -124,7 +124,7 @@ def run_server(
         listener = ends.enter_context(_listening(settings))
         maps = ends.enter_context(closing(MapMaker(settings.cache_bytes)))
         settings = replace(settings, port=listener.getsockname()[1])
-        served = open_served(folders)
+        served = open_served(folders, skip_unavailable=settings.skip_unavailable)
         learning = None
         if settings.ratings is not None:
             learning = ends.enter_context(closing(_learning(served, folders[0], settings.ratings)))

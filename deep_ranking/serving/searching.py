@@ -79,11 +79,12 @@ def search_collection(state: OpenState, query: Query, wanted: Wanted) -> SearchA
     """
     row = query_row(state, query)
     searcher = state.searcher(wanted.smooth)
-    key = data_digest(row.tobytes() + repr(wanted._replace(top=0, cursor=None)).encode())[:8].hex()
+    asked = repr((wanted._replace(top=0, cursor=None), state.order))
+    key = data_digest(row.tobytes() + asked.encode(errors="surrogateescape"))[:8].hex()
     if state.ranked.find(key) is None:  # else it was checked
         _check(state, wanted)
-    model = state.collection.settings.fingerprint
-    begin = 0 if wanted.cursor is None else _read_cursor(wanted.cursor, key, model)
+    order = state.order
+    begin = 0 if wanted.cursor is None else _read_cursor(wanted.cursor, key, order)
     end = min(begin + wanted.top, DEEPEST)
     found = _ranked(state, row, wanted, key, end + 1)
     page = [
@@ -94,13 +95,17 @@ def search_collection(state: OpenState, query: Query, wanted: Wanted) -> SearchA
     if least is not None:
         page = [each for each in page if (each[2].hit_probability or 0.0) >= least]
     is_more = len(found) > end and bool(page)
-    return SearchAnswer(
+    answer = SearchAnswer(
         collection=state.name,
         results=_described(state, page),
-        cursor=_written_cursor(end, key, model) if is_more and end < DEEPEST else None,
+        cursor=_written_cursor(end, key, order) if is_more and end < DEEPEST else None,
         is_cut=is_more and end == DEEPEST,
         ranked_by=_ranked_by(searcher.ranker.is_smoothed, wanted.rerank),
     )
+    if state.collection.num_shards:
+        answer.shards = state.collection.num_shards
+        answer.left_out = _left_out(state)
+    return answer
 
 
 def _ranked(
@@ -179,7 +184,13 @@ def describe_collection(state: OpenState) -> CollectionAnswer:
         smoothed=state.is_smoothed,
         precision=settings.precision,
         probabilities=state.collection.hit_calibration is not None,
+        shards=state.collection.num_shards,
+        left_out=_left_out(state),
     )
+
+
+def _left_out(state: OpenState) -> list[str]:
+    return [in_plain_text(each.name) for each in state.collection.left_out]
 
 
 def _described(state: OpenState, page: list[tuple[int, str, Result]]) -> list[FoundImage]:
@@ -241,19 +252,19 @@ def _ranked_by(is_smoothed: bool, rerank: bool) -> str:
     return f"{ranked_by}, again" if rerank else ranked_by
 
 
-def _written_cursor(end: int, key: str, model: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([end, key, model]).encode()).decode()
+def _written_cursor(end: int, key: str, order: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([end, key, order]).encode()).decode()
 
 
-def _read_cursor(cursor: str, key: str, model: str) -> int:
+def _read_cursor(cursor: str, key: str, order: str) -> int:
     try:
         end, of, by = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii")))
     except (ValueError, TypeError, binascii.Error, RecursionError):
-        end, of, by = None, None, model
+        end, of, by = None, None, order
     if type(end) is not int or not 1 <= end < DEEPEST:
         raise RequestError(422, "cursor: not what an answer had; leave it out to begin anew.")
-    if by != model:
-        raise RequestError(409, "The collection has learned another order since; search again.")
+    if by != order:
+        raise RequestError(409, "The collection has another order since; search again.")
     if of != key:
         raise RequestError(422, "cursor: of another search; send the fields of that one with it.")
     return end

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from deep_ranking.files import InputError
+from deep_ranking.search.collection.searchable import ShardError
 from deep_ranking.search.duplicates import Duplicates, find_duplicates
 from deep_ranking.serving.errors.errors import CollectionErrors, Correcting, find_collection_errors
 from deep_ranking.serving.file_cache import open_thumbnail_cache
@@ -125,11 +126,12 @@ class Serving:
         """Return a collection and its duplicates."""
         served = self.named(name)
         state = await self._searches.run(served.current)
+        collection = state.one_index("A list of duplicates")
         apart = frozenset(await self._searches.run(served.told_apart))
         try:
             key = (state.name, state.files, threshold, apart)
             found = await self.duplicates.find(
-                key, lambda: find_duplicates(state.collection, threshold, not_duplicates=apart)
+                key, lambda: find_duplicates(collection, threshold, not_duplicates=apart)
             )
             return state, found
         except (InputError, OSError) as error:
@@ -141,12 +143,13 @@ class Serving:
         """Return a collection and where its model errs on its classes."""
         served = self.named(name)
         state = await self._searches.run(served.current)
+        collection = state.one_index("A list of errors")
         if anew:
             self.errors.forget()
         try:
             key = (state.name, state.files)
             return state, await self.errors.find(
-                key, lambda: find_collection_errors(state.collection, self.correcting)
+                key, lambda: find_collection_errors(collection, self.correcting)
             )
         except (InputError, OSError) as error:
             raise served.refusal(error) from None
@@ -155,7 +158,11 @@ class Serving:
 def _with_state(served: ServedCollection, function: Callable[[OpenState], T]) -> T:
     state = served.current()
     try:
-        return function(state)
+        while True:
+            try:
+                return function(state)
+            except ShardError as error:
+                state.collection.leave_out(error)  # raises it, unless that is asked for
     except (InputError, OSError) as error:  # such as a damaged row, or Milvus that is down
         raise served.refusal(error) from None
 

@@ -24,6 +24,7 @@ class ServerSettings:
         host: the address to listen on.
         port: the port; 0 for any free one.
         token: what every request must bring; None for none, on this machine's own address alone.
+        skip_unavailable: whether shards that cannot be searched are left out.
         allow_changes: whether duplicates may be set aside.
         ratings: the file that gets what people answer; None to ask them nothing.
         rater: who answers where a request names nobody; "" for nobody.
@@ -48,6 +49,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
+    skip_unavailable: bool = False
     allow_changes: bool = False
     ratings: Path | None = None
     rater: str = ""

@@ -28,7 +28,6 @@ from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.own_files import (
     IMAGES,
@@ -37,20 +36,18 @@ from deep_ranking.search.collection.own_files import (
     check_own_files,
     check_vacant,
 )
+from deep_ranking.search.collection.searchable import Searchable
 from deep_ranking.search.collection.settings import VERSION, Settings
 
 if TYPE_CHECKING:
-    from deep_ranking.embedding.embedder import Embedder
     from deep_ranking.model.header import ModelHeader
-    from deep_ranking.search.queries import PathOrPaths
-    from deep_ranking.search.results import SearchResults
-    from deep_ranking.search.searcher import Searcher
+    from deep_ranking.search.index.base import Index
 
 RETRY_SECONDS = 60.0
 REMEDY = "run `index --checksum` again, which embeds those images anew"
 
 
-class Collection:
+class Collection(Searchable):
     """An open collection.
 
     Args:
@@ -68,10 +65,10 @@ class Collection:
     """
 
     def __init__(self, folder: Path, settings: Settings) -> None:
+        super().__init__()
         self.folder = folder
         self.settings = settings
         self.retry_seconds = RETRY_SECONDS
-        self._searchers: dict[bool, Searcher] = {}
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
@@ -90,6 +87,11 @@ class Collection:
             f"{folder}: no index here; make one with: python -m deep_ranking index --model M "
             f"--images DIR --output {folder}"
         )
+        if folder.is_file():
+            raise InputError(
+                f"{folder}: a file, not the folder of an index; `search` and `serve` take lists of "
+                "shards, and `merge` makes one index of them"
+            )
         if not folder.is_dir() or not file.is_file():
             raise missing
         try:
@@ -154,66 +156,6 @@ class Collection:
         num_classes = counted(sum(map(bool, classes)), "class")
         return f"{counted(count, 'image')}, {num_classes} ({labelled_by})."
 
-    def search(
-        self,
-        images: "PathOrPaths",
-        top: int = 20,
-        *,
-        probes: int | None = None,
-        label: str | None = None,
-        folder: str | os.PathLike[str] | None = None,
-        like: "PathOrPaths" = (),
-        unlike: "PathOrPaths" = (),
-        smooth: bool | None = None,
-        rerank: bool = False,
-        min_probability: float | None = None,
-    ) -> "SearchResults":
-        """Find the images of the collection that are most similar to query images.
-
-        Args:
-            images: an image file, a folder of images, or several of either.
-            top: images to find for each query.
-            probes: clusters that a query visits; None for the index's own.
-            label: find only images of this class.
-            folder: find only images below this folder.
-            like: image files or folders that the results shall be more like.
-            unlike: image files or folders that they shall be less like.
-            smooth: whether to rank by the smoothed rows; None to do so if the collection has them.
-            rerank: rank the results again by what the collection knows of them.
-            min_probability: leave out hits with a smaller chance to be of the query's class.
-
-        Example:
-            >>> found = Collection.open("photos.index").search("photos/cat/0.png", top=3)
-            >>> [each.rank for each in found[0]]
-            [1, 2, 3]
-            >>> found = Collection.open("photos.index").search("photos/cat/0.png", label="owl")
-            >>> {each.label for each in found[0]}
-            {'owl'}
-
-        Raises:
-            InputError: a query is missing or cannot be read, the collection is damaged, or `smooth`
-                is asked of one that is not smoothed.
-        """
-        is_smooth = self.settings.smoothing is not None if smooth is None else smooth
-        return self._searcher(is_smooth).search_images(
-            images,
-            top,
-            probes=probes,
-            label=label,
-            folder=folder,
-            like=like,
-            unlike=unlike,
-            rerank=rerank,
-            min_probability=min_probability,
-        )
-
-    def _searcher(self, smooth: bool) -> "Searcher":
-        from deep_ranking.search.searcher import Searcher
-
-        if smooth not in self._searchers:
-            self._searchers[smooth] = Searcher(self, smooth=smooth)
-        return self._searchers[smooth]
-
     @property
     def model(self) -> Path:
         """Path of the model file."""
@@ -252,28 +194,22 @@ class Collection:
         with closing(self.images()) as images:
             return images.rows()
 
+    def open_index(self) -> "Index":
+        """Open the index; it has no rows if it is not built yet.
+
+        Raises:
+            InputError: it is damaged, or its server does not answer.
+        """
+        from deep_ranking.search.index.kinds import open_index  # late: it imports this package
+
+        return open_index(self)
+
     @cached_property
     def calibration(self) -> Calibration | None:
         """The calibration of the model: what its distances mean."""
         from deep_ranking.model.header import read_calibration
 
         return read_calibration(self.model)
-
-    @property
-    def hit_calibration(self) -> HitCalibration | None:
-        """What the collection's own classes tell of the chance of a hit; None for nothing.
-
-        The classes that a model is calibrated on tell nothing of it: how far apart images of one
-        class are, and how many there are, differs too much from collection to collection.
-        """
-        return self.settings.hits
-
-    @cached_property
-    def embedder(self) -> "Embedder":
-        """What embeds images as the collection's own were embedded."""
-        from deep_ranking.embedding.embedder import Embedder  # late: not all searches open a model
-
-        return Embedder(self.model, precision=self.settings.precision)
 
     def check_model(self, fingerprint: str) -> None:
         """Refuse a model other than the collection's.
@@ -321,7 +257,7 @@ class Collection:
         self.take_compiled(model, read_header(model))
 
 
-def moved_hint(collection: Collection) -> str:
+def moved_hint(collection: Searchable) -> str:
     """Return what to do if the folder of the images is gone, as part of a sentence."""
     return (
         f"if the images were moved, run `index --output {collection.folder} --images DIR` with the "

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,38 +52,20 @@ class RowsWithin(NamedTuple):
     rows: Int64Array
 
 
-class Index(ABC):
+class IndexReader(ABC):
     """Search for the nearest embeddings, by their rows in a matrix on disk.
 
     Attributes:
         kind: its name in `--index`.
         num_clusters: number of its clusters; 0 for none.
-        probes: clusters that a query visits by default.
     """
 
-    kind: ClassVar[str]
+    kind: str
     num_clusters: int = 0
-    probes: int = 0
 
     @abstractmethod
     def rows(self) -> Int64Array:
         """Return the rows in the index, rising: int64 (rows,)."""
-
-    @abstractmethod
-    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
-        """Add and remove rows, and store the result.
-
-        If it is stopped at any instant, the index holds the old rows, or lacks some of the added
-        ones; `rows` tells which.
-
-        Args:
-            embeddings: float (all rows, dim), unit rows, memory-mapped.
-            added: int64 (rows,) of `embeddings`, not in the index yet.
-            removed: int64 (rows,), in the index.
-
-        Raises:
-            InputError: the disk is full, or the server does not answer.
-        """
 
     @abstractmethod
     def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
@@ -105,6 +87,32 @@ class Index(ABC):
         Args:
             queries: float32 (queries, dim), unit rows.
             probes: as for `search`.
+        """
+
+
+class Index(IndexReader):
+    """An index of one collection, which can be changed.
+
+    Attributes:
+        probes: clusters that a query visits by default.
+    """
+
+    probes: int = 0
+
+    @abstractmethod
+    def update(self, embeddings: Rows, added: Int64Array, removed: Int64Array) -> None:
+        """Add and remove rows, and store the result.
+
+        If it is stopped at any instant, the index holds the old rows, or lacks some of the added
+        ones; `rows` tells which.
+
+        Args:
+            embeddings: float (all rows, dim), unit rows, memory-mapped.
+            added: int64 (rows,) of `embeddings`, not in the index yet.
+            removed: int64 (rows,), in the index.
+
+        Raises:
+            InputError: the disk is full, or the server does not answer.
         """
 
     @abstractmethod

@@ -125,6 +125,7 @@ def undo_set_aside(state: OpenState, name: str) -> UndoAnswer:
     Raises:
         RequestError: nothing of this name was set aside.
     """
+    state.one_index("A list of duplicates")
     file = state.root / SET_ASIDE / name / UNDO_FILE
     unknown = RequestError(404, "undo: nothing of this name was set aside.")
     if not NAME.fullmatch(name) or not file.is_file():
@@ -140,6 +141,7 @@ def undo_set_aside(state: OpenState, name: str) -> UndoAnswer:
 
 def undo_names(state: OpenState) -> list[str]:
     """Return what can be undone, the newest first."""
+    state.one_index("A list of duplicates")
     folder = state.root / SET_ASIDE
     if not folder.is_dir():
         return []

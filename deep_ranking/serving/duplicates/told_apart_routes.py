@@ -105,6 +105,7 @@ def add_told_apart(router: APIRouter, serving: Serving) -> None:
 def _told(
     served: ServedCollection, state: OpenState, top: int = DEFAULT_TOP, cursor: str | None = None
 ) -> ToldApartAnswer:
+    collection = state.one_index("A list of duplicates")
     pairs = served.told_apart()
     # A cursor counts from the oldest pair: a new one moves no other.
     place = place_of(cursor)
@@ -113,7 +114,7 @@ def _told(
     told = []
     for pair, who in reversed(list(pairs.items())[begin:end]):
         paths = sorted(pair)
-        found = [find_by_path(state.collection, path) for path in paths]
+        found = [find_by_path(collection, path) for path in paths]
         told.append(
             PairAnswer(
                 paths=[in_plain_text(path) for path in paths],
@@ -125,13 +126,14 @@ def _told(
         total=len(pairs),
         pairs=told,
         cursor=str(begin) if begin else None,
-        implied=len(implied_answers(state.collection, pairs)),
+        implied=len(implied_answers(collection, pairs)),
     )
 
 
 def _tell_apart(
     served: ServedCollection, state: OpenState, fields: ToldApartFields
 ) -> ToldApartAnswer:
+    state.one_index("A list of duplicates")
     keeper, image = (known_image(state, given) for given in (fields.keeper, fields.image))
     if keeper.content == image.content:
         raise RequestError(422, "image: its file is equal to that of the keeper.")

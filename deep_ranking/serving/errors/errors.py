@@ -65,7 +65,7 @@ class Correcting:
         known = self.log.read()
         said_of = list(known.standing | known.right)
         state = served.current()
-        with closing(state.collection.images()) as table:
+        with closing(state.one_index("A list of corrections").images()) as table:
             if said_of and not table.rows_by_path(said_of):
                 raise InputError(
                     f"{path}: none of its {counted(len(said_of), 'image')} is in {served.folder}, "

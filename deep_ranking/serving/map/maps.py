@@ -93,7 +93,7 @@ class MapMaker:
         """Return the key of a collection's map; it is read once for each state."""
         files, key = self._keys.get(state.name, (None, ""))
         if files != state.files:
-            images = read_map_images(state.collection)
+            images = read_map_images(state.one_index("The map"))
             if not images.ids:
                 raise RequestError(409, "The map shows images, and this collection has none.")
             key = images.key

@@ -2,7 +2,7 @@
 import { byId, element, later } from "./dom.js";
 import { hasFilter } from "./state.js";
 import { clearFilters, currentCollection, setFilters, watch } from "./store.js";
-import { folderOf, percent } from "./words.js";
+import { counted, folderOf, percent } from "./words.js";
 
 const MOST_FOLDERS = 500; // that are offered
 const folders = new Set();
@@ -18,11 +18,12 @@ export function showFilters(state) {
 
 // Offer what the collection has; what is known of the folders of another one is forgotten.
 export function offerFilters() {
-  const { name, classes, probabilities } = currentCollection();
+  const { name, classes, probabilities, shards } = currentCollection();
   byId("least-field").hidden = !probabilities;
   byId("no-chances").hidden = probabilities;
   if (name === offered) return;
   offered = name;
+  byId("no-chances-why").textContent = shards ? `Each of the ${counted(shards, "index", "indexes")} that are searched here knows chances among its own pictures alone.` : "Chances need classes: folders with enough pictures of each.";
   folders.clear();
   byId("folders").replaceChildren();
   const names = classes.map((each) => each.name).filter(Boolean);

@@ -2,7 +2,7 @@
 import { byId, element } from "./dom.js";
 import { addressOf } from "./state.js";
 import { beginAnew, chooseCollection, current, currentCollection, openView, server } from "./store.js";
-import { expect, views } from "./views.js";
+import { expect, isOf, views } from "./views.js";
 import { counted } from "./words.js";
 
 function follow(link, action) {
@@ -31,6 +31,7 @@ export function showHeader() {
   const state = current();
   for (const [name] of views()) {
     const link = byId(`to-${name}`);
+    link.hidden = !isOf(name, currentCollection());
     link.href = addressOf({ ...state, compare: [], view: name });
     link.ariaCurrent = name === state.view ? "page" : null;
   }

@@ -28,6 +28,7 @@ export function stopSearch() {
   waiting = 0;
   [running, cursor, turn, isLoading, hasFailed] = [null, null, 0, false, false];
   byId("grid-end").hidden = true;
+  byId("left-out").hidden = true;
 }
 
 export async function newSearch(state) {
@@ -86,9 +87,16 @@ function take(answer) {
   }
   addTiles(answer.results.filter(isOther), cursor === null);
   byId("grid-end").hidden = !answer.is_cut;
+  sayLeftOut(answer);
   const shown = resultsShown();
   status.textContent = shown.length ? `${counted(shown.length, "picture")}${cursor ? " so far" : ""}, nearest first` : "No pictures";
   if (isFirst) sayIfNothing(shown);
+}
+
+// Of several indexes searched as one: those that cannot be searched now.
+function sayLeftOut({ shards, left_out: names = [] }) {
+  byId("left-out").hidden = !names.length;
+  byId("left-out").textContent = `${names.length} of ${counted(shards ?? 0, "index", "indexes")} cannot be searched now, so pictures may be missing: ${names.join(", ")}`;
 }
 
 function sayIfNothing(shown) {
@@ -111,7 +119,7 @@ async function fillPage(run) {
   } catch (error) {
     hasFailed = run === running; // only "Try again" asks once more
     if (error.status !== 409 || !hasFailed) throw error;
-    toast("The collection has learned another order. This is the search in it.");
+    toast("The collection has another order now. This is the search in it.");
     keepPlace(0);
     await newSearch(current);
   } finally {

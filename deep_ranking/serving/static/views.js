@@ -8,14 +8,15 @@ import { server } from "./store.js";
 
 // label: of the link in the header; without one, no view of its own but a part of others
 // has: whether this server has it, by its answer to `health`; without one, each server does
+// ofOne: it works on one index, not on several shards
 const VIEWS = {
   search: { label: "Search", load: () => search },
-  duplicates: { label: "Duplicates", load: () => import("./duplicates.js"), style: "duplicates.css" },
-  map: { label: "Map", load: () => import("./map.js"), style: "map.css" },
+  duplicates: { label: "Duplicates", ofOne: true, load: () => import("./duplicates.js"), style: "duplicates.css" },
+  map: { label: "Map", ofOne: true, load: () => import("./map.js"), style: "map.css" },
   teach: { label: "Teach", has: ({ teach }) => teach, load: () => import("./teach.js"), style: "teach.css" },
   learn: { load: () => import("./learn.js"), style: "learn.css" },
   teach_this: { load: () => import("./teach_this.js") },
-  errors: { label: "Errors", load: () => import("./errors.js"), style: "errors.css", has: ({ collections }) => collections.some(({ classes }) => classes.filter(({ name }) => name).length > 1) },
+  errors: { label: "Errors", ofOne: true, load: () => import("./errors.js"), style: "errors.css", has: ({ collections }) => collections.some(({ classes }) => classes.filter(({ name }) => name).length > 1) },
   viewer: { load: () => import("./viewer.js"), style: "viewer.css" },
   heat: { load: () => import("./heat.js") },
 };
@@ -23,6 +24,9 @@ const loaded = new Map(); // name -> promise of the module
 
 // Name and label of each view that this server has.
 export const views = () => Object.entries(VIEWS).filter(([, { label, has }]) => label && (has?.(server) ?? true)).map(([name, { label }]) => [name, label]);
+
+// Whether a collection has a view that this server has.
+export const isOf = (name, { shards }) => !(VIEWS[name].ofOne && shards);
 
 export const hasView = (name) => views().some(([each]) => each === name);
 

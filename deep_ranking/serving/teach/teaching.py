@@ -114,7 +114,7 @@ class Teaching:
         """Return the images that questions are about, in a state of the collection."""
         with self._pool_lock:
             if self._pool is None or self._pool[0] is not state:
-                self._pool = (state, QuestionPool(state.collection))
+                self._pool = (state, QuestionPool(state.one_index("A list of questions")))
             return self._pool[1]
 
     def named(self, rater: str | None) -> str:
