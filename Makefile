@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTEST_DEBUG_TEMPROOT := $(shell df --output=avail /dev/shm 2>/dev/null | \
 	awk 'END { if ($$1 > 4194304) print "/dev/shm" }')
 
-.PHONY: install demo test test-slow test-real test-milvus milvus-server test-browser browser torture \
+.PHONY: install demo test test-slow test-spark test-real test-milvus milvus-server test-browser browser torture \
 	torture-files torture-endings options docs wheel light release lint types layers check clean
 
 install: $(VENV)/installed
@@ -32,6 +32,14 @@ test: install
 # The tests that take longer; they need no data either.
 test-slow: install
 	$(BIN)/python -m pytest -m 'slow and not milvus' -n auto --dist worksteal
+
+# The recipe for Spark, as the guide shows it. Spark is 450 MB, so no other target installs it.
+test-spark: $(VENV)/installed-spark
+	CI=true $(BIN)/python -m pytest -m slow tests/test_spark_recipe.py
+
+$(VENV)/installed-spark: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pyspark>=4,<5'
+	touch $@
 
 # The tests on real images and weights: DEEP_RANKING_DATA names their folder.
 test-real: install

@@ -1,4 +1,4 @@
-"""`_images.parquet`, the list of the images of a table in parts: row group N is part N.
+"""`_listed_images`, the list of the images of a table in parts: row group N is part N.
 
 path   text, relative to the root
 class  text; null for none
@@ -20,7 +20,7 @@ from deep_ranking.search.bulk_embedding.path_table import PathTable
 from deep_ranking.search.bulk_embedding.sources import Source
 from deep_ranking.search.table.format import CLASS, PATH, path_problem
 
-LIST = "_images.parquet"
+LIST = "_listed_images"
 STAMP = "stamp"
 
 
