@@ -27,7 +27,6 @@ from deep_ranking.search.index.milvus_labels import LabelState, expression_of
 from deep_ranking.search.index.milvus_retry import MilvusConnection
 from deep_ranking.search.index.milvus_schema import index_type, num_channels, search_parameters
 from deep_ranking.search.index.tuning import GroundTruth
-from deep_ranking.search.indexing import update_index
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.search.subset import Subset
 
@@ -490,7 +489,7 @@ def check_rows(collection, rows=ALL):
 
 def test_class_and_folder_are_looked_for_by_the_server(uri, make, monkeypatch):
     collection = with_images(make(uri))
-    update_index(collection)
+    MilvusIndex(collection).bring_up_to_date(collection)
     monkeypatch.setattr(ranker, "ExactIndex", None)  # what compares images here
     searcher = Searcher(collection)
     for kind, (label, folder) in enumerate(zip(LABELS, FOLDERS, strict=True)):
@@ -516,7 +515,7 @@ def test_class_and_folder_are_looked_for_by_the_server(uri, make, monkeypatch):
         ask(self, embeddings, added, removed, bar)
 
     monkeypatch.setattr(milvus_filling.MilvusFilling, "_change", counted)
-    update_index(collection)
+    MilvusIndex(collection).bring_up_to_date(collection)
     assert sent == [0, 1, 2, 3, 4, 5]
     found = MilvusIndex(collection).search_subset(QUERIES, 9, Subset(frozenset(["owl"])))
     assert (np.sort(found.rows) == np.arange(6)).all()
@@ -596,7 +595,7 @@ def test_names_that_do_not_fit_are_looked_for_here(make, tmp_path):
             label = "x" * 2000 if row == 4 else "cat"
             images.record(FoundFile(f"{row}.jpg", 1, 1, label), row.to_bytes(32))
             images.set_row(row.to_bytes(32), row)
-    update_index(collection)
+    MilvusIndex(collection).bring_up_to_date(collection)
     assert LabelState.read(collection.folder).fits is False
     searcher = Searcher(collection)
     assert searcher.index.search_subset(QUERIES, 5, Subset(frozenset(["cat"]))) is None
