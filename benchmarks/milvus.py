@@ -20,15 +20,10 @@ from typing import Any
 import numpy as np
 
 from deep_ranking.search.collection import Collection, Settings
-from deep_ranking.search.index.milvus import (
-    BATCH_BYTES,
-    DEFAULT_PROBES,
-    EMBEDDING,
-    INDEX_PARAMETERS,
-    INDEX_TYPE,
-    ROW,
-    MilvusIndex,
-)
+from deep_ranking.search.index.kinds import HNSW
+from deep_ranking.search.index.milvus import MilvusIndex
+from deep_ranking.search.index.milvus_filling import BATCH_BYTES
+from deep_ranking.search.index.milvus_schema import EMBEDDING, PROBES, ROW, index_type
 
 COUNT = 20
 CLUSTER_SIZE = 100
@@ -51,12 +46,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         before = size_of(args.data)
         index = make_ours(Path(folder), args.uri, matrix)
-        client, name = index._connection.client(), ""
+        client, name = index.connection.client(), ""
         try:
             start = time.perf_counter()
             index.update(matrix, np.arange(len(matrix)), np.empty(0, np.int64))
             inserted = time.perf_counter() - start
-            name = index._name
+            name = index.name
             wait_for_graph(client, name)
             indexed = time.perf_counter() - start
             stored = size_of(args.data) - before
@@ -113,13 +108,13 @@ def measure_bare(
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field(ROW, DataType.INT64, is_primary=True)
     schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=matrix.shape[1])
-    graph = client.prepare_index_params()
+    graph, graph_type = client.prepare_index_params(), index_type(HNSW, matrix.shape[1])
     graph.add_index(
         EMBEDDING,
         index_name=EMBEDDING,
-        index_type=INDEX_TYPE,
+        index_type=graph_type.name,
         metric_type="L2",
-        params=INDEX_PARAMETERS,
+        params=graph_type.parameters,
     )
     try:
         start = time.perf_counter()
@@ -138,7 +133,7 @@ def measure_bare(
                 name,
                 data=[query[0]],
                 limit=COUNT,
-                search_params={"metric_type": "L2", "params": {"ef": DEFAULT_PROBES}},
+                search_params={"metric_type": "L2", "params": {"ef": PROBES[HNSW]}},
                 consistency_level="Bounded",
             )
             return hits.ids

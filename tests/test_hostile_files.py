@@ -24,7 +24,8 @@ from deep_ranking.images import decode_image, decoding, fitting_size, open_heade
 from deep_ranking.reports.comparing import read_image_pairs
 from deep_ranking.sampling.triplet_file import read_triplets
 from deep_ranking.search.index.clusters import ClusterIndex
-from deep_ranking.search.index.milvus import NAME_FILE, MilvusIndex
+from deep_ranking.search.index.milvus import MilvusIndex
+from deep_ranking.search.index.milvus_schema import NAME_FILE
 from deep_ranking.training.history import read_history
 from deep_ranking.training.run import train
 

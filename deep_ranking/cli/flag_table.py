@@ -126,7 +126,7 @@ NOT_EXACT = When(
     "with an exact index, which compares all images; --index chooses another kind",
 )
 WHOLE_INDEX = When(
-    lambda args: args.label is None and args.folder is None,
+    lambda args: (args.label is None and args.folder is None) or args.kind == "milvus",
     "with --class or --folder, whose images are compared one by one",
 )
 SHARDS = When(lambda args: args.num_shards, "with one index")
@@ -256,6 +256,7 @@ TABLE: Mapping[str, Table] = {
     # `kind` is that of the index; Milvus has a remedy of its own for --target_recall.
     "index": [
         (("--clusters",), (CLUSTERS,)),
+        (("--milvus_index",), (When(_is("kind", "milvus"), "without an --index in Milvus"),)),
         (("--probes", "--target_recall"), (NOT_EXACT,)),
         (("--smooth_power",), (When(_is_not("smooth", None, 0), "without --smooth"),)),
         (OF_FOLDERS, (NO_CLASS_FILE,)),

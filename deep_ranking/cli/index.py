@@ -33,6 +33,7 @@ from deep_ranking.files.words import byte_size, counted
 from deep_ranking.search.collection import DTYPES, Collection
 from deep_ranking.search.collection.own_files import SETTINGS
 from deep_ranking.search.collection.precision import AUTO, CHOICES
+from deep_ranking.search.index.kinds import MILVUS, MILVUS_TYPES, with_milvus_type
 
 if TYPE_CHECKING:
     from deep_ranking.search.indexing import IndexReport
@@ -119,6 +120,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("kind of index, and how thoroughly a search looks")
     add_index_kind(group)
     group.add_argument(
+        "--milvus_index",
+        choices=MILVUS_TYPES,
+        help="type of the index in Milvus: hnsw finds nearly all and stays in memory; ivf_pq takes "
+        "the least; diskann keeps most on the disk (default: hnsw, or what it has)",
+    )
+    group.add_argument(
         "--clusters",
         type=non_negative_int,
         metavar="N",
@@ -162,6 +169,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
         wanted = Collection.open(args.output).settings.index
     args.kind = wanted["kind"] if wanted else "exact"
     refuse_flags_without_effect(parser, argv, rules_of("index", args))
+    if args.milvus_index is not None:
+        args.index = with_milvus_type(wanted, args.milvus_index)
     folders = _folders(args, given_flags(parser, argv), is_new=is_new)
     quieten_tensorflow()
     from deep_ranking.search.indexing import IndexReport, index_images
@@ -244,6 +253,12 @@ def _print_measurements(done: "IndexReport") -> None:
     from deep_ranking.search.index.tuning import GroundTruth, measure_search
 
     collection, index = done.collection, done.index
+    if index.kind == MILVUS:
+        from deep_ranking.search.index.milvus import MilvusIndex
+        from deep_ranking.search.index.milvus_filling import wait_until_built
+
+        if isinstance(index, MilvusIndex):
+            wait_until_built(index)
     embeddings, rows, which = collection.embeddings(), collection.rows(), ""
     truth = GroundTruth(embeddings, rows)
     smoothing = done.smoothing

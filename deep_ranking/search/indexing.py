@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deep_ranking.config import FolderConfig
 from deep_ranking.embedding.engines import Engine
 from deep_ranking.files import InputError
@@ -311,11 +309,8 @@ def update_index(
     # The collection keeps its old index until the new one is complete.
     changed = replace(collection.settings, index=settings)
     index = open_index(Collection(collection.folder, changed))
-    rows, held = collection.rows(), index.rows()
-    added, removed = np.setdiff1d(rows, held), np.setdiff1d(held, rows)
-    if len(added) or len(removed):
-        index.update(collection.embeddings(), added, removed)
-    if reclustered and isinstance(index, ClusterIndex) and len(held):
+    changes = index.bring_up_to_date(collection)
+    if reclustered and isinstance(index, ClusterIndex) and changes.num_held:
         index.rebuild(collection.embeddings())
     recall = None
     if probes is not None:
@@ -323,7 +318,10 @@ def update_index(
         settings.pop("target_recall", None)
         settings["probes"] = index.probes
     elif index.num_clusters:
-        many_new = "target_recall" in settings and len(added) > NEW_SHARE_TO_RETUNE * len(rows)
+        rows = collection.rows()
+        many_new = "target_recall" in settings and changes.num_added > NEW_SHARE_TO_RETUNE * len(
+            rows
+        )
         if target_recall is not None or "probes" not in settings or many_new:
             target = target_recall or settings.get("target_recall", TARGET_RECALL)
             truth = GroundTruth(collection.embeddings(), rows)
@@ -334,7 +332,7 @@ def update_index(
     if settings != before:
         collection.change(index=settings)
     state = state_of_classes(collection)
-    if len(added) or len(removed) or state != collection.settings.hits_of:
+    if changes.num_added or changes.num_removed or state != collection.settings.hits_of:
         collection.change(hits=fit_collection(collection, index), hits_of=state)
     for kind in KINDS:
         if kind != settings["kind"]:

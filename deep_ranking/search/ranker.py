@@ -199,6 +199,10 @@ class Ranker:
         self, queries: Float32Array, count: int, probes: int | None, subset: Subset
     ) -> tuple[Int64Array, dict[int, list[GalleryImage]]]:
         """Return what `_nearest` does, of a part of the collection."""
+        if self._smoothed is None:
+            found = self._nearest_by_server(queries, count, probes, subset)
+            if found is not None:
+                return found
         with closing(self.collection.images()) as table:
             labels = None if subset.labels is None else sorted(subset.labels)
             allowed = self._rankable(table.rows_of(labels, subset.folder))
@@ -218,6 +222,30 @@ class Ranker:
                 if rows.shape[1] < wanted or (repeated <= wanted - count).all():
                     return once, known
                 wanted = max(2 * wanted, count + int(repeated.max()))
+
+    def _nearest_by_server(
+        self, queries: Float32Array, count: int, probes: int | None, subset: Subset
+    ) -> tuple[Int64Array, dict[int, list[GalleryImage]]] | None:
+        """Let the index find the rows of a part of the collection; None if it cannot.
+
+        It may find rows of which one image is of the class and another in the folder, and rows
+        whose images are gone: then it is asked for more.
+        """
+        wanted = count
+        while wanted <= DEEPEST:
+            nearest = self.index.search_subset(queries, wanted, subset, probes=probes)
+            if nearest is None:
+                return None
+            rows = nearest.rows
+            with closing(self.collection.images()) as table:
+                known = table.of_rows(np.unique(rows[rows >= 0]).tolist())
+            of_subset = {row: list(filter(subset.has, images)) for row, images in known.items()}
+            of_subset = {row: images for row, images in of_subset.items() if images}
+            enough = np.isin(rows, list(of_subset)).sum(axis=1) >= count
+            if rows.shape[1] < wanted or enough.all():
+                return rows, of_subset
+            wanted *= 4
+        return None
 
     def _rankable(self, rows: Int64Array) -> Int64Array:
         """Return those of some rows that can be ranked.

@@ -270,8 +270,9 @@ class Searcher:
 
         A search that is limited to a class or a folder compares the query with each of its images,
         straight from the disk, whatever the index: the results are exact, and as many as there are.
-        If the limits leave more than 100,000 embeddings, it searches the index deeper and deeper
-        instead, and compares all of them only if that does not find enough.
+        Only Milvus looks for them itself, as well as for all. If the limits leave more than 100,000
+        embeddings, it searches other indexes deeper and deeper instead, and compares all of them
+        only if that does not find enough.
 
         Args:
             queries: float32 (queries, dim), unit rows of the collection's model.

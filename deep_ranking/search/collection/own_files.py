@@ -30,7 +30,7 @@ def check_vacant(folder: Path) -> None:
 
 def check_own_files(folder: Path) -> None:
     """Refuse links, pipes and the like: a link would be written through, a pipe never ends."""
-    names = OWN_FILES | {SETTINGS, "milvus.name", f"{IMAGES}-wal", f"{IMAGES}-shm"}
+    names = OWN_FILES | {SETTINGS, "milvus.name", "milvus.state", f"{IMAGES}-wal", f"{IMAGES}-shm"}
     for each in sorted(folder.iterdir()):
         if each.name not in names and each.suffix not in (".faiss", SUFFIX):
             continue

@@ -131,7 +131,7 @@ class Settings:
             and b"\0" not in os.fsencode(self.root)
             and _has_sane_numbers(self.index)
             and (self.smoothing is None or _is_sane_smoothing(self.smoothing))
-            and all(type(self.index.get(name, "")) is str for name in ("uri", "name"))
+            and all(type(self.index.get(name, "")) is str for name in ("uri", "name", "type"))
             and (self.index["kind"] != "milvus" or "uri" in self.index)
             and self._has_sane_folders()
             and (self.shard is None or 1 <= self.shard[0] <= self.shard[1])

@@ -2,13 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.stored_rows import Rows, StoredRows
+
+if TYPE_CHECKING:
+    from deep_ranking.search.collection import Collection
+    from deep_ranking.search.subset import Subset
 
 ROWS_AT_ONCE = 1 << 14
 """Embeddings to read from disk at once: 256 MiB of 4096 floats."""
@@ -52,6 +56,14 @@ class RowsWithin(NamedTuple):
     rows: Int64Array
 
 
+class Changes(NamedTuple):
+    """How many rows an update added and removed, and how many the index held before."""
+
+    num_added: int
+    num_removed: int
+    num_held: int
+
+
 class IndexReader(ABC):
     """Search for the nearest embeddings, by their rows in a matrix on disk.
 
@@ -79,6 +91,15 @@ class IndexReader(ABC):
         Returns:
             Up to `count` rows a query, fewer if the index has fewer.
         """
+
+    def search_subset(
+        self, queries: Float32Array, count: int, subset: "Subset", *, probes: int | None = None
+    ) -> Nearest | None:
+        """Find the nearest rows of a part of the collection, if the index can; None otherwise.
+
+        A row may have images, some of which are of the class and others in the folder.
+        """
+        return None
 
     @abstractmethod
     def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost | None:
@@ -114,6 +135,21 @@ class Index(IndexReader):
         Raises:
             InputError: the disk is full, or the server does not answer.
         """
+
+    def bring_up_to_date(self, collection: "Collection") -> Changes:
+        """Add what the collection has and the index lacks, and remove the reverse.
+
+        Args:
+            collection: a synced one; the caller holds its lock.
+
+        Raises:
+            InputError: as `update`.
+        """
+        rows, held = collection.rows(), self.rows()
+        added, removed = np.setdiff1d(rows, held), np.setdiff1d(held, rows)
+        if len(added) or len(removed):
+            self.update(collection.embeddings(), added, removed)
+        return Changes(len(added), len(removed), len(held))
 
     @abstractmethod
     def within(self, queries: Float32Array, radius: float) -> RowsWithin:

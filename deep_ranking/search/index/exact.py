@@ -1,11 +1,14 @@
 """The exact index: compare every embedding, straight from the memory-mapped matrix."""
 
+from typing import TYPE_CHECKING
+
 import faiss
 import numpy as np
 
 from deep_ranking.files.array_types import Float32Array, Int64Array
 from deep_ranking.files.stored_rows import Rows
 from deep_ranking.search.index.base import (
+    Changes,
     Index,
     Nearest,
     RowsWithin,
@@ -13,6 +16,9 @@ from deep_ranking.search.index.base import (
     distances_from_squared,
     read_blocks,
 )
+
+if TYPE_CHECKING:
+    from deep_ranking.search.collection import Collection
 
 
 class ExactIndex(Index):
@@ -37,6 +43,10 @@ class ExactIndex(Index):
         """Change the rows to search; nothing is stored."""
         self._embeddings = embeddings
         self._rows = np.union1d(np.setdiff1d(self._rows, removed), added)
+
+    def bring_up_to_date(self, collection: "Collection") -> Changes:
+        """Do nothing: it is of the collection's own rows."""
+        return Changes(0, 0, len(self._rows))
 
     def search(self, queries: Float32Array, count: int, *, probes: int | None = None) -> Nearest:
         """Find the nearest rows; `probes` has no effect."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 KINDS = ("exact", "clusters", "hierarchy")
 MILVUS = "milvus"
+HNSW, IVF_PQ, DISKANN = MILVUS_TYPES = ("hnsw", "ivf_pq", "diskann")
 TOKEN_VARIABLE = "DEEP_RANKING_MILVUS_TOKEN"
 
 
@@ -36,6 +37,25 @@ def index_settings(kind: str) -> dict[str, Any]:
         f"expected {', '.join(KINDS)}, or a Milvus collection: a path that ends in .db, or "
         f"http://HOST:PORT. Received: {kind}"
     )
+
+
+def with_milvus_type(settings: dict[str, Any] | None, kind: str | None) -> dict[str, Any] | None:
+    """Return settings of an index in Milvus with its type.
+
+    Args:
+        settings: of the index that it is to be; of another kind, they stay as they are.
+        kind: one of `MILVUS_TYPES`; None to leave the type as it is.
+
+    Raises:
+        InputError: Milvus Lite does not have this type.
+    """
+    if kind is None or settings is None or settings["kind"] != MILVUS:
+        return settings
+    if kind != HNSW and not settings["uri"].startswith("http"):
+        raise InputError(
+            f"{settings['uri']}: Milvus Lite, in a file, has no {kind}: take hnsw, or a server"
+        )
+    return {**settings, "type": kind}
 
 
 def open_index(collection: "Collection") -> Index:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,11 +53,26 @@ class MilvusConnection:
         return self._client
 
     def ask(
-        self, method: str, name: str, *, timeout: float = REPLY_SECONDS, **arguments: Any
+        self,
+        method: str,
+        name: str,
+        *,
+        again: str | None = None,
+        timeout: float = REPLY_SECONDS,
+        **arguments: Any,
     ) -> Any:
-        """Call a method of the client for a Milvus collection, again if it fails (`retried`)."""
+        """Call a method of the client for a Milvus collection, again if it fails (`retried`).
+
+        Args:
+            method: the method.
+            name: the Milvus collection.
+            again: the method to call when it failed, which may have been carried out all the same.
+            timeout: seconds to wait for an answer.
+            **arguments: of the method.
+        """
+        methods = chain([method], repeat(again or method))
         return self.retried(
-            lambda: getattr(self.client(), method)(name, timeout=timeout, **arguments), name
+            lambda: getattr(self.client(), next(methods))(name, timeout=timeout, **arguments), name
         )
 
     def retried(self, action: Callable[[], Answer], name: str) -> Answer:
