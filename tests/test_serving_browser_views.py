@@ -4,7 +4,7 @@ Also what a collection without classes says, and texts that are pasted or droppe
 """
 
 import pytest
-from browsing import HOSTILE, at_query, red_id, tiles, upload
+from browsing import HOSTILE, at_query, check_access, end, red_id, serve, tiles, upload
 
 pytest_plugins = ("browsing",)
 pytestmark = pytest.mark.browser
@@ -345,3 +345,23 @@ def test_a_view_that_this_server_does_not_have_is_said(opened):
         page = opened(f"/?view={name}")
         toast(page, "This server does not have the view of this address.")
         assert page.is_visible("#empty-view") and at_query(page, "view") is None
+
+
+def test_several_indexes_as_one(opened, folder):
+    """What is left out is said; views of one index are not offered, and not opened."""
+    (folder / "both.shards").write_text("index\nmany\naway/third.index\n")
+    program, address = serve(folder, "--index", "both.shards", "--skip_unavailable")
+    try:
+        page = opened(at=address)
+        page.set_input_files("#choose", folder / "photos" / "red" / "0.png")
+        assert tiles(page)[0] == "photos/red/0.png"
+        assert page.inner_text("#left-out") == (
+            "1 of 3 indexes cannot be searched now, so pictures may be missing: third.index"
+        )
+        assert page.inner_text("#views") == "Search"
+        assert "Each of the 3 indexes that are searched" in page.inner_text("#no-chances")
+        check_access(page)
+        page.goto(f"{address}/?view=map")
+        toast(page, "it has no such view")
+    finally:
+        end(program)

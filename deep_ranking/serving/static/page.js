@@ -8,9 +8,9 @@ import { makeHeader, showHeader, startHeader } from "./header.js";
 import { startIntake } from "./intake.js";
 import { hideProblem, problem } from "./problem.js";
 import { showSection, shownSection } from "./sections.js";
-import { current, learnServer, openView, server, watch } from "./store.js";
+import { current, currentCollection, learnServer, openView, server, watch } from "./store.js";
 import { hideToast, toast } from "./toast.js";
-import { expect, expectWhenIdle, hasView, loadView } from "./views.js";
+import { expect, expectWhenIdle, hasView, isOf, loadView } from "./views.js";
 import { counted } from "./words.js";
 
 let shown = null; // the view, its module
@@ -19,6 +19,10 @@ let turn = 0;
 async function render() {
   if (!server.collections.length) return; // `begin` shows what was meant meanwhile
   const state = current();
+  if (!isOf(state.view, currentCollection())) {
+    toast("This collection is several indexes searched as one: it has no such view.");
+    return openView("search");
+  }
   const mine = ++turn;
   hideProblem();
   showHeader();
