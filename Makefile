@@ -9,8 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTEST_DEBUG_TEMPROOT := $(shell df --output=avail /dev/shm 2>/dev/null | \
 	awk 'END { if ($$1 > 4194304) print "/dev/shm" }')
 
-.PHONY: install demo test test-slow test-spark test-real test-milvus milvus-server test-browser browser torture \
-	torture-files torture-endings options docs wheel light release lint types layers check clean
+.PHONY: install demo test test-slow test-spark test-real test-milvus milvus-server test-browser browser \
+	torture torture-files torture-endings options docs wheel light release lint types layers check clean
 
 install: $(VENV)/installed
 
@@ -33,8 +33,11 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m 'slow and not milvus' -n auto --dist worksteal
 
-# The recipe for Spark, as the guide shows it. Spark is 450 MB, so no other target installs it.
+# The recipe for Spark, as the guide shows it. Spark is 450 MB, so no other target installs it. It needs
+# Java, which apt-get installs where there is none and the user is root.
 test-spark: $(VENV)/installed-spark
+	command -v java || (apt-get update --quiet && \
+		apt-get install --quiet --yes --no-install-recommends default-jre-headless)
 	CI=true $(BIN)/python -m pytest -m slow tests/test_spark_recipe.py
 
 $(VENV)/installed-spark: $(VENV)/installed
