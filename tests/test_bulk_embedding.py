@@ -245,7 +245,7 @@ def test_a_store_that_refuses_is_one_line(bucket, model, tmp_path, error, said):
         patch.setattr(type(bucket), "find", refuse)
         with pytest.raises(InputError, match=rf"^memory://bucket: {re.escape(said)}"):
             embed_table("memory://bucket", tmp_path / "t.parquet", model=model)
-    assert not parts_of(tmp_path / "t.parquet")
+    assert not (tmp_path / "t.parquet").exists()
 
 
 def test_packages_that_are_missing_are_named(model, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ parts of a table are of one model, one list of images and one size.
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -140,7 +141,7 @@ def _is_of(record: Record, name: str, kind: Any) -> bool:
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Make the folder of a table, and hold its lock.
+    """Make the folder of a table, and hold its lock; it goes again if no run begins in it.
 
     Raises:
         InputError: it is no folder of a table, cannot be written to, or another process writes to
@@ -152,6 +153,7 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder}: expected the name of a folder that ends in {SUFFIX}")
     if folder.is_file():
         raise InputError(f"{folder}: is a file; `embed` writes a folder of parts: {OTHER_OUTPUT}")
+    is_new = not folder.is_dir()
     make_folder(folder)
     if not (folder / RECORD).exists():
         others = sorted(name for name in os.listdir(folder) if name[0] not in "._")
@@ -162,7 +164,11 @@ def writing_to(folder: Path) -> Iterator[None]:
             )
     try:
         with FileLock(folder / LOCK, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                if is_new and not (folder / RECORD).exists():  # nothing has begun
+                    shutil.rmtree(folder)
     except TimeoutError:
         raise InputError(
             f"{folder}: another process writes to it; wait for it, or stop it"
