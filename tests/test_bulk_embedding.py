@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from collections_of import make_model
 from PIL import Image
 
 from deep_ranking.cli.main import run_command
@@ -131,12 +132,10 @@ def test_a_run_that_was_stopped_goes_on_by_part(photos, model, indexed, tmp_path
 
 
 def test_other_settings_are_refused(photos, model, tmp_path):
-    from stubs import save_thin_model
-
     table = tmp_path / "t.parquet"
     embed_table(photos, table, model=model, part_size=20)
     before = {path: path.read_bytes() for path in table.iterdir()}
-    other = save_thin_model(tmp_path / "other.h5", seed=3)
+    other = make_model(tmp_path / "other.h5", embedding_size=8)
     for what, changes in {
         "part_size 20, not 21": {"part_size": 21},
         "the model ": {"model": other},
