@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import numpy as np
 
@@ -125,12 +126,24 @@ def taken_in(kind: str) -> Callable[..., dict[str, float]]:
 
     def run(table: Path, output: Path, args: argparse.Namespace) -> dict[str, float]:
         from deep_ranking.search.index.kinds import index_settings
+        from deep_ranking.search.index.milvus import MilvusIndex
         from deep_ranking.search.table import index_table
 
-        start, taken = time.perf_counter(), []
+        taken: list[float] = []
+        bring_up_to_date = MilvusIndex.bring_up_to_date
+
+        def timed(index: MilvusIndex, collection: Any) -> Any:
+            begin = time.perf_counter()
+            changes = bring_up_to_date(index, collection)
+            taken.append(time.perf_counter() - begin)
+            return changes
+
+        start = time.perf_counter()
         index = index_settings(args.uri if kind == "milvus" else kind)
-        if kind == "milvus" and args.milvus_index:
-            index["type"] = args.milvus_index
+        if kind == "milvus":
+            MilvusIndex.bring_up_to_date = timed
+            if args.milvus_index:
+                index["type"] = args.milvus_index
         index_table(
             table,
             output,
@@ -138,12 +151,8 @@ def taken_in(kind: str) -> Callable[..., dict[str, float]]:
             index=index,
             when_synced=lambda _: taken.append(time.perf_counter() - start),
         )
-        seconds = time.perf_counter() - start
-        return {
-            "peak": peak_megabytes(),
-            "taken": seconds if kind == "milvus" else taken[0],
-            "all": seconds,
-        }
+        # Into the folder; or, of Milvus, from the folder to the server.
+        return {"peak": peak_megabytes(), "taken": taken[-1], "all": time.perf_counter() - start}
 
     return run
 

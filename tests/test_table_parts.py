@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -355,3 +357,43 @@ def test_parts_json_that_is_damaged_costs_time_only(table, model, tmp_path):
         (folder / "parts.json").write_text(text)
         assert index_table(table, folder).taken.num_known == 10
     check(folder, FIRST, 10)
+
+
+PEAK = """
+import sys
+from deep_ranking.search.collection import arrivals
+from deep_ranking.search.table import index_table
+arrivals.CACHE_KIB = 1 << 11
+table, output, model = sys.argv[1:]
+assert index_table(table, output, model=model).taken.num_taken == int(table.split("-")[-1][:-8])
+[peak] = [each for each in open("/proc/self/status") if each.startswith("VmHWM:")]
+print(int(peak.split()[1]) // 1024)  # of this process alone, in MB
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(model, tmp_path):
+    """A table of all paths or contents in memory would take 60 MB more."""
+    peaks = []
+    for count in (50_000, 400_000):
+        folder = tmp_path / f"t-{count}.parquet"
+        write_part(folder / "0.parquet", rows_of(["x.jpg"]), model)
+        schema = pq.read_schema(folder / "0.parquet")
+        row = pa.array(unit(np.ones((1, DIMENSION))).ravel())
+        numbers = range(count)
+        columns = [
+            pa.array([f"a/{number:09}.jpg" for number in numbers]),
+            pa.nulls(count, pa.string()),
+            pa.nulls(count, pa.float32()),
+            pa.nulls(count, pa.float32()),
+            pa.FixedSizeListArray.from_arrays(pa.concat_arrays([row] * count), DIMENSION),
+            pa.array([f"{number * 2654435761 % (1 << 61):064x}" for number in numbers]),
+        ]
+        table = pa.Table.from_arrays(columns, schema=schema)
+        pq.write_table(table, folder / "0.parquet", row_group_size=1 << 14)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, folder, tmp_path / f"i-{count}", model],
+            capture_output=True, check=True, text=True,
+        )  # fmt: skip
+        peaks.append(int(done.stdout.splitlines()[-1]))
+    assert peaks[1] - peaks[0] < 50, peaks
