@@ -15,6 +15,7 @@ from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.model.logistic_regression import LogisticRegression
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.index.base import Nearest
+from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.search.shards import Shards, open_searchable
 from deep_ranking.search.shards.shard import common_root
@@ -320,6 +321,24 @@ def test_what_an_index_guesses_or_knows_too_early_does_not_decide(tmp_path, shar
     monkeypatch.setattr(index, "search", guessed)
     (found,) = searcher.search(QUERIES[:1], 9)
     assert_are(found, nearest(QUERIES[0])[:9], tmp_path / "photos")
+
+
+def test_a_part_is_looked_for_by_the_servers_that_can(tmp_path, shards_of, monkeypatch):
+    """As a Milvus server does; the rows of the other shards are compared one by one."""
+    searcher = Searcher(Shards.open(shards_of([MIXED[0], *EXACT[:2]])))
+    asked = []
+
+    def search_subset(queries, count, subset, *, probes=None):
+        asked.append(subset)
+        shard = searcher.collection.there()[0]
+        return ExactIndex(shard.embeddings, shard.rows_of(subset)).search(queries, count)
+
+    monkeypatch.setattr(searcher.index._indexes[0], "search_subset", search_subset)
+    for limits, begin in (({"label": "x"}, "x/"), ({"folder": "y"}, "y/")):
+        for query, found in zip(QUERIES, searcher.search(QUERIES, 9, **limits), strict=True):
+            wanted = [each for each in nearest(query) if each[1].startswith(begin)]
+            assert_are(found, wanted[:9], tmp_path / "photos")
+    assert {(each.labels, each.folder) for each in asked} == {(frozenset("x"), ""), (None, "y")}
 
 
 def test_an_index_without_rows_is_no_empty_answer(shards_of):
