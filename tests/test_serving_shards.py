@@ -8,6 +8,8 @@ from collections_of import make_collection
 from served import Caller, caller_of, make_served, row_of, use_stub_engine, write_photos
 
 from deep_ranking.cli.main import run_command
+from deep_ranking.files import InputError
+from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.shards.list_file import short_names
 from deep_ranking.serving import opened as opened_module
 from deep_ranking.serving.application import create_application
@@ -169,6 +171,20 @@ def test_a_shard_that_fails_in_a_request_is_tried_again_later(tmp_path, shards, 
         if thread.name == "shards":
             thread.join(timeout=30)
     assert served.current().collection.left_out == []
+
+
+def test_pictures_are_found_without_a_shard_that_fails(shards, root, monkeypatch):
+    call = caller(shards, skip_unavailable=True)
+    found = results_of(call.search({"path": "red/1.png", "top": "1"}))[0]
+    of_content = ImageTable.of_content
+
+    def fails(table, begin):
+        if "one" in table.file.parts:
+            raise InputError(f"{table.file}: damaged")
+        return of_content(table, begin)
+
+    monkeypatch.setattr(ImageTable, "of_content", fails)
+    assert call.get(f"images/{found['id']}").content == (root / "red" / "1.png").read_bytes()
 
 
 @pytest.mark.parametrize(

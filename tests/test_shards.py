@@ -14,6 +14,8 @@ from deep_ranking.files import InputError
 from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.model.logistic_regression import LogisticRegression
 from deep_ranking.search.collection import Collection
+from deep_ranking.search.index.base import Nearest
+from deep_ranking.search.index.exact import ExactIndex
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.search.shards import Shards, open_searchable
 from deep_ranking.search.shards.shard import common_root
@@ -146,6 +148,9 @@ def test_copies_and_images_of_several_shards_are_found_as_in_one(tmp_path):
     (found,) = Searcher(shards).search(query, 3, label="x")
     assert [found] == Searcher(whole).search(query, 3, label="x")
     assert np.array_equal(Searcher(shards).rows_of([os.fsencode(paths[0])]), query)
+    both = ROWS[paths[4]][None]  # of an image that both shards have: two rows, one image
+    (found,) = Searcher(shards).search(both, 2, label="y")
+    assert [found] == Searcher(whole).search(both, 2, label="y") and len(found) == 2
 
 
 def test_a_file_that_changed_between_two_shards_counts_as_the_first_has_it(tmp_path):
@@ -158,6 +163,17 @@ def test_a_file_that_changed_between_two_shards_counts_as_the_first_has_it(tmp_p
     assert_are(found, nearest(QUERIES[0], rows), root)
     (found,) = Searcher(Shards.open([tmp_path / "two", tmp_path / "one"])).search(QUERIES[:1], 9)
     assert_are(found, nearest(QUERIES[0], rows | {"x/a.jpg": ROWS[PATHS[2]]}), root)
+
+
+def test_copies_are_as_far_as_the_first_shard_has_them(tmp_path):
+    """Two machines may embed one content to rows that differ a little."""
+    root = tmp_path / "photos"
+    write(root, {"x/a.jpg": b"one content", "x/b.jpg": b"one content"})
+    made(tmp_path / "one", root, {"x/b.jpg": ROWS[PATHS[0]]})
+    made(tmp_path / "two", root, {"x/a.jpg": ROWS[PATHS[1]]})
+    (found,) = Searcher(Shards.open([tmp_path / "one", tmp_path / "two"])).search(QUERIES[:1], 2)
+    rows = {"x/a.jpg": ROWS[PATHS[0]], "x/b.jpg": ROWS[PATHS[0]]}
+    assert_are(found, nearest(QUERIES[0], rows), root)
 
 
 def test_shards_of_several_folders(tmp_path):
@@ -253,6 +269,13 @@ def test_a_shard_that_is_down(tmp_path, shards_of, damage, number, reason):
     assert f"1 left out: {folder}" in repr(shards) and str(folder) in found._repr_html_()
 
 
+def test_a_table_that_is_damaged_before_anything_is_searched(shards_of):
+    folders = shards_of()
+    damage_table(folders[1])
+    shards = Shards.open(folders, skip_unavailable=True)
+    assert repr(shards).endswith(f"60 images in 2 shards, 1 left out: {folders[1]}")
+
+
 def test_none_is_left(shards_of):
     folders = shards_of()
     for folder in folders:
@@ -279,6 +302,43 @@ def test_a_server_that_does_not_answer(tmp_path, shards_of, monkeypatch):
 
 def _no_answer(*_, **__):
     raise InputError("http://127.0.0.1:9: does not answer")
+
+
+def test_what_an_index_guesses_or_knows_too_early_does_not_decide(tmp_path, shards_of, monkeypatch):
+    """Distances of compressed rows are guesses; a server may have rows that are newer than ours."""
+    searcher = Searcher(Shards.open(shards_of([MIXED[0], *EXACT[:2]])))
+    index = searcher.index._indexes[0]
+    search = index.search
+
+    def guessed(*given, **options):
+        found = search(*given, **options)
+        new = np.full((len(found.rows), 1), 5_000)
+        return Nearest(
+            np.concatenate([0 * new, found.distances / 3], axis=1).astype(np.float32),
+            np.concatenate([new, found.rows], axis=1),
+        )
+
+    monkeypatch.setattr(index, "search", guessed)
+    (found,) = searcher.search(QUERIES[:1], 9)
+    assert_are(found, nearest(QUERIES[0])[:9], tmp_path / "photos")
+
+
+def test_a_part_is_looked_for_by_the_servers_that_can(tmp_path, shards_of, monkeypatch):
+    """As a Milvus server does; the rows of the other shards are compared one by one."""
+    searcher = Searcher(Shards.open(shards_of([MIXED[0], *EXACT[:2]])))
+    asked = []
+
+    def search_subset(queries, count, subset, *, probes=None):
+        asked.append(subset)
+        shard = searcher.collection.there()[0]
+        return ExactIndex(shard.embeddings, shard.rows_of(subset)).search(queries, count)
+
+    monkeypatch.setattr(searcher.index._indexes[0], "search_subset", search_subset)
+    for limits, begin in (({"label": "x"}, "x/"), ({"folder": "y"}, "y/")):
+        for query, found in zip(QUERIES, searcher.search(QUERIES, 9, **limits), strict=True):
+            wanted = [each for each in nearest(query) if each[1].startswith(begin)]
+            assert_are(found, wanted[:9], tmp_path / "photos")
+    assert {(each.labels, each.folder) for each in asked} == {(frozenset("x"), ""), (None, "y")}
 
 
 def test_an_index_without_rows_is_no_empty_answer(shards_of):

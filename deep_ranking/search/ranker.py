@@ -240,10 +240,9 @@ class Ranker:
             with closing(self.collection.images()) as table:
                 known = table.of_rows(np.unique(rows[rows >= 0]).tolist())
             of_subset = {row: list(filter(subset.has, images)) for row, images in known.items()}
-            of_subset = {row: images for row, images in of_subset.items() if images}
-            enough = np.isin(rows, list(of_subset)).sum(axis=1) >= count
-            if rows.shape[1] < wanted or enough.all():
-                return rows, of_subset
+            once, of_subset = _each_content_once(rows, of_subset)
+            if rows.shape[1] < wanted or ((once >= 0).sum(axis=1) >= count).all():
+                return once, of_subset
             wanted *= 4
         return None
 

@@ -6,19 +6,24 @@ the root of all: the innermost folder that has the images of all shards.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from deep_ranking.files import InputError, without_path
 from deep_ranking.files.addresses import is_address
+from deep_ranking.files.array_types import Int64Array
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.image_table import MAX_ROWS
 from deep_ranking.search.collection.searchable import LeftOutShard, ShardError
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.exact import ExactIndex
+from deep_ranking.search.subset import Subset
 
 STRIDE = MAX_ROWS
 HINT = "--skip_unavailable leaves it out"
@@ -125,6 +130,20 @@ class Shard:
         if not folder or f"{self._folder}/".startswith(f"{folder}/"):
             return ""
         return self.inner(folder)
+
+    def inner_subset(self, subset: Subset) -> Subset | None:
+        """Return a part of all shards as a part of this one; None if it has none of it."""
+        folder = self.inner_folder(subset.folder)
+        return None if folder is None else replace(subset, folder=folder)
+
+    def rows_of(self, subset: Subset) -> Int64Array:
+        """Return its rows in a part of all shards, by its own numbers: int64 (rows,)."""
+        own = self.inner_subset(subset)
+        if own is None:
+            return np.empty(0, np.int64)
+        with self.place.named_in_errors(), closing(self.collection.images()) as table:
+            labels = None if own.labels is None else sorted(own.labels)
+            return table.rows_of(labels, own.folder)
 
 
 def common_root(roots: Sequence[str]) -> str | None:

@@ -13,7 +13,9 @@ from deep_ranking.metrics import pair_distances
 from deep_ranking.search.collection.searchable import ShardError
 from deep_ranking.search.index.base import Index, IndexReader, Nearest, SearchCost, read_rows
 from deep_ranking.search.index.exact import ExactIndex
+from deep_ranking.search.index.kinds import MILVUS
 from deep_ranking.search.shards.shard import Shard
+from deep_ranking.search.subset import Subset
 
 if TYPE_CHECKING:
     from deep_ranking.search.shards.opening import Shards
@@ -76,14 +78,44 @@ class ShardedIndex(IndexReader):
 
         def of_shard(shard: Shard) -> _Measured:
             found = self._index(shard).search(queries, count, probes=probes)
+            if not found.rows.shape[1] and len(shard.collection.rows()):
+                raise shard.place.failure("its index is empty; run `index` on it again")
             return _measured(shard, queries, found)
 
-        found = self._of_each(of_shard).values()
-        distances = np.concatenate([each.distances for each in found], axis=1)
-        rows = np.concatenate([each.rows for each in found], axis=1)
-        order = np.lexsort((rows, distances))[:, :count]
-        nearest = np.take_along_axis(distances, order, axis=1).astype(np.float32)
-        return Nearest(nearest, np.take_along_axis(rows, order, axis=1))
+        return _merged(list(self._of_each(of_shard).values()), count)
+
+    def search_subset(
+        self, queries: Float32Array, count: int, subset: Subset, *, probes: int | None = None
+    ) -> Nearest | None:
+        """Find the nearest rows of a part of the shards, if the index of any of them can.
+
+        Of a shard whose index cannot, the rows of the part are compared one by one.
+
+        Raises:
+            ShardError: one of them cannot be searched, and is not to be left out.
+        """
+
+        def by_index(shard: Shard) -> Nearest | None:
+            own = shard.inner_subset(subset)
+            if own is None:
+                return None
+            index = self._index(shard)
+            if index.kind == MILVUS and own == Subset():  # all of its images belong to the part
+                return index.search(queries, count, probes=probes)
+            return index.search_subset(queries, count, own, probes=probes)
+
+        by_server = self._of_each(by_index)
+        if all(found is None for found in by_server.values()):
+            return None
+
+        def of_shard(shard: Shard) -> _Measured:
+            found = by_server.get(shard.place.number)
+            if found is None:
+                compared = ExactIndex(shard.embeddings, shard.rows_of(subset))
+                found = compared.search(queries, count)
+            return _measured(shard, queries, found)
+
+        return _merged(list(self._of_each(of_shard).values()), count)
 
     def cost(self, queries: Float32Array, *, probes: int | None = None) -> SearchCost | None:
         """Return the work of all shards; None if one does not tell."""
@@ -119,10 +151,16 @@ class ShardedIndex(IndexReader):
         return answers
 
 
+def _merged(found: list[_Measured], count: int) -> Nearest:
+    distances = np.concatenate([each.distances for each in found], axis=1)
+    rows = np.concatenate([each.rows for each in found], axis=1)
+    order = np.lexsort((rows, distances))[:, :count]
+    nearest = np.take_along_axis(distances, order, axis=1).astype(np.float32)
+    return Nearest(nearest, np.take_along_axis(rows, order, axis=1))
+
+
 def _measured(shard: Shard, queries: Float32Array, nearest: Nearest) -> _Measured:
     """Measure what an index found from the rows themselves, and number it among all shards."""
-    if not nearest.rows.shape[1] and len(shard.collection.rows()):
-        raise shard.place.failure("its index is empty; run `index` on it again")
     # An index on a server may know rows that were added since the shard was opened.
     found = (nearest.rows >= 0) & (nearest.rows < len(shard.embeddings))
     owners, places = np.nonzero(found)
