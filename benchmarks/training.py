@@ -28,15 +28,20 @@ TARGET = 0.95
 BATCH_SIZE = 24
 
 
-def fit_seconds(model, batches):
-    """Return the seconds that `fit` takes for a dataset."""
+def seconds_of(train, batches):
+    """Return the seconds that training on a dataset takes."""
     start = time.perf_counter()
-    model.fit(batches, epochs=1, shuffle=False, verbose=0)
+    train(batches)
     return time.perf_counter() - start
 
 
+def fit_of(model):
+    """Return a function that trains a compiled model on a dataset by Keras' `fit`."""
+    return lambda batches: model.fit(batches, epochs=1, shuffle=False, verbose=0)
+
+
 def our_step(size, precision, dataset, folder):
-    """Return our network, compiled as `train.py` does, and its batches.
+    """Return our training of a network, as `train.py` does it, and its batches.
 
     Args:
         size: side of the images in pixels.
@@ -45,13 +50,16 @@ def our_step(size, precision, dataset, folder):
         folder: where to write a triplet file.
 
     Returns:
-        The model, and a function from a number of steps to a dataset of so many batches.
+        A function that trains on a dataset, and one from a number of steps to a dataset of so many
+        batches.
     """
     from deep_ranking.losses import make_loss, make_metrics
     from deep_ranking.model.mixed_precision import resolved_precision, set_precision
     from deep_ranking.model.network import build_network
     from deep_ranking.sampling.triplet_file import read_triplets
     from deep_ranking.training.batches import FileTriplets, TripletSource
+    from deep_ranking.training.devices import Devices
+    from deep_ranking.training.loop import TrainingLoop
     from deep_ranking.training.optimizers import make_optimizer
 
     data = read_folder(dataset)
@@ -66,12 +74,14 @@ def our_step(size, precision, dataset, folder):
     )
     model = build_network(config.network, seed=0)
     set_precision(model, resolved_precision(precision))
-    model.compile(
-        optimizer=make_optimizer(
+    loop = TrainingLoop(
+        model,
+        make_loss(config, "triplets", config.network.embedding_size),
+        make_optimizer(
             config, model.backbone_layers, learning_rate=config.learning_rate, num_steps=1
         ),
-        loss=make_loss(config, "triplets", config.network.embedding_size),
-        metrics=make_metrics(config, "triplets"),
+        make_metrics(config, "triplets"),
+        Devices(None),
     )
 
     def batches(steps):
@@ -83,7 +93,7 @@ def our_step(size, precision, dataset, folder):
             steps_per_epoch=steps,
         ).dataset(0)
 
-    return model, batches
+    return loop.train_epoch, batches
 
 
 def bare_step(size, precision):
@@ -109,21 +119,21 @@ def bare_step(size, precision):
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (BATCH_SIZE, size, size, 3)).astype(np.float32)
     rows = tf.data.Dataset.from_tensors((images, np.zeros(BATCH_SIZE, np.float32)))
-    return model, rows.repeat
+    return fit_of(model), rows.repeat
 
 
 def measure(size, precision, args, folder):
     """Print the speeds for one size, and return the ratio."""
     steps = {"ours": our_step(size, precision, args.dataset, folder)}
     steps["bare Keras"] = bare_step(size, precision)
-    for model, batches in steps.values():
-        fit_seconds(model, batches(1))
+    for train, batches in steps.values():
+        seconds_of(train, batches(1))
     num_steps = max(1, round(args.steps * (64 / size) ** 2))
     speeds = {name: [] for name in steps}
     for number in range(args.rounds):
         for name in sorted(steps, reverse=number % 2 == 1):
-            model, batches = steps[name]
-            seconds = fit_seconds(model, batches(num_steps))
+            train, batches = steps[name]
+            seconds = seconds_of(train, batches(num_steps))
             speeds[name].append(num_steps * BATCH_SIZE / seconds)
     ratio = statistics.median(np.divide(speeds["ours"], speeds["bare Keras"]).tolist())
     ours, bare = (statistics.median(each) for each in speeds.values())

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 import deep_ranking
 from deep_ranking.files import InputError
-from deep_ranking.training.devices import REPEATED, Devices, _shares
+from deep_ranking.training.batches.shares import REPEATED
+from deep_ranking.training.devices import Devices, _shares
 
 
 def shares_of(num_rows, count, rows_together):

@@ -177,7 +177,7 @@ def test_states_of_checkpoints(text, tmp_path):
     with h5py.File(path, "w") as file:
         file["state"] = np.frombuffer(text, np.uint8)
     with pytest.raises(InputError, match=r"incomplete|written by another version"):
-        RunState.read(path, None)
+        RunState.read(path, None, {})
 
 
 @pytest.mark.parametrize(
@@ -199,4 +199,4 @@ def test_types_in_the_state_of_a_checkpoint(values, tmp_path):
     with h5py.File(path, "w") as file:
         file["state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
     with pytest.raises(InputError, match="written by another version"):
-        RunState.read(path, None)
+        RunState.read(path, None, {})

@@ -161,6 +161,10 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> None:
     start = time.monotonic()
     with resume_hint(f"go on by train.py --output {config.output} --resume"):
         train(config, resume=resume, overwrite=bool(args.overwrite))
+    cluster = config.cluster
+    if cluster is not None and cluster.index:
+        print(f"The model is on {cluster.name(0)}.")
+        return
     if args.compile:
         compile_trained(config.output)
     print(

@@ -9,10 +9,11 @@ from typing import Any, Self
 
 from deep_ranking.config.base import setting
 from deep_ranking.config.data import DataConfig, DrawnTripletsConfig
+from deep_ranking.config.hosts import Cluster, find_cluster
 from deep_ranking.config.loss import LossConfig
 from deep_ranking.config.network import MAX_IMAGE_SIZE, WORD_KINDS, NetworkConfig
 from deep_ranking.config.recipes import TAUGHT, find_recipe
-from deep_ranking.config.sampling import SamplingConfig
+from deep_ranking.config.sampling import HARD, SamplingConfig
 from deep_ranking.config.schedule import ScheduleConfig
 from deep_ranking.config.validation import ValidationConfig
 from deep_ranking.files import InputError
@@ -61,6 +62,15 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         "0,1; on a machine without any, between logical processors (default: one device)",
         metavar="all|0,1",
     )
+    hosts: str | None = setting(
+        None,
+        "train on several machines, each with all its graphics processors: the addresses of all, "
+        "the same on each; run the same command on each (default: those of the variable TF_CONFIG)",
+        metavar="HOST:PORT,...",
+    )
+    host_index: int | None = setting(
+        None, "number of this machine in --hosts, from 0; machine 0 alone writes files"
+    )
     tensorboard: bool = setting(
         False,
         "write curves, pictures of batches and embeddings for TensorBoard to NAME.run/tensorboard",
@@ -89,6 +99,8 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
             )
         if self.branch_start is not None and self.network.multiscale == "none":
             raise InputError("branch_start needs branches: choose them by --multiscale")
+        if self.hosts is not None or self.host_index is not None:
+            self._check_on(find_cluster(self.hosts, self.host_index))
         if self.cache_features and self.train_from is None:
             raise InputError("cache_features needs frozen layers: give --train_from")
 
@@ -104,6 +116,34 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         for name, what in needed.items():
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(f"{name} {getattr(self, name)} needs {what}")
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The hosts that train together, by `hosts` or by `TF_CONFIG`; None for one alone.
+
+        Raises:
+            InputError: they cannot be used, or a setting does not work on several hosts.
+        """
+        return self._check_on(find_cluster(self.hosts, self.host_index))
+
+    def _check_on(self, cluster: Cluster | None) -> Cluster | None:
+        """Refuse settings that do not work on several hosts."""
+        reasons = {
+            "devices": "a host trains on all its graphics processors: choose them by the variable "
+            "CUDA_VISIBLE_DEVICES",
+            "xla": "XLA compiles for one device",
+            "cache_features": "a head on cached features trains in minutes on one host",
+            "save_augmented": "each host reads a part of the images",
+        }
+        for name, reason in reasons.items():
+            if cluster is not None and getattr(self, name):
+                raise InputError(f"{name} does not go with several hosts: {reason}")
+        if cluster is not None and self.sampling.strategy == HARD:
+            raise InputError(
+                "strategy hard does not go with several hosts: one host would search while the "
+                "others wait; use --batches classes with --mining"
+            )
+        return cluster
 
     @property
     def words_of_images(self) -> bool:
@@ -192,8 +232,11 @@ class TrainConfig(ValidationConfig, ScheduleConfig, LossConfig, DrawnTripletsCon
         return cls(**settings)
 
     def to_json(self) -> str:
-        """Return the settings as indented JSON, paths as text."""
-        return json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n"
+        """Return the settings as indented JSON, paths as text, without the hosts."""
+        settings = dataclasses.asdict(self)
+        for name in ("hosts", "host_index"):  # a resumed run may have others, and each its own
+            del settings[name]
+        return json.dumps(settings, indent=2, default=str) + "\n"
 
 
 # Settings with a class of their own. Their flags are beside those of the run.

@@ -1,9 +1,10 @@
-"""Several devices of one machine train one network: they split a batch, but not its loss.
+"""Several devices, of one host or of many, train one network: they split a batch, not its loss.
 
 Each device embeds some of a batch's rows, and never part of a triplet. Then the embeddings of all
 devices are joined, and the loss is computed from them. So it is the same loss as on a single
 device, whichever rows it compares. To make the shares equally long, the last ones may repeat rows
-of the batch; the label `REPEATED` keeps these out of the loss.
+of the batch; the label `REPEATED` keeps these out of the loss. Each host reads only the rows of its
+own devices, see `batches.shares`.
 """
 
 from collections.abc import Callable
@@ -14,8 +15,8 @@ import keras
 import tensorflow as tf
 
 from deep_ranking.files import InputError
-
-REPEATED = -1
+from deep_ranking.training.batches.shares import REPEATED, WHOLE, Share
+from deep_ranking.training.hosts import Hosts
 
 
 class Devices:
@@ -24,9 +25,11 @@ class Devices:
     Args:
         names: None for the device that TensorFlow chooses; "all"; or numbers such as "0,1". They
             count the GPUs or, where there are none, the CPUs.
+        hosts: the hosts to train on, each with all its GPUs; then `names` is None.
 
     Attributes:
-        count: how many devices there are.
+        count: how many devices there are, on all hosts.
+        share_of_host: which rows of a batch this host reads.
 
     Raises:
         InputError: there are no such devices, or this process has trained on other ones before.
@@ -36,8 +39,9 @@ class Devices:
     # comes again with another shape: a process can have one strategy only.
     _strategies: ClassVar[dict[tuple[str, ...], tf.distribute.Strategy]] = {}
 
-    def __init__(self, names: str | None) -> None:
-        self._strategy = None
+    def __init__(self, names: str | None, hosts: Hosts | None = None) -> None:
+        hosts = hosts or Hosts()
+        self._strategy = hosts.strategy
         if names is not None:
             chosen = tuple(_find(names))
             if len(chosen) > 1:
@@ -50,24 +54,28 @@ class Devices:
                     self._strategies[chosen] = tf.distribute.MirroredStrategy(chosen)
                 self._strategy = self._strategies[chosen]
         self.count = 1 if self._strategy is None else self._strategy.num_replicas_in_sync
+        self._own = self.count // hosts.count
+        self.share_of_host = WHOLE
+        if hosts.count > 1:
+            self.share_of_host = Share(hosts.index * self._own, self._own, self.count)
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return the block in which to make networks, losses and optimizers for these devices."""
         return nullcontext() if self._strategy is None else self._strategy.scope()
 
     def share(self, batches: tf.data.Dataset, rows_together: int) -> Any:
-        """Split batches between the devices.
+        """Split batches between the devices of this host.
 
         Args:
-            batches: dataset of (inputs, labels), labels int (rows,), 0 or more.
+            batches: dataset of (inputs, labels) that the host reads, labels int (rows,).
             rows_together: rows that must stay on one device, 3 for triplets.
 
         Returns:
             The batches, to iterate over.
         """
-        if self._strategy is None:
+        if self._strategy is None or self._own == 1:
             return batches
-        shares = batches.flat_map(lambda *batch: _shares(batch, self.count, rows_together))
+        shares = batches.flat_map(lambda *batch: _shares(batch, self._own, rows_together))
         return self._strategy.distribute_datasets_from_function(lambda _: shares.prefetch(2))
 
     def run(self, step: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
@@ -86,7 +94,9 @@ class Devices:
         if self._strategy is None:
             return labels, embeddings
         replica = tf.distribute.get_replica_context()
-        labels = tf.reshape(replica.all_gather(labels, axis=0), (-1,))  # (rows,)
+        # The identity gives labels a device, which the strategy looks for.
+        labels = replica.all_gather(tf.identity(labels), axis=0)
+        labels = tf.reshape(labels, (-1,))  # (rows,)
         whole = labels > REPEATED
         rows = tf.boolean_mask(replica.all_gather(embeddings, axis=0), whole)
         return tf.boolean_mask(labels, whole), tf.ensure_shape(rows, (None, embeddings.shape[-1]))

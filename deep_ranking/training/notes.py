@@ -1,9 +1,11 @@
-"""What a run says about its settings before it trains: what is legal, but seldom meant."""
+"""What a run says about its settings before it trains, legal but seldom meant; and at its end."""
 
 from collections.abc import Iterator
 
 from deep_ranking.config import TrainConfig
 from deep_ranking.files.words import counted
+from deep_ranking.training.early_stopping import EarlyStopping
+from deep_ranking.training.resuming import RunState
 
 
 def resumed_line(num_epochs: int, epochs: int) -> str:
@@ -54,6 +56,18 @@ def schedule_notes(
             f"--decay cosine is rescaled to the new total, so the learning rate "
             f"jumps {'up' if config.epochs > (planned_epochs or 0) else 'down'} here."
         )
+
+
+def end_notes(config: TrainConfig, state: RunState, num_left_out: int) -> Iterator[str]:
+    """Yield a line if a run stopped early, and one if images or triplets were left out."""
+    if EarlyStopping(config, state).has_stopped:
+        noun = "validation" if config.validates else "epoch"
+        patience = counted(state.num_no_better, noun)
+        yield f"Stopped early after epoch {state.num_epochs}: no better for {patience}."
+    if num_left_out:
+        of_file = config.batches == "triplets" and not config.draws_triplets
+        what = counted(num_left_out, "triplet" if of_file else "image")
+        yield f"{what} left out: a missing or broken image."
 
 
 def _epochs(number: int) -> str:

@@ -85,8 +85,8 @@ class RunState:
         return cls(_fingerprints(config), num_epochs=config.start_epoch)
 
     @classmethod
-    def read(cls, checkpoint: Path, config: TrainConfig) -> Self:
-        """Read the state of the run that goes on.
+    def read(cls, checkpoint: Path, config: TrainConfig, given: dict[str, str]) -> Self:
+        """Read the state of the run that goes on, whose data now have the fingerprints `given`.
 
         Raises:
             InputError: the checkpoint is damaged, or the data differs from the data at the start.
@@ -100,7 +100,6 @@ class RunState:
             raise InputError(
                 f"{checkpoint}: written by another version; start anew by --overwrite"
             ) from None
-        given = _fingerprints(config)
         for name in sorted(state.fingerprints.keys() | given.keys()):
             if state.fingerprints.get(name) != given.get(name):
                 value = config.triplet_file if name == "triplets" else getattr(config, name)
@@ -132,6 +131,15 @@ class RunState:
         restore_variables(checkpoint, model, optimizer)
         if self.calibration is not None:
             model.calibration = Calibration.from_json(self.calibration)
+
+
+def settings_to_share(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings that all hosts of a run must have: all but where files are."""
+    return {
+        name: value
+        for name, value in _as_flags(config.to_json()).items()
+        if name in ("epochs", "auto_fix") or name not in (*FREE_TO_CHANGE, "validation_dataset")
+    }
 
 
 def is_resumed(config: TrainConfig, *, resume: bool, overwrite: bool) -> bool:

@@ -2,6 +2,8 @@
 
 `trainer` trains an epoch; this module decides what happens before, between and after the epochs.
 
+On several hosts, the chief decides and writes, see `hosts`; the others follow it.
+
 The run folder NAME.run/ beside NAME.h5 holds `config.json` (the settings), `history.csv` and
 `history.png`, `best.h5` (the model of the best epoch), `checkpoint.h5`, and what settings ask for:
 `neighbours.h5` with `--strategy hard`, and `tensorboard/`. Each file is replaced atomically.
@@ -10,48 +12,44 @@ The run folder NAME.run/ beside NAME.h5 holds `config.json` (the settings), `his
 
 import dataclasses
 import math
-import os
-import shutil
 import sys
-import time
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import keras
 
 from deep_ranking.config import TrainConfig
-from deep_ranking.embedding.cached_features import Features, cache_features
+from deep_ranking.embedding.cached_features import Features
 from deep_ranking.embedding.embed import embedded_images
 from deep_ranking.embedding.embedded_features import embedded_features
-from deep_ranking.files import InputError, atomic_path, make_folder, progress_bar
-from deep_ranking.files.words import counted
+from deep_ranking.files import InputError, make_folder, progress_bar
 from deep_ranking.model.file import save_model
 from deep_ranking.model.keras_settings import default_settings
 from deep_ranking.model.mixed_precision import FULL, set_precision
-from deep_ranking.training.batches import ClassSource, FeatureSource
-from deep_ranking.training.checkpoint import save_checkpoint
+from deep_ranking.training.batches import ClassSource
+from deep_ranking.training.cached_source import feature_source, run_features
 from deep_ranking.training.data import image_source, read_run_images
 from deep_ranking.training.devices import Devices
 from deep_ranking.training.diagnosis import TrainingDiagnosis, diagnose_training, not_finite
 from deep_ranking.training.early_stopping import EarlyStopping
-from deep_ranking.training.history import Row, draw_history, write_history
+from deep_ranking.training.history import Row
+from deep_ranking.training.hosts import Hosts
 from deep_ranking.training.leakage import leakage_notes
-from deep_ranking.training.notes import resumed_line, schedule_notes
+from deep_ranking.training.notes import end_notes, resumed_line, schedule_notes
 from deep_ranking.training.resuming import (
-    CHECKPOINT,
     SETTINGS,
     RunState,
     is_resumed,
     planned_epochs,
+    settings_to_share,
 )
+from deep_ranking.training.run_folder import RunFolder
 from deep_ranking.training.tensorboard import TensorBoardWriter
 from deep_ranking.training.trainer import Trainer
 from deep_ranking.training.validation import make_validation, validation_summary
 
 # Once settings were changed this often, another change is not going to help.
 MAX_FIXES = 5
-# Seconds from one picture of the history to the next: drawing takes longer than some epochs.
-PICTURE_SECONDS = 10.0
 
 
 @default_settings()
@@ -92,16 +90,20 @@ def train(
         InputError: a setting, a file or an image cannot be used; an earlier run is in the way; or
             weights became NaN or infinite.
     """
+    hosts = Hosts(config.cluster)  # before anything is computed, which TensorFlow demands
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() and not progress_bar.quiet else 2
-    run = TrainingRun(config, resume=resume, overwrite=overwrite)
-    run.begin()
-    try:
-        while not run.is_over:
-            run.train_epoch(verbose)
-    finally:
-        draw_history(run.folder / "history.png", run.state.history)
-    return run.finish()
+    with hosts.ending_together():
+        run = TrainingRun(config, resume=resume, overwrite=overwrite, hosts=hosts)
+        run.begin()
+        try:
+            while not run.is_over:
+                run.train_epoch(verbose if hosts.is_chief else 0)
+        finally:
+            run.folder.draw_history(run.state.history, now=True)
+        model = run.finish()
+        hosts.gather("done")  # nobody leaves before the chief has written everything
+    return model
 
 
 class TrainingRun:
@@ -117,24 +119,36 @@ class TrainingRun:
     source: Any
     validation_features: Features | None = None
 
-    def __init__(self, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, *, resume: bool, overwrite: bool, hosts: Hosts | None = None
+    ) -> None:
+        self.hosts = hosts = hosts or Hosts()
         images = read_run_images(config, print)
         self.config = config = dataclasses.replace(config, validation_split=images.validation_split)
-        self.folder = config.run_dir
-        self.checkpoint = self.folder / CHECKPOINT
-        self.resumed = is_resumed(config, resume=resume, overwrite=overwrite)
-        self.planned_epochs = planned_epochs(self.folder / SETTINGS) if self.resumed else None
+        hosts.check_agreement("settings", settings_to_share(config))
+        self.folder = RunFolder(config.run_dir, writes=hosts.is_chief)
+        self.resumed = hosts.from_chief(
+            lambda: is_resumed(config, resume=resume, overwrite=overwrite)
+        )
+        settings = self.folder.path / SETTINGS
+        self.planned_epochs = hosts.from_chief(
+            lambda: planned_epochs(settings) if self.resumed else None
+        )
         self.images = self.source = image_source(config, images)
         self.validation = make_validation(config, images)
-        self.tensorboard = TensorBoardWriter(config, self.images, self.validation)
+        written = dataclasses.replace(config, tensorboard=config.tensorboard and hosts.is_chief)
+        self.tensorboard = TensorBoardWriter(written, self.images, self.validation)
+        self.state = RunState.at_start(config)
+        found = self.state.fingerprints
+        hosts.check_agreement("data", found)
         if self.resumed:
-            self.state = RunState.read(self.checkpoint, config)
-        else:
-            self.state = RunState.at_start(config)
+            read = partial(RunState.read, self.folder.checkpoint, config, found)
+            self.state = RunState(**hosts.from_chief(lambda: dataclasses.asdict(read())))
         self.early_stopping = EarlyStopping(config, self.state)
-        self._picture_time = -math.inf
-        self.devices = Devices(config.devices)
-        make_folder(config.output.parent)
+        self.devices = Devices(config.devices, hosts)
+        self.source.share = self.devices.share_of_host
+        if hosts.is_chief:
+            make_folder(config.output.parent)
 
     def begin(self) -> None:
         """Build or restore the network, and write the folder."""
@@ -147,19 +161,17 @@ class TrainingRun:
             self.config = dataclasses.replace(config, **self.state.fixes)
             self._restore()
             print(resumed_line(self.state.num_epochs, config.epochs))
-        elif config.words_of_images:
+        elif config.words_of_images and self.hosts.is_chief:
             self.trainer.start_branches(config, self.images.paths)
         if self.trainer.frozen is not None:
             self._cache_features(self.devices.on_one(self.trainer.frozen))
         if not self.resumed:
-            if config.embedding_start != "random":
+            if config.embedding_start != "random" and self.hosts.is_chief:
                 self.trainer.start_embedding(config, self.source)
             self._compile(config.start_epoch)
-            if self.folder.is_dir():  # last: whatever can fail has been tried
-                shutil.rmtree(self.folder)
-            make_folder(self.folder)
-        with atomic_path(self.folder / SETTINGS) as temporary:
-            temporary.write_text(config.to_json(), encoding="utf-8")
+            self.hosts.share_variables(self.trainer.variables)
+            self.folder.make_anew()  # last: whatever can fail has been tried
+        self.folder.write_settings(config)
         print(
             f"{self.source.description}, {self.source.num_batches:,} batches an epoch; "
             f"{self.trainer.description()}."
@@ -174,36 +186,16 @@ class TrainingRun:
         if self.validation is not None and not self.state.history:
             start = config.start_epoch
             self.state.history.append(self._validate(start, {"epoch": start}))
-        if self.state.history:
-            write_history(self.folder / "history.csv", self.state.history)
+        self.folder.write_history(self.state.history)
         if config.auto_fix and not self.resumed:
             self._save_checkpoint()  # the first epoch may have to go back to it
 
     def _cache_features(self, frozen: keras.Model) -> None:
         """Replace images by the features of the frozen layers, after computing new ones."""
-        config = self.config
-
-        def cached(paths: Sequence[str | os.PathLike[str]], num_views: int) -> Features:
-            return cache_features(
-                frozen,
-                paths,
-                config.feature_dir,
-                num_views=num_views,
-                augmentation=config.augmentation,
-                precision=config.precision,
-                skip_broken=config.skip_broken,
-            )
-
         if isinstance(self.images, ClassSource):
-            self.source = FeatureSource(
-                cached(self.images.paths, config.cached_views),
-                self.images.labels,
-                batches=self.images.batches,
-                seed=config.seed,
-                steps_per_epoch=config.steps_per_epoch,
-            )
+            self.source = feature_source(self.config, frozen, self.images)
         if self.validation is not None:
-            self.validation_features = cached(self.validation.paths, 1)
+            self.validation_features = run_features(self.config, frozen, self.validation.paths)
 
     def _compile(self, epoch: int, *, keep_optimizer_state: bool = False) -> None:
         self.trainer.compile(
@@ -217,11 +209,14 @@ class TrainingRun:
     def _restore(self) -> None:
         """Go back to the checkpoint of the latest epoch."""
         self._compile(max(self.config.start_epoch, self.state.num_epochs - 1))
-        self.state.restore(self.checkpoint, self.trainer.model, self.trainer.optimizer)
+        if self.hosts.is_chief:
+            model, optimizer = self.trainer.model, self.trainer.optimizer
+            self.state.restore(self.folder.checkpoint, model, optimizer)
+        self.hosts.share_variables(self.trainer.variables)
 
     def _save_checkpoint(self) -> None:
         state = dataclasses.asdict(self.state)
-        save_checkpoint(self.checkpoint, self.trainer.model, self.trainer.optimizer, state)
+        self.folder.save_checkpoint(self.trainer.model, self.trainer.optimizer, state)
 
     @property
     def is_over(self) -> bool:
@@ -239,7 +234,10 @@ class TrainingRun:
             self._compile(epoch)
         self.source.prepare(epoch, self.devices.on_one(self.trainer.model))
         self.tensorboard.show_batch(self.source, epoch)
-        row = self.trainer.train_epoch(self.source, epoch, verbose)
+        self.hosts.check_digest(f"epoch {epoch + 1}", lambda: self.source.digest(epoch))
+        trained = self.trainer.train_epoch(self.source, epoch, verbose)
+        row = self.hosts.from_chief(lambda: trained)  # other processors may round in other ways
+        self.hosts.check_variables(self.trainer.model.weights)
         diagnosis = self._diagnose(row)
         if diagnosis is not None and self._fix(diagnosis) and diagnosis.spoilt:
             return
@@ -247,14 +245,12 @@ class TrainingRun:
         self.state.num_epochs = epoch + 1
         self.state.history.append(row)
         if self.early_stopping.update(row):
-            save_model(self.trainer.model, self.folder / "best.h5")
+            self.folder.save_best(self.trainer.model)
         elif self.early_stopping.is_on_plateau(row):
             self._lower_rate()
         self._save_checkpoint()
-        write_history(self.folder / "history.csv", self.state.history)
-        if time.monotonic() - self._picture_time >= PICTURE_SECONDS:
-            self._picture_time = time.monotonic()
-            draw_history(self.folder / "history.png", self.state.history)
+        self.folder.write_history(self.state.history)
+        self.folder.draw_history(self.state.history)
         self.tensorboard.add_epoch(row)
 
     def _lower_rate(self) -> None:
@@ -272,7 +268,8 @@ class TrainingRun:
         Raises:
             InputError: weights are not finite, and no change of settings is allowed.
         """
-        if math.isfinite(row["loss"]) and self.trainer.weights_are_finite():
+        finite = math.isfinite(row["loss"]) and self.trainer.weights_are_finite()
+        if self.hosts.from_chief(lambda: finite):
             return diagnose_training([*self.state.history, row], self.config)
         diagnosis = not_finite(int(row["epoch"]), row["loss"], self.config)
         if not self.config.auto_fix or len(self.state.fixed_epochs) == MAX_FIXES:
@@ -310,6 +307,11 @@ class TrainingRun:
         due = epoch % self.config.validate_every == 0 or epoch in ends
         if self.validation is None or not due:
             return row
+        return self.hosts.from_chief(lambda: row | self._measure(epoch))
+
+    def _measure(self, epoch: int) -> Row:
+        """Return the results on validation data after so many epochs, and calibrate the network."""
+        assert self.validation is not None
         if self.validation_features is not None:
             head = self.devices.on_one(self.trainer.trained)
             embedded = embedded_features(head, self.validation_features)
@@ -323,21 +325,18 @@ class TrainingRun:
         print(f"{when}, validation: {validation_summary(found)}")
         self.state.calibration = None if calibration is None else calibration.to_json()
         self.trainer.model.calibration = calibration
-        return row | found
+        return found
 
     def finish(self) -> keras.Model:
         """Write the model file and what TensorBoard's projector shows; return the model."""
         config, model = self.config, self.trainer.model
         set_precision(model, FULL)
         model.make_predict_function(force=True)  # validation made one of another precision
+        left_out = self.hosts.union(self.source.broken)
+        if not self.hosts.is_chief:
+            return model
         save_model(model, config.output)
         self.tensorboard.write_embeddings(self.devices.on_one(model))
-        if self.early_stopping.has_stopped:
-            noun = "validation" if config.validates else "epoch"
-            patience = counted(self.state.num_no_better, noun)
-            print(f"Stopped early after epoch {self.state.num_epochs}: no better for {patience}.")
-        if self.source.broken:
-            of_file = config.batches == "triplets" and not config.draws_triplets
-            what = counted(len(self.source.broken), "triplet" if of_file else "image")
-            print(f"{what} left out: a missing or broken image.")
+        for line in end_notes(config, self.state, len(left_out)):
+            print(line)
         return model

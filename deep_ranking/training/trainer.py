@@ -74,6 +74,11 @@ class Trainer:
         """The optimizer, with its moments and its number of steps."""
         return self._loop.optimizer
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All that training changes: weights, and the optimizer's variables."""
+        return [*self.model.weights, *self.optimizer.variables]
+
     def compile(
         self,
         config: TrainConfig,

@@ -12,6 +12,7 @@ from deep_ranking.files import InputError, make_folder
 from deep_ranking.files.array_types import UInt8Array
 from deep_ranking.images import read_image
 from deep_ranking.images.augmentation import Augmentation, draw_views
+from deep_ranking.training.batches.shares import WHOLE, Share
 
 
 @dataclass(kw_only=True, eq=False)
@@ -28,6 +29,7 @@ class AugmentedImages(BatchSource):
         paths: the images.
         broken_images: with `skip_broken`, numbers of the images that were left out so far.
         description: the training data in words.
+        share: which rows of each batch this host reads.
     """
 
     image_size: int
@@ -39,6 +41,7 @@ class AugmentedImages(BatchSource):
     paths: Sequence[str | os.PathLike[str]] = field(init=False)
     broken_images: set[int] = field(default_factory=set, init=False)
     description: str = field(init=False)
+    share: Share = field(default=WHOLE, init=False)
 
     def __post_init__(self) -> None:
         """Make the folder of saved images."""

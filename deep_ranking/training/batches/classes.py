@@ -3,6 +3,7 @@
 The batches of an epoch depend on (seed, epoch) alone.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -54,9 +55,18 @@ class ClassSource(AugmentedImages):
         """
 
         def read(step: int) -> list[Array]:
-            return self._read_rows(self.batches.draw(epoch, step), step, epoch)
+            drawn = self.batches.draw(epoch, step)
+            own = self.share.of(len(drawn))
+            rows = self._read_rows(drawn[own], step, epoch, first=own.start)
+            return self.share.filled(rows, len(drawn))
 
         return self._batches(read, self.num_batches, [image_spec(self.image_size), LABELS])
+
+    def digest(self, epoch: int) -> str:
+        """Return a digest of which images the first batch of an epoch has, in hex digits."""
+        return hashlib.sha256(
+            self.batches.draw(epoch, 0).tobytes() + self.labels.tobytes()
+        ).hexdigest()
 
     def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
         """Return the images of the first `count` classes of an epoch, as the network sees them.
@@ -71,11 +81,13 @@ class ClassSource(AugmentedImages):
         images, labels = self._read_rows(drawn, 0, epoch)
         return split_by_class(images, labels)[:count]
 
-    def _read_rows(self, drawn: Int64Array, step: int, epoch: int) -> list[Array]:
-        """Read images and labels of the first rows of a batch, without the broken ones."""
+    def _read_rows(
+        self, drawn: Int64Array, step: int, epoch: int, *, first: int = 0
+    ) -> list[Array]:
+        """Read images and labels of rows of a batch, `first` and on, without the broken ones."""
         images = np.empty((len(drawn), self.image_size, self.image_size, 3), np.uint8)
         whole = [
-            self._read(int(number), row, step, epoch, images[row])
+            self._read(int(number), first + row, step, epoch, images[row])
             for row, number in enumerate(drawn)
         ]
         return [images[whole], self.labels[drawn[whole]]]

@@ -4,6 +4,7 @@ Shuffling moves triplets, never images. The batches of an epoch depend on (seed,
 that a run can go on at any epoch. `epoch_triplets` says which triplets an epoch has.
 """
 
+import hashlib
 import os
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -144,11 +145,17 @@ class TripletSource(AugmentedImages):
             begin = batch * self.triplets_per_batch
             end = min(begin + self.triplets_per_batch, len(triplets))
             images = self._read_batch(triplets, range(begin, end), epoch)
-            return [images, np.arange(len(images), dtype=np.int32) % 3]
+            roles = np.arange(len(images), dtype=np.int32) % 3
+            return self.share.filled([images, roles], end - begin, 3)
 
         num_batches = -(-len(triplets) // self.triplets_per_batch)
         roles = tf.TensorSpec((None,), tf.int32)
         return self._batches(read, num_batches, [image_spec(self.image_size), roles])
+
+    def digest(self, epoch: int) -> str:
+        """Return a digest of the triplets of an epoch, in order, in hex digits."""
+        triplets = self._of_epoch(epoch)
+        return hashlib.sha256(triplets.rows[triplets.order].tobytes()).hexdigest()
 
     def first_rows(self, epoch: int, count: int) -> list[UInt8Array]:
         """Return the images of the first `count` triplets of an epoch, as the network sees them.
@@ -160,7 +167,9 @@ class TripletSource(AugmentedImages):
             InputError: an image is missing or broken, without `skip_broken`.
         """
         triplets = self._of_epoch(epoch)
-        images = self._read_batch(triplets, range(min(count, len(triplets))), epoch)
+        images = self._read_whole(triplets, range(min(count, len(triplets))), epoch)
+        if not len(images):
+            images = self._read_next_whole(triplets, count, epoch)
         return np.split(images, len(images) // 3)
 
     def _of_epoch(self, epoch: int) -> OrderedTriplets:
@@ -170,19 +179,31 @@ class TripletSource(AugmentedImages):
         return self.triplets.of_epoch(epoch, count=count, seed=self.seed, shuffle=self.shuffle)
 
     def _read_batch(self, triplets: OrderedTriplets, positions: range, epoch: int) -> UInt8Array:
-        """Read the images of one batch: uint8 (3 * triplets, size, size, 3)."""
+        """Read this host's images of one batch: uint8 (3 * triplets, size, size, 3).
+
+        No batch may be empty. If all its triplets are broken, the first host reads the next whole
+        one in their place.
+        """
+        images = self._read_whole(triplets, positions[self.share.of(len(positions))], epoch)
+        if len(images) or len(self._read_whole(triplets, positions, epoch)) or self.share.first:
+            return images
+        return self._read_next_whole(triplets, positions.stop, epoch)
+
+    def _read_next_whole(self, triplets: OrderedTriplets, begin: int, epoch: int) -> UInt8Array:
+        """Read the next triplet whose images are whole, at a position or later: 3 images."""
+        images = np.empty((3, self.image_size, self.image_size, 3), np.uint8)
+        following = (*range(begin, len(triplets)), *range(min(begin, len(triplets))))
+        if not any(self._read_triplet(triplets, each, epoch, images) for each in following):
+            raise InputError(f"{self.triplets.name}: every triplet has a missing or broken image")
+        return images
+
+    def _read_whole(self, triplets: OrderedTriplets, positions: range, epoch: int) -> UInt8Array:
+        """Read the triplets at positions whose images are whole."""
         images = np.empty((3 * len(positions), self.image_size, self.image_size, 3), np.uint8)
         filled = 0
         for position in positions:
             if self._read_triplet(triplets, position, epoch, images[filled : filled + 3]):
                 filled += 3
-        if filled == 0:  # no batch may be empty: use the next triplet whose images are whole
-            following = (*range(positions.stop, len(triplets)), *range(positions.start))
-            if not any(self._read_triplet(triplets, each, epoch, images[:3]) for each in following):
-                raise InputError(
-                    f"{self.triplets.name}: every triplet has a missing or broken image"
-                )
-            filled = 3
         return images[:filled]
 
     def _read_triplet(
