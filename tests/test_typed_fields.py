@@ -95,6 +95,8 @@ GIVEN = {
     "patience": (2, {}),
     "xla": (True, {}),
     "devices": ("all", {}),
+    "hosts": ("a:1,b:1", {"host_index": 0}),
+    "host_index": (1, {"hosts": "a:1,b:1"}),
     "normalisation": ("unit", {}),
     "backbone_size": (256, {}),
 }
