@@ -36,6 +36,10 @@ _TASK = r"/job:worker/(?:replica:\d+/)?task:(\d+)"
 _GO_ON = "start all hosts again with --resume to go on from the latest epoch"
 
 
+class _Disagreement(InputError):
+    """Hosts that should have the same have not; each of them knows."""
+
+
 class Hosts:
     """The hosts that a network is trained on; one alone has nobody to agree with.
 
@@ -190,6 +194,8 @@ class Hosts:
                 self._report(f"failed: {type(error).__name__}")
                 raise
             raise InputError(lost) from None
+        except _Disagreement:  # all raise it
+            raise
         except KeyboardInterrupt:
             self._report("was stopped")
             raise
@@ -260,7 +266,7 @@ def _check_alike(cluster: Cluster, what: str, found: Sequence[str]) -> None:
     for number, values in enumerate(others, start=1):
         for name in sorted(wanted.keys() | values.keys()):
             if values.get(name) != wanted.get(name):
-                raise InputError(
+                raise _Disagreement(
                     f"{cluster.name(number)} has another {name} than {cluster.name(0)}, in {what}: "
                     f"{values.get(name)} instead of {wanted.get(name)}"
                 )
