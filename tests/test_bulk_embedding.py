@@ -140,7 +140,9 @@ def test_other_settings_are_refused(photos, model, tmp_path):
         "part_size 20, not 21": {"part_size": 21},
         "the model ": {"model": other},
         "images .*/photos, not .*/photos/a;": {"images": photos / "a"},
-        "classes by": {"folders": FolderConfig(label="parent")},
+        "classes by the first folder, not --label parent;": {
+            "folders": FolderConfig(label="parent")
+        },
     }.items():
         given = {"images": photos, "model": model, "part_size": 20} | changes
         with pytest.raises(InputError, match=rf"t\.parquet: made with (--)?{what}"):

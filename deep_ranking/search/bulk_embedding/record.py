@@ -123,10 +123,19 @@ class Record:
         for name, value in wanted.items():
             if value != (found := getattr(self, name)):
                 what = names.get(name, f"--{name}")
+                one, other = (_in_words(each) for each in (found, value))
                 raise InputError(
-                    f"{folder}: made with {what} {found}, not {value}; give what it was made with, "
+                    f"{folder}: made with {what} {one}, not {other}; give what it was made with, "
                     f"or {OTHER_OUTPUT}"
                 )
+
+
+def _in_words(value: Any) -> str:
+    """Return a setting; those of classes, a dict, as flags."""
+    if not isinstance(value, dict):
+        return str(value)
+    flags = [f"--{name}" if each is True else f"--{name} {each}" for name, each in value.items()]
+    return " ".join(flags) or "the first folder"
 
 
 _KINDS = {each.name: each.type for each in fields(Record)}
