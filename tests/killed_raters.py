@@ -20,7 +20,7 @@ from served import make_served, use_stub_engine, write_photos
 from deep_ranking.datasets.ratings import read_ratings
 from deep_ranking.serving.settings import ServerSettings
 
-NUM_KILLS, RATERS = 100, ("Ann", "Bob")
+RATERS = ("Ann", "Bob")
 MOST_LINES = 400  # of the module; an answer passes some 30
 MOST_SECONDS = 0.4
 WRITING = "files/append_log.py"
@@ -118,7 +118,7 @@ def wrong_in_file(path, raters, *, is_settled=False):
     return problems
 
 
-def main(work):
+def main(work, num_kills):
     """Kill servers; print what was wrong, if anything, as JSON."""
     chance, raters = random.Random(0), [Rater(name) for name in RATERS]
     problems = []
@@ -127,13 +127,13 @@ def main(work):
         write_photos(work / "photos")
         make_served(work / "index", work / "photos")
         settings = ServerSettings(port=0, ratings=work / "ratings.csv")
-        for number in range(NUM_KILLS):
+        for number in range(num_kills):
             kill = {"fatal": chance.randint(1, MOST_LINES)}
             if number % 2:
                 kill = {"seconds": chance.uniform(0, MOST_SECONDS)}
             problems += [f"{kill}: {each}" for each in killed_once(work, settings, raters, kill)]
     told = {
-        "kills": NUM_KILLS,
+        "kills": num_kills,
         "confirmed": sum(each.num_confirmed for each in raters),
         "again": sum(each.num_again for each in raters),
         "standing": sum(len(each.standing) for each in raters),
@@ -142,4 +142,4 @@ def main(work):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

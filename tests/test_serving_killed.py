@@ -11,9 +11,9 @@ import pytest
 TESTS = Path(__file__).parent
 
 
-def told_by(program, folder):
+def told_by(program, *arguments):
     tried = subprocess.run(
-        [sys.executable, TESTS / program, folder],
+        [sys.executable, TESTS / program, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
         capture_output=True,
         text=True,
@@ -31,8 +31,8 @@ def test_nothing_is_lost_when_a_server_is_killed_while_it_moves(tmp_path):
 
 
 @pytest.mark.slow
-def test_no_confirmed_answer_is_lost_in_a_hundred_kills_while_people_rate(tmp_path):
-    told = told_by("killed_raters.py", tmp_path)
+def test_no_confirmed_answer_is_lost_by_kills_while_people_rate(tmp_path):
+    told = told_by("killed_raters.py", tmp_path, 25)  # `make torture` tries a hundred
     assert told["problems"] == []
-    assert told["kills"] == 100
-    assert told["confirmed"] > 100 and told["again"] > 5  # those whose confirmation was lost
+    assert told["kills"] == 25
+    assert told["confirmed"] > 25 and told["again"]  # those whose confirmation was lost
