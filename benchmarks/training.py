@@ -248,13 +248,19 @@ def main():
     parser.add_argument("--hosts", action="store_true", help="measure the loop, and two hosts")
     parser.add_argument("--join", help=argparse.SUPPRESS)  # of the processes that are hosts
     parser.add_argument("--index", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], metavar="PIXELS")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", metavar="PIXELS", help="default: 64 224; of --hosts: 32"
+    )
     parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"])
-    parser.add_argument("--steps", type=int, default=24, help="at 64 pixels; fewer above")
+    parser.add_argument(
+        "--steps", type=int, help="default: 24 at 64 pixels, fewer above; of --hosts: 4"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     if not args.hosts and args.dataset is None:
         parser.error("give --dataset, or --hosts")
+    args.sizes = args.sizes or ([32] if args.hosts else [64, 224])
+    args.steps = args.steps or (4 if args.hosts else 24)
     start_tensorflow()
     if args.join:
         train_as_host(args.sizes[0], args)
