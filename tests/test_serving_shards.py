@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 from collections_of import make_collection
-from served import Caller, caller_of, make_served, row_of, use_stub_engine, write_photos
+from served import Caller, caller_of, make_served, row_of
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.files import InputError
@@ -16,16 +16,8 @@ from deep_ranking.serving.application import create_application
 from deep_ranking.serving.opened import open_served
 from deep_ranking.serving.settings import ServerSettings
 
-
-@pytest.fixture(autouse=True)
-def stub_engine(monkeypatch):
-    use_stub_engine(monkeypatch)
-
-
-@pytest.fixture
-def root(tmp_path):
-    write_photos(tmp_path / "photos")
-    return tmp_path / "photos"
+pytest_plugins = ("served",)
+pytestmark = pytest.mark.usefixtures("stub_engine")
 
 
 @pytest.fixture
