@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,6 +145,33 @@ def test_what_ends_a_run_is_one_line_and_the_run_is_resumed(fatal, photos, model
     assert embed_table(photos, table, **options).num_rows == 60
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_cluster_that_can_start_nothing_is_one_line(photos, model, tmp_path, monkeypatch):
+    import ray
+
+    table = tmp_path / "t.parquet"
+    options = {"model": model, "engine": "ray", "workers": 2}
+    monkeypatch.setattr(ray_engine, "START_SECONDS", 0.5)
+    busy = ray.remote(num_cpus=2)(lambda: time.sleep(60)).remote()
+    with pytest.raises(InputError, match=r"^the Ray cluster started no process with 1 processors"):
+        embed_table(photos, table, **options)
+    ray.cancel(busy, force=True)
+
+
+def test_a_machine_without_memory_is_one_line(photos, model, tmp_path):
+    command = ["embed", "-m", model, "--images", photos, "-o", tmp_path / "t.parquet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "deep_ranking", *command, "--engine", "ray"],
+        env=os.environ | {"RAY_memory_usage_threshold": "0.001"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the Ray cluster has too little memory to start an actor")
+    assert done.stderr.count("\n") == 1
 
 
 def test_no_cluster_at_the_address(photos, model, tmp_path):

@@ -388,3 +388,20 @@ def test_hosts_that_do_not_fit_are_refused_by_all(folder, tmp_path):
     assert not (tmp_path / "m.run").exists()
     code, _, line = end(alone)
     assert code == 1 and "host 1 (127.0.0.1:9) did not come within 5 seconds" in line
+
+
+@pytest.mark.slow
+def test_hosts_with_other_images_are_refused_by_all(tmp_path):
+    hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    for index in range(2):
+        write_data(tmp_path / str(index))
+    (tmp_path / "1" / "images" / "class1" / "0.png").unlink()
+    output = str(tmp_path / "m.h5")
+    for each in [
+        start(tmp_path / str(index), hosts, index, "mined", output=output) for index in range(2)
+    ]:
+        code, _, line = end(each)
+        assert code == 1
+        assert "host 1 (127.0.0.1:" in line and "than host 0 (127.0.0.1:" in line
+        assert ", in data: " in line
+    assert not (tmp_path / "m.run").exists()

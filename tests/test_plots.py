@@ -286,7 +286,10 @@ def test_details_of_neighbours_are_written_below_them():
                 [image(2), image(3)],
                 [True, False],
                 [0.25, 0.5],
-                [["Fruit/Apple/Golden-Delicious", "p(hit) 0.91"], ["$dog", "gone: 7.jpg"]],
+                [
+                    ["Fruit/Apple/Golden-Delicious", "p(hit) 0.91"],
+                    ["$dog", "gone: Golden-Delicious_07.jpg"],
+                ],
                 "Fruit/Apple/Golden-Delicious",
             )
         ]
@@ -299,7 +302,7 @@ def test_details_of_neighbours_are_written_below_them():
     assert columns == {
         0: ["a long name of a", "file 012.jpg", "Fruit/Apple/", "Golden-Delicious"],
         1: ["✓ 0.250", "Fruit/Apple/", "Golden-Delicious", "p(hit) 0.91"],
-        2: ["✗ 0.500", "$dog", "gone: 7.jpg"],
+        2: ["✗ 0.500", "$dog", "gone: Golden-", "Delicious_07.jpg"],
     }
     heights = [texts["✓ 0.250"][1], texts["p(hit) 0.91"][1]]
     assert heights[0] < heights[1] < ax.get_ylim()[0]  # downwards, and within the picture

@@ -1,5 +1,6 @@
 """Pictures made of images: rows of nearest images; and the places of images on a map."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +18,10 @@ HIT, MISS, QUERY = ACCENT, WARN, QUIET
 LINE_HEIGHT = 0.16
 LONGEST_LINE = 16  # characters
 MOST_LINES = 4  # of one text; the middle of a longer one is cut out
+
+
+class _NameWrapper(textwrap.TextWrapper):
+    wordsep_re = re.compile(r"(\s+|(?<=[/_-])(?=\w))")
 
 
 class Neighbours(NamedTuple):
@@ -110,9 +115,8 @@ def _lines_below(row: Neighbours) -> list[list[str]]:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Return a text in lines, broken after the slashes of a path if possible."""
-    words = shortened(text, LONGEST_LINE * MOST_LINES).replace("/", "/ ")
-    return [line.replace("/ ", "/") for line in textwrap.wrap(words, LONGEST_LINE)]
+    """Return a text in lines, broken at spaces and after marks in names if possible."""
+    return _NameWrapper(LONGEST_LINE).wrap(shortened(text, LONGEST_LINE * MOST_LINES))
 
 
 def _draw_framed(ax: Axes, image: UInt8Array, column: int, top: float, color: str) -> None:

@@ -21,6 +21,8 @@ MOST_RETRIES = 4
 """Of a part whose actor died. One that kills every actor, for want of memory, must end the run."""
 STORE_BYTES = 128 << 20
 """Of Ray's store of objects on this machine: only numbers of parts and reports go through it."""
+START_SECONDS = 600
+"""For the first process on the cluster. One that grows by itself has to find a machine first."""
 KEPT = "parts that are there are kept: run the same command again to resume"
 
 
@@ -94,6 +96,7 @@ def make_with_ray(
             raise InputError("the Ray cluster has no machine with a processor")
         count = min(workers or len(processors), len(missing))
         share = min(processors) if workers is None else max(1, sum(processors) // workers)
+        _check_start(share)
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors come to us too
         parts = ray.data.from_items(
@@ -149,6 +152,38 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_start(share: float) -> None:
+    """Start a process on the cluster, as large as an actor: Ray itself tries that without end.
+
+    Args:
+        share: processors of an actor.
+
+    Raises:
+        InputError: it cannot be started, or not in time.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, OutOfMemoryError
+
+    process = ray.remote(num_cpus=share, max_retries=0)(_started)
+    try:
+        ray.get(process.remote(), timeout=START_SECONDS)
+    except OutOfMemoryError as error:
+        raise InputError(
+            f"the Ray cluster has too little memory to start an actor ({_first_line(error)}); end "
+            f"other programs there, or take machines with more memory; {KEPT}"
+        ) from None
+    except GetTimeoutError:
+        raise InputError(
+            f"the Ray cluster started no process with {share:g} processors within "
+            f"{START_SECONDS:g} s: other work may hold them; give another number of --workers, or "
+            f"try again later; {KEPT}"
+        ) from None
+
+
+def _started() -> None:
+    """Do nothing, on the cluster."""
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from deep_ranking.search.index.milvus_filling import MilvusFilling
 from deep_ranking.search.index.milvus_labels import LabelState, change_counter, expression_of
 from deep_ranking.search.index.milvus_retry import REPLY_SECONDS, MilvusConnection
 from deep_ranking.search.index.milvus_schema import (
+    BATCH_BYTES,
     CLASSES,
     EMBEDDING,
     FOLDERS,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from deep_ranking.search.subset import Subset
 
 MOST_RESULTS = 16_384  # Milvus's limit for one query or filter
-BATCH_BYTES = 4 << 20  # vectors in a message; a server accepts 64 MiB, and splits larger ones
 RESULTS_AT_ONCE = 1 << 18  # for all queries in a message
 FIRST_LIMIT = 64  # results of a first search within a radius
 PARTS = 16  # that a range of rows is divided into, to find which are there

@@ -31,6 +31,7 @@ from deep_ranking.search.index.milvus_labels import (
 )
 from deep_ranking.search.index.milvus_retry import REPLY_SECONDS
 from deep_ranking.search.index.milvus_schema import (
+    BATCH_BYTES,
     EMBEDDING,
     NAME_FILE,
     ROW,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from deep_ranking.search.collection import Collection
     from deep_ranking.search.index.milvus import MilvusIndex
 
-BATCH_BYTES = 4 << 20  # vectors in a message; a server accepts 64 MiB, and splits larger ones
 MOST_DELETED = 16_384  # in a message
 STALLED_SECONDS, POLL_SECONDS = 120.0, 0.5
 LONG_SECONDS = 86_400.0  # to flush many rows

@@ -16,6 +16,7 @@ from deep_ranking.search.index.kinds import DISKANN, HNSW, IVF_PQ, MILVUS_TYPES
 
 NAME_FILE = "milvus.name"
 ROWS_AT_ONCE = 1 << 20
+BATCH_BYTES = 4 << 20  # vectors in a message; a server accepts 64 MiB, and splits larger ones
 ROW, EMBEDDING, CLASSES, FOLDERS = "row", "embedding", "classes", "folders"
 MODEL_PROPERTY, LAYOUT_PROPERTY, LAYOUT = "deep_ranking.model", "deep_ranking.layout", "2"
 
