@@ -3,11 +3,12 @@ import re
 import shutil
 import struct
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deep_ranking.files import InputError, row_store
+from deep_ranking.files import InputError, row_store, stored_rows
 from deep_ranking.files.row_store import RowStore
 
 WIDTH = 3
@@ -274,6 +275,35 @@ def test_rows_are_checked_once(tmp_path, monkeypatch):
     for _ in range(3):
         assert len(rows[0:3]) == 3
     assert len(hashed) == 2
+
+
+def resident(file):
+    """Bytes of a mapped file in the memory of this process, as Linux counts them."""
+    sizes, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-", line):
+            is_of_file = line.endswith(str(file))
+        elif is_of_file and line.startswith("Rss:"):
+            sizes += int(line.split()[1]) * 1024
+    return sizes
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells what is resident")
+def test_rows_of_a_large_store_leave_the_memory_once_they_are_read(tmp_path, monkeypatch):
+    store = open_store(tmp_path)
+    store.extend([block(*range(200)) for _ in range(200)])
+    rows = store.rows()
+    files = [tmp_path / "vectors.bin", tmp_path / "keys.bin"]
+    wanted = np.random.default_rng(0).permutation(len(rows))[:100]
+    np.testing.assert_array_equal(rows[wanted][:, 0], wanted % 200)
+    assert all(resident(file) for file in files)
+    monkeypatch.setattr(stored_rows, "LARGE_BYTES", 1)
+    np.testing.assert_array_equal(rows[wanted][:, 0], wanted % 200)
+    assert [resident(file) for file in files] == [0, 0]
+    np.testing.assert_array_equal(rows[10_000:20_000][:, 0], np.arange(10_000) % 200)
+    assert all(resident(file) for file in files[:1])
+    rows.release(0, 40_000)
+    assert resident(files[0]) == 0
 
 
 def test_room_on_the_disk(tmp_path, monkeypatch):

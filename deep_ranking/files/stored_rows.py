@@ -14,7 +14,7 @@ from deep_ranking.files.progress_bar import progress_bar
 
 LARGE_BYTES = 1 << 28
 """A smaller file of rows stays in the memory of the process, once it is read."""
-SCATTERED_AT_ONCE = 256
+SCATTERED_AT_ONCE = 32
 
 
 class StoredRows:
@@ -69,7 +69,7 @@ class StoredRows:
         return self._rows[index]
 
     def _scattered(self, numbers: Int64Array) -> FloatArray:
-        """Copy some rows; for each of them the system maps 16 pages or so."""
+        """Copy some rows; for each of them the system maps up to 2 MB of the file."""
         found = np.empty((len(numbers), self.shape[1]), self.dtype)
         for begin in range(0, len(numbers), SCATTERED_AT_ONCE):
             part = slice(begin, begin + SCATTERED_AT_ONCE)
@@ -87,14 +87,9 @@ class StoredRows:
         The system's cache keeps them. A scan of all rows calls it, so that the memory of the
         process does not grow with the rows.
         """
-        mapped = getattr(self._rows, "_mmap", None)
-        if mapped is None or self._rows.nbytes < LARGE_BYTES or end <= begin:
-            return
-        if not hasattr(mmap, "MADV_DONTNEED"):  # it is not there on every system
-            return
-        row_bytes = self._rows.strides[0]
-        first = begin * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, first, end * row_bytes - first)
+        if self._rows.nbytes >= LARGE_BYTES:
+            _release(self._rows, begin, end)
+            _release(self._records, begin, end)
 
     def damaged(self) -> Int64Array:
         """Check all rows, and return the numbers of those in damaged blocks: int64 (rows,)."""
@@ -135,6 +130,15 @@ class StoredRows:
 
     def _limits(self, block: int) -> tuple[int, int]:
         return int(self._ends[block - 1]) if block else 0, int(self._ends[block])
+
+
+def _release(mapped: npt.NDArray[Any], begin: int, end: int) -> None:
+    """Take the pages of some entries of a mapped file out of this process."""
+    memory = getattr(mapped, "_mmap", None)
+    if memory is None or end <= begin or not hasattr(mmap, "MADV_DONTNEED"):  # not on every system
+        return
+    first = begin * mapped.strides[0] // mmap.PAGESIZE * mmap.PAGESIZE
+    memory.madvise(mmap.MADV_DONTNEED, first, end * mapped.strides[0] - first)
 
 
 class Rows(Protocol):
