@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 import shutil
 from contextlib import closing
@@ -12,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from collections_of import make_model
+from filelock import FileLock
 from PIL import Image
 
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import FolderConfig
 from deep_ranking.files import InputError, addresses
-from deep_ranking.search.bulk_embedding import embed_table, parts, ray_engine
+from deep_ranking.search.bulk_embedding import embed_table, parts, ray_engine, sources
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.indexing import index_images
 from deep_ranking.search.table.format import TableOrigin
@@ -347,7 +349,9 @@ def test_a_damaged_part_or_record_is_refused(photos, model, tmp_path):
     embed_table(photos, table, model=model, part_size=8)
     first, second = parts_of(table)
     whole = first.read_bytes()
-    for content in (whole[:100], second.read_bytes()):
+    embed_table(photos / "zebra", tmp_path / "other.parquet", model=model, part_size=8)
+    other = parts_of(tmp_path / "other.parquet")[0].read_bytes()
+    for content in (whole[:100], second.read_bytes(), other):
         first.write_bytes(content)
         with pytest.raises(InputError, match=r"part-00000\.parquet: damaged, or no part 0 of"):
             embed_table(photos, table, model=model, part_size=8)
@@ -382,6 +386,36 @@ def test_an_output_that_is_something_else_is_refused(photos, model, tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             embed_table(photos, tmp_path / "t.parquet", model=model, **changes)
+
+
+def test_a_table_that_another_process_writes_to_is_refused(photos, model, tmp_path):
+    table = tmp_path / "t.parquet"
+    table.mkdir()
+    with (
+        FileLock(table / ".lock"),
+        pytest.raises(InputError, match=r"t\.parquet: another process writes to it"),
+    ):
+        embed_table(photos, table, model=model)
+    assert embed_table(photos, table, model=model).num_rows == 14
+
+
+def test_names_that_are_no_text_are_counted(photos, model, tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    shutil.copy(photos / "a/0.png", root / "0.png")
+    shutil.copy(photos / "a/0.png", os.fsencode(root) + b"/\xff.png")
+    done = embed_table(root, tmp_path / "t.parquet", model=model)
+    assert list(rows_of(done.path)) == ["0.png"]
+    assert "1 image left out: a name that is no Unicode text" in done.lines[-1]
+
+
+def test_an_object_that_is_too_large_is_not_read(bucket, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1_000)
+    bucket.pipe("/bucket/photos/a/large.png", bytes(1_001))
+    done = embed_table("memory://bucket/photos", tmp_path / "t.parquet", model=model)
+    assert left_out_of(done.path) == [
+        ("a/large.png", "broken", "1,001 bytes are more than expected")
+    ]
 
 
 def test_none_of_the_images_can_be_read(model, tmp_path):
