@@ -76,6 +76,19 @@ def test_images_rows_and_problems(table):
     assert table.count_known([FoundFile(f"{path}.jpg", 1, 1) for path in "abdx"]) == 2
 
 
+def test_images_of_each_class_are_counted_by_the_bytes_of_its_name(table, file):
+    for path, label in (("a", "é"), ("b", "z"), ("c", ""), ("d", "é"), ("e", "broken")):
+        put(table, f"{path}.jpg", C if label == "broken" else A, label)
+    with table.change():
+        table.set_row(A, 0)
+        table.set_problem(C, "no image")
+    assert list(table.classes().items()) == [("", 1), ("z", 1), ("é", 2)]
+    with closing(sqlite3.connect(file)) as base, base:
+        base.execute("UPDATE images SET class = 7 WHERE path = ?", (b"a.jpg",))
+    with pytest.raises(InputError, match=r"images\.sqlite: damaged: it holds an invalid path"):
+        table.classes()
+
+
 def test_empty_table(table):
     assert len(table) == 0
     assert table.rows().shape == (0,)

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,10 +74,11 @@ class ImageTable:
 
     def classes(self) -> dict[str, int]:
         """Return the number of images of each class that can be found, by name; "" for none."""
-        query = "SELECT class, COUNT(row) FROM images WHERE row IS NOT NULL GROUP BY class"
-        return {
-            self._name(label): count for label, count in self._select(f"{query} ORDER BY class")
-        }
+        # SQLite would look up each row by its number, and sort all of them: 8 times the time.
+        found = self._select("SELECT class FROM images NOT INDEXED WHERE row IS NOT NULL")
+        counts = Counter(label for (label,) in found)
+        names = {label: self._name(label) for label in counts}  # which checks them
+        return {names[label]: counts[label] for label in sorted(names)}
 
     def rows_of(self, labels: Sequence[str] | None, folder: str) -> Int64Array:
         """Return the rows of some images, each once, in rising order: int64 (rows,).
