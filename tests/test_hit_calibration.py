@@ -22,11 +22,11 @@ from deep_ranking.model.hit_calibration import (
 )
 from deep_ranking.model.hit_fitting import fit_hits_among, neighbourhoods, queries_to_fit_on
 from deep_ranking.model.logistic_regression import LogisticRegression
-from deep_ranking.search import hit_probability, indexing
+from deep_ranking.search import hit_probability
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.collection.syncing import SyncReport
 from deep_ranking.search.hit_probability import classes_of_rows, state_of_classes
-from deep_ranking.search.index.kinds import open_index
+from deep_ranking.search.index.kinds import index_settings, open_index
 from deep_ranking.search.indexing import IndexReport, update_index
 from deep_ranking.search.searcher import Searcher
 from deep_ranking.search.smoothed_collection import update_smoothing
@@ -320,7 +320,7 @@ def test_what_an_earlier_version_learned_is_used_and_learned_again(tmp_path, mon
     with monkeypatch.context() as earlier_version:
         earlier_version.setattr(hit_probability, "WAY_OF_LEARNING", 1)
         state = state_of_classes(collection)
-    file.write_text(json.dumps(values | {"hits": EARLIER, "hits_of": state, "version": 5}))
+    file.write_text(json.dumps(values | {"hits": EARLIER, "hits_of": state.digest, "version": 5}))
     earlier = Collection.open(collection.folder)
     assert earlier.settings.hits == HitCalibration(None, BY_DISTANCE, 10)
     found = Searcher(earlier).search_embedded(["q.jpg"], rows[:1], 5)
@@ -359,9 +359,49 @@ def test_what_did_not_change_is_not_learned_again(tmp_path, monkeypatch):
     update_index(collection)
     learned = collection.settings.hits
     assert learned is not None
-    monkeypatch.setattr(indexing, "fit_collection", None)  # calling it fails
+    monkeypatch.setattr(hit_probability, "fit_collection", None)  # calling it fails
     update_index(Collection.open(collection.folder))
     assert Collection.open(collection.folder).settings.hits == learned
+
+
+def relabel(collection, number):
+    with closing(collection.images(writable=True)) as images:
+        path = f"c00/{number:04}.jpg".encode()
+        changed = images._base.execute("UPDATE images SET class = ? WHERE path = ?", (b"z", path))
+    assert changed.rowcount == 1
+
+
+def test_many_images_keep_what_was_learned_until_a_hundredth_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(hit_probability, "MOST_LISTED", 100)
+    labels = np.repeat(np.arange(NUM_CLASSES), 20)
+    collection = collection_of(tmp_path, clustered(np.random.default_rng(12), labels), labels)
+    index, _ = update_index(collection)
+    learned = collection.settings
+    assert learned.hits is not None and learned.hits_behind == 0
+    relabel(collection, 0)  # 1 of 240: one class is smaller, and one larger
+    update_index(collection)
+    kept = Collection.open(collection.folder).settings
+    assert (kept.hits, kept.hits_sizes) == (learned.hits, learned.hits_sizes)
+    assert kept.hits_behind == 2 and kept.hits_of != learned.hits_of
+    report = IndexReport(collection, SyncReport(240, 0, 0, 0, [], 0, []), index, None)
+    assert "images, before 2 of them changed, too few to learn it again." in report.conclusion
+    relabel(collection, 1)
+    update_index(collection)
+    again = collection.settings
+    assert again.hits != learned.hits and again.hits_behind == 0
+    assert "changed" not in report.conclusion
+    relabel(collection, 2)
+    update_index(collection, wanted=index_settings("clusters"), clusters=4)  # another index
+    assert collection.settings.hits_behind == 0
+    assert collection.settings.hits_sizes != again.hits_sizes
+    monkeypatch.setattr(hit_probability, "WAY_OF_LEARNING", 3)
+    relabel(collection, 3)
+    update_index(collection)
+    assert collection.settings.hits_behind == 0
+    monkeypatch.undo()
+    relabel(collection, 4)  # a small collection learns it each time
+    update_index(collection)
+    assert collection.settings.hits_behind == 0
 
 
 def test_a_row_of_two_classes_has_the_first(tmp_path):

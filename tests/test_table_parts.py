@@ -340,12 +340,12 @@ def test_the_chance_of_a_hit_of_many_rows_is_that_of_few(model, tmp_path, monkey
     done = index_table(tmp_path / "t.parquet", tmp_path / "i", model=model)
     assert done.collection.hit_calibration is not None
     monkeypatch.setattr(hit_probability, "MOST_LISTED", 10)
-    done.collection.change(hits=None, hits_of="")
+    done.collection.change(hits=None, hits_of="", hits_sizes=[])
     update_index(done.collection)
     expected = Collection.open(tmp_path / "i")
     assert expected.hit_calibration == done.collection.hit_calibration
     monkeypatch.undo()
-    done.collection.change(hits=None, hits_of="")
+    done.collection.change(hits=None, hits_of="", hits_sizes=[])
     update_index(done.collection)
     assert repr(done.collection.hit_calibration) == repr(expected.hit_calibration)
 

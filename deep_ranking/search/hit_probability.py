@@ -3,6 +3,8 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -28,6 +30,9 @@ QUERIES_AT_ONCE = 256
 FIRST_WITH_HITS = 4  # version of a collection that learns the probability of a hit
 MOST_LISTED = 200_000
 """Rows whose classes are all listed to draw queries; of more, SQLite draws them."""
+KEPT_SHARE = 0.01
+"""Of the images of a large collection: while less has changed, p(hit) is kept."""
+NUM_GROUPS = 256  # of classes, whose sizes are stored
 WAY_OF_LEARNING = 2  # 1: without the chance that the collection has the query's class
 
 
@@ -72,16 +77,81 @@ def fit_collection(collection: Collection, index: Index) -> HitCalibration | Non
     return fit_hits(classes[queries], around, without_class)
 
 
-def state_of_classes(collection: Collection) -> str:
-    """Return 16 hexadecimal digits that change with the rows in use or the size of a class.
+def learn_hits(collection: Collection, index: Index, *, is_changed: bool, is_new: bool) -> None:
+    """Learn p(hit) of the images that a collection has now, unless what it has is still of them.
 
-    While they are the same, p(hit) need not be learned again. They are others than those of a
-    version that learned it otherwise.
+    A collection of more than `MOST_LISTED` rows keeps it until a hundredth of its images have
+    changed, as the searches that it is learned from compare all rows. Its settings count them.
+
+    Args:
+        collection: a synced one; the caller holds its lock.
+        index: its index, which holds all rows.
+        is_changed: whether the index has just got or lost rows.
+        is_new: whether it has just been made, of another kind than before.
     """
+    settings, state = collection.settings, state_of_classes(collection)
+    if not (is_changed or is_new) and state.digest == settings.hits_of:
+        return
+    behind = state.num_changed(settings.hits_sizes)
+    is_large = state.num_rows > MOST_LISTED
+    if is_large and not is_new and behind <= KEPT_SHARE * state.num_images:
+        collection.change(hits_of=state.digest, hits_behind=behind)
+        return
+    collection.change(
+        hits=fit_collection(collection, index),
+        hits_of=state.digest,
+        hits_sizes=state.sizes,
+        hits_behind=0,
+    )
+
+
+class StateOfClasses(NamedTuple):
+    """What p(hit) is learned from, in short.
+
+    Attributes:
+        digest: 16 hexadecimal digits that change with the rows in use or the size of a class.
+            While they are the same, p(hit) need not be learned again. They are others than those of
+            a version that learned it otherwise.
+        sizes: `WAY_OF_LEARNING`; the rows that were ever stored; and the images of each of 256
+            groups of classes.
+    """
+
+    digest: str
+    sizes: list[int]
+
+    @property
+    def num_rows(self) -> int:
+        """The rows that were ever stored."""
+        return self.sizes[1]
+
+    @property
+    def num_images(self) -> int:
+        """The images that can be found."""
+        return sum(self.sizes[2:])
+
+    def num_changed(self, before: Sequence[int]) -> int:
+        """Return how many images have come, gone or changed their class since some sizes, or more.
+
+        Copies of an image that is gone, and changes within a group, are not seen.
+        """
+        if before[:1] != self.sizes[:1] or len(before) != len(self.sizes):
+            return self.num_images  # it was learned otherwise, or never
+        changes = [abs(now - then) for now, then in zip(self.sizes, before, strict=True)]
+        return max(changes[1], sum(changes[2:]))
+
+
+def state_of_classes(collection: Collection) -> StateOfClasses:
+    """Return what tells whether p(hit) is of the images that a collection has now."""
     with closing(collection.images()) as images:
-        last = [images.num_rows_needed() - 1] if len(images) else []
-        state = f"{WAY_OF_LEARNING} {images.classes()} {images.num_rows()} {last}"
-    return data_digest(os.fsencode(state)).hex()[:16]
+        classes, num_rows = images.classes(), images.num_rows_needed()
+        last = [num_rows - 1] if len(images) else []
+        state = f"{WAY_OF_LEARNING} {classes} {images.num_rows()} {last}"
+    groups = [0] * NUM_GROUPS
+    for name, count in classes.items():
+        groups[crc32(os.fsencode(name)) % NUM_GROUPS] += count
+    return StateOfClasses(
+        data_digest(os.fsencode(state)).hex()[:16], [WAY_OF_LEARNING, num_rows, *groups]
+    )
 
 
 def note_on_calibration(collection: Searchable) -> str:

@@ -25,7 +25,7 @@ from deep_ranking.search.collection import (
 from deep_ranking.search.collection.own_files import SETTINGS
 from deep_ranking.search.collection.precision import check_precision, chosen_engine
 from deep_ranking.search.collection.settings import VERSION
-from deep_ranking.search.hit_probability import fit_collection, state_of_classes
+from deep_ranking.search.hit_probability import learn_hits
 from deep_ranking.search.index.base import Index
 from deep_ranking.search.index.clusters import ClusterIndex
 from deep_ranking.search.index.kinds import KINDS, index_settings, open_index
@@ -94,7 +94,9 @@ class IndexReport:
                 " Its classes are too few or too small to learn p(hit) from, so searches tell none."
             )
         searches = counted(found.num_queries, "search")
-        return f" p(hit) is learned from {searches} with its own images."
+        behind = self.collection.settings.hits_behind
+        since = f", before {behind:,} of them changed, too few to learn it again" if behind else ""
+        return f" p(hit) is learned from {searches} with its own images{since}."
 
     def __repr__(self) -> str:
         lines = [repr(self.synced), self.conclusion]
@@ -331,9 +333,8 @@ def update_index(
         raise InputError("--target_recall is for clusters and hierarchy; use --probes")
     if settings != before:
         collection.change(index=settings)
-    state = state_of_classes(collection)
-    if changes.num_added or changes.num_removed or state != collection.settings.hits_of:
-        collection.change(hits=fit_collection(collection, index), hits_of=state)
+    is_changed = changes.num_added + changes.num_removed > 0
+    learn_hits(collection, index, is_changed=is_changed, is_new=not keeps_kind)
     for kind in KINDS:
         if kind != settings["kind"]:
             (collection.folder / f"{kind}.faiss").unlink(missing_ok=True)

@@ -150,6 +150,8 @@ def reembed_collection(
         index={"kind": "exact"},
         hits=None,
         hits_of="",
+        hits_sizes=[],
+        hits_behind=0,
         smoothing=None,
     )
     with locked(output):

@@ -13,7 +13,7 @@ from deep_ranking.files.addresses import is_address
 from deep_ranking.model.hit_calibration import HitCalibration
 from deep_ranking.search.index.kinds import KINDS
 
-VERSION = 6
+VERSION = 7
 DTYPES = ("float32", "float16")
 # The most that `NetworkConfig` allows, and batches ten times larger than any that are made.
 MAX_DIMENSION, MAX_IMAGE_SIZE, MAX_BATCH_SIZE = 8192, 1024, 1024
@@ -41,7 +41,9 @@ class Settings:
             the corrections file as absolute paths.
         hits: the chance of a hit by the collection's own classes; None where too few images have
             a class with another image.
-        hits_of: the `state_of_classes` that `hits` was learned from.
+        hits_of: the digest of `state_of_classes`, of the images that there are.
+        hits_sizes: the sizes in it when `hits` was learned; none if that is not known.
+        hits_behind: images that have changed since.
         precision: what the rows were computed in, "float32" or "int8", and queries are.
         smoothing: how its rows are smoothed (`smoothed_collection`); None if they are not.
         version: version of the folder's format.
@@ -58,6 +60,8 @@ class Settings:
     folders: dict[str, Any] = field(default_factory=dict)
     hits: HitCalibration | None = None
     hits_of: str = ""
+    hits_sizes: list[int] = field(default_factory=list)
+    hits_behind: int = 0
     smoothing: dict[str, Any] | None = None
     precision: str = "float32"
     version: int = VERSION
@@ -128,6 +132,7 @@ class Settings:
             and self.precision in PRECISIONS
             and all(type(number) is int and 0 < number <= most for number, most in numbers)
             and all(type(text) is str for text in texts)
+            and all(type(number) is int for number in (*self.hits_sizes, self.hits_behind))
             and b"\0" not in os.fsencode(self.root)
             and _has_sane_numbers(self.index)
             and (self.smoothing is None or _is_sane_smoothing(self.smoothing))
