@@ -670,6 +670,11 @@ def changed_json(text, **changes):
         lambda text: changed_json(text, version=float("inf")),
         lambda text: changed_json(text, version=float("nan")),
         lambda text: changed_json(text, version=None),
+        *(
+            lambda text, sizes=sizes: changed_json(text, hits_sizes=sizes)
+            for sizes in ({}, "", 2, [2, "1"], [2, None], [2, True])
+        ),
+        lambda text: changed_json(text, hits_behind="1"),
     ],
 )
 def test_damaged_settings_are_refused_in_one_line(collection, damage):

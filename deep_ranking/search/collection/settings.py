@@ -132,6 +132,7 @@ class Settings:
             and self.precision in PRECISIONS
             and all(type(number) is int and 0 < number <= most for number, most in numbers)
             and all(type(text) is str for text in texts)
+            and type(self.hits_sizes) is list
             and all(type(number) is int for number in (*self.hits_sizes, self.hits_behind))
             and b"\0" not in os.fsencode(self.root)
             and _has_sane_numbers(self.index)
