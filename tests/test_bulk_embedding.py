@@ -19,7 +19,7 @@ from PIL import Image
 from deep_ranking.cli.main import run_command
 from deep_ranking.config import FolderConfig
 from deep_ranking.files import InputError, addresses
-from deep_ranking.search.bulk_embedding import embed_table, parts, ray_engine, sources
+from deep_ranking.search.bulk_embedding import embed_table, embedding, parts, ray_engine, sources
 from deep_ranking.search.collection import Collection
 from deep_ranking.search.indexing import index_images
 from deep_ranking.search.table.format import TableOrigin
@@ -131,6 +131,19 @@ def test_a_run_that_was_stopped_goes_on_by_part(photos, model, indexed, tmp_path
     ]
     again = embed_table(root, table, model=model, part_size=4)
     assert made == [2, 3] and again.num_made == 0 and again.num_rows == 14
+
+
+def test_progress_goes_on_from_what_is_there(photos, model, tmp_path, monkeypatch):
+    table = tmp_path / "t.parquet"
+    embed_table(photos, table, model=model, part_size=4)
+    parts_of(table)[-1].unlink()  # that of two images
+    shown = {}
+    real = embedding.progress_bar
+    monkeypatch.setattr(
+        embedding, "progress_bar", lambda **options: shown.update(options) or real(**options)
+    )
+    embed_table(photos, table, model=model, part_size=4)
+    assert (shown["initial"], shown["total"]) == (12, 14)
 
 
 def test_other_settings_are_refused(photos, model, tmp_path):
