@@ -5,8 +5,8 @@
 Each run is a process of its own, whose peak memory (VmHWM, mapped files included) it prints. The
 reference reads the same parts by pyarrow and adds them to a flat faiss index, which keeps all rows
 in memory. The rows are made up: unit vectors around class means, 100 of each class, and no image
-files: the tables state the contents. With --uri, the rows go into a Milvus server too, beside bare
-pymilvus.
+files: the tables state the contents. Then the same table is taken again, with nothing new, and a
+table of 1,000 new rows. With --uri, the rows go into a Milvus server too, beside bare pymilvus.
 """
 
 import argparse
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 OF_A_CLASS, ROWS_OF_PART, ROWS_OF_GROUP = 100, 100_000, 16_384
 MODEL, ROW, EMBEDDING = "model.h5", "row", "embedding"
+NUM_NEW, FIRST_NEW = 1_000, 1_000_000_000  # rows that come later, and the number of the first
 
 
 def main() -> None:
@@ -44,7 +45,11 @@ def main() -> None:
         print(json.dumps(WAYS[args.run[0]](Path(args.run[1]), Path(args.run[2]), args)))
         return
     ways = [way for way in WAYS if args.uri or not way.startswith("Milvus")]
-    print(f"{'way':24} {'rows':>10} {'peak MB':>8} {'read s':>8} {'all s':>8} {'rows/s':>8}")
+    print(
+        f"{'way':24} {'rows':>10} {'peak MB':>8} {'read s':>8} {'all s':>8} {'rows/s':>8} "
+        f"{'again s':>8} {'new s':>8}"
+    )
+    make_table(args.work, NUM_NEW, args.dimension, first=FIRST_NEW)
     for count in args.rows:
         table = make_table(args.work, count, args.dimension)
         for way in ways:
@@ -59,13 +64,14 @@ def main() -> None:
             found = json.loads(done.stdout.splitlines()[-1])
             print(
                 f"{way:24} {count:10,} {found['peak']:8,.0f} {found['taken']:8.1f} "
-                f"{found['all']:8.1f} {count / found['taken']:8,.0f}",
+                f"{found['all']:8.1f} {count / found['taken']:8,.0f} "
+                + " ".join(f"{found[name]:8.1f}" for name in ("again", "new") if name in found),
                 flush=True,
             )
 
 
-def make_table(work: Path, count: int, dimension: int) -> Path:
-    """Make a table of `count` rows in parts, if it is not there; return its folder."""
+def make_table(work: Path, count: int, dimension: int, *, first: int = 0) -> Path:
+    """Make a table of `count` rows in parts, numbered from `first`, if it is not there."""
     import h5py
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -92,9 +98,10 @@ def make_table(work: Path, count: int, dimension: int) -> Path:
     for part in range(-(-count // ROWS_OF_PART)):
         numbers = range(part * ROWS_OF_PART, min(count, (part + 1) * ROWS_OF_PART))
         codes = rng.integers(len(means), size=len(numbers))
+        names = range(first + numbers.start, first + numbers.stop)
         rows = means[codes] + rng.standard_normal((len(numbers), dimension), np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        pairs = list(zip(codes.tolist(), numbers, strict=True))
+        pairs = list(zip(codes.tolist(), names, strict=True))
         nothing = pa.nulls(len(numbers), pa.float32())
         batch = pa.record_batch(
             [
@@ -103,7 +110,7 @@ def make_table(work: Path, count: int, dimension: int) -> Path:
                 nothing,
                 nothing,
                 pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dimension),
-                pa.array([hashlib.sha256(b"%d" % number).hexdigest() for number in numbers]),
+                pa.array([hashlib.sha256(b"%d" % number).hexdigest() for number in names]),
             ],
             schema=schema,
         )
@@ -151,8 +158,14 @@ def taken_in(kind: str) -> Callable[..., dict[str, float]]:
             index=index,
             when_synced=lambda _: taken.append(time.perf_counter() - start),
         )
-        # Into the folder; or, of Milvus, from the folder to the server.
-        return {"peak": peak_megabytes(), "taken": taken[-1], "all": time.perf_counter() - start}
+        found = {"peak": peak_megabytes(), "all": time.perf_counter() - start}
+        found["taken"] = taken[-1]  # into the folder; or, of Milvus, from the folder to the server
+        new = table.with_name(f"{NUM_NEW}x{args.dimension}.parquet")
+        for name, later in (("again", table), ("new", new)):
+            start = time.perf_counter()
+            index_table(later, output)
+            found[name] = time.perf_counter() - start
+        return found
 
     return run
 
