@@ -1,6 +1,7 @@
 """Images a second of `embed`: by this process and by Ray, from a disk and from an S3 server.
 
     python benchmarks/cluster_embedding.py --model m.h5 --images photos
+    python benchmarks/cluster_embedding.py --model m.h5 --images photos --kill
 
 All in one run. In each round every way embeds the same images into a new table, one way after the
 other, in turn from the first and from the last. A speed is the median over the rounds, and a ratio
@@ -12,17 +13,22 @@ what many images take. Ray itself is started once, before; how long that takes i
 The S3 server is moto's, on the loopback, in a process of its own on the same processors: it takes
 them from the embedding. So its speeds are no measure of S3; that Ray's is as good as this process's
 is what they show. All tables must be equal, or the benchmark ends with an error.
+
+With --kill, nothing is compared in speed: one of Ray's actors is killed (SIGKILL) when half of the
+parts are there, and the table must have each image once, with the bytes that `index` gives it.
 """
 
 import argparse
 import os
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +36,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from embedding import chosen_images
 
-from deep_ranking import InputError, embed_table
+from deep_ranking import InputError, embed_table, index_images
 from deep_ranking.cli.arguments import positive_int
+from deep_ranking.search.bulk_embedding.ray_engine import PartActor
 
 BUCKET = "bucket"
 
@@ -128,6 +135,60 @@ def table_of_speeds(runs):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def bytes_of_index(images, model, folder):
+    """Return the bytes of each image's row, by its path, in an index of them made in a folder."""
+    collection = index_images(folder, model=model, images=images, precision="float32").collection
+    rows = collection.embeddings()
+    with closing(collection.images()) as table:
+        return {each.path: rows[each.row].tobytes() for each in table.images()}
+
+
+def kill_an_actor(table, num_parts):
+    """Wait until a table has so many parts, and kill an actor; return the parts there were."""
+    while (there := len(list(table.glob("part-*.parquet")))) < num_parts:
+        time.sleep(0.02)
+    processes = subprocess.check_output(["ps", "-axwwo", "pid=,args="], text=True).splitlines()
+    # Ray gives the process of an actor a title with the name of its class.
+    actors = [each for each in processes if "ray::" in each and PartActor.__name__ in each]
+    os.kill(int(actors[0].split()[0]), signal.SIGKILL)
+    return there
+
+
+def embed_and_kill(name, images, expected, model, part_size, **options):
+    """Embed by Ray, kill an actor half-way, and print what became of it.
+
+    Args:
+        name: of the way.
+        images: where they are.
+        expected: the bytes of each image's row, by its path.
+        model: the model file.
+        part_size: images of a part.
+        **options: of `embed_table`.
+
+    Raises:
+        InputError: an image is missing, is there twice, or has other bytes.
+    """
+    num_parts = -(-len(expected) // part_size)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as aside:
+        table = Path(folder) / "t.parquet"
+        killing = aside.submit(kill_an_actor, table, num_parts // 2)
+        began = time.perf_counter()
+        embed_table(images, table, model=model, part_size=part_size, **options)
+        seconds = time.perf_counter() - began
+        there, rows = killing.result(), rows_of(table)
+    vectors = rows.column("vector").combine_chunks().flatten().to_numpy()
+    vectors = vectors.reshape(rows.num_rows, -1)
+    paths = rows.column("path").to_pylist()
+    found = {path: row.tobytes() for path, row in zip(paths, vectors, strict=True)}
+    if len(paths) != len(expected) or found != expected:
+        raise InputError(f"{name}: another table than `index` makes")
+    print(
+        f"{name}: an actor killed at {there} of {num_parts} parts; {len(paths):,} images, each "
+        f"once, with the bytes of `index`, in {seconds:.0f} s.",
+        flush=True,
+    )
+
+
 def main():
     """Read the flags, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -137,6 +198,7 @@ def main():
     parser.add_argument("--images_at_most", type=positive_int, default=1_000, metavar="N")
     parser.add_argument("--part_size", type=positive_int, default=50, metavar="N")
     parser.add_argument("--workers", type=positive_int, default=2, metavar="N")
+    parser.add_argument("--kill", action="store_true", help="kill an actor half-way, and check")
     args = parser.parse_args()
     import ray
 
@@ -158,7 +220,13 @@ def main():
             "this process, from S3": (f"s3://{BUCKET}", {}),
             "Ray, from S3": (f"s3://{BUCKET}", with_ray),
         }
-        print(table_of_speeds(measure(ways, args.rounds, args.model, args.part_size)))
+        if args.kill:
+            expected = bytes_of_index(photos, args.model, Path(folder) / "photos.index")
+            for name, (images, options) in ways.items():
+                if options:
+                    embed_and_kill(name, images, expected, args.model, args.part_size, **options)
+        else:
+            print(table_of_speeds(measure(ways, args.rounds, args.model, args.part_size)))
         ray.shutdown()
 
 

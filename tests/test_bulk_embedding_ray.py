@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +85,13 @@ class Fatal:
         return self.folder.read(path, stamp)
 
 
+class OtherWork:
+    """Holds what it was started with until it is killed."""
+
+    def is_running(self):
+        return True
+
+
 @pytest.fixture
 def fatal(monkeypatch, tmp_path):
     """A function that makes reading an image fatal, in actors; it returns the folder of marks."""
@@ -153,10 +159,11 @@ def test_a_cluster_that_can_start_nothing_is_one_line(photos, model, tmp_path, m
     table = tmp_path / "t.parquet"
     options = {"model": model, "engine": "ray", "workers": 2}
     monkeypatch.setattr(ray_engine, "START_SECONDS", 0.5)
-    busy = ray.remote(num_cpus=2)(lambda: time.sleep(60)).remote()
+    other = ray.remote(num_cpus=2)(OtherWork).remote()
+    ray.get(other.is_running.remote())  # it has both processors, and keeps them
     with pytest.raises(InputError, match=r"^the Ray cluster started no process with 1 processors"):
         embed_table(photos, table, **options)
-    ray.cancel(busy, force=True)
+    ray.kill(other)
 
 
 def test_a_machine_without_memory_is_one_line(photos, model, tmp_path):

@@ -142,12 +142,13 @@ def copy_compiled(model: Path, header: ModelHeader, copy: Path) -> None:
 def compiling(fingerprint: str, precision: str) -> Iterator[None]:
     """Let one process at a time compile a model; others wait, and then find what it made.
 
-    Without a cache folder that can be written to, two may compile the same; the last one counts.
+    Without a cache folder that can be written to, or on a file system without locks, two may
+    compile the same; the last one counts.
     """
     from filelock import FileLock
 
     lock = None
-    with suppress(InputError, OSError, NotImplementedError):  # a file system without locks
+    with suppress(InputError, OSError, NotImplementedError):
         if (folder := cache_folder()) is not None:
             lock = FileLock(make_folder(folder / FOLDER) / f"{fingerprint}.{precision}.lock")
             lock.acquire()
