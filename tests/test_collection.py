@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from deep_ranking.search.collection import (
     sync,
     syncing,
 )
+from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.merging import merge
 from deep_ranking.search.collection.settings import VERSION
 from deep_ranking.search.indexing import writable_collection
@@ -910,3 +912,20 @@ def test_nothing_is_hashed_twice(collection, root, monkeypatch):
     assert sorted(hashed) == paths
     assert synced(collection).num_images == len(paths)
     assert sorted(hashed) == paths
+
+
+def test_classes_are_counted_once_for_each_state_of_the_images(collection, root, monkeypatch):
+    synced(collection)
+    counted, classes = [], ImageTable.classes
+    monkeypatch.setattr(
+        ImageTable, "classes", lambda table: counted.append(table) or classes(table)
+    )
+    wanted = Counter(path.partition("/")[0] if "/" in path else "" for path in listed(root))
+    assert collection.classes() == collection.classes() == wanted
+    assert "9 images, 4 classes" in collection.describe()
+    assert len(counted) == 1
+    other = Collection.open(collection.folder)  # as of another process
+    (root / "cat/1.png").unlink()
+    synced(other)
+    assert collection.classes() == other.classes() == wanted - Counter(["cat"])
+    assert len(counted) == 3

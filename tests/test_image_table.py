@@ -89,6 +89,20 @@ def test_images_of_each_class_are_counted_by_the_bytes_of_its_name(table, file):
         table.classes()
 
 
+def test_the_ends_of_the_rows_are_looked_up_not_searched_for(table, file):
+    for path, content in (("a", A), ("b", B), ("c", C)):
+        put(table, f"{path}.jpg", content, path)
+    with table.change():
+        table.set_row(B, 3)
+        table.set_row(C, 7)
+    asked = []
+    table.base.set_trace_callback(asked.append)
+    assert table.num_rows_needed() == 8
+    with closing(sqlite3.connect(file)) as base:
+        plan = [line for (*_, line) in base.execute(f"EXPLAIN QUERY PLAN {asked[0]}")]
+    assert not [line for line in plan if line.startswith("SCAN images")], plan
+
+
 def test_empty_table(table):
     assert len(table) == 0
     assert table.rows().shape == (0,)

@@ -142,9 +142,10 @@ class StateOfClasses(NamedTuple):
 
 def state_of_classes(collection: Collection) -> StateOfClasses:
     """Return what tells whether p(hit) is of the images that a collection has now."""
+    classes = collection.classes()
     with closing(collection.images()) as images:
-        classes, num_rows = images.classes(), images.num_rows_needed()
-        last = [num_rows - 1] if len(images) else []
+        num_rows = images.num_rows_needed()
+        last = [num_rows - 1] if num_rows else []
         state = f"{WAY_OF_LEARNING} {classes} {images.num_rows()} {last}"
     groups = [0] * NUM_GROUPS
     for name, count in classes.items():

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,7 @@ class IndexReport:
         """Return what tells the probability of a hit, in a sentence."""
         found = self.collection.hit_calibration
         if found is None:
-            with closing(self.collection.images()) as table:
-                has_classes = any(table.classes())
-            if not has_classes:
+            if not any(self.collection.classes()):
                 return " Its images have no classes, so searches tell distances, and no p(hit)."
             return (
                 " Its classes are too few or too small to learn p(hit) from, so searches tell none."

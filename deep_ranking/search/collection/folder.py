@@ -28,7 +28,7 @@ from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.search.collection.image_table import ImageTable
+from deep_ranking.search.collection.image_table import ImageTable, change_counter
 from deep_ranking.search.collection.own_files import (
     IMAGES,
     MODEL,
@@ -69,6 +69,7 @@ class Collection(Searchable):
         self.folder = folder
         self.settings = settings
         self.retry_seconds = RETRY_SECONDS
+        self._classes: tuple[int, dict[str, int]] | None = None
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
@@ -149,12 +150,11 @@ class Collection(Searchable):
 
     def describe(self) -> str:
         """Return in words how many images and classes there are, and what makes a class."""
-        with closing(self.images()) as images:
-            count, classes = len(images), images.classes()
+        classes = self.classes()
         folders = self.settings.folder_config()
         labelled_by = folders.classes or label_in_words(folders.label or FIRST)
         num_classes = counted(sum(map(bool, classes)), "class")
-        return f"{counted(count, 'image')}, {num_classes} ({labelled_by})."
+        return f"{counted(sum(classes.values()), 'image')}, {num_classes} ({labelled_by})."
 
     @property
     def model(self) -> Path:
@@ -170,6 +170,21 @@ class Collection(Searchable):
     def images(self, *, writable: bool = False) -> ImageTable:
         """Open the table of images."""
         return ImageTable(self.folder / IMAGES, writable=writable)
+
+    def num_changes(self) -> int:
+        """Return SQLite's count of the changes of the images: the same while nothing changes."""
+        return change_counter(self.folder / IMAGES)
+
+    def classes(self) -> dict[str, int]:
+        """Return the number of images of each class that can be found, by name; "" for none.
+
+        They are counted once for each state of the images, as that reads all of these.
+        """
+        counter = self.num_changes()  # before: what changes meanwhile is then counted again
+        if self._classes is None or self._classes[0] != counter:
+            with closing(self.images()) as images:
+                self._classes = counter, images.classes()
+        return self._classes[1]
 
     def embeddings(self) -> StoredRows:
         """Return the embeddings, (rows, dimension), also of images that are gone.

@@ -25,7 +25,7 @@ from deep_ranking.search.index.base import (
 )
 from deep_ranking.search.index.kinds import HNSW
 from deep_ranking.search.index.milvus_filling import MilvusFilling
-from deep_ranking.search.index.milvus_labels import LabelState, change_counter, expression_of
+from deep_ranking.search.index.milvus_labels import LabelState, expression_of
 from deep_ranking.search.index.milvus_retry import REPLY_SECONDS, MilvusConnection
 from deep_ranking.search.index.milvus_schema import (
     BATCH_BYTES,
@@ -176,11 +176,11 @@ class MilvusIndex(Index):
             The rows; None if the images have changed since its classes and folders were brought up
             to date, or these do not fit its fields.
         """
-        state, folder = LabelState.read(self._collection.folder), self._collection.folder
+        state = LabelState.read(self._collection.folder)
         expression = expression_of(subset)
         if self.partitions is None or not state.fits or expression is None:
             return None
-        if state.counter != change_counter(folder):
+        if state.counter != self._collection.num_changes():
             return None
         return self._search(queries, count, probes, filter=expression)
 

@@ -24,7 +24,6 @@ from deep_ranking.search.index.milvus_labels import (
     WINDOW,
     Labels,
     LabelState,
-    change_counter,
     digest_of,
     fields_of,
     labels_of_rows,
@@ -65,7 +64,7 @@ class MilvusFilling:
     def bring_up_to_date(self) -> Changes:
         """Add and remove rows, and bring classes and folders up to date."""
         folder = self._collection.folder
-        state, counter = LabelState.read(folder), change_counter(folder)
+        state, counter = LabelState.read(folder), self._collection.num_changes()
         embeddings = self._collection.embeddings()
         self._make()
         if state.counter == counter and self._index.has_labels:

@@ -17,8 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deep_ranking.files import InputError, atomic_path, open_regular, read_text_file
-from deep_ranking.search.collection.own_files import IMAGES
+from deep_ranking.files import InputError, atomic_path, read_text_file
 from deep_ranking.search.index.milvus_schema import (
     CLASSES,
     FOLDERS,
@@ -35,7 +34,6 @@ STATE_FILE = "milvus.state"
 WINDOW = 1 << 14
 MOST_LABELS = 1_000  # classes in one expression
 MOST_STATE_BYTES = 1 << 26
-COUNTER_AT, COUNTER_BYTES = 24, 4  # in the header of a file of SQLite
 
 Labels = tuple[tuple[str, ...], tuple[str, ...]]
 """Classes and folders of a row, sorted."""
@@ -73,13 +71,6 @@ class LabelState:
         """Set the digest of a window."""
         self.windows += [""] * (window + 1 - len(self.windows))
         self.windows[window] = digest
-
-
-def change_counter(folder: Path) -> int:
-    """Return SQLite's count of the changes of a collection's images."""
-    with open_regular(folder / IMAGES) as file:
-        file.seek(COUNTER_AT)
-        return int.from_bytes(file.read(COUNTER_BYTES))
 
 
 def labels_of_rows(collection: "Collection", begin: int, end: int) -> dict[int, Labels]:
