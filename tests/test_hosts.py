@@ -372,6 +372,20 @@ def test_killed_hosts_end_the_others_and_go_on_to_the_same_bytes(trained, tmp_pa
 
 
 @pytest.mark.slow
+def test_a_host_whose_clock_is_wrong_trains_as_the_others(trained, tmp_path):
+    output = tmp_path / "m.h5"
+    hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(NUM_HOSTS))
+    processes = [
+        start(trained[0], hosts, index, "mined", output=str(output), clock_seconds=-86_400 * index)
+        for index in range(NUM_HOSTS)
+    ]
+    assert [end(each)[0] for each in processes] == [0] * NUM_HOSTS
+    whole, found = weights_of(trained[0] / "many" / "mined.h5"), weights_of(output)
+    for key, wanted in whole.items():
+        np.testing.assert_array_equal(found[key], wanted)
+
+
+@pytest.mark.slow
 def test_hosts_that_do_not_fit_are_refused_by_all(folder, tmp_path):
     hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
     pair = [
