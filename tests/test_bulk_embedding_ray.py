@@ -57,13 +57,22 @@ def model(compiled_once):
 
 @dataclass
 class Fatal:
-    """A folder of which an image kills who reads it, as often as it says, or has no store."""
+    """A folder of which an image kills who reads it, as often as it says, or has no store.
+
+    With `for_good`, who opens it after that dies too.
+    """
 
     folder: ImageFolder
     image: str
     marks: Path
     times: int
+    for_good: bool = False
     num_readers = None
+
+    def __setstate__(self, state):
+        if state["for_good"] and any(state["marks"].iterdir()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.__dict__ |= state
 
     @property
     def root(self):
@@ -96,11 +105,13 @@ class OtherWork:
 def fatal(monkeypatch, tmp_path):
     """A function that makes reading an image fatal, in actors; it returns the folder of marks."""
 
-    def make(image, times):
+    def make(image, times, **options):
         marks = tmp_path / "marks"
         marks.mkdir(exist_ok=True)
         monkeypatch.setattr(
-            embedding, "open_source", lambda root: Fatal(ImageFolder(root), image, marks, times)
+            embedding,
+            "open_source",
+            lambda root: Fatal(ImageFolder(root), image, marks, times, **options),
         )
         return marks
 
@@ -138,7 +149,7 @@ def test_what_ends_a_run_is_one_line_and_the_run_is_resumed(fatal, photos, model
         with pytest.raises(InputError) as caught:
             embed_table(photos, table, **options)
     assert re.match(
-        r"a part cost 2 actors of Ray: .*; parts that are there are kept", str(caught.value)
+        r"a part cost 2 actors of Ray, or .*; parts that are there are kept", str(caught.value)
     )
     assert len(list(marks.iterdir())) == 2
     kept = {part: part.stat().st_mtime_ns for part in parts_of(table)}
@@ -153,6 +164,14 @@ def test_what_ends_a_run_is_one_line_and_the_run_is_resumed(fatal, photos, model
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_actors_that_die_as_they_start_end_the_run(fatal, photos, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_engine, "MOST_RESTARTS", 2)
+    fatal("33.png", 1, for_good=True)
+    options = {"model": model, "part_size": 6, "engine": "ray", "workers": 2}
+    with pytest.raises(InputError, match=r"^a part cost 5 actors of Ray, or an actor died 2 times"):
+        embed_table(photos, tmp_path / "t.parquet", **options)
+
+
 def test_a_cluster_that_can_start_nothing_is_one_line(photos, model, tmp_path, monkeypatch):
     import ray
 
@@ -160,7 +179,7 @@ def test_a_cluster_that_can_start_nothing_is_one_line(photos, model, tmp_path, m
     options = {"model": model, "engine": "ray", "workers": 2}
     monkeypatch.setattr(ray_engine, "START_SECONDS", 0.5)
     other = ray.remote(num_cpus=2)(OtherWork).remote()
-    ray.get(other.is_running.remote())  # it has both processors, and keeps them
+    ray.get(other.is_running.remote(), timeout=60)  # it has both processors, and keeps them
     with pytest.raises(InputError, match=r"^the Ray cluster started no process with 1 processors"):
         embed_table(photos, table, **options)
     ray.kill(other)

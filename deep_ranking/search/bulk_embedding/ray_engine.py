@@ -4,6 +4,7 @@ Ray schedules the parts, and starts actors anew whose process or machine was los
 killed has written its part whole or not at all, so nothing is in the table twice.
 """
 
+import gc
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ from deep_ranking.search.bulk_embedding.parts import LeftOutImage, PartMaker, Pa
 
 MOST_RETRIES = 4
 """Of a part whose actor died. One that kills every actor, for want of memory, must end the run."""
+MOST_RESTARTS = 100
+"""Of an actor. One that dies as it starts, for want of memory, does so about once a second."""
 STORE_BYTES = 128 << 20
 """Of Ray's store of objects on this machine: only numbers of parts and reports go through it."""
 START_SECONDS = 600
@@ -111,7 +114,7 @@ def make_with_ray(
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(size=count),
                 num_cpus=share,
-                max_restarts=-1,
+                max_restarts=MOST_RESTARTS,
                 max_task_retries=MOST_RETRIES,
             )
         for row in made.iter_rows():
@@ -132,7 +135,10 @@ def _cluster(address: str | None) -> Iterator[None]:
     import ray
 
     if address is None and ray.is_initialized():
-        yield
+        try:
+            yield
+        finally:
+            gc.collect()  # Ray Data ends the actors of a run that failed when its executor is freed
         return
     options: dict[str, Any] = {"address": address or "local"}
     if address is None:
@@ -188,19 +194,24 @@ def _started() -> None:
 
 @contextmanager
 def _as_input_errors() -> Iterator[None]:
-    """Turn the errors of a cluster into one line."""
+    """Turn the errors of a cluster into one line.
+
+    It is raised once Ray's error is gone, whose traceback would keep the actors of a run alive.
+    """
     from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
     try:
         yield
+        return
     except RayError as error:
+        said = f"the Ray cluster failed: {_first_line(error)}"
         if isinstance(error, RayActorError | OutOfMemoryError):
-            raise InputError(
-                f"a part cost {MOST_RETRIES + 1} actors of Ray: their machines are out of memory "
-                f"or were lost ({_first_line(error)}); give fewer --workers, or machines with more "
-                f"memory; {KEPT}"
-            ) from None
-        raise InputError(f"the Ray cluster failed: {_first_line(error)}; {KEPT}") from None
+            said = (
+                f"a part cost {MOST_RETRIES + 1} actors of Ray, or an actor died {MOST_RESTARTS} "
+                f"times: their machines are out of memory or were lost ({_first_line(error)}); "
+                "give fewer --workers, or machines with more memory"
+            )
+    raise InputError(f"{said}; {KEPT}")
 
 
 def _first_line(error: Exception) -> str:
