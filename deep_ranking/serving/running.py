@@ -19,6 +19,7 @@ from deep_ranking.files import InputError
 from deep_ranking.files.cache_folder import cache_folder
 from deep_ranking.serving.application import create_application
 from deep_ranking.serving.guard import OF_ANSWERS, headers_of_all, in_json
+from deep_ranking.serving.heap import return_large_blocks
 from deep_ranking.serving.learn.generations import Generations
 from deep_ranking.serving.learn.learning import Learning, load_tools
 from deep_ranking.serving.learn.learning_process import Job
@@ -120,6 +121,7 @@ def run_server(
             cannot be asked about the collection.
     """
     _allow_connections()
+    return_large_blocks()
     with ExitStack() as ends:
         listener = ends.enter_context(_listening(settings))
         maps = ends.enter_context(closing(MapMaker(settings.cache_bytes)))

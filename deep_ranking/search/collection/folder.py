@@ -28,7 +28,7 @@ from deep_ranking.files.row_store import RowStore
 from deep_ranking.files.stored_rows import StoredRows
 from deep_ranking.files.words import counted
 from deep_ranking.model.calibration import Calibration
-from deep_ranking.search.collection.image_table import ImageTable, change_counter
+from deep_ranking.search.collection.image_table import ImageTable
 from deep_ranking.search.collection.own_files import (
     IMAGES,
     MODEL,
@@ -38,6 +38,7 @@ from deep_ranking.search.collection.own_files import (
 )
 from deep_ranking.search.collection.searchable import Searchable
 from deep_ranking.search.collection.settings import VERSION, Settings
+from deep_ranking.search.collection.table_schema import change_counter
 
 if TYPE_CHECKING:
     from deep_ranking.model.header import ModelHeader

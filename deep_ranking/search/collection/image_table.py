@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deep_ranking.files import InputError, open_regular
+from deep_ranking.files import InputError
 from deep_ranking.files.array_types import Int64Array
 from deep_ranking.search.collection.records import FoundFile, GalleryImage
 from deep_ranking.search.collection.table_schema import open_table
@@ -20,18 +20,10 @@ SECONDS_TO_WAIT = 60  # for another process to finish a change
 MAX_ROWS = 1 << 40
 MAX_VALUE_BYTES = 1 << 20  # of a path, the longest of what there is
 MAX_PARAMETERS = 500  # of one query; SQLite takes more, but not everywhere
-COUNTER_AT, COUNTER_BYTES = 24, 4  # in the header of a file of SQLite
 
 
 def _values(file: FoundFile) -> tuple[bytes, int, int, bytes]:
     return os.fsencode(file.path), file.size, file.changed, os.fsencode(file.label)
-
-
-def change_counter(file: Path) -> int:
-    """Return SQLite's count of the changes of a table of images."""
-    with open_regular(file) as header:
-        header.seek(COUNTER_AT)
-        return int.from_bytes(header.read(COUNTER_BYTES))
 
 
 class ImageTable:

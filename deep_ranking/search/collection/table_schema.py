@@ -33,6 +33,7 @@ INDEXES = (
     "CREATE INDEX IF NOT EXISTS images_by_content ON images (content)",
 )
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+COUNTER_AT, COUNTER_BYTES = 24, 4  # in the header of a file of SQLite
 
 
 def has_identity(base: sqlite3.Connection, file: Path, *, may_lack: bool) -> bool:
@@ -106,6 +107,13 @@ def check_journals(file: Path) -> None:
                     raise refusal(file)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def change_counter(file: Path) -> int:
+    """Return SQLite's count of the changes of a table of images."""
+    with open_regular(file) as header:
+        header.seek(COUNTER_AT)
+        return int.from_bytes(header.read(COUNTER_BYTES))
 
 
 def refusal(file: Path, reason: str = "") -> InputError:
