@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+from deep_ranking.files import InputError
+from deep_ranking.serving import running
+from deep_ranking.serving.settings import ServerSettings
+
 PROGRAM = """
 import ctypes, json, sys
 import numpy as np
@@ -40,3 +44,17 @@ def bytes_outside_heaps(how):
 def test_large_blocks_lie_outside_the_heaps_whatever_was_freed_before():
     assert bytes_outside_heaps("as it comes") == 0  # which is why it is needed
     assert 3 << 20 <= bytes_outside_heaps("returned") < (3 << 20) + (1 << 16)
+
+
+def test_a_server_begins_with_it(tmp_path, monkeypatch):
+    called = []
+
+    def open_served(folders, **_):
+        called.append("opened")
+        raise InputError("enough")
+
+    monkeypatch.setattr(running, "return_large_blocks", lambda: called.append("heap"))
+    monkeypatch.setattr(running, "open_served", open_served)
+    with pytest.raises(InputError, match="^enough$"):
+        running.run_server([tmp_path], ServerSettings(port=0), print)
+    assert called == ["heap", "opened"]

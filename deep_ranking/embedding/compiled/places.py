@@ -148,7 +148,7 @@ def compiling(fingerprint: str, precision: str) -> Iterator[None]:
     from filelock import FileLock
 
     lock = None
-    with suppress(InputError, OSError, NotImplementedError):
+    with suppress(InputError, OSError, NotImplementedError):  # the last: filelock, of no locks
         if (folder := cache_folder()) is not None:
             lock = FileLock(make_folder(folder / FOLDER) / f"{fingerprint}.{precision}.lock")
             lock.acquire()
