@@ -30,6 +30,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -143,10 +144,14 @@ def bytes_of_index(images, model, folder):
         return {each.path: rows[each.row].tobytes() for each in table.images()}
 
 
-def kill_an_actor(table, num_parts):
-    """Wait until a table has so many parts, and kill an actor; return the parts there were."""
+def kill_an_actor(table, num_parts, ended):
+    """Wait until a table has so many parts, and kill an actor; return the parts there were.
+
+    Where the run has ended before, which `ended` tells, none is killed.
+    """
     while (there := len(list(table.glob("part-*.parquet")))) < num_parts:
-        time.sleep(0.02)
+        if ended.wait(0.02):
+            return there
     processes = subprocess.check_output(["ps", "-axwwo", "pid=,args="], text=True).splitlines()
     # Ray gives the process of an actor a title with the name of its class.
     actors = [each for each in processes if "ray::" in each and PartActor.__name__ in each]
@@ -171,9 +176,13 @@ def embed_and_kill(name, images, expected, model, part_size, **options):
     num_parts = -(-len(expected) // part_size)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as aside:
         table = Path(folder) / "t.parquet"
-        killing = aside.submit(kill_an_actor, table, num_parts // 2)
+        ended = Event()
+        killing = aside.submit(kill_an_actor, table, num_parts // 2, ended)
         began = time.perf_counter()
-        embed_table(images, table, model=model, part_size=part_size, **options)
+        try:
+            embed_table(images, table, model=model, part_size=part_size, **options)
+        finally:
+            ended.set()
         seconds = time.perf_counter() - began
         there, rows = killing.result(), rows_of(table)
     vectors = rows.column("vector").combine_chunks().flatten().to_numpy()
