@@ -55,6 +55,6 @@ def test_a_server_begins_with_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(running, "return_large_blocks", lambda: called.append("heap"))
     monkeypatch.setattr(running, "open_served", open_served)
-    with pytest.raises(InputError, match="^enough$"):
+    with pytest.raises(InputError, match=r"^enough$"):
         running.run_server([tmp_path], ServerSettings(port=0), print)
     assert called == ["heap", "opened"]
