@@ -33,11 +33,12 @@ class Asking:
     Attributes:
         answers: number of answers, by address and status.
         sizes: numbers of images that searches found.
+        latest: the last of those numbers, for each thread.
         wrong: answers that nobody should get.
     """
 
     def __init__(self, address, photo):
-        self.answers, self.sizes, self.wrong = Counter(), set(), []
+        self.answers, self.sizes, self.latest, self.wrong = Counter(), set(), {}, []
         self._client = httpx.Client(base_url=f"{address}/api/v1/", timeout=60)
         (found,) = self.search(top="1").json()["results"]
         get, post = self._client.get, self._client.post
@@ -56,6 +57,10 @@ class Asking:
 
     def search(self, **fields):
         return self._client.post("search", data={"path": "red/1.png"} | fields)
+
+    def wait_until_all_find(self, size):
+        """Waits until every thread's latest search by path found ``size`` images."""
+        until(lambda: [*self.latest.values()] == [size] * 3)
 
     def __enter__(self):
         self._calls = [self._pool.submit(self._ask, number) for number in range(3)]
@@ -77,7 +82,8 @@ class Asking:
             # 404, 422: a state has no such image yet, or no smoothed rows.
             is_due = answer.status_code in (200, 404, 422, 503)
             if way == "path" and answer.status_code == 200:
-                self.sizes.add(len({each["path"] for each in answer.json()["results"]}))
+                self.latest[first] = len({each["path"] for each in answer.json()["results"]})
+                self.sizes.add(self.latest[first])
             if not is_due:
                 self.wrong.append((way, answer.status_code, answer.text))
 
@@ -101,10 +107,10 @@ def test_no_request_fails_while_the_collection_changes(folder):
         for kind, smooth in (("clusters", 0), ("exact", 3), ("hierarchy", 0), ("exact", 0)):
             (photos / "red" / "3.png").rename(folder / "away.png")
             index_images(index, index=kind, smooth=smooth)
-            until(lambda: len(asking.search(top="50").json().get("results", ())) == 12)
+            asking.wait_until_all_find(12)
             (folder / "away.png").rename(photos / "red" / "3.png")
             index_images(index, index=kind, smooth=smooth)
-            until(lambda: len(asking.search(top="50").json().get("results", ())) == 13)
+            asking.wait_until_all_find(13)
             if smooth:  # no other state has smoothed rows
                 until(lambda: asking.answers["smooth", 200])
         for _ in range(12):
