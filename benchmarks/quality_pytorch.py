@@ -53,7 +53,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 from torch import nn
 
-# The project is not installed here. What is used of it needs only NumPy, Pillow and scikit-learn.
+# The project is not installed here. What is used of it needs NumPy, Pillow, scikit-learn and faiss.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 import efficientnet_lite_torch
 import vgg16_torch
