@@ -17,6 +17,7 @@ from served_program import served_program
 from deep_ranking.search.indexing import index_images
 
 SECONDS = 60  # for a state to be answered, on a busy machine
+NUM_THREADS = 3
 
 
 @pytest.fixture
@@ -33,12 +34,13 @@ class Asking:
     Attributes:
         answers: number of answers, by address and status.
         sizes: numbers of images that searches found.
-        latest: the last of those numbers, for each thread.
+        latest: the last of those numbers, by thread.
         wrong: answers that nobody should get.
     """
 
     def __init__(self, address, photo):
-        self.answers, self.sizes, self.latest, self.wrong = Counter(), set(), {}, []
+        self.answers, self.sizes, self.wrong = Counter(), set(), []
+        self.latest = [0] * NUM_THREADS
         self._client = httpx.Client(base_url=f"{address}/api/v1/", timeout=60)
         (found,) = self.search(top="1").json()["results"]
         get, post = self._client.get, self._client.post
@@ -53,17 +55,17 @@ class Asking:
             "duplicates": lambda: get("duplicates?threshold=0.1"),
         }
         self._end = threading.Event()
-        self._pool = ThreadPoolExecutor(3)
+        self._pool = ThreadPoolExecutor(NUM_THREADS)
 
     def search(self, **fields):
         return self._client.post("search", data={"path": "red/1.png"} | fields)
 
     def wait_until_all_find(self, size):
-        """Waits until every thread's latest search by path found ``size`` images."""
-        until(lambda: [*self.latest.values()] == [size] * 3)
+        """Wait until the latest search of every thread found so many images."""
+        until(lambda: self.latest == [size] * NUM_THREADS)
 
     def __enter__(self):
-        self._calls = [self._pool.submit(self._ask, number) for number in range(3)]
+        self._calls = [self._pool.submit(self._ask, number) for number in range(NUM_THREADS)]
         return self
 
     def __exit__(self, *_):
